@@ -1,0 +1,73 @@
+//! Connecting to NATS, and saying plainly what is wrong with a server that will not do.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, context::ContextBuilder};
+use async_nats::{Client, ConnectOptions};
+
+use super::retry::reconnect_delay;
+
+/// The oldest server whose JetStream has all that is used here: schedules, message TTLs, delete markers.
+const OLDEST_SERVER: (u64, u64, u64) = (2, 14, 0);
+
+/// A connection, its JetStream context, and how many copies new streams get.
+#[derive(Clone, Debug)]
+pub struct Bus {
+    pub client: Client,
+    pub jetstream: jetstream::Context,
+    pub replicas: usize,
+}
+
+/// Why a server cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("NATS at {urls} does not answer: {source}")]
+    Unreachable { urls: String, source: async_nats::ConnectError },
+    #[error("NATS at {urls} is version {found}; Box Office needs 2.14 or newer (schedules and message TTLs)")]
+    TooOld { urls: String, found: String },
+    #[error("NATS at {urls} runs without JetStream; start it with `-js` or a `jetstream {{ }}` block: {reason}")]
+    NoJetStream { urls: String, reason: String },
+}
+
+/// Connects and checks the server: version, and JetStream switched on. `urls` are separated by commas.
+pub async fn connect(urls: &str, name: &str, replicas: u8) -> Result<Bus, ConnectError> {
+    let servers: Vec<&str> = urls.split(',').map(str::trim).collect();
+    let client = ConnectOptions::new()
+        .name(name)
+        .ping_interval(Duration::from_secs(5))
+        .request_timeout(Some(Duration::from_secs(5)))
+        .reconnect_delay_callback(reconnect_delay)
+        .event_callback(|event| async move { tracing::info!(%event, "nats") })
+        .connect(servers)
+        .await
+        .map_err(|source| ConnectError::Unreachable { urls: urls.to_owned(), source })?;
+    check_version(urls, &client.server_info().version)?;
+    let jetstream = ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
+    if let Err(error) = jetstream.query_account().await {
+        return Err(ConnectError::NoJetStream { urls: urls.to_owned(), reason: error.to_string() });
+    }
+    Ok(Bus { client, jetstream, replicas: usize::from(replicas) })
+}
+
+fn check_version(urls: &str, found: &str) -> Result<(), ConnectError> {
+    let mut parts = found.split(['.', '-']).map(|part| part.parse::<u64>().unwrap_or(0));
+    let mut next = || parts.next().unwrap_or(0);
+    if (next(), next(), next()) >= OLDEST_SERVER {
+        return Ok(());
+    }
+    Err(ConnectError::TooOld { urls: urls.to_owned(), found: found.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_before_2_14_are_refused_by_name() {
+        assert!(check_version("n", "2.14.0").is_ok());
+        assert!(check_version("n", "2.15.1").is_ok());
+        assert!(check_version("n", "3.0.0-beta.1").is_ok());
+        let error = check_version("nats://somewhere", "2.9.25").unwrap_err().to_string();
+        assert!(error.contains("2.9.25") && error.contains("2.14"), "{error}");
+    }
+}

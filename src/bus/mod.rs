@@ -1,0 +1,11 @@
+//! NATS JetStream, the carrier: what travels on which subject, and how it is published and received.
+//!
+//! Nothing here is the truth. Every stream can be deleted and is made again from the table in
+//! [`topology`]; every message can be derived again from rows.
+
+pub mod connect;
+pub mod retry;
+pub mod subjects;
+pub mod topology;
+
+pub use connect::{Bus, connect};

@@ -1,0 +1,134 @@
+//! The streams, consumers and the bucket: one table, made at start-up and made again when they are missing.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use async_nats::jetstream::{consumer, kv, stream};
+
+use super::{Bus, subjects};
+
+/// How long a delivered message may stay unacknowledged before it is delivered again.
+pub const ACK_WAIT: Duration = Duration::from_secs(5);
+/// Deliveries without an acknowledgement before the server gives up on a message; the sweeper does not.
+const MAX_DELIVER: i64 = 1_000;
+
+/// What is wrong with the topology, and with which part of it.
+#[derive(Debug, thiserror::Error)]
+#[error("JetStream refused {what}: {reason}")]
+pub struct TopologyError {
+    what: String,
+    reason: String,
+}
+
+/// The streams. `STEPS`, `SAGAS` and `TIMERS` are work queues: an acknowledged message is gone.
+pub fn streams(replicas: usize) -> Vec<Config> {
+    let work = |name: &str, subjects: &[&str]| Config {
+        name: name.to_owned(),
+        subjects: subjects.iter().map(ToString::to_string).collect(),
+        retention: RetentionPolicy::WorkQueue,
+        storage: StorageType::File,
+        discard: DiscardPolicy::New,
+        num_replicas: replicas,
+        duplicate_window: Duration::from_secs(120),
+        ..Config::default()
+    };
+    vec![
+        Config { description: text("step commands to workers"), ..work(subjects::STEPS, &["steps.>"]) },
+        Config { description: text("replies and signals to the orchestrator"), ..work(subjects::SAGAS, &["sagas.>"]) },
+        Config {
+            description: text("schedules, and the alarms they become"),
+            allow_message_schedules: true,
+            allow_message_ttl: true,
+            ..work(subjects::TIMERS, &["timers.>"])
+        },
+        Config {
+            description: text("domain events for other systems, kept seven days"),
+            retention: RetentionPolicy::Limits,
+            discard: DiscardPolicy::Old,
+            max_age: Duration::from_secs(7 * 24 * 3600),
+            max_bytes: 4 << 30,
+            ..work(subjects::EVENTS, &["events.>"])
+        },
+    ]
+}
+
+/// The bucket of the places in line.
+pub fn bucket(replicas: usize) -> kv::Config {
+    kv::Config {
+        bucket: subjects::QUEUE_TOKENS.to_owned(),
+        description: "places in line, one key per concert and user; the lease of the admission leader".to_owned(),
+        history: 1,
+        storage: StorageType::File,
+        num_replicas: replicas,
+        limit_markers: Some(Duration::from_secs(60)),
+        ..kv::Config::default()
+    }
+}
+
+/// A durable pull consumer that a loop shares with its like on other instances.
+pub fn work_consumer(name: &str, filter: &str) -> pull::Config {
+    pull::Config {
+        durable_name: Some(name.to_owned()),
+        filter_subject: filter.to_owned(),
+        ack_policy: AckPolicy::Explicit,
+        ack_wait: ACK_WAIT,
+        max_deliver: MAX_DELIVER,
+        max_ack_pending: 4_096,
+        deliver_policy: DeliverPolicy::All,
+        ..pull::Config::default()
+    }
+}
+
+/// Makes what is missing and brings settings up to date. Safe to call from every process at any time.
+pub async fn ensure(bus: &Bus) -> Result<(), TopologyError> {
+    for config in streams(bus.replicas) {
+        ensure_stream(bus, config).await?;
+    }
+    ensure_bucket(bus).await
+}
+
+async fn ensure_stream(bus: &Bus, config: Config) -> Result<(), TopologyError> {
+    let name = config.name.clone();
+    bus.jetstream.create_or_update_stream(config).await.map_err(|error| refused("stream", &name, &error))?;
+    Ok(())
+}
+
+async fn ensure_bucket(bus: &Bus) -> Result<(), TopologyError> {
+    let config = bucket(bus.replicas);
+    let name = config.bucket.clone();
+    bus.jetstream.create_or_update_key_value(config).await.map_err(|error| refused("bucket", &name, &error))?;
+    Ok(())
+}
+
+/// The named durable consumer of a stream; stream and consumer are made if they are missing.
+pub async fn ensure_consumer(
+    bus: &Bus,
+    stream: &str,
+    config: pull::Config,
+) -> Result<consumer::Consumer<pull::Config>, TopologyError> {
+    let name = config.durable_name.clone().unwrap_or_default();
+    let handle = match bus.jetstream.get_stream(stream).await {
+        Ok(handle) => handle,
+        Err(_) => {
+            ensure(bus).await?;
+            bus.jetstream.get_stream(stream).await.map_err(|error| refused("stream", stream, &error))?
+        }
+    };
+    create_consumer(&handle, config).await.map_err(|error| refused("consumer", &name, &error))
+}
+
+async fn create_consumer(
+    stream: &stream::Stream,
+    config: pull::Config,
+) -> Result<consumer::Consumer<pull::Config>, async_nats::jetstream::stream::ConsumerError> {
+    stream.create_consumer(config).await
+}
+
+fn refused(kind: &str, name: &str, error: &impl std::fmt::Display) -> TopologyError {
+    TopologyError { what: format!("the {kind} {name}"), reason: error.to_string() }
+}
+
+fn text(words: &str) -> Option<String> {
+    Some(words.to_owned())
+}

@@ -1,0 +1,134 @@
+//! Every setting, once: a flag, an environment variable and a default each, listed by `--help`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+/// What every command may be told.
+#[derive(Args, Clone, Debug)]
+pub struct Settings {
+    #[command(flatten)]
+    pub servers: Servers,
+    #[command(flatten)]
+    pub http: Http,
+    #[command(flatten)]
+    pub booking: Booking,
+    #[command(flatten)]
+    pub queue: Queue,
+    #[command(flatten)]
+    pub engine: Engine,
+}
+
+/// Where the truth and its carrier are.
+#[derive(Args, Clone, Debug)]
+pub struct Servers {
+    /// Postgres; without it the private server of the data directory is used
+    #[arg(long, env = "DATABASE_URL", global = true, hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// NATS (several, separated by commas); without it the private server of the data directory is used
+    #[arg(long, env = "NATS_URL", global = true, hide_env_values = true)]
+    pub nats_url: Option<String>,
+    /// Where private servers, keys and the addresses of a running `up` are kept
+    #[arg(long, env = "BOXOFFICE_DATA_DIR", global = true, default_value = ".boxoffice")]
+    pub data_dir: PathBuf,
+    /// Most connections to Postgres that one process opens
+    #[arg(long, env = "BOXOFFICE_DATABASE_CONNECTIONS", global = true, default_value_t = 24,
+          value_parser = clap::value_parser!(u32).range(6..=1000))]
+    pub database_connections: u32,
+    /// Copies that JetStream keeps of each stream and bucket
+    #[arg(long, env = "BOXOFFICE_NATS_REPLICAS", global = true, default_value_t = 1,
+          value_parser = clap::value_parser!(u8).range(1..=5))]
+    pub nats_replicas: u8,
+}
+
+/// The REST entrance.
+#[derive(Args, Clone, Debug)]
+pub struct Http {
+    /// Address to listen on; port 0 picks a free one and prints it
+    #[arg(long, env = "BOXOFFICE_LISTEN", global = true, default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Local mode: issues access tokens itself, and lets users charge their own points
+    #[arg(long, env = "BOXOFFICE_LOCAL", global = true, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
+    pub local: bool,
+    /// Secret (32 bytes or more) that access tokens are signed with (HS256)
+    #[arg(long, env = "BOXOFFICE_ACCESS_SECRET", global = true, hide_env_values = true)]
+    pub access_secret: Option<String>,
+    /// Address or file of the JWKS of the identity provider, instead of a shared secret
+    #[arg(long, env = "BOXOFFICE_JWKS", global = true)]
+    pub jwks: Option<String>,
+    /// Issuer that access tokens must name, if set
+    #[arg(long, env = "BOXOFFICE_ACCESS_ISSUER", global = true)]
+    pub access_issuer: Option<String>,
+    /// Audience that access tokens must name, if set
+    #[arg(long, env = "BOXOFFICE_ACCESS_AUDIENCE", global = true)]
+    pub access_audience: Option<String>,
+    /// Secret (32 bytes or more) that queue tokens are signed with
+    #[arg(long, env = "BOXOFFICE_QUEUE_SECRET", global = true, hide_env_values = true)]
+    pub queue_secret: Option<String>,
+}
+
+/// What may be booked, and how long a hold lives.
+#[derive(Args, Clone, Debug)]
+pub struct Booking {
+    /// How long an unpaid hold keeps its seats, in seconds
+    #[arg(long, env = "BOXOFFICE_HOLD_SECONDS", global = true, default_value_t = 300,
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub hold_seconds: u32,
+    /// How long after that a payment under way keeps the seats from others, in seconds
+    #[arg(long, env = "BOXOFFICE_PAYMENT_GRACE_SECONDS", global = true, default_value_t = 15,
+          value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub payment_grace_seconds: u32,
+    /// Most seats of one reservation
+    #[arg(long, env = "BOXOFFICE_MAX_SEATS", global = true, default_value_t = 6,
+          value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub max_seats: u32,
+    /// Most seats that one user may hold and own of one performance
+    #[arg(long, env = "BOXOFFICE_MAX_SEATS_PER_USER", global = true, default_value_t = 12,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub max_seats_per_user: u32,
+}
+
+/// Defaults of a new concert's line, and the life of a place in it.
+#[derive(Args, Clone, Debug)]
+pub struct Queue {
+    /// Most users active at once, for new concerts
+    #[arg(long, env = "BOXOFFICE_QUEUE_MAX_ACTIVE", global = true, default_value_t = 1_000,
+          value_parser = clap::value_parser!(i32).range(0..=1_000_000))]
+    pub queue_max_active: i32,
+    /// Users admitted per minute, for new concerts
+    #[arg(long, env = "BOXOFFICE_QUEUE_ADMIT_PER_MINUTE", global = true, default_value_t = 6_000,
+          value_parser = clap::value_parser!(i32).range(0..=6_000_000))]
+    pub queue_admit_per_minute: i32,
+    /// How long an admitted user may book, in seconds
+    #[arg(long, env = "BOXOFFICE_QUEUE_SESSION_SECONDS", global = true, default_value_t = 600,
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub queue_session_seconds: u32,
+    /// How long an admitted user may wait with the first use, in seconds
+    #[arg(long, env = "BOXOFFICE_QUEUE_CLAIM_SECONDS", global = true, default_value_t = 60,
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub queue_claim_seconds: u32,
+}
+
+/// The engine's own pace.
+#[derive(Args, Clone, Debug)]
+pub struct Engine {
+    /// Folder of further workflow definitions, beside the built-in ones
+    #[arg(long, env = "BOXOFFICE_WORKFLOWS", global = true)]
+    pub workflows: Option<PathBuf>,
+    /// How long a caller waits for a saga before the answer is 202, in milliseconds
+    #[arg(long, env = "BOXOFFICE_SETTLE_MS", global = true, default_value_t = 2_000,
+          value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    pub settle_ms: u64,
+    /// Makes this machine's clock go wrong, in milliseconds, to rehearse it
+    #[arg(long, env = "BOXOFFICE_CLOCK_SKEW_MS", global = true, default_value_t = 0, hide = true, allow_hyphen_values = true)]
+    pub clock_skew_ms: i64,
+}
+
+impl Engine {
+    /// How long a caller waits for a saga to settle.
+    pub fn settle(&self) -> Duration {
+        Duration::from_millis(self.settle_ms)
+    }
+}

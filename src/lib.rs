@@ -1,0 +1,33 @@
+//! Box Office: a fair line, seats that are sold once, points that add up, and the saga engine under them.
+//!
+//! The modules stand in the order in which a booking meets them; a module uses only those below it.
+//! Read [`booking`] first, then [`saga`]: the first is what a buyer asks for, the second the one pure
+//! function that decides what happens next. `ARCHITECTURE.md` walks one reservation through all of it.
+
+pub mod cli;
+
+pub mod app;
+pub mod local;
+
+pub mod http;
+pub mod waiting_room;
+
+pub mod booking;
+pub mod catalog;
+
+pub mod workers;
+
+pub mod orchestrator;
+
+pub mod bus;
+
+pub mod store;
+
+pub mod saga;
+
+pub mod telemetry;
+
+pub mod config;
+
+pub mod clock;
+pub mod ids;

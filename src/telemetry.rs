@@ -1,0 +1,31 @@
+//! Logs and metrics: how they are set up, once per process.
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// Starts logging to standard error, as lines or as JSON (`BOXOFFICE_LOG_FORMAT=json`), filtered by `RUST_LOG`.
+/// A second call changes nothing.
+pub fn start_logging(default_filter: &str) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
+    let registry = tracing_subscriber::registry().with(filter);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    // An error says that logging was started before, which is what was asked for.
+    let _started = match std::env::var("BOXOFFICE_LOG_FORMAT").as_deref() {
+        Ok("json") => registry.with(lines.json()).try_init(),
+        _ => registry.with(lines).try_init(),
+    };
+}
+
+/// Installs the metrics recorder; what it has counted is rendered by the handle, for `/metrics`.
+/// In a process that has one already (several instances in one test) the second handle renders nothing.
+pub fn start_metrics() -> PrometheusHandle {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0])
+        .expect("the buckets are not empty")
+        .build_recorder();
+    let handle = recorder.handle();
+    let _installed = metrics::set_global_recorder(recorder);
+    handle
+}
