@@ -4,6 +4,8 @@
 //! `&mut PgConnection` where the caller's transaction must hold around it. Times are parameters: the one
 //! clock that decides is read by [`now`] inside the transaction.
 
+pub mod catalog;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -18,7 +20,11 @@ pub fn open(url: &str, connections: u32) -> Result<PgPool> {
     let options = url
         .parse::<PgConnectOptions>()?
         .application_name("boxoffice")
-        .options([("jit", "off"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "30s")])
+        .options([
+            ("jit", "off"),
+            ("lock_timeout", "10s"),
+            ("idle_in_transaction_session_timeout", "30s"),
+        ])
         .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1));
     Ok(PgPoolOptions::new()
         .max_connections(connections)
@@ -33,5 +39,7 @@ pub async fn migrate(pool: &PgPool) -> std::result::Result<(), sqlx::migrate::Mi
 
 /// The database's clock, now: in a transaction, after the locks, it is the time that decides.
 pub async fn now(db: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
-    sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(db).await
+    sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#)
+        .fetch_one(db)
+        .await
 }

@@ -1,0 +1,285 @@
+//! Concerts, their dates and their seats: adding them, and the reads that every buyer makes.
+//!
+//! A seat counts as free when it is, or when its hold has run out so long ago that anybody may claim it,
+//! tidied up or not. Writing seats is the business of the services, not of this file.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::{PgConnection, PgExecutor};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Result;
+
+/// A concert as everybody sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Concert {
+    pub id: Uuid,
+    pub name: String,
+    pub description: String,
+    /// Whether one of its dates is inside its sale window now.
+    pub on_sale: bool,
+}
+
+/// A concert to be added, and how its line starts.
+#[derive(Clone, Debug)]
+pub struct NewConcert<'a> {
+    pub id: Uuid,
+    pub name: &'a str,
+    pub description: &'a str,
+    pub max_active: i32,
+    pub admit_per_minute: i32,
+}
+
+/// A date inside its sale window, with seats left.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct OpenPerformance {
+    pub id: Uuid,
+    pub starts_at: DateTime<Utc>,
+    pub duration_minutes: i32,
+    pub venue: String,
+    pub seats_free: i64,
+    pub seats_total: i32,
+    pub sale_opens_at: DateTime<Utc>,
+    pub sale_closes_at: DateTime<Utc>,
+}
+
+/// A date of a concert: what never changes about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Performance {
+    pub id: Uuid,
+    pub concert_id: Uuid,
+    pub venue: String,
+    pub starts_at: DateTime<Utc>,
+    pub duration_minutes: i32,
+    pub sale_opens_at: DateTime<Utc>,
+    pub sale_closes_at: DateTime<Utc>,
+    pub seats_total: i32,
+}
+
+/// Seats `from..=to` of one section at one price, in points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeatRange {
+    pub from: i32,
+    pub to: i32,
+    pub section: String,
+    pub price: i64,
+}
+
+/// What a buyer sees of a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema, sqlx::Type)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum SeatStatus {
+    Free,
+    Held,
+    Sold,
+}
+
+impl SeatStatus {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Held => "held",
+            Self::Sold => "sold",
+        }
+    }
+}
+
+/// A seat on the map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Seat {
+    pub number: i32,
+    pub section: String,
+    pub price: i64,
+    pub status: SeatStatus,
+}
+
+/// Adds a concert and its line's settings. A concert that is there already (the same request once more)
+/// stays as it is.
+pub async fn insert_concert(conn: &mut PgConnection, concert: &NewConcert<'_>) -> Result<()> {
+    sqlx::query!(
+        r#"insert into concerts (id, name, description) values ($1, $2, $3) on conflict (id) do nothing"#,
+        concert.id,
+        concert.name,
+        concert.description,
+    )
+    .execute(&mut *conn)
+    .await?;
+    sqlx::query!(
+        r#"
+        insert into queue_settings (concert_id, max_active, admit_per_minute) values ($1, $2, $3)
+        on conflict (concert_id) do nothing
+        "#,
+        concert.id,
+        concert.max_active,
+        concert.admit_per_minute,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Adds a date with all its seats; false if it was there already (the same request once more).
+/// The ranges must not overlap and must add up to `seats_total`.
+pub async fn insert_performance(
+    conn: &mut PgConnection,
+    performance: &Performance,
+    seats: &[SeatRange],
+) -> Result<bool> {
+    let inserted = sqlx::query!(
+        r#"
+        insert into performances (id, concert_id, venue, starts_at, duration_minutes,
+                                  sale_opens_at, sale_closes_at, seats_total)
+        values ($1, $2, $3, $4, $5, $6, $7, $8)
+        on conflict (id) do nothing
+        "#,
+        performance.id,
+        performance.concert_id,
+        performance.venue,
+        performance.starts_at,
+        performance.duration_minutes,
+        performance.sale_opens_at,
+        performance.sale_closes_at,
+        performance.seats_total,
+    )
+    .execute(&mut *conn)
+    .await?
+    .rows_affected();
+    if inserted == 0 {
+        return Ok(false);
+    }
+    let from: Vec<i32> = seats.iter().map(|range| range.from).collect();
+    let to: Vec<i32> = seats.iter().map(|range| range.to).collect();
+    let sections: Vec<String> = seats.iter().map(|range| range.section.clone()).collect();
+    let prices: Vec<i64> = seats.iter().map(|range| range.price).collect();
+    sqlx::query!(
+        r#"
+        insert into seats (performance_id, number, section, price)
+        select $1, number, section, price
+        from unnest($2::integer[], $3::integer[], $4::text[], $5::bigint[]) as range (low, high, section, price)
+        cross join generate_series(low, high) as number
+        "#,
+        performance.id,
+        &from,
+        &to,
+        &sections,
+        &prices,
+    )
+    .execute(conn)
+    .await?;
+    Ok(true)
+}
+
+/// Concerts by name, ties by id, after the given one.
+pub async fn list_concerts(
+    db: impl PgExecutor<'_>,
+    after: Option<(&str, Uuid)>,
+    limit: i64,
+    now: DateTime<Utc>,
+) -> Result<Vec<Concert>> {
+    let (name, id) = after.unzip();
+    sqlx::query_as!(
+        Concert,
+        r#"
+        select c.id, c.name, c.description,
+            exists (select from performances p
+                    where p.concert_id = c.id and p.sale_opens_at <= $4 and p.sale_closes_at > $4) as "on_sale!"
+        from concerts c
+        where $1::text is null or (c.name, c.id) > ($1, $2::uuid)
+        order by c.name, c.id
+        limit $3
+        "#,
+        name,
+        id,
+        limit,
+        now,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// One concert.
+pub async fn concert(db: impl PgExecutor<'_>, id: Uuid, now: DateTime<Utc>) -> Result<Option<Concert>> {
+    sqlx::query_as!(
+        Concert,
+        r#"
+        select c.id, c.name, c.description,
+            exists (select from performances p
+                    where p.concert_id = c.id and p.sale_opens_at <= $2 and p.sale_closes_at > $2) as "on_sale!"
+        from concerts c
+        where c.id = $1
+        "#,
+        id,
+        now,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// A concert's dates that are inside their window and have free seats, by when they start, ties by id.
+pub async fn open_performances(
+    db: impl PgExecutor<'_>,
+    concert_id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<Vec<OpenPerformance>> {
+    sqlx::query_as!(
+        OpenPerformance,
+        r#"
+        select p.id, p.starts_at, p.duration_minutes, p.venue, free.seats as "seats_free!", p.seats_total,
+            p.sale_opens_at, p.sale_closes_at
+        from performances p
+        cross join lateral (
+            select count(*) from seats s
+            where s.performance_id = p.id and (s.status = 'free' or s.status = 'held' and s.claimable_at <= $2)
+        ) as free (seats)
+        where p.concert_id = $1 and p.sale_opens_at <= $2 and p.sale_closes_at > $2 and free.seats > 0
+        order by p.starts_at, p.id
+        "#,
+        concert_id,
+        now,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// One date.
+pub async fn performance(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Performance>> {
+    sqlx::query_as!(
+        Performance,
+        r#"
+        select id, concert_id, venue, starts_at, duration_minutes, sale_opens_at, sale_closes_at, seats_total
+        from performances where id = $1
+        "#,
+        id,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// The seats of a date by number, all or those with one status.
+pub async fn seat_map(
+    db: impl PgExecutor<'_>,
+    performance_id: Uuid,
+    only: Option<SeatStatus>,
+    now: DateTime<Utc>,
+) -> Result<Vec<Seat>> {
+    sqlx::query_as!(
+        Seat,
+        r#"
+        select number as "number!", section as "section!", price as "price!", shown as "status!: SeatStatus"
+        from (
+            select number, section, price,
+                case when status = 'held' and claimable_at <= $3 then 'free' else status end as shown
+            from seats where performance_id = $1
+        ) as map
+        where $2::text is null or shown = $2
+        order by number
+        "#,
+        performance_id,
+        only.map(SeatStatus::as_str),
+        now,
+    )
+    .fetch_all(db)
+    .await
+}
