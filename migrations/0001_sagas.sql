@@ -16,7 +16,8 @@ create table sagas (
     visit integer not null constraint sagas_visit_positive check (visit > 0),
     attempt integer not null constraint sagas_attempt_counts check (attempt >= 0),
     send integer not null constraint sagas_send_counts check (send >= 0),
-    entered_at timestamptz not null,
+    since timestamptz not null,
+    backing_off boolean not null default false,
     due_at timestamptz,
     reason text,
     rejection jsonb,
@@ -38,6 +39,8 @@ comment on column sagas.owner_id is 'Whose saga it is, for searching; the engine
 comment on column sagas.visit is 'Rises whenever the saga enters a step anew from a wait or by an operator''s retry: the fence of every effect.';
 comment on column sagas.attempt is 'Failed answers in this visit; pacing and display only.';
 comment on column sagas.send is 'How often the current command was sent beyond the first time: part of its message id.';
+comment on column sagas.since is 'When the current command last went out, or the wait began.';
+comment on column sagas.backing_off is 'Between a failed answer and the next send: no command is out.';
 comment on column sagas.due_at is 'When the sweeper must look at this saga. Null: ended and its events acknowledged, stuck or paused.';
 comment on column sagas.rejection is 'The last business no that sent the saga back to a wait: {step, code, detail}.';
 comment on column sagas.context is 'The input and every step''s output, merged flat: what commands carry and deadlines refer to.';

@@ -47,7 +47,12 @@ pub struct Servers {
 #[derive(Args, Clone, Debug)]
 pub struct Http {
     /// Address to listen on; port 0 picks a free one and prints it
-    #[arg(long, env = "BOXOFFICE_LISTEN", global = true, default_value = "127.0.0.1:8080")]
+    #[arg(
+        long,
+        env = "BOXOFFICE_LISTEN",
+        global = true,
+        default_value = "127.0.0.1:8080"
+    )]
     pub listen: SocketAddr,
     /// Local mode: issues access tokens itself, and lets users charge their own points
     #[arg(long, env = "BOXOFFICE_LOCAL", global = true, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
@@ -122,7 +127,14 @@ pub struct Engine {
           value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub settle_ms: u64,
     /// Makes this machine's clock go wrong, in milliseconds, to rehearse it
-    #[arg(long, env = "BOXOFFICE_CLOCK_SKEW_MS", global = true, default_value_t = 0, hide = true, allow_hyphen_values = true)]
+    #[arg(
+        long,
+        env = "BOXOFFICE_CLOCK_SKEW_MS",
+        global = true,
+        default_value_t = 0,
+        hide = true,
+        allow_hyphen_values = true
+    )]
     pub clock_skew_ms: i64,
 }
 

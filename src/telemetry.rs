@@ -22,7 +22,9 @@ pub fn start_logging(default_filter: &str) {
 /// In a process that has one already (several instances in one test) the second handle renders nothing.
 pub fn start_metrics() -> PrometheusHandle {
     let recorder = PrometheusBuilder::new()
-        .set_buckets(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0])
+        .set_buckets(&[
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0,
+        ])
         .expect("the buckets are not empty")
         .build_recorder();
     let handle = recorder.handle();

@@ -52,7 +52,11 @@ mod tests {
         let mut left = 3;
         let result: Result<&str, String> = retry("a test", Some(Duration::from_secs(5)), || {
             left -= 1;
-            let answer = if left == 0 { Ok("done") } else { Err("not yet".to_owned()) };
+            let answer = if left == 0 {
+                Ok("done")
+            } else {
+                Err("not yet".to_owned())
+            };
             async { answer }
         })
         .await;
@@ -61,7 +65,8 @@ mod tests {
 
     #[tokio::test]
     async fn it_gives_the_last_error_when_patience_is_used_up() {
-        let result: Result<(), &str> = retry("a test", Some(Duration::from_millis(120)), || async { Err("no") }).await;
+        let result: Result<(), &str> =
+            retry("a test", Some(Duration::from_millis(120)), || async { Err("no") }).await;
         assert_eq!(result, Err("no"));
     }
 

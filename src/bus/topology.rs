@@ -34,8 +34,14 @@ pub fn streams(replicas: usize) -> Vec<Config> {
         ..Config::default()
     };
     vec![
-        Config { description: text("step commands to workers"), ..work(subjects::STEPS, &["steps.>"]) },
-        Config { description: text("replies and signals to the orchestrator"), ..work(subjects::SAGAS, &["sagas.>"]) },
+        Config {
+            description: text("step commands to workers"),
+            ..work(subjects::STEPS, &["steps.>"])
+        },
+        Config {
+            description: text("replies and signals to the orchestrator"),
+            ..work(subjects::SAGAS, &["sagas.>"])
+        },
         Config {
             description: text("schedules, and the alarms they become"),
             allow_message_schedules: true,
@@ -57,7 +63,8 @@ pub fn streams(replicas: usize) -> Vec<Config> {
 pub fn bucket(replicas: usize) -> kv::Config {
     kv::Config {
         bucket: subjects::QUEUE_TOKENS.to_owned(),
-        description: "places in line, one key per concert and user; the lease of the admission leader".to_owned(),
+        description: "places in line, one key per concert and user; the lease of the admission leader"
+            .to_owned(),
         history: 1,
         storage: StorageType::File,
         num_replicas: replicas,
@@ -90,14 +97,20 @@ pub async fn ensure(bus: &Bus) -> Result<(), TopologyError> {
 
 async fn ensure_stream(bus: &Bus, config: Config) -> Result<(), TopologyError> {
     let name = config.name.clone();
-    bus.jetstream.create_or_update_stream(config).await.map_err(|error| refused("stream", &name, &error))?;
+    bus.jetstream
+        .create_or_update_stream(config)
+        .await
+        .map_err(|error| refused("stream", &name, &error))?;
     Ok(())
 }
 
 async fn ensure_bucket(bus: &Bus) -> Result<(), TopologyError> {
     let config = bucket(bus.replicas);
     let name = config.bucket.clone();
-    bus.jetstream.create_or_update_key_value(config).await.map_err(|error| refused("bucket", &name, &error))?;
+    bus.jetstream
+        .create_or_update_key_value(config)
+        .await
+        .map_err(|error| refused("bucket", &name, &error))?;
     Ok(())
 }
 
@@ -112,10 +125,15 @@ pub async fn ensure_consumer(
         Ok(handle) => handle,
         Err(_) => {
             ensure(bus).await?;
-            bus.jetstream.get_stream(stream).await.map_err(|error| refused("stream", stream, &error))?
+            bus.jetstream
+                .get_stream(stream)
+                .await
+                .map_err(|error| refused("stream", stream, &error))?
         }
     };
-    create_consumer(&handle, config).await.map_err(|error| refused("consumer", &name, &error))
+    create_consumer(&handle, config)
+        .await
+        .map_err(|error| refused("consumer", &name, &error))
 }
 
 async fn create_consumer(
@@ -126,7 +144,10 @@ async fn create_consumer(
 }
 
 fn refused(kind: &str, name: &str, error: &impl std::fmt::Display) -> TopologyError {
-    TopologyError { what: format!("the {kind} {name}"), reason: error.to_string() }
+    TopologyError {
+        what: format!("the {kind} {name}"),
+        reason: error.to_string(),
+    }
 }
 
 fn text(words: &str) -> Option<String> {

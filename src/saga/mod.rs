@@ -1,1 +1,32 @@
-//! (to be written)
+//! The pure core of the engine: no async, no I/O, no clock, no randomness, and no idea what a seat is.
+//!
+//! A [`Definition`] is data from `workflows/*.toml`. [`apply`] looks at a [`Saga`], an [`Event`] and the time
+//! and answers with a [`Decision`]: a transition and what to do about it, `Stale` for what comes twice or
+//! late, `Illegal` for what cannot be. Live running, recovery and tests all call the same function.
+//!
+//! ```text
+//!              done                    signal                 last step done
+//!   running ───────────▶ waiting ───────────────▶ running ─────────────────────▶ completed
+//!      │  ▲                 │                        │
+//!      │  └─ back_to ───────┼────────────────────────┤
+//!      │ rejected, attempts │ deadline, cancel       │ rejected, attempts used up,
+//!      ▼ used up, deadline  ▼                        ▼ deadline
+//!   compensating ──────────────────────────────────────▶ compensated
+//!      │ undo's attempts used up           ▲
+//!      ▼                                   │
+//!    stuck ── retry (operator) ── compensating / running
+//! ```
+
+pub mod action;
+pub mod apply;
+pub mod definition;
+pub mod delay;
+pub mod event;
+mod moves;
+pub mod state;
+
+pub use action::{Action, Command, Decision, Entry, Transition};
+pub use apply::{DEADLINE_PASSED, allowed_acts, apply, outstanding, start};
+pub use definition::{Catalogue, Definition, Step, Work};
+pub use event::{Act, Event, Outcome, Reply};
+pub use state::{Direction, NewSaga, Saga, Status};

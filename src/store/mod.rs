@@ -5,6 +5,7 @@
 //! clock that decides is read by [`now`] inside the transaction.
 
 pub mod catalog;
+pub mod sagas;
 
 use std::time::Duration;
 

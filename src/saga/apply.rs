@@ -1,0 +1,271 @@
+//! The one function that decides. Whatever is not a move and not `Stale` is `Illegal`.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value, json};
+
+use super::action::{Action, Decision, Transition};
+use super::definition::{Definition, Work};
+use super::event::{Act, Event, Outcome, Reply};
+use super::moves::{Move, command, rejection, step_deadline};
+use super::state::{Direction, NewSaga, Saga, Status};
+
+/// What a worker says to a `do` that reaches it after its deadline.
+pub const DEADLINE_PASSED: &str = "deadline_passed";
+
+/// The first transition of a saga: into its first step.
+pub fn start(definition: &Definition, new: NewSaga, now: DateTime<Utc>) -> Transition {
+    let input = Value::Object(new.input);
+    let saga = Saga {
+        id: new.id,
+        workflow: definition.name.clone(),
+        version: definition.version,
+        subject_id: new.subject_id,
+        owner_id: new.owner_id,
+        status: Status::Running,
+        paused: false,
+        step: definition.steps[0].name.clone(),
+        direction: Direction::Do,
+        visit: 1,
+        attempt: 0,
+        send: 0,
+        since: now,
+        backing_off: false,
+        due_at: None,
+        reason: None,
+        rejection: None,
+        context: input.clone(),
+        input,
+        seq: new.seq,
+        created_at: now,
+        updated_at: now,
+        finished_at: None,
+    };
+    let mut first = Move::of(definition, &saga, now);
+    first.enter(0);
+    first.record(&saga, "started", None)
+}
+
+/// What happens to `saga` by `event` at `now`: pure, total, and the same for everybody who asks.
+pub fn apply(definition: &Definition, saga: &Saga, event: &Event, now: DateTime<Utc>) -> Decision {
+    let Some(index) = definition.index(&saga.step) else {
+        return Decision::Illegal(format!(
+            "{} {} has no step {}",
+            saga.workflow, saga.version, saga.step
+        ));
+    };
+    let next = Move::of(definition, saga, now);
+    match (saga.status, event) {
+        (_, Event::Reply(reply)) => match fence(definition, saga, index, reply) {
+            Fence::Current => answered(next, saga, index, reply),
+            Fence::Past => Decision::Stale,
+            Fence::Impossible(why) => Decision::Illegal(why),
+        },
+        (Status::Waiting, Event::Signal(name)) => signalled(next, saga, index, name),
+        (_, Event::Alarm) => rung(next, saga, index),
+        (_, Event::Operator(act)) => acted(next, saga, index, *act),
+        (_, Event::Signal(_)) => Decision::Stale,
+    }
+}
+
+/// What the row asks for: what a crash between commit and publish may have left undone.
+pub fn outstanding(definition: &Definition, saga: &Saga) -> Vec<Action> {
+    let sent = command(definition, saga)
+        .filter(|_| !saga.backing_off)
+        .map(Action::Send);
+    let armed = saga
+        .due_at
+        .filter(|_| saga.status == Status::Waiting)
+        .map(Action::Arm);
+    sent.into_iter()
+        .chain(armed)
+        .chain([Action::Recall, Action::Notify])
+        .collect()
+}
+
+/// The operator's acts that this state allows.
+pub fn allowed_acts(definition: &Definition, saga: &Saga) -> Vec<Act> {
+    let moves = |act: &Act| {
+        matches!(
+            apply(definition, saga, &Event::Operator(*act), saga.updated_at),
+            Decision::Transition(_)
+        )
+    };
+    [Act::Retry, Act::Cancel].into_iter().filter(moves).collect()
+}
+
+enum Fence {
+    Current,
+    Past,
+    Impossible(String),
+}
+
+/// Where an answer stands: on what is asked now, on the past, or on what was never asked.
+fn fence(definition: &Definition, saga: &Saga, here: usize, reply: &Reply) -> Fence {
+    let Some(there) = definition.index(&reply.step) else {
+        return Fence::Impossible(format!("{} has no step {}", saga.workflow, reply.step));
+    };
+    let never_asked = || {
+        Fence::Impossible(format!(
+            "{} {} of visit {} was never asked",
+            reply.direction, reply.step, reply.visit
+        ))
+    };
+    if reply.visit > saga.visit {
+        return never_asked();
+    }
+    if reply.visit < saga.visit || saga.status.is_end() {
+        return Fence::Past;
+    }
+    match (saga.direction, reply.direction) {
+        (Direction::Do, Direction::Undo) => never_asked(),
+        (Direction::Do, Direction::Do) if there > here => never_asked(),
+        (Direction::Undo, Direction::Undo) if there < here => never_asked(),
+        (Direction::Undo, Direction::Do) => Fence::Past,
+        _ if there == here && matches!(saga.status, Status::Running | Status::Compensating) => Fence::Current,
+        _ => Fence::Past,
+    }
+}
+
+fn answered(next: Move<'_>, saga: &Saga, index: usize, reply: &Reply) -> Decision {
+    // A second "no" to an earlier send says nothing about the one that is out.
+    let outdated = saga.backing_off || reply.send < saga.send;
+    match (&reply.outcome, saga.direction) {
+        (Outcome::Done { output }, Direction::Do) => done(next, saga, index, output),
+        (Outcome::Done { output }, Direction::Undo) => undone(next, saga, index, output),
+        (Outcome::Rejected { code, detail }, Direction::Do) => rejected(next, saga, index, code, detail),
+        (Outcome::Rejected { code, detail }, Direction::Undo) => {
+            let mut next = next;
+            next.get_stuck(&format!("undo of {} was rejected: {code}", saga.step));
+            moved(next.record(saga, "undo_rejected", Some(rejection(&saga.step, code, detail))))
+        }
+        (Outcome::Failed { .. } | Outcome::Unknown { .. }, _) if outdated => Decision::Stale,
+        (Outcome::Failed { code }, direction) => failed(next, saga, index, direction, code),
+        (Outcome::Unknown { reason }, _) => unknown(next, saga, index, reason),
+    }
+}
+
+fn done(mut next: Move<'_>, saga: &Saga, index: usize, output: &Map<String, Value>) -> Decision {
+    next.learn(output);
+    next.saga.rejection = None;
+    next.announce(index, Direction::Do, output);
+    next.go_on(index);
+    moved(next.record(saga, "done", Some(Value::Object(output.clone()))))
+}
+
+fn undone(mut next: Move<'_>, saga: &Saga, index: usize, output: &Map<String, Value>) -> Decision {
+    next.announce(index, Direction::Undo, output);
+    next.undo_from(index.checked_sub(1));
+    moved(next.record(saga, "undone", Some(Value::Object(output.clone()))))
+}
+
+fn rejected(mut next: Move<'_>, saga: &Saga, index: usize, code: &str, detail: &Value) -> Decision {
+    let step = &next.definition.steps[index];
+    let why = rejection(&saga.step, code, detail);
+    next.saga.rejection = Some(why.clone());
+    let back = step
+        .back_to
+        .get(code)
+        .and_then(|wait| next.definition.index(wait));
+    let reason = step
+        .deadline
+        .as_ref()
+        .filter(|_| code == DEADLINE_PASSED)
+        .map_or(code, |deadline| deadline.reason.as_str());
+    match back {
+        Some(wait) => next.go_back_to_wait(wait),
+        // What was rejected did not happen: the undoing begins with the step before.
+        None => next.turn_back(reason, index.checked_sub(1)),
+    }
+    moved(next.record(saga, "rejected", Some(why)))
+}
+
+fn failed(mut next: Move<'_>, saga: &Saga, index: usize, direction: Direction, code: &str) -> Decision {
+    let step = &next.definition.steps[index];
+    let policy = if direction == Direction::Do {
+        &step.retry
+    } else {
+        &step.undo_retry
+    };
+    let attempt = saga.attempt + 1;
+    let (exhausted, pause) = (policy.exhausted(attempt, code), policy.pause(saga.id, attempt));
+    next.saga.attempt = attempt;
+    match (exhausted, direction) {
+        (false, _) => next.back_off(pause),
+        // It may have run all the same: the step itself is undone too.
+        (true, Direction::Do) => next.turn_back(code, Some(index)),
+        (true, Direction::Undo) => {
+            next.get_stuck(&format!("undo of {} failed {attempt} times: {code}", saga.step))
+        }
+    }
+    moved(next.record(saga, "failed", Some(json!({ "code": code, "attempt": attempt }))))
+}
+
+/// The worker cannot know: it is asked again soon, and that costs no attempt.
+fn unknown(mut next: Move<'_>, saga: &Saga, index: usize, reason: &str) -> Decision {
+    let pause = next.definition.steps[index].retry.pause(saga.id, saga.send + 1);
+    next.back_off(pause);
+    moved(next.record(saga, "unknown", Some(json!({ "reason": reason }))))
+}
+
+fn signalled(mut next: Move<'_>, saga: &Saga, index: usize, name: &str) -> Decision {
+    let step = &next.definition.steps[index];
+    let Work::Wait { signal } = step.work() else {
+        return Decision::Stale;
+    };
+    let overdue = step_deadline(step, saga).is_some_and(|deadline| next.now >= deadline);
+    match next.definition.signals.get(name) {
+        _ if overdue => next.miss_deadline(index),
+        None if name == signal => next.go_on(index),
+        Some(reason) => next.turn_back(reason, Some(index)),
+        None => return Decision::Stale,
+    }
+    moved(next.record(saga, &format!("signal:{name}"), None))
+}
+
+/// Time has passed. An alarm that rings early is moved to where it belongs; one that is not due does nothing.
+fn rung(mut next: Move<'_>, saga: &Saga, index: usize) -> Decision {
+    let now = next.now;
+    if saga.paused || !saga.due_at.is_some_and(|due| due <= now) {
+        return Decision::Stale;
+    }
+    let overdue = step_deadline(&next.definition.steps[index], saga).is_some_and(|deadline| now >= deadline);
+    match saga.status {
+        Status::Running | Status::Waiting if overdue && next.definition.can_turn_back(index) => {
+            next.miss_deadline(index);
+            return moved(next.record(saga, "deadline", None));
+        }
+        Status::Running | Status::Compensating => {
+            let answer_by = next.answer_by();
+            if saga.backing_off || now >= answer_by {
+                next.send_again();
+            } else {
+                next.rest_until(answer_by);
+            }
+        }
+        Status::Waiting => {
+            let deadline = step_deadline(&next.definition.steps[index], saga);
+            next.rest_until(deadline.unwrap_or(now + chrono::TimeDelta::days(1)));
+        }
+        Status::Completed | Status::Compensated | Status::Abandoned => next.recall(),
+        Status::Stuck => return Decision::Stale,
+    }
+    moved(next.unrecorded())
+}
+
+fn acted(mut next: Move<'_>, saga: &Saga, index: usize, act: Act) -> Decision {
+    match (act, saga.status, saga.direction) {
+        (Act::Retry, Status::Stuck, _) => next.visit_again(),
+        (Act::Retry, Status::Running | Status::Compensating, _) if saga.backing_off => next.send_again(),
+        (Act::Cancel, Status::Running | Status::Waiting | Status::Stuck, Direction::Do)
+            if next.definition.can_turn_back(index) =>
+        {
+            next.turn_back("cancelled", Some(index));
+        }
+        _ => return Decision::Stale,
+    }
+    moved(next.record(saga, &format!("operator:{}", act.name()), None))
+}
+
+fn moved(transition: Transition) -> Decision {
+    Decision::Transition(Box::new(transition))
+}

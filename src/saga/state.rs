@@ -1,0 +1,134 @@
+//! What a saga is at a moment: the row of the table `sagas`.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+/// Where a saga stands. The first three need an alarm; the others are ends or wait for an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Status {
+    /// A command is out, or will be sent again after a pause.
+    Running,
+    /// Waits for a signal, until a deadline.
+    Waiting,
+    /// Undoes, in reverse, what may have been done.
+    Compensating,
+    /// Every step is done.
+    Completed,
+    /// All that may have been done is undone.
+    Compensated,
+    /// Cannot go on by itself; an operator must look.
+    Stuck,
+    /// Given up by an operator.
+    Abandoned,
+}
+
+/// Whether a step's effect is made or taken back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum Direction {
+    Do,
+    Undo,
+}
+
+/// What a saga is started with.
+#[derive(Clone, Debug)]
+pub struct NewSaga {
+    pub id: Uuid,
+    pub subject_id: Uuid,
+    pub owner_id: Option<Uuid>,
+    pub input: Map<String, Value>,
+    /// The history begins after this number: a saga that continues another's story numbers its events on.
+    pub seq: i64,
+}
+
+/// A saga's whole state. See the comments on the table's columns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Saga {
+    pub id: Uuid,
+    pub workflow: String,
+    pub version: i32,
+    pub subject_id: Uuid,
+    pub owner_id: Option<Uuid>,
+    pub status: Status,
+    pub paused: bool,
+    pub step: String,
+    pub direction: Direction,
+    pub visit: i32,
+    pub attempt: i32,
+    pub send: i32,
+    pub since: DateTime<Utc>,
+    pub backing_off: bool,
+    pub due_at: Option<DateTime<Utc>>,
+    pub reason: Option<String>,
+    pub rejection: Option<Value>,
+    pub input: Value,
+    pub context: Value,
+    pub seq: i64,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+impl Status {
+    /// Nothing will ever happen to it again, but for its last events.
+    pub fn is_end(self) -> bool {
+        matches!(self, Self::Completed | Self::Compensated | Self::Abandoned)
+    }
+
+    /// Somebody outside may want to know: it waits, has ended or is stuck.
+    pub fn is_settled(self) -> bool {
+        !matches!(self, Self::Running | Self::Compensating)
+    }
+
+    /// Its name in the table and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Waiting => "waiting",
+            Self::Compensating => "compensating",
+            Self::Completed => "completed",
+            Self::Compensated => "compensated",
+            Self::Stuck => "stuck",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+impl Direction {
+    /// Its name in the table and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Do => "do",
+            Self::Undo => "undo",
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.name())
+    }
+}
+
+impl Saga {
+    /// The time that stands in a field of the context.
+    pub fn time(&self, field: &str) -> Option<DateTime<Utc>> {
+        let text = self.context.get(field)?.as_str()?;
+        DateTime::parse_from_rfc3339(text)
+            .ok()
+            .map(|time| time.with_timezone(&Utc))
+    }
+}

@@ -1,0 +1,280 @@
+//! Sagas and their history: inserted, locked, saved and read in batches.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::Result;
+use crate::saga::{Entry, Saga};
+
+/// A history row as it is read.
+#[derive(Clone, Debug)]
+pub struct HistoryRow {
+    pub saga_id: Uuid,
+    pub seq: i64,
+    pub at: DateTime<Utc>,
+    pub event: String,
+    pub step: String,
+    pub direction: crate::saga::Direction,
+    pub visit: i32,
+    pub attempt: i32,
+    pub detail: Option<Value>,
+    pub emits: Vec<String>,
+}
+
+/// The mutable columns of a batch of sagas, as arrays for `unnest`.
+struct Columns<'a> {
+    ids: Vec<Uuid>,
+    statuses: Vec<&'a str>,
+    steps: Vec<&'a str>,
+    directions: Vec<&'a str>,
+    visits: Vec<i32>,
+    attempts: Vec<i32>,
+    sends: Vec<i32>,
+    since: Vec<DateTime<Utc>>,
+    backing_off: Vec<bool>,
+    due: Vec<Option<DateTime<Utc>>>,
+    reasons: Vec<Option<&'a str>>,
+    rejections: Vec<Option<&'a Value>>,
+    contexts: Vec<&'a Value>,
+    seqs: Vec<i64>,
+    updated: Vec<DateTime<Utc>>,
+    finished: Vec<Option<DateTime<Utc>>>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(sagas: &[&'a Saga]) -> Self {
+        Self {
+            ids: sagas.iter().map(|saga| saga.id).collect(),
+            statuses: sagas.iter().map(|saga| saga.status.name()).collect(),
+            steps: sagas.iter().map(|saga| saga.step.as_str()).collect(),
+            directions: sagas.iter().map(|saga| saga.direction.name()).collect(),
+            visits: sagas.iter().map(|saga| saga.visit).collect(),
+            attempts: sagas.iter().map(|saga| saga.attempt).collect(),
+            sends: sagas.iter().map(|saga| saga.send).collect(),
+            since: sagas.iter().map(|saga| saga.since).collect(),
+            backing_off: sagas.iter().map(|saga| saga.backing_off).collect(),
+            due: sagas.iter().map(|saga| saga.due_at).collect(),
+            reasons: sagas.iter().map(|saga| saga.reason.as_deref()).collect(),
+            rejections: sagas.iter().map(|saga| saga.rejection.as_ref()).collect(),
+            contexts: sagas.iter().map(|saga| &saga.context).collect(),
+            seqs: sagas.iter().map(|saga| saga.seq).collect(),
+            updated: sagas.iter().map(|saga| saga.updated_at).collect(),
+            finished: sagas.iter().map(|saga| saga.finished_at).collect(),
+        }
+    }
+}
+
+/// Inserts new sagas. A saga whose id is there already fails the whole statement.
+pub async fn insert(conn: &mut PgConnection, sagas: &[&Saga]) -> Result<()> {
+    let columns = Columns::of(sagas);
+    let workflows: Vec<&str> = sagas.iter().map(|saga| saga.workflow.as_str()).collect();
+    let versions: Vec<i32> = sagas.iter().map(|saga| saga.version).collect();
+    let subjects: Vec<Uuid> = sagas.iter().map(|saga| saga.subject_id).collect();
+    let owners: Vec<Option<Uuid>> = sagas.iter().map(|saga| saga.owner_id).collect();
+    let inputs: Vec<&Value> = sagas.iter().map(|saga| &saga.input).collect();
+    sqlx::query!(
+        r#"
+        insert into sagas (id, workflow, version, subject_id, owner_id, status, step, direction, visit, attempt, send,
+                           since, due_at, input, context, seq, created_at, updated_at)
+        select id, workflow, version, subject_id, owner_id, status, step, direction, 1, 0, 0,
+               at, due_at, input, context, seq, at, at
+        from unnest($1::uuid[], $2::text[], $3::int[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[],
+                    $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::jsonb[], $13::bigint[])
+            as new (id, workflow, version, subject_id, owner_id, status, step, direction,
+                    at, due_at, input, context, seq)
+        "#,
+        &columns.ids,
+        &workflows as &[&str],
+        &versions,
+        &subjects,
+        &owners as &[Option<Uuid>],
+        &columns.statuses as &[&str],
+        &columns.steps as &[&str],
+        &columns.directions as &[&str],
+        &columns.updated,
+        &columns.due as &[Option<DateTime<Utc>>],
+        &inputs as &[&Value],
+        &columns.contexts as &[&Value],
+        &columns.seqs,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Writes the state of sagas that the caller has locked.
+pub async fn save(conn: &mut PgConnection, sagas: &[&Saga]) -> Result<()> {
+    let columns = Columns::of(sagas);
+    sqlx::query!(
+        r#"
+        update sagas set
+            status = new.status, step = new.step, direction = new.direction, visit = new.visit,
+            attempt = new.attempt, send = new.send, since = new.since, backing_off = new.backing_off,
+            due_at = new.due_at, reason = new.reason, rejection = new.rejection, context = new.context,
+            seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at
+        from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[],
+                    $8::timestamptz[], $9::bool[], $10::timestamptz[], $11::text[], $12::jsonb[], $13::jsonb[],
+                    $14::bigint[], $15::timestamptz[], $16::timestamptz[])
+            as new (id, status, step, direction, visit, attempt, send, since, backing_off, due_at, reason,
+                    rejection, context, seq, updated_at, finished_at)
+        where sagas.id = new.id
+        "#,
+        &columns.ids,
+        &columns.statuses as &[&str],
+        &columns.steps as &[&str],
+        &columns.directions as &[&str],
+        &columns.visits,
+        &columns.attempts,
+        &columns.sends,
+        &columns.since,
+        &columns.backing_off,
+        &columns.due as &[Option<DateTime<Utc>>],
+        &columns.reasons as &[Option<&str>],
+        &columns.rejections as &[Option<&Value>],
+        &columns.contexts as &[&Value],
+        &columns.seqs,
+        &columns.updated,
+        &columns.finished as &[Option<DateTime<Utc>>],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Adds one history row for each saga that has an entry; number and time are the saga's own.
+pub async fn record(conn: &mut PgConnection, entries: &[(&Saga, &Entry)]) -> Result<()> {
+    let ids: Vec<Uuid> = entries.iter().map(|(saga, _)| saga.id).collect();
+    let seqs: Vec<i64> = entries.iter().map(|(saga, _)| saga.seq).collect();
+    let times: Vec<DateTime<Utc>> = entries.iter().map(|(saga, _)| saga.updated_at).collect();
+    let events: Vec<&str> = entries.iter().map(|(_, entry)| entry.event.as_str()).collect();
+    let steps: Vec<&str> = entries.iter().map(|(_, entry)| entry.step.as_str()).collect();
+    let directions: Vec<&str> = entries.iter().map(|(_, entry)| entry.direction.name()).collect();
+    let visits: Vec<i32> = entries.iter().map(|(_, entry)| entry.visit).collect();
+    let attempts: Vec<i32> = entries.iter().map(|(_, entry)| entry.attempt).collect();
+    let details: Vec<Option<&Value>> = entries.iter().map(|(_, entry)| entry.detail.as_ref()).collect();
+    let emits: Vec<String> = entries.iter().map(|(_, entry)| entry.emits.join(",")).collect();
+    sqlx::query!(
+        r#"
+        insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt, detail, emits)
+        select saga_id, seq, at, event, step, direction, visit, attempt, detail, string_to_array(emits, ',')
+        from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[],
+                    $7::int[], $8::int[], $9::jsonb[], $10::text[])
+            as new (saga_id, seq, at, event, step, direction, visit, attempt, detail, emits)
+        "#,
+        &ids,
+        &seqs,
+        &times,
+        &events as &[&str],
+        &steps as &[&str],
+        &directions as &[&str],
+        &visits,
+        &attempts,
+        &details as &[Option<&Value>],
+        &emits,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Locks sagas, in the order of their ids, until the transaction ends: whoever holds the lock is the one writer
+/// of the saga, and of every effect of its steps in this database.
+pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Saga>> {
+    sqlx::query_as!(Saga, "select * from sagas where id = any($1) order by id for no key update", ids)
+        .fetch_all(conn)
+        .await
+}
+
+/// Locks up to `limit` sagas whose alarm has come, leaving out those that somebody else is at.
+pub async fn lock_due(conn: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> Result<Vec<Saga>> {
+    sqlx::query_as!(
+        Saga,
+        "select * from sagas where due_at <= $1 order by due_at limit $2 for no key update skip locked",
+        now,
+        limit,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Ended sagas whose events are all acknowledged need no alarm any more.
+pub async fn rest(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<()> {
+    sqlx::query!(
+        r#"
+        update sagas set due_at = null
+        where id in (select id from sagas where id = any($1)
+                     and status in ('completed', 'compensated', 'abandoned') order by id for no key update)
+        "#,
+        ids,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// One saga as it stands.
+pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Saga>> {
+    sqlx::query_as!(Saga, "select * from sagas where id = $1", id).fetch_optional(db).await
+}
+
+/// The history of some sagas, oldest first.
+pub async fn history(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<HistoryRow>> {
+    sqlx::query_as!(HistoryRow, "select * from saga_history where saga_id = any($1) order by saga_id, seq", ids)
+        .fetch_all(db)
+        .await
+}
+
+/// What a list of sagas is narrowed by; all that is given must hold.
+#[derive(Clone, Debug, Default)]
+pub struct Filter {
+    pub workflow: Option<String>,
+    pub status: Option<String>,
+    pub step: Option<String>,
+    pub subject_id: Option<Uuid>,
+    pub owner_id: Option<Uuid>,
+    /// Only sagas older than this one: ids are ordered by time.
+    pub before: Option<Uuid>,
+    pub limit: i64,
+}
+
+/// Sagas, newest first.
+pub async fn list(db: impl PgExecutor<'_>, filter: &Filter) -> Result<Vec<Saga>> {
+    sqlx::query_as!(
+        Saga,
+        r#"
+        select * from sagas
+        where ($1::text is null or workflow = $1)
+          and ($2::text is null or status = $2)
+          and ($3::text is null or step = $3)
+          and ($4::uuid is null or subject_id = $4)
+          and ($5::uuid is null or owner_id = $5)
+          and ($6::uuid is null or id < $6)
+        order by id desc
+        limit $7
+        "#,
+        filter.workflow.as_deref(),
+        filter.status.as_deref(),
+        filter.step.as_deref(),
+        filter.subject_id,
+        filter.owner_id,
+        filter.before,
+        filter.limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// How many sagas there are in each status of each workflow, ended ones left out.
+pub async fn count_open(db: impl PgExecutor<'_>) -> Result<Vec<(String, String, i64)>> {
+    let rows = sqlx::query!(
+        r#"
+        select workflow, status as "status: String", count(*) as "count!" from sagas
+        where status not in ('completed', 'compensated', 'abandoned') group by workflow, status
+        "#
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.workflow, row.status, row.count)).collect())
+}
