@@ -13,6 +13,8 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, PgExecutor};
 
+pub mod queue;
+
 /// What the database said no to, or could not be asked.
 pub type Result<T> = std::result::Result<T, sqlx::Error>;
 
