@@ -5,6 +5,7 @@
 //! clock that decides is read by [`now`] inside the transaction.
 
 pub mod catalog;
+pub mod queue;
 pub mod sagas;
 
 use std::time::Duration;
@@ -12,8 +13,6 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, PgExecutor};
-
-pub mod queue;
 
 /// What the database said no to, or could not be asked.
 pub type Result<T> = std::result::Result<T, sqlx::Error>;

@@ -9,6 +9,11 @@ use uuid::Uuid;
 use super::Result;
 use crate::ids::ConcertId;
 
+/// The most users that a concert can have active at once; the constraint of the table says the same.
+pub const MOST_ACTIVE: i32 = 1_000_000;
+/// The most admissions per minute; the constraint of the table says the same.
+pub const FASTEST: i32 = 6_000_000;
+
 /// How a concert admits its line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct QueueSettings {
@@ -43,6 +48,23 @@ pub struct SettingsChange {
     pub paused: Option<bool>,
 }
 
+impl SettingsChange {
+    /// What is out of bounds, as the name of the field and what it must be.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let fields = [
+            ("max_active", self.max_active, MOST_ACTIVE),
+            ("admit_per_minute", self.admit_per_minute, FASTEST),
+            ("min_rate", self.min_rate, FASTEST),
+            ("max_rate", self.max_rate, FASTEST),
+        ];
+        fields
+            .into_iter()
+            .filter(|(_, value, most)| value.is_some_and(|value| !(0..=*most).contains(&value)))
+            .map(|(name, _, most)| (name, format!("must be between 0 and {most}")))
+            .collect()
+    }
+}
+
 /// What of a concert is still for sale: over all its dates whose window has not closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stock {
@@ -55,24 +77,6 @@ pub struct Stock {
     pub unsold: bool,
     /// Seats that are free this moment, counted up to a tenth of each date and one more.
     pub free: i64,
-}
-
-/// Gives a new concert its line. The caller has checked the bounds; the constraints would refuse the rest.
-pub async fn create(
-    db: impl PgExecutor<'_>,
-    concert: ConcertId,
-    max_active: i32,
-    admit_per_minute: i32,
-) -> Result<()> {
-    sqlx::query!(
-        r#"insert into queue_settings (concert_id, max_active, admit_per_minute) values ($1, $2, $3)"#,
-        concert,
-        max_active,
-        admit_per_minute
-    )
-    .execute(db)
-    .await?;
-    Ok(())
 }
 
 /// The settings of every concert.
@@ -158,4 +162,21 @@ pub async fn stock(
     )
     .fetch_all(db)
     .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_out_of_bounds_is_named() {
+        let change = SettingsChange {
+            max_active: Some(-1),
+            admit_per_minute: Some(0),
+            max_rate: Some(FASTEST + 1),
+            ..Default::default()
+        };
+        let names: Vec<_> = change.problems().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["max_active", "max_rate"]);
+    }
 }
