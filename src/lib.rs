@@ -5,6 +5,7 @@
 //! function that decides what happens next. `ARCHITECTURE.md` walks one reservation through all of it.
 
 pub mod cli;
+pub mod demo;
 
 pub mod app;
 pub mod local;
@@ -14,6 +15,7 @@ pub mod waiting_room;
 
 pub mod booking;
 pub mod catalog;
+pub mod audit;
 
 pub mod workers;
 

@@ -4,6 +4,7 @@
 //! `&mut PgConnection` where the caller's transaction must hold around it. Times are parameters: the one
 //! clock that decides is read by [`now`] inside the transaction.
 
+pub mod audit;
 pub mod catalog;
 pub mod queue;
 pub mod sagas;

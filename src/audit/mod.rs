@@ -1,0 +1,55 @@
+//! The audit: whether what is in the database can be true.
+//!
+//! It is the judge of the demo, of the load tests and of every rehearsed failure. It looks at one moment of
+//! a running sale and never at a process, so what it finds is a defect and not a delay: where a saga on its
+//! way may look unfinished, the questions in [`crate::store::audit`] say so.
+
+mod report;
+
+use chrono::TimeDelta;
+use sqlx::{PgConnection, PgPool};
+
+pub use report::{Broken, Example, Invariant, Report, Verdict};
+
+use crate::store::audit::{self, Moment};
+
+/// How long a saga's alarm may be overdue before nobody seems to sweep.
+const SWEEP_PATIENCE: TimeDelta = TimeDelta::seconds(60);
+/// How long after its end a hold may still be there.
+const HOLD_PATIENCE: TimeDelta = TimeDelta::seconds(5);
+
+/// Judges the database as it is now. Safe under load: it reads one snapshot and locks nothing.
+///
+/// # Errors
+/// When the database does not answer, or has not been migrated.
+pub async fn run(pool: &PgPool) -> Result<Report, sqlx::Error> {
+    let mut snapshot = audit::snapshot(pool).await?;
+    let moment = audit::moment(&mut snapshot).await?;
+    let mut broken = Vec::new();
+    for invariant in Invariant::ALL {
+        let offenders = ask(invariant, &mut snapshot, moment).await?;
+        broken.extend(Broken::from_offenders(invariant, offenders));
+    }
+    let stuck = audit::stuck_sagas(&mut snapshot).await?;
+    let counted = audit::counted(&mut snapshot).await?;
+    snapshot.rollback().await?;
+    Ok(Report::new(moment.now, broken, stuck, counted))
+}
+
+async fn ask(
+    invariant: Invariant,
+    conn: &mut PgConnection,
+    moment: Moment,
+) -> Result<Vec<audit::Offender>, sqlx::Error> {
+    match invariant {
+        Invariant::SoldSeats => audit::sold_seats(conn).await,
+        Invariant::DoubledSeats => audit::doubled_seats(conn, moment).await,
+        Invariant::HeldSeats => audit::held_seats(conn, moment).await,
+        Invariant::Balances => audit::balances(conn).await,
+        Invariant::PointsTaken => audit::points_taken(conn).await,
+        Invariant::Payments => audit::payments(conn).await,
+        Invariant::SagasAwake => audit::asleep(conn).await,
+        Invariant::SagasSwept => audit::overdue_sagas(conn, moment, SWEEP_PATIENCE).await,
+        Invariant::HoldsEnd => audit::overdue_holds(conn, moment, HOLD_PATIENCE).await,
+    }
+}

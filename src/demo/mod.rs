@@ -1,0 +1,1 @@
+//! The on-sale that the program plays against itself.

@@ -1,0 +1,134 @@
+//! Audit questions about points: balances, entries, payments.
+
+use sqlx::PgConnection;
+
+use super::super::Result;
+use super::{NAMED, Offender};
+
+/// A balance is the sum of its entries and not below zero, and so was every balance written beside an entry.
+pub async fn balances(conn: &mut PgConnection) -> Result<Vec<Offender>> {
+    sqlx::query_as!(
+        Offender,
+        r#"
+        with signed as (
+            select id, user_id, position, balance, case kind when 'use' then -amount else amount end as points
+            from ledger_entries
+        ), running as (
+            select id, balance, sum(points) over (partition by user_id order by position) as points from signed
+        ), sums as (
+            select user_id, sum(points) as points from signed group by user_id
+        ), found (id, problem) as (
+            select a.user_id::text,
+                'the balance is ' || a.balance || ', the entries add up to ' || coalesce(sums.points, 0)
+            from accounts a
+            left join sums using (user_id)
+            where a.balance <> coalesce(sums.points, 0) or a.balance < 0
+            union all
+            select id::text, 'the entry says ' || balance || ', the entries up to it add up to ' || points
+            from running
+            where balance <> points
+        )
+        select id as "id!", problem as "problem!", count(*) over () as "total!"
+        from found
+        order by 1, 2
+        limit $1
+        "#,
+        NAMED,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Points used and not refunded are the amount of what is confirmed, and nothing for what ended otherwise.
+///
+/// On its way a booking has taken nothing before `pay` and all of it after; in `pay` itself, and while a
+/// cancellation is between its refund and its end, either is right.
+pub async fn points_taken(conn: &mut PgConnection) -> Result<Vec<Offender>> {
+    sqlx::query_as!(
+        Offender,
+        r#"
+        with taken as (
+            select reservation_id, sum(case kind when 'use' then amount else -amount end) as points
+            from ledger_entries
+            where reservation_id is not null
+            group by reservation_id
+        ), judged as (
+            select coalesce(r.id, taken.reservation_id) as id, coalesce(r.status, 'missing') as status,
+                coalesce(taken.points, 0) as points, coalesce(r.amount, 0) as amount,
+                booking.step as booking, cancellation.step as cancellation
+            from reservations r
+            full join taken on taken.reservation_id = r.id
+            left join sagas booking on booking.id = r.id and booking.finished_at is null
+            left join sagas cancellation on cancellation.id = r.cancellation_id and cancellation.finished_at is null
+        )
+        select id::text as "id!",
+            status || ' at ' || amount || ' points, ' || points || ' are taken'
+                || coalesce(', its saga is in ' || coalesce(cancellation, booking), '') as "problem!",
+            count(*) over () as "total!"
+        from judged
+        where case
+            when status = 'confirmed' then points <> amount
+            when cancellation = 'release' then points <> 0
+            when cancellation is not null then points not in (0, amount)
+            when booking in ('reserve', 'await_payment') then points <> 0
+            when booking = 'confirm' then points <> amount
+            when booking is not null then points not in (0, amount)
+            else points <> 0
+        end
+        order by 1
+        limit $1
+        "#,
+        NAMED,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Payments and ledger entries tell the same story, and so do payments and reservations.
+pub async fn payments(conn: &mut PgConnection) -> Result<Vec<Offender>> {
+    sqlx::query_as!(
+        Offender,
+        r#"
+        with settled as (
+            select r.id, r.status, r.amount from reservations r
+            where not exists (select from sagas g where g.subject_id = r.id and g.finished_at is null)
+        ), found (id, problem) as (
+            select p.id::text, 'the payment is ' || p.status || ', its ledger entry is missing or another'
+            from payments p
+            left join ledger_entries e on e.id = p.entry_id and e.kind = 'use' and e.amount = p.amount
+                and e.user_id = p.user_id and e.reservation_id = p.reservation_id
+            where (p.status <> 'failed' and p.amount > 0) <> (e.id is not null)
+                or (e.id is null and p.entry_id is not null)
+            union all
+            select p.id::text, 'the payment is ' || p.status || ', its entry is '
+                || case when e.id is null then 'not refunded' else 'refunded' end
+            from payments p
+            left join ledger_entries e on e.reverses_id = p.entry_id
+            where p.amount > 0 and (p.status = 'refunded') <> (e.id is not null)
+            union all
+            select e.id::text, 'points were used without a payment'
+            from ledger_entries e
+            where e.kind = 'use' and not exists (select from payments p where p.entry_id = e.id)
+            union all
+            select e.id::text, 'the refund is not the opposite of what it reverses'
+            from ledger_entries e
+            join ledger_entries used on used.id = e.reverses_id
+            where used.kind <> 'use' or used.amount <> e.amount or used.user_id <> e.user_id
+                or used.reservation_id <> e.reservation_id
+            union all
+            select s.id::text, 'the reservation is ' || s.status || ', its payment is ' || coalesce(p.status, 'missing')
+            from settled s
+            left join payments p on p.reservation_id = s.id
+            where (s.status = 'confirmed') <> (p.status is not distinct from 'succeeded')
+                or s.status = 'confirmed' and p.amount <> s.amount
+        )
+        select id as "id!", problem as "problem!", count(*) over () as "total!"
+        from found
+        order by 1, 2
+        limit $1
+        "#,
+        NAMED,
+    )
+    .fetch_all(conn)
+    .await
+}

@@ -1,0 +1,75 @@
+//! Audit questions about sagas: whether each will be looked at again.
+
+use chrono::TimeDelta;
+use sqlx::PgConnection;
+
+use super::super::Result;
+use super::{Moment, NAMED, Offender, StuckSaga};
+
+/// Every saga is ended, stuck, paused or has an alarm; every reservation that is not settled has a saga.
+pub async fn asleep(conn: &mut PgConnection) -> Result<Vec<Offender>> {
+    sqlx::query_as!(
+        Offender,
+        r#"
+        with found (id, problem) as (
+            select id::text, 'the saga is ' || status || ' in ' || step || ' without an alarm'
+            from sagas
+            where due_at is null and not paused and finished_at is null and status <> 'stuck'
+            union all
+            select r.id::text, 'the reservation is ' || r.status || ', but no saga is on its way for it'
+            from reservations r
+            where r.status in ('pending', 'held') and not exists (
+                select from sagas g where g.id = r.id and g.finished_at is null)
+        )
+        select id as "id!", problem as "problem!", count(*) over () as "total!"
+        from found
+        order by 1, 2
+        limit $1
+        "#,
+        NAMED,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// No alarm is `patience` overdue, counted from the latest start-up at the earliest. A live sweeper moves an
+/// overdue alarm on, so one that old says that nobody sweeps.
+pub async fn overdue_sagas(
+    conn: &mut PgConnection,
+    moment: Moment,
+    patience: TimeDelta,
+) -> Result<Vec<Offender>> {
+    sqlx::query_as!(
+        Offender,
+        r#"
+        select id::text as "id!",
+            'the saga''s alarm was due at ' || to_char(due_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+                || ' and nobody looked' as "problem!",
+            count(*) over () as "total!"
+        from sagas
+        where due_at is not null and not paused and greatest(due_at, $2::timestamptz) < $1
+            and $2 is not null
+        order by due_at, 1
+        limit $3
+        "#,
+        moment.now - patience,
+        moment.last_start,
+        NAMED,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Sagas that wait for an operator, the oldest first.
+pub async fn stuck_sagas(conn: &mut PgConnection) -> Result<Vec<StuckSaga>> {
+    sqlx::query_as!(
+        StuckSaga,
+        r#"
+        select id, workflow, step, direction, reason, updated_at as since
+        from sagas where status = 'stuck' order by updated_at, id limit $1
+        "#,
+        NAMED,
+    )
+    .fetch_all(conn)
+    .await
+}
