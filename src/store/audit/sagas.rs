@@ -65,7 +65,7 @@ pub async fn stuck_sagas(conn: &mut PgConnection) -> Result<Vec<StuckSaga>> {
     sqlx::query_as!(
         StuckSaga,
         r#"
-        select id, workflow, step, direction, reason, updated_at as since
+        select id, workflow, step, direction as "direction: String", reason, updated_at as since
         from sagas where status = 'stuck' order by updated_at, id limit $1
         "#,
         NAMED,
