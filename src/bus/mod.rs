@@ -3,9 +3,13 @@
 //! Nothing here is the truth. Every stream can be deleted and is made again from the table in
 //! [`topology`]; every message can be derived again from rows.
 
+pub mod messages;
+pub mod publish;
+pub mod deliveries;
+pub mod topology;
 pub mod connect;
 pub mod retry;
 pub mod subjects;
-pub mod topology;
 
 pub use connect::{Bus, connect};
+pub use deliveries::Deliveries;

@@ -139,7 +139,7 @@ pub async fn ensure_consumer(
 async fn create_consumer(
     stream: &stream::Stream,
     config: pull::Config,
-) -> Result<consumer::Consumer<pull::Config>, async_nats::jetstream::stream::ConsumerError> {
+) -> Result<consumer::Consumer<pull::Config>, stream::ConsumerError> {
     stream.create_consumer(config).await
 }
 

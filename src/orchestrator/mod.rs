@@ -1,1 +1,89 @@
-//! (to be written)
+//! The engine's shell: it locks sagas, lets [`crate::saga::apply`] decide, writes, and does what follows.
+//!
+//! Everything that can happen to a saga (an answer of a worker, a signal, an alarm, the sweeper, an operator)
+//! goes through one [`Batch`]: lock, apply, write, commit; then [`Engine::follow`] publishes what the
+//! transitions ask for; only then is the message that brought it acknowledged. A crash in between costs a
+//! redelivery or a second of the sweeper, and the fence makes either harmless.
+
+mod acts;
+mod advance;
+mod announce;
+mod follow;
+mod halves;
+mod replies;
+mod signals;
+mod sweep;
+mod timers;
+mod wait;
+
+use std::sync::Arc;
+
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+pub use acts::ActError;
+pub use advance::{Batch, Verdict, start};
+pub use announce::entry_event;
+pub use follow::Consequences;
+pub use halves::{Halves, is_passing};
+pub use signals::SignalError;
+pub use wait::Waiting;
+
+use crate::bus::Bus;
+use crate::saga::Catalogue;
+
+/// What every part of the engine needs: the truth, the carrier, and the definitions.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    pub pool: PgPool,
+    pub bus: Bus,
+    pub catalogue: Arc<Catalogue>,
+    waiters: wait::Waiters,
+    tasks: TaskTracker,
+    signals: mpsc::Sender<signals::Request>,
+    resting: mpsc::UnboundedSender<Uuid>,
+}
+
+impl Engine {
+    /// Makes the engine and starts what every instance needs of it: the batcher of signals, the listener for
+    /// sagas that settle, and the one that puts ended sagas to rest.
+    pub async fn start(
+        pool: PgPool,
+        bus: Bus,
+        catalogue: Arc<Catalogue>,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<Self, async_nats::SubscribeError> {
+        let (signals, requests) = mpsc::channel(4_096);
+        let (resting, ended) = mpsc::unbounded_channel();
+        let waiters = wait::Waiters::default();
+        let settled = bus.client.subscribe(crate::bus::subjects::SETTLED).await?;
+        tasks.spawn(wait::listen(waiters.clone(), settled, stop.clone()));
+        tasks.spawn(follow::put_to_rest(pool.clone(), ended, stop.clone()));
+        let engine = Self {
+            pool,
+            bus,
+            catalogue,
+            waiters,
+            tasks: tasks.clone(),
+            signals,
+            resting,
+        };
+        tasks.spawn(signals::run(engine.clone(), requests, stop.clone()));
+        Ok(engine)
+    }
+
+    /// Runs the orchestrator's loops: answers of workers elsewhere, signals by message, alarms.
+    pub fn run(&self, tasks: &TaskTracker, stop: &CancellationToken) {
+        tasks.spawn(replies::run(self.clone(), stop.clone()));
+        tasks.spawn(timers::run(self.clone(), stop.clone()));
+    }
+
+    /// One pass of the sweeper; see [`sweep`].
+    pub async fn sweep(&self) -> crate::store::Result<usize> {
+        sweep::run_once(self).await
+    }
+}

@@ -67,6 +67,20 @@ pub fn apply(definition: &Definition, saga: &Saga, event: &Event, now: DateTime<
     }
 }
 
+/// A saga whose definition is gone cannot go on by itself.
+pub fn lost_definition(saga: &Saga, now: DateTime<Utc>) -> Decision {
+    if saga.status.is_end() || saga.status == Status::Stuck {
+        return Decision::Stale;
+    }
+    let missing = Definition::missing(&saga.workflow, saga.version);
+    let mut next = Move::of(&missing, saga, now);
+    next.get_stuck(&format!(
+        "there is no definition of {} version {}",
+        saga.workflow, saga.version
+    ));
+    moved(next.record(saga, "definition_missing", None))
+}
+
 /// What the row asks for: what a crash between commit and publish may have left undone.
 pub fn outstanding(definition: &Definition, saga: &Saga) -> Vec<Action> {
     let sent = command(definition, saga)

@@ -26,7 +26,7 @@ mod moves;
 pub mod state;
 
 pub use action::{Action, Command, Decision, Entry, Transition};
-pub use apply::{DEADLINE_PASSED, allowed_acts, apply, outstanding, start};
+pub use apply::{DEADLINE_PASSED, allowed_acts, apply, lost_definition, outstanding, start};
 pub use definition::{Catalogue, Definition, Step, Work};
 pub use event::{Act, Event, Outcome, Reply};
 pub use state::{Direction, NewSaga, Saga, Status};

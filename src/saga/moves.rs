@@ -283,10 +283,17 @@ impl<'a> Move<'a> {
 
     /// Tries again after a pause; a long pause is an alarm of the broker too.
     pub(super) fn back_off(&mut self, pause: TimeDelta) {
-        let step = self.definition.index(&self.saga.step).map(|index| &self.definition.steps[index]);
-        let deadline = step.filter(|_| self.saga.direction == Direction::Do).and_then(|step| step_deadline(step, &self.saga));
+        let step = self
+            .definition
+            .index(&self.saga.step)
+            .map(|index| &self.definition.steps[index]);
+        let deadline = step
+            .filter(|_| self.saga.direction == Direction::Do)
+            .and_then(|step| step_deadline(step, &self.saga));
         let paused = self.now + pause;
-        let until = deadline.filter(|deadline| *deadline > self.now).map_or(paused, |deadline| deadline.min(paused));
+        let until = deadline
+            .filter(|deadline| *deadline > self.now)
+            .map_or(paused, |deadline| deadline.min(paused));
         self.saga.backing_off = true;
         self.saga.due_at = Some(until);
         if pause > LONG_PAUSE {

@@ -7,6 +7,7 @@
 pub mod audit;
 pub mod catalog;
 pub mod queue;
+pub mod operations;
 pub mod sagas;
 
 use std::time::Duration;

@@ -1,0 +1,117 @@
+//! Receiving in batches: one open pull stream; await one message, then take what is there.
+//!
+//! No linger: an idle system handles a message at once, a busy one finds its batches waiting. Whatever goes
+//! wrong with the stream or its consumer, both are made again and the pull stream is opened anew.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::{AckKind, Message};
+use futures::{FutureExt, StreamExt};
+use tokio_util::sync::CancellationToken;
+
+use super::{Bus, topology};
+
+/// Most messages of one batch.
+pub const BATCH: usize = 256;
+/// Messages asked for ahead: below 64 the client can stall.
+const PREFETCH: usize = 512;
+const EXPIRES: Duration = Duration::from_secs(5);
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// The pause before a broken stream is opened anew.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// The messages of a durable consumer, in batches.
+pub struct Deliveries {
+    bus: Bus,
+    stream: &'static str,
+    config: pull::Config,
+    open: Option<pull::Stream>,
+}
+
+impl Deliveries {
+    /// Prepares to receive; nothing is opened yet.
+    pub fn of(bus: &Bus, stream: &'static str, config: pull::Config) -> Self {
+        Self {
+            bus: bus.clone(),
+            stream,
+            config,
+            open: None,
+        }
+    }
+
+    /// The next messages, at least one and at most [`BATCH`]; none once `stop` is cancelled.
+    pub async fn next(&mut self, stop: &CancellationToken) -> Vec<Message> {
+        stop.run_until_cancelled(self.receive()).await.unwrap_or_default()
+    }
+
+    async fn receive(&mut self) -> Vec<Message> {
+        loop {
+            match self.take().await {
+                Ok(batch) => return batch,
+                Err(reason) => {
+                    self.open = None;
+                    let consumer = self.config.durable_name.as_deref().unwrap_or_default();
+                    tracing::warn!(stream = self.stream, consumer, %reason, "receiving again after an interruption");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn take(&mut self) -> Result<Vec<Message>, String> {
+        let stream = match self.open.take() {
+            Some(stream) => self.open.insert(stream),
+            None => {
+                let stream = self.subscribe().await?;
+                self.open.insert(stream)
+            }
+        };
+        let first = stream
+            .next()
+            .await
+            .ok_or("the pull stream ended")?
+            .map_err(|error| error.to_string())?;
+        let mut batch = vec![first];
+        // The runtime's budget would cut large batches short.
+        tokio::task::coop::unconstrained(async {
+            while batch.len() < BATCH {
+                match stream.next().now_or_never() {
+                    Some(Some(Ok(message))) => batch.push(message),
+                    _ => break,
+                }
+            }
+        })
+        .await;
+        Ok(batch)
+    }
+
+    async fn subscribe(&self) -> Result<pull::Stream, String> {
+        let consumer = topology::ensure_consumer(&self.bus, self.stream, self.config.clone()).await;
+        consumer
+            .map_err(|error| error.to_string())?
+            .stream()
+            .max_messages_per_batch(PREFETCH)
+            .expires(EXPIRES)
+            .heartbeat(HEARTBEAT)
+            .messages()
+            .await
+            .map_err(|error| error.to_string())
+    }
+}
+
+/// Acknowledges messages whose work is committed. One that gets lost means a redelivery, which is harmless.
+pub async fn acknowledge(messages: &[Message]) {
+    for message in messages {
+        if let Err(error) = message.ack().await {
+            tracing::debug!(%error, "an acknowledgement was not sent; the message comes again");
+        }
+    }
+}
+
+/// Asks for a message again after a while.
+pub async fn again_after(message: &Message, delay: Duration) {
+    if let Err(error) = message.ack_with(AckKind::Nak(Some(delay))).await {
+        tracing::debug!(%error, "a refusal was not sent; the message comes again after the ack wait");
+    }
+}

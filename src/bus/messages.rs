@@ -1,0 +1,335 @@
+//! Commands, replies, signals, alarms and events as they travel: headers, and JSON with a version.
+//!
+//! This is a published contract; `docs/workers.md` and `docs/events.md` describe it for other languages.
+
+use async_nats::HeaderMap;
+use async_nats::header::{
+    NATS_MESSAGE_ID, NATS_SCHEDULE, NATS_SCHEDULE_NEXT, NATS_SCHEDULE_TARGET, NATS_SCHEDULER,
+};
+use async_nats::jetstream::Message;
+use async_nats::jetstream::message::PublishMessage;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::publish::Outgoing;
+use super::subjects;
+use crate::saga::{Command, Direction, Outcome, Reply};
+
+/// The version of every body.
+const VERSION: u32 = 1;
+
+/// The saga a message is about.
+pub const SAGA: &str = "Saga";
+pub const STEP: &str = "Step";
+/// `do` or `undo`.
+pub const DIRECTION: &str = "Direction";
+pub const VISIT: &str = "Visit";
+/// How often the command was sent before.
+pub const SEND: &str = "Send";
+/// RFC 3339; a `do` that is handled later is refused.
+pub const DEADLINE: &str = "Deadline";
+/// Saga, step, direction, visit and send: names this send of the command.
+pub const MESSAGE_ID: &str = "Message-Id";
+
+/// Why a message cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    #[error("the header {0} is missing or not of its form")]
+    Header(&'static str),
+    #[error("the body is not the JSON it should be: {0}")]
+    Body(#[from] serde_json::Error),
+    #[error("version {0} is not known")]
+    Version(u32),
+}
+
+#[derive(Serialize, Deserialize)]
+struct CommandBody {
+    version: u32,
+    workflow: String,
+    #[serde(default)]
+    reason: Option<String>,
+    context: Value,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ReplyBody {
+    version: u32,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SignalBody {
+    version: u32,
+    signal: String,
+}
+
+/// A domain event for other systems.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventMessage {
+    /// Stable: the same event always has the same id, however often it is published.
+    pub id: String,
+    #[serde(rename = "type")]
+    pub name: String,
+    pub version: u32,
+    pub at: DateTime<Utc>,
+    /// What it is about; for bookings the reservation.
+    pub subject_id: Uuid,
+    /// Rises with every event about the same subject.
+    pub sequence: i64,
+    pub data: Value,
+}
+
+/// Sagas that came to rest, for whoever waits for one of them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Settled {
+    pub sagas: Vec<Uuid>,
+}
+
+impl EventMessage {
+    /// An event of the current version.
+    pub fn new(
+        id: String,
+        name: &str,
+        at: DateTime<Utc>,
+        subject_id: Uuid,
+        sequence: i64,
+        data: Value,
+    ) -> Self {
+        Self {
+            id,
+            name: name.to_owned(),
+            version: VERSION,
+            at,
+            subject_id,
+            sequence,
+            data,
+        }
+    }
+}
+
+/// A step command on its way to a worker.
+pub fn command(command: &Command) -> Outgoing {
+    let mut headers = fence(
+        command.saga_id,
+        &command.step,
+        command.direction,
+        command.visit,
+        command.send,
+    );
+    let id = command.message_id();
+    if let Some(deadline) = command.deadline {
+        headers.insert(DEADLINE, rfc3339(deadline).as_str());
+    }
+    if command.send > 0 {
+        // Only what is sent again needs the broker's memory: the fence is what counts.
+        headers.insert(NATS_MESSAGE_ID, id.as_str());
+    }
+    headers.insert(MESSAGE_ID, id.as_str());
+    let body = CommandBody {
+        version: VERSION,
+        workflow: command.workflow.clone(),
+        reason: command.reason.clone(),
+        context: command.context.clone(),
+    };
+    outgoing(subjects::step(&command.subject), headers, &body)
+}
+
+/// Reads a step command.
+pub fn read_command(message: &Message) -> Result<Command, Malformed> {
+    let fence = read_fence(message)?;
+    let body: CommandBody = serde_json::from_slice(&message.payload)?;
+    check_version(body.version)?;
+    let deadline = header(message, DEADLINE)
+        .map(|_| parsed::<DateTime<Utc>>(message, DEADLINE))
+        .transpose()?;
+    Ok(Command {
+        saga_id: fence.saga,
+        workflow: body.workflow,
+        subject: message
+            .subject
+            .strip_prefix("steps.")
+            .unwrap_or(&message.subject)
+            .to_owned(),
+        step: fence.step,
+        direction: fence.direction,
+        visit: fence.visit,
+        send: fence.send,
+        deadline,
+        reason: body.reason,
+        context: body.context,
+    })
+}
+
+/// A worker's answer on its way to the orchestrator.
+pub fn reply(command: &Command, outcome: Outcome) -> Outgoing {
+    let headers = fence(
+        command.saga_id,
+        &command.step,
+        command.direction,
+        command.visit,
+        command.send,
+    );
+    outgoing(
+        subjects::REPLIES.to_owned(),
+        headers,
+        &ReplyBody {
+            version: VERSION,
+            outcome,
+        },
+    )
+}
+
+/// Reads a worker's answer: the saga and what was said.
+pub fn read_reply(message: &Message) -> Result<(Uuid, Reply), Malformed> {
+    let Fence {
+        saga,
+        step,
+        direction,
+        visit,
+        send,
+    } = read_fence(message)?;
+    let body: ReplyBody = serde_json::from_slice(&message.payload)?;
+    check_version(body.version)?;
+    Ok((
+        saga,
+        Reply {
+            step,
+            direction,
+            visit,
+            send,
+            outcome: body.outcome,
+        },
+    ))
+}
+
+/// A signal to a saga.
+pub fn signal(saga: Uuid, name: &str) -> Outgoing {
+    let mut headers = HeaderMap::new();
+    headers.insert(SAGA, saga.to_string().as_str());
+    outgoing(
+        subjects::SIGNALS.to_owned(),
+        headers,
+        &SignalBody {
+            version: VERSION,
+            signal: name.to_owned(),
+        },
+    )
+}
+
+/// Reads a signal: the saga and the signal's name.
+pub fn read_signal(message: &Message) -> Result<(Uuid, String), Malformed> {
+    let body: SignalBody = serde_json::from_slice(&message.payload)?;
+    check_version(body.version)?;
+    Ok((parsed(message, SAGA)?, body.signal))
+}
+
+/// Sets a saga's alarm, in place of an earlier one.
+pub fn alarm(saga: Uuid, at: DateTime<Utc>) -> Outgoing {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_SCHEDULE, format!("@at {}", rfc3339(at)).as_str());
+    headers.insert(NATS_SCHEDULE_TARGET, subjects::timer_due(saga).as_str());
+    Outgoing {
+        subject: subjects::timer_schedule(saga),
+        message: PublishMessage::build().headers(headers),
+    }
+}
+
+/// Takes a saga's alarm away: the server removes the schedule that this message names.
+pub fn alarm_off(saga: Uuid) -> Outgoing {
+    let mut headers = HeaderMap::new();
+    headers.insert(NATS_SCHEDULER, subjects::timer_schedule(saga).as_str());
+    headers.insert(NATS_SCHEDULE_NEXT, "purge");
+    let message = PublishMessage::build()
+        .headers(headers)
+        .ttl(std::time::Duration::from_secs(1));
+    Outgoing {
+        subject: subjects::timer_off(saga),
+        message,
+    }
+}
+
+/// The saga whose alarm rang.
+pub fn read_alarm(message: &Message) -> Option<Uuid> {
+    message.subject.rsplit('.').next()?.parse().ok()
+}
+
+/// A domain event on its way out.
+pub fn event(event: &EventMessage) -> Outgoing {
+    let mut headers = HeaderMap::new();
+    headers.insert(MESSAGE_ID, event.id.as_str());
+    outgoing(subjects::event(&event.name), headers, event)
+}
+
+struct Fence {
+    saga: Uuid,
+    step: String,
+    direction: Direction,
+    visit: i32,
+    send: i32,
+}
+
+fn fence(saga: Uuid, step: &str, direction: Direction, visit: i32, send: i32) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(SAGA, saga.to_string().as_str());
+    headers.insert(STEP, step);
+    headers.insert(DIRECTION, direction.name());
+    headers.insert(VISIT, visit.to_string().as_str());
+    headers.insert(SEND, send.to_string().as_str());
+    headers
+}
+
+fn read_fence(message: &Message) -> Result<Fence, Malformed> {
+    let direction = match header(message, DIRECTION) {
+        Some("do") => Direction::Do,
+        Some("undo") => Direction::Undo,
+        _ => return Err(Malformed::Header(DIRECTION)),
+    };
+    Ok(Fence {
+        saga: parsed(message, SAGA)?,
+        step: parsed(message, STEP)?,
+        direction,
+        visit: parsed(message, VISIT)?,
+        send: if header(message, SEND).is_some() {
+            parsed(message, SEND)?
+        } else {
+            0
+        },
+    })
+}
+
+fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
+    message
+        .headers
+        .as_ref()?
+        .get(name)
+        .map(async_nats::HeaderValue::as_str)
+}
+
+fn parsed<T: std::str::FromStr>(message: &Message, name: &'static str) -> Result<T, Malformed> {
+    header(message, name)
+        .and_then(|value| value.parse().ok())
+        .ok_or(Malformed::Header(name))
+}
+
+fn check_version(version: u32) -> Result<(), Malformed> {
+    if version == VERSION {
+        Ok(())
+    } else {
+        Err(Malformed::Version(version))
+    }
+}
+
+fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+fn outgoing(subject: String, headers: HeaderMap, body: &impl Serialize) -> Outgoing {
+    let payload = serde_json::to_vec(body).expect("bodies have string keys and no failing parts");
+    Outgoing {
+        subject,
+        message: PublishMessage::build().headers(headers).payload(payload.into()),
+    }
+}

@@ -1,0 +1,155 @@
+//! The one writer of saga state: lock the rows, read the database's clock, apply, write rows and history.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::follow::Consequences;
+use crate::saga::{self, Catalogue, Command, Decision, Event, NewSaga, Saga, Transition};
+use crate::store;
+
+/// Sagas under lock, and what was decided about them in this transaction.
+#[derive(Debug)]
+pub struct Batch {
+    /// The database's clock after the locks: the time that decides.
+    pub now: DateTime<Utc>,
+    sagas: BTreeMap<Uuid, Saga>,
+    transitions: Vec<Transition>,
+    stale: Vec<Uuid>,
+}
+
+/// What became of an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// The saga moved.
+    Moved,
+    /// Twice, late, or not what the saga waits for: nothing changed.
+    Stale,
+    /// It cannot be, or there is no such saga: whoever brought it parks it.
+    Illegal(String),
+}
+
+impl Batch {
+    /// Locks these sagas, in the order of their ids.
+    pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
+        let sagas = store::sagas::lock(conn, ids).await?;
+        Self::of(conn, sagas).await
+    }
+
+    /// Locks up to `limit` sagas whose alarm has come and that nobody else is at.
+    pub async fn lock_due(conn: &mut PgConnection, limit: i64) -> store::Result<Self> {
+        let before = store::now(&mut *conn).await?;
+        let sagas = store::sagas::lock_due(conn, before, limit).await?;
+        Self::of(conn, sagas).await
+    }
+
+    async fn of(conn: &mut PgConnection, sagas: Vec<Saga>) -> store::Result<Self> {
+        let now = store::now(conn).await?;
+        let sagas = sagas.into_iter().map(|saga| (saga.id, saga)).collect();
+        Ok(Self {
+            now,
+            sagas,
+            transitions: Vec::new(),
+            stale: Vec::new(),
+        })
+    }
+
+    /// The locked sagas' ids.
+    pub fn ids(&self) -> Vec<Uuid> {
+        self.sagas.keys().copied().collect()
+    }
+
+    /// A locked saga as it stands by now.
+    pub fn saga(&self, id: Uuid) -> Option<&Saga> {
+        self.sagas.get(&id)
+    }
+
+    /// Whether this command is the one that its saga asks for now: the fence of every effect.
+    pub fn asks_for(&self, command: &Command) -> bool {
+        self.sagas.get(&command.saga_id).is_some_and(|saga| {
+            matches!(saga.status, saga::Status::Running | saga::Status::Compensating)
+                && saga.step == command.step
+                && saga.direction == command.direction
+                && saga.visit == command.visit
+        })
+    }
+
+    /// Lets an event happen to a locked saga. Several events of one saga take effect one after the other.
+    pub fn apply(&mut self, catalogue: &Catalogue, id: Uuid, event: &Event) -> Verdict {
+        let Some(saga) = self.sagas.get(&id) else {
+            return Verdict::Illegal(format!("there is no saga {id}"));
+        };
+        let decision = match catalogue.get(&saga.workflow, saga.version) {
+            Some(definition) => saga::apply(definition, saga, event, self.now),
+            None => saga::lost_definition(saga, self.now),
+        };
+        match decision {
+            Decision::Transition(transition) => {
+                self.sagas.insert(id, transition.saga.clone());
+                self.transitions.push(*transition);
+                Verdict::Moved
+            }
+            Decision::Stale => Verdict::Stale,
+            Decision::Illegal(why) => Verdict::Illegal(why),
+        }
+    }
+
+    /// A message about this saga came twice or late: a crash may have cut short what followed the first time, so
+    /// what the row asks for is published again.
+    pub fn note_stale(&mut self, id: Uuid) {
+        self.stale.push(id);
+    }
+
+    /// Writes what was decided; what follows is to be done after the commit.
+    pub async fn write(self, conn: &mut PgConnection, catalogue: &Catalogue) -> store::Result<Consequences> {
+        let mut latest: BTreeMap<Uuid, &Saga> = BTreeMap::new();
+        for transition in &self.transitions {
+            latest.insert(transition.saga.id, &transition.saga);
+        }
+        let moved: Vec<&Saga> = latest.into_values().collect();
+        if !moved.is_empty() {
+            store::sagas::save(conn, &moved).await?;
+            record(conn, &self.transitions).await?;
+        }
+        let mut consequences = Consequences::of(catalogue, self.transitions);
+        for id in self.stale {
+            if let Some(saga) = self.sagas.get(&id) {
+                consequences.repeat(catalogue, saga);
+            }
+        }
+        Ok(consequences)
+    }
+}
+
+/// Starts sagas of a workflow's newest version in the caller's transaction: rows and their first history.
+pub async fn start(
+    conn: &mut PgConnection,
+    catalogue: &Catalogue,
+    workflow: &str,
+    new: Vec<NewSaga>,
+) -> store::Result<Consequences> {
+    let definition = catalogue.latest(workflow).ok_or(sqlx::Error::RowNotFound)?;
+    let now = store::now(&mut *conn).await?;
+    let transitions: Vec<Transition> = new
+        .into_iter()
+        .map(|new| saga::start(definition, new, now))
+        .collect();
+    let sagas: Vec<&Saga> = transitions.iter().map(|transition| &transition.saga).collect();
+    store::sagas::insert(conn, &sagas).await?;
+    record(conn, &transitions).await?;
+    Ok(Consequences::of(catalogue, transitions))
+}
+
+async fn record(conn: &mut PgConnection, transitions: &[Transition]) -> store::Result<()> {
+    let entries: Vec<_> = transitions
+        .iter()
+        .filter_map(|transition| Some((&transition.saga, transition.entry.as_ref()?)))
+        .collect();
+    if entries.is_empty() {
+        Ok(())
+    } else {
+        store::sagas::record(conn, &entries).await
+    }
+}

@@ -1,0 +1,114 @@
+//! Domain events, derived from transitions and, the same, from history.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use crate::bus::messages::EventMessage;
+use crate::saga::{Catalogue, Definition, Direction, Saga, Transition};
+use crate::store::sagas::HistoryRow;
+
+/// Where an event stands: in whose history, at which number.
+struct Place<'a> {
+    saga: &'a Saga,
+    seq: i64,
+    at: DateTime<Utc>,
+    step: &'a str,
+    direction: Direction,
+    detail: Option<&'a Value>,
+    context: &'a Value,
+}
+
+/// The events that follow from a transition.
+pub(super) fn of_transition(definition: &Definition, transition: &Transition) -> Vec<EventMessage> {
+    let saga = &transition.saga;
+    let Some(entry) = &transition.entry else {
+        return Vec::new();
+    };
+    let place = Place {
+        saga,
+        seq: saga.seq,
+        at: saga.updated_at,
+        step: &entry.step,
+        direction: entry.direction,
+        detail: entry.detail.as_ref(),
+        context: &saga.context,
+    };
+    entry
+        .emits
+        .iter()
+        .map(|name| event(definition, &place, name))
+        .collect()
+}
+
+/// All events of some sagas, from their history: the same ids and the same content as when they first went out.
+pub(super) fn of_history(catalogue: &Catalogue, sagas: &[Saga], history: &[HistoryRow]) -> Vec<EventMessage> {
+    let sagas: BTreeMap<Uuid, &Saga> = sagas.iter().map(|saga| (saga.id, saga)).collect();
+    let mut contexts: BTreeMap<Uuid, Value> = BTreeMap::new();
+    let mut events = Vec::new();
+    for row in history {
+        let Some(saga) = sagas.get(&row.saga_id) else {
+            continue;
+        };
+        let Some(definition) = catalogue.get(&saga.workflow, saga.version) else {
+            continue;
+        };
+        let context = contexts.entry(saga.id).or_insert_with(|| saga.input.clone());
+        if row.event == "done"
+            && let (Value::Object(context), Some(Value::Object(output))) = (&mut *context, &row.detail)
+        {
+            context.extend(output.clone());
+        }
+        let place = Place {
+            saga,
+            seq: row.seq,
+            at: row.at,
+            step: &row.step,
+            direction: row.direction,
+            detail: row.detail.as_ref(),
+            context,
+        };
+        events.extend(row.emits.iter().map(|name| event(definition, &place, name)));
+    }
+    events
+}
+
+fn event(definition: &Definition, place: &Place<'_>, name: &str) -> EventMessage {
+    let id = format!("{}:{}:{name}", place.saga.id, place.seq);
+    let data = part(definition, place, name).unwrap_or_else(|| whole(place));
+    EventMessage::new(id, name, place.at, place.saga.subject_id, place.seq, data)
+}
+
+/// The part of a step's output that is an event of its own.
+fn part(definition: &Definition, place: &Place<'_>, name: &str) -> Option<Value> {
+    let step = &definition.steps[definition.index(place.step)?];
+    let parts = if place.direction == Direction::Do {
+        &step.announces
+    } else {
+        &step.undo_announces
+    };
+    let field = parts.iter().find(|(_, event)| *event == name)?.0;
+    place.detail?.get(field).cloned()
+}
+
+/// All that the saga knows by then; with its reason if it turned back.
+fn whole(place: &Place<'_>) -> Value {
+    let mut data = place.context.clone();
+    if let (Value::Object(fields), Some(reason)) = (&mut data, &place.saga.reason) {
+        fields.insert("reason".to_owned(), json!(reason));
+    }
+    data
+}
+
+/// The event of a ledger entry that no saga made: a charge.
+pub fn entry_event(
+    entry_id: Uuid,
+    user_id: Uuid,
+    position: i64,
+    at: DateTime<Utc>,
+    data: Value,
+) -> EventMessage {
+    EventMessage::new(entry_id.to_string(), "points.entry", at, user_id, position, data)
+}

@@ -1,0 +1,190 @@
+//! What follows from a commit: commands, alarms and events go out, and whoever waits is told.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::PublishError;
+use chrono::{DateTime, Utc};
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Engine, announce};
+use crate::bus::messages::{self, EventMessage, Settled};
+use crate::bus::publish::{Outgoing, publish};
+use crate::bus::subjects;
+use crate::saga::{self, Action, Catalogue, Command, Saga, Transition};
+use crate::store;
+
+/// Ended sagas are put to rest in batches, this far apart: nobody waits for it.
+const REST_EVERY: Duration = Duration::from_millis(200);
+const REST_BATCH: usize = 2_000;
+
+/// Everything to be done after a commit, and safe to be done again.
+#[derive(Debug, Default)]
+pub struct Consequences {
+    commands: Vec<Command>,
+    alarms: Vec<(Uuid, DateTime<Utc>)>,
+    alarms_off: Vec<Uuid>,
+    events: Vec<EventMessage>,
+    recalls: Vec<Uuid>,
+    settled: Vec<Uuid>,
+    ended: Vec<Uuid>,
+}
+
+impl Consequences {
+    /// What the transitions ask for.
+    pub(super) fn of(catalogue: &Catalogue, transitions: Vec<Transition>) -> Self {
+        let mut all = Self::default();
+        for transition in transitions {
+            if let Some(definition) = catalogue.get(&transition.saga.workflow, transition.saga.version) {
+                all.events
+                    .extend(announce::of_transition(definition, &transition));
+            }
+            if transition.saga.status.is_end() && transition.saga.due_at.is_some() {
+                all.ended.push(transition.saga.id);
+            }
+            for action in transition.actions {
+                all.add(transition.saga.id, action);
+            }
+        }
+        all
+    }
+
+    /// What the row of a saga asks for, once more: a crash may have left it undone.
+    pub(super) fn repeat(&mut self, catalogue: &Catalogue, saga: &Saga) {
+        let Some(definition) = catalogue.get(&saga.workflow, saga.version) else {
+            return;
+        };
+        for action in saga::outstanding(definition, saga) {
+            self.add(saga.id, action);
+        }
+    }
+
+    fn add(&mut self, id: Uuid, action: Action) {
+        match action {
+            Action::Send(command) => self.commands.push(command),
+            Action::Arm(at) => self.alarms.push((id, at)),
+            Action::Disarm => self.alarms_off.push(id),
+            Action::Recall => self.recalls.push(id),
+            Action::Notify => self.settled.push(id),
+            // The events themselves were derived from the transition.
+            Action::Announce { .. } => {}
+        }
+    }
+
+    /// Joins what follows from another part of the same transaction.
+    pub fn merge(&mut self, other: Self) {
+        self.commands.extend(other.commands);
+        self.alarms.extend(other.alarms);
+        self.alarms_off.extend(other.alarms_off);
+        self.events.extend(other.events);
+        self.recalls.extend(other.recalls);
+        self.settled.extend(other.settled);
+        self.ended.extend(other.ended);
+    }
+}
+
+/// Why what follows could not be done; it is done later, by redelivery or by the sweeper.
+#[derive(Debug, thiserror::Error)]
+pub enum FollowError {
+    #[error("JetStream did not take a message: {0}")]
+    Publish(#[from] PublishError),
+    #[error("the history could not be read: {0}")]
+    History(#[from] sqlx::Error),
+}
+
+impl Engine {
+    /// Does what follows from a committed transaction and waits until JetStream has all of it.
+    pub async fn follow(&self, consequences: Consequences) -> Result<(), FollowError> {
+        let Consequences {
+            commands,
+            alarms,
+            alarms_off,
+            mut events,
+            recalls,
+            settled,
+            mut ended,
+        } = consequences;
+        self.tell_settled(settled).await;
+        if !recalls.is_empty() {
+            let (recalled, at_rest) = self.recall(&recalls).await?;
+            events.extend(recalled);
+            ended.extend(at_rest);
+        }
+        let mut out: Vec<Outgoing> = Vec::with_capacity(commands.len() + events.len() + alarms.len());
+        out.extend(commands.iter().map(messages::command));
+        out.extend(alarms.into_iter().map(|(id, at)| messages::alarm(id, at)));
+        out.extend(alarms_off.into_iter().map(messages::alarm_off));
+        out.extend(events.iter().map(messages::event));
+        if !out.is_empty() {
+            publish(&self.bus, out).await?;
+        }
+        for id in ended {
+            // The receiver is gone only when the service stops; the sweeper puts the saga to rest then.
+            let _queued = self.resting.send(id);
+        }
+        Ok(())
+    }
+
+    /// The same without waiting: for what no message will bring again, the sweeper stands behind it.
+    pub fn follow_later(&self, consequences: Consequences) {
+        let engine = self.clone();
+        self.tasks.spawn(async move {
+            if let Err(error) = engine.follow(consequences).await {
+                tracing::warn!(%error, "what follows from a commit is left to the sweeper");
+            }
+        });
+    }
+
+    /// One core message per batch wakes the callers that wait, on whichever instance they do.
+    async fn tell_settled(&self, sagas: Vec<Uuid>) {
+        if sagas.is_empty() {
+            return;
+        }
+        self.waiters.wake(&sagas);
+        if let Ok(body) = serde_json::to_vec(&Settled { sagas })
+            && let Err(error) = self.bus.client.publish(subjects::SETTLED, body.into()).await
+        {
+            tracing::debug!(%error, "nobody was told of settled sagas; whoever waits looks once more before giving up");
+        }
+    }
+
+    /// All events of these sagas again, and those of them that have ended.
+    async fn recall(&self, ids: &[Uuid]) -> store::Result<(Vec<EventMessage>, Vec<Uuid>)> {
+        let sagas = store::sagas::get_many(&self.pool, ids).await?;
+        let history = store::sagas::history(&self.pool, ids).await?;
+        let ended = sagas
+            .iter()
+            .filter(|saga| saga.status.is_end() && saga.due_at.is_some())
+            .map(|saga| saga.id)
+            .collect();
+        Ok((announce::of_history(&self.catalogue, &sagas, &history), ended))
+    }
+}
+
+/// Puts ended sagas to rest once their last events are acknowledged.
+pub(super) async fn put_to_rest(
+    pool: PgPool,
+    mut ended: mpsc::UnboundedReceiver<Uuid>,
+    stop: CancellationToken,
+) {
+    let mut batch = Vec::with_capacity(REST_BATCH);
+    while stop
+        .run_until_cancelled(ended.recv_many(&mut batch, REST_BATCH))
+        .await
+        .unwrap_or(0)
+        > 0
+    {
+        tokio::time::sleep(REST_EVERY).await;
+        while batch.len() < REST_BATCH
+            && let Ok(id) = ended.try_recv()
+        {
+            batch.push(id);
+        }
+        if let Err(error) = store::sagas::rest(&pool, &batch).await {
+            tracing::warn!(%error, "ended sagas were not put to rest; the sweeper will");
+        }
+        batch.clear();
+    }
+}

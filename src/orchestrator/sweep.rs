@@ -1,0 +1,43 @@
+//! The safety net under everything that is carried by messages: sagas whose alarm has come are looked at
+//! once a second and at every start, whatever became of their messages.
+
+use super::{Batch, Engine, Verdict};
+use crate::saga::Event;
+use crate::store;
+
+/// Most sagas of one transaction.
+const LIMIT: i64 = 256;
+/// Most transactions of one pass: the rest waits for the next second.
+const ROUNDS: usize = 40;
+
+/// Looks at every saga that is due, a bounded number per pass, and returns how many it moved.
+pub(super) async fn run_once(engine: &Engine) -> store::Result<usize> {
+    let mut moved = 0;
+    for _ in 0..ROUNDS {
+        let found = round(engine).await?;
+        moved += found;
+        if found < LIMIT as usize {
+            break;
+        }
+    }
+    Ok(moved)
+}
+
+async fn round(engine: &Engine) -> store::Result<usize> {
+    let mut tx = engine.pool.begin().await?;
+    let mut batch = Batch::lock_due(&mut tx, LIMIT).await?;
+    let ids = batch.ids();
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    for id in &ids {
+        if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, *id, &Event::Alarm) {
+            tracing::error!(saga = %id, %why, "a saga that is due cannot be moved");
+        }
+    }
+    let consequences = batch.write(&mut tx, &engine.catalogue).await?;
+    tx.commit().await?;
+    metrics::counter!("boxoffice_swept_sagas_total").increment(ids.len() as u64);
+    engine.follow_later(consequences);
+    Ok(ids.len())
+}

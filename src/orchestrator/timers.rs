@@ -1,0 +1,89 @@
+//! Alarms that the broker rings: hold expiry and long pauses. The sweeper stands behind them.
+
+use std::time::Duration;
+
+use async_nats::jetstream::Message;
+use chrono::{DateTime, Utc};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Batch, Engine, Halves, Verdict};
+use crate::bus::{Deliveries, deliveries, messages, subjects, topology};
+use crate::saga::Event;
+use crate::store;
+
+/// Takes alarms until the service stops.
+pub(super) async fn run(engine: Engine, stop: CancellationToken) {
+    let config = topology::work_consumer("timers", subjects::TIMERS_DUE);
+    let mut incoming = Deliveries::of(&engine.bus, subjects::TIMERS, config);
+    while !stop.is_cancelled() {
+        let batch = incoming.next(&stop).await;
+        let mut readable = Vec::with_capacity(batch.len());
+        for message in batch {
+            match messages::read_alarm(&message) {
+                Some(saga) => readable.push((message, saga)),
+                None => {
+                    engine
+                        .park(subjects::TIMERS, &message, "the subject names no saga")
+                        .await
+                }
+            }
+        }
+        if let Err(error) = take_all(&engine, Halves::of(readable)).await {
+            tracing::warn!(%error, "alarms could not be taken; they come again");
+        }
+    }
+}
+
+async fn take_all(engine: &Engine, mut halves: Halves<(Message, Uuid)>) -> store::Result<()> {
+    while let Some(items) = halves.next() {
+        let result = take(engine, items).await;
+        if let Some(((message, _), error)) = halves.record(result).await? {
+            engine.park(subjects::TIMERS, message, &error.to_string()).await;
+        }
+    }
+    Ok(())
+}
+
+async fn take(engine: &Engine, items: &[(Message, Uuid)]) -> store::Result<()> {
+    let mut tx = engine.pool.begin().await?;
+    let ids: Vec<Uuid> = items.iter().map(|(_, saga)| *saga).collect();
+    let mut batch = Batch::lock(&mut tx, &ids).await?;
+    let mut early = Vec::new();
+    for (message, saga) in items {
+        let verdict = batch.apply(&engine.catalogue, *saga, &Event::Alarm);
+        if verdict == Verdict::Stale
+            && let Some(rest) = rest_of(&batch, *saga)
+        {
+            early.push((message, rest));
+        }
+    }
+    let consequences = batch.write(&mut tx, &engine.catalogue).await?;
+    tx.commit().await?;
+    if let Err(error) = engine.follow(consequences).await {
+        tracing::warn!(%error, "what follows from alarms is done when they come again");
+        return Ok(());
+    }
+    for (message, _) in items {
+        match early
+            .iter()
+            .find(|(candidate, _)| std::ptr::eq(*candidate, message))
+        {
+            Some((_, rest)) => deliveries::again_after(message, *rest).await,
+            None => deliveries::acknowledge(std::slice::from_ref(message)).await,
+        }
+    }
+    Ok(())
+}
+
+/// How long a waiting saga's alarm came too early by the database's clock: the broker's clock may differ.
+fn rest_of(batch: &Batch, saga: Uuid) -> Option<Duration> {
+    let saga = batch
+        .saga(saga)
+        .filter(|saga| saga.status == crate::saga::Status::Waiting)?;
+    until(saga.due_at?, batch.now)
+}
+
+fn until(due: DateTime<Utc>, now: DateTime<Utc>) -> Option<Duration> {
+    (due - now).to_std().ok().filter(|rest| !rest.is_zero())
+}
