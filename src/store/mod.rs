@@ -9,6 +9,10 @@ pub mod catalog;
 pub mod queue;
 pub mod operations;
 pub mod sagas;
+pub mod tickets;
+pub mod seats;
+pub mod reservations;
+pub mod payments;
 
 use std::time::Duration;
 

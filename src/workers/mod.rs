@@ -1,1 +1,129 @@
-//! (to be written)
+//! The services that live in the engine's own database: seats, points, tickets.
+//!
+//! A worker takes a batch of commands, locks their sagas (that lock is the fence of every effect), does the
+//! effects of those that are still asked for, and lets the engine decide what comes next, all in one
+//! transaction. After the commit the next commands go out, and only then are these acknowledged.
+//!
+//! Tables are locked in one order everywhere: sagas, buyers, seats, accounts.
+
+mod points;
+mod seats;
+mod serve;
+mod tickets;
+
+use chrono::{DateTime, Utc};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+pub use serve::serve;
+
+use crate::saga::{Command, Outcome};
+use crate::store;
+
+/// A service and the commands it serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    Seats,
+    Points,
+    Tickets,
+}
+
+/// A command that its saga asks for now, and what the service said to it.
+#[derive(Debug)]
+pub struct Job<'a> {
+    pub command: &'a Command,
+    pub outcome: Option<Outcome>,
+}
+
+/// The limits a service keeps.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long a hold accepts a payment.
+    pub hold: chrono::TimeDelta,
+    /// How long after that others must wait for a payment under way.
+    pub grace: chrono::TimeDelta,
+    /// Most seats that one user may hold and own of one performance.
+    pub seats_per_user: i64,
+}
+
+/// What every command of a booking carries.
+#[derive(Clone, Debug, serde::Deserialize)]
+struct Booking {
+    reservation_id: Uuid,
+    user_id: Uuid,
+    performance_id: Uuid,
+    seats: Vec<i32>,
+    /// Known once the seats are held.
+    #[serde(default)]
+    amount: i64,
+}
+
+impl Service {
+    /// Every service of this program.
+    pub const ALL: [Self; 3] = [Self::Seats, Self::Points, Self::Tickets];
+
+    /// Its name: the first part of its commands.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seats => "seats",
+            Self::Points => "points",
+            Self::Tickets => "tickets",
+        }
+    }
+
+    /// Does these jobs, in this order, in the caller's transaction, which has their sagas locked.
+    async fn run(
+        self,
+        conn: &mut PgConnection,
+        limits: Limits,
+        now: DateTime<Utc>,
+        jobs: &mut [Job<'_>],
+    ) -> store::Result<()> {
+        match self {
+            Self::Seats => seats::run(conn, limits, now, jobs).await,
+            Self::Points => points::run(conn, now, jobs).await,
+            Self::Tickets => tickets::run(conn, now, jobs).await,
+        }
+    }
+}
+
+impl Job<'_> {
+    /// The arguments, or none once the job is answered as one that cannot be read.
+    fn arguments<T: DeserializeOwned>(&mut self) -> Option<T> {
+        match T::deserialize(&self.command.context) {
+            Ok(arguments) => Some(arguments),
+            Err(error) => {
+                let detail = Value::String(error.to_string());
+                self.outcome = Some(Outcome::Rejected {
+                    code: "invalid_command".to_owned(),
+                    detail,
+                });
+                None
+            }
+        }
+    }
+
+    fn done(&mut self, output: impl IntoIterator<Item = (&'static str, Value)>) {
+        let output: Map<String, Value> = output
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
+        self.outcome = Some(Outcome::Done { output });
+    }
+
+    fn rejected(&mut self, code: &str, detail: Value) {
+        self.outcome = Some(Outcome::Rejected {
+            code: code.to_owned(),
+            detail,
+        });
+    }
+
+    /// A command that this service does not know: another version of it may.
+    fn unknown_command(&mut self) {
+        self.outcome = Some(Outcome::Failed {
+            code: "unknown_command".to_owned(),
+        });
+    }
+}

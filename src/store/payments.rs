@@ -1,0 +1,169 @@
+//! Points that are used and refunded, and the payments they are for. Charges are in `points`.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::Result;
+
+/// An account under lock.
+#[derive(Clone, Debug)]
+pub struct Account {
+    pub user_id: Uuid,
+    pub balance: i64,
+}
+
+/// A ledger entry about to be written: a use, or the refund that reverses one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewEntry {
+    pub id: Uuid,
+    pub user_id: Uuid,
+    pub kind: &'static str,
+    pub amount: i64,
+    pub balance: i64,
+    pub reservation_id: Uuid,
+    pub reverses_id: Option<Uuid>,
+}
+
+/// A use of points that was not refunded.
+#[derive(Clone, Debug)]
+pub struct Use {
+    pub id: Uuid,
+    pub user_id: Uuid,
+    pub reservation_id: Uuid,
+    pub amount: i64,
+}
+
+/// The new state of a reservation's payment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewPayment {
+    pub id: Uuid,
+    pub reservation_id: Uuid,
+    pub user_id: Uuid,
+    pub amount: i64,
+    pub status: &'static str,
+    pub entry_id: Option<Uuid>,
+    pub paid_at: Option<DateTime<Utc>>,
+}
+
+/// Locks accounts in the order of their users; who has none has never had points.
+pub async fn lock_accounts(conn: &mut PgConnection, users: &[Uuid]) -> Result<Vec<Account>> {
+    sqlx::query_as!(
+        Account,
+        "select user_id, balance from accounts where user_id = any($1) order by user_id for no key update",
+        users,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Writes the balances of accounts that the caller has locked.
+pub async fn save_accounts(conn: &mut PgConnection, accounts: &[&Account], now: DateTime<Utc>) -> Result<()> {
+    let users: Vec<Uuid> = accounts.iter().map(|account| account.user_id).collect();
+    let balances: Vec<i64> = accounts.iter().map(|account| account.balance).collect();
+    sqlx::query!(
+        r#"
+        update accounts set balance = new.balance, updated_at = $3
+        from unnest($1::uuid[], $2::bigint[]) as new (user_id, balance)
+        where accounts.user_id = new.user_id
+        "#,
+        &users,
+        &balances,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The uses of points for these reservations that were not refunded yet.
+pub async fn open_uses(db: impl PgExecutor<'_>, reservations: &[Uuid]) -> Result<Vec<Use>> {
+    sqlx::query_as!(
+        Use,
+        r#"
+        select id, user_id, reservation_id as "reservation_id!", amount from ledger_entries used
+        where kind = 'use' and reservation_id = any($1)
+          and not exists (select from ledger_entries back where back.reverses_id = used.id)
+        "#,
+        reservations,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Writes ledger entries, in this order.
+pub async fn insert_entries(conn: &mut PgConnection, entries: &[NewEntry], now: DateTime<Utc>) -> Result<()> {
+    let ids: Vec<Uuid> = entries.iter().map(|entry| entry.id).collect();
+    let users: Vec<Uuid> = entries.iter().map(|entry| entry.user_id).collect();
+    let kinds: Vec<&str> = entries.iter().map(|entry| entry.kind).collect();
+    let amounts: Vec<i64> = entries.iter().map(|entry| entry.amount).collect();
+    let balances: Vec<i64> = entries.iter().map(|entry| entry.balance).collect();
+    let reservations: Vec<Uuid> = entries.iter().map(|entry| entry.reservation_id).collect();
+    let reversed: Vec<Option<Uuid>> = entries.iter().map(|entry| entry.reverses_id).collect();
+    sqlx::query!(
+        r#"
+        insert into ledger_entries (id, user_id, kind, amount, balance, reservation_id, reverses_id, created_at)
+        select id, user_id, kind, amount, balance, reservation_id, reverses_id, $8
+        from unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::bigint[], $6::uuid[], $7::uuid[])
+            with ordinality as new (id, user_id, kind, amount, balance, reservation_id, reverses_id, place)
+        order by place
+        "#,
+        &ids,
+        &users,
+        &kinds as &[&str],
+        &amounts,
+        &balances,
+        &reservations,
+        &reversed as &[Option<Uuid>],
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Writes payments; a reservation has one, and a failed one may still succeed.
+pub async fn save(conn: &mut PgConnection, payments: &[NewPayment], now: DateTime<Utc>) -> Result<()> {
+    let ids: Vec<Uuid> = payments.iter().map(|payment| payment.id).collect();
+    let reservations: Vec<Uuid> = payments.iter().map(|payment| payment.reservation_id).collect();
+    let users: Vec<Uuid> = payments.iter().map(|payment| payment.user_id).collect();
+    let amounts: Vec<i64> = payments.iter().map(|payment| payment.amount).collect();
+    let statuses: Vec<&str> = payments.iter().map(|payment| payment.status).collect();
+    let entries: Vec<Option<Uuid>> = payments.iter().map(|payment| payment.entry_id).collect();
+    let paid: Vec<Option<DateTime<Utc>>> = payments.iter().map(|payment| payment.paid_at).collect();
+    sqlx::query!(
+        r#"
+        insert into payments (id, reservation_id, user_id, amount, status, entry_id, paid_at, updated_at)
+        select id, reservation_id, user_id, amount, status, entry_id, paid_at, $8
+        from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::uuid[], $7::timestamptz[])
+            as new (id, reservation_id, user_id, amount, status, entry_id, paid_at)
+        on conflict on constraint payments_one_per_reservation do update
+            set id = excluded.id, status = excluded.status, entry_id = excluded.entry_id,
+                paid_at = excluded.paid_at, updated_at = excluded.updated_at
+            where payments.status = 'failed'
+        "#,
+        &ids,
+        &reservations,
+        &users,
+        &amounts,
+        &statuses as &[&str],
+        &entries as &[Option<Uuid>],
+        &paid as &[Option<DateTime<Utc>>],
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Marks the payments of these reservations as refunded, where they had succeeded.
+pub async fn mark_refunded(conn: &mut PgConnection, reservations: &[Uuid], now: DateTime<Utc>) -> Result<()> {
+    sqlx::query!(
+        "update payments set status = 'refunded', updated_at = $2 where reservation_id = any($1) and status = 'succeeded'",
+        reservations,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}

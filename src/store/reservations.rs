@@ -1,0 +1,295 @@
+//! Reservations: what a buyer sees of a booking, written by its steps.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sqlx::types::Json;
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::Result;
+
+/// What a buyer sees a reservation as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum ReservationStatus {
+    Pending,
+    Held,
+    Confirmed,
+    Expired,
+    Cancelled,
+    Failed,
+}
+
+/// A seat of a reservation, as it was when held.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Line {
+    pub number: i32,
+    pub section: Option<String>,
+    pub price: Option<i64>,
+}
+
+/// The payment of a reservation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Payment {
+    pub id: Uuid,
+    /// `succeeded`, `failed` or `refunded`.
+    pub status: String,
+    pub amount: i64,
+    pub paid_at: Option<DateTime<Utc>>,
+}
+
+/// A ticket for one seat.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Ticket {
+    pub id: Uuid,
+    pub seat: i32,
+    pub code: String,
+    /// `valid` or `void`.
+    pub status: String,
+}
+
+/// A reservation with its payment and tickets, and where its saga stands.
+#[derive(Clone, Debug)]
+pub struct Reservation {
+    pub id: Uuid,
+    pub user_id: Uuid,
+    pub concert_id: Uuid,
+    pub performance_id: Uuid,
+    pub status: ReservationStatus,
+    pub reason: Option<String>,
+    pub detail: Option<Value>,
+    pub seats: Vec<i32>,
+    pub lines: Json<Vec<Line>>,
+    pub amount: i64,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub claimable_at: Option<DateTime<Utc>>,
+    pub cancellation_id: Option<Uuid>,
+    pub created_at: DateTime<Utc>,
+    pub payment: Option<Json<Payment>>,
+    pub tickets: Json<Vec<Ticket>>,
+    /// None once the saga's rows are dropped by age.
+    pub saga_status: Option<crate::saga::Status>,
+    pub saga_visit: Option<i32>,
+    pub saga_rejection: Option<Value>,
+}
+
+/// A reservation about to be made.
+#[derive(Clone, Debug)]
+pub struct NewReservation {
+    pub id: Uuid,
+    pub user_id: Uuid,
+    pub concert_id: Uuid,
+    pub performance_id: Uuid,
+    pub seats: Vec<i32>,
+}
+
+/// What a step does to a reservation; only what is given changes.
+#[derive(Clone, Debug, Default)]
+pub struct Change {
+    pub id: Uuid,
+    pub status: Option<&'static str>,
+    pub reason: Option<String>,
+    pub detail: Option<Value>,
+    pub lines: Option<Value>,
+    pub amount: Option<i64>,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub claimable_at: Option<DateTime<Utc>>,
+}
+
+/// Inserts pending reservations.
+pub async fn insert(conn: &mut PgConnection, new: &[&NewReservation], now: DateTime<Utc>) -> Result<()> {
+    let ids: Vec<Uuid> = new.iter().map(|one| one.id).collect();
+    let users: Vec<Uuid> = new.iter().map(|one| one.user_id).collect();
+    let concerts: Vec<Uuid> = new.iter().map(|one| one.concert_id).collect();
+    let performances: Vec<Uuid> = new.iter().map(|one| one.performance_id).collect();
+    let seats: Vec<Value> = new.iter().map(|one| serde_json::json!(one.seats)).collect();
+    sqlx::query!(
+        r#"
+        insert into reservations (id, user_id, concert_id, performance_id, status, seats, created_at, updated_at)
+        select id, user_id, concert_id, performance_id, 'pending',
+               array(select jsonb_array_elements_text(seats)::int), $6, $6
+        from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::jsonb[])
+            as new (id, user_id, concert_id, performance_id, seats)
+        "#,
+        &ids,
+        &users,
+        &concerts,
+        &performances,
+        &seats,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Writes what steps decided about reservations whose sagas the caller has locked.
+pub async fn change(conn: &mut PgConnection, changes: &[Change], now: DateTime<Utc>) -> Result<()> {
+    let ids: Vec<Uuid> = changes.iter().map(|one| one.id).collect();
+    let statuses: Vec<Option<&str>> = changes.iter().map(|one| one.status).collect();
+    let reasons: Vec<Option<&str>> = changes.iter().map(|one| one.reason.as_deref()).collect();
+    let details: Vec<Option<&Value>> = changes.iter().map(|one| one.detail.as_ref()).collect();
+    let lines: Vec<Option<&Value>> = changes.iter().map(|one| one.lines.as_ref()).collect();
+    let amounts: Vec<Option<i64>> = changes.iter().map(|one| one.amount).collect();
+    let expires: Vec<Option<DateTime<Utc>>> = changes.iter().map(|one| one.expires_at).collect();
+    let claimable: Vec<Option<DateTime<Utc>>> = changes.iter().map(|one| one.claimable_at).collect();
+    sqlx::query!(
+        r#"
+        update reservations set
+            status = coalesce(new.status, reservations.status), reason = coalesce(new.reason, reservations.reason),
+            detail = coalesce(new.detail, reservations.detail), lines = coalesce(new.lines, reservations.lines),
+            amount = coalesce(new.amount, reservations.amount),
+            expires_at = coalesce(new.expires_at, reservations.expires_at),
+            claimable_at = coalesce(new.claimable_at, reservations.claimable_at), updated_at = $9
+        from unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::jsonb[], $6::bigint[],
+                    $7::timestamptz[], $8::timestamptz[])
+            as new (id, status, reason, detail, lines, amount, expires_at, claimable_at)
+        where reservations.id = new.id
+        "#,
+        &ids,
+        &statuses as &[Option<&str>],
+        &reasons as &[Option<&str>],
+        &details as &[Option<&Value>],
+        &lines as &[Option<&Value>],
+        &amounts as &[Option<i64>],
+        &expires as &[Option<DateTime<Utc>>],
+        &claimable as &[Option<DateTime<Utc>>],
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Ends reservations that no step has ended otherwise: of those still pending or held, each gets its new status.
+pub async fn end_open(
+    conn: &mut PgConnection,
+    ends: &[(Uuid, &str, Option<&str>)],
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let ids: Vec<Uuid> = ends.iter().map(|(id, ..)| *id).collect();
+    let statuses: Vec<&str> = ends.iter().map(|(_, status, _)| *status).collect();
+    let reasons: Vec<Option<&str>> = ends.iter().map(|(.., reason)| *reason).collect();
+    sqlx::query!(
+        r#"
+        update reservations set status = new.status, reason = new.reason, updated_at = $4
+        from unnest($1::uuid[], $2::text[], $3::text[]) as new (id, status, reason)
+        where reservations.id = new.id and reservations.status in ('pending', 'held')
+        "#,
+        &ids,
+        &statuses as &[&str],
+        &reasons as &[Option<&str>],
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Marks a confirmed reservation as being cancelled by this saga: a compare-and-set, won once.
+pub async fn claim_cancellation(
+    conn: &mut PgConnection,
+    id: Uuid,
+    cancellation: Uuid,
+    now: DateTime<Utc>,
+) -> Result<bool> {
+    let claimed = sqlx::query!(
+        r#"
+        update reservations set cancellation_id = $2, updated_at = $3
+        where id = $1 and status = 'confirmed' and cancellation_id is null
+          and $3 < (select starts_at from performances where performances.id = performance_id)
+        "#,
+        id,
+        cancellation,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(claimed.rows_affected() == 1)
+}
+
+/// Whether the performance of a reservation has begun: from then on there is no cancellation.
+pub async fn has_started(db: impl PgExecutor<'_>, id: Uuid) -> Result<bool> {
+    let started = sqlx::query_scalar!(
+        r#"
+        select p.starts_at <= clock_timestamp() as "started!" from reservations r
+        join performances p on p.id = r.performance_id where r.id = $1
+        "#,
+        id,
+    );
+    Ok(started.fetch_optional(db).await?.unwrap_or(false))
+}
+
+/// One reservation, whoever's it is.
+pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Reservation>> {
+    Ok(select(db, &[id]).await?.pop())
+}
+
+/// A user's reservations, newest first, those before `before` if it is given.
+pub async fn of_user(
+    conn: &mut PgConnection,
+    user: Uuid,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Reservation>> {
+    let ids = sqlx::query_scalar!(
+        "select id from reservations where user_id = $1 and ($2::uuid is null or id < $2) order by id desc limit $3",
+        user,
+        before,
+        limit,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    select(conn, &ids).await
+}
+
+/// The user's own live hold of exactly these seats, if there is one. `seats` must be sorted.
+pub async fn live_hold(
+    db: impl PgExecutor<'_>,
+    user: Uuid,
+    performance: Uuid,
+    seats: &[i32],
+    now: DateTime<Utc>,
+) -> Result<Option<Uuid>> {
+    sqlx::query_scalar!(
+        r#"
+        select id from reservations
+        where user_id = $1 and performance_id = $2 and status = 'held' and expires_at > $4
+          and (select array_agg(seat order by seat) from unnest(seats) as seat) = $3
+        limit 1
+        "#,
+        user,
+        performance,
+        seats,
+        now,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+async fn select(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Reservation>> {
+    sqlx::query_as!(
+        Reservation,
+        r#"
+        select r.id, r.user_id, r.concert_id, r.performance_id, r.status as "status: ReservationStatus", r.reason,
+               r.detail, r.seats, r.lines as "lines: Json<Vec<Line>>", r.amount, r.expires_at, r.claimable_at,
+               r.cancellation_id, r.created_at,
+               (select jsonb_build_object('id', p.id, 'status', p.status, 'amount', p.amount, 'paid_at', p.paid_at)
+                from payments p where p.reservation_id = r.id) as "payment: Json<Payment>",
+               (select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'seat', t.seat, 'code', t.code,
+                                                             'status', t.status) order by t.seat), '[]')
+                from tickets t where t.reservation_id = r.id) as "tickets!: Json<Vec<Ticket>>",
+               s.status as "saga_status?: crate::saga::Status", s.visit as "saga_visit?",
+               s.rejection as saga_rejection
+        from reservations r
+        left join sagas s on s.id = r.id
+        where r.id = any($1)
+        order by r.id desc
+        "#,
+        ids,
+    )
+    .fetch_all(db)
+    .await
+}

@@ -1,0 +1,131 @@
+//! Seats: locked in key order, written with their owner's name.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgExecutor};
+use uuid::Uuid;
+
+use super::Result;
+
+/// A seat under lock.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seat {
+    pub performance_id: Uuid,
+    pub number: i32,
+    pub section: String,
+    pub price: i64,
+    pub status: String,
+    pub holder: Option<Uuid>,
+    pub expires_at: Option<DateTime<Utc>>,
+    pub claimable_at: Option<DateTime<Utc>>,
+}
+
+/// What a hold must know of a performance.
+#[derive(Clone, Debug)]
+pub struct Window {
+    pub id: Uuid,
+    pub concert_id: Uuid,
+    pub sale_opens_at: DateTime<Utc>,
+    pub sale_closes_at: DateTime<Utc>,
+}
+
+/// How many seats a user holds and owns of a performance.
+#[derive(Clone, Debug)]
+pub struct Owned {
+    pub user_id: Uuid,
+    pub performance_id: Uuid,
+    pub seats: i64,
+}
+
+/// Locks these seats, given as two arrays of the same length; those that do not exist are not returned.
+pub async fn lock(conn: &mut PgConnection, performances: &[Uuid], numbers: &[i32]) -> Result<Vec<Seat>> {
+    sqlx::query_as!(
+        Seat,
+        r#"
+        select performance_id, number, section, price, status, holder, expires_at, claimable_at from seats
+        where (performance_id, number) in (select * from unnest($1::uuid[], $2::int[]))
+        order by performance_id, number
+        for no key update
+        "#,
+        performances,
+        numbers,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Writes seats that the caller has locked.
+pub async fn save(conn: &mut PgConnection, seats: &[&Seat]) -> Result<()> {
+    let performances: Vec<Uuid> = seats.iter().map(|seat| seat.performance_id).collect();
+    let numbers: Vec<i32> = seats.iter().map(|seat| seat.number).collect();
+    let statuses: Vec<&str> = seats.iter().map(|seat| seat.status.as_str()).collect();
+    let holders: Vec<Option<Uuid>> = seats.iter().map(|seat| seat.holder).collect();
+    let expires: Vec<Option<DateTime<Utc>>> = seats.iter().map(|seat| seat.expires_at).collect();
+    let claimable: Vec<Option<DateTime<Utc>>> = seats.iter().map(|seat| seat.claimable_at).collect();
+    sqlx::query!(
+        r#"
+        update seats set status = new.status, holder = new.holder,
+                         expires_at = new.expires_at, claimable_at = new.claimable_at
+        from unnest($1::uuid[], $2::int[], $3::text[], $4::uuid[], $5::timestamptz[], $6::timestamptz[])
+            as new (performance_id, number, status, holder, expires_at, claimable_at)
+        where seats.performance_id = new.performance_id and seats.number = new.number
+        "#,
+        &performances,
+        &numbers,
+        &statuses as &[&str],
+        &holders as &[Option<Uuid>],
+        &expires as &[Option<DateTime<Utc>>],
+        &claimable as &[Option<DateTime<Utc>>],
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// The sale windows of performances.
+pub async fn windows(db: impl PgExecutor<'_>, performances: &[Uuid]) -> Result<Vec<Window>> {
+    sqlx::query_as!(
+        Window,
+        "select id, concert_id, sale_opens_at, sale_closes_at from performances where id = any($1)",
+        performances,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Keeps other transactions from holding seats for the same users until this one ends, so that the count of a
+/// user's seats stays true. Locks are taken in the order of the keys.
+pub async fn lock_buyers(conn: &mut PgConnection, users: &[Uuid]) -> Result<()> {
+    sqlx::query!(
+        r#"
+        select pg_advisory_xact_lock(hashtextextended(buyer::text, 20111)) as "locked: ()"
+        from (select distinct buyer from unnest($1::uuid[]) as buyer order by buyer) as ordered
+        "#,
+        users,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// What these users hold and own of these performances, given as two arrays of the same length.
+pub async fn owned(
+    db: impl PgExecutor<'_>,
+    users: &[Uuid],
+    performances: &[Uuid],
+    now: DateTime<Utc>,
+) -> Result<Vec<Owned>> {
+    sqlx::query_as!(
+        Owned,
+        r#"
+        select user_id, performance_id, sum(cardinality(seats)) as "seats!" from reservations
+        where (user_id, performance_id) in (select * from unnest($1::uuid[], $2::uuid[]))
+          and (status = 'confirmed' or (status = 'held' and claimable_at > $3))
+        group by user_id, performance_id
+        "#,
+        users,
+        performances,
+        now,
+    )
+    .fetch_all(db)
+    .await
+}

@@ -1,0 +1,202 @@
+//! Points: deduct, and beside it refund.
+//!
+//! Accounts of the whole batch are locked first; two payments of one user in a batch are decided one after the
+//! other against the balance that the first one leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Booking, Job};
+use crate::ids;
+use crate::store;
+use crate::store::payments::{Account, NewEntry, NewPayment, Use};
+
+/// What is under lock, and what has been decided about it so far.
+struct Till {
+    now: DateTime<Utc>,
+    accounts: BTreeMap<Uuid, Account>,
+    uses: BTreeMap<Uuid, Use>,
+    dirty: BTreeSet<Uuid>,
+    entries: Vec<NewEntry>,
+    payments: Vec<NewPayment>,
+    refunded: Vec<Uuid>,
+}
+
+/// Does a batch of `points.deduct` and `points.refund`.
+pub(super) async fn run(
+    conn: &mut PgConnection,
+    now: DateTime<Utc>,
+    jobs: &mut [Job<'_>],
+) -> store::Result<()> {
+    let bookings: Vec<Option<Booking>> = jobs.iter_mut().map(Job::arguments).collect();
+    let mut till = lock(conn, now, jobs, &bookings).await?;
+    for (job, booking) in jobs.iter_mut().zip(&bookings) {
+        let Some(booking) = booking else { continue };
+        match job.command.subject.as_str() {
+            "points.deduct" => till.deduct(job, booking),
+            "points.refund" => till.refund(job, booking),
+            _ => job.unknown_command(),
+        }
+    }
+    till.write(conn).await
+}
+
+async fn lock(
+    conn: &mut PgConnection,
+    now: DateTime<Utc>,
+    jobs: &[Job<'_>],
+    bookings: &[Option<Booking>],
+) -> store::Result<Till> {
+    let users: Vec<Uuid> = bookings.iter().flatten().map(|booking| booking.user_id).collect();
+    let accounts = store::payments::lock_accounts(conn, &users).await?;
+    let refunds: Vec<Uuid> = jobs
+        .iter()
+        .zip(bookings)
+        .filter(|(job, _)| job.command.subject == "points.refund")
+        .filter_map(|(_, booking)| booking.as_ref().map(|booking| booking.reservation_id))
+        .collect();
+    let uses = if refunds.is_empty() {
+        Vec::new()
+    } else {
+        store::payments::open_uses(conn, &refunds).await?
+    };
+    Ok(Till {
+        now,
+        accounts: accounts
+            .into_iter()
+            .map(|account| (account.user_id, account))
+            .collect(),
+        uses: uses.into_iter().map(|used| (used.reservation_id, used)).collect(),
+        dirty: BTreeSet::new(),
+        entries: Vec::new(),
+        payments: Vec::new(),
+        refunded: Vec::new(),
+    })
+}
+
+impl Till {
+    /// Takes the points and writes the payment; with too few points nothing is taken and the payment has failed.
+    fn deduct(&mut self, job: &mut Job<'_>, booking: &Booking) {
+        let required = booking.amount;
+        let balance = self
+            .accounts
+            .get(&booking.user_id)
+            .map_or(0, |account| account.balance);
+        if balance < required {
+            self.pay(booking, "failed", None);
+            return job.rejected(
+                "insufficient_points",
+                json!({ "balance": balance, "required": required }),
+            );
+        }
+        let entry = (required > 0).then(|| self.enter(booking, "use", required, balance - required, None));
+        let payment_id = self.pay(booking, "succeeded", entry.as_ref().map(|entry| entry.id));
+        job.done([
+            ("payment_id", json!(payment_id)),
+            (
+                "paid_at",
+                json!(self.now.to_rfc3339_opts(SecondsFormat::Micros, true)),
+            ),
+            (
+                "entry",
+                entry.map_or(Value::Null, |entry| self.announcement(&entry)),
+            ),
+        ]);
+    }
+
+    /// Gives back what was taken, naming the entry it reverses. What was never taken, or given back before, is none.
+    fn refund(&mut self, job: &mut Job<'_>, booking: &Booking) {
+        self.refunded.push(booking.reservation_id);
+        let Some(used) = self.uses.remove(&booking.reservation_id) else {
+            return job.done([("refund_entry", Value::Null)]);
+        };
+        let balance = self
+            .accounts
+            .get(&used.user_id)
+            .map_or(0, |account| account.balance);
+        let entry = self.enter(
+            booking,
+            "refund",
+            used.amount,
+            balance + used.amount,
+            Some(used.id),
+        );
+        job.done([("refund_entry", self.announcement(&entry))]);
+    }
+
+    fn enter(
+        &mut self,
+        booking: &Booking,
+        kind: &'static str,
+        amount: i64,
+        balance: i64,
+        reverses: Option<Uuid>,
+    ) -> NewEntry {
+        let entry = NewEntry {
+            id: ids::new(),
+            user_id: booking.user_id,
+            kind,
+            amount,
+            balance,
+            reservation_id: booking.reservation_id,
+            reverses_id: reverses,
+        };
+        if let Some(account) = self.accounts.get_mut(&booking.user_id) {
+            account.balance = balance;
+        }
+        self.dirty.insert(booking.user_id);
+        self.entries.push(entry.clone());
+        entry
+    }
+
+    fn pay(&mut self, booking: &Booking, status: &'static str, entry_id: Option<Uuid>) -> Uuid {
+        let id = ids::new();
+        self.payments.push(NewPayment {
+            id,
+            reservation_id: booking.reservation_id,
+            user_id: booking.user_id,
+            amount: booking.amount,
+            status,
+            entry_id,
+            paid_at: (status == "succeeded").then_some(self.now),
+        });
+        id
+    }
+
+    /// A ledger entry as the world hears of it.
+    fn announcement(&self, entry: &NewEntry) -> Value {
+        json!({
+            "entry_id": entry.id,
+            "user_id": entry.user_id,
+            "kind": entry.kind,
+            "amount": entry.amount,
+            "balance": entry.balance,
+            "reservation_id": entry.reservation_id,
+            "reverses_id": entry.reverses_id,
+            "created_at": self.now,
+        })
+    }
+
+    async fn write(self, conn: &mut PgConnection) -> store::Result<()> {
+        if !self.entries.is_empty() {
+            store::payments::insert_entries(conn, &self.entries, self.now).await?;
+            let dirty: Vec<&Account> = self
+                .dirty
+                .iter()
+                .filter_map(|user| self.accounts.get(user))
+                .collect();
+            store::payments::save_accounts(conn, &dirty, self.now).await?;
+        }
+        if !self.payments.is_empty() {
+            store::payments::save(conn, &self.payments, self.now).await?;
+        }
+        if !self.refunded.is_empty() {
+            store::payments::mark_refunded(conn, &self.refunded, self.now).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! Seats: hold, and beside it release.
+//!
+//! Seats of the whole batch are locked first, then each command is decided in the order of arrival against what
+//! is left by the ones before it, then what changed is written. A hold is all or nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Booking, Job, Limits};
+use crate::saga::Direction;
+use crate::store;
+use crate::store::reservations::Change;
+use crate::store::seats::{Seat, Window};
+
+/// What is under lock, and what has been decided about it so far.
+struct Floor {
+    now: DateTime<Utc>,
+    limits: Limits,
+    seats: BTreeMap<(Uuid, i32), Seat>,
+    windows: BTreeMap<Uuid, Window>,
+    owned: BTreeMap<(Uuid, Uuid), i64>,
+    dirty: BTreeSet<(Uuid, i32)>,
+    changes: Vec<Change>,
+    ends: Vec<(Uuid, &'static str, Option<String>)>,
+}
+
+/// Does a batch of `seats.hold` and `seats.release`.
+pub(super) async fn run(
+    conn: &mut PgConnection,
+    limits: Limits,
+    now: DateTime<Utc>,
+    jobs: &mut [Job<'_>],
+) -> store::Result<()> {
+    let bookings: Vec<Option<Booking>> = jobs.iter_mut().map(Job::arguments).collect();
+    let mut floor = lock(conn, limits, now, jobs, &bookings).await?;
+    for (job, booking) in jobs.iter_mut().zip(&bookings) {
+        let Some(booking) = booking else { continue };
+        match job.command.subject.as_str() {
+            "seats.hold" => floor.hold(job, booking),
+            "seats.release" => floor.release(job, booking),
+            _ => job.unknown_command(),
+        }
+    }
+    floor.write(conn).await
+}
+
+async fn lock(
+    conn: &mut PgConnection,
+    limits: Limits,
+    now: DateTime<Utc>,
+    jobs: &[Job<'_>],
+    bookings: &[Option<Booking>],
+) -> store::Result<Floor> {
+    let all: Vec<&Booking> = bookings.iter().flatten().collect();
+    let holds: Vec<&Booking> = jobs
+        .iter()
+        .zip(bookings)
+        .filter(|(job, _)| job.command.subject == "seats.hold")
+        .filter_map(|(_, booking)| booking.as_ref())
+        .collect();
+    let mut floor = Floor {
+        now,
+        limits,
+        seats: BTreeMap::new(),
+        windows: BTreeMap::new(),
+        owned: BTreeMap::new(),
+        dirty: BTreeSet::new(),
+        changes: Vec::new(),
+        ends: Vec::new(),
+    };
+    if !holds.is_empty() {
+        let users: Vec<Uuid> = holds.iter().map(|booking| booking.user_id).collect();
+        let performances: Vec<Uuid> = holds.iter().map(|booking| booking.performance_id).collect();
+        store::seats::lock_buyers(conn, &users).await?;
+        for owned in store::seats::owned(&mut *conn, &users, &performances, now).await? {
+            floor
+                .owned
+                .insert((owned.user_id, owned.performance_id), owned.seats);
+        }
+        let windows = store::seats::windows(&mut *conn, &performances).await?;
+        floor.windows = windows.into_iter().map(|window| (window.id, window)).collect();
+    }
+    let keys: Vec<(Uuid, i32)> = all.iter().flat_map(|booking| booking.keys()).collect();
+    let (performances, numbers): (Vec<Uuid>, Vec<i32>) = keys.into_iter().unzip();
+    let seats = store::seats::lock(conn, &performances, &numbers).await?;
+    floor.seats = seats
+        .into_iter()
+        .map(|seat| ((seat.performance_id, seat.number), seat))
+        .collect();
+    Ok(floor)
+}
+
+impl Booking {
+    fn keys(&self) -> impl Iterator<Item = (Uuid, i32)> {
+        self.seats.iter().map(|number| (self.performance_id, *number))
+    }
+}
+
+impl Floor {
+    /// Holds all the seats, or none and says why.
+    fn hold(&mut self, job: &mut Job<'_>, booking: &Booking) {
+        if let Err((code, detail)) = self.may_hold(booking) {
+            self.changes.push(Change {
+                id: booking.reservation_id,
+                status: Some("failed"),
+                reason: Some(code.to_owned()),
+                detail: Some(detail.clone()),
+                ..Change::default()
+            });
+            return job.rejected(code, detail);
+        }
+        let (expires_at, claimable_at) = (
+            self.now + self.limits.hold,
+            self.now + self.limits.hold + self.limits.grace,
+        );
+        let mut lines = Vec::with_capacity(booking.seats.len());
+        let mut amount = 0;
+        for key in booking.keys() {
+            let Some(seat) = self.seats.get_mut(&key) else {
+                continue;
+            };
+            "held".clone_into(&mut seat.status);
+            seat.holder = Some(booking.reservation_id);
+            seat.expires_at = Some(expires_at);
+            seat.claimable_at = Some(claimable_at);
+            amount += seat.price;
+            lines.push(json!({ "number": seat.number, "section": seat.section, "price": seat.price }));
+            self.dirty.insert(key);
+        }
+        *self
+            .owned
+            .entry((booking.user_id, booking.performance_id))
+            .or_default() += booking.seats.len() as i64;
+        self.changes.push(Change {
+            id: booking.reservation_id,
+            status: Some("held"),
+            lines: Some(json!(lines)),
+            amount: Some(amount),
+            expires_at: Some(expires_at),
+            claimable_at: Some(claimable_at),
+            ..Change::default()
+        });
+        job.done([
+            ("amount", json!(amount)),
+            ("lines", json!(lines)),
+            ("expires_at", time(expires_at)),
+            ("claimable_at", time(claimable_at)),
+        ]);
+    }
+
+    fn may_hold(&self, booking: &Booking) -> Result<(), (&'static str, Value)> {
+        let unknown: Vec<i32> = self.numbers(booking, |seat| seat.is_none());
+        let Some(window) = self
+            .windows
+            .get(&booking.performance_id)
+            .filter(|_| unknown.is_empty())
+        else {
+            return Err(("seat_unknown", json!({ "seats": unknown })));
+        };
+        if self.now < window.sale_opens_at || self.now >= window.sale_closes_at {
+            return Err((
+                "sale_not_open",
+                json!({ "opens_at": window.sale_opens_at, "closes_at": window.sale_closes_at }),
+            ));
+        }
+        let taken = self.numbers(booking, |seat| seat.is_some_and(|seat| !seat.is_free(self.now)));
+        if !taken.is_empty() {
+            return Err(("seat_taken", json!({ "seats": taken })));
+        }
+        let owned = self
+            .owned
+            .get(&(booking.user_id, booking.performance_id))
+            .copied()
+            .unwrap_or(0);
+        let limit = self.limits.seats_per_user;
+        if owned + booking.seats.len() as i64 > limit {
+            return Err(("too_many_seats", json!({ "limit": limit, "owned": owned })));
+        }
+        Ok(())
+    }
+
+    fn numbers(&self, booking: &Booking, matches: impl Fn(Option<&Seat>) -> bool) -> Vec<i32> {
+        booking
+            .keys()
+            .filter(|key| matches(self.seats.get(key)))
+            .map(|(_, number)| number)
+            .collect()
+    }
+
+    /// Frees whatever the reservation still has. What it lost or never had stays as it is.
+    fn release(&mut self, job: &mut Job<'_>, booking: &Booking) {
+        for key in booking.keys() {
+            let Some(seat) = self
+                .seats
+                .get_mut(&key)
+                .filter(|seat| seat.holder == Some(booking.reservation_id))
+            else {
+                continue;
+            };
+            "free".clone_into(&mut seat.status);
+            seat.holder = None;
+            seat.expires_at = None;
+            seat.claimable_at = None;
+            self.dirty.insert(key);
+        }
+        // As a step of a cancellation the reservation has its end already.
+        if job.command.direction == Direction::Undo {
+            let (status, reason) = end_of(job.command.reason.as_deref());
+            self.ends.push((booking.reservation_id, status, reason));
+        }
+        job.done([]);
+    }
+
+    async fn write(self, conn: &mut PgConnection) -> store::Result<()> {
+        let dirty: Vec<&Seat> = self.dirty.iter().filter_map(|key| self.seats.get(key)).collect();
+        if !dirty.is_empty() {
+            store::seats::save(conn, &dirty).await?;
+        }
+        if !self.changes.is_empty() {
+            store::reservations::change(conn, &self.changes, self.now).await?;
+        }
+        if !self.ends.is_empty() {
+            let ends: Vec<_> = self
+                .ends
+                .iter()
+                .map(|(id, status, reason)| (*id, *status, reason.as_deref()))
+                .collect();
+            store::reservations::end_open(conn, &ends, self.now).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Seat {
+    /// Free for anybody: never taken, or held beyond the time that even a payment under way may take.
+    fn is_free(&self, now: DateTime<Utc>) -> bool {
+        self.status == "free" || (self.status == "held" && self.claimable_at.is_some_and(|at| at <= now))
+    }
+}
+
+/// How a reservation ends by the reason for which its saga turned back.
+fn end_of(reason: Option<&str>) -> (&'static str, Option<String>) {
+    match reason {
+        Some("hold_expired") => ("expired", Some("hold_expired".to_owned())),
+        Some("cancelled") => ("cancelled", None),
+        other => ("failed", Some(other.unwrap_or("unavailable").to_owned())),
+    }
+}
+
+fn time(at: DateTime<Utc>) -> Value {
+    Value::String(at.to_rfc3339_opts(SecondsFormat::Micros, true))
+}

@@ -1,0 +1,138 @@
+//! The loop of a service: receive, fence, do, advance, commit, publish, acknowledge.
+
+use std::collections::BTreeSet;
+
+use async_nats::jetstream::Message;
+use chrono::{DateTime, Utc};
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use super::{Job, Limits, Service};
+use crate::bus::{Deliveries, deliveries, messages, subjects, topology};
+use crate::orchestrator::{Batch, Engine, Halves, Verdict};
+use crate::saga::{Command, DEADLINE_PASSED, Direction, Event, Outcome, Reply};
+use crate::store;
+
+type Delivered = (Message, Command);
+
+/// Serves a service's commands until `stop`.
+pub async fn serve(engine: Engine, service: Service, limits: Limits, stop: CancellationToken) {
+    let config = topology::work_consumer(service.name(), &subjects::service(service.name()));
+    let mut incoming = Deliveries::of(&engine.bus, subjects::STEPS, config);
+    while !stop.is_cancelled() {
+        let mut readable: Vec<Delivered> = Vec::new();
+        for message in incoming.next(&stop).await {
+            match messages::read_command(&message) {
+                Ok(command) => readable.push((message, command)),
+                Err(error) => engine.park(subjects::STEPS, &message, &error.to_string()).await,
+            }
+        }
+        while !readable.is_empty() {
+            let (now, later) = first_of_each_saga(readable);
+            if let Err(error) = handle_all(&engine, service, limits, Halves::of(now)).await {
+                tracing::warn!(service = service.name(), %error, "commands could not be handled; they come again");
+                break;
+            }
+            readable = later;
+        }
+    }
+}
+
+/// A second command of a saga can only be judged once the first is done.
+fn first_of_each_saga(commands: Vec<Delivered>) -> (Vec<Delivered>, Vec<Delivered>) {
+    let mut seen = BTreeSet::new();
+    commands
+        .into_iter()
+        .partition(|(_, command)| seen.insert(command.saga_id))
+}
+
+async fn handle_all(
+    engine: &Engine,
+    service: Service,
+    limits: Limits,
+    mut halves: Halves<Delivered>,
+) -> store::Result<()> {
+    while let Some(items) = halves.next() {
+        let result = handle(engine, service, limits, items).await;
+        if let Some(((message, _), error)) = halves.record(result).await? {
+            engine.park(subjects::STEPS, message, &error.to_string()).await;
+        }
+    }
+    Ok(())
+}
+
+async fn handle(engine: &Engine, service: Service, limits: Limits, items: &[Delivered]) -> store::Result<()> {
+    let mut tx = engine.pool.begin().await?;
+    let ids: Vec<_> = items.iter().map(|(_, command)| command.saga_id).collect();
+    let mut batch = Batch::lock(&mut tx, &ids).await?;
+    let commands: Vec<&Command> = items.iter().map(|(_, command)| command).collect();
+    let illegal = advance(engine, &mut tx, &mut batch, service, limits, &commands).await?;
+    let consequences = batch.write(&mut tx, &engine.catalogue).await?;
+    tx.commit().await?;
+    for (at, why) in illegal {
+        engine.park(subjects::STEPS, &items[at].0, &why).await;
+    }
+    if let Err(error) = engine.follow(consequences).await {
+        tracing::warn!(%error, "what follows from commands is done when they come again");
+        return Ok(());
+    }
+    for (message, _) in items {
+        deliveries::acknowledge(std::slice::from_ref(message)).await;
+    }
+    Ok(())
+}
+
+/// Does what is still asked for and lets each saga go on; returns the commands that cannot be, by position.
+async fn advance(
+    engine: &Engine,
+    conn: &mut PgConnection,
+    batch: &mut Batch,
+    service: Service,
+    limits: Limits,
+    commands: &[&Command],
+) -> store::Result<Vec<(usize, String)>> {
+    let mut jobs: Vec<Job<'_>> = Vec::with_capacity(commands.len());
+    for command in commands {
+        if batch.asks_for(command) {
+            jobs.push(Job {
+                command,
+                outcome: refusal(command, batch.now),
+            });
+        } else {
+            metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
+            batch.note_stale(command.saga_id);
+        }
+    }
+    let (mut open, refused): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.outcome.is_none());
+    service.run(conn, limits, batch.now, &mut open).await?;
+    let mut illegal = Vec::new();
+    for job in open.into_iter().chain(refused) {
+        let outcome = job.outcome.unwrap_or(Outcome::Failed {
+            code: "unanswered".to_owned(),
+        });
+        let event = Event::Reply(answer(job.command, outcome));
+        if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, job.command.saga_id, &event) {
+            let at = commands
+                .iter()
+                .position(|command| std::ptr::eq(*command, job.command));
+            illegal.extend(at.map(|at| (at, why)));
+        }
+    }
+    Ok(illegal)
+}
+
+/// A `do` that comes after its deadline is refused by the database's clock; an undo has none.
+fn refusal(command: &Command, now: DateTime<Utc>) -> Option<Outcome> {
+    let late = command.direction == Direction::Do && command.deadline.is_some_and(|deadline| now >= deadline);
+    late.then(|| Outcome::rejected(DEADLINE_PASSED))
+}
+
+fn answer(command: &Command, outcome: Outcome) -> Reply {
+    Reply {
+        step: command.step.clone(),
+        direction: command.direction,
+        visit: command.visit,
+        send: command.send,
+        outcome,
+    }
+}

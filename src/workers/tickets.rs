@@ -1,0 +1,144 @@
+//! Tickets: issue, and beside it void.
+//!
+//! Issuing is the moment of sale: the seats, still held by the reservation, become sold; it is confirmed; each
+//! seat has a ticket. If a seat was claimed by somebody else in the last moment, nothing of it happens.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use rand::distr::{Alphanumeric, SampleString};
+use serde_json::json;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Booking, Job};
+use crate::ids;
+use crate::saga::Direction;
+use crate::store;
+use crate::store::reservations::Change;
+use crate::store::seats::Seat;
+use crate::store::tickets::NewTicket;
+
+/// Characters of a ticket's code: 119 bits of chance.
+const CODE_LENGTH: usize = 20;
+
+/// What is under lock, and what has been decided about it so far.
+struct Desk {
+    now: DateTime<Utc>,
+    seats: BTreeMap<(Uuid, i32), Seat>,
+    sold: Vec<(Uuid, i32)>,
+    tickets: Vec<NewTicket>,
+    voided: Vec<Uuid>,
+    changes: Vec<Change>,
+}
+
+/// Does a batch of `tickets.issue` and `tickets.void`.
+pub(super) async fn run(
+    conn: &mut PgConnection,
+    now: DateTime<Utc>,
+    jobs: &mut [Job<'_>],
+) -> store::Result<()> {
+    let bookings: Vec<Option<Booking>> = jobs.iter_mut().map(Job::arguments).collect();
+    let keys = bookings
+        .iter()
+        .flatten()
+        .flat_map(|booking| booking.seats.iter().map(|seat| (booking.performance_id, *seat)));
+    let (performances, numbers): (Vec<Uuid>, Vec<i32>) = keys.unzip();
+    let seats = store::seats::lock(conn, &performances, &numbers).await?;
+    let mut desk = Desk {
+        now,
+        seats: seats
+            .into_iter()
+            .map(|seat| ((seat.performance_id, seat.number), seat))
+            .collect(),
+        sold: Vec::new(),
+        tickets: Vec::new(),
+        voided: Vec::new(),
+        changes: Vec::new(),
+    };
+    for (job, booking) in jobs.iter_mut().zip(&bookings) {
+        let Some(booking) = booking else { continue };
+        match job.command.subject.as_str() {
+            "tickets.issue" => desk.issue(job, booking),
+            "tickets.void" => desk.void(job, booking),
+            _ => job.unknown_command(),
+        }
+    }
+    desk.write(conn).await
+}
+
+impl Desk {
+    /// Sells the seats to the reservation that holds them.
+    fn issue(&mut self, job: &mut Job<'_>, booking: &Booking) {
+        let held = |seat: &Seat| seat.status == "held" && seat.holder == Some(booking.reservation_id);
+        let keys: Vec<(Uuid, i32)> = booking
+            .seats
+            .iter()
+            .map(|seat| (booking.performance_id, *seat))
+            .collect();
+        let lost: Vec<i32> = keys
+            .iter()
+            .filter(|key| !self.seats.get(key).is_some_and(held))
+            .map(|(_, number)| *number)
+            .collect();
+        if !lost.is_empty() {
+            return job.rejected("hold_expired", json!({ "seats": lost }));
+        }
+        let first = self.tickets.len();
+        for key in keys {
+            if let Some(seat) = self.seats.get_mut(&key) {
+                "sold".clone_into(&mut seat.status);
+                seat.expires_at = None;
+                seat.claimable_at = None;
+            }
+            self.sold.push(key);
+            self.tickets.push(NewTicket {
+                id: ids::new(),
+                reservation_id: booking.reservation_id,
+                performance_id: key.0,
+                seat: key.1,
+                code: Alphanumeric.sample_string(&mut rand::rng(), CODE_LENGTH),
+            });
+        }
+        self.changes.push(Change {
+            id: booking.reservation_id,
+            status: Some("confirmed"),
+            ..Change::default()
+        });
+        // The codes admit to the hall: they are for the buyer, not for every system that listens.
+        let tickets: Vec<_> = self.tickets[first..]
+            .iter()
+            .map(|ticket| json!({ "id": ticket.id, "seat": ticket.seat }))
+            .collect();
+        job.done([("tickets", json!(tickets))]);
+    }
+
+    /// Voids the tickets. The seats stay with the reservation until they are released.
+    fn void(&mut self, job: &mut Job<'_>, booking: &Booking) {
+        self.voided.push(booking.reservation_id);
+        // A booking that turns back gets its end from the release of its seats.
+        if job.command.direction == Direction::Do {
+            self.changes.push(Change {
+                id: booking.reservation_id,
+                status: Some("cancelled"),
+                ..Change::default()
+            });
+        }
+        job.done([]);
+    }
+
+    async fn write(self, conn: &mut PgConnection) -> store::Result<()> {
+        let sold: Vec<&Seat> = self.sold.iter().filter_map(|key| self.seats.get(key)).collect();
+        if !sold.is_empty() {
+            store::seats::save(conn, &sold).await?;
+            store::tickets::insert(conn, &self.tickets, self.now).await?;
+        }
+        if !self.voided.is_empty() {
+            store::tickets::void(conn, &self.voided, self.now).await?;
+        }
+        if !self.changes.is_empty() {
+            store::reservations::change(conn, &self.changes, self.now).await?;
+        }
+        Ok(())
+    }
+}
