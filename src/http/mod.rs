@@ -1,1 +1,5 @@
-//! (to be written)
+//! REST.
+pub mod page;
+pub mod request;
+pub mod auth;
+pub mod error;

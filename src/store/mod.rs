@@ -4,15 +4,19 @@
 //! `&mut PgConnection` where the caller's transaction must hold around it. Times are parameters: the one
 //! clock that decides is read by [`now`] inside the transaction.
 
+pub mod api_keys;
 pub mod audit;
 pub mod catalog;
-pub mod queue;
+pub mod idempotency;
 pub mod operations;
-pub mod sagas;
-pub mod tickets;
-pub mod seats;
-pub mod reservations;
 pub mod payments;
+pub mod points;
+pub mod queue;
+pub mod reservations;
+pub mod sagas;
+pub mod seats;
+pub mod tickets;
+pub mod users;
 
 use std::time::Duration;
 
@@ -50,4 +54,41 @@ pub async fn now(db: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
     sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#)
         .fetch_one(db)
         .await
+}
+
+/// Whether the database was away or too busy, so that trying again later helps; else the error is a defect.
+pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| passes(&code)),
+        _ => false,
+    }
+}
+
+/// SQLSTATEs that pass: connection lost (08), resources short (53), shut down or starting (57P),
+/// serialisation failure or deadlock (40), a lock not got in time (55P03), read-only after a switch-over (25006).
+fn passes(sqlstate: &str) -> bool {
+    ["08", "53", "57P", "40", "55P03", "25006"].iter().any(|class| sqlstate.starts_with(class))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_stops_passes_and_a_broken_constraint_does_not() {
+        for sqlstate in ["08006", "53300", "57P01", "57P03", "40P01", "55P03"] {
+            assert!(passes(sqlstate), "{sqlstate}");
+        }
+        for sqlstate in ["23505", "23514", "42601", "57014", "22P02"] {
+            assert!(!passes(sqlstate), "{sqlstate}");
+        }
+        assert!(is_unavailable(&sqlx::Error::PoolTimedOut));
+        assert!(!is_unavailable(&sqlx::Error::RowNotFound));
+    }
 }

@@ -1,0 +1,196 @@
+//! Who is calling: users by access token, machines and staff by API key.
+//!
+//! Naming an extractor in a handler's signature is the policy. They stand before anything that reads the
+//! body, because who you are is checked before what you sent.
+
+mod access;
+mod jwks;
+mod keys;
+
+use std::marker::PhantomData;
+
+use axum::extract::{FromRef, FromRequestParts};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use uuid::Uuid;
+
+pub use access::{Access, AccessError};
+pub use keys::{KEY_PREFIX, Keys, NewKey};
+
+use super::error::{Code, Problem};
+use crate::ids::UserId;
+use crate::store::api_keys::{ApiKey, Role};
+
+/// A user, by a valid access token.
+#[derive(Clone, Copy, Debug)]
+pub struct AuthUser {
+    /// The token's `sub`.
+    pub id: UserId,
+}
+
+impl AuthUser {
+    /// How requests of this user are told from those of others.
+    pub fn caller(self) -> String {
+        format!("user:{}", self.id)
+    }
+}
+
+impl<S> FromRequestParts<S> for AuthUser
+where
+    S: Send + Sync,
+    Access: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let token = bearer(&parts.headers)?;
+        let id = Access::from_ref(state).verify(token).await?;
+        Ok(Self { id })
+    }
+}
+
+/// A role that a route asks for; implemented by the four markers below.
+pub trait Needs {
+    const ROLE: Role;
+}
+
+/// Any key but a cashier's.
+#[derive(Clone, Copy, Debug)]
+pub struct Viewer;
+/// A key that may act on sagas and lines.
+#[derive(Clone, Copy, Debug)]
+pub struct Operator;
+/// A key that may change what is sold.
+#[derive(Clone, Copy, Debug)]
+pub struct Admin;
+
+impl Needs for Viewer {
+    const ROLE: Role = Role::Viewer;
+}
+impl Needs for Operator {
+    const ROLE: Role = Role::Operator;
+}
+impl Needs for Admin {
+    const ROLE: Role = Role::Admin;
+}
+
+/// A machine or a member of staff, by an API key whose role is enough.
+#[derive(Clone, Debug)]
+pub struct Staff<R> {
+    /// The key.
+    pub key: ApiKey,
+    needs: PhantomData<R>,
+}
+
+impl<R> Staff<R> {
+    /// How requests under this key are told from those of others.
+    pub fn caller(&self) -> String {
+        key_caller(self.key.id)
+    }
+}
+
+impl<S, R> FromRequestParts<S> for Staff<R>
+where
+    S: Send + Sync,
+    Keys: FromRef<S>,
+    R: Needs,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let key = Keys::from_ref(state).look_up(bearer(&parts.headers)?).await?;
+        require(&key, R::ROLE)?;
+        Ok(Self { key, needs: PhantomData })
+    }
+}
+
+/// Whoever may credit points: a cashier's key, and in local mode a user for themselves.
+#[derive(Clone, Debug)]
+pub enum Charger {
+    User(AuthUser),
+    Cashier(ApiKey),
+}
+
+impl Charger {
+    /// How requests of this caller are told from those of others.
+    pub fn caller(&self) -> String {
+        match self {
+            Self::User(user) => user.caller(),
+            Self::Cashier(key) => key_caller(key.id),
+        }
+    }
+}
+
+impl<S> FromRequestParts<S> for Charger
+where
+    S: Send + Sync,
+    Access: FromRef<S>,
+    Keys: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let access = Access::from_ref(state);
+        if access.is_local() && !bearer(&parts.headers)?.starts_with(KEY_PREFIX) {
+            return AuthUser::from_request_parts(parts, state).await.map(Self::User);
+        }
+        let key = Keys::from_ref(state).look_up(bearer(&parts.headers)?).await?;
+        require(&key, Role::Cashier)?;
+        Ok(Self::Cashier(key))
+    }
+}
+
+fn key_caller(id: Uuid) -> String {
+    format!("key:{id}")
+}
+
+fn require(key: &ApiKey, needed: Role) -> Result<(), Problem> {
+    if key.role.includes(needed) {
+        return Ok(());
+    }
+    let (has, needs) = (key.role.as_str(), needed.as_str());
+    let detail = format!("This key has the role `{has}`; this takes `{needs}`.");
+    Err(Problem::new(Code::Forbidden, detail))
+}
+
+/// The credentials of `Authorization: Bearer …`; the scheme's case does not matter.
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let header = headers.get(header::AUTHORIZATION).ok_or_else(|| {
+        unauthenticated("Send `Authorization: Bearer` with an access token or an API key.")
+    })?;
+    let value = header.to_str().unwrap_or_default();
+    match value.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
+            Ok(token.trim())
+        }
+        _ => Err(unauthenticated("The Authorization header is not of the form `Bearer <token>`.")),
+    }
+}
+
+fn unauthenticated(detail: &str) -> Problem {
+    Problem::new(Code::Unauthenticated, detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(value: Option<&str>, expected: Option<&str>) {
+        let mut headers = HeaderMap::new();
+        if let Some(value) = value {
+            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+        }
+        assert_eq!(bearer(&headers).ok(), expected, "{value:?}");
+    }
+
+    #[test]
+    fn only_bearer_credentials_count() {
+        check(Some("Bearer abc"), Some("abc"));
+        check(Some("bearer abc"), Some("abc"));
+        check(None, None);
+        check(Some("Bearer"), None);
+        check(Some("Bearer  "), None);
+        check(Some("Basic abc"), None);
+        check(Some("abc"), None);
+    }
+}

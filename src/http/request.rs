@@ -1,0 +1,366 @@
+//! What a request carries: ids in the path, the query, and the body with its `Idempotency-Key`.
+//!
+//! The order of checks is the order of extractors in a handler's signature. Bodies come last, so that 401 and
+//! 403 come before 413, 400 and 422. A malformed id names nothing: it reads as the nil id, which nothing has,
+//! so that it ends in the same 404, at the same place, as an id that is merely unknown.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use futures::StreamExt;
+use serde::de::{DeserializeOwned, Deserializer};
+use serde_path_to_error::Segment;
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::error::{Code, Fault, Problem};
+
+/// The largest body that is read, in bytes.
+const BODY_BYTES_MAX: usize = 1 << 20;
+/// How much more of a body that is too large is thrown away, so that its sender gets to read the answer.
+const DRAINED_BYTES_MAX: usize = 16 << 20;
+const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// The longest `Idempotency-Key`.
+const KEY_CHARS_MAX: usize = 255;
+
+/// What is found wrong with an input, one by one.
+#[derive(Debug, Default)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Notes a fault at the pointer unless `good`.
+    pub fn expect(&mut self, good: bool, pointer: impl Into<String>, reason: impl Into<String>) {
+        if !good {
+            self.0.push(Fault { pointer: pointer.into(), reason: reason.into() });
+        }
+    }
+
+    /// A problem, if anything was noted.
+    pub fn settle(self) -> Result<(), Problem> {
+        if self.0.is_empty() { Ok(()) } else { Err(Problem::invalid(self.0)) }
+    }
+}
+
+/// An input that knows which of its values are out of bounds. Types and unknown fields are found before.
+pub trait Shape: DeserializeOwned {
+    /// Notes what is wrong.
+    fn check(&self, _faults: &mut Faults) {}
+}
+
+/// The only id in a path.
+#[derive(Clone, Copy, Debug)]
+pub struct PathId(pub Uuid);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathId {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let segment = Path::<String>::from_request_parts(parts, state).await;
+        let id = segment.ok().filter(|Path(text)| text.len() == 36).and_then(|Path(text)| text.parse().ok());
+        Ok(Self(id.unwrap_or(Uuid::nil())))
+    }
+}
+
+/// The query string.
+#[derive(Clone, Debug)]
+pub struct Query<T>(pub T);
+
+impl<S: Send + Sync, T: Shape> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let pairs = url::form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        read(serde_urlencoded::Deserializer::new(pairs)).map(Self)
+    }
+}
+
+/// A JSON body.
+#[derive(Clone, Debug)]
+pub struct Json<T>(pub T);
+
+impl<S: Send + Sync, T: Shape> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let value = json(&parts.headers, body, false).await?;
+        read(value).map(Self)
+    }
+}
+
+/// A POST that changes something: its body, and the key under which it came, if any.
+#[derive(Clone, Debug)]
+pub struct Command<T> {
+    /// What is asked for.
+    pub body: T,
+    /// The `Idempotency-Key`, checked.
+    pub key: Option<String>,
+    /// Method and path.
+    pub route: String,
+    /// Hash of the body, whatever its spaces and the order of its fields.
+    pub fingerprint: Vec<u8>,
+}
+
+impl<T> Command<T> {
+    /// 422 unless there is an `Idempotency-Key`.
+    pub fn require_key(&self) -> Result<(), Problem> {
+        match self.key {
+            Some(_) => Ok(()),
+            None => Err(Problem::new(
+                Code::IdempotencyKeyRequired,
+                "Send an Idempotency-Key header, so that a repeated request charges once.",
+            )),
+        }
+    }
+}
+
+impl<S: Send + Sync, T: Shape + Bodied> FromRequest<S> for Command<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        let (parts, body) = request.into_parts();
+        let value = json(&parts.headers, body, T::MAY_BE_EMPTY).await?;
+        let fingerprint = Sha256::digest(value.to_string()).to_vec();
+        let body = read(value)?;
+        let key = idempotency_key(&parts.headers)?;
+        let route = format!("{} {}", parts.method, parts.uri.path());
+        Ok(Self { body, key, route, fingerprint })
+    }
+}
+
+/// Whether a command may come without any body.
+pub trait Bodied {
+    const MAY_BE_EMPTY: bool = false;
+}
+
+/// The body of a command that takes none: nothing, or an empty object.
+#[derive(Clone, Copy, Debug, serde::Deserialize)]
+pub struct NoBody {}
+
+impl Shape for NoBody {}
+
+impl Bodied for NoBody {
+    const MAY_BE_EMPTY: bool = true;
+}
+
+/// Reads any input: the first value of a wrong type and every unknown field, else what is out of bounds.
+fn read<'de, T: Shape>(input: impl Deserializer<'de>) -> Result<T, Problem> {
+    let mut faults = Faults::default();
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(input, &mut track);
+    let mut note = |path: serde_ignored::Path<'_>| {
+        faults.expect(false, unknown(&path), "is not a field that is known here");
+    };
+    match T::deserialize(serde_ignored::Deserializer::new(tracked, &mut note)) {
+        Ok(value) => {
+            value.check(&mut faults);
+            faults.settle()?;
+            Ok(value)
+        }
+        Err(error) => {
+            faults.expect(false, pointer(&track.path()), error.to_string());
+            Err(Problem::invalid(faults.0))
+        }
+    }
+}
+
+/// Where an unknown field is, as a JSON pointer.
+fn unknown(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path as P;
+    match path {
+        P::Root => String::new(),
+        P::Seq { parent, index } => format!("{}/{index}", unknown(parent)),
+        P::Map { parent, key } => format!("{}/{}", unknown(parent), escape(key)),
+        P::Some { parent } | P::NewtypeStruct { parent } | P::NewtypeVariant { parent } => unknown(parent),
+    }
+}
+
+/// A key within a JSON pointer (RFC 6901).
+fn escape(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+/// Where a wrong value is, as a JSON pointer.
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    let part = |segment: &Segment| match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        Segment::Map { key } | Segment::Enum { variant: key } => format!("/{}", escape(key)),
+        Segment::Unknown => String::new(),
+    };
+    path.iter().map(part).collect()
+}
+
+async fn json(headers: &HeaderMap, body: Body, may_be_empty: bool) -> Result<serde_json::Value, Problem> {
+    let bytes = collect(body).await?;
+    if bytes.is_empty() && may_be_empty {
+        return Ok(serde_json::Value::Object(serde_json::Map::new()));
+    }
+    if !is_json(headers) {
+        let detail = "Send JSON with `Content-Type: application/json`.";
+        return Err(Problem::new(Code::MalformedRequest, detail));
+    }
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Problem::new(Code::MalformedRequest, format!("The body is not JSON: {error}.")))
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
+}
+
+/// The whole body, or 413. What is too much is read and dropped for a while: an answer that is sent while
+/// the other side still writes is lost with the connection.
+async fn collect(body: Body) -> Result<Vec<u8>, Problem> {
+    let mut stream = body.into_data_stream();
+    let mut bytes = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        let chunk =
+            chunk.map_err(|_| Problem::new(Code::MalformedRequest, "The body ended before it was whole."))?;
+        if bytes.len() + chunk.len() > BODY_BYTES_MAX {
+            let drain = async {
+                let mut left = DRAINED_BYTES_MAX;
+                while let (1.., Some(Ok(chunk))) = (left, stream.next().await) {
+                    left = left.saturating_sub(chunk.len());
+                }
+            };
+            let _in_time = tokio::time::timeout(DRAIN_PATIENCE, drain).await;
+            return Err(Problem::new(Code::PayloadTooLarge, "A body may have 1 MiB (1048576 bytes) at most."));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
+    let mut faults = Faults::default();
+    faults.expect(
+        visible && (1..=KEY_CHARS_MAX).contains(&value.len()),
+        "/Idempotency-Key",
+        format!("must have 1 to {KEY_CHARS_MAX} visible ASCII characters"),
+    );
+    faults.settle()?;
+    Ok(Some(String::from_utf8_lossy(value.as_bytes()).into_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Debug, Deserialize)]
+    struct Order {
+        seats: Vec<i32>,
+        #[serde(default)]
+        note: Option<Note>,
+    }
+    #[derive(Debug, Deserialize)]
+    struct Note {
+        #[allow(dead_code, reason = "only whether it can be read counts here")]
+        text: String,
+    }
+    impl Bodied for Order {}
+    impl Shape for Order {
+        fn check(&self, faults: &mut Faults) {
+            faults.expect(!self.seats.is_empty(), "/seats", "must name a seat");
+        }
+    }
+
+    async fn send(content_type: &str, key: Option<&str>, body: impl Into<Body>) -> Result<Command<Order>, Problem> {
+        let mut request = Request::post("/v1/orders").header("content-type", content_type);
+        if let Some(key) = key {
+            request = request.header("idempotency-key", key);
+        }
+        Command::from_request(request.body(body.into()).unwrap(), &()).await
+    }
+
+    async fn check(body: &str, code: Code, pointers: &[&str]) {
+        let problem = send("application/json", None, body.to_owned()).await.unwrap_err();
+        assert_eq!(problem.code(), code, "{body}: {problem:?}");
+        let body = problem.body();
+        let found: Vec<&str> = body["errors"]
+            .as_array()
+            .map(|errors| errors.iter().map(|fault| fault["pointer"].as_str().unwrap()).collect())
+            .unwrap_or_default();
+        assert_eq!(found, pointers, "{body}");
+    }
+
+    #[tokio::test]
+    async fn faults_are_told_apart_and_pointed_at() {
+        check("", Code::MalformedRequest, &[]).await;
+        check("{", Code::MalformedRequest, &[]).await;
+        check("[]", Code::InvalidRequest, &[""]).await;
+        check("{}", Code::InvalidRequest, &[""]).await;
+        check(r#"{"seats":[1,"x"]}"#, Code::InvalidRequest, &["/seats/1"]).await;
+        check(r#"{"seats":[99999999999]}"#, Code::InvalidRequest, &["/seats/0"]).await;
+        check(r#"{"seats":[1],"note":{"text":1}}"#, Code::InvalidRequest, &["/note/text"]).await;
+        check(r#"{"seats":[]}"#, Code::InvalidRequest, &["/seats"]).await;
+    }
+
+    #[tokio::test]
+    async fn every_unknown_field_is_named() {
+        let body = r#"{"seats":[1],"color":1,"note":{"text":"","font":2},"size":3}"#;
+        check(body, Code::InvalidRequest, &["/color", "/note/font", "/size"]).await;
+    }
+
+    #[tokio::test]
+    async fn other_content_types_are_refused() {
+        let body = r#"{"seats":[1]}"#;
+        assert!(send("application/json; charset=utf-8", None, body).await.is_ok());
+        assert!(send("application/vnd.boxoffice+json", None, body).await.is_ok());
+        for wrong in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""] {
+            let problem = send(wrong, None, body).await.unwrap_err();
+            assert_eq!(problem.code(), Code::MalformedRequest, "{wrong}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_of_a_mebibyte_is_read_and_a_byte_more_is_not() {
+        let order = r#"{"seats":[1]}"#;
+        let padded = |length: usize| format!("{order}{}", " ".repeat(length - order.len()));
+        assert!(send("application/json", None, padded(1 << 20)).await.is_ok());
+        let problem = send("text/plain", None, padded((1 << 20) + 1)).await.unwrap_err();
+        assert_eq!(problem.code(), Code::PayloadTooLarge, "the size is checked before the type");
+    }
+
+    #[tokio::test]
+    async fn the_fingerprint_looks_at_what_is_said_not_how() {
+        let print = async |body: &str| send("application/json", None, body.to_owned()).await.unwrap().fingerprint;
+        let one = print(r#"{"seats":[1,2],"note":null}"#).await;
+        assert_eq!(one, print("{ \"note\": null,\n \"seats\": [1, 2] }").await);
+        assert_ne!(one, print(r#"{"seats":[2,1],"note":null}"#).await);
+    }
+
+    #[tokio::test]
+    async fn keys_have_1_to_255_visible_characters() {
+        let body = r#"{"seats":[1]}"#;
+        let longest = "k".repeat(255);
+        for good in ["k", "8f14e45f-ceea-467f-a9c1-0b1c2d3e4f50", "!~", &longest] {
+            assert_eq!(send("application/json", Some(good), body).await.unwrap().key.as_deref(), Some(good));
+        }
+        let long = "k".repeat(256);
+        for bad in ["", "a b", "tab\t", &long] {
+            let problem = send("application/json", Some(bad), body).await.unwrap_err();
+            assert_eq!(problem.code(), Code::InvalidRequest, "{bad:?}");
+        }
+        let missing = send("application/json", None, body).await.unwrap().require_key().unwrap_err();
+        assert_eq!(missing.code(), Code::IdempotencyKeyRequired);
+    }
+
+    #[tokio::test]
+    async fn a_command_without_a_body_takes_nothing_or_an_empty_object() {
+        let send = async |body: &str| {
+            let request = Request::post("/").header("content-type", "application/json");
+            Command::<NoBody>::from_request(request.body(body.to_owned().into()).unwrap(), &()).await
+        };
+        assert!(send("").await.is_ok());
+        assert!(send("{}").await.is_ok());
+        assert_eq!(send(r#"{"x":1}"#).await.unwrap_err().code(), Code::InvalidRequest);
+        assert_eq!(send("oops").await.unwrap_err().code(), Code::MalformedRequest);
+    }
+}

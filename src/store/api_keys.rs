@@ -1,0 +1,121 @@
+//! Keys of machines and staff. The secret itself is never stored, only its SHA-256.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::PgExecutor;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::Result;
+
+/// What a key may do.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema, sqlx::Type, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+#[sqlx(type_name = "text", rename_all = "lowercase")]
+pub enum Role {
+    /// Sees sagas and lines.
+    Viewer,
+    /// Also acts on them.
+    Operator,
+    /// Also adds concerts and sets how their lines run.
+    Admin,
+    /// Credits points, and nothing else.
+    Cashier,
+}
+
+impl Role {
+    /// Whether a key of this role may do what needs the other. A cashier stands beside the ladder of the rest.
+    pub fn includes(self, needed: Self) -> bool {
+        match needed {
+            Self::Cashier => self == Self::Cashier,
+            Self::Viewer => self != Self::Cashier,
+            Self::Operator => matches!(self, Self::Operator | Self::Admin),
+            Self::Admin => self == Self::Admin,
+        }
+    }
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+            Self::Cashier => "cashier",
+        }
+    }
+}
+
+/// A key, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ApiKey {
+    pub id: Uuid,
+    pub name: String,
+    pub role: Role,
+    pub created_at: DateTime<Utc>,
+    pub revoked_at: Option<DateTime<Utc>>,
+}
+
+/// Adds a key by the SHA-256 of its secret.
+pub async fn insert(db: impl PgExecutor<'_>, id: Uuid, name: &str, role: Role, hash: &[u8]) -> Result<()> {
+    sqlx::query!(
+        r#"insert into api_keys (id, name, role, hash) values ($1, $2, $3, $4)"#,
+        id,
+        name,
+        role.as_str(),
+        hash,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+/// The key whose secret has this SHA-256, unless it was revoked.
+pub async fn by_hash(db: impl PgExecutor<'_>, hash: &[u8]) -> Result<Option<ApiKey>> {
+    sqlx::query_as!(
+        ApiKey,
+        r#"
+        select id, name, role as "role: Role", created_at, revoked_at
+        from api_keys where hash = $1 and revoked_at is null
+        "#,
+        hash,
+    )
+    .fetch_optional(db)
+    .await
+}
+
+/// All keys, newest first, revoked ones too.
+pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<ApiKey>> {
+    sqlx::query_as!(
+        ApiKey,
+        r#"select id, name, role as "role: Role", created_at, revoked_at from api_keys order by id desc"#,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Ends a key; false if there is no such key or it has ended already.
+pub async fn revoke(db: impl PgExecutor<'_>, id: Uuid) -> Result<bool> {
+    let done = sqlx::query!(
+        r#"update api_keys set revoked_at = clock_timestamp() where id = $1 and revoked_at is null"#,
+        id,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Role::{self, Admin, Cashier, Operator, Viewer};
+
+    #[test]
+    fn each_role_includes_those_below_and_the_cashier_stands_apart() {
+        let may = |role: Role| [Viewer, Operator, Admin, Cashier].map(|needed| role.includes(needed));
+        assert_eq!(may(Viewer), [true, false, false, false]);
+        assert_eq!(may(Operator), [true, true, false, false]);
+        assert_eq!(may(Admin), [true, true, true, false]);
+        assert_eq!(may(Cashier), [false, false, false, true]);
+    }
+}
