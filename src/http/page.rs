@@ -78,7 +78,7 @@ fn encode(place: &impl Serialize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::error::Code;
+    use super::super::error::Code;
 
     #[test]
     fn a_cursor_leads_to_what_follows() {

@@ -1,0 +1,174 @@
+//! What surrounds every request: its id, its span, how long it took, and a net for panics.
+
+use std::any::Any;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use tokio::time::Instant;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::trace::TraceLayer;
+use tracing::Span;
+use tracing::field::Empty;
+
+use super::error::{Code, Problem};
+use crate::ids;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_CHARS_MAX: usize = 128;
+
+/// Wraps every route, known or not.
+pub fn surround(router: Router) -> Router {
+    let trace = TraceLayer::new_for_http()
+        .make_span_with(span)
+        .on_request(())
+        .on_failure(())
+        .on_response(|response: &Response, latency: Duration, span: &Span| {
+            span.record("status", response.status().as_u16());
+            tracing::debug!(?latency, "answered");
+        });
+    router
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn(measure))
+        .layer(trace)
+        .layer(middleware::from_fn(identify))
+}
+
+/// Takes over a sane request id, else makes one; every answer carries it.
+async fn identify(mut request: Request, next: Next) -> Response {
+    let id = request.headers().get(REQUEST_ID).filter(|id| is_sane(id)).cloned().unwrap_or_else(|| {
+        HeaderValue::from_str(&ids::new().to_string()).unwrap_or(HeaderValue::from_static("-"))
+    });
+    request.headers_mut().insert(REQUEST_ID, id.clone());
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+fn is_sane(id: &HeaderValue) -> bool {
+    (1..=REQUEST_ID_CHARS_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+fn span(request: &Request) -> Span {
+    let headers = request.headers();
+    let span = tracing::info_span!(
+        "request",
+        method = %request.method(),
+        path = request.uri().path(),
+        id = headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()),
+        trace_id = Empty,
+        parent_id = Empty,
+        status = Empty,
+    );
+    if let Some((trace, parent)) = trace_parent(headers) {
+        span.record("trace_id", trace).record("parent_id", parent);
+    }
+    span
+}
+
+/// Trace id and parent id of a `traceparent` header (W3C Trace Context, version 00 or later).
+fn trace_parent(headers: &HeaderMap) -> Option<(&str, &str)> {
+    let value = headers.get("traceparent")?.to_str().ok()?;
+    let mut parts = value.split('-');
+    let (version, trace, parent, _flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hex = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let nonzero = |text: &str| text.bytes().any(|byte| byte != b'0');
+    let good = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(parent, 16);
+    (good && nonzero(trace) && nonzero(parent)).then_some((trace, parent))
+}
+
+/// Counts and times requests by route, never by path: a path has ids in it.
+async fn measure(request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = match request.extensions().get::<MatchedPath>() {
+        Some(path) => path.as_str().to_owned(),
+        None => "none".to_owned(),
+    };
+    // A method of somebody's own making must not make a time series of its own.
+    let method = match request.method() {
+        &Method::GET => "GET",
+        &Method::POST => "POST",
+        &Method::PATCH => "PATCH",
+        &Method::DELETE => "DELETE",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    let status = response.status().as_str().to_owned();
+    metrics::histogram!("http_request_seconds", "method" => method, "route" => route, "status" => status)
+        .record(started.elapsed().as_secs_f64());
+    response
+}
+
+/// A panic is our defect: it goes to the log, and the caller gets a problem like any other.
+fn panicked(panic: Box<dyn Any + Send>) -> Response {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+        .unwrap_or("no message");
+    tracing::error!(panic = text, "a handler panicked");
+    Problem::new(Code::Internal, "This should not have happened. Quote the X-Request-Id when you report it.")
+        .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::body::Body;
+    use axum::routing::get;
+    use tower::ServiceExt;
+
+    async fn send(request_id: Option<&str>, path: &str) -> Response {
+        #[allow(clippy::unused_async, reason = "a handler is async")]
+        async fn panics() {
+            panic!("on purpose");
+        }
+        let router = surround(Router::new().route("/good", get(async || "good")).route("/bad", get(panics)));
+        let mut request = Request::get(path);
+        if let Some(id) = request_id {
+            request = request.header(REQUEST_ID, id);
+        }
+        router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn every_answer_carries_an_id() {
+        let made = send(None, "/good").await;
+        assert_eq!(made.headers()[REQUEST_ID].len(), 36);
+        let taken = send(Some("order-7"), "/nowhere").await;
+        assert_eq!(taken.headers()[REQUEST_ID], "order-7");
+        let long = "x".repeat(129);
+        for strange in [long.as_str(), "with space", ""] {
+            let replaced = send(Some(strange), "/good").await;
+            assert_eq!(replaced.headers()[REQUEST_ID].len(), 36, "{strange:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_problem_with_an_id() {
+        let response = send(None, "/bad").await;
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()["content-type"], "application/problem+json");
+        assert!(response.headers().contains_key(REQUEST_ID));
+    }
+
+    #[test]
+    fn trace_parents_are_read_by_the_letter() {
+        let check = |value: &str, good: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert("traceparent", value.parse().unwrap());
+            assert_eq!(trace_parent(&headers).is_some(), good, "{value}");
+        };
+        check("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", true);
+        check("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", false);
+        check("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", false);
+        check("00-4bf92f3577b34da6a3ce929d0e0e473-00f067aa0ba902b7-01", false);
+        check("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", false);
+        check("rubbish", false);
+    }
+}
