@@ -1,1 +1,172 @@
-//! (to be written)
+//! What a buyer asks for: reserve, pay, cancel. The desk starts the saga or gives it its signal, and waits a
+//! moment for where that leads.
+//!
+//! A reservation and its saga are inserted in one transaction, for all callers that are waiting at that moment.
+//! The wait is registered before the commit and ends with a message; the reservation, read from its row, is
+//! the answer either way.
+
+mod start;
+
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::ids;
+use crate::orchestrator::{Engine, SignalError, Waiting};
+use crate::saga::Status;
+use crate::store;
+pub use crate::store::reservations::NewReservation as Order;
+use crate::store::reservations::{NewReservation, Reservation, ReservationStatus};
+
+/// Where buyers' wishes become sagas.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    pool: PgPool,
+    engine: Engine,
+    orders: mpsc::Sender<start::Request>,
+    patience: Duration,
+}
+
+/// Where a wish has led by the time the caller is answered.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// It is decided; the reservation tells how.
+    Settled(Box<Reservation>),
+    /// It is still under way; the reservation can be read at any time.
+    Pending(Box<Reservation>),
+}
+
+/// Why a wish could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum DeskError {
+    #[error("there is no such reservation")]
+    Unknown,
+    /// Nothing was begun, or it is unknown whether it was; asking again is safe.
+    #[error("the box office cannot take this right now")]
+    Unavailable,
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+impl From<SignalError> for DeskError {
+    fn from(_: SignalError) -> Self {
+        Self::Unavailable
+    }
+}
+
+impl Desk {
+    /// Opens the desk: starts the task that turns waiting orders into sagas.
+    pub fn open(
+        pool: PgPool,
+        engine: Engine,
+        patience: Duration,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Self {
+        let (orders, requests) = mpsc::channel(4_096);
+        tasks.spawn(start::run(pool.clone(), engine.clone(), requests, stop.clone()));
+        Self {
+            pool,
+            engine,
+            orders,
+            patience,
+        }
+    }
+
+    /// Reserves seats. An order whose id exists already leads to that reservation: asking again starts nothing.
+    pub async fn reserve(&self, order: NewReservation) -> Result<Answer, DeskError> {
+        let id = order.id;
+        let waiting = self.engine.waiting(id);
+        start::submit(&self.orders, order).await?;
+        self.settle(&waiting, id, |reservation| {
+            reservation.status != ReservationStatus::Pending
+        })
+        .await
+    }
+
+    /// Pays for a held reservation. A payment under way already is waited for: paying twice charges once.
+    pub async fn pay(&self, id: Uuid) -> Result<Answer, DeskError> {
+        let waiting = self.engine.waiting(id);
+        self.engine.signal(id, "pay").await?;
+        self.settle(&waiting, id, is_at_rest).await
+    }
+
+    /// Takes a hold back, or a confirmed reservation. Whether it may be is for the caller to have checked; a
+    /// reservation that moved on in between is answered as it is.
+    pub async fn cancel(&self, id: Uuid) -> Result<Answer, DeskError> {
+        let reservation = self.find(id).await?;
+        if reservation.status != ReservationStatus::Confirmed && reservation.cancellation_id.is_none() {
+            let waiting = self.engine.waiting(id);
+            self.engine.signal(id, "cancel").await?;
+            return self.settle(&waiting, id, is_at_rest).await;
+        }
+        let cancellation = ids::new();
+        let waiting = self.engine.waiting(cancellation);
+        if start::cancellation(&self.pool, &self.engine, &reservation, cancellation).await? {
+            return self.settle_cancellation(&waiting, id, cancellation).await;
+        }
+        // Somebody else's cancellation won; the answer is the same.
+        match self.find(id).await?.cancellation_id {
+            Some(theirs) => {
+                self.settle_cancellation(&self.engine.waiting(theirs), id, theirs)
+                    .await
+            }
+            None => Ok(Answer::Settled(Box::new(self.find(id).await?))),
+        }
+    }
+
+    /// One reservation as it stands.
+    pub async fn find(&self, id: Uuid) -> Result<Reservation, DeskError> {
+        store::reservations::get(&self.pool, id)
+            .await?
+            .ok_or(DeskError::Unknown)
+    }
+
+    async fn settle(
+        &self,
+        waiting: &Waiting,
+        id: Uuid,
+        settled: impl Fn(&Reservation) -> bool,
+    ) -> Result<Answer, DeskError> {
+        let until = Instant::now() + self.patience;
+        loop {
+            let given_up = timeout_at(until, waiting.changed()).await.is_err();
+            let reservation = self.find(id).await?;
+            if settled(&reservation) {
+                return Ok(Answer::Settled(Box::new(reservation)));
+            }
+            if given_up {
+                return Ok(Answer::Pending(Box::new(reservation)));
+            }
+        }
+    }
+
+    async fn settle_cancellation(
+        &self,
+        waiting: &Waiting,
+        id: Uuid,
+        cancellation: Uuid,
+    ) -> Result<Answer, DeskError> {
+        let until = Instant::now() + self.patience;
+        loop {
+            let saga = store::sagas::get(&self.pool, cancellation).await?;
+            let reservation = Box::new(self.find(id).await?);
+            if saga.is_none_or(|saga| saga.status == Status::Completed) {
+                return Ok(Answer::Settled(reservation));
+            }
+            if timeout_at(until, waiting.changed()).await.is_err() {
+                return Ok(Answer::Pending(reservation));
+            }
+        }
+    }
+}
+
+/// Nothing is under way for it: its saga waits for the buyer, has ended, or needs an operator.
+fn is_at_rest(reservation: &Reservation) -> bool {
+    reservation.saga_status.is_none_or(Status::is_settled)
+}

@@ -1,0 +1,165 @@
+//! Orders become reservations and sagas: all that wait at a moment in one transaction.
+
+use serde_json::{Map, Value, json};
+use sqlx::PgPool;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::DeskError;
+use crate::orchestrator::{self, Engine, Halves};
+use crate::saga::NewSaga;
+use crate::store;
+use crate::store::reservations::{NewReservation, Reservation};
+
+/// Most orders of one transaction.
+const BATCH: usize = 256;
+
+/// An order, and who waits for its commit.
+#[derive(Debug)]
+pub(super) struct Request {
+    order: NewReservation,
+    committed: oneshot::Sender<()>,
+}
+
+/// Hands an order to the batcher and returns once it is committed.
+pub(super) async fn submit(orders: &mpsc::Sender<Request>, order: NewReservation) -> Result<(), DeskError> {
+    let (committed, done) = oneshot::channel();
+    orders
+        .try_send(Request { order, committed })
+        .map_err(|_| DeskError::Unavailable)?;
+    done.await.map_err(|_| DeskError::Unavailable)
+}
+
+/// Takes orders in batches until the service stops.
+pub(super) async fn run(
+    pool: PgPool,
+    engine: Engine,
+    mut orders: mpsc::Receiver<Request>,
+    stop: CancellationToken,
+) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while stop
+        .run_until_cancelled(orders.recv_many(&mut batch, BATCH))
+        .await
+        .unwrap_or(0)
+        > 0
+    {
+        let requests = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
+        let (items, mut committed): (Vec<_>, Vec<_>) = requests
+            .into_iter()
+            .enumerate()
+            .map(|(at, request)| ((at, request.order), Some(request.committed)))
+            .unzip();
+        let mut halves = Halves::of(items);
+        while let Some(items) = halves.next() {
+            let result = start(&pool, &engine, items).await;
+            if result.is_ok() {
+                // A caller that has gone away does not want to know.
+                items
+                    .iter()
+                    .for_each(|(at, _)| drop(committed[*at].take().map(|caller| caller.send(()))));
+            }
+            match halves.record(result).await {
+                Ok(None) => {}
+                Ok(Some(((at, _), error))) if is_there_already(&error) => {
+                    drop(committed[*at].take().map(|caller| caller.send(())));
+                }
+                Ok(Some(((_, order), error))) => {
+                    tracing::error!(id = %order.id, %error, "an order could not be taken")
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "orders could not be taken");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// The order was taken before: the caller gets what became of it.
+fn is_there_already(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.constraint()) == Some("reservations_pkey")
+}
+
+async fn start(pool: &PgPool, engine: &Engine, orders: &[(usize, NewReservation)]) -> store::Result<()> {
+    let mut tx = pool.begin().await?;
+    let now = store::now(&mut *tx).await?;
+    let new: Vec<&NewReservation> = orders.iter().map(|(_, order)| order).collect();
+    store::reservations::insert(&mut tx, &new, now).await?;
+    let sagas = new.into_iter().map(|order| NewSaga {
+        id: order.id,
+        subject_id: order.id,
+        owner_id: Some(order.user_id),
+        input: input(
+            order.id,
+            order.user_id,
+            order.concert_id,
+            order.performance_id,
+            &order.seats,
+        ),
+        seq: 0,
+    });
+    let consequences = orchestrator::start(&mut tx, &engine.catalogue, "booking", sagas.collect()).await?;
+    tx.commit().await?;
+    engine.follow_later(consequences);
+    Ok(())
+}
+
+/// Starts the cancellation of a confirmed reservation; `false` if another one won, or it may not be any more.
+pub(super) async fn cancellation(
+    pool: &PgPool,
+    engine: &Engine,
+    reservation: &Reservation,
+    id: Uuid,
+) -> Result<bool, DeskError> {
+    let mut tx = pool.begin().await?;
+    // The booking's row first: its history ends where the cancellation's begins.
+    let booking = store::sagas::lock(&mut tx, &[reservation.id]).await?;
+    let now = store::now(&mut *tx).await?;
+    if !store::reservations::claim_cancellation(&mut tx, reservation.id, id, now).await? {
+        return Ok(false);
+    }
+    let Reservation {
+        id: reservation_id,
+        user_id,
+        concert_id,
+        performance_id,
+        seats,
+        amount,
+        ..
+    } = reservation;
+    let mut input = input(*reservation_id, *user_id, *concert_id, *performance_id, seats);
+    input.insert("amount".to_owned(), json!(amount));
+    let new = NewSaga {
+        id,
+        subject_id: *reservation_id,
+        owner_id: Some(*user_id),
+        input,
+        seq: booking.first().map_or(0, |booking| booking.seq),
+    };
+    let consequences = orchestrator::start(&mut tx, &engine.catalogue, "cancellation", vec![new]).await?;
+    tx.commit().await?;
+    engine.follow_later(consequences);
+    Ok(true)
+}
+
+fn input(
+    reservation: Uuid,
+    user: Uuid,
+    concert: Uuid,
+    performance: Uuid,
+    seats: &[i32],
+) -> Map<String, Value> {
+    let fields = [
+        ("reservation_id", json!(reservation)),
+        ("user_id", json!(user)),
+        ("concert_id", json!(concert)),
+        ("performance_id", json!(performance)),
+        ("seats", json!(seats)),
+    ];
+    fields
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
