@@ -5,6 +5,7 @@
 //! The wait is registered before the commit and ends with a message; the reservation, read from its row, is
 //! the answer either way.
 
+mod charges;
 mod start;
 
 use std::time::Duration;

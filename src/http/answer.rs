@@ -19,7 +19,11 @@ impl Answer {
     /// An answer with this status.
     pub fn new(status: StatusCode, body: &impl Serialize) -> Self {
         // Bodies are plain structs, which always have a JSON form.
-        Self { status, body: serde_json::json!(body), headers: HeaderMap::new() }
+        Self {
+            status,
+            body: serde_json::json!(body),
+            headers: HeaderMap::new(),
+        }
     }
 
     /// 200.
@@ -35,7 +39,9 @@ impl Answer {
     /// 202: not settled yet; look at the location in a second.
     pub fn accepted(location: &str, body: &impl Serialize) -> Self {
         let second = HeaderValue::from_static("1");
-        Self::new(StatusCode::ACCEPTED, body).with(header::LOCATION, location).header(header::RETRY_AFTER, second)
+        Self::new(StatusCode::ACCEPTED, body)
+            .with(header::LOCATION, location)
+            .header(header::RETRY_AFTER, second)
     }
 
     /// The same answer with one more header; a value that no header may have is left out.
@@ -55,7 +61,11 @@ impl Answer {
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let is_problem = self.status.is_client_error() || self.status.is_server_error();
-        let content_type = if is_problem { "application/problem+json" } else { "application/json" };
+        let content_type = if is_problem {
+            "application/problem+json"
+        } else {
+            "application/json"
+        };
         let content_type = [(header::CONTENT_TYPE, content_type)];
         (self.status, content_type, self.headers, self.body.to_string()).into_response()
     }

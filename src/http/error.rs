@@ -99,41 +99,65 @@ impl Code {
             Self::QueueTokenInvalid => (S::FORBIDDEN, "queue_token_invalid", "The queue token is not ours"),
             Self::QueueTokenWaiting => (S::FORBIDDEN, "queue_token_waiting", "It is not your turn yet"),
             Self::QueueTokenExpired => (S::FORBIDDEN, "queue_token_expired", "The queue token has run out"),
-            Self::QueueTokenWrongUser => {
-                (S::FORBIDDEN, "queue_token_wrong_user", "The queue token is another user's")
-            }
-            Self::QueueTokenWrongConcert => {
-                (S::FORBIDDEN, "queue_token_wrong_concert", "The queue token is for another concert")
-            }
+            Self::QueueTokenWrongUser => (
+                S::FORBIDDEN,
+                "queue_token_wrong_user",
+                "The queue token is another user's",
+            ),
+            Self::QueueTokenWrongConcert => (
+                S::FORBIDDEN,
+                "queue_token_wrong_concert",
+                "The queue token is for another concert",
+            ),
             Self::Forbidden => (S::FORBIDDEN, "forbidden", "The key's role does not allow this"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "There is nothing here"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Wrong method"),
             Self::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "payload_too_large", "The body is too large"),
             Self::SeatTaken => (S::CONFLICT, "seat_taken", "Already reserved"),
-            Self::ReservationNotPayable => {
-                (S::CONFLICT, "reservation_not_payable", "The reservation cannot be paid")
-            }
-            Self::ReservationNotCancellable => {
-                (S::CONFLICT, "reservation_not_cancellable", "The reservation cannot be cancelled")
-            }
+            Self::ReservationNotPayable => (
+                S::CONFLICT,
+                "reservation_not_payable",
+                "The reservation cannot be paid",
+            ),
+            Self::ReservationNotCancellable => (
+                S::CONFLICT,
+                "reservation_not_cancellable",
+                "The reservation cannot be cancelled",
+            ),
             Self::RequestInProgress => (S::CONFLICT, "request_in_progress", "Still being worked on"),
             Self::SoldOut => (S::CONFLICT, "sold_out", "Sold out"),
             Self::QueueClosed => (S::CONFLICT, "queue_closed", "The line is closed"),
             Self::IllegalAct => (S::CONFLICT, "illegal_act", "Not possible in this state"),
             Self::HoldExpired => (S::GONE, "hold_expired", "The hold has run out"),
-            Self::InvalidRequest => (S::UNPROCESSABLE_ENTITY, "invalid_request", "The request is not valid"),
+            Self::InvalidRequest => (
+                S::UNPROCESSABLE_ENTITY,
+                "invalid_request",
+                "The request is not valid",
+            ),
             Self::SaleNotOpen => (S::UNPROCESSABLE_ENTITY, "sale_not_open", "Not on sale now"),
             Self::SeatUnknown => (S::UNPROCESSABLE_ENTITY, "seat_unknown", "There is no such seat"),
             Self::TooManySeats => (S::UNPROCESSABLE_ENTITY, "too_many_seats", "Too many seats"),
-            Self::BalanceLimit => (S::UNPROCESSABLE_ENTITY, "balance_limit", "The balance would be too high"),
-            Self::IdempotencyKeyRequired => {
-                (S::UNPROCESSABLE_ENTITY, "idempotency_key_required", "An Idempotency-Key is needed")
-            }
-            Self::IdempotencyKeyReused => {
-                (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The key belongs to another request")
-            }
+            Self::BalanceLimit => (
+                S::UNPROCESSABLE_ENTITY,
+                "balance_limit",
+                "The balance would be too high",
+            ),
+            Self::IdempotencyKeyRequired => (
+                S::UNPROCESSABLE_ENTITY,
+                "idempotency_key_required",
+                "An Idempotency-Key is needed",
+            ),
+            Self::IdempotencyKeyReused => (
+                S::UNPROCESSABLE_ENTITY,
+                "idempotency_key_reused",
+                "The key belongs to another request",
+            ),
             Self::RateLimited => (S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
-            Self::Unavailable => (S::SERVICE_UNAVAILABLE, "unavailable", "Not available at the moment"),
+            Self::Unavailable => (
+                S::SERVICE_UNAVAILABLE,
+                "unavailable",
+                "Not available at the moment",
+            ),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "A defect on our side"),
         }
     }
@@ -170,7 +194,13 @@ impl Problem {
             Code::RequestInProgress | Code::RateLimited | Code::Unavailable => Some(1),
             _ => None,
         };
-        Self { code, detail: detail.into(), errors: Vec::new(), members: Map::new(), retry_after_seconds }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            members: Map::new(),
+            retry_after_seconds,
+        }
     }
 
     /// 404 for an object.
@@ -180,9 +210,14 @@ impl Problem {
 
     /// 422 with what is wrong where.
     pub fn invalid(errors: Vec<Fault>) -> Self {
-        let faults: Vec<String> =
-            errors.iter().map(|fault| format!("{}: {}", fault.pointer, fault.reason)).collect();
-        Self { errors, ..Self::new(Code::InvalidRequest, faults.join("; ")) }
+        let faults: Vec<String> = errors
+            .iter()
+            .map(|fault| format!("{}: {}", fault.pointer, fault.reason))
+            .collect();
+        Self {
+            errors,
+            ..Self::new(Code::InvalidRequest, faults.join("; "))
+        }
     }
 
     /// The same problem with one more member.
@@ -260,7 +295,9 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         if self.code == Code::Unauthenticated {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
@@ -290,7 +327,10 @@ impl From<CatalogError> for Problem {
 fn from_store(error: &sqlx::Error) -> Problem {
     if store::is_unavailable(error) {
         tracing::warn!(%error, "the database is not available");
-        return Problem::new(Code::Unavailable, "The database does not answer; nothing was changed. Try again.");
+        return Problem::new(
+            Code::Unavailable,
+            "The database does not answer; nothing was changed. Try again.",
+        );
     }
     internal(error)
 }
@@ -298,7 +338,10 @@ fn from_store(error: &sqlx::Error) -> Problem {
 /// A defect: the log gets the error, the caller gets the request id to quote.
 pub fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
     tracing::error!(error, "a request failed for a reason that should not happen");
-    Problem::new(Code::Internal, "This should not have happened. Quote the X-Request-Id when you report it.")
+    Problem::new(
+        Code::Internal,
+        "This should not have happened. Quote the X-Request-Id when you report it.",
+    )
 }
 
 #[cfg(test)]
@@ -332,15 +375,28 @@ mod tests {
     fn what_passes_says_when_to_try_again_and_what_does_not_pass_does_not() {
         for code in Code::ALL {
             let response = Problem::new(code, "").into_response();
-            let passes = matches!(code, Code::RequestInProgress | Code::RateLimited | Code::Unavailable);
-            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), passes, "{code:?}");
-            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+            let passes = matches!(
+                code,
+                Code::RequestInProgress | Code::RateLimited | Code::Unavailable
+            );
+            assert_eq!(
+                response.headers().contains_key(header::RETRY_AFTER),
+                passes,
+                "{code:?}"
+            );
+            assert_eq!(
+                response.headers()[header::CONTENT_TYPE],
+                "application/problem+json"
+            );
         }
     }
 
     #[test]
     fn faults_are_listed_with_their_pointers() {
-        let fault = Fault { pointer: "/amount".to_owned(), reason: "must be 1 or more".to_owned() };
+        let fault = Fault {
+            pointer: "/amount".to_owned(),
+            reason: "must be 1 or more".to_owned(),
+        };
         let body = Problem::invalid(vec![fault]).body();
         assert_eq!(body["errors"][0]["pointer"], "/amount");
         assert_eq!(body["detail"], "/amount: must be 1 or more");

@@ -34,13 +34,20 @@ impl Faults {
     /// Notes a fault at the pointer unless `good`.
     pub fn expect(&mut self, good: bool, pointer: impl Into<String>, reason: impl Into<String>) {
         if !good {
-            self.0.push(Fault { pointer: pointer.into(), reason: reason.into() });
+            self.0.push(Fault {
+                pointer: pointer.into(),
+                reason: reason.into(),
+            });
         }
     }
 
     /// A problem, if anything was noted.
     pub fn settle(self) -> Result<(), Problem> {
-        if self.0.is_empty() { Ok(()) } else { Err(Problem::invalid(self.0)) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Problem::invalid(self.0))
+        }
     }
 }
 
@@ -59,7 +66,10 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let segment = Path::<String>::from_request_parts(parts, state).await;
-        let id = segment.ok().filter(|Path(text)| text.len() == 36).and_then(|Path(text)| text.parse().ok());
+        let id = segment
+            .ok()
+            .filter(|Path(text)| text.len() == 36)
+            .and_then(|Path(text)| text.parse().ok());
         Ok(Self(id.unwrap_or(Uuid::nil())))
     }
 }
@@ -127,7 +137,12 @@ impl<S: Send + Sync, T: Shape + Bodied> FromRequest<S> for Command<T> {
         let body = read(value)?;
         let key = idempotency_key(&parts.headers)?;
         let route = format!("{} {}", parts.method, parts.uri.path());
-        Ok(Self { body, key, route, fingerprint })
+        Ok(Self {
+            body,
+            key,
+            route,
+            fingerprint,
+        })
     }
 }
 
@@ -207,8 +222,16 @@ async fn json(headers: &HeaderMap, body: Body, may_be_empty: bool) -> Result<ser
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let value = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = value
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
@@ -228,7 +251,10 @@ async fn collect(body: Body) -> Result<Vec<u8>, Problem> {
                 }
             };
             let _in_time = tokio::time::timeout(DRAIN_PATIENCE, drain).await;
-            return Err(Problem::new(Code::PayloadTooLarge, "A body may have 1 MiB (1048576 bytes) at most."));
+            return Err(Problem::new(
+                Code::PayloadTooLarge,
+                "A body may have 1 MiB (1048576 bytes) at most.",
+            ));
         }
         bytes.extend_from_slice(&chunk);
     }
@@ -236,7 +262,9 @@ async fn collect(body: Body) -> Result<Vec<u8>, Problem> {
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
-    let Some(value) = headers.get("idempotency-key") else { return Ok(None) };
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
     let visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
     let mut faults = Faults::default();
     faults.expect(
@@ -271,7 +299,11 @@ mod tests {
         }
     }
 
-    async fn send(content_type: &str, key: Option<&str>, body: impl Into<Body>) -> Result<Command<Order>, Problem> {
+    async fn send(
+        content_type: &str,
+        key: Option<&str>,
+        body: impl Into<Body>,
+    ) -> Result<Command<Order>, Problem> {
         let mut request = Request::post("/v1/orders").header("content-type", content_type);
         if let Some(key) = key {
             request = request.header("idempotency-key", key);
@@ -285,7 +317,12 @@ mod tests {
         let body = problem.body();
         let found: Vec<&str> = body["errors"]
             .as_array()
-            .map(|errors| errors.iter().map(|fault| fault["pointer"].as_str().unwrap()).collect())
+            .map(|errors| {
+                errors
+                    .iter()
+                    .map(|fault| fault["pointer"].as_str().unwrap())
+                    .collect()
+            })
             .unwrap_or_default();
         assert_eq!(found, pointers, "{body}");
     }
@@ -298,7 +335,12 @@ mod tests {
         check("{}", Code::InvalidRequest, &[""]).await;
         check(r#"{"seats":[1,"x"]}"#, Code::InvalidRequest, &["/seats/1"]).await;
         check(r#"{"seats":[99999999999]}"#, Code::InvalidRequest, &["/seats/0"]).await;
-        check(r#"{"seats":[1],"note":{"text":1}}"#, Code::InvalidRequest, &["/note/text"]).await;
+        check(
+            r#"{"seats":[1],"note":{"text":1}}"#,
+            Code::InvalidRequest,
+            &["/note/text"],
+        )
+        .await;
         check(r#"{"seats":[]}"#, Code::InvalidRequest, &["/seats"]).await;
     }
 
@@ -313,7 +355,12 @@ mod tests {
         let body = r#"{"seats":[1]}"#;
         assert!(send("application/json; charset=utf-8", None, body).await.is_ok());
         assert!(send("application/vnd.boxoffice+json", None, body).await.is_ok());
-        for wrong in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""] {
+        for wrong in [
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "application/jsonp",
+            "",
+        ] {
             let problem = send(wrong, None, body).await.unwrap_err();
             assert_eq!(problem.code(), Code::MalformedRequest, "{wrong}");
         }
@@ -325,12 +372,21 @@ mod tests {
         let padded = |length: usize| format!("{order}{}", " ".repeat(length - order.len()));
         assert!(send("application/json", None, padded(1 << 20)).await.is_ok());
         let problem = send("text/plain", None, padded((1 << 20) + 1)).await.unwrap_err();
-        assert_eq!(problem.code(), Code::PayloadTooLarge, "the size is checked before the type");
+        assert_eq!(
+            problem.code(),
+            Code::PayloadTooLarge,
+            "the size is checked before the type"
+        );
     }
 
     #[tokio::test]
     async fn the_fingerprint_looks_at_what_is_said_not_how() {
-        let print = async |body: &str| send("application/json", None, body.to_owned()).await.unwrap().fingerprint;
+        let print = async |body: &str| {
+            send("application/json", None, body.to_owned())
+                .await
+                .unwrap()
+                .fingerprint
+        };
         let one = print(r#"{"seats":[1,2],"note":null}"#).await;
         assert_eq!(one, print("{ \"note\": null,\n \"seats\": [1, 2] }").await);
         assert_ne!(one, print(r#"{"seats":[2,1],"note":null}"#).await);
@@ -341,14 +397,25 @@ mod tests {
         let body = r#"{"seats":[1]}"#;
         let longest = "k".repeat(255);
         for good in ["k", "8f14e45f-ceea-467f-a9c1-0b1c2d3e4f50", "!~", &longest] {
-            assert_eq!(send("application/json", Some(good), body).await.unwrap().key.as_deref(), Some(good));
+            assert_eq!(
+                send("application/json", Some(good), body)
+                    .await
+                    .unwrap()
+                    .key
+                    .as_deref(),
+                Some(good)
+            );
         }
         let long = "k".repeat(256);
         for bad in ["", "a b", "tab\t", &long] {
             let problem = send("application/json", Some(bad), body).await.unwrap_err();
             assert_eq!(problem.code(), Code::InvalidRequest, "{bad:?}");
         }
-        let missing = send("application/json", None, body).await.unwrap().require_key().unwrap_err();
+        let missing = send("application/json", None, body)
+            .await
+            .unwrap()
+            .require_key()
+            .unwrap_err();
         assert_eq!(missing.code(), Code::IdempotencyKeyRequired);
     }
 

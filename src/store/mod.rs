@@ -73,7 +73,9 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
 /// SQLSTATEs that pass: connection lost (08), resources short (53), shut down or starting (57P),
 /// serialisation failure or deadlock (40), a lock not got in time (55P03), read-only after a switch-over (25006).
 fn passes(sqlstate: &str) -> bool {
-    ["08", "53", "57P", "40", "55P03", "25006"].iter().any(|class| sqlstate.starts_with(class))
+    ["08", "53", "57P", "40", "55P03", "25006"]
+        .iter()
+        .any(|class| sqlstate.starts_with(class))
 }
 
 #[cfg(test)]

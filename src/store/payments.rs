@@ -167,3 +167,40 @@ pub async fn mark_refunded(conn: &mut PgConnection, reservations: &[Uuid], now: 
     .await?;
     Ok(())
 }
+
+/// A charge whose event is not acknowledged yet.
+#[derive(Clone, Debug)]
+pub struct Unannounced {
+    pub id: Uuid,
+    pub user_id: Uuid,
+    pub amount: i64,
+    pub balance: i64,
+    pub position: i64,
+    pub created_at: DateTime<Utc>,
+}
+
+/// Charges that the world has not heard of, oldest first.
+pub async fn unannounced(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<Unannounced>> {
+    sqlx::query_as!(
+        Unannounced,
+        r#"
+        select e.id, e.user_id, e.amount, e.balance, e.position, e.created_at
+        from unannounced_entries u join ledger_entries e on e.id = u.entry_id
+        order by e.position limit $1
+        "#,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// JetStream has the events of these entries.
+pub async fn announced(db: impl PgExecutor<'_>, entries: &[Uuid]) -> Result<()> {
+    sqlx::query!(
+        "delete from unannounced_entries where entry_id = any($1)",
+        entries
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}

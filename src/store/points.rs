@@ -40,8 +40,9 @@ pub struct Entry {
 
 /// The points of a user; one who was never heard of has none.
 pub async fn balance(db: impl PgExecutor<'_>, user: Uuid) -> Result<i64> {
-    let found =
-        sqlx::query_scalar!(r#"select balance from accounts where user_id = $1"#, user).fetch_optional(db).await?;
+    let found = sqlx::query_scalar!(r#"select balance from accounts where user_id = $1"#, user)
+        .fetch_optional(db)
+        .await?;
     Ok(found.unwrap_or(0))
 }
 

@@ -54,7 +54,10 @@ enum Audience {
 }
 
 enum Verifier {
-    Secret { decoding: DecodingKey, encoding: EncodingKey },
+    Secret {
+        decoding: DecodingKey,
+        encoding: EncodingKey,
+    },
     Provider(Jwks),
 }
 
@@ -100,7 +103,9 @@ impl Access {
 
     /// A token for a user, in local mode with a shared secret; else nothing.
     pub fn issue(&self, user: UserId) -> Option<String> {
-        let Verifier::Secret { encoding, .. } = &self.0.verifier else { return None };
+        let Verifier::Secret { encoding, .. } = &self.0.verifier else {
+            return None;
+        };
         if !self.0.local {
             return None;
         }
@@ -158,7 +163,9 @@ fn read(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, 
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_aud = false;
-    decode::<Claims>(token, key, &validation).map(|data| data.claims).map_err(|_| not_a_token())
+    decode::<Claims>(token, key, &validation)
+        .map(|data| data.claims)
+        .map_err(|_| not_a_token())
 }
 
 fn not_a_token() -> Problem {
@@ -184,7 +191,12 @@ mod tests {
     }
 
     fn sign(claims: &serde_json::Value, secret: &str, algorithm: Algorithm) -> String {
-        encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
+        encode(
+            &Header::new(algorithm),
+            claims,
+            &EncodingKey::from_secret(secret.as_bytes()),
+        )
+        .unwrap()
     }
 
     async fn verify(settings: config::Http, claims: serde_json::Value) -> Option<UserId> {
@@ -201,7 +213,14 @@ mod tests {
 
     #[tokio::test]
     async fn production_issues_nothing() {
-        let access = Access::new(&config::Http { local: false, ..settings() }, Clock::default()).unwrap();
+        let access = Access::new(
+            &config::Http {
+                local: false,
+                ..settings()
+            },
+            Clock::default(),
+        )
+        .unwrap();
         assert_eq!(access.issue(crate::ids::new()), None);
     }
 
@@ -213,17 +232,46 @@ mod tests {
         assert_eq!(verify(settings(), with(now + 60, now - 60)).await, Some(user));
         assert_eq!(verify(settings(), with(now - 1, now - 60)).await, None);
         assert_eq!(verify(settings(), with(now + 60, now + 30)).await, None);
-        assert_eq!(verify(settings(), serde_json::json!({ "sub": "somebody", "exp": now + 60 })).await, None);
-        assert_eq!(verify(settings(), serde_json::json!({ "exp": now + 60 })).await, None);
+        assert_eq!(
+            verify(
+                settings(),
+                serde_json::json!({ "sub": "somebody", "exp": now + 60 })
+            )
+            .await,
+            None
+        );
+        assert_eq!(
+            verify(settings(), serde_json::json!({ "exp": now + 60 })).await,
+            None
+        );
     }
 
     #[tokio::test]
     async fn forged_tokens_are_refused() {
         let access = Access::new(&settings(), Clock::default()).unwrap();
         let claims = serde_json::json!({ "sub": crate::ids::new() });
-        assert!(access.verify(&sign(&claims, SECRET, Algorithm::HS256)).await.is_ok());
-        assert!(access.verify(&sign(&claims, "some other secret of enough bytes", Algorithm::HS256)).await.is_err());
-        assert!(access.verify(&sign(&claims, SECRET, Algorithm::HS512)).await.is_err());
+        assert!(
+            access
+                .verify(&sign(&claims, SECRET, Algorithm::HS256))
+                .await
+                .is_ok()
+        );
+        assert!(
+            access
+                .verify(&sign(
+                    &claims,
+                    "some other secret of enough bytes",
+                    Algorithm::HS256
+                ))
+                .await
+                .is_err()
+        );
+        assert!(
+            access
+                .verify(&sign(&claims, SECRET, Algorithm::HS512))
+                .await
+                .is_err()
+        );
         let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiIwMTkyMDAwMC0wMDAwLTcwMDAtODAwMC0wMDAwMDAwMDAwMDAifQ.";
         assert!(access.verify(unsigned).await.is_err());
         assert!(access.verify("bo_key").await.is_err());
@@ -237,21 +285,46 @@ mod tests {
             ..settings()
         };
         let user = crate::ids::new();
-        let with = |iss: &str, aud: serde_json::Value| serde_json::json!({ "sub": user, "iss": iss, "aud": aud });
+        let with =
+            |iss: &str, aud: serde_json::Value| serde_json::json!({ "sub": user, "iss": iss, "aud": aud });
         let good = "https://id.example";
-        assert_eq!(verify(strict.clone(), with(good, "boxoffice".into())).await, Some(user));
-        assert_eq!(verify(strict.clone(), with(good, serde_json::json!(["x", "boxoffice"]))).await, Some(user));
-        assert_eq!(verify(strict.clone(), with("https://else", "boxoffice".into())).await, None);
+        assert_eq!(
+            verify(strict.clone(), with(good, "boxoffice".into())).await,
+            Some(user)
+        );
+        assert_eq!(
+            verify(strict.clone(), with(good, serde_json::json!(["x", "boxoffice"]))).await,
+            Some(user)
+        );
+        assert_eq!(
+            verify(strict.clone(), with("https://else", "boxoffice".into())).await,
+            None
+        );
         assert_eq!(verify(strict.clone(), with(good, "other".into())).await, None);
         assert_eq!(verify(strict, serde_json::json!({ "sub": user })).await, None);
-        assert_eq!(verify(settings(), with("https://anyone", "other".into())).await, Some(user));
+        assert_eq!(
+            verify(settings(), with("https://anyone", "other".into())).await,
+            Some(user)
+        );
     }
 
     #[test]
     fn weak_or_missing_keys_are_refused_at_the_start() {
-        let without = config::Http { access_secret: None, ..settings() };
-        assert!(matches!(Access::new(&without, Clock::default()), Err(AccessError::NoKey)));
-        let short = config::Http { access_secret: Some("short".to_owned()), ..settings() };
-        assert!(matches!(Access::new(&short, Clock::default()), Err(AccessError::ShortSecret(5))));
+        let without = config::Http {
+            access_secret: None,
+            ..settings()
+        };
+        assert!(matches!(
+            Access::new(&without, Clock::default()),
+            Err(AccessError::NoKey)
+        ));
+        let short = config::Http {
+            access_secret: Some("short".to_owned()),
+            ..settings()
+        };
+        assert!(matches!(
+            Access::new(&short, Clock::default()),
+            Err(AccessError::ShortSecret(5))
+        ));
     }
 }

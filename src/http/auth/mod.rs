@@ -100,7 +100,10 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let key = Keys::from_ref(state).look_up(bearer(&parts.headers)?).await?;
         require(&key, R::ROLE)?;
-        Ok(Self { key, needs: PhantomData })
+        Ok(Self {
+            key,
+            needs: PhantomData,
+        })
     }
 }
 
@@ -155,15 +158,17 @@ fn require(key: &ApiKey, needed: Role) -> Result<(), Problem> {
 
 /// The credentials of `Authorization: Bearer …`; the scheme's case does not matter.
 fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
-    let header = headers.get(header::AUTHORIZATION).ok_or_else(|| {
-        unauthenticated("Send `Authorization: Bearer` with an access token or an API key.")
-    })?;
+    let header = headers
+        .get(header::AUTHORIZATION)
+        .ok_or_else(|| unauthenticated("Send `Authorization: Bearer` with an access token or an API key."))?;
     let value = header.to_str().unwrap_or_default();
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
             Ok(token.trim())
         }
-        _ => Err(unauthenticated("The Authorization header is not of the form `Bearer <token>`.")),
+        _ => Err(unauthenticated(
+            "The Authorization header is not of the form `Bearer <token>`.",
+        )),
     }
 }
 

@@ -1,0 +1,221 @@
+//! The composition root: opens what a process needs, starts the services of its roles, stops them in order.
+
+mod schedule;
+mod time;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use chrono::TimeDelta;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::booking::Desk;
+use crate::bus::{self, Bus, retry, topology};
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::orchestrator::Engine;
+use crate::saga::{Catalogue, Definition};
+use crate::waiting_room::{Sessions, WaitingRoom};
+use crate::workers::{Limits, Service};
+use crate::{ids, store, workers};
+
+/// How long a start waits for servers that are not there yet.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a stop waits for work under way.
+const FAREWELL: Duration = Duration::from_secs(10);
+
+/// What a process does; any number of processes may have each role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Role {
+    /// The REST entrance and the gate.
+    Api,
+    /// Answers of workers, signals, alarms.
+    Orchestrator,
+    /// Seats, points and tickets.
+    Worker,
+    /// The sweeper, admission, and what happens by the clock.
+    Scheduler,
+}
+
+impl Role {
+    /// All of them: one process that does everything.
+    pub const ALL: [Self; 4] = [Self::Api, Self::Orchestrator, Self::Worker, Self::Scheduler];
+}
+
+/// Where the servers are, and the secrets that all instances share.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    pub database_url: String,
+    pub nats_url: String,
+    pub access_secret: Option<String>,
+    pub queue_secret: String,
+}
+
+/// A running process.
+#[derive(Debug)]
+pub struct App {
+    pub pool: PgPool,
+    pub bus: Bus,
+    pub clock: Clock,
+    pub engine: Engine,
+    pub desk: Desk,
+    pub room: Option<Arc<WaitingRoom>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl App {
+    /// Connects, checks servers and schema, and starts the services of `roles`.
+    pub async fn start(settings: &Settings, around: &Surroundings, roles: &[Role]) -> anyhow::Result<Self> {
+        let roles: BTreeSet<Role> = roles.iter().copied().collect();
+        if roles.is_empty() {
+            bail!("no role was given; choose from api, orchestrator, worker, scheduler");
+        }
+        let catalogue = Arc::new(catalogue(settings)?);
+        let pool = store::open(&around.database_url, settings.servers.database_connections)
+            .context("DATABASE_URL is not an address of Postgres")?;
+        migrate(&pool).await?;
+        let bus = connect(settings, &around.nats_url, &roles).await?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let clock = Clock::skewed(settings.engine.clock_skew_ms);
+        time::follow_once(&pool, &clock).await?;
+        tasks.spawn(time::follow(pool.clone(), clock.clone(), stop.clone()));
+
+        let engine = Engine::start(pool.clone(), bus.clone(), catalogue, &tasks, &stop).await?;
+        let desk = Desk::open(
+            pool.clone(),
+            engine.clone(),
+            settings.engine.settle(),
+            &tasks,
+            &stop,
+        );
+        let mut app = Self {
+            pool,
+            bus,
+            clock,
+            engine,
+            desk,
+            room: None,
+            tasks,
+            stop,
+        };
+        app.run(settings, around, &roles).await?;
+        let names: Vec<String> = roles
+            .iter()
+            .map(|role| format!("{role:?}").to_lowercase())
+            .collect();
+        store::operations::record_start(&app.pool, ids::new(), &names).await?;
+        tracing::info!(roles = names.join(","), "started");
+        Ok(app)
+    }
+
+    async fn run(
+        &mut self,
+        settings: &Settings,
+        around: &Surroundings,
+        roles: &BTreeSet<Role>,
+    ) -> anyhow::Result<()> {
+        if roles.contains(&Role::Worker) {
+            for service in Service::ALL {
+                self.tasks.spawn(workers::serve(
+                    self.engine.clone(),
+                    service,
+                    limits(settings),
+                    self.stop.clone(),
+                ));
+            }
+        }
+        if roles.contains(&Role::Orchestrator) {
+            self.engine.run(&self.tasks, &self.stop);
+        }
+        if roles.contains(&Role::Api) || roles.contains(&Role::Scheduler) {
+            self.room = Some(self.open_room(settings, around));
+        }
+        if roles.contains(&Role::Scheduler) {
+            if let Some(room) = &self.room {
+                room.run_admission();
+            }
+            schedule::start(&self.engine, &self.desk, &self.clock, &self.tasks, &self.stop).await?;
+        }
+        Ok(())
+    }
+
+    fn open_room(&self, settings: &Settings, around: &Surroundings) -> Arc<WaitingRoom> {
+        let sessions = Sessions {
+            session: Duration::from_secs(settings.queue.queue_session_seconds.into()),
+            claim: Duration::from_secs(settings.queue.queue_claim_seconds.into()),
+        };
+        WaitingRoom::start(
+            self.bus.clone(),
+            self.pool.clone(),
+            self.clock.clone(),
+            sessions,
+            &around.queue_secret,
+            &self.tasks,
+            self.stop.clone(),
+        )
+    }
+
+    /// Stops all services: none takes anything new, what is under way gets a moment to end.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(FAREWELL, self.tasks.wait()).await.is_err() {
+            tracing::warn!("work under way did not end in time; it goes on after the next start");
+        }
+        if let Err(error) = self.bus.client.flush().await {
+            tracing::debug!(%error, "the last messages to NATS were not flushed");
+        }
+        self.pool.close().await;
+    }
+}
+
+fn catalogue(settings: &Settings) -> anyhow::Result<Catalogue> {
+    let mut catalogue = Catalogue::built_in()?;
+    let Some(folder) = &settings.engine.workflows else {
+        return Ok(catalogue);
+    };
+    let entries =
+        std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            let text =
+                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            catalogue.add(Definition::parse(&path.display().to_string(), &text)?);
+        }
+    }
+    Ok(catalogue)
+}
+
+async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
+    retry::retry("reaching Postgres", Some(PATIENCE), || sqlx::Pool::acquire(pool))
+        .await
+        .context("Postgres does not answer; is DATABASE_URL right and the server running?")?;
+    store::migrate(pool)
+        .await
+        .context("the schema cannot be brought up to date")
+}
+
+async fn connect(settings: &Settings, url: &str, roles: &BTreeSet<Role>) -> anyhow::Result<Bus> {
+    let names: Vec<String> = roles
+        .iter()
+        .map(|role| format!("{role:?}").to_lowercase())
+        .collect();
+    let name = format!("boxoffice {}", names.join(","));
+    let bus = bus::connect(url, &name, settings.servers.nats_replicas).await?;
+    retry::retry("making the streams", Some(PATIENCE), || topology::ensure(&bus)).await?;
+    Ok(bus)
+}
+
+fn limits(settings: &Settings) -> Limits {
+    Limits {
+        hold: TimeDelta::seconds(settings.booking.hold_seconds.into()),
+        grace: TimeDelta::seconds(settings.booking.payment_grace_seconds.into()),
+        seats_per_user: settings.booking.max_seats_per_user.into(),
+    }
+}

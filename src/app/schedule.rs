@@ -1,0 +1,96 @@
+//! What happens by the clock: one line per job.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use anyhow::Context;
+use chrono::TimeDelta;
+use tokio::sync::Mutex;
+use tokio_cron_scheduler::{Job, JobScheduler};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::booking::Desk;
+use crate::bus::topology;
+use crate::clock::Clock;
+use crate::orchestrator::Engine;
+use crate::store;
+
+/// Starts the jobs, and stops them with the process. The sweeper also runs once now: a start heals at once.
+pub(super) async fn start(
+    engine: &Engine,
+    desk: &Desk,
+    clock: &Clock,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
+    let mut jobs = JobScheduler::new()
+        .await
+        .context("the scheduler cannot be started")?;
+    sweep(engine.clone()).await;
+    every(&jobs, "* * * * * *", engine, sweep).await?;
+    every(&jobs, "* * * * * *", desk, announce_charges).await?;
+    every(&jobs, "*/5 * * * * *", engine, look_after_streams).await?;
+    every(
+        &jobs,
+        "0 17 * * * *",
+        &(engine.clone(), clock.clone()),
+        forget_old_keys,
+    )
+    .await?;
+    jobs.start().await.context("the scheduler cannot be started")?;
+    let stop = stop.clone();
+    tasks.spawn(async move {
+        stop.cancelled().await;
+        if let Err(error) = jobs.shutdown().await {
+            tracing::debug!(%error, "the scheduler did not stop cleanly");
+        }
+    });
+    Ok(())
+}
+
+/// Runs a job on a schedule, never twice at the same time: a slow pass takes the place of the next.
+async fn every<C, F, Fut>(jobs: &JobScheduler, schedule: &str, context: &C, job: F) -> anyhow::Result<()>
+where
+    C: Clone + Send + Sync + 'static,
+    F: Fn(C) -> Fut + Copy + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    let context = context.clone();
+    let running = Arc::new(Mutex::new(()));
+    let scheduled = Job::new_async(schedule, move |_, _| {
+        let (context, running) = (context.clone(), Arc::clone(&running));
+        Box::pin(async move {
+            if let Ok(_alone) = running.try_lock() {
+                job(context).await;
+            }
+        })
+    })?;
+    jobs.add(scheduled).await?;
+    Ok(())
+}
+
+async fn sweep(engine: Engine) {
+    if let Err(error) = engine.sweep().await {
+        tracing::warn!(%error, "the sweeper did not get through; it tries again in a second");
+    }
+}
+
+async fn announce_charges(desk: Desk) {
+    if let Err(error) = desk.announce_forgotten_charges().await {
+        tracing::warn!(%error, "charges could not be announced; they are tried again in a second");
+    }
+}
+
+async fn look_after_streams(engine: Engine) {
+    if let Err(error) = topology::ensure(&engine.bus).await {
+        tracing::warn!(%error, "the streams could not be looked after");
+    }
+}
+
+async fn forget_old_keys((engine, clock): (Engine, Clock)) {
+    let a_day_ago = clock.now() - TimeDelta::hours(24);
+    if let Err(error) = store::idempotency::purge(&engine.pool, a_day_ago).await {
+        tracing::warn!(%error, "old idempotency keys could not be forgotten");
+    }
+}

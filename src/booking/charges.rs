@@ -1,0 +1,56 @@
+//! Charges are announced like every ledger entry. They have no saga to be their outbox, so each leaves a note in
+//! its own transaction; notes are taken away once JetStream has the events.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::{Desk, DeskError};
+use crate::bus::messages;
+use crate::bus::publish::publish;
+use crate::orchestrator::entry_event;
+use crate::store;
+use crate::store::payments::Unannounced;
+
+/// Most charges of one pass.
+const LIMIT: i64 = 500;
+
+impl Desk {
+    /// Announces the charges that are not announced yet, a bounded number at once. Two instances may announce
+    /// the same one: the event's id is the entry's.
+    pub async fn announce_forgotten_charges(&self) -> Result<usize, DeskError> {
+        let charges = store::payments::unannounced(&self.pool, LIMIT).await?;
+        if charges.is_empty() {
+            return Ok(0);
+        }
+        let out = charges
+            .iter()
+            .map(|charge| messages::event(&event(charge)))
+            .collect();
+        publish(&self.engine.bus, out)
+            .await
+            .map_err(|_| DeskError::Unavailable)?;
+        let ids: Vec<Uuid> = charges.iter().map(|charge| charge.id).collect();
+        store::payments::announced(&self.pool, &ids).await?;
+        Ok(charges.len())
+    }
+}
+
+fn event(charge: &Unannounced) -> messages::EventMessage {
+    let data = json!({
+        "entry_id": charge.id,
+        "user_id": charge.user_id,
+        "kind": "charge",
+        "amount": charge.amount,
+        "balance": charge.balance,
+        "reservation_id": null,
+        "reverses_id": null,
+        "created_at": charge.created_at,
+    });
+    entry_event(
+        charge.id,
+        charge.user_id,
+        charge.position,
+        charge.created_at,
+        data,
+    )
+}
