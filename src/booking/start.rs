@@ -55,15 +55,12 @@ pub(super) async fn run(
         while let Some(items) = halves.next() {
             let result = start(&pool, &engine, items).await;
             if result.is_ok() {
-                // A caller that has gone away does not want to know.
-                items
-                    .iter()
-                    .for_each(|(at, _)| drop(committed[*at].take().map(|caller| caller.send(()))));
+                items.iter().for_each(|(at, _)| tell(&mut committed[*at]));
             }
             match halves.record(result).await {
                 Ok(None) => {}
                 Ok(Some(((at, _), error))) if is_there_already(&error) => {
-                    drop(committed[*at].take().map(|caller| caller.send(())));
+                    tell(&mut committed[*at]);
                 }
                 Ok(Some(((_, order), error))) => {
                     tracing::error!(id = %order.id, %error, "an order could not be taken")
@@ -75,6 +72,11 @@ pub(super) async fn run(
             }
         }
     }
+}
+
+fn tell(caller: &mut Option<oneshot::Sender<()>>) {
+    // A caller that has gone away does not want to know.
+    let _told = caller.take().map(|caller| caller.send(()));
 }
 
 /// The order was taken before: the caller gets what became of it.

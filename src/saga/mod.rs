@@ -22,6 +22,8 @@ pub mod apply;
 pub mod definition;
 pub mod delay;
 pub mod event;
+#[cfg(test)]
+mod laws;
 mod moves;
 pub mod state;
 
