@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::{self, context::ContextBuilder};
-use async_nats::{Client, ConnectOptions};
+use async_nats::{Client, ConnectOptions, ServerAddr};
 
 use super::retry::reconnect_delay;
 
@@ -37,7 +37,13 @@ pub enum ConnectError {
 /// Connects and checks the server: version, and JetStream switched on. `urls` are separated by commas.
 pub async fn connect(urls: &str, name: &str, replicas: u8) -> Result<Bus, ConnectError> {
     let servers: Vec<&str> = urls.split(',').map(str::trim).collect();
-    let client = ConnectOptions::new()
+    let urls = &shown(&servers);
+    // The client itself ignores what stands before the `@`.
+    let options = match servers.iter().find_map(|url| credentials(url)) {
+        Some((user, password)) => ConnectOptions::with_user_and_password(user, password),
+        None => ConnectOptions::new(),
+    };
+    let client = options
         .name(name)
         .ping_interval(Duration::from_secs(5))
         .request_timeout(Some(Duration::from_secs(5)))
@@ -66,6 +72,23 @@ pub async fn connect(urls: &str, name: &str, replicas: u8) -> Result<Bus, Connec
     })
 }
 
+/// User and password of an address, if it has them.
+fn credentials(url: &str) -> Option<(String, String)> {
+    let address: ServerAddr = url.parse().ok()?;
+    Some((
+        address.username()?.to_owned(),
+        address.password().unwrap_or_default().to_owned(),
+    ))
+}
+
+/// The addresses as messages may show them: without what stands before the `@`.
+fn shown(servers: &[&str]) -> String {
+    let hosts = servers
+        .iter()
+        .map(|url| url.rsplit_once('@').map_or(*url, |(_hidden, host)| host));
+    hosts.collect::<Vec<_>>().join(", ")
+}
+
 fn check_version(urls: &str, found: &str) -> Result<(), ConnectError> {
     let mut parts = found
         .split(['.', '-'])
@@ -83,6 +106,14 @@ fn check_version(urls: &str, found: &str) -> Result<(), ConnectError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_are_used_but_not_shown() {
+        let url = "nats://staff:secret@host:4222";
+        assert_eq!(credentials(url), Some(("staff".into(), "secret".into())));
+        assert_eq!(credentials("host:4222"), None);
+        assert_eq!(shown(&[url, "nats://other"]), "host:4222, nats://other");
+    }
 
     #[test]
     fn servers_before_2_14_are_refused_by_name() {

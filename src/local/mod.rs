@@ -1,1 +1,141 @@
-//! (to be written)
+//! Private servers for a laptop: a Postgres and a NATS of our own under a data directory.
+//!
+//! [`start`] claims the directory, starts what no address was given for, and keeps the secrets. The servers
+//! end with the process that started them, however it ends ([`keeper`]); what a crash leaves behind never
+//! blocks the next start. While the process runs, [`addresses`] tells every other command where its servers are.
+
+mod account;
+pub mod addresses;
+mod claim;
+mod error;
+mod keeper;
+mod nats;
+mod place;
+pub mod postgres;
+pub mod programs;
+pub mod secrets;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+pub use addresses::Addresses;
+pub use error::LocalError;
+pub use secrets::Secrets;
+
+use claim::Claim;
+use keeper::Server;
+
+/// Servers that are there already; a private one is started in the place of each that is not.
+#[derive(Clone, Debug, Default)]
+pub struct Given {
+    /// Where Postgres is.
+    pub database_url: Option<String>,
+    /// Where NATS is.
+    pub nats_url: Option<String>,
+}
+
+/// A claimed data directory with its servers running. Dropping it ends them too, without waiting for the end.
+#[derive(Debug)]
+pub struct Local {
+    /// The given or the private Postgres.
+    pub database_url: String,
+    /// The given or the private NATS.
+    pub nats_url: String,
+    /// What tokens are signed with, kept in the directory.
+    pub secrets: Secrets,
+    postgres: Option<Server>,
+    nats: Option<Server>,
+    /// Where Postgres's files are, if it is ours.
+    files: Option<PathBuf>,
+    claim: Claim,
+}
+
+/// Claims `data_dir` (made if it is missing) and starts the servers that are not `given`; data of an earlier
+/// run is used again. Fails if another process has claimed the directory, or a server cannot be started.
+pub async fn start(data_dir: &Path, given: Given) -> Result<Local, LocalError> {
+    let claim = Claim::take(data_dir)?;
+    let dir = claim.dir().to_owned();
+    let secrets = Secrets::keep(&dir)?;
+    let postgres = async {
+        match given.database_url {
+            Some(url) => Ok((url, None, None)),
+            None => {
+                let started = postgres::start(&dir).await?;
+                Ok((started.url, Some(started.server), Some(started.files)))
+            }
+        }
+    };
+    let nats = async {
+        match given.nats_url {
+            Some(url) => Ok((url, None)),
+            None => nats::start(&dir).await.map(|(url, server)| (url, Some(server))),
+        }
+    };
+    let ((database_url, postgres, files), (nats_url, nats)) = tokio::try_join!(postgres, nats)?;
+    Ok(Local {
+        database_url,
+        nats_url,
+        secrets,
+        postgres,
+        nats,
+        files,
+        claim,
+    })
+}
+
+impl Local {
+    /// The data directory, as an absolute path.
+    pub fn dir(&self) -> &Path {
+        self.claim.dir()
+    }
+
+    /// Tells other commands where this process answers HTTP and where its servers are, until it ends.
+    pub fn publish(&self, http: SocketAddr) -> Result<(), LocalError> {
+        let addresses = Addresses {
+            pid: std::process::id(),
+            http,
+            database_url: self.database_url.clone(),
+            nats_url: self.nats_url.clone(),
+        };
+        addresses::publish(self.dir(), &addresses)
+    }
+
+    /// Waits until a private server ends without being asked to, and says which and why. Without private
+    /// servers it waits for ever.
+    pub async fn server_ended(&mut self) -> LocalError {
+        let ended = async |server: &mut Option<Server>| match server {
+            Some(server) => server.ended().await,
+            None => std::future::pending().await,
+        };
+        tokio::select! {
+            error = ended(&mut self.postgres) => error,
+            error = ended(&mut self.nats) => error,
+        }
+    }
+
+    /// Ends the private servers and waits until they are gone. Their data stays.
+    pub async fn stop(self) {
+        addresses::withdraw(self.dir());
+        tokio::join!(stop(self.postgres), stop(self.nats));
+    }
+
+    /// Ends the private servers and removes the data directory with all that belongs to it.
+    pub async fn discard(self) -> Result<(), LocalError> {
+        tokio::join!(stop(self.postgres), stop(self.nats));
+        for dir in [self.files.as_deref(), Some(self.claim.dir())]
+            .into_iter()
+            .flatten()
+        {
+            if dir.exists() {
+                std::fs::remove_dir_all(dir).map_err(error::file(dir))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn stop(server: Option<Server>) {
+    if let Some(server) = server {
+        server.stop().await;
+    }
+}

@@ -1,0 +1,94 @@
+//! One process per data directory: a file lock, which the system releases however the process ends.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::error::{LocalError, file};
+
+const LOCK: &str = "lock";
+
+/// The right to use a data directory; given back when dropped.
+#[derive(Debug)]
+pub(super) struct Claim {
+    dir: PathBuf,
+    _lock: File,
+}
+
+impl Claim {
+    /// Makes the directory if it is missing, and claims it. Fails at once, naming the process that has it.
+    pub(super) fn take(dir: &Path) -> Result<Self, LocalError> {
+        // Others may pass through, as Postgres must when it runs as another user; each file is closed to them.
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(dir)
+            .map_err(file(dir))?;
+        let dir = fs::canonicalize(dir).map_err(file(dir))?;
+        let path = dir.join(LOCK);
+        let mut lock = open(&path)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                lock.read_to_string(&mut pid).map_err(file(&path))?;
+                return Err(LocalError::InUse {
+                    dir,
+                    pid: pid.trim().to_owned(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(LocalError::File { path, source }),
+        }
+        let write = |lock: &mut File| {
+            lock.set_len(0)?;
+            lock.rewind()?;
+            writeln!(lock, "{}", std::process::id())
+        };
+        write(&mut lock).map_err(file(&path))?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    /// The directory, as an absolute path.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+/// Whether a process has claimed the directory at this moment.
+pub(super) fn is_taken(dir: &Path) -> bool {
+    let Ok(lock) = File::open(dir.join(LOCK)) else {
+        return false;
+    };
+    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+fn open(path: &Path) -> Result<File, LocalError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(file(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_has_one_owner_and_the_second_is_told_its_pid() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("made/here");
+        assert!(!is_taken(&dir));
+        let claim = Claim::take(&dir).unwrap();
+        assert!(is_taken(&dir));
+        let error = Claim::take(&dir).unwrap_err().to_string();
+        assert!(error.contains(&std::process::id().to_string()), "{error}");
+        drop(claim);
+        assert!(!is_taken(&dir));
+        Claim::take(&dir).unwrap();
+    }
+}

@@ -1,0 +1,122 @@
+//! What the tests run against: one private Postgres per test process, a database and a nats-server of its own
+//! for each test. All of it is gone when the process is, however it ends.
+
+// Each module of the binary uses a part of this.
+#![allow(dead_code)]
+
+mod place;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use boxoffice::bus::{self, Bus};
+use boxoffice::local::{self, Given, Local};
+use boxoffice::store;
+use sqlx::postgres::PgPool;
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::sync::OnceCell;
+
+pub use place::fresh_dir;
+
+/// Connections of one test's pool; tests run side by side against one server.
+const CONNECTIONS: u32 = 24;
+
+/// An empty, migrated database and an empty nats-server, both of one test.
+pub struct Env {
+    pub database_url: String,
+    pub pool: PgPool,
+    pub nats_url: String,
+    pub bus: Bus,
+    /// The data directory of this test.
+    pub dir: PathBuf,
+    nats: Local,
+}
+
+impl Env {
+    /// A new one; the first of the process starts Postgres and migrates the template of all databases.
+    pub async fn new() -> Self {
+        let database_url = fresh_database().await;
+        let dir = fresh_dir("test");
+        let given = Given {
+            database_url: Some(database_url.clone()),
+            nats_url: None,
+        };
+        let nats = local::start(&dir, given)
+            .await
+            .expect("a private nats-server starts");
+        let nats_url = nats.nats_url.clone();
+        let bus = bus::connect(&nats_url, "test", 1)
+            .await
+            .expect("the private nats-server is good");
+        let pool = store::open(&database_url, CONNECTIONS).expect("the address is good");
+        Self {
+            database_url,
+            pool,
+            nats_url,
+            bus,
+            dir,
+            nats,
+        }
+    }
+
+    /// Ends the nats-server and starts it again, on the same port and with the same streams.
+    pub async fn restart_nats(mut self) -> Self {
+        self.nats.stop().await;
+        let given = Given {
+            database_url: Some(self.database_url.clone()),
+            nats_url: None,
+        };
+        self.nats = local::start(&self.dir, given)
+            .await
+            .expect("the nats-server starts again");
+        self
+    }
+}
+
+/// The address of an empty, migrated database on the Postgres of this process.
+pub async fn fresh_database() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let template = postgres().await;
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    create_database(template, &name).await;
+    sibling(template, &name)
+}
+
+async fn create_database(template: &str, name: &str) {
+    let mut admin = PgConnection::connect(&sibling(template, "postgres"))
+        .await
+        .expect("Postgres answers");
+    let sql = format!("create database {name} template boxoffice");
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&mut admin)
+        .await
+        .expect("the database is made");
+    admin.close().await.expect("the connection closes");
+}
+
+/// The address of another database on the same server.
+fn sibling(url: &str, name: &str) -> String {
+    let (server, _database) = url.rsplit_once('/').expect("an address names a database");
+    format!("{server}/{name}")
+}
+
+/// The address of the migrated template, on the one Postgres of this process. Nobody may stay connected to it.
+async fn postgres() -> &'static str {
+    static SERVER: OnceCell<Local> = OnceCell::const_new();
+    let server = SERVER
+        .get_or_init(|| async {
+            let given = Given {
+                database_url: None,
+                nats_url: Some("nats://none".into()),
+            };
+            let server = local::start(&fresh_dir("postgres"), given)
+                .await
+                .expect("a private Postgres starts");
+            let pool = store::open(&server.database_url, 2).expect("the address is good");
+            store::migrate(&pool).await.expect("the migrations are good");
+            pool.close().await;
+            server
+        })
+        .await;
+    &server.database_url
+}

@@ -1,0 +1,248 @@
+//! Private servers: their data is used again, they never outlive their owner, and nothing that is left behind
+//! blocks the next start.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use boxoffice::bus;
+use boxoffice::local::{self, Given, Local, addresses};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sqlx::{Connection, PgConnection};
+
+use crate::common::fresh_dir;
+
+async fn start(dir: &Path) -> Local {
+    local::start(dir, Given::default())
+        .await
+        .expect("both servers start")
+}
+
+async fn query(url: &str, sql: &'static str) -> i64 {
+    let mut database = PgConnection::connect(url).await.expect("Postgres answers");
+    let count = sqlx::query_scalar(sql)
+        .fetch_one(&mut database)
+        .await
+        .expect("the statement is good");
+    database.close().await.expect("the connection closes");
+    count
+}
+
+/// The processes of both servers of a data directory, as their pid files name them.
+fn pids(dir: &Path) -> [Pid; 2] {
+    [files(dir).join("data/postmaster.pid"), dir.join("nats/pid")].map(|path| {
+        let text = fs::read_to_string(path).expect("a running server has a pid file");
+        Pid::from_raw(text.lines().next().unwrap().trim().parse().unwrap())
+    })
+}
+
+/// Where Postgres's files are: inside, or where the data directory says.
+fn files(dir: &Path) -> PathBuf {
+    match fs::read_to_string(dir.join("postgres.path")) {
+        Ok(elsewhere) => PathBuf::from(elsewhere.trim()),
+        Err(_) => dir.join("postgres"),
+    }
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What `ps` says about processes, one line each.
+fn ps(arguments: &[&str]) -> Vec<String> {
+    let listed = Command::new("ps")
+        .args(arguments)
+        .output()
+        .expect("ps is on every Unix");
+    String::from_utf8_lossy(&listed.stdout)
+        .lines()
+        .map(|line| line.trim().to_owned())
+        .collect()
+}
+
+/// A process that has ended but that nobody has asked after is gone too.
+fn is_gone(pid: Pid) -> bool {
+    ps(&["-o", "stat=", "-p", &pid.to_string()])
+        .iter()
+        .all(|state| state.starts_with('Z'))
+}
+
+/// Kills the shells of a server's process group, and leaves the server.
+fn kill_keeper_of(server: Pid) {
+    let group = &ps(&["-o", "pgid=", "-p", &server.to_string()])[0];
+    for line in ps(&["-A", "-o", "pid=,pgid=,args="]) {
+        let mut words = line.split_whitespace();
+        if let (Some(pid), Some(of), Some("/bin/sh")) = (words.next(), words.next(), words.next())
+            && of == group
+        {
+            kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_start_uses_the_data_of_the_first_and_a_clean_stop_leaves_no_process() {
+    let dir = fresh_dir("twice");
+    let first = start(&dir).await;
+    let mut database = PgConnection::connect(&first.database_url).await.unwrap();
+    sqlx::raw_sql("create table kept as select 42::bigint as n")
+        .execute(&mut database)
+        .await
+        .unwrap();
+    let bus = bus::connect(&first.nats_url, "test", 1).await.unwrap();
+    bus::topology::ensure(&bus).await.unwrap();
+    let (servers, secret) = (pids(&dir), first.secrets.access_secret.clone());
+    let addresses = (first.database_url.clone(), first.nats_url.clone());
+    first.stop().await;
+    assert!(servers.into_iter().all(is_gone));
+
+    let second = start(&dir).await;
+    assert_eq!(query(&second.database_url, "select n from kept").await, 42);
+    let bus = bus::connect(&second.nats_url, "test", 1).await.unwrap();
+    bus.jetstream
+        .get_stream(bus::subjects::STEPS)
+        .await
+        .expect("the stream was kept");
+    assert_eq!(second.secrets.access_secret, secret);
+    // Ports stay where they were, so that a process that is still connected finds its servers again.
+    assert_eq!((second.database_url.clone(), second.nats_url.clone()), addresses);
+    second.discard().await.unwrap();
+    assert!(!dir.exists());
+}
+
+#[tokio::test]
+async fn the_servers_keep_to_this_machine_and_ask_for_a_password() {
+    let dir = fresh_dir("closed");
+    let local = start(&dir).await;
+    let (before, after) = local.database_url.split_once('@').unwrap();
+    let stranger = format!("postgres://boxoffice:guess@{after}");
+    assert!(PgConnection::connect(&stranger).await.is_err(), "{before}");
+    let (_, nats) = local.nats_url.split_once('@').unwrap();
+    assert!(
+        bus::connect(&format!("nats://{nats}"), "stranger", 1)
+            .await
+            .is_err()
+    );
+    for setting in ["fsync", "synchronous_commit"] {
+        let mut database = PgConnection::connect(&local.database_url).await.unwrap();
+        let value: String = sqlx::query_scalar("select current_setting($1)")
+            .bind(setting)
+            .fetch_one(&mut database)
+            .await
+            .unwrap();
+        assert_eq!(value, "on", "{setting}");
+    }
+    local.stop().await;
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_directory_is_told_who_has_it() {
+    let dir = fresh_dir("claimed");
+    let given = Given {
+        database_url: Some("postgres://none".into()),
+        nats_url: Some("nats://none".into()),
+    };
+    let local = local::start(&dir, given.clone()).await.unwrap();
+    let error = local::start(&dir, given).await.unwrap_err().to_string();
+    assert!(
+        error.contains(&std::process::id().to_string()) && error.contains("--data-dir"),
+        "{error}"
+    );
+    local.publish("127.0.0.1:8080".parse().unwrap()).unwrap();
+    assert_eq!(addresses::find(&dir).unwrap().nats_url, "nats://none");
+    local.stop().await;
+    assert_eq!(addresses::find(&dir), None);
+}
+
+#[tokio::test]
+async fn stale_files_of_a_crash_do_not_block_the_next_start() {
+    let dir = fresh_dir("stale");
+    start(&dir).await.stop().await;
+    // The worst case: the number in the pid file belongs to somebody else by now, namely to us.
+    let data = files(&dir).join("data");
+    let stale = format!(
+        "{}\n{}\n1700000000\n5432\n\n127.0.0.1\n  1 1\nready\n",
+        std::process::id(),
+        data.display()
+    );
+    fs::write(data.join("postmaster.pid"), stale).unwrap();
+    fs::write(dir.join("nats/pid"), std::process::id().to_string()).unwrap();
+    fs::write(dir.join("lock"), "1\n").unwrap();
+    fs::create_dir(files(&dir).join("data.new")).unwrap();
+    let local = start(&dir).await;
+    assert_eq!(query(&local.database_url, "select 1::bigint").await, 1);
+    local.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_that_dies_is_reported_with_the_end_of_its_log() {
+    let dir = fresh_dir("dies");
+    let mut local = start(&dir).await;
+    kill(pids(&dir)[1], Signal::SIGKILL).unwrap();
+    let error = local.server_ended().await.to_string();
+    assert!(
+        error.contains("nats-server") && error.contains("Server is ready"),
+        "{error}"
+    );
+    local.stop().await;
+}
+
+#[tokio::test]
+async fn servers_that_lost_their_keeper_are_ended_by_the_next_start() {
+    let dir = fresh_dir("survivors");
+    let local = start(&dir).await;
+    let survivors = pids(&dir);
+    for server in survivors {
+        kill_keeper_of(server);
+    }
+    local.stop().await;
+    let again = start(&dir).await;
+    assert!(survivors.into_iter().all(is_gone));
+    assert_eq!(query(&again.database_url, "select 1::bigint").await, 1);
+    again.stop().await;
+}
+
+const OWNED_DIR: &str = "BOXOFFICE_TEST_OWNED_DIR";
+
+/// Not a test: a process that owns servers, for the next one to kill.
+#[tokio::test]
+#[ignore = "run by the_servers_end_when_their_owner_is_killed"]
+async fn owner_of_servers() {
+    let Some(dir) = std::env::var_os(OWNED_DIR).map(PathBuf::from) else {
+        return;
+    };
+    let local = start(&dir).await;
+    local.publish("127.0.0.1:1".parse().unwrap()).unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn the_servers_end_when_their_owner_is_killed() {
+    let dir = fresh_dir("killed");
+    let mut owner = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "local::owner_of_servers", "--ignored"])
+        .env(OWNED_DIR, &dir)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("the owner has started its servers", || {
+        addresses::find(&dir).is_some()
+    })
+    .await;
+    let servers = pids(&dir);
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    assert_eq!(addresses::find(&dir), None);
+    // At once, while the servers of the killed process are perhaps still ending.
+    let local = start(&dir).await;
+    assert!(servers.into_iter().all(is_gone));
+    assert_eq!(query(&local.database_url, "select 1::bigint").await, 1);
+    local.stop().await;
+}

@@ -1,0 +1,5 @@
+//! Every integration test, as one binary: against a real Postgres and real NATS servers that it starts itself.
+
+mod common;
+
+mod local;
