@@ -34,7 +34,7 @@ pub struct Env {
 
 impl Env {
     /// A new one; the first of the process starts Postgres and migrates the template of all databases.
-    pub async fn new() -> Self {
+    pub async fn start() -> Self {
         let database_url = fresh_database().await;
         let dir = fresh_dir("test");
         let given = Given {
