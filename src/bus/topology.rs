@@ -44,6 +44,8 @@ pub fn streams(replicas: usize) -> Vec<Config> {
         },
         Config {
             description: text("schedules, and the alarms they become"),
+            // The server wants it so for schedules; there is no limit that could make it discard any.
+            discard: DiscardPolicy::Old,
             allow_message_schedules: true,
             allow_message_ttl: true,
             ..work(subjects::TIMERS, &["timers.>"])
