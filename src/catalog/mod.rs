@@ -13,7 +13,7 @@ use moka::future::Cache;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-pub use seats::SeatMap;
+pub use seats::{SeatMap, SeatMapBody};
 
 use crate::clock::Clock;
 use crate::ids::{ConcertId, PerformanceId};
@@ -155,6 +155,10 @@ impl Catalog {
 }
 
 /// Those who waited for the same read share its error.
+#[allow(
+    clippy::needless_pass_by_value,
+    reason = "this is how the cache hands errors over"
+)]
 fn unshare(error: Arc<CatalogError>) -> CatalogError {
     CatalogError::clone(&error)
 }

@@ -14,7 +14,8 @@ use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::answer::Answer;
-use super::error::{Code, Problem, Result};
+use super::error::Code;
+use super::problem::{Problem, Result};
 use super::request::Command;
 use crate::ids;
 use crate::store::idempotency::{self, Claim};

@@ -1,8 +1,124 @@
-//! REST.
-pub mod observe;
-pub mod idempotency;
-pub mod answer;
-pub mod page;
-pub mod request;
+//! The REST entrance: all routes on one screen, and serving them.
+//!
+//! A handler unwraps, checks, makes one call and wraps the answer. What it takes in its signature is its policy,
+//! and the order there is the order of checks: who is calling, what was sent, and only then whether the object
+//! exists, whether the place in line lets one through, and what the rules say.
+
+mod admin;
+mod queue_settings;
+mod cancellations;
+mod payments;
+mod reservations;
+mod concerts;
+mod points;
+mod queue_tokens;
+mod ops_queues;
+mod ops_sagas;
+mod users;
+mod probes;
+mod docs;
+mod gate;
+pub mod state;
+pub mod health;
+mod idempotency;
+mod observe;
+mod page;
+mod request;
+mod shape;
+mod answer;
 pub mod auth;
+pub mod problem;
 pub mod error;
+
+use std::io;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use utoipa::openapi::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use utoipa_swagger_ui::SwaggerUi;
+
+pub use state::AppState;
+
+use error::Code;
+use problem::Problem;
+
+/// Every route. `POST /v1/users` is there in local mode only.
+fn routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
+    let all = OpenApiRouter::with_openapi(docs::base())
+        .routes(routes!(concerts::list))
+        .routes(routes!(concerts::performances))
+        .routes(routes!(concerts::seats))
+        .routes(routes!(queue_tokens::join))
+        .routes(routes!(queue_tokens::current, queue_tokens::leave))
+        .routes(routes!(queue_tokens::events))
+        .routes(routes!(reservations::reserve, reservations::list))
+        .routes(routes!(reservations::show))
+        .routes(routes!(payments::pay))
+        .routes(routes!(cancellations::cancel))
+        .routes(routes!(points::balance))
+        .routes(routes!(points::charge))
+        .routes(routes!(points::entries))
+        .routes(routes!(admin::add_concert))
+        .routes(routes!(admin::add_performance))
+        .routes(routes!(queue_settings::show, queue_settings::change))
+        .routes(routes!(ops_sagas::list))
+        .routes(routes!(ops_sagas::show))
+        .routes(routes!(ops_sagas::retry))
+        .routes(routes!(ops_sagas::cancel))
+        .routes(routes!(ops_queues::list))
+        .routes(routes!(ops_queues::show))
+        .routes(routes!(ops_queues::pause))
+        .routes(routes!(ops_queues::resume))
+        .routes(routes!(ops_queues::admit))
+        .routes(routes!(probes::livez))
+        .routes(routes!(probes::readyz))
+        .routes(routes!(probes::metrics));
+    if local {
+        all.routes(routes!(users::create))
+    } else {
+        all
+    }
+}
+
+/// The API description, as `/openapi.json` gives it in local mode.
+pub fn description() -> OpenApi {
+    docs::complete(routes(true).into_openapi())
+}
+
+/// The whole entrance as a service.
+pub fn router(state: Arc<AppState>) -> Router {
+    let (router, api) = routes(state.access.is_local()).split_for_parts();
+    let docs = SwaggerUi::new("/docs").url("/openapi.json", docs::complete(api));
+    let router = router
+        .merge(docs)
+        .method_not_allowed_fallback(async || {
+            Problem::new(Code::MethodNotAllowed, "See Allow for what this takes.")
+        })
+        .fallback(async || {
+            Problem::new(
+                Code::NotFound,
+                "There is no such route. See /docs for all of them.",
+            )
+        })
+        .with_state(state);
+    observe::surround(router)
+}
+
+/// Answers requests on the listener until the state's `stop` is cancelled, and those under way to their end.
+pub async fn serve(listener: TcpListener, state: Arc<AppState>) -> io::Result<()> {
+    // Answers are small and whole: waiting to fill a packet would only add to the latency.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was not set");
+        }
+    });
+    let stop = state.stop.clone();
+    let served = axum::serve(listener, router(Arc::clone(&state)))
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    let (served, ()) = tokio::join!(served, state.health.watch(&stop));
+    served
+}

@@ -14,7 +14,8 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 use tracing::field::Empty;
 
-use super::error::{Code, Problem};
+use super::error::Code;
+use super::problem::Problem;
 use crate::ids;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -95,11 +96,11 @@ async fn measure(request: Request, next: Next) -> Response {
         None => "none".to_owned(),
     };
     // A method of somebody's own making must not make a time series of its own.
-    let method = match request.method() {
-        &Method::GET => "GET",
-        &Method::POST => "POST",
-        &Method::PATCH => "PATCH",
-        &Method::DELETE => "DELETE",
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
         _ => "other",
     };
     let response = next.run(request).await;
@@ -110,6 +111,7 @@ async fn measure(request: Request, next: Next) -> Response {
 }
 
 /// A panic is our defect: it goes to the log, and the caller gets a problem like any other.
+#[allow(clippy::needless_pass_by_value, reason = "the layer hands the panic over")]
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let text = panic
         .downcast_ref::<String>()

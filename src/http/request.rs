@@ -4,58 +4,18 @@
 //! 403 come before 413, 400 and 422. A malformed id names nothing: it reads as the nil id, which nothing has,
 //! so that it ends in the same 404, at the same place, as an id that is merely unknown.
 
-use std::time::Duration;
-
-use axum::body::Body;
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
-use futures::StreamExt;
-use serde::de::{DeserializeOwned, Deserializer};
-use serde_path_to_error::Segment;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::error::{Code, Fault, Problem};
+use super::error::Code;
+use super::problem::Problem;
+use super::shape::{Faults, Shape, json, read};
 
-/// The largest body that is read, in bytes.
-const BODY_BYTES_MAX: usize = 1 << 20;
-/// How much more of a body that is too large is thrown away, so that its sender gets to read the answer.
-const DRAINED_BYTES_MAX: usize = 16 << 20;
-const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
 /// The longest `Idempotency-Key`.
 const KEY_CHARS_MAX: usize = 255;
-
-/// What is found wrong with an input, one by one.
-#[derive(Debug, Default)]
-pub struct Faults(Vec<Fault>);
-
-impl Faults {
-    /// Notes a fault at the pointer unless `good`.
-    pub fn expect(&mut self, good: bool, pointer: impl Into<String>, reason: impl Into<String>) {
-        if !good {
-            self.0.push(Fault {
-                pointer: pointer.into(),
-                reason: reason.into(),
-            });
-        }
-    }
-
-    /// A problem, if anything was noted.
-    pub fn settle(self) -> Result<(), Problem> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(Problem::invalid(self.0))
-        }
-    }
-}
-
-/// An input that knows which of its values are out of bounds. Types and unknown fields are found before.
-pub trait Shape: DeserializeOwned {
-    /// Notes what is wrong.
-    fn check(&self, _faults: &mut Faults) {}
-}
 
 /// The only id in a path.
 #[derive(Clone, Copy, Debug)]
@@ -76,9 +36,9 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
 
 /// The query string.
 #[derive(Clone, Debug)]
-pub struct Query<T>(pub T);
+pub struct Params<T>(pub T);
 
-impl<S: Send + Sync, T: Shape> FromRequestParts<S> for Query<T> {
+impl<S: Send + Sync, T: Shape> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
@@ -160,107 +120,6 @@ impl Shape for NoBody {}
 impl Bodied for NoBody {
     const MAY_BE_EMPTY: bool = true;
 }
-
-/// Reads any input: the first value of a wrong type and every unknown field, else what is out of bounds.
-fn read<'de, T: Shape>(input: impl Deserializer<'de>) -> Result<T, Problem> {
-    let mut faults = Faults::default();
-    let mut track = serde_path_to_error::Track::new();
-    let tracked = serde_path_to_error::Deserializer::new(input, &mut track);
-    let mut note = |path: serde_ignored::Path<'_>| {
-        faults.expect(false, unknown(&path), "is not a field that is known here");
-    };
-    match T::deserialize(serde_ignored::Deserializer::new(tracked, &mut note)) {
-        Ok(value) => {
-            value.check(&mut faults);
-            faults.settle()?;
-            Ok(value)
-        }
-        Err(error) => {
-            faults.expect(false, pointer(&track.path()), error.to_string());
-            Err(Problem::invalid(faults.0))
-        }
-    }
-}
-
-/// Where an unknown field is, as a JSON pointer.
-fn unknown(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path as P;
-    match path {
-        P::Root => String::new(),
-        P::Seq { parent, index } => format!("{}/{index}", unknown(parent)),
-        P::Map { parent, key } => format!("{}/{}", unknown(parent), escape(key)),
-        P::Some { parent } | P::NewtypeStruct { parent } | P::NewtypeVariant { parent } => unknown(parent),
-    }
-}
-
-/// A key within a JSON pointer (RFC 6901).
-fn escape(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
-}
-
-/// Where a wrong value is, as a JSON pointer.
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    let part = |segment: &Segment| match segment {
-        Segment::Seq { index } => format!("/{index}"),
-        Segment::Map { key } | Segment::Enum { variant: key } => format!("/{}", escape(key)),
-        Segment::Unknown => String::new(),
-    };
-    path.iter().map(part).collect()
-}
-
-async fn json(headers: &HeaderMap, body: Body, may_be_empty: bool) -> Result<serde_json::Value, Problem> {
-    let bytes = collect(body).await?;
-    if bytes.is_empty() && may_be_empty {
-        return Ok(serde_json::Value::Object(serde_json::Map::new()));
-    }
-    if !is_json(headers) {
-        let detail = "Send JSON with `Content-Type: application/json`.";
-        return Err(Problem::new(Code::MalformedRequest, detail));
-    }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::new(Code::MalformedRequest, format!("The body is not JSON: {error}.")))
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let essence = value
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
-
-/// The whole body, or 413. What is too much is read and dropped for a while: an answer that is sent while
-/// the other side still writes is lost with the connection.
-async fn collect(body: Body) -> Result<Vec<u8>, Problem> {
-    let mut stream = body.into_data_stream();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = stream.next().await {
-        let chunk =
-            chunk.map_err(|_| Problem::new(Code::MalformedRequest, "The body ended before it was whole."))?;
-        if bytes.len() + chunk.len() > BODY_BYTES_MAX {
-            let drain = async {
-                let mut left = DRAINED_BYTES_MAX;
-                while let (1.., Some(Ok(chunk))) = (left, stream.next().await) {
-                    left = left.saturating_sub(chunk.len());
-                }
-            };
-            let _in_time = tokio::time::timeout(DRAIN_PATIENCE, drain).await;
-            return Err(Problem::new(
-                Code::PayloadTooLarge,
-                "A body may have 1 MiB (1048576 bytes) at most.",
-            ));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
-}
-
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else {
         return Ok(None);
@@ -275,10 +134,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     faults.settle()?;
     Ok(Some(String::from_utf8_lossy(value.as_bytes()).into_owned()))
 }
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::Body;
     use serde::Deserialize;
 
     #[derive(Debug, Deserialize)]

@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, deco
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::super::error::Problem;
+use super::super::problem::Problem;
 use super::jwks::Jwks;
 use super::unauthenticated;
 use crate::clock::Clock;

@@ -13,7 +13,8 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::super::error::{Code, Problem};
+use super::super::error::Code;
+use super::super::problem::Problem;
 use super::unauthenticated;
 
 /// After this the keys are fetched again.

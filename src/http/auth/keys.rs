@@ -9,7 +9,7 @@ use moka::future::Cache;
 use sha2::{Digest, Sha256};
 use sqlx::PgPool;
 
-use super::super::error::Problem;
+use super::super::problem::Problem;
 use super::unauthenticated;
 use crate::store::api_keys::{self, ApiKey};
 

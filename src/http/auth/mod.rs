@@ -17,7 +17,8 @@ use uuid::Uuid;
 pub use access::{Access, AccessError};
 pub use keys::{KEY_PREFIX, Keys, NewKey};
 
-use super::error::{Code, Problem};
+use super::error::Code;
+use super::problem::Problem;
 use crate::ids::UserId;
 use crate::store::api_keys::{ApiKey, Role};
 

@@ -1,0 +1,346 @@
+//! What is sold: adding concerts, and their dates with all their seats.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::auth::{Admin, Staff};
+use super::idempotency::once;
+use super::problem::Result;
+use super::request::{Bodied, Command, PathId};
+use super::shape::{Faults, Shape};
+use super::state::AppState;
+use crate::store;
+use crate::store::catalog::{NewConcert, Performance, SeatRange};
+use crate::store::queue::{FASTEST, MOST_ACTIVE};
+
+/// The most seats of one date.
+const SEATS_MAX: i64 = 100_000;
+/// The dearest seat, in points.
+const PRICE_MAX: i64 = 10_000_000;
+/// The longest concert, in minutes.
+const DURATION_MAX: i32 = 1_440;
+
+/// A concert to be added.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct ConcertWanted {
+    #[schema(min_length = 1, max_length = 200)]
+    name: String,
+    #[schema(max_length = 10_000)]
+    description: String,
+    /// How its line starts; the service's defaults for what is left out.
+    #[serde(default)]
+    queue: Option<QueueWanted>,
+}
+
+/// How a new concert's line starts.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, ToSchema)]
+pub struct QueueWanted {
+    /// Most users active at once.
+    #[schema(minimum = 0, maximum = 1_000_000)]
+    max_active: Option<i32>,
+    /// Users admitted per minute.
+    #[schema(minimum = 0, maximum = 6_000_000)]
+    admit_per_minute: Option<i32>,
+}
+
+impl Bodied for ConcertWanted {}
+
+impl Shape for ConcertWanted {
+    fn check(&self, faults: &mut Faults) {
+        faults.expect_text(&self.name, 1..=200, "/name");
+        faults.expect_text(&self.description, 0..=10_000, "/description");
+        let queue = self.queue.unwrap_or_default();
+        let fields = [
+            ("/queue/max_active", queue.max_active, MOST_ACTIVE),
+            ("/queue/admit_per_minute", queue.admit_per_minute, FASTEST),
+        ];
+        for (pointer, value, most) in fields {
+            let good = value.is_none_or(|value| (0..=most).contains(&value));
+            faults.expect(good, pointer, format!("must be between 0 and {most}"));
+        }
+    }
+}
+
+/// A concert that was added.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ConcertAdded {
+    id: Uuid,
+    name: String,
+    description: String,
+    queue: QueueWanted,
+}
+
+/// Adds a concert and its line.
+#[utoipa::path(post, path = "/v1/admin/concerts", tag = "admin", request_body = ConcertWanted,
+    security(("key" = [])), responses((status = 201, body = ConcertAdded)),
+    extensions(("x-problems" = json!(["forbidden", "request_in_progress", "idempotency_key_reused"]))))]
+pub async fn add_concert(
+    State(app): State<Arc<AppState>>,
+    staff: Staff<Admin>,
+    command: Command<ConcertWanted>,
+) -> Result<Response> {
+    once(&app.pool, staff.caller(), command, async |wanted, effect| {
+        let queue = wanted.queue.unwrap_or_default();
+        let max_active = queue.max_active.unwrap_or(app.queue.queue_max_active);
+        let admit_per_minute = queue.admit_per_minute.unwrap_or(app.queue.queue_admit_per_minute);
+        let (name, description) = (wanted.name, wanted.description);
+        let new = NewConcert {
+            id: effect.id,
+            name: &name,
+            description: &description,
+            max_active,
+            admit_per_minute,
+        };
+        let mut tx = app.pool.begin().await?;
+        store::catalog::insert_concert(&mut tx, &new).await?;
+        let queue = QueueWanted {
+            max_active: Some(max_active),
+            admit_per_minute: Some(admit_per_minute),
+        };
+        let answer = Answer::created(&ConcertAdded {
+            id: effect.id,
+            name,
+            description,
+            queue,
+        });
+        effect.save(&mut *tx, &answer).await?;
+        tx.commit().await?;
+        app.catalog.concerts_changed();
+        Ok(answer)
+    })
+    .await
+}
+
+/// A date to be added.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct PerformanceWanted {
+    #[schema(min_length = 1, max_length = 200)]
+    venue: String,
+    starts_at: DateTime<Utc>,
+    #[schema(minimum = 1, maximum = 1_440)]
+    duration_minutes: i32,
+    sale_opens_at: DateTime<Utc>,
+    sale_closes_at: DateTime<Utc>,
+    /// 1 to 100,000 seats; no number may be in two ranges.
+    #[schema(min_items = 1)]
+    seats: Vec<SeatsWanted>,
+}
+
+/// The seats `from` to `to`, both included.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct SeatsWanted {
+    #[schema(minimum = 1)]
+    from: i32,
+    to: i32,
+    #[schema(min_length = 1, max_length = 100)]
+    section: String,
+    /// In points.
+    #[schema(minimum = 0, maximum = 10_000_000)]
+    price: i64,
+}
+
+impl Bodied for PerformanceWanted {}
+
+impl Shape for PerformanceWanted {
+    fn check(&self, faults: &mut Faults) {
+        faults.expect_text(&self.venue, 1..=200, "/venue");
+        let duration = format!("must be between 1 and {DURATION_MAX}");
+        faults.expect(
+            (1..=DURATION_MAX).contains(&self.duration_minutes),
+            "/duration_minutes",
+            duration,
+        );
+        let window = self.sale_opens_at < self.sale_closes_at;
+        faults.expect(window, "/sale_closes_at", "must be later than sale_opens_at");
+        for (at, range) in self.seats.iter().enumerate() {
+            range.check(faults, &format!("/seats/{at}"));
+        }
+        let total = (1..=SEATS_MAX).contains(&self.seats_total());
+        faults.expect(
+            total,
+            "/seats",
+            format!("must add up to between 1 and {SEATS_MAX} seats"),
+        );
+        for (at, number) in overlaps(&self.seats) {
+            let reason = format!("has seat {number}, which is in another range as well");
+            faults.expect(false, format!("/seats/{at}"), reason);
+        }
+    }
+}
+
+impl SeatsWanted {
+    fn check(&self, faults: &mut Faults, at: &str) {
+        faults.expect(self.from >= 1, format!("{at}/from"), "must be 1 or more");
+        faults.expect(
+            self.to >= self.from,
+            format!("{at}/to"),
+            "must not be less than from",
+        );
+        faults.expect_text(&self.section, 1..=100, &format!("{at}/section"));
+        let price = format!("must be between 0 and {PRICE_MAX}");
+        faults.expect(
+            (0..=PRICE_MAX).contains(&self.price),
+            format!("{at}/price"),
+            price,
+        );
+    }
+}
+
+impl PerformanceWanted {
+    fn seats_total(&self) -> i64 {
+        self.seats
+            .iter()
+            .map(|range| i64::from(range.to) - i64::from(range.from) + 1)
+            .sum()
+    }
+}
+
+/// Ranges that begin within another one: where in the list, and with which number.
+fn overlaps(ranges: &[SeatsWanted]) -> Vec<(usize, i32)> {
+    let mut sorted: Vec<(usize, &SeatsWanted)> = ranges.iter().enumerate().collect();
+    sorted.sort_by_key(|(_, range)| range.from);
+    let mut last = i32::MIN;
+    let mut found = Vec::new();
+    for (at, range) in sorted {
+        if range.from <= last {
+            found.push((at, range.from));
+        }
+        last = last.max(range.to);
+    }
+    found
+}
+
+/// Adds a date of a concert with its seats.
+#[utoipa::path(post, path = "/v1/admin/concerts/{concert}/performances", tag = "admin",
+    request_body = PerformanceWanted, params(("concert" = Uuid, Path)), security(("key" = [])),
+    responses((status = 201, body = Performance)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
+pub async fn add_performance(
+    State(app): State<Arc<AppState>>,
+    staff: Staff<Admin>,
+    PathId(concert): PathId,
+    command: Command<PerformanceWanted>,
+) -> Result<Response> {
+    once(&app.pool, staff.caller(), command, async |wanted, effect| {
+        app.catalog.known_concert(concert).await?;
+        let seats_total = i32::try_from(wanted.seats_total()).unwrap_or(i32::MAX);
+        let performance = Performance {
+            id: effect.id,
+            concert_id: concert,
+            venue: wanted.venue,
+            starts_at: wanted.starts_at,
+            duration_minutes: wanted.duration_minutes,
+            sale_opens_at: wanted.sale_opens_at,
+            sale_closes_at: wanted.sale_closes_at,
+            seats_total,
+        };
+        let ranges: Vec<SeatRange> = wanted.seats.into_iter().map(SeatRange::from).collect();
+        let answer = Answer::created(&performance);
+        let mut tx = app.pool.begin().await?;
+        store::catalog::insert_performance(&mut tx, &performance, &ranges).await?;
+        effect.save(&mut *tx, &answer).await?;
+        tx.commit().await?;
+        app.catalog.concerts_changed();
+        Ok(answer)
+    })
+    .await
+}
+
+impl From<SeatsWanted> for SeatRange {
+    fn from(
+        SeatsWanted {
+            from,
+            to,
+            section,
+            price,
+        }: SeatsWanted,
+    ) -> Self {
+        Self {
+            from,
+            to,
+            section,
+            price,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(body: serde_json::Value, pointers: &[&str]) {
+        let mut faults = Faults::default();
+        serde_json::from_value::<PerformanceWanted>(body)
+            .unwrap()
+            .check(&mut faults);
+        let found = faults
+            .settle()
+            .err()
+            .map(|problem| problem.body()["errors"].clone());
+        let found: Vec<String> = found
+            .and_then(|errors| errors.as_array().cloned())
+            .unwrap_or_default()
+            .iter()
+            .map(|fault| fault["pointer"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        assert_eq!(found, pointers);
+    }
+
+    fn date(seats: serde_json::Value) -> serde_json::Value {
+        serde_json::json!({
+            "venue": "Hall", "starts_at": "2030-01-01T19:00:00Z", "duration_minutes": 120,
+            "sale_opens_at": "2029-01-01T00:00:00Z", "sale_closes_at": "2030-01-01T00:00:00Z", "seats": seats,
+        })
+    }
+
+    fn range(from: i32, to: i32) -> serde_json::Value {
+        serde_json::json!({ "from": from, "to": to, "section": "A", "price": 100 })
+    }
+
+    #[test]
+    fn seat_ranges_are_whole_and_apart() {
+        check(date(serde_json::json!([range(1, 50), range(51, 60)])), &[]);
+        check(date(serde_json::json!([range(1, 100_000)])), &[]);
+        check(
+            date(serde_json::json!([range(51, 60), range(1, 51)])),
+            &["/seats/0"],
+        );
+        check(
+            date(serde_json::json!([range(1, 50), range(10, 20), range(30, 60)])),
+            &["/seats/1", "/seats/2"],
+        );
+        check(date(serde_json::json!([range(0, 5)])), &["/seats/0/from"]);
+        check(
+            date(serde_json::json!([range(5, 4), range(9, 9), range(10, 11)])),
+            &["/seats/0/to"],
+        );
+        check(date(serde_json::json!([])), &["/seats"]);
+        check(date(serde_json::json!([range(1, 100_001)])), &["/seats"]);
+        check(date(serde_json::json!([range(1, i32::MAX)])), &["/seats"]);
+    }
+
+    #[test]
+    fn the_rest_has_bounds_too() {
+        let mut body = date(serde_json::json!([{ "from": 1, "to": 1, "section": "", "price": 10_000_001 }]));
+        body["venue"] = "".into();
+        body["duration_minutes"] = 1_441.into();
+        body["sale_closes_at"] = body["sale_opens_at"].clone();
+        check(
+            body,
+            &[
+                "/venue",
+                "/duration_minutes",
+                "/sale_closes_at",
+                "/seats/0/section",
+                "/seats/0/price",
+            ],
+        );
+    }
+}

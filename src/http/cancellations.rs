@@ -1,0 +1,130 @@
+//! Cancelling: a hold is released, a confirmed reservation refunded.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::auth::AuthUser;
+use super::error::Code;
+use super::idempotency::once;
+use super::problem::{Problem, Result};
+use super::request::{Command, NoBody, PathId};
+use super::reservations::{ReservationView, own, pending};
+use super::state::AppState;
+use crate::booking;
+use crate::saga;
+use crate::store;
+use crate::store::reservations::{Reservation, ReservationStatus};
+
+/// Releases a hold, or refunds a confirmed reservation until its performance starts.
+#[utoipa::path(post, path = "/v1/reservations/{reservation}/cancellation", tag = "reservations",
+    params(("reservation" = Uuid, Path)), security(("user" = [])),
+    responses((status = 200, body = ReservationView, description = "Cancelled, now or before"),
+              (status = 202, body = ReservationView, description = "Not settled yet: see Location and Retry-After")),
+    extensions(("x-problems" = json!(["not_found", "reservation_not_cancellable", "request_in_progress",
+        "idempotency_key_reused"]))))]
+pub async fn cancel(
+    State(app): State<Arc<AppState>>,
+    user: AuthUser,
+    PathId(id): PathId,
+    command: Command<NoBody>,
+) -> Result<Response> {
+    once(&app.pool, user.caller(), command, async |_, _| {
+        let reservation = own(&app, id, user.id).await?;
+        match stand(&reservation) {
+            Stand::Cancelled => return Ok(view(&app, reservation)),
+            Stand::InProgress => return Err(in_progress()),
+            Stand::Over => return Err(not_cancellable(&reservation)),
+            Stand::Confirmed if store::reservations::has_started(&app.pool, id).await? => {
+                return Err(not_cancellable(&reservation));
+            }
+            Stand::Held | Stand::Confirmed => {}
+        }
+        let before = reservation.status;
+        settle(&app, id, before).await
+    })
+    .await
+}
+
+/// Where a reservation stands towards a cancellation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    Cancelled,
+    InProgress,
+    Held,
+    Confirmed,
+    Over,
+}
+
+fn stand(reservation: &Reservation) -> Stand {
+    use ReservationStatus as R;
+    match (reservation.status, reservation.saga_status) {
+        (R::Cancelled, _) => Stand::Cancelled,
+        (R::Held, Some(saga::Status::Waiting)) => Stand::Held,
+        (R::Pending | R::Held, _) => Stand::InProgress,
+        (R::Confirmed, _) => Stand::Confirmed,
+        (R::Expired | R::Failed, _) => Stand::Over,
+    }
+}
+
+async fn settle(app: &AppState, id: Uuid, before: ReservationStatus) -> Result<Answer> {
+    let reservation = match app.desk.cancel(id).await? {
+        booking::Answer::Pending(reservation) => return Ok(pending(*reservation, app.clock.now())),
+        booking::Answer::Settled(reservation) => *reservation,
+    };
+    match (before, stand(&reservation)) {
+        (_, Stand::Cancelled) => Ok(view(app, reservation)),
+        // A payment came first; what it left can be cancelled in its turn.
+        (ReservationStatus::Held, Stand::Confirmed | Stand::InProgress) => Err(in_progress()),
+        (_, Stand::Held | Stand::InProgress) => Ok(pending(reservation, app.clock.now())),
+        (_, Stand::Confirmed | Stand::Over) => Err(not_cancellable(&reservation)),
+    }
+}
+
+fn view(app: &AppState, reservation: Reservation) -> Answer {
+    Answer::ok(&ReservationView::of(reservation, app.clock.now()))
+}
+
+fn in_progress() -> Problem {
+    Problem::new(
+        Code::RequestInProgress,
+        "The reservation is being worked on. Try again in a second.",
+    )
+}
+
+fn not_cancellable(reservation: &Reservation) -> Problem {
+    let words = match reservation.status {
+        ReservationStatus::Confirmed => {
+            "The performance has started; the reservation can no longer be cancelled."
+        }
+        _ => "The reservation has ended already.",
+    };
+    let status = serde_json::json!(reservation.status);
+    Problem::new(Code::ReservationNotCancellable, words).with("reservation_status", status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::payments::tests::reservation;
+    use super::*;
+    use saga::Status as S;
+
+    #[test]
+    fn what_can_be_cancelled_and_what_cannot() {
+        use ReservationStatus as R;
+        let check =
+            |status, saga, expected| assert_eq!(stand(&reservation(status, saga)), expected, "{status:?}");
+        check(R::Held, Some(S::Waiting), Stand::Held);
+        check(R::Held, Some(S::Running), Stand::InProgress);
+        check(R::Held, Some(S::Compensating), Stand::InProgress);
+        check(R::Pending, Some(S::Running), Stand::InProgress);
+        check(R::Confirmed, Some(S::Completed), Stand::Confirmed);
+        check(R::Confirmed, None, Stand::Confirmed);
+        check(R::Cancelled, None, Stand::Cancelled);
+        check(R::Expired, None, Stand::Over);
+        check(R::Failed, None, Stand::Over);
+    }
+}

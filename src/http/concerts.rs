@@ -1,0 +1,135 @@
+//! What is on sale: concerts for everybody; dates and seats for those who are admitted.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::auth::AuthUser;
+use super::gate::QueuePass;
+use super::page::{ListQuery, Page};
+use super::problem::Result;
+use super::request::{Params, PathId};
+use super::shape::Shape;
+use super::state::AppState;
+use crate::catalog::SeatMapBody;
+use crate::store::catalog::{Concert, OpenPerformance, SeatStatus};
+
+/// Concerts, by name.
+#[utoipa::path(get, path = "/v1/concerts", tag = "concerts", params(ListQuery),
+    responses((status = 200, body = Page<Concert>)))]
+pub async fn list(State(app): State<Arc<AppState>>, Params(query): Params<ListQuery>) -> Result<Answer> {
+    let rows = app.catalog.concerts(query.after()?, query.limit() + 1).await?;
+    Ok(Answer::ok(&Page::cut(rows.to_vec(), query.limit(), |concert| {
+        (concert.name.clone(), concert.id)
+    })))
+}
+
+/// A concert's dates that are on sale now and have free seats, by when they start.
+#[utoipa::path(get, path = "/v1/concerts/{concert}/performances", tag = "concerts",
+    params(("concert" = Uuid, Path), ListQuery), security(("user" = [], "queue_token" = [])),
+    responses((status = 200, body = Page<OpenPerformance>)),
+    extensions(("x-problems" = json!(["not_found", "queue_token"]))))]
+pub async fn performances(
+    State(app): State<Arc<AppState>>,
+    user: AuthUser,
+    PathId(concert): PathId,
+    Params(query): Params<ListQuery>,
+    pass: QueuePass,
+) -> Result<Answer> {
+    let after: Option<(DateTime<Utc>, Uuid)> = query.after()?;
+    app.catalog.known_concert(concert).await?;
+    app.room.pass(pass.token(), user.id, concert)?;
+    let all = app.catalog.performances(concert).await?;
+    let place = |performance: &OpenPerformance| (performance.starts_at, performance.id);
+    let rest = all
+        .iter()
+        .filter(|performance| after.is_none_or(|after| place(performance) > after));
+    let wanted = usize::try_from(query.limit() + 1).unwrap_or_default();
+    Ok(Answer::ok(&Page::cut(
+        rest.take(wanted).cloned().collect(),
+        query.limit(),
+        place,
+    )))
+}
+
+/// Which seats are asked for.
+#[derive(Clone, Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct SeatsQuery {
+    /// Only seats with this status.
+    #[param(inline)]
+    status: Option<SeatStatus>,
+}
+
+impl Shape for SeatsQuery {}
+
+/// The seats of a date, by number; at most a second old.
+#[utoipa::path(get, path = "/v1/performances/{performance}/seats", tag = "concerts",
+    params(("performance" = Uuid, Path), SeatsQuery, ("If-None-Match" = Option<String>, Header)),
+    security(("user" = [], "queue_token" = [])),
+    responses(
+        (status = 200, body = SeatMapBody<'static>, headers(("ETag" = String, description = "Hash of the body"))),
+        (status = 304, description = "Nothing has changed since the ETag that was sent")),
+    extensions(("x-problems" = json!(["not_found", "queue_token"]))))]
+pub async fn seats(
+    State(app): State<Arc<AppState>>,
+    user: AuthUser,
+    PathId(performance): PathId,
+    Params(query): Params<SeatsQuery>,
+    pass: QueuePass,
+    headers: HeaderMap,
+) -> Result<Response> {
+    let facts = app.catalog.performance(performance).await?;
+    app.room.pass(pass.token(), user.id, facts.concert_id)?;
+    let map = app.catalog.seats(performance, query.status).await?;
+    let caching = [
+        (header::ETAG, map.etag.clone()),
+        (header::CACHE_CONTROL, "private, no-cache".to_owned()),
+    ];
+    if is_known(&headers, &map.etag) {
+        return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
+    }
+    Ok((
+        [(header::CONTENT_TYPE, "application/json")],
+        caching,
+        map.json.clone(),
+    )
+        .into_response())
+}
+
+/// Whether the caller has this version already (RFC 9110, weak comparison).
+fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let lists = headers
+        .get_all(header::IF_NONE_MATCH)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let mut tags = lists.flat_map(|list| list.split(',')).map(str::trim);
+    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_is_found_in_a_list_weak_or_strong() {
+        let check = |value: &str, known: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, value.parse().unwrap());
+            assert_eq!(is_known(&headers, "\"abc\""), known, "{value}");
+        };
+        check("\"abc\"", true);
+        check("W/\"abc\"", true);
+        check("\"x\", \"abc\"", true);
+        check("*", true);
+        check("\"ab\"", false);
+        check("abc", false);
+        assert!(!is_known(&HeaderMap::new(), "\"abc\""));
+    }
+}

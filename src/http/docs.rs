@@ -1,0 +1,273 @@
+//! The API description: what every operation may answer besides its good answers.
+//!
+//! Handlers name the codes that are their own in `x-problems`; what follows from how a request is read (401
+//! with a security scheme, 400, 413 and 422 with a body) is added here for all of them. So the description
+//! says which codes to expect where, and the titles come from the one table of errors.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use utoipa::openapi::path::Operation;
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{
+    ContentBuilder, Header, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, ResponseBuilder, Type,
+};
+use utoipa::openapi::{ObjectBuilder, tag::TagBuilder};
+use utoipa::{PartialSchema, ToSchema};
+
+use super::error::Code;
+use super::problem::ProblemBody;
+
+const OWN: &str = "x-problems";
+
+/// The description before any route is added.
+pub fn base() -> OpenApi {
+    let info = InfoBuilder::new()
+        .title("Box Office")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some(
+            "Join a concert's line, hold seats, pay with points, get tickets. Errors are RFC 9457 problems; `code` \
+             says which. Every POST takes an `Idempotency-Key`. Every answer carries `X-Request-Id`.",
+        ))
+        .build();
+    let tags = [
+        ("concerts", "What is on sale"),
+        ("queue", "The line before a concert"),
+        ("reservations", "Hold, pay, cancel"),
+        ("points", "What buyers pay with"),
+        ("users", "Users of local mode"),
+        ("admin", "What is sold, and how its line runs (admin key)"),
+        ("operations", "Sagas and lines (viewer or operator key)"),
+        ("service", "For machines that look after the service"),
+    ];
+    let tags = tags.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());
+    OpenApiBuilder::new().info(info).tags(Some(tags)).build()
+}
+
+/// Adds security schemes, the schema of problems, and every operation's problems.
+pub fn complete(mut api: OpenApi) -> OpenApi {
+    let bearer = |text: &str| {
+        SecurityScheme::Http(
+            HttpBuilder::new()
+                .scheme(HttpAuthScheme::Bearer)
+                .description(Some(text))
+                .build(),
+        )
+    };
+    let components = api.components.get_or_insert_default();
+    components.add_security_scheme(
+        "user",
+        bearer("An access token: a JWT whose `sub` is the user's UUID"),
+    );
+    components.add_security_scheme("key", bearer("An API key, which begins with `bo_`"));
+    let token = ApiKeyValue::with_description("Queue-Token", "The latest token that the line gave");
+    components.add_security_scheme("queue_token", SecurityScheme::ApiKey(ApiKey::Header(token)));
+    let mut schemas = Vec::new();
+    ProblemBody::schemas(&mut schemas);
+    components.schemas.extend(schemas);
+    components
+        .schemas
+        .insert("Problem".to_owned(), ProblemBody::schema());
+    for item in api.paths.paths.values_mut() {
+        for (changes, operation) in operations(item) {
+            describe(operation, changes);
+        }
+    }
+    api
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
+    let writes = [&mut item.post, &mut item.patch]
+        .into_iter()
+        .flatten()
+        .map(|operation| (true, operation));
+    let reads = [&mut item.get, &mut item.delete]
+        .into_iter()
+        .flatten()
+        .map(|operation| (false, operation));
+    writes.chain(reads)
+}
+
+/// Adds the problems of one operation, those of one status together.
+fn describe(operation: &mut Operation, changes: bool) {
+    let own = operation
+        .extensions
+        .as_mut()
+        .and_then(|extensions| extensions.remove(OWN));
+    let mut codes = own.map(|own| named(&own)).unwrap_or_default();
+    if operation.security.is_some() {
+        codes.extend([Code::Unauthenticated, Code::Unavailable]);
+    }
+    if changes {
+        codes.extend([
+            Code::MalformedRequest,
+            Code::PayloadTooLarge,
+            Code::InvalidRequest,
+            Code::Unavailable,
+        ]);
+    } else if operation.parameters.is_some() {
+        codes.extend([Code::InvalidRequest, Code::Unavailable]);
+    }
+    let mut by_status: BTreeMap<u16, Vec<Code>> = BTreeMap::new();
+    for code in Code::ALL.into_iter().filter(|code| codes.contains(code)) {
+        by_status.entry(code.row().0.as_u16()).or_default().push(code);
+    }
+    for (status, codes) in by_status {
+        let words: Vec<String> = codes
+            .iter()
+            .map(|code| format!("`{}`: {}", code.row().1, code.row().2))
+            .collect();
+        let content = ContentBuilder::new()
+            .schema(Some(Ref::from_schema_name("Problem")))
+            .build();
+        let mut response = ResponseBuilder::new()
+            .description(words.join(". "))
+            .content("application/problem+json", content);
+        if matches!(status, 429 | 503) || codes.contains(&Code::RequestInProgress) {
+            let seconds = ObjectBuilder::new().schema_type(Type::Integer).build();
+            response = response.header("Retry-After", Header::new(seconds));
+        }
+        operation
+            .responses
+            .responses
+            .insert(status.to_string(), RefOr::T(response.build()));
+    }
+}
+
+/// The codes an operation names. `queue_token` stands for all that the gate may say, `queue_token_identity` for
+/// what it says where any place of the caller's own will do.
+fn named(own: &Value) -> Vec<Code> {
+    let identity = [
+        Code::QueueTokenRequired,
+        Code::QueueTokenInvalid,
+        Code::QueueTokenWrongUser,
+    ];
+    let names = own.as_array().into_iter().flatten().filter_map(Value::as_str);
+    let codes = names.flat_map(|name| match name {
+        "queue_token" => {
+            let rest = [
+                Code::QueueTokenWaiting,
+                Code::QueueTokenExpired,
+                Code::QueueTokenWrongConcert,
+            ];
+            identity.into_iter().chain(rest).collect::<Vec<Code>>()
+        }
+        "queue_token_identity" => identity.to_vec(),
+        name => Code::named(name).into_iter().collect(),
+    });
+    codes.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::description;
+    use super::*;
+
+    /// Method and path of every route of the contract, and of the acts it leaves open.
+    const ROUTES: &str = "
+        POST /v1/users
+        GET /v1/concerts
+        POST /v1/concerts/{concert}/queue-tokens
+        GET /v1/queue-tokens/current
+        GET /v1/queue-tokens/current/events
+        DELETE /v1/queue-tokens/current
+        GET /v1/concerts/{concert}/performances
+        GET /v1/performances/{performance}/seats
+        POST /v1/reservations
+        GET /v1/reservations
+        GET /v1/reservations/{reservation}
+        POST /v1/reservations/{reservation}/payment
+        POST /v1/reservations/{reservation}/cancellation
+        GET /v1/points
+        POST /v1/points/charges
+        GET /v1/points/entries
+        POST /v1/admin/concerts
+        POST /v1/admin/concerts/{concert}/performances
+        GET /v1/admin/concerts/{concert}/queue
+        PATCH /v1/admin/concerts/{concert}/queue
+        GET /v1/ops/sagas
+        GET /v1/ops/sagas/{saga}
+        POST /v1/ops/sagas/{saga}/retry
+        POST /v1/ops/sagas/{saga}/cancel
+        GET /v1/ops/queues
+        GET /v1/ops/queues/{concert}
+        POST /v1/ops/queues/{concert}/pause
+        POST /v1/ops/queues/{concert}/resume
+        POST /v1/ops/queues/{concert}/admit
+        GET /livez
+        GET /readyz
+        GET /metrics
+    ";
+
+    fn api() -> Value {
+        serde_json::to_value(description()).unwrap()
+    }
+
+    #[test]
+    fn every_route_of_the_contract_is_described_and_no_other() {
+        let api = api();
+        let paths = api["paths"].as_object().unwrap();
+        let described = paths.iter().flat_map(|(path, item)| {
+            let methods = item.as_object().unwrap().keys();
+            methods.map(move |method| format!("{} {path}", method.to_uppercase()))
+        });
+        let mut described: Vec<String> = described.collect();
+        let mut expected: Vec<String> = ROUTES.split('\n').map(|line| line.trim().to_owned()).collect();
+        expected.retain(|line| !line.is_empty());
+        described.sort();
+        expected.sort();
+        assert_eq!(described, expected);
+    }
+
+    #[test]
+    fn every_code_but_defects_and_limits_is_expected_somewhere() {
+        let api = api()["paths"].to_string();
+        for code in Code::ALL {
+            // These three can happen anywhere or nowhere.
+            let anywhere = matches!(code, Code::Internal | Code::RateLimited | Code::MethodNotAllowed);
+            assert!(
+                anywhere || api.contains(&format!("`{}`", code.row().1)),
+                "{code:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn handlers_name_codes_that_exist() {
+        let (_, api) = super::super::routes(true).split_for_parts();
+        for (path, item) in api.paths.paths {
+            for operation in [item.get, item.post, item.patch, item.delete]
+                .into_iter()
+                .flatten()
+            {
+                let own = operation
+                    .extensions
+                    .and_then(|mut extensions| extensions.remove(OWN));
+                for name in own.iter().flat_map(|own| own.as_array().unwrap()) {
+                    assert!(!named(&serde_json::json!([name])).is_empty(), "{path}: {name}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_refers_to_a_schema_that_is_not_there() {
+        let api = api();
+        let schemas = api["components"]["schemas"].as_object().unwrap();
+        let text = api.to_string();
+        for part in text.split("#/components/schemas/").skip(1) {
+            let name = part.split('"').next().unwrap();
+            assert!(schemas.contains_key(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_payment_says_what_it_may_answer() {
+        let answers = &api()["paths"]["/v1/reservations/{reservation}/payment"]["post"]["responses"];
+        let statuses: Vec<&String> = answers.as_object().unwrap().keys().collect();
+        let expected = [
+            "200", "201", "202", "400", "401", "402", "403", "404", "409", "410", "413", "422", "503",
+        ];
+        assert_eq!(statuses, expected);
+    }
+}

@@ -1,0 +1,171 @@
+//! The lines as operators see them, and what they can do to one: pause, resume, admit.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::auth::{Operator, Staff, Viewer};
+use super::idempotency::once;
+use super::page::{ListQuery, Page};
+use super::problem::Result;
+use super::request::{Bodied, Command, Params, PathId};
+use super::shape::{Faults, Shape};
+use super::state::AppState;
+use crate::store::queue::SettingsChange;
+use crate::waiting_room::QueueOverview;
+
+/// The most that one act admits.
+const ADMIT_MAX: u32 = 1_000_000;
+
+/// All lines.
+#[utoipa::path(get, path = "/v1/ops/queues", tag = "operations", params(ListQuery), security(("key" = [])),
+    responses((status = 200, body = Page<QueueOverview>)), extensions(("x-problems" = json!(["forbidden"]))))]
+pub async fn list(
+    State(app): State<Arc<AppState>>,
+    _staff: Staff<Viewer>,
+    Params(query): Params<ListQuery>,
+) -> Result<Answer> {
+    let before: Option<Uuid> = query.after()?;
+    let mut lines = app.room.overview();
+    lines.retain(|line| before.is_none_or(|before| line.concert_id < before));
+    lines.sort_by_key(|line| std::cmp::Reverse(line.concert_id));
+    Ok(Answer::ok(&Page::cut(lines, query.limit(), |line| {
+        line.concert_id
+    })))
+}
+
+/// One line.
+#[utoipa::path(get, path = "/v1/ops/queues/{concert}", tag = "operations", params(("concert" = Uuid, Path)),
+    security(("key" = [])), responses((status = 200, body = QueueOverview)),
+    extensions(("x-problems" = json!(["forbidden", "not_found"]))))]
+pub async fn show(
+    State(app): State<Arc<AppState>>,
+    _staff: Staff<Viewer>,
+    PathId(concert): PathId,
+) -> Result<Answer> {
+    Ok(Answer::ok(&app.room.overview_of(concert).await?))
+}
+
+/// Why a line is stopped or goes on.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct QueueAct {
+    /// For the log.
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+impl Bodied for QueueAct {
+    const MAY_BE_EMPTY: bool = true;
+}
+
+impl Shape for QueueAct {
+    fn check(&self, faults: &mut Faults) {
+        faults.expect_text(self.reason.as_deref().unwrap_or_default(), 0..=1_000, "/reason");
+    }
+}
+
+/// Stops admission; nobody loses a place.
+#[utoipa::path(post, path = "/v1/ops/queues/{concert}/pause", tag = "operations", request_body = QueueAct,
+    params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = QueueOverview)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
+pub async fn pause(
+    state: State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    concert: PathId,
+    command: Command<QueueAct>,
+) -> Result<Response> {
+    set_paused(state, staff, concert, command, true).await
+}
+
+/// Lets admission go on.
+#[utoipa::path(post, path = "/v1/ops/queues/{concert}/resume", tag = "operations", request_body = QueueAct,
+    params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = QueueOverview)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
+pub async fn resume(
+    state: State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    concert: PathId,
+    command: Command<QueueAct>,
+) -> Result<Response> {
+    set_paused(state, staff, concert, command, false).await
+}
+
+async fn set_paused(
+    State(app): State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    PathId(concert): PathId,
+    command: Command<QueueAct>,
+    paused: bool,
+) -> Result<Response> {
+    once(&app.pool, staff.caller(), command, async |act, _| {
+        let change = SettingsChange { paused: Some(paused), ..SettingsChange::default() };
+        let settings = app.room.change_settings(concert, &change).await?;
+        tracing::info!(%concert, key = staff.key.name, paused, reason = act.reason, "a line was paused or resumed");
+        let overview = app.room.overview_of(concert).await?;
+        Ok(Answer::ok(&QueueOverview { settings, ..overview }))
+    })
+    .await
+}
+
+/// How many are to be admitted.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct Admission {
+    /// 1 if it is left out.
+    #[serde(default)]
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    count: Option<u32>,
+    /// For the log.
+    #[serde(default)]
+    reason: Option<String>,
+}
+
+impl Admission {
+    fn count(&self) -> u32 {
+        self.count.unwrap_or(1)
+    }
+}
+
+impl Bodied for Admission {
+    const MAY_BE_EMPTY: bool = true;
+}
+
+impl Shape for Admission {
+    fn check(&self, faults: &mut Faults) {
+        let count = (1..=ADMIT_MAX).contains(&self.count());
+        faults.expect(count, "/count", format!("must be between 1 and {ADMIT_MAX}"));
+        faults.expect_text(self.reason.as_deref().unwrap_or_default(), 0..=1_000, "/reason");
+    }
+}
+
+/// Who was admitted, and the line after it.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Admitted {
+    /// Fewer than asked for if the line is shorter or the cap is reached.
+    admitted: u32,
+    #[serde(flatten)]
+    line: QueueOverview,
+}
+
+/// Admits the next in line now: beyond the rate, never beyond the cap.
+#[utoipa::path(post, path = "/v1/ops/queues/{concert}/admit", tag = "operations", request_body = Admission,
+    params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Admitted)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
+pub async fn admit(
+    State(app): State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    PathId(concert): PathId,
+    command: Command<Admission>,
+) -> Result<Response> {
+    once(&app.pool, staff.caller(), command, async |wanted, _| {
+        let admitted = app.room.admit(concert, wanted.count()).await?;
+        tracing::info!(%concert, key = staff.key.name, admitted, reason = wanted.reason, "admitted by hand");
+        let line = app.room.overview_of(concert).await?;
+        Ok(Answer::ok(&Admitted { admitted, line }))
+    })
+    .await
+}

@@ -1,0 +1,243 @@
+//! Paying for a hold, in the order of checks that the contract gives.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::auth::AuthUser;
+use super::error::Code;
+use super::gate::QueuePass;
+use super::idempotency::once;
+use super::problem::{Problem, Result};
+use super::request::{Command, NoBody, PathId};
+use super::reservations::{self, own};
+use super::state::AppState;
+use crate::booking;
+use crate::saga;
+use crate::store::reservations::{Reservation, ReservationStatus};
+use crate::waiting_room::PassState;
+
+/// What a buyer gets for a payment.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Receipt {
+    payment_id: Uuid,
+    reservation_id: Uuid,
+    /// `succeeded`.
+    status: String,
+    amount: i64,
+    paid_at: Option<DateTime<Utc>>,
+    tickets: Vec<ReceiptTicket>,
+}
+
+/// A ticket on a receipt.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ReceiptTicket {
+    id: Uuid,
+    seat: i32,
+    code: String,
+}
+
+impl Receipt {
+    /// The receipt of a confirmed reservation.
+    fn of(reservation: Reservation) -> Result<Self> {
+        let payment = reservation.payment.map(|payment| payment.0);
+        let payment = payment
+            .ok_or_else(|| Problem::new(Code::Internal, "The payment of this reservation is missing."))?;
+        let ticket = |ticket: crate::store::reservations::Ticket| ReceiptTicket {
+            id: ticket.id,
+            seat: ticket.seat,
+            code: ticket.code,
+        };
+        Ok(Self {
+            payment_id: payment.id,
+            reservation_id: reservation.id,
+            status: payment.status,
+            amount: payment.amount,
+            paid_at: payment.paid_at,
+            tickets: reservation.tickets.0.into_iter().map(ticket).collect(),
+        })
+    }
+}
+
+/// Pays for a hold with the caller's points. Paying again gives the same receipt and takes nothing.
+#[utoipa::path(post, path = "/v1/reservations/{reservation}/payment", tag = "reservations",
+    params(("reservation" = Uuid, Path)), security(("user" = [], "queue_token" = [])),
+    responses((status = 201, body = Receipt, description = "Paid"),
+              (status = 200, body = Receipt, description = "Was paid before: the same body"),
+              (status = 202, body = reservations::ReservationView,
+               description = "Not settled yet: see Location and Retry-After")),
+    extensions(("x-problems" = json!(["insufficient_points", "not_found", "queue_token", "hold_expired",
+        "reservation_not_payable", "request_in_progress", "idempotency_key_reused"]))))]
+pub async fn pay(
+    State(app): State<Arc<AppState>>,
+    user: AuthUser,
+    PathId(id): PathId,
+    pass: QueuePass,
+    command: Command<NoBody>,
+) -> Result<Response> {
+    once(&app.pool, user.caller(), command, async |_, _| {
+        let reservation = own(&app, id, user.id).await?;
+        match stand(&reservation, app.clock.now()) {
+            Stand::Paid => return Ok(Answer::ok(&Receipt::of(reservation)?)),
+            Stand::Expired => return Err(expired()),
+            Stand::NotPayable => return Err(not_payable(&reservation)),
+            Stand::Payable => {}
+        }
+        // A live hold is its own pass: the token must be this user's and this concert's, but may have run out.
+        let pass = app
+            .room
+            .pass_for_payment(pass.token(), user.id, reservation.concert_id)?;
+        settle(&app, id, &pass).await
+    })
+    .await
+}
+
+/// Where a reservation stands towards a payment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stand {
+    Paid,
+    Expired,
+    NotPayable,
+    Payable,
+}
+
+fn stand(reservation: &Reservation, now: DateTime<Utc>) -> Stand {
+    use ReservationStatus as R;
+    let over = reservation.expires_at.is_none_or(|at| at <= now);
+    match (reservation.status, reservation.saga_status) {
+        (R::Confirmed, _) => Stand::Paid,
+        (R::Expired, _) => Stand::Expired,
+        // A payment that is under way is waited for, whatever the clock says by now.
+        (R::Held, Some(saga::Status::Running)) => Stand::Payable,
+        (R::Held, _) if over => Stand::Expired,
+        (R::Held, Some(saga::Status::Waiting)) => Stand::Payable,
+        (R::Held | R::Pending | R::Cancelled | R::Failed, _) => Stand::NotPayable,
+    }
+}
+
+async fn settle(app: &AppState, id: Uuid, pass: &PassState) -> Result<Answer> {
+    let reservation = match app.desk.pay(id).await? {
+        booking::Answer::Pending(reservation) => {
+            return Ok(reservations::pending(*reservation, app.clock.now()));
+        }
+        booking::Answer::Settled(reservation) => *reservation,
+    };
+    match reservation.status {
+        ReservationStatus::Confirmed => {
+            app.room.end(pass.claims()).await;
+            Ok(Answer::created(&Receipt::of(reservation)?))
+        }
+        ReservationStatus::Held => match insufficient(&reservation) {
+            Some(problem) => Err(problem),
+            None => Ok(reservations::pending(reservation, app.clock.now())),
+        },
+        ReservationStatus::Expired => Err(expired()),
+        _ if reservation.reason.as_deref() == Some(Code::HoldExpired.row().1) => Err(expired()),
+        _ => Err(not_payable(&reservation)),
+    }
+}
+
+/// The refusal that the payment left in the saga, with what the user has and needs.
+fn insufficient(reservation: &Reservation) -> Option<Problem> {
+    let rejection = reservation.saga_rejection.as_ref()?;
+    let detail = rejection.get("detail")?;
+    let (balance, required) = (
+        detail.get("balance")?.as_i64()?,
+        detail.get("required")?.as_i64()?,
+    );
+    let words =
+        format!("You have {balance} points and need {required}. The hold stays: top up and pay again.");
+    Some(
+        Problem::new(Code::InsufficientPoints, words)
+            .with("balance", balance)
+            .with("required", required),
+    )
+}
+
+fn expired() -> Problem {
+    Problem::new(
+        Code::HoldExpired,
+        "The hold has run out; nothing was charged, or it was refunded.",
+    )
+}
+
+fn not_payable(reservation: &Reservation) -> Problem {
+    let status = serde_json::json!(reservation.status);
+    let words = "This reservation cannot be paid in the state it is in.";
+    Problem::new(Code::ReservationNotPayable, words).with("reservation_status", status)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+    use saga::Status as S;
+    use sqlx::types::Json;
+
+    /// A reservation with a hold that lives ten more seconds at the time zero.
+    pub fn reservation(status: ReservationStatus, saga_status: Option<S>) -> Reservation {
+        let zero = DateTime::UNIX_EPOCH;
+        Reservation {
+            id: Uuid::nil(),
+            user_id: Uuid::nil(),
+            concert_id: Uuid::nil(),
+            performance_id: Uuid::nil(),
+            status,
+            reason: None,
+            detail: None,
+            seats: vec![1],
+            lines: Json(Vec::new()),
+            amount: 100,
+            expires_at: Some(zero + TimeDelta::seconds(10)),
+            claimable_at: Some(zero + TimeDelta::seconds(25)),
+            cancellation_id: None,
+            created_at: zero,
+            payment: None,
+            tickets: Json(Vec::new()),
+            saga_status,
+            saga_visit: Some(1),
+            saga_rejection: None,
+        }
+    }
+
+    fn check(status: ReservationStatus, saga: S, seconds: i64, expected: Stand) {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
+        assert_eq!(
+            stand(&reservation(status, Some(saga)), now),
+            expected,
+            "{status:?} {saga:?} {seconds}"
+        );
+    }
+
+    #[test]
+    fn what_can_be_paid_and_what_cannot() {
+        use ReservationStatus as R;
+        check(R::Held, S::Waiting, 9, Stand::Payable);
+        check(R::Held, S::Waiting, 10, Stand::Expired);
+        check(R::Held, S::Running, 12, Stand::Payable);
+        check(R::Held, S::Compensating, 9, Stand::NotPayable);
+        check(R::Held, S::Compensating, 10, Stand::Expired);
+        check(R::Confirmed, S::Completed, 99, Stand::Paid);
+        check(R::Expired, S::Compensated, 99, Stand::Expired);
+        check(R::Cancelled, S::Compensated, 1, Stand::NotPayable);
+        check(R::Failed, S::Compensated, 1, Stand::NotPayable);
+        check(R::Pending, S::Running, 1, Stand::NotPayable);
+    }
+
+    #[test]
+    fn too_few_points_are_told_with_what_there_is_and_what_it_takes() {
+        let mut held = reservation(ReservationStatus::Held, Some(S::Waiting));
+        assert!(insufficient(&held).is_none());
+        held.saga_rejection = Some(serde_json::json!({
+            "step": "pay", "code": "insufficient_points", "detail": { "balance": 5, "required": 100 },
+        }));
+        let body = insufficient(&held).unwrap().body();
+        assert_eq!((&body["balance"], &body["required"]), (&5.into(), &100.into()));
+    }
+}

@@ -1,0 +1,158 @@
+//! Points: the balance, charging, and the ledger.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::auth::{AuthUser, Charger};
+use super::error::Code;
+use super::idempotency::{Effect, once};
+use super::page::{ListQuery, Page};
+use super::problem::{Problem, Result};
+use super::request::{Bodied, Command, Params};
+use super::shape::{Faults, Shape};
+use super::state::AppState;
+use crate::ids::UserId;
+use crate::store;
+use crate::store::points::{BALANCE_LIMIT, Entry};
+
+/// The most points of one charge.
+const CHARGE_MAX: i64 = 10_000_000;
+
+/// What a user has.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Balance {
+    balance: i64,
+}
+
+/// Points to be added.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct NewCharge {
+    #[schema(minimum = 1, maximum = 10_000_000)]
+    amount: i64,
+    /// Whose points: with a cashier's key only, and then needed.
+    #[serde(default)]
+    user_id: Option<Uuid>,
+}
+
+impl Bodied for NewCharge {}
+
+impl Shape for NewCharge {
+    fn check(&self, faults: &mut Faults) {
+        let good = (1..=CHARGE_MAX).contains(&self.amount);
+        faults.expect(good, "/amount", format!("must be between 1 and {CHARGE_MAX}"));
+    }
+}
+
+/// Points that were added.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Charged {
+    entry_id: Uuid,
+    amount: i64,
+    /// The balance after it.
+    balance: i64,
+}
+
+/// The caller's points.
+#[utoipa::path(get, path = "/v1/points", tag = "points", security(("user" = [])),
+    responses((status = 200, body = Balance)))]
+pub async fn balance(State(app): State<Arc<AppState>>, user: AuthUser) -> Result<Answer> {
+    let balance = store::points::balance(&app.pool, user.id).await?;
+    Ok(Answer::ok(&Balance { balance }))
+}
+
+/// The caller's ledger, newest first.
+#[utoipa::path(get, path = "/v1/points/entries", tag = "points", params(ListQuery), security(("user" = [])),
+    responses((status = 200, body = Page<Entry>)))]
+pub async fn entries(
+    State(app): State<Arc<AppState>>,
+    user: AuthUser,
+    Params(query): Params<ListQuery>,
+) -> Result<Answer> {
+    let rows = store::points::entries(&app.pool, user.id, query.after()?, query.limit() + 1).await?;
+    Ok(Answer::ok(&Page::cut(rows, query.limit(), |entry| {
+        entry.position
+    })))
+}
+
+/// Adds points. In local mode users do it for themselves; in production it takes a cashier's key.
+#[utoipa::path(post, path = "/v1/points/charges", tag = "points", request_body = NewCharge,
+    params(("Idempotency-Key" = String, Header)), security(("user" = []), ("key" = [])),
+    responses((status = 201, body = Charged)),
+    extensions(("x-problems" = json!(["forbidden", "balance_limit", "request_in_progress",
+        "idempotency_key_required", "idempotency_key_reused"]))))]
+pub async fn charge(
+    State(app): State<Arc<AppState>>,
+    charger: Charger,
+    command: Command<NewCharge>,
+) -> Result<Response> {
+    let user = whose(&charger, &command.body)?;
+    command.require_key()?;
+    once(&app.pool, charger.caller(), command, async |new, effect| {
+        add(&app, user, new.amount, &effect).await
+    })
+    .await
+}
+
+/// Whose points are to be charged: a user's own, or whomever the cashier names.
+fn whose(charger: &Charger, new: &NewCharge) -> Result<UserId> {
+    let mut faults = Faults::default();
+    let user = match (charger, new.user_id) {
+        (Charger::User(user), None) => Some(user.id),
+        (Charger::Cashier(_), Some(user)) => Some(user),
+        (Charger::User(_), Some(_)) => {
+            faults.expect(
+                false,
+                "/user_id",
+                "is not known here: only a cashier charges somebody else",
+            );
+            None
+        }
+        (Charger::Cashier(_), None) => {
+            faults.expect(false, "/user_id", "is needed: whose points are they");
+            None
+        }
+    };
+    faults.settle()?;
+    user.ok_or_else(|| Problem::not_found("user"))
+}
+
+/// Entry, balance and saved answer commit together. If the entry is there already, an earlier request under the
+/// same key got that far, and its entry is the answer.
+async fn add(app: &AppState, user: UserId, amount: i64, effect: &Effect) -> Result<Answer> {
+    let charged = |amount, balance| {
+        Answer::created(&Charged {
+            entry_id: effect.id,
+            amount,
+            balance,
+        })
+    };
+    let mut tx = app.pool.begin().await?;
+    let answer = match store::points::charge(&mut *tx, effect.id, user, amount).await {
+        Ok(Some(balance)) => charged(amount, balance),
+        Ok(None) => {
+            let detail = format!("A charge may not lift a balance above {BALANCE_LIMIT} points.");
+            return Err(Problem::new(Code::BalanceLimit, detail).with("limit", BALANCE_LIMIT));
+        }
+        Err(error) if is_there_already(&error) => {
+            drop(tx);
+            let entry = store::points::entry(&app.pool, effect.id, user)
+                .await?
+                .ok_or(error)?;
+            return Ok(charged(entry.amount, entry.balance));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    effect.save(&mut *tx, &answer).await?;
+    tx.commit().await?;
+    Ok(answer)
+}
+
+fn is_there_already(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.constraint()) == Some("ledger_entries_pkey")
+}

@@ -1,0 +1,43 @@
+//! What machines ask about the service itself.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use serde_json::{Value, json};
+
+use super::error::Code;
+use super::problem::{Problem, Result};
+use super::state::AppState;
+
+/// The process runs.
+#[utoipa::path(get, path = "/livez", tag = "service", responses((status = 200, description = "Alive")))]
+pub async fn livez() -> Json<Value> {
+    Json(json!({ "status": "alive" }))
+}
+
+/// Requests may be sent here: Postgres and NATS are there, and the line is known.
+#[utoipa::path(get, path = "/readyz", tag = "service",
+    responses((status = 200, description = "Ready")), extensions(("x-problems" = json!(["unavailable"]))))]
+pub async fn readyz(State(app): State<Arc<AppState>>) -> Result<Json<Value>> {
+    let complaints = app.health.complaints(&app.pool, app.room.ready()).await;
+    if complaints.is_empty() {
+        return Ok(Json(json!({ "status": "ready" })));
+    }
+    Err(Problem::new(
+        Code::Unavailable,
+        format!("Not ready: {}.", complaints.join("; ")),
+    ))
+}
+
+/// What was counted, for Prometheus.
+#[utoipa::path(get, path = "/metrics", tag = "service",
+    responses((status = 200, description = "Prometheus text format", content_type = "text/plain")))]
+pub async fn metrics(State(app): State<Arc<AppState>>) -> impl IntoResponse {
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        app.metrics.render(),
+    )
+}

@@ -1,0 +1,304 @@
+//! An error on its way out: a problem (RFC 9457), and how the errors of the modules below become one.
+//!
+//! `detail` is written for the caller; what the log needs to know goes to the log, and never out.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::error::Code;
+use crate::booking::DeskError;
+use crate::catalog::CatalogError;
+use crate::orchestrator::ActError;
+use crate::store;
+use crate::waiting_room::{Refused, RoomError};
+
+/// What a handler answers with.
+pub type Result<T> = std::result::Result<T, Problem>;
+
+/// One thing that is wrong with the input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct Fault {
+    /// JSON pointer into the body; for a query parameter or a header its name after a slash.
+    pub pointer: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// An error on its way out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    code: Code,
+    detail: String,
+    errors: Vec<Fault>,
+    members: Map<String, Value>,
+    retry_after_seconds: Option<u32>,
+}
+
+impl Problem {
+    /// A problem with what the caller should know and do.
+    pub fn new(code: Code, detail: impl Into<String>) -> Self {
+        let retry_after_seconds = match code {
+            Code::RequestInProgress | Code::RateLimited | Code::Unavailable => Some(1),
+            _ => None,
+        };
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            members: Map::new(),
+            retry_after_seconds,
+        }
+    }
+
+    /// 404 for an object.
+    pub fn not_found(what: &str) -> Self {
+        Self::new(Code::NotFound, format!("There is no such {what}."))
+    }
+
+    /// 422 with what is wrong where.
+    pub fn invalid(errors: Vec<Fault>) -> Self {
+        let faults: Vec<String> = errors
+            .iter()
+            .map(|fault| format!("{}: {}", fault.pointer, fault.reason))
+            .collect();
+        Self {
+            errors,
+            ..Self::new(Code::InvalidRequest, faults.join("; "))
+        }
+    }
+
+    /// The same problem with one more member.
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Which code it has.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Its status.
+    pub fn status(&self) -> StatusCode {
+        self.code.row().0
+    }
+
+    /// The whole body.
+    pub fn body(&self) -> Value {
+        let (status, code, title) = self.code.row();
+        let mut body = self.members.clone();
+        body.insert("type".to_owned(), format!("urn:boxoffice:problem:{code}").into());
+        body.insert("title".to_owned(), title.into());
+        body.insert("status".to_owned(), status.as_u16().into());
+        body.insert("detail".to_owned(), self.detail.clone().into());
+        body.insert("code".to_owned(), code.into());
+        if !self.errors.is_empty() {
+            body.insert("errors".to_owned(), serde_json::json!(self.errors));
+        }
+        Value::Object(body)
+    }
+}
+
+/// The shape of [`Problem::body`], for the API description. Further members depend on the code.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub struct ProblemBody {
+    #[schema(example = "urn:boxoffice:problem:seat_taken")]
+    r#type: String,
+    #[schema(example = "Already reserved")]
+    title: String,
+    #[schema(example = 409)]
+    status: u16,
+    detail: String,
+    code: Code,
+    /// With `invalid_request`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<Fault>>,
+    /// With `seat_taken` and `seat_unknown`: the seats it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seats: Option<Vec<i32>>,
+    /// With `insufficient_points`: what the user has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balance: Option<i64>,
+    /// With `insufficient_points`: what it takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    required: Option<i64>,
+    /// With `reservation_not_payable`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reservation_status: Option<String>,
+    /// With `illegal_act`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    saga_status: Option<String>,
+    /// With `illegal_act`: what could be done instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed: Option<Vec<String>>,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
+        let mut response = (self.status(), content_type, self.body().to_string()).into_response();
+        if let Some(seconds) = self.retry_after_seconds {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if self.code == Code::Unauthenticated {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        from_store(&error)
+    }
+}
+
+impl From<&sqlx::Error> for Problem {
+    fn from(error: &sqlx::Error) -> Self {
+        from_store(error)
+    }
+}
+
+impl From<CatalogError> for Problem {
+    fn from(error: CatalogError) -> Self {
+        match error {
+            CatalogError::NotFound => Self::not_found("concert or performance"),
+            CatalogError::Store(error) => from_store(&error),
+        }
+    }
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let code = match refused {
+            Refused::Required => Code::QueueTokenRequired,
+            Refused::Invalid => Code::QueueTokenInvalid,
+            Refused::WrongUser => Code::QueueTokenWrongUser,
+            Refused::WrongConcert => Code::QueueTokenWrongConcert,
+            Refused::Waiting => Code::QueueTokenWaiting,
+            Refused::Expired => Code::QueueTokenExpired,
+        };
+        Self::new(code, sentence(&refused))
+    }
+}
+
+impl From<RoomError> for Problem {
+    fn from(error: RoomError) -> Self {
+        let code = match error {
+            RoomError::NotFound => Code::NotFound,
+            RoomError::SoldOut => Code::SoldOut,
+            RoomError::QueueClosed => Code::QueueClosed,
+            RoomError::Unavailable => Code::Unavailable,
+        };
+        Self::new(code, sentence(&error))
+    }
+}
+
+impl From<DeskError> for Problem {
+    fn from(error: DeskError) -> Self {
+        match error {
+            DeskError::Unknown => Self::not_found("reservation"),
+            DeskError::Unavailable => Self::new(Code::Unavailable, sentence(&error)),
+            DeskError::Database(error) => from_store(&error),
+        }
+    }
+}
+
+impl From<ActError> for Problem {
+    fn from(error: ActError) -> Self {
+        let detail = sentence(&error);
+        match error {
+            ActError::Unknown => Self::not_found("saga"),
+            ActError::Illegal { status, allowed } => Self::new(Code::IllegalAct, detail)
+                .with("saga_status", status.name())
+                .with("allowed", allowed),
+            ActError::Database(error) => from_store(&error),
+        }
+    }
+}
+
+/// An error's own words, as a sentence.
+fn sentence(error: &dyn std::fmt::Display) -> String {
+    let words = error.to_string();
+    let mut chars = words.chars();
+    let first = chars.next().map(char::to_uppercase).into_iter().flatten();
+    first.chain(chars).chain(['.']).collect()
+}
+
+fn from_store(error: &sqlx::Error) -> Problem {
+    if store::is_unavailable(error) {
+        tracing::warn!(%error, "the database is not available");
+        return Problem::new(
+            Code::Unavailable,
+            "The database does not answer; nothing was changed. Try again.",
+        );
+    }
+    internal(error)
+}
+
+/// A defect: the log gets the error, the caller gets the request id to quote.
+pub fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
+    tracing::error!(error, "a request failed for a reason that should not happen");
+    Problem::new(
+        Code::Internal,
+        "This should not have happened. Quote the X-Request-Id when you report it.",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_has_the_members_of_rfc_9457_and_its_own() {
+        let problem = Problem::new(Code::SeatTaken, "Seat 7 is taken.").with("seats", vec![7]);
+        let expected = serde_json::json!({
+            "type": "urn:boxoffice:problem:seat_taken", "title": "Already reserved", "status": 409,
+            "detail": "Seat 7 is taken.", "code": "seat_taken", "seats": [7],
+        });
+        assert_eq!(problem.body(), expected);
+    }
+
+    #[test]
+    fn what_passes_says_when_to_try_again_and_what_does_not_pass_does_not() {
+        for code in Code::ALL {
+            let response = Problem::new(code, "").into_response();
+            let passes = matches!(
+                code,
+                Code::RequestInProgress | Code::RateLimited | Code::Unavailable
+            );
+            assert_eq!(
+                response.headers().contains_key(header::RETRY_AFTER),
+                passes,
+                "{code:?}"
+            );
+            assert_eq!(
+                response.headers()[header::CONTENT_TYPE],
+                "application/problem+json"
+            );
+        }
+    }
+
+    #[test]
+    fn faults_are_listed_with_their_pointers() {
+        let fault = Fault {
+            pointer: "/amount".to_owned(),
+            reason: "must be 1 or more".to_owned(),
+        };
+        let body = Problem::invalid(vec![fault]).body();
+        assert_eq!(body["errors"][0]["pointer"], "/amount");
+        assert_eq!(body["detail"], "/amount: must be 1 or more");
+    }
+
+    #[test]
+    fn a_database_that_is_away_is_503_and_a_wrong_query_500() {
+        assert_eq!(Problem::from(sqlx::Error::PoolTimedOut).code(), Code::Unavailable);
+        assert_eq!(Problem::from(sqlx::Error::RowNotFound).code(), Code::Internal);
+    }
+}

@@ -1,0 +1,119 @@
+//! How a concert's line runs: reading its settings and changing them.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Deserializer};
+use utoipa::ToSchema;
+
+use super::answer::Answer;
+use super::auth::{Admin, Staff};
+use super::problem::Result;
+use super::request::{Json, PathId};
+use super::shape::{Faults, Shape};
+use super::state::AppState;
+use crate::store::queue::{QueueSettings, SettingsChange};
+
+/// How a concert's line runs.
+#[utoipa::path(get, path = "/v1/admin/concerts/{concert}/queue", tag = "admin",
+    params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = QueueSettings)),
+    extensions(("x-problems" = json!(["forbidden", "not_found"]))))]
+pub async fn show(
+    State(app): State<Arc<AppState>>,
+    _staff: Staff<Admin>,
+    PathId(concert): PathId,
+) -> Result<Answer> {
+    Ok(Answer::ok(&app.room.settings(concert).await?))
+}
+
+/// New settings of a line; what is left out stays as it is.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct SettingsWanted {
+    /// Lowering it evicts nobody.
+    #[schema(minimum = 0, maximum = 1_000_000)]
+    max_active: Option<i32>,
+    #[schema(minimum = 0, maximum = 6_000_000)]
+    admit_per_minute: Option<i32>,
+    #[schema(minimum = 0, maximum = 6_000_000)]
+    min_rate: Option<i32>,
+    #[schema(minimum = 0, maximum = 6_000_000)]
+    max_rate: Option<i32>,
+    /// Null takes the time away.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    pre_queue_at: Option<Option<DateTime<Utc>>>,
+    /// Null takes the time away.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<DateTime<Utc>>)]
+    opens_at: Option<Option<DateTime<Utc>>>,
+    paused: Option<bool>,
+}
+
+/// Tells a null that was sent from a field that was not.
+fn given<'de, D: Deserializer<'de>>(
+    value: D,
+) -> std::result::Result<Option<Option<DateTime<Utc>>>, D::Error> {
+    Option::deserialize(value).map(Some)
+}
+
+impl SettingsWanted {
+    fn change(&self) -> SettingsChange {
+        SettingsChange {
+            max_active: self.max_active,
+            admit_per_minute: self.admit_per_minute,
+            min_rate: self.min_rate,
+            max_rate: self.max_rate,
+            pre_queue_at: self.pre_queue_at,
+            opens_at: self.opens_at,
+            paused: self.paused,
+        }
+    }
+}
+
+impl Shape for SettingsWanted {
+    fn check(&self, faults: &mut Faults) {
+        for (name, reason) in self.change().problems() {
+            faults.expect(false, format!("/{name}"), reason);
+        }
+    }
+}
+
+/// Changes how a concert's line runs, in force within a second.
+#[utoipa::path(patch, path = "/v1/admin/concerts/{concert}/queue", tag = "admin", request_body = SettingsWanted,
+    params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = QueueSettings)),
+    extensions(("x-problems" = json!(["forbidden", "not_found"]))))]
+pub async fn change(
+    State(app): State<Arc<AppState>>,
+    staff: Staff<Admin>,
+    PathId(concert): PathId,
+    Json(wanted): Json<SettingsWanted>,
+) -> Result<Answer> {
+    let now = app.room.settings(concert).await?;
+    let (min, max) = (
+        wanted.min_rate.unwrap_or(now.min_rate),
+        wanted.max_rate.unwrap_or(now.max_rate),
+    );
+    let mut faults = Faults::default();
+    faults.expect(
+        min <= max,
+        "/min_rate",
+        format!("must not be more than max_rate, which is {max}"),
+    );
+    faults.settle()?;
+    let settings = app.room.change_settings(concert, &wanted.change()).await?;
+    tracing::info!(%concert, key = staff.key.name, ?settings, "the settings of a line were changed");
+    Ok(Answer::ok(&settings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_null_takes_a_time_away_and_silence_leaves_it() {
+        let wanted: SettingsWanted = serde_json::from_str(r#"{ "opens_at": null }"#).unwrap();
+        assert_eq!(wanted.change().opens_at, Some(None));
+        assert_eq!(wanted.change().pre_queue_at, None);
+    }
+}

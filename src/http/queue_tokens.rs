@@ -1,0 +1,94 @@
+//! The line as its members see it: join, look, listen, leave.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures::StreamExt;
+
+use super::answer::Answer;
+use super::auth::AuthUser;
+use super::gate::{QueuePass, StreamPass};
+use super::idempotency::once;
+use super::problem::Result;
+use super::request::{Command, NoBody, PathId};
+use super::state::AppState;
+use crate::waiting_room::QueueToken;
+
+/// How often a silent stream says that it is still there.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Joins the line of a concert; asking again gives the same place.
+#[utoipa::path(post, path = "/v1/concerts/{concert}/queue-tokens", tag = "queue",
+    params(("concert" = Uuid, Path)), security(("user" = [])),
+    responses((status = 201, body = QueueToken, description = "A new place"),
+              (status = 200, body = QueueToken, description = "The place there was")),
+    extensions(("x-problems" = json!(["not_found", "sold_out", "queue_closed", "request_in_progress",
+        "idempotency_key_reused"]))))]
+pub async fn join(
+    State(app): State<Arc<AppState>>,
+    user: AuthUser,
+    PathId(concert): PathId,
+    command: Command<NoBody>,
+) -> Result<Response> {
+    once(&app.pool, user.caller(), command, async |_, _| {
+        let joined = app.room.join(user.id, concert).await?;
+        let status = if joined.created {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        Ok(Answer::new(status, &joined.token))
+    })
+    .await
+}
+
+/// The caller's place as it stands now.
+#[utoipa::path(get, path = "/v1/queue-tokens/current", tag = "queue", security(("user" = [], "queue_token" = [])),
+    responses((status = 200, body = QueueToken)), extensions(("x-problems" = json!(["queue_token_identity"]))))]
+pub async fn current(State(app): State<Arc<AppState>>, user: AuthUser, pass: QueuePass) -> Result<Answer> {
+    let claims = app.room.identify(pass.token(), user.id)?;
+    Ok(Answer::ok(&app.room.look(&claims)))
+}
+
+/// The caller's place at once and whenever it changes, as server-sent events; ends when the place does.
+#[utoipa::path(get, path = "/v1/queue-tokens/current/events", tag = "queue",
+    params(("queue_token" = Option<String>, Cookie, description = "Instead of the header Queue-Token")),
+    security(("user" = [], "queue_token" = [])),
+    responses((status = 200, body = QueueToken, content_type = "text/event-stream")),
+    extensions(("x-problems" = json!(["queue_token_identity"]))))]
+pub async fn events(
+    State(app): State<Arc<AppState>>,
+    user: AuthUser,
+    StreamPass(pass): StreamPass,
+) -> Result<Response> {
+    let claims = app.room.identify(pass.token(), user.id)?;
+    let changes = app
+        .room
+        .changes(claims)
+        .map(|token| Event::default().json_data(token));
+    // Without this a stop would wait for the last listener to go home.
+    let stop = app.stop.clone();
+    let events = changes.take_until(async move { stop.cancelled().await });
+    let events = events.filter_map(async |event| event.ok().map(Ok::<_, Infallible>));
+    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    Ok((
+        unbuffered,
+        Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)),
+    )
+        .into_response())
+}
+
+/// Gives the place up. Holds are kept.
+#[utoipa::path(delete, path = "/v1/queue-tokens/current", tag = "queue",
+    security(("user" = [], "queue_token" = [])), responses((status = 204, description = "Given up")),
+    extensions(("x-problems" = json!(["queue_token_identity"]))))]
+pub async fn leave(State(app): State<Arc<AppState>>, user: AuthUser, pass: QueuePass) -> Result<StatusCode> {
+    let claims = app.room.identify(pass.token(), user.id)?;
+    app.room.end(&claims).await;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,311 @@
+//! Reservations: making one, and reading one's own.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::answer::Answer;
+use super::auth::AuthUser;
+use super::error::Code;
+use super::gate::QueuePass;
+use super::idempotency::once;
+use super::page::{ListQuery, Page};
+use super::problem::{Problem, Result};
+use super::request::{Bodied, Command, Params, PathId};
+use super::shape::{Faults, Shape};
+use super::state::AppState;
+use crate::booking::{self, Order};
+use crate::ids::{ReservationId, UserId};
+use crate::store;
+use crate::store::reservations::{Line, Payment, Reservation, ReservationStatus, Ticket};
+
+/// What a buyer sees of a reservation.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Reservation)]
+pub struct ReservationView {
+    id: Uuid,
+    performance_id: Uuid,
+    status: ReservationStatus,
+    /// Section and price are null while it is pending.
+    seats: Vec<Line>,
+    amount: i64,
+    /// Until when a payment is accepted; null until the seats are held.
+    expires_at: Option<DateTime<Utc>>,
+    /// The same in seconds from now, never below 0.
+    expires_in_seconds: Option<i64>,
+    created_at: DateTime<Utc>,
+    /// A code, for one that did not end well.
+    reason: Option<String>,
+    payment: Option<Payment>,
+    tickets: Vec<Ticket>,
+}
+
+impl ReservationView {
+    /// The reservation as it looks at this time.
+    pub fn of(reservation: Reservation, now: DateTime<Utc>) -> Self {
+        let unpriced = |number: &i32| Line {
+            number: *number,
+            section: None,
+            price: None,
+        };
+        let mut seats = reservation.lines.0;
+        if seats.is_empty() {
+            seats = reservation.seats.iter().map(unpriced).collect();
+        }
+        // Rounded up, so that a hold never looks as if it had run out before it has.
+        let left = |at: DateTime<Utc>| ((at - now).num_milliseconds().max(0) + 999) / 1_000;
+        Self {
+            id: reservation.id,
+            performance_id: reservation.performance_id,
+            status: reservation.status,
+            seats,
+            amount: reservation.amount,
+            expires_at: reservation.expires_at,
+            expires_in_seconds: reservation.expires_at.map(left),
+            created_at: reservation.created_at,
+            reason: reservation.reason,
+            payment: reservation.payment.map(|payment| payment.0),
+            tickets: reservation.tickets.0,
+        }
+    }
+}
+
+/// 202: the reservation is still being worked on, and can be read at its address.
+pub fn pending(reservation: Reservation, now: DateTime<Utc>) -> Answer {
+    let location = format!("/v1/reservations/{}", reservation.id);
+    Answer::accepted(&location, &ReservationView::of(reservation, now))
+}
+
+/// The caller's own reservation; somebody else's does not exist.
+pub async fn own(app: &AppState, id: ReservationId, user: UserId) -> Result<Reservation> {
+    let found = store::reservations::get(&app.pool, id).await?;
+    found
+        .filter(|found| found.user_id == user)
+        .ok_or_else(|| Problem::not_found("reservation"))
+}
+
+/// Seats to be held.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct NewReservation {
+    performance_id: Uuid,
+    /// Numbers of seats, all or none.
+    #[schema(min_items = 1)]
+    seats: Vec<i64>,
+}
+
+impl Bodied for NewReservation {}
+
+impl Shape for NewReservation {
+    fn check(&self, faults: &mut Faults) {
+        faults.expect(!self.seats.is_empty(), "/seats", "must name one seat or more");
+        let mut seen = std::collections::HashSet::new();
+        for (at, number) in self.seats.iter().enumerate() {
+            faults.expect(*number > 0, format!("/seats/{at}"), "must be 1 or more");
+            faults.expect(seen.insert(number), format!("/seats/{at}"), "is there twice");
+        }
+    }
+}
+
+/// Holds seats: all of them, or none.
+#[utoipa::path(post, path = "/v1/reservations", tag = "reservations", request_body = NewReservation,
+    security(("user" = [], "queue_token" = [])),
+    responses((status = 201, body = ReservationView, description = "Held"),
+              (status = 200, body = ReservationView, description = "The caller holds exactly these seats already"),
+              (status = 202, body = ReservationView, description = "Not settled yet: see Location and Retry-After")),
+    extensions(("x-problems" = json!(["not_found", "queue_token", "seat_taken", "seat_unknown", "too_many_seats",
+        "sale_not_open", "request_in_progress", "idempotency_key_reused"]))))]
+pub async fn reserve(
+    State(app): State<Arc<AppState>>,
+    user: AuthUser,
+    pass: QueuePass,
+    command: Command<NewReservation>,
+) -> Result<Response> {
+    once(&app.pool, user.caller(), command, async |wanted, effect| {
+        let performance = app.catalog.performance(wanted.performance_id).await?;
+        let concert_id = performance.concert_id;
+        app.room.pass(pass.token(), user.id, concert_id)?;
+        let seats = wanted.numbers(app.booking.max_seats)?;
+        let order = Order {
+            id: effect.id,
+            user_id: user.id,
+            concert_id,
+            performance_id: performance.id,
+            seats,
+        };
+        hold(&app, order).await
+    })
+    .await
+}
+
+impl NewReservation {
+    /// The seats in order; 422 for more than one reservation may have, and for numbers that no seat can have.
+    fn numbers(self, most: u32) -> Result<Vec<i32>> {
+        if self.seats.len() > usize::try_from(most).unwrap_or(usize::MAX) {
+            let detail = format!("A reservation may have {most} seats at most.");
+            return Err(Problem::new(Code::TooManySeats, detail).with("limit", most));
+        }
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for number in self.seats {
+            match i32::try_from(number) {
+                Ok(number) => known.push(number),
+                Err(_) => unknown.push(number),
+            }
+        }
+        if !unknown.is_empty() {
+            return Err(Problem::new(Code::SeatUnknown, "There are no such seats.").with("seats", unknown));
+        }
+        known.sort_unstable();
+        Ok(known)
+    }
+}
+
+async fn hold(app: &AppState, order: Order) -> Result<Answer> {
+    let wanted = order.clone();
+    let now = || app.clock.now();
+    match app.desk.reserve(order).await? {
+        booking::Answer::Pending(reservation) => {
+            // It may become a hold any moment now; the session must outlive that.
+            let hold = TimeDelta::seconds(app.booking.hold_seconds.into());
+            app.room
+                .extend_to(wanted.user_id, wanted.concert_id, now() + hold);
+            Ok(pending(*reservation, now()))
+        }
+        booking::Answer::Settled(reservation) if reservation.status == ReservationStatus::Failed => {
+            again(app, &wanted, refusal(&reservation)).await
+        }
+        booking::Answer::Settled(reservation) => {
+            if let Some(expires_at) = reservation.expires_at {
+                app.room.extend_to(wanted.user_id, wanted.concert_id, expires_at);
+            }
+            Ok(Answer::created(&ReservationView::of(*reservation, now())))
+        }
+    }
+}
+
+/// Who asks for the seats that they hold already gets that hold instead of a refusal.
+async fn again(app: &AppState, wanted: &Order, refusal: Problem) -> Result<Answer> {
+    if !matches!(refusal.code(), Code::SeatTaken | Code::TooManySeats) {
+        return Err(refusal);
+    }
+    let (user, performance, now) = (wanted.user_id, wanted.performance_id, app.clock.now());
+    let held = store::reservations::live_hold(&app.pool, user, performance, &wanted.seats, now).await?;
+    let Some(held) = held else { return Err(refusal) };
+    Ok(Answer::ok(&ReservationView::of(own(app, held, user).await?, now)))
+}
+
+/// Why a reservation failed, as a problem.
+fn refusal(reservation: &Reservation) -> Problem {
+    let reason = reservation.reason.as_deref().unwrap_or_default();
+    let about = reservation.detail.as_ref();
+    let seats = about
+        .and_then(|about| about.get("seats"))
+        .and_then(|seats| seats.as_array())
+        .cloned();
+    let named: Vec<String> = seats.iter().flatten().map(ToString::to_string).collect();
+    let named = named.join(", ");
+    let code = Code::named(reason).unwrap_or(Code::Unavailable);
+    let detail = match code {
+        Code::SeatTaken => format!("Already reserved: {named}. None of the seats is held for you."),
+        Code::SeatUnknown => format!("There are no such seats: {named}."),
+        Code::TooManySeats => "This is more than one user may hold and own of one performance.".to_owned(),
+        Code::SaleNotOpen => "This performance is not on sale now.".to_owned(),
+        _ => "The seats could not be held in time; none is held. Try again.".to_owned(),
+    };
+    let mut problem = Problem::new(code, detail);
+    for (name, value) in about.and_then(|about| about.as_object()).into_iter().flatten() {
+        problem = problem.with(name, value.clone());
+    }
+    problem
+}
+
+/// The caller's reservations, newest first.
+#[utoipa::path(get, path = "/v1/reservations", tag = "reservations", params(ListQuery), security(("user" = [])),
+    responses((status = 200, body = Page<ReservationView>)))]
+pub async fn list(
+    State(app): State<Arc<AppState>>,
+    user: AuthUser,
+    Params(query): Params<ListQuery>,
+) -> Result<Answer> {
+    let mut conn = app.pool.acquire().await?;
+    let rows = store::reservations::of_user(&mut conn, user.id, query.after()?, query.limit() + 1).await?;
+    let page = Page::cut(rows, query.limit(), |reservation| reservation.id);
+    let now = app.clock.now();
+    let items = page
+        .items
+        .into_iter()
+        .map(|reservation| ReservationView::of(reservation, now))
+        .collect();
+    Ok(Answer::ok(&Page {
+        items,
+        next_cursor: page.next_cursor,
+    }))
+}
+
+/// One of the caller's reservations.
+#[utoipa::path(get, path = "/v1/reservations/{reservation}", tag = "reservations",
+    params(("reservation" = Uuid, Path)), security(("user" = [])),
+    responses((status = 200, body = ReservationView)), extensions(("x-problems" = json!(["not_found"]))))]
+pub async fn show(
+    State(app): State<Arc<AppState>>,
+    user: AuthUser,
+    PathId(reservation): PathId,
+) -> Result<Answer> {
+    let reservation = own(&app, reservation, user.id).await?;
+    Ok(Answer::ok(&ReservationView::of(reservation, app.clock.now())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(seats: &[i64], pointers: &[&str]) {
+        let mut faults = Faults::default();
+        NewReservation {
+            performance_id: Uuid::nil(),
+            seats: seats.to_vec(),
+        }
+        .check(&mut faults);
+        let found = faults
+            .settle()
+            .err()
+            .map(|problem| problem.body()["errors"].clone());
+        let expected: Vec<_> = pointers
+            .iter()
+            .map(|pointer| serde_json::json!(pointer))
+            .collect();
+        let found: Vec<_> = found
+            .iter()
+            .flat_map(|errors| errors.as_array().unwrap())
+            .map(|e| e["pointer"].clone())
+            .collect();
+        assert_eq!(found, expected, "{seats:?}");
+    }
+
+    #[test]
+    fn seats_are_positive_and_named_once() {
+        check(&[1, 2, 50], &[]);
+        check(&[], &["/seats"]);
+        check(&[1, 0, -3], &["/seats/1", "/seats/2"]);
+        check(&[7, 8, 7], &["/seats/2"]);
+        check(&[3_000_000_000], &[]);
+    }
+
+    #[test]
+    fn seats_that_no_hall_has_are_unknown_and_too_many_are_too_many() {
+        let numbers = |seats: &[i64]| {
+            NewReservation {
+                performance_id: Uuid::nil(),
+                seats: seats.to_vec(),
+            }
+            .numbers(3)
+        };
+        assert_eq!(numbers(&[3, 1, 2]).unwrap(), [1, 2, 3]);
+        assert_eq!(numbers(&[3_000_000_000]).unwrap_err().code(), Code::SeatUnknown);
+        assert_eq!(numbers(&[1, 2, 3, 4]).unwrap_err().code(), Code::TooManySeats);
+    }
+}

@@ -1,0 +1,59 @@
+//! What every handler can reach.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+use metrics_exporter_prometheus::PrometheusHandle;
+use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
+
+use super::auth::{Access, Keys};
+use super::health::Health;
+use crate::booking::Desk;
+use crate::catalog::Catalog;
+use crate::clock::Clock;
+use crate::config;
+use crate::orchestrator::Engine;
+use crate::waiting_room::WaitingRoom;
+
+/// The parts that the entrance stands on.
+pub struct AppState {
+    /// The truth.
+    pub pool: PgPool,
+    /// The time, for what does not decide about money or seats.
+    pub clock: Clock,
+    /// Cached reads.
+    pub catalog: Catalog,
+    /// The lines and their gates.
+    pub room: Arc<WaitingRoom>,
+    /// Reserve, pay, cancel.
+    pub desk: Desk,
+    /// Operators' acts on sagas.
+    pub engine: Engine,
+    /// Access tokens.
+    pub access: Access,
+    /// API keys.
+    pub keys: Keys,
+    /// What may be booked.
+    pub booking: config::Booking,
+    /// Defaults of new concerts' lines.
+    pub queue: config::Queue,
+    /// Whether requests should be sent here.
+    pub health: Health,
+    /// What `/metrics` shows.
+    pub metrics: PrometheusHandle,
+    /// Ends the event streams when the service stops.
+    pub stop: CancellationToken,
+}
+
+impl FromRef<Arc<AppState>> for Access {
+    fn from_ref(state: &Arc<AppState>) -> Self {
+        state.access.clone()
+    }
+}
+
+impl FromRef<Arc<AppState>> for Keys {
+    fn from_ref(state: &Arc<AppState>) -> Self {
+        state.keys.clone()
+    }
+}
