@@ -2,4 +2,8 @@
 
 mod common;
 
+mod booking;
+mod events;
+mod faults;
+mod fence;
 mod local;

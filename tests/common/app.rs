@@ -39,8 +39,13 @@ impl TestApp {
 
     /// All roles, with these flags.
     pub async fn with(flags: &[&str]) -> Self {
+        Self::roles(flags, &Role::ALL).await
+    }
+
+    /// Some roles only.
+    pub async fn roles(flags: &[&str], roles: &[Role]) -> Self {
         let env = Env::start().await;
-        let app = start(&env, flags, &Role::ALL).await;
+        let app = start(&env, flags, roles).await;
         let concert = add_concert(&app).await;
         let performance = add_performance(&app, concert, 50, 100).await;
         Self {

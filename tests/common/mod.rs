@@ -4,6 +4,7 @@
 // Each module of the binary uses a part of this.
 #![allow(dead_code)]
 
+pub mod app;
 mod place;
 
 use std::path::PathBuf;

@@ -1,0 +1,194 @@
+//! Faults in the middle of an on-sale: lost streams, lost alarms, two processes whose clocks disagree.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice::app::{App, Role};
+use boxoffice::booking::{Answer, Order};
+use boxoffice::bus::subjects;
+use boxoffice::ids;
+use boxoffice::store;
+use boxoffice::store::reservations::{Reservation, ReservationStatus};
+use futures::future::join_all;
+
+use crate::common::app::{TestApp, assert_good, start};
+
+/// A small on-sale at one desk: each buyer tries a few seats, and pays, cancels or lets the hold run out.
+async fn on_sale(test: Arc<TestApp>, desk: boxoffice::booking::Desk, buyers: i32) {
+    let each = (0..buyers).map(|buyer| {
+        let (test, desk) = (Arc::clone(&test), desk.clone());
+        tokio::spawn(async move {
+            let user = test.user(1_000).await;
+            for attempt in 0..4 {
+                let order = Order {
+                    id: ids::new(),
+                    user_id: user,
+                    concert_id: test.concert,
+                    performance_id: test.performance,
+                    seats: vec![1 + (buyer * 7 + attempt * 13) % 50],
+                };
+                let Some(held) = decided(&desk.reserve(order).await) else {
+                    continue;
+                };
+                if held.status != ReservationStatus::Held {
+                    continue;
+                }
+                match buyer % 5 {
+                    0 => {}
+                    1 => drop(desk.cancel(held.id).await),
+                    _ => drop(desk.pay(held.id).await),
+                }
+            }
+        })
+    });
+    for buyer in join_all(each).await {
+        buyer.unwrap();
+    }
+}
+
+fn decided<E>(answer: &Result<Answer, E>) -> Option<Reservation> {
+    match answer {
+        Ok(Answer::Settled(reservation)) => Some((**reservation).clone()),
+        _ => None,
+    }
+}
+
+/// Every saga ends, and the books are right.
+async fn ends_right(test: &TestApp) {
+    test.until(60, "every saga to end", || async {
+        store::sagas::count_open(&test.app.pool).await.unwrap().is_empty()
+    })
+    .await;
+    assert_good(&test.app).await;
+    let sold = sqlx::query_scalar::<_, i64>("select count(*) from seats where status = 'sold'");
+    assert!(
+        sold.fetch_one(&test.app.pool).await.unwrap() > 0,
+        "nothing was sold at all"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_saga_ends_right_when_all_streams_are_deleted_in_the_middle() {
+    let test = Arc::new(TestApp::with(&["--hold-seconds", "3", "--payment-grace-seconds", "3"]).await);
+    let sale = tokio::spawn(on_sale(Arc::clone(&test), test.app.desk.clone(), 60));
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        for stream in [
+            subjects::STEPS,
+            subjects::SAGAS,
+            subjects::TIMERS,
+            subjects::EVENTS,
+        ] {
+            // It may be gone already.
+            let _deleted = test.app.bus.jetstream.delete_stream(stream).await;
+        }
+    }
+    sale.await.unwrap();
+    ends_right(&test).await;
+    let next = test.user(0).await;
+    let free = sqlx::query_scalar::<_, i32>("select number from seats where status = 'free' limit 1");
+    let free = free.fetch_one(&test.app.pool).await.unwrap();
+    test.until(15, "the sale to go on", || async {
+        decided(&test.app.desk.reserve(test.order(next, &[free])).await).is_some()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_with_clocks_apart_serve_one_sale() {
+    let flags = ["--hold-seconds", "3", "--payment-grace-seconds", "3"];
+    let test = Arc::new(TestApp::with(&flags).await);
+    let ahead = test
+        .another(&[&flags[..], &["--clock-skew-ms", "5000"]].concat())
+        .await;
+    let (one, other) = (
+        on_sale(Arc::clone(&test), test.app.desk.clone(), 40),
+        on_sale(Arc::clone(&test), ahead.desk.clone(), 40),
+    );
+    tokio::join!(one, other);
+    let apart = (test.app.clock.now() - ahead.clock.now()).abs();
+    assert!(
+        apart < chrono::TimeDelta::milliseconds(250),
+        "the clocks follow the database's, but are {apart} apart"
+    );
+    ends_right(&test).await;
+    ahead.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_of_the_broker_ends_a_hold_without_the_sweeper() {
+    let test = TestApp::roles(
+        &["--hold-seconds", "1"],
+        &[Role::Api, Role::Orchestrator, Role::Worker],
+    )
+    .await;
+    let user = test.user(0).await;
+    let held = test.reserve(user, &[1]).await;
+    test.until(4, "the hold to expire", || async {
+        test.find(held.id).await.status == ReservationStatus::Expired
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweeper_ends_a_hold_whose_alarm_was_lost() {
+    let test = TestApp::roles(
+        &["--hold-seconds", "1"],
+        &[Role::Api, Role::Worker, Role::Scheduler],
+    )
+    .await;
+    let user = test.user(0).await;
+    let held = test.reserve(user, &[1]).await;
+    test.app
+        .bus
+        .jetstream
+        .delete_stream(subjects::TIMERS)
+        .await
+        .unwrap();
+    test.until(6, "the hold to expire", || async {
+        test.find(held.id).await.status == ReservationStatus::Expired
+    })
+    .await;
+}
+
+/// Committed, but never published: the process stopped in between. The next start's sweeper brings it on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_committed_but_never_published_goes_on_after_a_start() {
+    let test = TestApp::roles(&["--settle-ms", "1"], &[Role::Api]).await;
+    let user = test.user(0).await;
+    let order = test.order(user, &[1]);
+    let id = order.id;
+    drop(test.app.desk.reserve(order).await.unwrap());
+    let mut steps = test.app.bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
+    test.until(5, "the command to be out", || async {
+        let mut steps = steps.clone();
+        steps.info().await.unwrap().state.messages == 1
+    })
+    .await;
+    steps.purge().await.unwrap();
+    assert_eq!(steps.info().await.unwrap().state.messages, 0);
+    let next: App = start(&test.env, &[], &[Role::Worker, Role::Scheduler]).await;
+    test.until(12, "the seat to be held", || async {
+        test.find(id).await.status == ReservationStatus::Held
+    })
+    .await;
+    next.stop().await;
+}
+
+/// A hold that fell due while every process was down is over as soon as one is up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_fell_due_while_nothing_ran_ends_at_the_start() {
+    let mut test = TestApp::with(&["--hold-seconds", "2"]).await;
+    let user = test.user(0).await;
+    let held = test.reserve(user, &[1]).await;
+    let (env, app) = (&test.env, test.app);
+    app.stop().await;
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    test.app = start(env, &[], &Role::ALL).await;
+    test.until(5, "the hold to expire", || async {
+        test.find(held.id).await.status == ReservationStatus::Expired
+    })
+    .await;
+    assert_eq!(test.reserve(user, &[1]).await.status, ReservationStatus::Held);
+    test.check_books().await;
+}

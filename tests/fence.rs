@@ -1,0 +1,248 @@
+//! The fence: late, repeated and interleaved commands change nothing; batches decide item by item.
+
+use boxoffice::app::Role;
+use boxoffice::booking::Answer;
+use boxoffice::bus::messages;
+use boxoffice::bus::publish::publish;
+use boxoffice::bus::subjects;
+use boxoffice::saga::{Act, Command, Direction};
+use boxoffice::store;
+use boxoffice::store::reservations::{Reservation, ReservationStatus};
+use uuid::Uuid;
+
+use crate::common::app::{TestApp, start};
+
+/// Sends a command as the engine would, once more or long after.
+async fn send(
+    test: &TestApp,
+    reservation: Uuid,
+    subject: &str,
+    step: &str,
+    direction: Direction,
+    visit: i32,
+) {
+    let saga = store::sagas::get(&test.app.pool, reservation)
+        .await
+        .unwrap()
+        .unwrap();
+    let command = Command {
+        saga_id: reservation,
+        workflow: "booking".to_owned(),
+        subject: subject.to_owned(),
+        step: step.to_owned(),
+        direction,
+        visit,
+        send: 0,
+        deadline: None,
+        reason: None,
+        context: saga.context,
+    };
+    publish(&test.app.bus, vec![messages::command(&command)])
+        .await
+        .unwrap();
+}
+
+/// Waits until every message of a stream is acknowledged.
+async fn drained(test: &TestApp, stream: &str) {
+    test.until(10, "the stream to be drained", || async {
+        let mut stream = test.app.bus.jetstream.get_stream(stream).await.unwrap();
+        stream.info().await.unwrap().state.messages == 0
+    })
+    .await;
+}
+
+async fn history_length(test: &TestApp, saga: Uuid) -> usize {
+    store::sagas::history(&test.app.pool, &[saga])
+        .await
+        .unwrap()
+        .len()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_comes_after_its_release_holds_nothing() {
+    let test = TestApp::start().await;
+    let (user, next) = (test.user(0).await, test.user(0).await);
+    let held = test.reserve(user, &[1]).await;
+    test.cancel(held.id).await;
+    let before = history_length(&test, held.id).await;
+    send(&test, held.id, "seats.hold", "reserve", Direction::Do, 1).await;
+    drained(&test, subjects::STEPS).await;
+    assert_eq!(history_length(&test, held.id).await, before);
+    assert_eq!(test.reserve(next, &[1]).await.status, ReservationStatus::Held);
+    test.check_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_pay_that_comes_again_after_the_second_takes_nothing() {
+    let test = TestApp::start().await;
+    let user = test.user(10).await;
+    let held = test.reserve(user, &[1]).await;
+    test.pay(held.id).await;
+    test.charge(user, 1_000).await;
+    test.pay(held.id).await;
+    send(&test, held.id, "points.deduct", "pay", Direction::Do, 1).await;
+    drained(&test, subjects::STEPS).await;
+    assert_eq!(test.balance(user).await, 910);
+    test.check_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_comes_twice_does_not_take_the_seat_from_the_next_holder() {
+    let test = TestApp::start().await;
+    let (user, next) = (test.user(0).await, test.user(0).await);
+    let first = test.reserve(user, &[1]).await;
+    test.cancel(first.id).await;
+    let second = test.reserve(next, &[1]).await;
+    send(&test, first.id, "seats.release", "reserve", Direction::Undo, 1).await;
+    drained(&test, subjects::STEPS).await;
+    assert_eq!(test.find(second.id).await.status, ReservationStatus::Held);
+    assert_eq!(
+        test.reserve(user, &[1]).await.reason.as_deref(),
+        Some("seat_taken")
+    );
+    test.check_books().await;
+}
+
+/// The hold is stopped in the middle of its transaction, at the seat; the cancellation then waits for it at the
+/// saga, and undoes it once it is done. The two never overlap.
+#[tokio::test(flavor = "multi_thread")]
+async fn do_and_undo_of_a_step_wait_for_each_other() {
+    let test = TestApp::start().await;
+    let user = test.user(0).await;
+    let mut blocker = test.app.pool.begin().await.unwrap();
+    store::seats::lock(&mut blocker, &[test.performance], &[1])
+        .await
+        .unwrap();
+    let order = test.order(user, &[1]);
+    let id = order.id;
+    let Answer::Pending(pending) = test.app.desk.reserve(order).await.unwrap() else {
+        panic!("it went past the lock")
+    };
+    assert_eq!(pending.status, ReservationStatus::Pending);
+
+    let engine = test.app.engine.clone();
+    let mut act = tokio::spawn(async move { engine.act(id, Act::Cancel, "a test", "to interleave").await });
+    let waits = tokio::time::timeout(std::time::Duration::from_millis(300), &mut act).await;
+    assert!(waits.is_err(), "the undo began while the do was under way");
+    blocker.commit().await.unwrap();
+    act.await.unwrap().unwrap();
+
+    test.until(5, "the hold to be undone", || async {
+        test.find(id).await.status == ReservationStatus::Cancelled
+    })
+    .await;
+    assert_eq!(test.reserve(user, &[1]).await.status, ReservationStatus::Held);
+    test.check_books().await;
+}
+
+/// Starts bookings while no worker runs, so that all their commands are there when the worker takes its first batch.
+async fn queued(test: &TestApp, orders: Vec<boxoffice::booking::Order>) -> Vec<Reservation> {
+    let mut pending = Vec::new();
+    for order in orders {
+        let Answer::Pending(reservation) = test.app.desk.reserve(order).await.unwrap() else {
+            panic!("somebody works")
+        };
+        pending.push(*reservation);
+    }
+    pending
+}
+
+async fn without_workers(flags: &[&str]) -> TestApp {
+    TestApp::roles(flags, &[Role::Api, Role::Orchestrator, Role::Scheduler]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn overlapping_seat_lists_in_one_batch_are_decided_in_the_order_of_arrival() {
+    let test = without_workers(&["--settle-ms", "1"]).await;
+    let user = test.user(0).await;
+    let lists: [&[i32]; 4] = [&[1, 2], &[2, 3], &[3, 4], &[1]];
+    let pending = queued(&test, lists.iter().map(|seats| test.order(user, seats)).collect()).await;
+    let _worker = start(&test.env, &[], &[Role::Worker]).await;
+    drained(&test, subjects::STEPS).await;
+    let mut ends = Vec::new();
+    for reservation in pending {
+        ends.push(test.find(reservation.id).await.status);
+    }
+    use ReservationStatus::{Failed, Held};
+    assert_eq!(ends, [Held, Failed, Held, Failed]);
+    test.check_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_command_in_a_batch_is_parked_alone_and_the_others_are_done() {
+    let test = without_workers(&["--settle-ms", "1"]).await;
+    let user = test.user(0).await;
+    let orders: Vec<_> = (1..=9).map(|seat| test.order(user, &[seat])).collect();
+    let pending = queued(&test, orders).await;
+    // An amount that no column can take: the statement fails for the whole batch.
+    sqlx::query("alter table reservations add constraint one_is_bad check (not (seats = array[5] and status = 'held'))")
+        .execute(&test.app.pool)
+        .await
+        .unwrap();
+    let _worker = start(&test.env, &[], &[Role::Worker]).await;
+    test.until(10, "the bad one to be parked", || async {
+        store::operations::count_parked(&test.app.pool).await.unwrap() == 1
+    })
+    .await;
+    drained(&test, subjects::STEPS).await;
+    for reservation in pending {
+        let expected = if reservation.seats == [5] {
+            ReservationStatus::Pending
+        } else {
+            ReservationStatus::Held
+        };
+        assert_eq!(test.find(reservation.id).await.status, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_payments_of_one_user_in_one_batch_share_the_balance() {
+    let test = TestApp::start().await;
+    let user = test.user(150).await;
+    let (one, other) = (test.reserve(user, &[1]).await, test.reserve(user, &[2]).await);
+    let mut blocker = test.app.pool.begin().await.unwrap();
+    store::payments::lock_accounts(&mut blocker, &[user])
+        .await
+        .unwrap();
+    let payments = async { tokio::join!(test.app.desk.pay(one.id), test.app.desk.pay(other.id)) };
+    let (answers, ()) = tokio::join!(payments, async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        blocker.commit().await.unwrap();
+    });
+    drop(answers);
+    test.until(5, "both to be decided", || async {
+        let both = [test.find(one.id).await, test.find(other.id).await];
+        let paid = both
+            .iter()
+            .filter(|one| one.status == ReservationStatus::Confirmed)
+            .count();
+        paid == 1 && both.iter().any(|one| one.saga_rejection.is_some())
+    })
+    .await;
+    assert_eq!(test.balance(user).await, 50);
+    test.check_books().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_signals_to_one_saga_in_one_batch_take_effect_one_after_the_other() {
+    let test = TestApp::start().await;
+    let user = test.user(100).await;
+    for seat in 1..=10 {
+        let held = test.reserve(user, &[seat]).await;
+        // Whichever comes first decides; the other finds the saga moved on.
+        let (paid, cancelled) = tokio::join!(test.app.desk.pay(held.id), test.app.desk.cancel(held.id));
+        drop((paid.unwrap(), cancelled.unwrap()));
+        test.until(5, "the reservation to end", || async {
+            matches!(
+                test.find(held.id).await.status,
+                ReservationStatus::Confirmed | ReservationStatus::Cancelled
+            )
+        })
+        .await;
+        if test.find(held.id).await.status == ReservationStatus::Confirmed {
+            test.cancel(held.id).await;
+        }
+        assert_eq!(test.balance(user).await, 100);
+    }
+    test.check_books().await;
+}
