@@ -1,7 +1,11 @@
 //! Every integration test, as one binary: against a real Postgres and real NATS servers that it starts itself.
 
+// A test says what is wrong by falling over.
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
+mod audit;
 mod booking;
 mod events;
 mod faults;

@@ -174,7 +174,8 @@ impl App {
     }
 }
 
-fn catalogue(settings: &Settings) -> anyhow::Result<Catalogue> {
+/// Every workflow definition: the built-in ones, and those of the folder that the settings name.
+pub fn catalogue(settings: &Settings) -> anyhow::Result<Catalogue> {
     let mut catalogue = Catalogue::built_in()?;
     let Some(folder) = &settings.engine.workflows else {
         return Ok(catalogue);

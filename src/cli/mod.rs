@@ -1,1 +1,178 @@
-//! (to be written)
+//! The command line: every role of the service, and what its operators do.
+//!
+//! What a command answers goes to standard output, as text for people or with `--json` for programs; logs and
+//! complaints go to standard error. The exit code is 0 if all is well, 1 if the command found something wrong
+//! or could not do its work, 2 if it was used wrongly.
+
+mod audit;
+mod concerts;
+mod demo;
+mod doctor;
+mod keys;
+mod migrate;
+mod output;
+mod queues;
+mod sagas;
+mod serve;
+mod servers;
+mod up;
+mod workflows;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::config::Settings;
+use crate::telemetry;
+use output::Output;
+
+/// Sells seats once: a fair line, holds, points, tickets, and the saga engine under them
+#[derive(Parser, Debug)]
+#[command(
+    name = "boxoffice",
+    version,
+    max_term_width = 110,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Answer in JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(flatten, next_help_heading = "Settings")]
+    settings: Settings,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run everything in one process, with a private Postgres and NATS where none is given
+    Up(up::Arguments),
+    /// Run some roles of the service against a given Postgres and NATS
+    Serve(serve::Arguments),
+    /// Bring the database's schema up to date
+    Migrate,
+    /// Play an on-sale: hundreds of buyers, far fewer seats, and the audit's verdict
+    Demo(demo::Arguments),
+    /// Judge the database: whether seats, tickets, points and sagas agree
+    Audit(audit::Arguments),
+    /// Look at sagas
+    #[command(subcommand)]
+    Saga(sagas::Command),
+    /// Look at the lines and change how they move
+    #[command(subcommand)]
+    Queue(queues::Command),
+    /// List and add concerts and their dates
+    #[command(subcommand)]
+    Concert(concerts::Command),
+    /// Check workflow definitions and draw them
+    #[command(subcommand)]
+    Workflow(workflows::Command),
+    /// Make, list and revoke API keys
+    #[command(subcommand)]
+    Keys(keys::Command),
+    /// Check the servers, the clock and the streams, and say what to do about what is wrong
+    Doctor,
+}
+
+/// How a command ended that could do its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Good,
+    /// It found something wrong.
+    Wrong,
+}
+
+/// The command was used wrongly; the message says how it is meant.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misuse(String);
+
+/// What every command gets.
+struct Context {
+    settings: Settings,
+    output: Output,
+    /// The arguments as they were parsed: says which settings were given and which are defaults.
+    given: ArgMatches,
+}
+
+/// Reads the program's arguments, runs the command and says how it ended.
+pub async fn main() -> ExitCode {
+    let (cli, given) = match parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
+        // Help and version are asked for, and good; all else is a misuse: clap tells them apart.
+        Err(error) => error.exit(),
+    };
+    telemetry::start_logging(log_level(&cli.command));
+    // An error says that there is a provider already, which is what is wanted.
+    let _chosen = rustls::crypto::ring::default_provider().install_default();
+    let context = Context {
+        settings: cli.settings,
+        output: Output::new(cli.json),
+        given,
+    };
+    match run(cli.command, &context).await {
+        Ok(Ending::Good) => ExitCode::SUCCESS,
+        Ok(Ending::Wrong) => ExitCode::from(1),
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::from(if error.is::<Misuse>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<(Cli, ArgMatches), clap::Error> {
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    Ok((cli, matches))
+}
+
+async fn run(command: Command, context: &Context) -> anyhow::Result<Ending> {
+    match command {
+        Command::Up(arguments) => up::run(context, &arguments).await,
+        Command::Serve(arguments) => serve::run(context, &arguments).await,
+        Command::Migrate => migrate::run(context).await,
+        Command::Demo(arguments) => demo::run(context, &arguments).await,
+        Command::Audit(arguments) => audit::run(context, &arguments).await,
+        Command::Saga(command) => sagas::run(context, command).await,
+        Command::Queue(command) => queues::run(context, command).await,
+        Command::Concert(command) => concerts::run(context, command).await,
+        Command::Workflow(command) => workflows::run(context, &command),
+        Command::Keys(command) => keys::run(context, command).await,
+        Command::Doctor => doctor::run(context).await,
+    }
+}
+
+/// Services log what happens; the other commands only what goes wrong.
+fn log_level(command: &Command) -> &'static str {
+    match command {
+        Command::Up(_) | Command::Serve(_) => "info,sqlx=warn,async_nats=warn",
+        _ => "error",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_and_json_may_stand_behind_the_command() {
+        let words = [
+            "boxoffice",
+            "saga",
+            "list",
+            "--json",
+            "--data-dir",
+            "/tmp/elsewhere",
+        ];
+        let (cli, _) = parse(words.iter().map(OsString::from)).unwrap();
+        assert!(cli.json);
+        assert_eq!(cli.settings.servers.data_dir.to_str(), Some("/tmp/elsewhere"));
+    }
+}

@@ -160,7 +160,7 @@ impl Buyer {
             .send::<Place>(&Request::post(Call::Join, &path, Value::Null).by(&self.bearer))
             .await?
         {
-            Reply::Good(_, place) => {
+            Reply::Good(place) => {
                 self.sale.tally.count(Happening::Joined);
                 self.place = place.token;
                 Ok(true)
@@ -222,7 +222,7 @@ impl Buyer {
         let mut short = false;
         loop {
             match self.try_to_pay(path).await? {
-                Reply::Good(_, payment) => {
+                Reply::Good(payment) => {
                     self.take_tickets(&payment, reservation)?;
                     self.see_the_place_end().await?;
                     return Ok(true);
@@ -248,7 +248,7 @@ impl Buyer {
 
     async fn pay_twice(&mut self, path: &str, reservation: &Reservation) -> Result<(), Surprise> {
         match tokio::try_join!(self.try_to_pay(path), self.try_to_pay(path))? {
-            (Reply::Good(_, first), Reply::Good(_, second)) if first == second => {
+            (Reply::Good(first), Reply::Good(second)) if first == second => {
                 self.take_tickets(&first, reservation)?;
                 self.see_the_place_end().await
             }
@@ -316,11 +316,11 @@ impl Buyer {
         let path = format!("{path}/cancellation");
         let request = Request::post(Call::Cancel, &path, Value::Null);
         match self.send::<Reservation>(&request.by(&self.bearer)).await? {
-            Reply::Good(_, reservation) if reservation.status == "cancelled" => {
+            Reply::Good(reservation) if reservation.status == "cancelled" => {
                 self.sale.tally.count(happening);
                 Ok(())
             }
-            Reply::Good(_, reservation) => Err(Surprise(format!(
+            Reply::Good(reservation) => Err(Surprise(format!(
                 "a cancelled reservation is {}",
                 reservation.status
             ))),
@@ -361,7 +361,7 @@ impl Buyer {
     /// Sends what must not be refused.
     pub(super) async fn must<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<T, Surprise> {
         match self.send(request).await? {
-            Reply::Good(_, body) => Ok(body),
+            Reply::Good(body) => Ok(body),
             Reply::Refused(problem) => Err(unexpected("a plain call", &problem)),
         }
     }

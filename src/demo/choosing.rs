@@ -100,7 +100,7 @@ impl Buyer {
             .send::<Reservation>(&request.by(&self.bearer).with_place(&self.place))
             .await?
         {
-            Reply::Good(_, reservation) => {
+            Reply::Good(reservation) => {
                 let mut got: Vec<i32> = reservation.seats.iter().map(|seat| seat.number).collect();
                 got.sort_unstable();
                 if reservation.status != "held" || got != seats {

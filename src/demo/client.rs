@@ -28,8 +28,8 @@ pub(super) struct Surprise(pub String);
 
 /// What came of a call.
 pub(super) enum Reply<T> {
-    /// 2xx, with the status.
-    Good(u16, T),
+    /// 2xx.
+    Good(T),
     /// 4xx: a rule of the house.
     Refused(Problem),
 }
@@ -208,7 +208,7 @@ fn good<T: DeserializeOwned>(
 ) -> Result<Reply<T>, Surprise> {
     let body = if body.is_empty() { b"null" } else { body };
     let parsed = serde_json::from_slice(body).map_err(|_| request.surprise(status, body))?;
-    Ok(Reply::Good(status.as_u16(), parsed))
+    Ok(Reply::Good(parsed))
 }
 
 fn refused(request: &Request<'_>, status: StatusCode, body: &[u8]) -> Result<Problem, Surprise> {

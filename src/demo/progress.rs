@@ -42,7 +42,7 @@ impl Progress {
             tally.counted(Happening::Paid),
             tally.counted(Happening::Conflict)
         );
-        if self.plain && (done == self.total || done % self.total.div_ceil(LINES) == 0) {
+        if self.plain && (done == self.total || done.is_multiple_of(self.total.div_ceil(LINES))) {
             eprintln!("{done} of {} buyers are done: {told}", self.total);
         }
         self.bar.set_message(told);

@@ -147,7 +147,7 @@ async fn judge_again_and_again(database: Option<&PgPool>, audits: &Audits) -> sq
 async fn concerts_on_sale(client: &Client) -> Result<Vec<Concert>, DemoError> {
     let request = Request::get(Call::Browse, "/v1/concerts?limit=100");
     let page: Page<Concert> = match client.send(&request).await? {
-        Reply::Good(_, page) => page,
+        Reply::Good(page) => page,
         Reply::Refused(problem) => return Err(DemoError::NoStage(problem.detail)),
     };
     let open: Vec<Concert> = page
@@ -187,11 +187,7 @@ async fn open_concert(client: &Client, admin_key: &str, now: DateTime<Utc>) -> R
         )
         .await?;
     }
-    Ok(Concert {
-        id,
-        name,
-        on_sale: true,
-    })
+    Ok(Concert { id, on_sale: true })
 }
 
 async fn made(
@@ -204,7 +200,7 @@ async fn made(
         .send::<Made>(&Request::post(Call::Account, path, body).by(admin_key))
         .await?
     {
-        Reply::Good(_, made) => Ok(made.id),
+        Reply::Good(made) => Ok(made.id),
         Reply::Refused(problem) => Err(DemoError::NoStage(format!(
             "POST {path} was refused: {} {} ({})",
             problem.status, problem.code, problem.detail

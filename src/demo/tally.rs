@@ -11,6 +11,9 @@ use serde::Serialize;
 /// How many surprises are kept in words; all are counted.
 const KEPT_SURPRISES: usize = 20;
 
+/// Calls longer than this count as this long, in microseconds.
+const LONGEST_MICROS: u64 = 60_000_000;
+
 /// The kinds of calls that are timed apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -152,9 +155,8 @@ impl Tally {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let mut kept = self.kept();
         let histogram = kept.latencies.entry(call).or_insert_with(|| {
-            Histogram::new(3).expect("three significant digits are within the histogram's bounds")
+            Histogram::new_with_bounds(1, LONGEST_MICROS, 3).expect("the bounds are those of a histogram")
         });
-        // The histogram grows by itself; it refuses nothing.
         histogram.saturating_record(micros);
     }
 

@@ -18,7 +18,6 @@ pub(super) struct Page<T> {
 #[derive(Clone, Debug, Deserialize)]
 pub(super) struct Concert {
     pub id: Uuid,
-    pub name: String,
     pub on_sale: bool,
 }
 

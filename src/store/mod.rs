@@ -14,6 +14,7 @@ pub mod points;
 pub mod queue;
 pub mod reservations;
 pub mod sagas;
+pub mod schema;
 pub mod seats;
 pub mod tickets;
 pub mod users;

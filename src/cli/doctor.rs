@@ -1,0 +1,206 @@
+//! `doctor`: whether the servers, the clock and the streams are as they must be, and what to do if not.
+
+use serde::Serialize;
+use serde_json::json;
+use sqlx::PgPool;
+
+use super::output::table;
+use super::{Context, Ending};
+use crate::bus::{Bus, topology};
+use crate::clock::Clock;
+use crate::store::{self, schema};
+
+/// The oldest Postgres that is tried in tests.
+const OLDEST_POSTGRES: u32 = 140_000;
+/// Clocks further apart than this confuse whoever reads logs, though not the service.
+const CLOCKS_APART_MS: i64 = 1_000;
+
+/// One thing that was looked at.
+#[derive(Debug, Serialize)]
+struct Check {
+    check: &'static str,
+    state: State,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    advice: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    Ok,
+    /// Good enough, but worth knowing.
+    Note,
+    Wrong,
+}
+
+pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
+    let mut checks = Vec::new();
+    match context.database().await {
+        Ok(pool) => checks.extend([
+            version(&pool).await,
+            schema(&pool).await,
+            clock(context, &pool).await,
+        ]),
+        Err(error) => {
+            checks.push(wrong(
+                "postgres",
+                &error,
+                "start Postgres, or let `boxoffice up` start one",
+            ));
+        }
+    }
+    match context.bus().await {
+        Ok(bus) => {
+            checks.push(nats(&bus));
+            checks.push(durability());
+            checks.extend(streams(&bus).await);
+        }
+        Err(error) => checks.push(wrong(
+            "nats",
+            &error,
+            "start nats-server 2.14 or newer with JetStream (-js)",
+        )),
+    }
+    let sick = checks.iter().any(|check| check.state == State::Wrong);
+    let verdict = if sick { "broken" } else { "good" };
+    context
+        .output
+        .answer(&json!({ "verdict": verdict, "checks": checks }), |_| {
+            text(&checks)
+        })?;
+    Ok(if sick { Ending::Wrong } else { Ending::Good })
+}
+
+async fn version(pool: &PgPool) -> Check {
+    let number = match pool.acquire().await {
+        Ok(conn) => conn.server_version_num().unwrap_or(0),
+        Err(error) => return wrong("postgres", &error.into(), "look at Postgres' log"),
+    };
+    let found = format!("answers, version {}.{}", number / 10_000, number % 10_000);
+    if number >= OLDEST_POSTGRES {
+        return ok("postgres", found);
+    }
+    Check {
+        state: State::Wrong,
+        advice: Some("use Postgres 14 or newer".to_owned()),
+        ..ok("postgres", found)
+    }
+}
+
+async fn schema(pool: &PgPool) -> Check {
+    match schema::missing(pool).await {
+        Ok(missing) if missing.is_empty() => ok("schema", "up to date".to_owned()),
+        Ok(missing) => Check {
+            state: State::Wrong,
+            advice: Some("run `boxoffice migrate`".to_owned()),
+            ..ok(
+                "schema",
+                format!("these migrations are missing: {}", missing.join(", ")),
+            )
+        },
+        Err(error) => wrong("schema", &error.into(), "run `boxoffice migrate`"),
+    }
+}
+
+async fn clock(context: &Context, pool: &PgPool) -> Check {
+    let clock = Clock::skewed(context.settings.engine.clock_skew_ms);
+    let before = clock.uncorrected();
+    let database = match store::now(pool).await {
+        Ok(now) => now,
+        Err(error) => return wrong("clock", &error.into(), "look at Postgres' log"),
+    };
+    let after = clock.uncorrected();
+    let offset = (database - (before + (after - before) / 2)).num_milliseconds();
+    let found = format!(
+        "{} ms {} the database's",
+        offset.abs(),
+        if offset > 0 { "behind" } else { "ahead of" }
+    );
+    if offset.abs() <= CLOCKS_APART_MS {
+        return ok("clock", found);
+    }
+    let advice = "the service follows the database's clock and sells rightly; logs will not line up: run NTP";
+    Check {
+        state: State::Note,
+        advice: Some(advice.to_owned()),
+        ..ok("clock", found)
+    }
+}
+
+fn nats(bus: &Bus) -> Check {
+    let info = bus.client.server_info();
+    ok(
+        "nats",
+        format!("answers, version {}, with JetStream", info.version),
+    )
+}
+
+/// A client cannot read how often the server syncs; the operator has to know.
+fn durability() -> Check {
+    let advice = "nothing to do: Postgres is the truth, and a message lost with the machine is derived again; \
+                  `sync_interval: always` makes the places in line safer and every message slower";
+    Check {
+        state: State::Note,
+        advice: Some(advice.to_owned()),
+        ..ok("sync_interval", "cannot be read from here".to_owned())
+    }
+}
+
+async fn streams(bus: &Bus) -> Vec<Check> {
+    let mut missing = Vec::new();
+    let mut wanted = 0;
+    let buckets = [format!("KV_{}", topology::bucket(bus.replicas).bucket)];
+    let names = topology::streams(bus.replicas)
+        .into_iter()
+        .map(|stream| stream.name);
+    for name in names.chain(buckets) {
+        wanted += 1;
+        if bus.jetstream.get_stream(&name).await.is_err() {
+            missing.push(name);
+        }
+    }
+    if missing.is_empty() {
+        return vec![ok("streams", format!("all {wanted} are there"))];
+    }
+    vec![Check {
+        state: State::Wrong,
+        advice: Some("start the service: it makes them and loses nothing by it".to_owned()),
+        ..ok("streams", format!("missing: {}", missing.join(", ")))
+    }]
+}
+
+fn ok(check: &'static str, found: String) -> Check {
+    Check {
+        check,
+        state: State::Ok,
+        found,
+        advice: None,
+    }
+}
+
+fn wrong(check: &'static str, error: &anyhow::Error, advice: &str) -> Check {
+    Check {
+        state: State::Wrong,
+        advice: Some(advice.to_owned()),
+        ..ok(check, format!("{error:#}"))
+    }
+}
+
+fn text(checks: &[Check]) -> String {
+    let rows = checks.iter().map(|check| {
+        let state = match check.state {
+            State::Ok => "ok",
+            State::Note => "note",
+            State::Wrong => "WRONG",
+        };
+        let advice = check.advice.clone().unwrap_or_default();
+        [
+            check.check.to_owned(),
+            state.to_owned(),
+            check.found.clone(),
+            advice,
+        ]
+    });
+    table(["Check", "State", "Found", "What to do"], rows)
+}

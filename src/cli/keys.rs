@@ -1,0 +1,89 @@
+//! `keys`: API keys of machines and staff.
+
+use serde_json::json;
+use uuid::Uuid;
+
+use super::output::table;
+use super::{Context, Ending, Misuse};
+use crate::http::auth::NewKey;
+use crate::ids;
+use crate::store::api_keys::{self, Role};
+
+#[derive(clap::Subcommand, Debug)]
+pub(super) enum Command {
+    /// Make a key and print it, once
+    Create {
+        /// What the key may do
+        #[arg(long)]
+        role: Role,
+        /// Whose key it is
+        #[arg(long)]
+        name: String,
+    },
+    /// List all keys, without their secrets
+    List,
+    /// End a key; a service that knows it forgets it within a second
+    Revoke {
+        /// The id of the key
+        id: Uuid,
+    },
+}
+
+pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<Ending> {
+    match command {
+        Command::Create { role, name } => create(context, role, &name).await,
+        Command::List => list(context).await,
+        Command::Revoke { id } => revoke(context, id).await,
+    }
+}
+
+async fn create(context: &Context, role: Role, name: &str) -> anyhow::Result<Ending> {
+    if !(1..=100).contains(&name.chars().count()) {
+        return Err(Misuse("the name of a key has 1 to 100 characters".to_owned()).into());
+    }
+    let pool = context.database().await?;
+    let (id, key) = (ids::new(), NewKey::generate());
+    api_keys::insert(&pool, id, name, role, &key.hash).await?;
+    let made = json!({ "id": id, "key": key.secret });
+    context.output.answer(&made, |_| {
+        format!(
+            "{}\nThis is the only time the key is shown. Its id is {id}.",
+            key.secret
+        )
+    })?;
+    Ok(Ending::Good)
+}
+
+async fn list(context: &Context) -> anyhow::Result<Ending> {
+    let keys = api_keys::list(&context.database().await?).await?;
+    context.output.answer(&json!({ "items": keys }), |_| {
+        let rows = keys.iter().map(|key| {
+            let ended = key.revoked_at.map_or("in force".to_owned(), |at| {
+                format!("revoked {}", at.format("%F %T"))
+            });
+            [
+                key.id.to_string(),
+                key.name.clone(),
+                key.role.as_str().to_owned(),
+                key.created_at.format("%F %T").to_string(),
+                ended,
+            ]
+        });
+        table(["Id", "Name", "Role", "Made", "State"], rows)
+    })?;
+    Ok(Ending::Good)
+}
+
+async fn revoke(context: &Context, id: Uuid) -> anyhow::Result<Ending> {
+    let revoked = api_keys::revoke(&context.database().await?, id).await?;
+    context
+        .output
+        .answer(&json!({ "id": id, "revoked": revoked }), |_| {
+            if revoked {
+                "The key is revoked.".to_owned()
+            } else {
+                "There is no such key in force.".to_owned()
+            }
+        })?;
+    Ok(if revoked { Ending::Good } else { Ending::Wrong })
+}

@@ -1,0 +1,80 @@
+//! What commands say: tables and sentences for people, JSON for programs, and nothing else on standard output.
+
+use std::io::Write;
+
+use anyhow::Context;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use serde::Serialize;
+
+/// Where answers go, and in which form.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Whether a program reads.
+    pub(super) fn is_json(self) -> bool {
+        self.json
+    }
+
+    /// Answers with one value: as JSON on one line, or as the text made of it.
+    pub(super) fn answer<T: Serialize>(
+        self,
+        value: &T,
+        text: impl FnOnce(&T) -> String,
+    ) -> anyhow::Result<()> {
+        let line = if self.json {
+            serde_json::to_string(value)?
+        } else {
+            text(value)
+        };
+        print(line.trim_end())
+    }
+
+    /// A sentence for people, while the work goes on. Programs do not see it.
+    pub(super) fn tell(self, sentence: &str) {
+        if !self.json {
+            eprintln!("{sentence}");
+        }
+    }
+}
+
+/// A table with a line under its header.
+pub(super) fn table<const N: usize>(
+    header: [&str; N],
+    rows: impl IntoIterator<Item = [String; N]>,
+) -> String {
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY).set_header(header);
+    for row in rows {
+        table.add_row(row);
+    }
+    table.to_string()
+}
+
+/// Says on standard error what went wrong, as one sentence: the failure, and what it came from.
+pub(super) fn complain(error: &anyhow::Error) {
+    let mut said = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Many errors repeat their source in their own words.
+        if !said.contains(&cause) {
+            said.push_str(": ");
+            said.push_str(&cause);
+        }
+    }
+    eprintln!("boxoffice: {said}");
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    match writeln!(std::io::stdout(), "{text}") {
+        // Whoever reads has enough, for instance `head`.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("the answer could not be written"),
+    }
+}

@@ -1,0 +1,139 @@
+//! A workflow as a Mermaid state diagram: the way forward, the ways back, and where it may end.
+
+use std::fmt::Write;
+
+use crate::saga::{Definition, Step, Work};
+
+/// Draws a definition. States are its steps, `undo_` steps, and the ends.
+pub(super) fn mermaid(definition: &Definition) -> String {
+    let mut drawing = String::from("stateDiagram-v2\n");
+    let mut line = |from: &str, to: &str, label: &str| {
+        let colon = if label.is_empty() { "" } else { ": " };
+        // Writing to a string cannot fail.
+        let _written = writeln!(drawing, "    {from} --> {to}{colon}{label}");
+    };
+    line("[*]", &definition.steps[0].name, "");
+    for (index, step) in definition.steps.iter().enumerate() {
+        forward(definition, index, step, &mut line);
+        backward(definition, index, step, &mut line);
+    }
+    undoing(definition, &mut line);
+    line("completed", "[*]", "");
+    if may_turn_back(definition) {
+        line("compensated", "[*]", "");
+    }
+    drawing
+}
+
+fn forward(definition: &Definition, index: usize, step: &Step, line: &mut impl FnMut(&str, &str, &str)) {
+    let next = definition
+        .steps
+        .get(index + 1)
+        .map_or("completed", |next| next.name.as_str());
+    let label = match step.work() {
+        Work::Command { command, .. } => format!("{command} done"),
+        Work::Wait { signal } => format!("signal {signal}"),
+    };
+    line(&step.name, next, &label);
+    for (code, wait) in &step.back_to {
+        line(&step.name, wait, &format!("rejected, {code}"));
+    }
+}
+
+/// Where a step leads when it does not succeed. What was rejected did not happen; what failed or ran out of time
+/// may have, so that the step itself is undone too.
+fn backward(definition: &Definition, index: usize, step: &Step, line: &mut impl FnMut(&str, &str, &str)) {
+    let is_command = matches!(step.work(), Work::Command { .. });
+    if !definition.can_turn_back(index) {
+        if is_command {
+            line(&step.name, "stuck", "rejected, attempts used up");
+            line("stuck", &step.name, "operator, retry");
+        }
+        return;
+    }
+    let before = undo_at_or_below(definition, index.checked_sub(1));
+    let here = undo_at_or_below(definition, Some(index));
+    if is_command {
+        line(&step.name, &before, "rejected");
+        line(&step.name, &here, "attempts used up");
+    } else {
+        for (signal, reason) in &definition.signals {
+            line(&step.name, &here, &format!("signal {signal}, {reason}"));
+        }
+    }
+    if let Some(deadline) = &step.deadline {
+        line(&step.name, &here, &format!("deadline, {}", deadline.reason));
+    }
+}
+
+fn undoing(definition: &Definition, line: &mut impl FnMut(&str, &str, &str)) {
+    if !may_turn_back(definition) {
+        return;
+    }
+    for (index, step) in definition.steps.iter().enumerate().rev() {
+        let Some(undo) = &step.undo else { continue };
+        let name = undo_state(step);
+        line(
+            &name,
+            &undo_at_or_below(definition, index.checked_sub(1)),
+            &format!("{undo} done"),
+        );
+        line(&name, "stuck", "undo rejected, attempts used up");
+        line("stuck", &name, "operator, retry");
+    }
+}
+
+fn may_turn_back(definition: &Definition) -> bool {
+    definition.can_turn_back(0)
+}
+
+fn undo_at_or_below(definition: &Definition, from: Option<usize>) -> String {
+    let below = from.map_or(0, |from| from + 1);
+    let step = definition.steps[..below].iter().rfind(|step| step.undo.is_some());
+    step.map_or("compensated".to_owned(), undo_state)
+}
+
+fn undo_state(step: &Step) -> String {
+    format!("undo_{}", step.name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::saga::Catalogue;
+
+    fn drawn(name: &str) -> String {
+        mermaid(Catalogue::built_in().unwrap().latest(name).unwrap())
+    }
+
+    #[test]
+    fn a_booking_goes_forward_back_to_its_wait_and_all_the_way_back() {
+        let drawing = drawn("booking");
+        for line in [
+            "[*] --> reserve",
+            "await_payment --> pay: signal pay",
+            "pay --> await_payment: rejected, insufficient_points",
+            "await_payment --> undo_reserve: deadline, hold_expired",
+            "pay --> undo_reserve: rejected",
+            "pay --> undo_pay: deadline, hold_expired",
+            "undo_pay --> undo_reserve: points.refund done",
+            "undo_reserve --> compensated: seats.release done",
+            "confirm --> completed: tickets.issue done",
+        ] {
+            assert!(
+                drawing.contains(&format!("    {line}\n")),
+                "{line} is missing in\n{drawing}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_cancellation_never_turns_back() {
+        let drawing = drawn("cancellation");
+        assert!(drawing.contains("refund --> stuck"), "{drawing}");
+        assert!(
+            !drawing.contains("compensated") && !drawing.contains("undo_"),
+            "{drawing}"
+        );
+    }
+}
