@@ -4,27 +4,35 @@ mod schedule;
 mod time;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use chrono::TimeDelta;
 use sqlx::PgPool;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::booking::Desk;
 use crate::bus::{self, Bus, retry, topology};
+use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::http::auth::{Access, Keys};
+use crate::http::health::Health;
+use crate::http::{self, AppState};
 use crate::orchestrator::Engine;
 use crate::saga::{Catalogue, Definition};
 use crate::waiting_room::{Sessions, WaitingRoom};
 use crate::workers::{Limits, Service};
-use crate::{ids, store, workers};
+use crate::{ids, store, telemetry, workers};
 
 /// How long a start waits for servers that are not there yet.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A shorter secret can be guessed.
+const SECRET_BYTES: usize = 32;
 /// How long a stop waits for work under way.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -46,15 +54,6 @@ impl Role {
     pub const ALL: [Self; 4] = [Self::Api, Self::Orchestrator, Self::Worker, Self::Scheduler];
 }
 
-/// Where the servers are, and the secrets that all instances share.
-#[derive(Clone, Debug)]
-pub struct Surroundings {
-    pub database_url: String,
-    pub nats_url: String,
-    pub access_secret: Option<String>,
-    pub queue_secret: String,
-}
-
 /// A running process.
 #[derive(Debug)]
 pub struct App {
@@ -64,22 +63,34 @@ pub struct App {
     pub engine: Engine,
     pub desk: Desk,
     pub room: Option<Arc<WaitingRoom>>,
+    /// Where REST is answered, with the role for it.
+    pub address: Option<SocketAddr>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl App {
-    /// Connects, checks servers and schema, and starts the services of `roles`.
-    pub async fn start(settings: &Settings, around: &Surroundings, roles: &[Role]) -> anyhow::Result<Self> {
+    /// Connects, checks servers and schema, and starts the services of `roles`. The settings must name the servers
+    /// and, for the API, the secrets.
+    pub async fn start(settings: &Settings, roles: &[Role]) -> anyhow::Result<Self> {
         let roles: BTreeSet<Role> = roles.iter().copied().collect();
         if roles.is_empty() {
             bail!("no role was given; choose from api, orchestrator, worker, scheduler");
         }
         let catalogue = Arc::new(catalogue(settings)?);
-        let pool = store::open(&around.database_url, settings.servers.database_connections)
+        let servers = &settings.servers;
+        let database_url = servers
+            .database_url
+            .as_deref()
+            .context("DATABASE_URL is needed: the address of Postgres")?;
+        let nats_url = servers
+            .nats_url
+            .as_deref()
+            .context("NATS_URL is needed: the address of NATS")?;
+        let pool = store::open(database_url, servers.database_connections)
             .context("DATABASE_URL is not an address of Postgres")?;
         migrate(&pool).await?;
-        let bus = connect(settings, &around.nats_url, &roles).await?;
+        let bus = connect(settings, nats_url, &roles).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let clock = Clock::skewed(settings.engine.clock_skew_ms);
         time::follow_once(&pool, &clock).await?;
@@ -100,10 +111,11 @@ impl App {
             engine,
             desk,
             room: None,
+            address: None,
             tasks,
             stop,
         };
-        app.run(settings, around, &roles).await?;
+        app.run(settings, &roles).await?;
         let names: Vec<String> = roles
             .iter()
             .map(|role| format!("{role:?}").to_lowercase())
@@ -113,12 +125,7 @@ impl App {
         Ok(app)
     }
 
-    async fn run(
-        &mut self,
-        settings: &Settings,
-        around: &Surroundings,
-        roles: &BTreeSet<Role>,
-    ) -> anyhow::Result<()> {
+    async fn run(&mut self, settings: &Settings, roles: &BTreeSet<Role>) -> anyhow::Result<()> {
         if roles.contains(&Role::Worker) {
             for service in Service::ALL {
                 self.tasks.spawn(workers::serve(
@@ -133,7 +140,7 @@ impl App {
             self.engine.run(&self.tasks, &self.stop);
         }
         if roles.contains(&Role::Api) || roles.contains(&Role::Scheduler) {
-            self.room = Some(self.open_room(settings, around));
+            self.room = Some(self.open_room(settings)?);
         }
         if roles.contains(&Role::Scheduler) {
             if let Some(room) = &self.room {
@@ -141,23 +148,65 @@ impl App {
             }
             schedule::start(&self.engine, &self.desk, &self.clock, &self.tasks, &self.stop).await?;
         }
+        if roles.contains(&Role::Api)
+            && let Some(room) = self.room.clone()
+        {
+            self.open_entrance(settings, room).await?;
+        }
         Ok(())
     }
 
-    fn open_room(&self, settings: &Settings, around: &Surroundings) -> Arc<WaitingRoom> {
+    async fn open_entrance(&mut self, settings: &Settings, room: Arc<WaitingRoom>) -> anyhow::Result<()> {
+        let state = AppState {
+            pool: self.pool.clone(),
+            clock: self.clock.clone(),
+            catalog: Catalog::new(self.pool.clone(), self.clock.clone()),
+            room,
+            desk: self.desk.clone(),
+            engine: self.engine.clone(),
+            access: Access::new(&settings.http, self.clock.clone())?,
+            keys: Keys::new(self.pool.clone()),
+            booking: settings.booking.clone(),
+            queue: settings.queue.clone(),
+            health: Health::new(self.bus.client.clone()),
+            metrics: telemetry::start_metrics(),
+            stop: self.stop.clone(),
+        };
+        let address = settings.http.listen;
+        let listener = TcpListener::bind(address)
+            .await
+            .with_context(|| format!("cannot listen on {address}"))?;
+        self.address = Some(listener.local_addr()?);
+        self.tasks.spawn(async move {
+            if let Err(error) = http::serve(listener, Arc::new(state)).await {
+                tracing::error!(%error, "the REST entrance has closed");
+            }
+        });
+        Ok(())
+    }
+
+    fn open_room(&self, settings: &Settings) -> anyhow::Result<Arc<WaitingRoom>> {
+        let secret = settings
+            .http
+            .queue_secret
+            .as_deref()
+            .context("BOXOFFICE_QUEUE_SECRET is needed, the same on every instance")?;
+        if secret.len() < SECRET_BYTES {
+            bail!("BOXOFFICE_QUEUE_SECRET must have {SECRET_BYTES} bytes or more");
+        }
         let sessions = Sessions {
             session: Duration::from_secs(settings.queue.queue_session_seconds.into()),
             claim: Duration::from_secs(settings.queue.queue_claim_seconds.into()),
         };
-        WaitingRoom::start(
+        Ok(WaitingRoom::start(
             self.bus.clone(),
             self.pool.clone(),
             self.clock.clone(),
             sessions,
-            &around.queue_secret,
+            secret,
             &self.tasks,
             self.stop.clone(),
-        )
+        ))
     }
 
     /// Stops all services: none takes anything new, what is under way gets a moment to end.

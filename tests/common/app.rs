@@ -1,6 +1,6 @@
 //! The service in this process, with every role, against servers of the test's own.
 
-use boxoffice::app::{App, Role, Surroundings};
+use boxoffice::app::{App, Role};
 use boxoffice::booking::{Answer, Order};
 use boxoffice::config::Settings;
 use boxoffice::store::catalog::{NewConcert, Performance, SeatRange};
@@ -143,13 +143,12 @@ pub async fn until<Fut: Future<Output = bool>>(seconds: u64, what: &str, check: 
 
 /// A process of these roles.
 pub async fn start(env: &Env, flags: &[&str], roles: &[Role]) -> App {
-    let around = Surroundings {
-        database_url: env.database_url.clone(),
-        nats_url: env.nats_url.clone(),
-        access_secret: Some("a secret of the tests, long enough for anybody".to_owned()),
-        queue_secret: "another secret of the tests, long enough too".to_owned(),
-    };
-    App::start(&settings(flags), &around, roles).await.unwrap()
+    let mut settings = settings(flags);
+    settings.servers.database_url = Some(env.database_url.clone());
+    settings.servers.nats_url = Some(env.nats_url.clone());
+    settings.http.access_secret = Some("a secret of the tests, long enough for anybody".to_owned());
+    settings.http.queue_secret = Some("another secret of the tests, long enough too".to_owned());
+    App::start(&settings, roles).await.unwrap()
 }
 
 pub async fn add_concert(app: &App) -> Uuid {
