@@ -54,35 +54,40 @@ async fn until(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// What `ps` says about processes, one line each.
-fn ps(arguments: &[&str]) -> Vec<String> {
-    let listed = Command::new("ps")
-        .args(arguments)
-        .output()
-        .expect("ps is on every Unix");
-    String::from_utf8_lossy(&listed.stdout)
-        .lines()
-        .map(|line| line.trim().to_owned())
-        .collect()
+/// State and process group of a process, if there is one: from the system's table, or from `ps` where there is none.
+fn look_at(pid: Pid) -> Option<(char, i32)> {
+    let text = match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => {
+            // pid (name) state ppid pgrp …; a name may hold anything.
+            let words: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+            format!("{} {}", words[0], words[2])
+        }
+        Err(_) => {
+            let listed = Command::new("ps")
+                .args(["-o", "stat=,pgid=", "-p", &pid.to_string()])
+                .output()
+                .ok()?;
+            String::from_utf8(listed.stdout).ok()?
+        }
+    };
+    let (state, group) = text.trim().split_once(' ')?;
+    Some((state.chars().next()?, group.trim().parse().ok()?))
 }
 
 /// A process that has ended but that nobody has asked after is gone too.
 fn is_gone(pid: Pid) -> bool {
-    ps(&["-o", "stat=", "-p", &pid.to_string()])
-        .iter()
-        .all(|state| state.starts_with('Z'))
+    look_at(pid).is_none_or(|(state, _)| state == 'Z')
 }
 
-/// Kills the shells of a server's process group, and leaves the server.
+/// Kills the two shells that keep a server, and leaves the server: the first leads the process group, the second
+/// was made right after the server.
 fn kill_keeper_of(server: Pid) {
-    let group = &ps(&["-o", "pgid=", "-p", &server.to_string()])[0];
-    for line in ps(&["-A", "-o", "pid=,pgid=,args="]) {
-        let mut words = line.split_whitespace();
-        if let (Some(pid), Some(of), Some("/bin/sh")) = (words.next(), words.next(), words.next())
-            && of == group
-        {
-            kill(Pid::from_raw(pid.parse().unwrap()), Signal::SIGKILL).unwrap();
-        }
+    let (_, group) = look_at(server).unwrap();
+    let watch = (1..200)
+        .map(|step| Pid::from_raw(server.as_raw() + step))
+        .find(|pid| look_at(*pid).is_some_and(|(_, of)| of == group) && !is_gone(*pid));
+    for shell in [Pid::from_raw(group), watch.unwrap()] {
+        kill(shell, Signal::SIGKILL).unwrap();
     }
 }
 

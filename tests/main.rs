@@ -11,3 +11,4 @@ mod events;
 mod faults;
 mod fence;
 mod local;
+mod sqlx_data;

@@ -137,16 +137,23 @@ fn end_survivor(what: &str, traces: &Traces<'_>, signal: Option<Signal>) {
     let (Some(pid), Some(signal)) = (pid, signal) else {
         return;
     };
-    let listed = std::process::Command::new("ps")
-        .args(["-ww", "-o", "args=", "-p", &pid.to_string()])
-        .output();
     let mark = traces.mark.as_encoded_bytes();
-    let ours = listed.is_ok_and(|listed| listed.stdout.windows(mark.len()).any(|part| part == mark));
+    let ours = command_line(pid).windows(mark.len()).any(|part| part == mark);
     if ours {
         tracing::warn!(pid, %signal, "{what} of an earlier run is still there, ending it");
         // It may have ended between the two; then the lock tells.
         let _sent = kill(Pid::from_raw(pid), signal);
     }
+}
+
+/// From the system's own table where there is one (small machines have no `ps`), else from `ps`.
+fn command_line(pid: i32) -> Vec<u8> {
+    std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_else(|_| {
+        let ps = std::process::Command::new("ps")
+            .args(["-ww", "-o", "args=", "-p", &pid.to_string()])
+            .output();
+        ps.map(|listed| listed.stdout).unwrap_or_default()
+    })
 }
 
 impl Server {

