@@ -83,7 +83,7 @@ fn is_gone(pid: Pid) -> bool {
 /// was made right after the server.
 fn kill_keeper_of(server: Pid) {
     let (_, group) = look_at(server).unwrap();
-    let watch = (1..200)
+    let watch = (1..2_000)
         .map(|step| Pid::from_raw(server.as_raw() + step))
         .find(|pid| look_at(*pid).is_some_and(|(_, of)| of == group) && !is_gone(*pid));
     for shell in [Pid::from_raw(group), watch.unwrap()] {
