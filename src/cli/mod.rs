@@ -15,6 +15,7 @@ mod queues;
 mod sagas;
 mod serve;
 mod servers;
+mod signals;
 mod up;
 mod workflows;
 

@@ -1,9 +1,10 @@
 //! `serve`: some roles of the service, against a given Postgres and NATS.
 
-use anyhow::bail;
+use serde_json::json;
 
-use super::{Context, Ending};
-use crate::app::Role;
+use super::{Context, Ending, signals};
+use crate::app::{App, Role};
+use crate::local::secrets::Secrets;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -12,6 +13,29 @@ pub(super) struct Arguments {
     role: Vec<Role>,
 }
 
-pub(super) async fn run(_context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
-    bail!("serving {:?} is not wired up yet", arguments.role)
+pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
+    let stopped = signals::stopped(false)?;
+    tokio::pin!(stopped);
+    let mut settings = context.settings.clone();
+    settings.servers.database_url = Some(context.database_url()?);
+    settings.servers.nats_url = Some(context.nats_url()?);
+    if settings.http.local {
+        // Local mode keeps its secrets in the data directory, where every instance of it finds them.
+        let secrets = Secrets::keep(&settings.servers.data_dir)?;
+        settings.http.access_secret.get_or_insert(secrets.access_secret);
+        settings.http.queue_secret.get_or_insert(secrets.queue_secret);
+    }
+    let app = tokio::select! {
+        started = App::start(&settings, &arguments.role) => started?,
+        () = &mut stopped => return Ok(Ending::Good),
+    };
+    if let Some(http) = app.address {
+        let url = format!("http://{http}");
+        context
+            .output
+            .answer(&json!({ "url": url }), |_| format!("Box Office answers at {url}"))?;
+    }
+    stopped.await;
+    app.stop().await;
+    Ok(Ending::Good)
 }

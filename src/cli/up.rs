@@ -1,8 +1,13 @@
 //! `up`: everything in one process, with private servers where none are given.
 
-use anyhow::bail;
+use anyhow::Context as _;
+use serde_json::json;
 
-use super::{Context, Ending};
+use super::{Context, Ending, signals};
+use crate::app::{App, Role};
+use crate::config::Settings;
+use crate::demo::concerts;
+use crate::local::{self, Given, Local};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -14,6 +19,94 @@ pub(super) struct Arguments {
     until_stdin_ends: bool,
 }
 
-pub(super) async fn run(_context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
-    bail!("`up` is not wired up yet: {arguments:?}")
+pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
+    let stopped = signals::stopped(arguments.until_stdin_ends)?;
+    tokio::pin!(stopped);
+    let servers = &context.settings.servers;
+    let given = Given {
+        database_url: servers.database_url.clone(),
+        nats_url: servers.nats_url.clone(),
+    };
+    let mut local = local::start(&servers.data_dir, given).await?;
+    let ended = tokio::select! {
+        served = serve(context, &local) => match served {
+            Ok(app) => {
+                let ended = tokio::select! {
+                    () = &mut stopped => Ok(Ending::Good),
+                    error = local.server_ended() => Err(error.into()),
+                };
+                context.output.tell("Stopping.");
+                app.stop().await;
+                ended
+            }
+            Err(error) => Err(error),
+        },
+        () = &mut stopped => Ok(Ending::Good),
+    };
+    if arguments.throwaway {
+        local.discard().await?;
+    } else {
+        local.stop().await;
+    }
+    ended
+}
+
+/// Starts every role, loads the concerts to try things with, and says where all of it is.
+async fn serve(context: &Context, local: &Local) -> anyhow::Result<App> {
+    let app = App::start(&settings(&context.settings, local), &Role::ALL).await?;
+    let queue = &context.settings.queue;
+    concerts::load(
+        &app.pool,
+        app.clock.now(),
+        queue.queue_max_active,
+        queue.queue_admit_per_minute,
+    )
+    .await
+    .context("the concerts could not be loaded")?;
+    let http = app.address.context("the api role has no address")?;
+    local.publish(http)?;
+    let answer = json!({
+        "url": format!("http://{http}"),
+        "docs": format!("http://{http}/docs"),
+        "data_dir": local.dir(),
+        "pid": std::process::id(),
+    });
+    context.output.answer(&answer, |_| {
+        format!(
+            "Box Office is open.\n  REST      http://{http}/v1/concerts\n  API docs  http://{http}/docs\n  \
+             Postgres  {}\n  NATS      {}\n  Data      {}\nPress Ctrl-C to stop.",
+            without_password(&local.database_url),
+            without_password(&local.nats_url),
+            local.dir().display(),
+        )
+    })?;
+    Ok(app)
+}
+
+/// The settings as given, completed by what the data directory knows. `up` is local mode.
+fn settings(given: &Settings, local: &Local) -> Settings {
+    let mut settings = given.clone();
+    settings.servers.database_url = Some(local.database_url.clone());
+    settings.servers.nats_url = Some(local.nats_url.clone());
+    settings.http.local = true;
+    settings
+        .http
+        .access_secret
+        .get_or_insert_with(|| local.secrets.access_secret.clone());
+    settings
+        .http
+        .queue_secret
+        .get_or_insert_with(|| local.secrets.queue_secret.clone());
+    settings
+}
+
+fn without_password(address: &str) -> String {
+    let Ok(mut url) = url::Url::parse(address) else {
+        return String::new();
+    };
+    if url.password().is_some() {
+        // Addresses of servers have a host, so this cannot fail.
+        let _hidden = url.set_password(Some("…"));
+    }
+    url.to_string().replace("%E2%80%A6", "…")
 }

@@ -1,0 +1,26 @@
+//! When a service has to stop: Ctrl-C, SIGTERM, or the end of whoever started it.
+
+use std::future::Future;
+
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Ends when this process is asked to stop. Signals count from the call on, not only once it is awaited.
+pub(super) fn stopped(with_stdin: bool) -> std::io::Result<impl Future<Output = ()>> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            () = stdin_ended(), if with_stdin => {}
+        }
+    })
+}
+
+async fn stdin_ended() {
+    let mut scrap = [0; 64];
+    let mut stdin = tokio::io::stdin();
+    // Zero bytes and an error alike mean that nobody is there any more.
+    while matches!(stdin.read(&mut scrap).await, Ok(1..)) {}
+}
