@@ -1,5 +1,7 @@
 //! Logs and metrics: how they are set up, once per process.
 
+use std::io::IsTerminal;
+
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
@@ -10,7 +12,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub fn start_logging(default_filter: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
     let registry = tracing_subscriber::registry().with(filter);
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let colour = std::io::stderr().is_terminal();
+    let lines = tracing_subscriber::fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(colour);
     // An error says that logging was started before, which is what was asked for.
     let _started = match std::env::var("BOXOFFICE_LOG_FORMAT").as_deref() {
         Ok("json") => registry.with(lines.json()).try_init(),

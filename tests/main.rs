@@ -11,4 +11,5 @@ mod events;
 mod faults;
 mod fence;
 mod local;
+mod workers;
 mod sqlx_data;

@@ -28,11 +28,12 @@ pub(super) async fn start(
         .await
         .context("the scheduler cannot be started")?;
     sweep(engine.clone()).await;
-    every(&jobs, "* * * * * *", engine, sweep).await?;
-    every(&jobs, "* * * * * *", desk, announce_charges).await?;
-    every(&jobs, "*/5 * * * * *", engine, look_after_streams).await?;
+    every(&jobs, stop, "* * * * * *", engine, sweep).await?;
+    every(&jobs, stop, "* * * * * *", desk, announce_charges).await?;
+    every(&jobs, stop, "*/5 * * * * *", engine, look_after_streams).await?;
     every(
         &jobs,
+        stop,
         "0 17 * * * *",
         &(engine.clone(), clock.clone()),
         forget_old_keys,
@@ -50,19 +51,26 @@ pub(super) async fn start(
 }
 
 /// Runs a job on a schedule, never twice at the same time: a slow pass takes the place of the next.
-async fn every<C, F, Fut>(jobs: &JobScheduler, schedule: &str, context: &C, job: F) -> anyhow::Result<()>
+async fn every<C, F, Fut>(
+    jobs: &JobScheduler,
+    stop: &CancellationToken,
+    schedule: &str,
+    context: &C,
+    job: F,
+) -> anyhow::Result<()>
 where
     C: Clone + Send + Sync + 'static,
     F: Fn(C) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    let context = context.clone();
+    let (context, stop) = (context.clone(), stop.clone());
     let running = Arc::new(Mutex::new(()));
     let scheduled = Job::new_async(schedule, move |_, _| {
-        let (context, running) = (context.clone(), Arc::clone(&running));
+        let (context, stop, running) = (context.clone(), stop.clone(), Arc::clone(&running));
         Box::pin(async move {
             if let Ok(_alone) = running.try_lock() {
-                job(context).await;
+                // A job that is cut short by the stop is done by the next start.
+                stop.run_until_cancelled(job(context)).await;
             }
         })
     })?;

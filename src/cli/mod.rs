@@ -148,7 +148,7 @@ async fn run(command: Command, context: &Context) -> anyhow::Result<Ending> {
 /// Services log what happens; the other commands only what goes wrong.
 fn log_level(command: &Command) -> &'static str {
     match command {
-        Command::Up(_) | Command::Serve(_) => "info,sqlx=warn,async_nats=warn",
+        Command::Up(_) | Command::Serve(_) => "info,sqlx=warn,async_nats=warn,tokio_cron_scheduler=warn",
         _ => "error",
     }
 }
