@@ -13,3 +13,4 @@ mod fence;
 mod local;
 mod workers;
 mod sqlx_data;
+mod waiting_room;

@@ -12,6 +12,10 @@ pub const TIMERS: &str = "TIMERS";
 pub const EVENTS: &str = "EVENTS";
 /// The KV bucket of the places in line.
 pub const QUEUE_TOKENS: &str = "queue_tokens";
+/// The stream beneath that bucket.
+pub const QUEUE_TOKENS_STREAM: &str = "KV_queue_tokens";
+/// The key of the lease under which one instance admits.
+pub const QUEUE_LEASE: &str = "lease.admission";
 
 /// All alarms that have rung.
 pub const TIMERS_DUE: &str = "timers.due.>";
@@ -23,6 +27,10 @@ pub const SIGNALS: &str = "sagas.signal";
 pub const SETTLED: &str = "settled";
 /// Core NATS, not stored: users whose sessions ended by a payment, for every gate.
 pub const SESSIONS_ENDED: &str = "sessions.ended";
+/// Core NATS, not stored: somebody changed the settings of a line.
+pub const QUEUE_SETTINGS: &str = "queue.settings";
+/// Core NATS, request and reply: an operator asks whoever admits to admit some more at once.
+pub const QUEUE_ADMIT: &str = "queue.admit";
 
 /// Where a command such as `seats.hold` travels.
 pub fn step(command: &str) -> String {
@@ -52,4 +60,14 @@ pub fn timer_off(saga: Uuid) -> String {
 /// Where a domain event such as `reservation.confirmed` is published.
 pub fn event(name: &str) -> String {
     format!("events.{name}")
+}
+
+/// The key of a user's place in the line of a concert.
+pub fn queue_place(concert: Uuid, user: Uuid) -> String {
+    format!("{concert}.{user}")
+}
+
+/// Where a key of the bucket of places is published.
+pub fn queue_key(key: &str) -> String {
+    format!("$KV.{QUEUE_TOKENS}.{key}")
 }

@@ -106,7 +106,8 @@ async fn ensure_stream(bus: &Bus, config: Config) -> Result<(), TopologyError> {
     Ok(())
 }
 
-async fn ensure_bucket(bus: &Bus) -> Result<(), TopologyError> {
+/// Makes the bucket of the places in line if it is missing.
+pub async fn ensure_bucket(bus: &Bus) -> Result<(), TopologyError> {
     let config = bucket(bus.replicas);
     let name = config.bucket.clone();
     bus.jetstream

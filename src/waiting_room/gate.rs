@@ -1,20 +1,34 @@
-//! Who may pass: the answer that every booking route asks for.
+//! Who may pass: a pure decision over what the token says and what this instance knows of its place.
+//!
+//! What the instance knows wins, as far as it knows it. An instance that is a few milliseconds behind does not turn
+//! an admitted user away: it accepts a signed session that has not run out, unless it knows that it has ended.
 
-use super::token::Claims;
+use chrono::{DateTime, Utc};
+
+use super::place::Standing;
+use super::queue::View;
+use super::token::{Claims, Signer};
+use crate::ids::{ConcertId, UserId};
 
 /// Why a token does not open the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
+    /// There is no token.
     #[error("join the line of this concert first and send the token you get as Queue-Token")]
     Required,
+    /// It is not signed by us.
     #[error("the queue token is not one of ours: send the latest one that the service gave you")]
     Invalid,
+    /// It is another user's.
     #[error("the queue token belongs to another user")]
     WrongUser,
+    /// It is for another concert.
     #[error("the queue token is for another concert")]
     WrongConcert,
+    /// Its place has not been admitted yet.
     #[error("you are still in line: ask for your place until the status is active")]
     Waiting,
+    /// Its session is over.
     #[error("the session of this queue token is over: join the line again")]
     Expired,
 }
@@ -48,5 +62,309 @@ impl PassState {
         match self {
             Self::Live(claims) | Self::NotLive(claims, _) => claims,
         }
+    }
+}
+
+/// How a place stands now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Judged {
+    /// In line; the rank is missing only where this instance has not seen the place yet.
+    Waiting { rank: Option<usize> },
+    /// Admitted.
+    Active {
+        activated_at: DateTime<Utc>,
+        expires_at: DateTime<Utc>,
+        used: bool,
+    },
+    /// Over.
+    Over {
+        activated_at: Option<DateTime<Utc>>,
+        expires_at: Option<DateTime<Utc>>,
+    },
+}
+
+/// Reads a token and checks that it is this user's.
+pub fn identify(signer: &Signer, token: Option<&str>, user: UserId) -> Result<Claims, Refused> {
+    let token = token.ok_or(Refused::Required)?;
+    let claims = signer.read(token).ok_or(Refused::Invalid)?;
+    if claims.user == user {
+        Ok(claims)
+    } else {
+        Err(Refused::WrongUser)
+    }
+}
+
+/// Reads a token and checks that it is this user's and for this concert.
+pub fn identify_for(
+    signer: &Signer,
+    token: Option<&str>,
+    user: UserId,
+    concert: ConcertId,
+) -> Result<Claims, Refused> {
+    let claims = identify(signer, token, user)?;
+    if claims.concert == concert {
+        Ok(claims)
+    } else {
+        Err(Refused::WrongConcert)
+    }
+}
+
+/// Decides how a place stands. `seen` is the revision up to which this instance has seen everything; `promised` is an
+/// end of the session that this instance has granted and not yet seen written.
+pub fn judge(
+    claims: &Claims,
+    view: &View,
+    seen: u64,
+    promised: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Judged {
+    let over = Judged::Over {
+        activated_at: claims.activated_at,
+        expires_at: claims.expires_at,
+    };
+    if view.over_up_to >= claims.place {
+        let ends = [view.over_since, claims.expires_at];
+        return Judged::Over {
+            activated_at: claims.activated_at,
+            expires_at: ends.into_iter().flatten().min(),
+        };
+    }
+    match view.entry {
+        // Written before the token's place was taken: this instance is behind, only the token knows.
+        Some(entry) if entry.revision < claims.place => by_token(claims, promised, now, None),
+        Some(entry) if entry.place > claims.place => over,
+        Some(entry) => match entry.standing {
+            Standing::Waiting => by_token(claims, promised, now, view.rank),
+            Standing::Active {
+                activated_at,
+                expires_at,
+                used,
+            } => {
+                let ends = [Some(expires_at), claims.expires_at, promised]
+                    .into_iter()
+                    .flatten()
+                    .max();
+                session(
+                    activated_at,
+                    ends.unwrap_or(expires_at),
+                    used || promised.is_some(),
+                    now,
+                )
+            }
+        },
+        None if claims.activated_at.is_none() && seen >= claims.place => over,
+        None => by_token(claims, promised, now, None),
+    }
+}
+
+fn by_token(
+    claims: &Claims,
+    promised: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+    rank: Option<usize>,
+) -> Judged {
+    match (claims.activated_at, claims.expires_at) {
+        (Some(activated_at), Some(expires_at)) => {
+            let ends = promised.map_or(expires_at, |promised| promised.max(expires_at));
+            session(activated_at, ends, promised.is_some(), now)
+        }
+        _ => Judged::Waiting { rank },
+    }
+}
+
+fn session(activated_at: DateTime<Utc>, expires_at: DateTime<Utc>, used: bool, now: DateTime<Utc>) -> Judged {
+    if now < expires_at {
+        Judged::Active {
+            activated_at,
+            expires_at,
+            used,
+        }
+    } else {
+        Judged::Over {
+            activated_at: Some(activated_at),
+            expires_at: Some(expires_at),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::waiting_room::place::Entry;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap()
+    }
+
+    fn claims(place: u64, until: Option<i64>) -> Claims {
+        Claims {
+            user: UserId::from_u128(1),
+            concert: ConcertId::from_u128(2),
+            place,
+            issued_at: at(0),
+            activated_at: until.map(|_| at(5)),
+            expires_at: until.map(at),
+        }
+    }
+
+    fn view(place: u64, revision: u64, until: Option<i64>) -> View {
+        let standing = match until {
+            Some(until) => Standing::Active {
+                activated_at: at(5),
+                expires_at: at(until),
+                used: true,
+            },
+            None => Standing::Waiting,
+        };
+        let entry = Entry {
+            revision,
+            place,
+            issued_at: at(0),
+            standing,
+        };
+        View {
+            entry: Some(entry),
+            rank: until.is_none().then_some(3),
+            ..View::default()
+        }
+    }
+
+    fn judged(claims: &Claims, view: &View, seen: u64, now: i64) -> &'static str {
+        match judge(claims, view, seen, None, at(now)) {
+            Judged::Waiting { rank: Some(3) } => "waiting at 3",
+            Judged::Waiting { .. } => "waiting",
+            Judged::Active { .. } => "active",
+            Judged::Over { .. } => "over",
+        }
+    }
+
+    #[test]
+    fn memory_wins_over_the_token() {
+        let waiting = claims(7, None);
+        assert_eq!(judged(&waiting, &view(7, 7, None), 9, 10), "waiting at 3");
+        assert_eq!(
+            judged(&waiting, &view(7, 9, Some(60)), 9, 10),
+            "active",
+            "an older token of the same place"
+        );
+        assert_eq!(judged(&waiting, &view(7, 9, Some(60)), 9, 60), "over");
+        let active = claims(7, Some(60));
+        assert_eq!(
+            judged(&active, &view(7, 12, Some(600)), 12, 100),
+            "active",
+            "made longer since"
+        );
+        assert_eq!(
+            judged(&active, &view(30, 30, None), 30, 10),
+            "over",
+            "the user joined anew"
+        );
+        assert_eq!(
+            judged(
+                &active,
+                &View {
+                    over_up_to: 9,
+                    ..View::default()
+                },
+                9,
+                10
+            ),
+            "over",
+            "ended early"
+        );
+    }
+
+    #[test]
+    fn an_early_end_is_told_with_its_time() {
+        let ended = View {
+            over_up_to: 9,
+            over_since: Some(at(20)),
+            ..View::default()
+        };
+        let verdict = judge(&claims(7, Some(60)), &ended, 9, None, at(30));
+        assert_eq!(
+            verdict,
+            Judged::Over {
+                activated_at: Some(at(5)),
+                expires_at: Some(at(20))
+            }
+        );
+        let ended = View {
+            over_since: Some(at(61)),
+            ..ended
+        };
+        let verdict = judge(&claims(7, Some(60)), &ended, 9, None, at(70));
+        assert_eq!(
+            verdict,
+            Judged::Over {
+                activated_at: Some(at(5)),
+                expires_at: Some(at(60))
+            }
+        );
+    }
+
+    #[test]
+    fn an_instance_that_is_behind_believes_a_signed_session() {
+        let active = claims(7, Some(60));
+        assert_eq!(
+            judged(&active, &view(7, 7, None), 7, 10),
+            "active",
+            "it has not seen the admission"
+        );
+        assert_eq!(
+            judged(&active, &View::default(), 3, 10),
+            "active",
+            "it has not even seen the join"
+        );
+        assert_eq!(
+            judged(&active, &view(2, 4, None), 4, 10),
+            "active",
+            "it knows an earlier place only"
+        );
+        assert_eq!(
+            judged(&active, &View::default(), 3, 60),
+            "over",
+            "but not one that has run out"
+        );
+    }
+
+    #[test]
+    fn a_waiting_place_that_is_gone_is_over_and_one_not_seen_yet_is_waiting() {
+        let waiting = claims(7, None);
+        assert_eq!(judged(&waiting, &View::default(), 6, 10), "waiting");
+        assert_eq!(judged(&waiting, &View::default(), 7, 10), "over");
+    }
+
+    #[test]
+    fn what_was_promised_here_counts_before_it_is_written() {
+        let claims = claims(7, Some(60));
+        let verdict = judge(&claims, &view(7, 9, Some(60)), 9, Some(at(600)), at(100));
+        assert_eq!(
+            verdict,
+            Judged::Active {
+                activated_at: at(5),
+                expires_at: at(600),
+                used: true
+            }
+        );
+    }
+
+    #[test]
+    fn each_mistake_has_its_own_answer() {
+        let signer = Signer::new(b"ours");
+        let claims = claims(7, None);
+        let token = signer.sign(&claims);
+        let (user, concert) = (claims.user, claims.concert);
+        let other = crate::ids::new();
+        let refused = |token: Option<&str>, user, concert| identify_for(&signer, token, user, concert).err();
+        assert_eq!(refused(None, user, concert), Some(Refused::Required));
+        assert_eq!(refused(Some("x"), user, concert), Some(Refused::Invalid));
+        assert_eq!(
+            refused(Some(&Signer::new(b"theirs").sign(&claims)), user, concert),
+            Some(Refused::Invalid)
+        );
+        assert_eq!(refused(Some(&token), other, other), Some(Refused::WrongUser));
+        assert_eq!(refused(Some(&token), user, other), Some(Refused::WrongConcert));
+        assert_eq!(refused(Some(&token), user, concert), None);
     }
 }

@@ -1,192 +1,292 @@
 //! The waiting room: a fair line before each concert, and the gate behind which booking happens.
+//!
+//! A place in line is a key of the bucket `queue_tokens`, one per concert and user; the revision at which it was first
+//! written is the order of arrival. Every instance watches the bucket and keeps all lines in memory, so that a status
+//! poll and the gate touch neither NATS nor Postgres. One instance at a time admits, under a lease; `admission.rs` says why
+//! the cap holds whatever happens to it. `place.rs` is the life of a place as one pure function.
+//!
+//! ```text
+//! join ──compare-and-set──▶ bucket ──watch──▶ memory ──▶ status, gate, rank
+//!                             ▲                  │
+//!     admission, expiry ──────┤ ◀── the leader ──┤
+//!     first use, hold, end ───┘ ◀── the writer ──┘ promises
+//! ```
 
-pub mod gate;
-pub mod status;
-pub mod token;
+mod scheduler;
+mod payments;
+mod admission;
+mod join;
+mod lease;
+mod watch;
+mod writer;
+mod refresh;
+mod overview;
+mod hall;
+mod promises;
+mod sales;
+mod status;
+mod gate;
+mod memory;
+mod queue;
+mod bucket;
+mod place;
+mod rate;
+mod line;
+mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use futures::Stream;
-use serde::Serialize;
+use futures::{FutureExt, Stream};
 use sqlx::PgPool;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use utoipa::ToSchema;
-use uuid::Uuid;
 
+use self::gate::{Judged, identify_for};
+use self::hall::Hall;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::ids::{ConcertId, UserId};
+use crate::store;
 use crate::store::queue::{QueueSettings, SettingsChange};
 
-pub use gate::{PassState, Refused};
-pub use status::{Inventory, Phase, QueueToken, Status};
-pub use token::Claims;
+pub use self::gate::{PassState, Refused};
+pub use self::hall::{RoomError, Sessions};
+pub use self::join::Joined;
+pub use self::overview::QueueOverview;
+pub use self::status::{Inventory, Phase, QueueToken, Status};
+pub use self::token::Claims;
 
-/// How long sessions live.
-#[derive(Clone, Copy, Debug)]
-pub struct Sessions {
-    /// From the first use to the end.
-    pub session: Duration,
-    /// How long an admitted user may wait with the first use.
-    pub claim: Duration,
-}
-
-/// Why the waiting room cannot do what was asked.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RoomError {
-    #[error("there is no such concert")]
-    NotFound,
-    #[error("every seat of this concert is sold")]
-    SoldOut,
-    #[error("no sale of this concert is open or to come")]
-    QueueClosed,
-    #[error("the waiting room cannot be reached at the moment, try again soon")]
-    Unavailable,
-}
-
-/// The answer to joining.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Joined {
-    /// Whether the place is new (201) or was there before (200).
-    pub created: bool,
-    pub token: QueueToken,
-}
-
-/// A line as its operators see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub struct QueueOverview {
-    pub concert_id: Uuid,
-    pub phase: Phase,
-    pub inventory: Inventory,
-    /// How many wait.
-    pub length: u64,
-    /// How many are admitted and not over.
-    pub active: u64,
-    pub joined_last_minute: u64,
-    pub admitted_last_minute: u64,
-    /// Since when the first in line waits.
-    pub oldest_waiter_since: Option<DateTime<Utc>>,
-    pub oldest_waiter_seconds: Option<i64>,
-    pub settings: QueueSettings,
-}
+/// How long [`WaitingRoom::end`] waits until the end is written.
+const WRITTEN: Duration = Duration::from_secs(1);
+/// How often a stream of changes looks, between the changes it is told of.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The lines of all concerts, in memory, on every instance.
 #[derive(Debug)]
 pub struct WaitingRoom {
-    clock: Clock,
+    hall: Arc<Hall>,
+    pool: PgPool,
+    tasks: TaskTracker,
 }
 
 impl WaitingRoom {
     /// Starts to follow the bucket of places. `secret` signs the tokens and is the same on every instance.
     pub fn start(
-        _bus: Bus,
-        _pool: PgPool,
+        bus: Bus,
+        pool: PgPool,
         clock: Clock,
-        _sessions: Sessions,
-        _secret: &str,
-        _tasks: &TaskTracker,
-        _stop: CancellationToken,
+        sessions: Sessions,
+        secret: &str,
+        tasks: &TaskTracker,
+        stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { clock })
+        let hall = Arc::new(Hall {
+            bucket: bucket::Bucket::new(bus.clone()),
+            bus,
+            sales: sales::Sales::new(pool.clone(), clock.clone()),
+            clock,
+            sessions,
+            signer: token::Signer::new(secret.as_bytes()),
+            memory: memory::Memory::new(),
+            promises: promises::Promises::new(),
+            turn: Notify::new(),
+            reread: Notify::new(),
+            stop,
+        });
+        let room = Arc::new(Self {
+            hall,
+            pool,
+            tasks: tasks.clone(),
+        });
+        room.spawn(|hall| async move { watch::run(&hall).await });
+        room.spawn(|hall| async move { writer::run(&hall).await });
+        room.spawn(|hall| async move { refresh::run(&hall).await });
+        room.spawn(|hall| async move { refresh::listen(&hall).await });
+        room
     }
 
     /// Takes part in admission, expiry and ending sessions after payments: for the scheduler role.
-    pub fn run_admission(self: &Arc<Self>) {}
+    pub fn run_admission(&self) {
+        self.spawn(|hall| async move { scheduler::admit(&hall).await });
+        self.spawn(|hall| async move { scheduler::tidy_on_the_minute(&hall).await });
+        self.spawn(|hall| async move { payments::run(&hall).await });
+    }
+
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Arc<Hall>) -> F) {
+        self.tasks.spawn(task(Arc::clone(&self.hall)));
+    }
 
     /// Whether this instance knows the whole line. Until then it must not be given requests.
     pub fn ready(&self) -> bool {
-        false
+        self.hall.memory.is_complete()
+    }
+
+    /// Whether NATS can be reached this moment. While it cannot, nobody joins and nobody is admitted; all else goes on from memory.
+    pub fn is_connected(&self) -> bool {
+        self.hall.is_connected()
     }
 
     /// Takes a place in the line of a concert; asking again gives the same place.
-    pub async fn join(&self, _user: UserId, _concert: ConcertId) -> Result<Joined, RoomError> {
-        Err(RoomError::Unavailable)
+    pub async fn join(&self, user: UserId, concert: ConcertId) -> Result<Joined, RoomError> {
+        join::join(&self.hall, user, concert).await
     }
 
     /// Reads a token that needs no gate: rightly signed, and this user's.
-    pub fn identify(&self, _token: Option<&str>, _user: UserId) -> Result<Claims, Refused> {
-        Err(Refused::Required)
+    pub fn identify(&self, token: Option<&str>, user: UserId) -> Result<Claims, Refused> {
+        gate::identify(&self.hall.signer, token, user)
     }
 
     /// A place as it stands now; touches neither NATS nor Postgres.
     pub fn look(&self, claims: &Claims) -> QueueToken {
-        QueueToken {
-            token: String::new(),
-            concert_id: claims.concert,
-            user_id: claims.user,
-            status: Status::Expired,
-            phase: Phase::Closed,
-            inventory: Inventory::SoldOut,
-            position: None,
-            ahead: None,
-            eta_seconds: None,
-            eta_known: false,
-            poll_after_ms: 30_000,
-            issued_at: claims.issued_at,
-            activated_at: None,
-            expires_at: Some(self.clock.now()),
-            expires_in_seconds: Some(0),
-            grace_until: None,
-        }
+        self.hall.look(claims)
     }
 
     /// The place at once and then whenever it changes, at most once per `poll_after_ms`; ends with its end.
-    pub fn changes(self: &Arc<Self>, claims: Claims) -> impl Stream<Item = QueueToken> + Send + use<> {
-        let room = Arc::clone(self);
-        futures::stream::once(async move { room.look(&claims) })
+    pub fn changes(&self, claims: Claims) -> impl Stream<Item = QueueToken> + Send + use<> {
+        let hall = Arc::clone(&self.hall);
+        futures::stream::unfold(None, move |last: Option<QueueToken>| {
+            next_change(Arc::clone(&hall), claims.clone(), last)
+                .map(|next| next.map(|now| (now.clone(), Some(now))))
+        })
     }
 
     /// Whether this token lets this user book at this concert. The first pass begins the session.
-    pub fn pass(&self, _token: Option<&str>, _user: UserId, _concert: ConcertId) -> Result<Claims, Refused> {
-        Err(Refused::Required)
+    pub fn pass(&self, token: Option<&str>, user: UserId, concert: ConcertId) -> Result<Claims, Refused> {
+        let hall = &self.hall;
+        let claims = identify_for(&hall.signer, token, user, concert)?;
+        match hall.judge(&claims) {
+            Judged::Active { used: true, .. } => Ok(claims),
+            Judged::Active { used: false, .. } => {
+                hall.promises
+                    .begin_session(&claims, hall.now() + hall.sessions.session);
+                Ok(claims)
+            }
+            Judged::Waiting { .. } => Err(Refused::Waiting),
+            Judged::Over { .. } => Err(Refused::Expired),
+        }
     }
 
     /// The same for a payment, where a live hold is a pass of its own: signature, user and concert must be right.
     pub fn pass_for_payment(
         &self,
-        _token: Option<&str>,
-        _user: UserId,
-        _concert: ConcertId,
+        token: Option<&str>,
+        user: UserId,
+        concert: ConcertId,
     ) -> Result<PassState, Refused> {
-        Err(Refused::Required)
+        match self.pass(token, user, concert) {
+            Ok(claims) => Ok(PassState::Live(claims)),
+            Err(refused @ (Refused::Waiting | Refused::Expired)) => Ok(PassState::NotLive(
+                identify_for(&self.hall.signer, token, user, concert)?,
+                refused,
+            )),
+            Err(refused) => Err(refused),
+        }
     }
 
     /// Keeps the session of this user alive at least until `until`: the end of a hold. Does not wait.
-    pub fn extend_to(&self, _user: UserId, _concert: ConcertId, _until: DateTime<Utc>) {}
+    pub fn extend_to(&self, user: UserId, concert: ConcertId, until: DateTime<Utc>) {
+        let known = self
+            .hall
+            .memory
+            .view(concert, user)
+            .entry
+            .map(|entry| entry.place);
+        self.hall.promises.hold((concert, user), known, until);
+    }
 
     /// Ends this place (and no later one of the same user): after a payment, or given up. It is refused here at once
     /// and elsewhere within a moment; this waits a little (at most 1 s) until it is written down.
-    pub async fn end(&self, _claims: &Claims) {}
+    pub async fn end(&self, claims: &Claims) {
+        let patience = if self.hall.is_connected() {
+            WRITTEN
+        } else {
+            Duration::ZERO
+        };
+        self.hall.end(claims, patience).await;
+    }
 
     /// Every concert's line. Needs no database.
     pub fn overview(&self) -> Vec<QueueOverview> {
-        Vec::new()
+        overview::all(&self.hall)
     }
 
     /// One concert's line.
-    pub async fn overview_of(&self, _concert: ConcertId) -> Result<QueueOverview, RoomError> {
-        Err(RoomError::NotFound)
+    pub async fn overview_of(&self, concert: ConcertId) -> Result<QueueOverview, RoomError> {
+        overview::one(&self.hall, concert).await
     }
 
     /// The settings of a concert's line.
-    pub async fn settings(&self, _concert: ConcertId) -> Result<QueueSettings, RoomError> {
-        Err(RoomError::NotFound)
+    pub async fn settings(&self, concert: ConcertId) -> Result<QueueSettings, RoomError> {
+        let settings = store::queue::get(&self.pool, concert)
+            .await
+            .map_err(|error| away(&error))?;
+        settings.ok_or(RoomError::NotFound)
     }
 
     /// Changes settings, in force on every instance within a second. The caller has checked the bounds ([`SettingsChange::problems`]).
     pub async fn change_settings(
         &self,
-        _concert: ConcertId,
-        _change: &SettingsChange,
+        concert: ConcertId,
+        change: &SettingsChange,
     ) -> Result<QueueSettings, RoomError> {
-        Err(RoomError::NotFound)
+        let settings = store::queue::change(&self.pool, concert, change)
+            .await
+            .map_err(|error| away(&error))?;
+        let settings = settings.ok_or(RoomError::NotFound)?;
+        refresh::announce(&self.hall, settings.clone()).await;
+        Ok(settings)
     }
 
     /// Admits the next `count` in line now: beyond the rate, never beyond the cap. Answers how many it were.
-    pub async fn admit(&self, _concert: ConcertId, _count: u32) -> Result<u32, RoomError> {
-        Err(RoomError::Unavailable)
+    pub async fn admit(&self, concert: ConcertId, count: u32) -> Result<u32, RoomError> {
+        self.settings(concert).await?;
+        scheduler::ask(&self.hall, concert, count).await
     }
+}
+
+/// The next state of a place worth telling; nothing after its end.
+async fn next_change(hall: Arc<Hall>, claims: Claims, last: Option<QueueToken>) -> Option<QueueToken> {
+    let Some(last) = last else {
+        return Some(hall.look(&claims));
+    };
+    if last.status == Status::Expired {
+        return None;
+    }
+    let mut seen = hall.memory.subscribe();
+    tokio::time::sleep(Duration::from_millis(last.poll_after_ms)).await;
+    loop {
+        let now = hall.look(&claims);
+        if differs(&now, &last) {
+            return Some(now);
+        }
+        // A session's end by the clock is told by nobody.
+        let _ = tokio::time::timeout(LOOK, seen.changed()).await;
+    }
+}
+
+/// Whether a client would see a difference that is not just the passing of time.
+fn differs(now: &QueueToken, before: &QueueToken) -> bool {
+    (
+        now.status,
+        now.phase,
+        now.inventory,
+        now.position,
+        &now.token,
+        now.expires_at,
+    ) != (
+        before.status,
+        before.phase,
+        before.inventory,
+        before.position,
+        &before.token,
+        before.expires_at,
+    )
+}
+
+fn away(error: &sqlx::Error) -> RoomError {
+    tracing::warn!(%error, "the settings of a line cannot be read or changed");
+    RoomError::Unavailable
 }

@@ -1,4 +1,6 @@
-//! What a client sees of a place in line: the queue token object.
+//! What a client sees of a place in line: the queue token object, its estimate and when to ask again.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -39,9 +41,9 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Inventory {
-    /// A tenth of the seats or more.
+    /// More than a tenth of the seats.
     Available,
-    /// Fewer than a tenth.
+    /// A tenth or fewer.
     Low,
     /// None: every seat is sold.
     SoldOut,
@@ -52,10 +54,15 @@ pub enum Inventory {
 pub struct QueueToken {
     /// What to send as `Queue-Token` from now on; it is issued anew on admission.
     pub token: String,
+    /// The concert whose line it is.
     pub concert_id: Uuid,
+    /// Whose place it is.
     pub user_id: Uuid,
+    /// Where the place stands.
     pub status: Status,
+    /// What the sale is doing.
     pub phase: Phase,
+    /// How many seats are left, roughly.
     pub inventory: Inventory,
     /// 1 = next to be admitted; null unless waiting.
     pub position: Option<u64>,
@@ -67,7 +74,9 @@ pub struct QueueToken {
     pub eta_known: bool,
     /// When to ask again, in milliseconds from now.
     pub poll_after_ms: u64,
+    /// When the place was taken.
     pub issued_at: DateTime<Utc>,
+    /// When it was admitted; null while waiting.
     pub activated_at: Option<DateTime<Utc>>,
     /// When the session ends; null while waiting.
     pub expires_at: Option<DateTime<Utc>>,
@@ -75,4 +84,157 @@ pub struct QueueToken {
     pub expires_in_seconds: Option<i64>,
     /// Until when the place of somebody who went silent is kept; null for whoever is in line.
     pub grace_until: Option<DateTime<Utc>>,
+}
+
+/// What an estimate rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outlook {
+    /// Whether the line moves: not paused, not over, not before its opening.
+    pub moving: bool,
+    /// How long until it opens, if it is not open yet and the time is known.
+    pub opens_in: Option<Duration>,
+    /// Places that are free this moment.
+    pub free: u64,
+    /// The rate that is set.
+    pub per_minute: u32,
+    /// Admissions seen in the last minute.
+    pub admitted_last_minute: u32,
+}
+
+/// Fewer admissions than these in a minute say nothing about the next one.
+const ENOUGH_TO_GO_BY: u32 = 3;
+
+/// Estimated seconds until the place at `rank` is admitted; nothing if there is nothing to go by.
+pub fn estimate(rank: u64, outlook: &Outlook) -> Option<u64> {
+    let opens_in = match outlook.opens_in {
+        Some(opens_in) => opens_in.as_secs_f64(),
+        None if outlook.moving => 0.0,
+        None => return None,
+    };
+    let set = f64::from(outlook.per_minute) / 60.0;
+    let seen = f64::from(outlook.admitted_last_minute) / 60.0;
+    let per_second = if rank <= outlook.free {
+        set
+    } else if outlook.admitted_last_minute >= ENOUGH_TO_GO_BY {
+        set.min(seen)
+    } else {
+        return None;
+    };
+    (per_second > 0.0).then(|| (opens_in + rank as f64 / per_second).ceil().max(1.0) as u64)
+}
+
+/// The shortest pause that a client is ever asked for.
+const SHORTEST: f64 = 300.0;
+/// The pause in front, and what the one at the back is longer by, in milliseconds.
+const FRONT: f64 = 1_250.0;
+const BACK: f64 = 30_000.0 - FRONT;
+/// From this rank on clients ask as rarely as it gets.
+const FAR: f64 = 10_000.0;
+
+/// When to ask again, in milliseconds: 1 to 2 s in front, up to 30 s at the back, never more than a third of the
+/// estimate. `jitter` in -1..=1 spreads clients that joined together by a fifth.
+pub fn poll_after(rank: u64, eta_seconds: Option<u64>, jitter: f64) -> u64 {
+    let by_rank = FRONT + BACK * (rank as f64 / FAR).min(1.0).powf(0.75);
+    let spread = (by_rank * (1.0 + jitter / 5.0)).clamp(1_000.0, 30_000.0);
+    let third = eta_seconds.map_or(f64::MAX, |eta| eta as f64 * 1_000.0 / 3.0);
+    spread.min(third).max(SHORTEST).floor() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MOVING: Outlook = Outlook {
+        moving: true,
+        opens_in: None,
+        free: 10,
+        per_minute: 600,
+        admitted_last_minute: 0,
+    };
+
+    #[test]
+    fn with_free_places_the_rate_alone_decides() {
+        assert_eq!(estimate(1, &MOVING), Some(1));
+        assert_eq!(estimate(10, &MOVING), Some(1));
+        assert_eq!(
+            estimate(11, &MOVING),
+            None,
+            "nobody has left yet: nothing to go by"
+        );
+    }
+
+    #[test]
+    fn behind_a_full_house_the_admissions_seen_decide() {
+        let full = Outlook {
+            free: 0,
+            admitted_last_minute: 30,
+            ..MOVING
+        };
+        assert_eq!(estimate(60, &full), Some(120));
+        assert_eq!(
+            estimate(
+                60,
+                &Outlook {
+                    per_minute: 20,
+                    ..full
+                }
+            ),
+            Some(180),
+            "never faster than the rate"
+        );
+    }
+
+    #[test]
+    fn a_line_that_does_not_move_has_no_estimate_unless_its_opening_is_known() {
+        assert_eq!(
+            estimate(
+                1,
+                &Outlook {
+                    moving: false,
+                    ..MOVING
+                }
+            ),
+            None
+        );
+        assert_eq!(
+            estimate(
+                1,
+                &Outlook {
+                    per_minute: 0,
+                    ..MOVING
+                }
+            ),
+            None
+        );
+        let early = Outlook {
+            moving: false,
+            opens_in: Some(Duration::from_secs(90)),
+            ..MOVING
+        };
+        assert_eq!(estimate(5, &early), Some(91));
+    }
+
+    proptest! {
+        #[test]
+        fn pauses_keep_their_bounds(rank in 1u64..2_000_000, eta in prop::option::of(1u64..100_000), jitter in -1.0f64..=1.0) {
+            let pause = poll_after(rank, eta, jitter);
+            prop_assert!((300..=30_000).contains(&pause));
+            if let Some(eta) = eta {
+                prop_assert!(pause * 3 <= eta * 1_000);
+            } else {
+                prop_assert!(pause >= 1_000);
+            }
+            if rank <= 10 {
+                prop_assert!(pause <= 2_000);
+            }
+        }
+    }
+
+    #[test]
+    fn the_back_of_a_long_line_asks_rarely() {
+        assert!(poll_after(1_000_000, None, 0.0) == 30_000);
+        assert!(poll_after(1_000, Some(10_000), 0.0) > 4_000);
+    }
 }

@@ -1,23 +1,154 @@
-//! Queue tokens: what a place in line looks like in a client's hands, signed so that any gate can check it.
+//! Queue tokens: a place in a client's hands, signed so that any instance can check it without asking anybody.
 
 use chrono::{DateTime, Utc};
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::ids::{ConcertId, UserId};
 
-/// A place in a line: the revision of the bucket at which it was first written.
+/// A place in a line: the revision of the bucket at which it was first written. Lower comes first.
 pub type Place = u64;
 
 /// What a token says about its owner and its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
+    /// Whose place it is.
     #[serde(rename = "sub")]
     pub user: UserId,
+    /// In which concert's line.
     pub concert: ConcertId,
+    /// The order of arrival.
     pub place: Place,
+    /// When the place was taken.
     pub issued_at: DateTime<Utc>,
+    /// When it was admitted; a token from before the admission does not say so and stays good to ask with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activated_at: Option<DateTime<Utc>>,
+    /// Until when the session lasted as far as was known when the token was signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
+}
+
+/// Signs tokens and checks them. The same place always gives the same token.
+pub struct Signer {
+    header: Header,
+    signing: EncodingKey,
+    checking: DecodingKey,
+    validation: Validation,
+}
+
+impl Signer {
+    /// All instances share the secret.
+    pub fn new(secret: &[u8]) -> Self {
+        let mut validation = Validation::new(Algorithm::HS256);
+        // Whether a session is over is the gate's decision: a token that ran out is still good to ask with.
+        validation.validate_exp = false;
+        validation.required_spec_claims.clear();
+        Self {
+            header: Header {
+                kid: Some(key_id(secret)),
+                ..Header::new(Algorithm::HS256)
+            },
+            signing: EncodingKey::from_secret(secret),
+            checking: DecodingKey::from_secret(secret),
+            validation,
+        }
+    }
+
+    /// The token of these claims.
+    pub fn sign(&self, claims: &Claims) -> String {
+        match jsonwebtoken::encode(&self.header, claims, &self.signing) {
+            Ok(token) => token,
+            Err(error) => {
+                // HMAC takes a key of any length, and the claims are plain fields: there is nothing to fail.
+                tracing::error!(%error, "a queue token could not be signed");
+                String::new()
+            }
+        }
+    }
+
+    /// What a token says, if its signature is ours.
+    pub fn read(&self, token: &str) -> Option<Claims> {
+        jsonwebtoken::decode::<Claims>(token, &self.checking, &self.validation)
+            .ok()
+            .map(|token| token.claims)
+    }
+}
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Signer")
+            .field("kid", &self.header.kid)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Names the secret in a token's header without telling it, so that a later secret can be told apart.
+fn key_id(secret: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(b"queue token key id");
+    hash.update(secret);
+    hash.finalize()
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims() -> Claims {
+        Claims {
+            user: crate::ids::new(),
+            concert: crate::ids::new(),
+            place: 12,
+            issued_at: DateTime::from_timestamp(1_900_000_000, 123_456_789).unwrap(),
+            activated_at: None,
+            expires_at: None,
+        }
+    }
+
+    #[test]
+    fn a_token_says_what_was_signed_and_is_the_same_each_time() {
+        let signer = Signer::new(b"a secret of thirty-two bytes ....");
+        let claims = claims();
+        let token = signer.sign(&claims);
+        assert_eq!(signer.read(&token).as_ref(), Some(&claims));
+        assert_eq!(
+            Signer::new(b"a secret of thirty-two bytes ....").sign(&claims),
+            token
+        );
+    }
+
+    #[test]
+    fn a_session_long_over_can_still_be_read() {
+        let signer = Signer::new(b"secret");
+        let over = Claims {
+            expires_at: DateTime::from_timestamp(1, 0),
+            ..claims()
+        };
+        assert_eq!(signer.read(&signer.sign(&over)), Some(over));
+    }
+
+    #[test]
+    fn forged_foreign_and_unsigned_tokens_are_not_read() {
+        let signer = Signer::new(b"ours");
+        let claims = claims();
+        let foreign = Signer::new(b"theirs").sign(&claims);
+        assert_eq!(signer.read(&foreign), None);
+        let ours = signer.sign(&claims);
+        let (head, rest) = ours.split_once('.').unwrap();
+        let (_, signature) = rest.split_once('.').unwrap();
+        let other = signer.sign(&Claims { place: 1, ..claims });
+        let other_body = other.split('.').nth(1).unwrap();
+        assert_eq!(signer.read(&format!("{head}.{other_body}.{signature}")), None);
+        // {"alg":"none"}
+        assert_eq!(signer.read(&format!("eyJhbGciOiJub25lIn0.{other_body}.")), None);
+        for nonsense in ["", ".", "..", "abc", "a.b.c"] {
+            assert_eq!(signer.read(nonsense), None);
+        }
+    }
 }

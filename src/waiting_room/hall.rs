@@ -1,0 +1,207 @@
+//! What all parts of the waiting room share.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::bucket::Bucket;
+use super::gate::{Judged, judge};
+use super::memory::Memory;
+use super::place::Entry;
+use super::promises::Promises;
+use super::sales::{Sale, Sales};
+use super::status::{Inventory, Outlook, Phase, QueueToken, Status, estimate, poll_after};
+use super::token::{Claims, Signer};
+use crate::bus::Bus;
+use crate::clock::Clock;
+use crate::ids::{ConcertId, UserId};
+
+/// How long sessions live.
+#[derive(Clone, Copy, Debug)]
+pub struct Sessions {
+    /// From the first use to the end.
+    pub session: Duration,
+    /// How long an admitted user may wait with the first use.
+    pub claim: Duration,
+}
+
+impl Sessions {
+    /// How long an end is remembered: until every token that was signed for such a place has run out by itself.
+    pub fn memory(&self) -> TimeDelta {
+        TimeDelta::hours(2) + TimeDelta::from_std(2 * self.session).unwrap_or(TimeDelta::days(2))
+    }
+}
+
+/// Why the waiting room cannot do what was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RoomError {
+    /// No concert has this id.
+    #[error("there is no such concert")]
+    NotFound,
+    /// Joining makes no sense any more.
+    #[error("every seat of this concert is sold")]
+    SoldOut,
+    /// Joining makes no sense, or no more.
+    #[error("no sale of this concert is open or to come")]
+    QueueClosed,
+    /// NATS or Postgres does not answer.
+    #[error("the waiting room cannot be reached at the moment, try again soon")]
+    Unavailable,
+}
+
+/// The connections, the clock, the lines in memory, and the signals between the parts.
+#[derive(Debug)]
+pub struct Hall {
+    /// NATS, for what is not stored.
+    pub bus: Bus,
+    /// Where places are written.
+    pub bucket: Bucket,
+    /// The time.
+    pub clock: Clock,
+    /// How long sessions live.
+    pub sessions: Sessions,
+    /// Makes and reads tokens.
+    pub signer: Signer,
+    /// The lines.
+    pub memory: Memory,
+    /// The settings of the lines, and what is left to buy.
+    pub sales: Sales,
+    /// What was granted here and is still to be written.
+    pub promises: Promises,
+    /// Somebody changed something that may let the leader admit.
+    pub turn: Notify,
+    /// Settings may have changed: read them now.
+    pub reread: Notify,
+    /// The process is stopping.
+    pub stop: CancellationToken,
+}
+
+/// How long a session that is not about to end may go without a look, in milliseconds.
+const ACTIVE_PAUSE: u64 = 3_000;
+/// What whoever is over should wait before asking again, in milliseconds.
+const OVER_PAUSE: u64 = 30_000;
+
+impl Hall {
+    /// The time now, in whole milliseconds: what tokens and records carry.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now().trunc_subsecs(3)
+    }
+
+    /// Whether NATS can be asked this moment. What is published while it cannot would be sent later, unasked.
+    pub fn is_connected(&self) -> bool {
+        self.bus.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Ends this place: refused here at once, and written behind; answers whether that was done within `patience`.
+    pub async fn end(&self, claims: &Claims, patience: Duration) -> bool {
+        self.memory
+            .bar(claims.concert, claims.user, claims.place, self.clock.now());
+        self.promises.end(claims);
+        self.promises.written(claims, patience).await
+    }
+
+    /// How a place stands, from memory.
+    pub fn judge(&self, claims: &Claims) -> Judged {
+        let view = self.memory.view(claims.concert, claims.user);
+        let promised = self.promises.until(claims);
+        judge(claims, &view, self.memory.seen(), promised, self.clock.now())
+    }
+
+    /// A place as its owner sees it, from memory.
+    pub fn look(&self, claims: &Claims) -> QueueToken {
+        let judged = self.judge(claims);
+        let (status, activated_at, expires_at) = match judged {
+            Judged::Waiting { .. } => (Status::Waiting, None, None),
+            Judged::Active {
+                activated_at,
+                expires_at,
+                ..
+            } => (Status::Active, Some(activated_at), Some(expires_at)),
+            Judged::Over {
+                activated_at,
+                expires_at,
+            } => (Status::Expired, activated_at, expires_at),
+        };
+        // Until Postgres has been read nothing is known against a sale.
+        let sale = self.sales.get(claims.concert);
+        let latest = Claims {
+            activated_at,
+            expires_at,
+            ..claims.clone()
+        };
+        let left = expires_at.map(|end| (end - self.clock.now()).num_milliseconds().max(0));
+        let expires_in_seconds = left.map(|ms| (ms + 999) / 1_000);
+        let seen = QueueToken {
+            token: self.signer.sign(&latest),
+            concert_id: claims.concert,
+            user_id: claims.user,
+            status,
+            phase: sale.as_ref().map_or(Phase::Open, |sale| sale.phase),
+            inventory: sale.as_ref().map_or(Inventory::Available, |sale| sale.inventory),
+            position: None,
+            ahead: None,
+            eta_seconds: None,
+            eta_known: false,
+            poll_after_ms: if status == Status::Active {
+                ACTIVE_PAUSE
+            } else {
+                OVER_PAUSE
+            },
+            issued_at: claims.issued_at,
+            activated_at,
+            expires_at,
+            // Ended early: nothing is left, whatever the token says.
+            expires_in_seconds: if status == Status::Expired {
+                Some(0)
+            } else {
+                expires_in_seconds
+            },
+            grace_until: None,
+        };
+        match judged {
+            Judged::Waiting { rank } => self.with_prospects(seen, rank, sale),
+            Judged::Active { .. } | Judged::Over { .. } => seen,
+        }
+    }
+
+    /// The token of a place as it lies in the bucket, which this instance may not have seen yet.
+    pub fn look_at(&self, user: UserId, concert: ConcertId, entry: &Entry) -> QueueToken {
+        self.look(&entry.claims(user, concert))
+    }
+
+    fn with_prospects(&self, seen: QueueToken, rank: Option<usize>, sale: Option<Sale>) -> QueueToken {
+        let (waiting, active, admitted_last_minute) = {
+            let lines = self.memory.lines();
+            let queue = lines.queue(seen.concert_id);
+            queue.map_or((0, 0, 0), |queue| {
+                let admitted = queue.admitted().total(self.memory.since_start());
+                (queue.waiting(), queue.active() as u64, admitted)
+            })
+        };
+        // A place that this instance has not seen yet stands behind all that it has.
+        let rank = rank.unwrap_or(waiting + 1) as u64;
+        let eta_seconds = sale.and_then(|sale| {
+            let opens_at = sale.settings.opens_at.filter(|_| !sale.settings.paused);
+            let outlook = Outlook {
+                moving: sale.phase == Phase::Open,
+                opens_in: opens_at.and_then(|at| (at - self.clock.now()).to_std().ok()),
+                free: u64::try_from(sale.settings.max_active)
+                    .unwrap_or(0)
+                    .saturating_sub(active),
+                per_minute: u32::try_from(sale.settings.admit_per_minute).unwrap_or(0),
+                admitted_last_minute,
+            };
+            estimate(rank, &outlook)
+        });
+        QueueToken {
+            position: Some(rank),
+            ahead: Some(rank - 1),
+            eta_seconds,
+            eta_known: eta_seconds.is_some(),
+            poll_after_ms: poll_after(rank, eta_seconds, rand::random_range(-1.0..=1.0)),
+            ..seen
+        }
+    }
+}

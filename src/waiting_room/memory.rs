@@ -1,0 +1,315 @@
+//! All lines in the memory of this instance, and how far into the bucket's history it has seen.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::place::Entry;
+use super::queue::{Queue, View};
+use super::token::Place;
+use crate::ids::{ConcertId, UserId};
+
+/// One message of the bucket, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// A place was written.
+    Put {
+        concert: ConcertId,
+        user: UserId,
+        entry: Entry,
+    },
+    /// A place's key was deleted, or ran out.
+    Gone {
+        concert: ConcertId,
+        user: UserId,
+        revision: u64,
+        at: DateTime<Utc>,
+    },
+    /// The lease changed hands or was renewed; nobody holds it once it was given back.
+    Lease { revision: u64, holder: Option<Uuid> },
+    /// Something else, of which only the revision matters.
+    Other { revision: u64 },
+}
+
+impl News {
+    fn revision(&self) -> u64 {
+        match self {
+            Self::Put { entry, .. } => entry.revision,
+            Self::Gone { revision, .. } | Self::Lease { revision, .. } | Self::Other { revision } => {
+                *revision
+            }
+        }
+    }
+}
+
+/// The lease as this instance last saw it change, by its own monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct LeaseSeen {
+    /// Its revision; 0 if it was never written.
+    pub revision: u64,
+    /// Who admits, by the id of the running process.
+    pub holder: Option<Uuid>,
+    /// When this instance saw that.
+    pub since: Instant,
+}
+
+/// Every concert's queue.
+#[derive(Debug)]
+pub struct Lines {
+    queues: HashMap<ConcertId, Queue>,
+    lease: LeaseSeen,
+    replay: u32,
+}
+
+impl Lines {
+    /// Every queue that ever had somebody in it.
+    pub fn queues(&self) -> impl Iterator<Item = (ConcertId, &Queue)> {
+        self.queues.iter().map(|(concert, queue)| (*concert, queue))
+    }
+
+    /// One concert's queue.
+    pub fn queue(&self, concert: ConcertId) -> Option<&Queue> {
+        self.queues.get(&concert)
+    }
+
+    /// The lease as last seen.
+    pub fn lease(&self) -> LeaseSeen {
+        self.lease
+    }
+
+    fn apply(&mut self, news: News, since_start: Option<Duration>) {
+        let replay = self.replay;
+        match news {
+            News::Put { concert, user, entry } => {
+                self.queues
+                    .entry(concert)
+                    .or_default()
+                    .put(user, entry, replay, since_start);
+            }
+            News::Gone {
+                concert,
+                user,
+                revision,
+                at,
+            } => {
+                self.queues.entry(concert).or_default().delete(user, revision, at);
+            }
+            News::Lease { revision, holder } if revision > self.lease.revision => {
+                self.lease = LeaseSeen {
+                    revision,
+                    holder,
+                    since: Instant::now(),
+                };
+            }
+            News::Lease { .. } | News::Other { .. } => (),
+        }
+    }
+}
+
+/// The lines behind a lock that is never held across an await, and a signal for whoever waits for a revision.
+#[derive(Debug)]
+pub struct Memory {
+    lines: RwLock<Lines>,
+    seen: watch::Sender<u64>,
+    complete: AtomicBool,
+    started: Instant,
+}
+
+impl Memory {
+    /// Knows nothing yet.
+    pub fn new() -> Self {
+        let lease = LeaseSeen {
+            revision: 0,
+            holder: None,
+            since: Instant::now(),
+        };
+        Self {
+            lines: RwLock::new(Lines {
+                queues: HashMap::new(),
+                lease,
+                replay: 0,
+            }),
+            seen: watch::Sender::new(0),
+            complete: AtomicBool::new(false),
+            started: Instant::now(),
+        }
+    }
+
+    /// Reads the lines. Keep it short: the watch waits.
+    pub fn lines(&self) -> RwLockReadGuard<'_, Lines> {
+        self.lines.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lines_mut(&self) -> RwLockWriteGuard<'_, Lines> {
+        self.lines.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies what the watch told, in its order.
+    pub fn apply(&self, news: Vec<News>) {
+        let Some(last) = news.last().map(News::revision) else {
+            return;
+        };
+        let since_start = self.is_complete().then(|| self.since_start());
+        {
+            let mut lines = self.lines_mut();
+            for one in news {
+                lines.apply(one, since_start);
+            }
+        }
+        self.seen.send_if_modified(|seen| {
+            let newer = last > *seen;
+            *seen = last.max(*seen);
+            newer
+        });
+    }
+
+    /// The bucket is told anew from here on.
+    pub fn begin_replay(&self) {
+        self.lines_mut().replay += 1;
+    }
+
+    /// The bucket has been told completely: what was not told of is gone.
+    pub fn end_replay(&self) {
+        {
+            let mut lines = self.lines_mut();
+            let replay = lines.replay;
+            for queue in lines.queues.values_mut() {
+                queue.forget_untold(replay);
+            }
+        }
+        self.complete.store(true, Ordering::Release);
+        self.seen.send_modify(|_| ());
+    }
+
+    /// The bucket is a new one: its revisions begin again, and nobody is in line.
+    pub fn start_over(&self) {
+        let mut lines = self.lines_mut();
+        lines.queues.clear();
+        lines.lease = LeaseSeen {
+            revision: 0,
+            holder: None,
+            since: Instant::now(),
+        };
+        drop(lines);
+        self.complete.store(false, Ordering::Release);
+        self.seen.send_replace(0);
+    }
+
+    /// Whether a replay has been complete, so that ranks are true.
+    pub fn is_complete(&self) -> bool {
+        self.complete.load(Ordering::Acquire)
+    }
+
+    /// Up to which revision everything has been seen.
+    pub fn seen(&self) -> u64 {
+        *self.seen.borrow()
+    }
+
+    /// Tells of every further change.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.seen.subscribe()
+    }
+
+    /// Waits until everything up to `revision` has been seen; false if that takes longer than `patience`.
+    pub async fn wait_for(&self, revision: u64, patience: Duration) -> bool {
+        let mut seen = self.seen.subscribe();
+        let wait = seen.wait_for(|seen| *seen >= revision);
+        matches!(tokio::time::timeout(patience, wait).await, Ok(Ok(_)))
+    }
+
+    /// Everything known of one user's place.
+    pub fn view(&self, concert: ConcertId, user: UserId) -> View {
+        self.lines()
+            .queue(concert)
+            .map(|queue| queue.view(user))
+            .unwrap_or_default()
+    }
+
+    /// Ends a place for this instance, see [`Queue::bar`].
+    pub fn bar(&self, concert: ConcertId, user: UserId, place: Place, at: DateTime<Utc>) {
+        self.lines_mut()
+            .queues
+            .entry(concert)
+            .or_default()
+            .bar(user, place, at);
+        self.seen.send_modify(|_| ());
+    }
+
+    /// Forgets ends from before `before`, and queues of which nothing is left.
+    pub fn forget_ends(&self, before: DateTime<Utc>) {
+        self.lines_mut().queues.retain(|_, queue| {
+            queue.forget_ends(before);
+            !queue.is_empty()
+        });
+    }
+
+    /// Monotonic time since this process began to watch.
+    pub fn since_start(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::waiting_room::place::Standing;
+
+    fn put(concert: ConcertId, user: UserId, revision: u64) -> News {
+        let entry = Entry {
+            revision,
+            place: revision,
+            issued_at: DateTime::UNIX_EPOCH,
+            standing: Standing::Waiting,
+        };
+        News::Put { concert, user, entry }
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_for_a_revision_is_told_when_it_was_seen() {
+        let memory = Memory::new();
+        let (concert, user) = (crate::ids::new(), crate::ids::new());
+        assert!(!memory.wait_for(3, Duration::from_millis(10)).await);
+        memory.apply(vec![put(concert, user, 3)]);
+        assert!(memory.wait_for(3, Duration::from_millis(10)).await);
+        assert_eq!(memory.view(concert, user).rank, Some(1));
+    }
+
+    #[test]
+    fn a_second_replay_changes_nothing_but_what_is_gone() {
+        let memory = Memory::new();
+        let concert = crate::ids::new();
+        let (first, second) = (crate::ids::new(), crate::ids::new());
+        memory.begin_replay();
+        memory.apply(vec![put(concert, first, 1), put(concert, second, 2)]);
+        memory.end_replay();
+        memory.begin_replay();
+        memory.apply(vec![put(concert, second, 2)]);
+        assert_eq!(
+            memory.view(concert, second).rank,
+            Some(2),
+            "nothing is dropped before the replay is complete"
+        );
+        memory.end_replay();
+        assert_eq!(memory.view(concert, second).rank, Some(1));
+        assert_eq!(memory.seen(), 2);
+    }
+
+    #[test]
+    fn an_older_lease_is_not_news() {
+        let memory = Memory::new();
+        let holder = Some(crate::ids::new());
+        memory.apply(vec![News::Lease { revision: 5, holder }]);
+        memory.apply(vec![News::Lease {
+            revision: 4,
+            holder: None,
+        }]);
+        let lease = memory.lines().lease();
+        assert_eq!((lease.revision, lease.holder), (5, holder));
+    }
+}

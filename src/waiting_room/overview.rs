@@ -1,0 +1,84 @@
+//! The lines as their operators see them, and the gauges that say the same.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::hall::{Hall, RoomError};
+use super::sales::Sale;
+use super::status::{Inventory, Phase};
+use crate::ids::ConcertId;
+use crate::store::queue::QueueSettings;
+
+/// A line as its operators see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct QueueOverview {
+    /// Whose line it is.
+    pub concert_id: Uuid,
+    /// What the sale is doing.
+    pub phase: Phase,
+    /// How many seats are left, roughly.
+    pub inventory: Inventory,
+    /// How many wait.
+    pub length: u64,
+    /// How many are admitted and not over.
+    pub active: u64,
+    /// Joins of the last minute, as far as this instance has been watching.
+    pub joined_last_minute: u64,
+    /// Admissions of the last minute, as far as this instance has been watching.
+    pub admitted_last_minute: u64,
+    /// Since when the first in line waits.
+    pub oldest_waiter_since: Option<DateTime<Utc>>,
+    /// The same, in whole seconds.
+    pub oldest_waiter_seconds: Option<i64>,
+    /// How the line is run.
+    pub settings: QueueSettings,
+}
+
+/// Every concert's line, by concert.
+pub fn all(hall: &Hall) -> Vec<QueueOverview> {
+    let mut sales = hall.sales.all();
+    sales.sort_by_key(|sale| sale.settings.concert_id);
+    sales.into_iter().map(|sale| of(hall, sale)).collect()
+}
+
+/// One concert's line.
+pub async fn one(hall: &Hall, concert: ConcertId) -> Result<QueueOverview, RoomError> {
+    let sale = hall
+        .sales
+        .fresh(concert)
+        .await
+        .map_err(|_| RoomError::Unavailable)?;
+    sale.map(|sale| of(hall, sale)).ok_or(RoomError::NotFound)
+}
+
+/// Sets the gauges of every line that had somebody in it.
+pub fn measure(hall: &Hall) {
+    for (concert, queue) in hall.memory.lines().queues() {
+        let concert = concert.to_string();
+        metrics::gauge!("boxoffice_queue_waiting", "concert" => concert.clone()).set(queue.waiting() as f64);
+        metrics::gauge!("boxoffice_queue_active", "concert" => concert).set(queue.active() as f64);
+    }
+}
+
+fn of(hall: &Hall, sale: Sale) -> QueueOverview {
+    let lines = hall.memory.lines();
+    let queue = lines.queue(sale.settings.concert_id);
+    let since_start = hall.memory.since_start();
+    let oldest = queue
+        .and_then(|queue| queue.front().next())
+        .map(|(_, entry)| entry.issued_at);
+    QueueOverview {
+        concert_id: sale.settings.concert_id,
+        phase: sale.phase,
+        inventory: sale.inventory,
+        length: queue.map_or(0, |queue| queue.waiting() as u64),
+        active: queue.map_or(0, |queue| queue.active() as u64),
+        joined_last_minute: queue.map_or(0, |queue| u64::from(queue.joined().total(since_start))),
+        admitted_last_minute: queue.map_or(0, |queue| u64::from(queue.admitted().total(since_start))),
+        oldest_waiter_since: oldest,
+        oldest_waiter_seconds: oldest.map(|since| (hall.clock.now() - since).num_seconds().max(0)),
+        settings: sale.settings,
+    }
+}

@@ -1,0 +1,369 @@
+//! A place from joining to its end: one pure function says what may become of it.
+//!
+//! ```text
+//! waiting ── admitted ──▶ active (claim window) ── first use ──▶ active (session) ── held a seat ──▶ active (longer)
+//!    │                       │                                        │
+//!    └── given up, too old ──┴──────── paid, given up, ran out ───────┴──▶ gone: the key is deleted
+//! ```
+//!
+//! What is stored is the [`Record`], one key of the bucket; what the line keeps in memory is an [`Entry`].
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::token::{Claims, Place};
+use crate::ids::{ConcertId, UserId};
+
+/// After this long in line a place is given up: nobody waits for a day, and the key must not live for ever.
+pub const LONGEST_WAIT: TimeDelta = TimeDelta::hours(24);
+/// How long a key outlives the end of its place; it only cleans up what nobody deleted.
+const KEY_OUTLIVES: TimeDelta = TimeDelta::hours(1);
+
+/// How a place stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// In line.
+    Waiting,
+    /// Admitted. `used` is false until the first booking request: so long only the claim window is granted.
+    Active {
+        activated_at: DateTime<Utc>,
+        expires_at: DateTime<Utc>,
+        used: bool,
+    },
+}
+
+/// A place as it was last written, and at which revision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The revision of the last write.
+    pub revision: u64,
+    /// The revision of the first one: the order of arrival.
+    pub place: Place,
+    /// When the place was taken.
+    pub issued_at: DateTime<Utc>,
+    /// How it stands.
+    pub standing: Standing,
+}
+
+/// What may happen to a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// It is this place's turn.
+    Admit { now: DateTime<Utc>, claim: Duration },
+    /// Its owner booked: the session begins and lasts at least until then.
+    Use { until: DateTime<Utc> },
+    /// Its owner holds a seat until then.
+    Hold { until: DateTime<Utc> },
+    /// It was given up, or used for a payment.
+    End,
+    /// Somebody looks whether its time is over.
+    Look { now: DateTime<Utc> },
+}
+
+/// What must be written because of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The place as it stands from now on.
+    Write(Standing),
+    /// The place is over; its key is deleted.
+    Delete,
+}
+
+/// What an event makes of a place; nothing if it changes nothing.
+pub fn next(entry: &Entry, event: Event) -> Option<Outcome> {
+    use Standing::{Active, Waiting};
+    match (entry.standing, event) {
+        (Waiting, Event::Admit { now, claim }) => {
+            let standing = Active {
+                activated_at: now,
+                expires_at: now + claim,
+                used: false,
+            };
+            Some(Outcome::Write(standing))
+        }
+        (
+            Active {
+                activated_at,
+                expires_at,
+                used,
+            },
+            Event::Use { until },
+        ) => {
+            let longer = Active {
+                activated_at,
+                expires_at: expires_at.max(until),
+                used: true,
+            };
+            (!used).then_some(Outcome::Write(longer))
+        }
+        (
+            Active {
+                activated_at,
+                expires_at,
+                ..
+            },
+            Event::Hold { until },
+        ) => {
+            let longer = Active {
+                activated_at,
+                expires_at: until,
+                used: true,
+            };
+            (until > expires_at).then_some(Outcome::Write(longer))
+        }
+        (Waiting | Active { .. }, Event::End) => Some(Outcome::Delete),
+        (Waiting, Event::Look { now }) => (entry.issued_at + LONGEST_WAIT <= now).then_some(Outcome::Delete),
+        (Active { expires_at, .. }, Event::Look { now }) => (expires_at <= now).then_some(Outcome::Delete),
+        (Waiting, Event::Use { .. } | Event::Hold { .. }) | (Active { .. }, Event::Admit { .. }) => None,
+    }
+}
+
+impl Entry {
+    /// Whether the place's time is over, deleted or not.
+    pub fn is_over(&self, now: DateTime<Utc>) -> bool {
+        next(self, Event::Look { now }) == Some(Outcome::Delete)
+    }
+
+    /// What its owner's token says.
+    pub fn claims(&self, user: UserId, concert: ConcertId) -> Claims {
+        let (activated_at, expires_at) = match self.standing {
+            Standing::Waiting => (None, None),
+            Standing::Active {
+                activated_at,
+                expires_at,
+                ..
+            } => (Some(activated_at), Some(expires_at)),
+        };
+        Claims {
+            user,
+            concert,
+            place: self.place,
+            issued_at: self.issued_at,
+            activated_at,
+            expires_at,
+        }
+    }
+}
+
+/// A place as it lies in the bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    user: UserId,
+    concert: ConcertId,
+    status: RecordStatus,
+    issued_at: DateTime<Utc>,
+    activated_at: Option<DateTime<Utc>>,
+    expires_at: Option<DateTime<Utc>>,
+    /// The first revision; a first write cannot know it, and needs not.
+    place: Option<Place>,
+    #[serde(default)]
+    used: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum RecordStatus {
+    Waiting,
+    Active,
+}
+
+impl Record {
+    /// A new place at the end of the line.
+    pub fn joining(user: UserId, concert: ConcertId, now: DateTime<Utc>) -> Self {
+        Self {
+            user,
+            concert,
+            status: RecordStatus::Waiting,
+            issued_at: now,
+            activated_at: None,
+            expires_at: None,
+            place: None,
+            used: false,
+        }
+    }
+
+    /// A place that stands anew.
+    pub fn standing(user: UserId, concert: ConcertId, entry: &Entry, standing: Standing) -> Self {
+        let record = Self {
+            place: Some(entry.place),
+            ..Self::joining(user, concert, entry.issued_at)
+        };
+        match standing {
+            Standing::Waiting => record,
+            Standing::Active {
+                activated_at,
+                expires_at,
+                used,
+            } => Self {
+                status: RecordStatus::Active,
+                activated_at: Some(activated_at),
+                expires_at: Some(expires_at),
+                used,
+                ..record
+            },
+        }
+    }
+
+    /// Reads what lies in the bucket at `revision`; nothing if it is not a place.
+    pub fn read(bytes: &[u8], revision: u64) -> Option<Entry> {
+        let record: Self = serde_json::from_slice(bytes).ok()?;
+        let standing = match (record.status, record.activated_at, record.expires_at) {
+            (RecordStatus::Waiting, ..) => Standing::Waiting,
+            (RecordStatus::Active, Some(activated_at), Some(expires_at)) => Standing::Active {
+                activated_at,
+                expires_at,
+                used: record.used,
+            },
+            (RecordStatus::Active, ..) => return None,
+        };
+        let place = record.place.unwrap_or(revision);
+        Some(Entry {
+            revision,
+            place,
+            issued_at: record.issued_at,
+            standing,
+        })
+    }
+
+    /// The bytes to store.
+    pub fn to_bytes(&self) -> bytes::Bytes {
+        // A struct of plain fields always serialises; an empty value would read as "not a place".
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+
+    /// How long the key may live from `now` on.
+    pub fn key_life(&self, now: DateTime<Utc>) -> Duration {
+        let end = self.expires_at.unwrap_or(self.issued_at + LONGEST_WAIT);
+        (end - now + KEY_OUTLIVES)
+            .max(KEY_OUTLIVES)
+            .to_std()
+            .unwrap_or(Duration::from_secs(3600))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap()
+    }
+
+    fn entry(standing: Standing) -> Entry {
+        Entry {
+            revision: 9,
+            place: 7,
+            issued_at: at(0),
+            standing,
+        }
+    }
+
+    fn active(until: i64, used: bool) -> Standing {
+        Standing::Active {
+            activated_at: at(10),
+            expires_at: at(until),
+            used,
+        }
+    }
+
+    const CLAIM: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_place_is_admitted_once_with_the_claim_window() {
+        let event = Event::Admit {
+            now: at(10),
+            claim: CLAIM,
+        };
+        assert_eq!(
+            next(&entry(Standing::Waiting), event),
+            Some(Outcome::Write(active(70, false)))
+        );
+        assert_eq!(next(&entry(active(70, false)), event), None);
+    }
+
+    #[test]
+    fn the_first_use_begins_the_session_and_later_ones_change_nothing() {
+        let event = Event::Use { until: at(610) };
+        assert_eq!(
+            next(&entry(active(70, false)), event),
+            Some(Outcome::Write(active(610, true)))
+        );
+        assert_eq!(
+            next(&entry(active(610, true)), Event::Use { until: at(900) }),
+            None
+        );
+        assert_eq!(next(&entry(Standing::Waiting), event), None);
+    }
+
+    #[test]
+    fn a_use_never_shortens_what_a_hold_has_granted() {
+        let outcome = next(&entry(active(900, false)), Event::Use { until: at(610) });
+        assert_eq!(outcome, Some(Outcome::Write(active(900, true))));
+    }
+
+    #[test]
+    fn a_hold_makes_the_session_longer_and_never_shorter() {
+        assert_eq!(
+            next(&entry(active(70, false)), Event::Hold { until: at(310) }),
+            Some(Outcome::Write(active(310, true)))
+        );
+        assert_eq!(
+            next(&entry(active(610, true)), Event::Hold { until: at(310) }),
+            None
+        );
+        assert_eq!(
+            next(&entry(Standing::Waiting), Event::Hold { until: at(310) }),
+            None
+        );
+    }
+
+    #[test]
+    fn an_end_ends_every_standing() {
+        for standing in [Standing::Waiting, active(70, false), active(610, true)] {
+            assert_eq!(next(&entry(standing), Event::End), Some(Outcome::Delete));
+        }
+    }
+
+    #[test]
+    fn time_ends_a_session_at_its_very_moment_and_a_wait_after_a_day() {
+        let session = entry(active(70, true));
+        assert!(!session.is_over(at(69)));
+        assert!(session.is_over(at(70)));
+        let waiter = entry(Standing::Waiting);
+        assert!(!waiter.is_over(at(86_399)));
+        assert!(waiter.is_over(at(86_400)));
+    }
+
+    #[test]
+    fn a_record_keeps_the_first_revision_as_the_place() {
+        let (user, concert) = (crate::ids::new(), crate::ids::new());
+        let joined = Record::joining(user, concert, at(0));
+        let entry = Record::read(&joined.to_bytes(), 42).unwrap();
+        assert_eq!(
+            (entry.place, entry.revision, entry.standing),
+            (42, 42, Standing::Waiting)
+        );
+        let admitted = Record::standing(user, concert, &entry, active(70, true));
+        let entry = Record::read(&admitted.to_bytes(), 50).unwrap();
+        assert_eq!(
+            (entry.place, entry.revision, entry.standing),
+            (42, 50, active(70, true))
+        );
+        assert_eq!(Record::read(b"{}", 1), None);
+        assert_eq!(Record::read(b"", 1), None);
+    }
+
+    #[test]
+    fn a_key_outlives_its_place_by_an_hour() {
+        let (user, concert) = (crate::ids::new(), crate::ids::new());
+        let admitted = Record::standing(user, concert, &entry(Standing::Waiting), active(70, false));
+        assert_eq!(admitted.key_life(at(10)), Duration::from_secs(60 + 3600));
+        assert_eq!(admitted.key_life(at(10_000)), Duration::from_secs(3600));
+        assert_eq!(
+            Record::joining(user, concert, at(0)).key_life(at(0)),
+            Duration::from_secs(25 * 3600)
+        );
+    }
+}

@@ -1,0 +1,65 @@
+//! Keeps the settings and the stock in memory up to date, by the second and whenever somebody says that they changed.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio::time::MissedTickBehavior;
+
+use super::hall::Hall;
+use super::overview;
+use crate::bus::subjects;
+use crate::store::queue::QueueSettings;
+
+/// How old the settings can get.
+const EVERY: Duration = Duration::from_millis(900);
+
+/// Runs until the process stops.
+pub async fn run(hall: &Hall) {
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = hall.stop.cancelled() => return,
+            () = hall.reread.notified() => (),
+            _ = tick.tick() => (),
+        }
+        let with_people = hall.memory.lines().queues().map(|(concert, _)| concert).collect();
+        match hall.sales.refresh(with_people).await {
+            Ok(()) => hall.turn.notify_one(),
+            Err(error) => {
+                tracing::warn!(%error, "the settings of the lines cannot be read; the last ones stand")
+            }
+        }
+        overview::measure(hall);
+    }
+}
+
+/// Passes on what other instances say. Runs until the process stops.
+pub async fn listen(hall: &Hall) {
+    loop {
+        match hall.bus.client.subscribe(subjects::QUEUE_SETTINGS).await {
+            Ok(mut said) => loop {
+                tokio::select! {
+                    () = hall.stop.cancelled() => return,
+                    word = said.next() => if word.is_some() { hall.reread.notify_one() } else { break },
+                }
+            },
+            Err(error) => tracing::debug!(%error, "changes of settings are found by looking only"),
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// Takes over changed settings here, and tells the other instances. One that does not hear it reads them within a second.
+pub async fn announce(hall: &Hall, settings: QueueSettings) {
+    hall.sales.learn_settings(vec![settings]);
+    hall.turn.notify_one();
+    if let Err(error) = hall
+        .bus
+        .client
+        .publish(subjects::QUEUE_SETTINGS, bytes::Bytes::new())
+        .await
+    {
+        tracing::debug!(%error, "the change of settings was not announced");
+    }
+}

@@ -1,0 +1,172 @@
+//! What the scheduler role runs: admission while this process holds the lease, and the tidying on the minute.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+
+use super::admission::{Leader, sweep};
+use super::hall::{Hall, RoomError};
+use super::lease::{Lease, Lost, acquire};
+use crate::bus::subjects;
+use crate::ids::{self, ConcertId};
+
+/// On the minute, every minute.
+const ON_THE_MINUTE: &str = "0 * * * * *";
+/// Traces of deletions cleared away per minute and process.
+const CLEARED: usize = 2_000;
+/// Clearings in flight at once.
+const WIDTH: usize = 8;
+/// How long an operator's wish may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// An operator's wish to admit some at once.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ask {
+    concert: ConcertId,
+    count: u32,
+}
+
+/// What became of it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    admitted: u32,
+}
+
+/// Takes the lease whenever it is free, and leads while it is held. Runs until the process stops.
+pub async fn admit(hall: &Hall) {
+    let holder = ids::new();
+    loop {
+        let lease = tokio::select! {
+            () = hall.stop.cancelled() => return,
+            lease = acquire(hall, holder) => lease,
+        };
+        tracing::info!(revision = lease.revision, "this instance admits now");
+        match lead(hall, lease).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "this instance admits no more"),
+        }
+    }
+}
+
+async fn lead(hall: &Hall, lease: Lease) -> Result<(), Lost> {
+    let mut leader = Leader::new(lease);
+    let asks = hall.bus.client.subscribe(subjects::QUEUE_ADMIT).await;
+    let mut asks = asks.map_err(|error| Lost(error.to_string()))?;
+    loop {
+        leader.prepare(hall).await?;
+        leader.round(hall).await?;
+        let next = leader.next_round(hall);
+        tokio::select! {
+            () = hall.stop.cancelled() => {
+                leader.lease.give_back(hall).await;
+                return Ok(());
+            }
+            Some(ask) = asks.next() => answer(hall, &mut leader, &ask).await?,
+            () = hall.turn.notified() => (),
+            () = tokio::time::sleep_until(next) => (),
+        }
+    }
+}
+
+async fn answer(hall: &Hall, leader: &mut Leader, ask: &async_nats::Message) -> Result<(), Lost> {
+    let Ok(Ask { concert, count }) = serde_json::from_slice(&ask.payload) else {
+        return Ok(());
+    };
+    let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+    let mut admitted = 0;
+    while left > 0 {
+        leader.prepare(hall).await?;
+        let made = leader.admit(hall, concert, left).await?;
+        admitted += made;
+        left -= made as usize;
+        if made == 0 {
+            break;
+        }
+    }
+    tracing::info!(%concert, count, admitted, "an operator had some admitted at once");
+    if let Some(reply) = ask.reply.clone() {
+        let answer = serde_json::to_vec(&Answer { admitted }).unwrap_or_default();
+        // Whoever asked may be gone; the admissions stand.
+        let _ = hall.bus.client.publish(reply, answer.into()).await;
+    }
+    Ok(())
+}
+
+/// Asks whoever admits to admit the next `count` at once.
+pub async fn ask(hall: &Hall, concert: ConcertId, count: u32) -> Result<u32, RoomError> {
+    if !hall.is_connected() {
+        return Err(RoomError::Unavailable);
+    }
+    let ask = serde_json::to_vec(&Ask { concert, count }).unwrap_or_default();
+    let request = hall.bus.client.request(subjects::QUEUE_ADMIT, ask.into());
+    let reply = match tokio::time::timeout(PATIENCE, request).await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(_)) | Err(_) => return Err(RoomError::Unavailable),
+    };
+    let answer: Answer = serde_json::from_slice(&reply.payload).map_err(|_| RoomError::Unavailable)?;
+    Ok(answer.admitted)
+}
+
+/// Expires on the minute, as a safety net under the leader's own passes: every scheduler process does, whoever leads.
+pub async fn tidy_on_the_minute(hall: &Arc<Hall>) {
+    let mut scheduler = match start_cron(Arc::clone(hall)).await {
+        Ok(scheduler) => scheduler,
+        Err(error) => {
+            tracing::error!(%error, "the job on the minute cannot run; the leader still expires what is overdue");
+            return;
+        }
+    };
+    hall.stop.cancelled().await;
+    if let Err(error) = scheduler.shutdown().await {
+        tracing::debug!(%error, "the job on the minute was not stopped cleanly");
+    }
+}
+
+async fn start_cron(hall: Arc<Hall>) -> Result<JobScheduler, JobSchedulerError> {
+    let scheduler = JobScheduler::new().await?;
+    let job = Job::new_async(ON_THE_MINUTE, move |_, _| {
+        let hall = Arc::clone(&hall);
+        Box::pin(async move { tidy(&hall).await })
+    })?;
+    scheduler.add(job).await?;
+    scheduler.start().await?;
+    Ok(scheduler)
+}
+
+/// Deletes what is over, and clears away the traces of deletions so old that no token of theirs can be alive.
+pub async fn tidy(hall: &Hall) {
+    if !hall.memory.is_complete() {
+        return;
+    }
+    let ended = sweep(hall).await;
+    let before = hall.clock.now() - hall.sessions.memory();
+    let markers: Vec<_> = {
+        let lines = hall.memory.lines();
+        lines
+            .queues()
+            .flat_map(|(concert, queue)| {
+                queue
+                    .old_markers(before, CLEARED)
+                    .into_iter()
+                    .map(move |(user, marker)| (concert, user, marker))
+            })
+            .take(CLEARED)
+            .collect()
+    };
+    let cleared = markers.len();
+    futures::stream::iter(markers)
+        .for_each_concurrent(WIDTH, |(concert, user, marker)| async move {
+            let key = subjects::queue_place(concert, user);
+            if let Err(error) = hall.bucket.clear(&key, marker).await {
+                tracing::debug!(%error, "the trace of an old place stays for now");
+            }
+        })
+        .await;
+    // Remembered a little longer than it lies in the bucket, so that every instance has its turn to clear it away.
+    hall.memory.forget_ends(before - TimeDelta::minutes(10));
+    tracing::debug!(ended, cleared, "the waiting room was tidied");
+}

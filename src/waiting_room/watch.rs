@@ -1,0 +1,208 @@
+//! Follows the bucket: everything that lies in it, then every change, into memory, for as long as the process runs.
+//!
+//! The client library's watch repairs most gaps by itself. What it does not tell is a bucket that was deleted and made
+//! again, a deletion whose trace was gone before a reconnect, or silence where there is news. So the watch begins anew after
+//! every reconnect, whenever the bucket is another one, and when it lags without moving; memory takes from a second
+//! telling only what is newer, and drops what is not told of any more.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_nats::jetstream::kv::{Entry, Operation};
+use async_nats::jetstream::stream::Info;
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, MissedTickBehavior};
+use uuid::Uuid;
+
+use super::bucket::ReadError;
+use super::hall::Hall;
+use super::memory::News;
+use super::place::Record;
+use crate::bus::subjects;
+
+/// Most messages applied under one lock.
+const CHUNK: usize = 512;
+/// How often the watch itself is watched.
+const CHECK: Duration = Duration::from_millis(500);
+/// The longest that news may be missing before the watch begins anew.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The pause before beginning anew, so that a server that refuses is not stormed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the key of the lease holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    /// The running process that admits; nobody, once it was given back.
+    pub holder: Option<Uuid>,
+}
+
+/// Runs until the process stops.
+pub async fn run(hall: &Hall) {
+    let mut bucket_made = None;
+    loop {
+        let told = tokio::select! {
+            () = hall.stop.cancelled() => return,
+            told = follow(hall, &mut bucket_made) => told,
+        };
+        match told {
+            Ok(reason) => tracing::info!(reason, "the places in line are read anew"),
+            Err(error) => tracing::warn!(%error, "the places in line cannot be followed, trying again"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// One watch, until there is a reason for another.
+async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<&'static str, ReadError> {
+    let connects = connects(hall);
+    let start = match hall.bucket.info().await? {
+        Some(info) => info,
+        None => {
+            hall.bucket.ensure().await?;
+            hall.bucket
+                .info()
+                .await?
+                .ok_or_else(|| ReadError::new("it was deleted just after it was made"))?
+        }
+    };
+    let made = made(&start);
+    if bucket_made.replace(made).is_some_and(|before| before != made) {
+        tracing::warn!("the bucket of places is a new one: the line begins anew");
+        hall.memory.start_over();
+    }
+    hall.memory.begin_replay();
+    let mut progress = Progress::new(&start);
+    let mut entries = hall.bucket.watch().await?.ready_chunks(CHUNK);
+    if start.state.messages == 0 {
+        progress.finish(hall);
+    }
+    let mut check = tokio::time::interval(CHECK);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            chunk = entries.next() => match chunk {
+                Some(chunk) => progress.apply(hall, chunk.into_iter().filter_map(Result::ok)),
+                None => return Ok("the watch ended"),
+            },
+            _ = check.tick() => {
+                if self::connects(hall) != connects {
+                    return Ok("the connection was made anew");
+                }
+                if let Some(reason) = progress.check(hall, made).await {
+                    return Ok(reason);
+                }
+            }
+        }
+    }
+}
+
+/// How far one watch has come.
+struct Progress {
+    complete: bool,
+    /// The last revision there was when it began.
+    start: u64,
+    moved: Instant,
+}
+
+impl Progress {
+    fn new(start: &Info) -> Self {
+        Self {
+            complete: false,
+            start: start.state.last_sequence,
+            moved: Instant::now(),
+        }
+    }
+
+    fn apply(&mut self, hall: &Hall, entries: impl Iterator<Item = Entry>) {
+        let mut reached = false;
+        let news: Vec<News> = entries
+            .map(|entry| {
+                reached |= entry.delta == 0 || entry.revision >= self.start;
+                read(&entry)
+            })
+            .collect();
+        if news.is_empty() {
+            return;
+        }
+        self.moved = Instant::now();
+        hall.memory.apply(news);
+        if reached {
+            self.finish(hall);
+        }
+        hall.turn.notify_one();
+    }
+
+    fn finish(&mut self, hall: &Hall) {
+        if !self.complete {
+            self.complete = true;
+            hall.memory.end_replay();
+            hall.turn.notify_one();
+        }
+    }
+
+    /// Whether the watch has to begin anew, and why.
+    async fn check(&mut self, hall: &Hall, made: DateTime<Utc>) -> Option<&'static str> {
+        if !hall.is_connected() {
+            return None;
+        }
+        let info = match tokio::time::timeout(PATIENCE, hall.bucket.info()).await {
+            Ok(Ok(Some(info))) => info,
+            Ok(Ok(None)) => return Some("the bucket is missing"),
+            Ok(Err(_)) | Err(_) => return None,
+        };
+        let last = info.state.last_sequence;
+        if self::made(&info) != made {
+            return Some("the bucket is another one");
+        }
+        let up_to_date = self.complete && last <= hall.memory.seen().max(self.start);
+        if up_to_date {
+            self.moved = Instant::now();
+        }
+        (self.moved.elapsed() > PATIENCE).then_some("news are missing")
+    }
+}
+
+fn connects(hall: &Hall) -> u64 {
+    hall.bus.client.statistics().connects.load(Ordering::Relaxed)
+}
+
+fn made(info: &Info) -> DateTime<Utc> {
+    let made = info.created;
+    DateTime::from_timestamp(made.unix_timestamp(), made.nanosecond()).unwrap_or_default()
+}
+
+/// Reads a message of the bucket.
+fn read(entry: &Entry) -> News {
+    let revision = entry.revision;
+    if entry.key == subjects::QUEUE_LEASE {
+        let holder = serde_json::from_slice::<LeaseRecord>(&entry.value)
+            .ok()
+            .and_then(|lease| lease.holder);
+        return News::Lease { revision, holder };
+    }
+    let owner = entry
+        .key
+        .split_once('.')
+        .and_then(|(concert, user)| Some((concert.parse().ok()?, user.parse().ok()?)));
+    let Some((concert, user)) = owner else {
+        return News::Other { revision };
+    };
+    let place = match entry.operation {
+        Operation::Put => Record::read(&entry.value, revision),
+        Operation::Delete | Operation::Purge => None,
+    };
+    match place {
+        Some(entry) => News::Put { concert, user, entry },
+        None => {
+            let at = DateTime::from_timestamp(entry.created.unix_timestamp(), 0).unwrap_or_default();
+            News::Gone {
+                concert,
+                user,
+                revision,
+                at,
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Instances of the waiting room around one nats-server, a concert to queue for, and a witness of what the bucket says.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use boxoffice::bus::{self, Bus, subjects, topology};
+use boxoffice::clock::Clock;
+use boxoffice::ids;
+use boxoffice::store::catalog::{NewConcert, Performance, SeatRange, insert_concert, insert_performance};
+use boxoffice::store::queue::SettingsChange;
+use boxoffice::waiting_room::{Claims, Joined, QueueToken, Sessions, Status, WaitingRoom};
+use chrono::{TimeDelta, Utc};
+use futures::StreamExt;
+use futures::future::join_all;
+use serde_json::Value;
+use sqlx::PgPool;
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::common::Env;
+
+pub const SECRET: &str = "a secret that all instances of a test share";
+
+/// Long enough that nothing ends by itself during a test.
+pub const LONG: Sessions = Sessions {
+    session: Duration::from_secs(600),
+    claim: Duration::from_secs(60),
+};
+
+/// One process' waiting room. Dropped without [`Instance::stop`] it vanishes as if it had been killed.
+pub struct Instance {
+    pub room: Arc<WaitingRoom>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    runtime: Option<Runtime>,
+}
+
+impl Instance {
+    /// An instance of a runtime of its own, so that it can be killed; it takes part in admission if it is a `scheduler`.
+    pub async fn start(nats_url: &str, pool: &PgPool, sessions: Sessions, scheduler: bool) -> Self {
+        Self::with_replicas(nats_url, pool, sessions, scheduler, 1).await
+    }
+
+    pub async fn with_replicas(
+        nats_url: &str,
+        pool: &PgPool,
+        sessions: Sessions,
+        scheduler: bool,
+        replicas: u8,
+    ) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (url, pool) = (nats_url.to_owned(), pool.clone());
+        let (inner_stop, inner_tasks) = (stop.clone(), tasks.clone());
+        let starting = runtime.spawn(async move {
+            let bus = bus::connect(&url, "waiting room under test", replicas)
+                .await
+                .unwrap();
+            topology::ensure(&bus).await.unwrap();
+            let clock = Clock::default();
+            let room = WaitingRoom::start(bus, pool, clock, sessions, SECRET, &inner_tasks, inner_stop);
+            if scheduler {
+                room.run_admission();
+            }
+            room
+        });
+        let room = starting.await.unwrap();
+        let instance = Self {
+            room,
+            stop,
+            tasks,
+            runtime: Some(runtime),
+        };
+        until("the instance knows the line", || instance.room.ready()).await;
+        instance
+    }
+
+    /// As after SIGTERM.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        tokio::time::timeout(Duration::from_secs(5), self.tasks.wait())
+            .await
+            .expect("it stops in time");
+    }
+
+    pub async fn join(&self, user: Uuid, concert: Uuid) -> Joined {
+        self.room.join(user, concert).await.unwrap()
+    }
+
+    /// Joins one after another; answers the places in order.
+    pub async fn join_many(&self, concert: Uuid, count: usize) -> Vec<Claims> {
+        let mut places = Vec::new();
+        for _ in 0..count {
+            let user = ids::new();
+            places.push(self.claims(&self.join(user, concert).await.token));
+        }
+        places
+    }
+
+    /// What a token says.
+    pub fn claims(&self, token: &QueueToken) -> Claims {
+        self.room.identify(Some(&token.token), token.user_id).unwrap()
+    }
+
+    pub fn status(&self, claims: &Claims) -> Status {
+        self.room.look(claims).status
+    }
+
+    pub fn position(&self, claims: &Claims) -> Option<u64> {
+        self.room.look(claims).position
+    }
+
+    pub async fn until_active(&self, claims: &Claims) {
+        until("a place becomes active", || self.status(claims) == Status::Active).await;
+    }
+
+    pub async fn change(&self, concert: Uuid, change: SettingsChange) {
+        self.room.change_settings(concert, &change).await.unwrap();
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// A concert on sale, with 50 seats.
+pub async fn concert(pool: &PgPool, max_active: i32, admit_per_minute: i32) -> Uuid {
+    let concert = empty_concert(pool, max_active, admit_per_minute).await;
+    performance(pool, concert, TimeDelta::days(1)).await;
+    concert
+}
+
+/// A concert without dates.
+pub async fn empty_concert(pool: &PgPool, max_active: i32, admit_per_minute: i32) -> Uuid {
+    let id = ids::new();
+    let name = format!("concert {id}");
+    let new = NewConcert {
+        id,
+        name: &name,
+        description: "",
+        max_active,
+        admit_per_minute,
+    };
+    insert_concert(&mut pool.acquire().await.unwrap(), &new)
+        .await
+        .unwrap();
+    id
+}
+
+/// A date of 50 seats whose sale closes in `closes_in`.
+pub async fn performance(pool: &PgPool, concert: Uuid, closes_in: TimeDelta) -> Uuid {
+    let (id, now) = (ids::new(), Utc::now());
+    let performance = Performance {
+        id,
+        concert_id: concert,
+        venue: "hall".to_owned(),
+        starts_at: now + TimeDelta::days(2),
+        duration_minutes: 90,
+        sale_opens_at: now - TimeDelta::days(1),
+        sale_closes_at: now + closes_in,
+        seats_total: 50,
+    };
+    let seats = [SeatRange {
+        from: 1,
+        to: 50,
+        section: "A".to_owned(),
+        price: 10,
+    }];
+    insert_performance(&mut pool.acquire().await.unwrap(), &performance, &seats)
+        .await
+        .unwrap();
+    id
+}
+
+/// Waits until a condition holds, and fails after a while.
+pub async fn until(what: &str, condition: impl FnMut() -> bool) {
+    within(Duration::from_secs(15), what, condition).await;
+}
+
+/// Waits until a condition holds; answers how long that took, and fails if it takes longer than `patience`.
+pub async fn within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
+    let start = Instant::now();
+    while !condition() {
+        assert!(
+            start.elapsed() < patience,
+            "it takes more than {patience:?} until {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    start.elapsed()
+}
+
+/// Joins of many users at the same moment.
+pub async fn join_at_once(instances: &[&Instance], users: &[Uuid], concert: Uuid) -> Vec<Joined> {
+    let joins = users.iter().flat_map(|user| {
+        instances
+            .iter()
+            .map(move |instance| instance.join(*user, concert))
+    });
+    join_all(joins).await
+}
+
+/// Follows the bucket by itself, knowing nothing of the waiting room's code: who is active, message by message.
+#[derive(Clone, Default)]
+pub struct Witness {
+    seen: Arc<Mutex<Testimony>>,
+}
+
+/// What a witness has seen.
+#[derive(Default)]
+pub struct Testimony {
+    active: BTreeMap<String, u64>,
+    /// The most that were active at once.
+    pub most: usize,
+    /// The places in the order in which they were admitted.
+    pub admitted: Vec<u64>,
+    /// Everybody who has held the lease, in order.
+    pub leaders: Vec<String>,
+}
+
+impl Witness {
+    pub async fn start(bus: &Bus) -> Self {
+        let witness = Self::default();
+        let store = bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await.unwrap();
+        let mut entries = store.watch_with_history(">").await.unwrap();
+        let seen = Arc::clone(&witness.seen);
+        tokio::spawn(async move {
+            while let Some(entry) = entries.next().await {
+                let Ok(entry) = entry else { continue };
+                let value: Value = serde_json::from_slice(&entry.value).unwrap_or_default();
+                seen.lock().unwrap().note(&entry.key, &value);
+            }
+        });
+        witness
+    }
+
+    pub fn ask<T>(&self, question: impl FnOnce(&Testimony) -> T) -> T {
+        question(&self.seen.lock().unwrap())
+    }
+}
+
+impl Testimony {
+    fn note(&mut self, key: &str, value: &Value) {
+        if key == subjects::QUEUE_LEASE {
+            let holder = value["holder"].as_str().unwrap_or("nobody").to_owned();
+            if self.leaders.last() != Some(&holder) {
+                self.leaders.push(holder);
+            }
+        } else if value["status"] == "active" {
+            let place = value["place"].as_u64().unwrap();
+            if self.active.insert(key.to_owned(), place).is_none() {
+                self.admitted.push(place);
+            }
+            self.most = self.most.max(self.active.len());
+        } else {
+            self.active.remove(key);
+        }
+    }
+}
+
+/// Servers of this test's own.
+pub async fn env() -> Env {
+    let env = Env::start().await;
+    topology::ensure(&env.bus).await.unwrap();
+    env
+}
+
+/// Kills the nats-server as `kill -9` does; [`Env::restart_nats`] starts it again.
+pub fn kill_nats(env: &Env) {
+    let pid = std::fs::read_to_string(env.dir.join("nats/pid")).unwrap();
+    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+}
