@@ -11,6 +11,7 @@ mod events;
 mod faults;
 mod fence;
 mod local;
+mod process;
 mod workers;
 mod sqlx_data;
 mod waiting_room;
