@@ -119,7 +119,7 @@ impl Buyers {
             .call(inside(client.post(self.at("/v1/reservations")).json(&order)))
             .await?;
         let payment = format!("/v1/reservations/{}/payment", held["id"].as_str()?);
-        if number % 3 != 0 {
+        if !number.is_multiple_of(3) {
             self.call(inside(client.post(self.at(&payment)))).await?;
             self.paid.fetch_add(1, Ordering::Relaxed);
         }

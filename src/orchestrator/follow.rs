@@ -68,20 +68,7 @@ impl Consequences {
             Action::Disarm => self.alarms_off.push(id),
             Action::Recall => self.recalls.push(id),
             Action::Notify => self.settled.push(id),
-            // The events themselves were derived from the transition.
-            Action::Announce { .. } => {}
         }
-    }
-
-    /// Joins what follows from another part of the same transaction.
-    pub fn merge(&mut self, other: Self) {
-        self.commands.extend(other.commands);
-        self.alarms.extend(other.alarms);
-        self.alarms_off.extend(other.alarms_off);
-        self.events.extend(other.events);
-        self.recalls.extend(other.recalls);
-        self.settled.extend(other.settled);
-        self.ended.extend(other.ended);
     }
 }
 

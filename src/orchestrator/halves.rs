@@ -37,11 +37,7 @@ pub struct Halves<T> {
 impl<T> Halves<T> {
     /// All items, to be attempted together first.
     pub fn of(items: Vec<T>) -> Self {
-        let left = if items.is_empty() {
-            Vec::new()
-        } else {
-            vec![0..items.len()]
-        };
+        let left = std::iter::once(0..items.len()).filter(|all| !all.is_empty()).collect();
         Self {
             items,
             left,

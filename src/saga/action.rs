@@ -17,7 +17,8 @@ pub enum Decision {
     Illegal(String),
 }
 
-/// A move: what to write in one transaction, and what to do once it is committed.
+/// A move: what to write in one transaction, and what to do once it is committed: the actions, and the events that
+/// the entry emits.
 #[derive(Clone, Debug)]
 pub struct Transition {
     pub saga: Saga,
@@ -48,8 +49,6 @@ pub enum Action {
     Arm(DateTime<Utc>),
     /// Take the alarm away.
     Disarm,
-    /// Publish the events of the history row with this number.
-    Announce { seq: i64 },
     /// Publish every event of the saga's history again: some may not have gone out.
     Recall,
     /// Tell whoever waits for this saga.

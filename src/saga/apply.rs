@@ -239,7 +239,7 @@ fn signalled(mut next: Move<'_>, saga: &Saga, index: usize, name: &str) -> Decis
 /// Time has passed. An alarm that rings early is moved to where it belongs; one that is not due does nothing.
 fn rung(mut next: Move<'_>, saga: &Saga, index: usize) -> Decision {
     let now = next.now;
-    if saga.paused || !saga.due_at.is_some_and(|due| due <= now) {
+    if saga.paused || saga.due_at.is_none_or(|due| due > now) {
         return Decision::Stale;
     }
     let overdue = step_deadline(&next.definition.steps[index], saga).is_some_and(|deadline| now >= deadline);

@@ -210,7 +210,7 @@ impl Definition {
         }
         for target in step.back_to.values() {
             let earlier = self.index(target).filter(|found| *found < index);
-            if !earlier.is_some_and(|found| self.steps[found].wait.is_some()) {
+            if earlier.is_none_or(|found| self.steps[found].wait.is_none()) {
                 return Err(format!("it leads back to {target}, which is no earlier wait"));
             }
         }

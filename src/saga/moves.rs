@@ -90,9 +90,6 @@ impl<'a> Move<'a> {
             detail,
             emits: self.emits,
         };
-        if !entry.emits.is_empty() {
-            self.actions.push(Action::Announce { seq: self.saga.seq });
-        }
         Transition {
             saga: self.saga,
             entry: Some(entry),
