@@ -176,19 +176,13 @@ fn rejected(mut next: Move<'_>, saga: &Saga, index: usize, code: &str, detail: &
     let step = &next.definition.steps[index];
     let why = rejection(&saga.step, code, detail);
     next.saga.rejection = Some(why.clone());
-    let back = step
-        .back_to
-        .get(code)
-        .and_then(|wait| next.definition.index(wait));
-    let reason = step
-        .deadline
-        .as_ref()
-        .filter(|_| code == DEADLINE_PASSED)
-        .map_or(code, |deadline| deadline.reason.as_str());
+    let back = step.back_to.get(code).and_then(|wait| next.definition.index(wait));
     match back {
         Some(wait) => next.go_back_to_wait(wait),
+        // Too late is no business no: the step is undone like one that was never heard of again.
+        None if code == DEADLINE_PASSED => next.miss_deadline(index),
         // What was rejected did not happen: the undoing begins with the step before.
-        None => next.turn_back(reason, index.checked_sub(1)),
+        None => next.turn_back(code, index.checked_sub(1)),
     }
     moved(next.record(saga, "rejected", Some(why)))
 }

@@ -385,6 +385,20 @@ fn an_unpaid_hold_is_undone_at_its_deadline_and_not_before() {
     );
 }
 
+/// The service that would have written the refusal's end never ran: the undo does.
+#[test]
+fn a_step_refused_for_being_late_is_undone_itself() {
+    let mut late = vec![Chance::Alarm { after_ms: 4_000 }];
+    late.extend(deliver(7));
+    assert_eq!(played(late).status, Status::Waiting);
+    let catalogue = Catalogue::built_in().unwrap();
+    let mut world = World::begin(catalogue.latest("booking").unwrap());
+    world.now += TimeDelta::seconds(60);
+    deliver(7).iter().for_each(|chance| world.play(chance));
+    assert_eq!((world.saga.status, world.saga.step.as_str()), (Status::Compensating, "reserve"));
+    assert_eq!(world.saga.reason.as_deref(), Some("unavailable"));
+}
+
 #[test]
 fn silence_costs_no_attempt_and_raises_the_send() {
     let saga = played([
