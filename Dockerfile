@@ -1,0 +1,29 @@
+# syntax=docker/dockerfile:1
+# One image for every role: `boxoffice serve --role …`. It is built without a database: .sqlx describes the queries.
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /src
+COPY Cargo.toml Cargo.lock sqlx.toml ./
+COPY .sqlx .sqlx
+COPY migrations migrations
+COPY nats/single.conf nats/single.conf
+COPY workflows workflows
+COPY src src
+# The manifest names the tests; they are not built here.
+RUN mkdir tests && touch tests/main.rs
+ENV SQLX_OFFLINE=true
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
+    cargo build --release --locked --bin boxoffice && cp target/release/boxoffice /usr/local/bin/
+
+FROM debian:bookworm-slim
+# Certificates for servers behind TLS; curl for the health check of the API.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends ca-certificates curl \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --system --uid 10001 --home-dir /var/lib/boxoffice --create-home boxoffice
+COPY --from=build /usr/local/bin/boxoffice /usr/local/bin/boxoffice
+USER boxoffice
+WORKDIR /var/lib/boxoffice
+EXPOSE 8080
+ENTRYPOINT ["boxoffice"]
+CMD ["serve", "--role", "api,orchestrator,worker,scheduler"]
