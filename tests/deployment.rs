@@ -18,10 +18,18 @@ fn file(path: &str) -> String {
 
 /// The first cells of the tables under a heading of a page, as pairs of the two given columns.
 fn rows(page: &str, heading: &str, columns: [usize; 2]) -> Vec<(String, String)> {
-    let section = page.split("\n## ").find(|section| section.starts_with(heading)).expect("the heading is there");
-    let lines = section.lines().filter(|line| line.starts_with('|') && !line.starts_with("|---"));
+    let section = page
+        .split("\n## ")
+        .find(|section| section.starts_with(heading))
+        .expect("the heading is there");
+    let lines = section
+        .lines()
+        .filter(|line| line.starts_with('|') && !line.starts_with("|---"));
     let cell = |line: &str, at: usize| line.split('|').nth(at).unwrap().trim().replace('`', "");
-    lines.skip(1).map(|line| (cell(line, columns[0]), cell(line, columns[1]))).collect()
+    lines
+        .skip(1)
+        .map(|line| (cell(line, columns[0]), cell(line, columns[1])))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -48,11 +56,21 @@ async fn the_page_about_nats_lists_what_a_running_service_has_made() {
     };
     assert_eq!(sorted(rows(&page, "Streams", [1, 2])), sorted(streams));
     assert_eq!(sorted(rows(&page, "Consumers", [1, 2])), sorted(consumers));
-    let listed: Vec<String> = rows(&page, "Subjects", [1, 1]).into_iter().map(|(name, _)| name).collect();
-    for subject in [subjects::REPLIES, subjects::SIGNALS, subjects::SETTLED, subjects::SESSIONS_ENDED] {
-        assert!(listed.iter().any(|name| name.split(' ').next() == Some(subject)), "{subject}");
+    let listed: Vec<String> = rows(&page, "Subjects", [1, 1])
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    for subject in [
+        subjects::REPLIES,
+        subjects::SIGNALS,
+        subjects::SETTLED,
+        subjects::SESSIONS_ENDED,
+    ] {
+        assert!(
+            listed.iter().any(|name| name.split(' ').next() == Some(subject)),
+            "{subject}"
+        );
     }
-    test.stop().await;
 }
 
 #[test]
@@ -62,16 +80,30 @@ fn nats_accepts_its_configurations_and_a_cluster_syncs_always() {
         let checked = Command::new(&server)
             .args(["-t", "-c", &format!("nats/{name}.conf")])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .envs([("NATS_PASSWORD", "a1"), ("NATS_ROUTE_PASSWORD", "b2"), ("NATS_ROUTES", "[\"nats://nats-1:6222\"]")])
+            .envs([
+                ("NATS_PASSWORD", "a1"),
+                ("NATS_ROUTE_PASSWORD", "b2"),
+                ("NATS_ROUTES", "[\"nats://nats-1:6222\"]"),
+            ])
             .output()
             .unwrap();
-        assert!(checked.status.success(), "{name}: {}", String::from_utf8_lossy(&checked.stderr));
+        assert!(
+            checked.status.success(),
+            "{name}: {}",
+            String::from_utf8_lossy(&checked.stderr)
+        );
     }
     assert!(file("nats/cluster.conf").contains("sync_interval: always"));
     // The streams must fit.
-    let most: i64 = topology::streams(1).iter().map(|stream| stream.max_bytes.max(0)).sum();
+    let most: i64 = topology::streams(1)
+        .iter()
+        .map(|stream| stream.max_bytes.max(0))
+        .sum();
     for name in ["single", "cluster"] {
-        assert!(file(&format!("nats/{name}.conf")).contains("max_file_store: 16GB") && most < 16 << 30, "{name}");
+        assert!(
+            file(&format!("nats/{name}.conf")).contains("max_file_store: 16GB") && most < 16 << 30,
+            "{name}"
+        );
     }
 }
 
@@ -79,17 +111,29 @@ fn nats_accepts_its_configurations_and_a_cluster_syncs_always() {
 fn the_containers_run_with_the_settings_of_the_private_servers() {
     let compose = file("docker-compose.yml");
     let lines: Vec<&str> = compose.lines().map(str::trim).collect();
-    let given: Vec<&str> = lines.windows(2).filter(|pair| pair[0] == "- -c").map(|pair| &pair[1][2..]).collect();
+    let given: Vec<&str> = lines
+        .windows(2)
+        .filter(|pair| pair[0] == "- -c")
+        .map(|pair| &pair[1][2..])
+        .collect();
     let wanted = postgres::SETTINGS.map(|(name, value)| format!("{name}={value}"));
     assert_eq!(given, wanted);
-    assert!(compose.contains(&format!("POSTGRES_INITDB_ARGS: \"{}\"", postgres::INITDB.join(" "))));
+    assert!(compose.contains(&format!(
+        "POSTGRES_INITDB_ARGS: \"{}\"",
+        postgres::INITDB.join(" ")
+    )));
     assert!(compose.contains("./nats/single.conf:/etc/nats/single.conf"));
     for role in ["api", "orchestrator", "worker", "scheduler"] {
-        assert!(compose.contains(&format!("command: [\"serve\", \"--role\", \"{role}\"]")), "{role}");
+        assert!(
+            compose.contains(&format!("command: [\"serve\", \"--role\", \"{role}\"]")),
+            "{role}"
+        );
     }
     // Every variable that the service is given is one that it knows.
     let config = file("src/config.rs") + &file("src/telemetry.rs");
-    let variables = lines.iter().filter_map(|line| line.split_once(": ").map(|(name, _)| name));
+    let variables = lines
+        .iter()
+        .filter_map(|line| line.split_once(": ").map(|(name, _)| name));
     for variable in variables.filter(|name| name.starts_with("BOXOFFICE_") || name.ends_with("_URL")) {
         assert!(config.contains(&format!("\"{variable}\"")), "{variable}");
     }
@@ -98,15 +142,20 @@ fn the_containers_run_with_the_settings_of_the_private_servers() {
 #[test]
 fn the_program_looks_for_the_server_that_make_deps_unpacks() {
     let script = file("scripts/deps.sh");
-    assert!(script.contains(&format!("NATS_SERVER_VERSION={}\n", programs::NATS_SERVER_VERSION)));
-    // With nothing missing the script says nothing and changes nothing; where it unpacks to is where we look.
+    assert!(script.contains(&format!(
+        "NATS_SERVER_VERSION={}\n",
+        programs::NATS_SERVER_VERSION
+    )));
     let place = fresh_dir("xdg");
     let output = Command::new("bash")
-        .args(["-c", "source scripts/deps.sh >/dev/null; echo \"$nats_server\""])
+        .args(["-c", "source scripts/deps.sh; echo \"$nats_server\""])
         .env("XDG_DATA_HOME", &place)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
     let name = format!("boxoffice/bin/nats-server-{}", programs::NATS_SERVER_VERSION);
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), place.join(name).to_str().unwrap());
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).trim(),
+        place.join(name).to_str().unwrap()
+    );
 }

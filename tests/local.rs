@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use boxoffice::bus;
@@ -213,34 +213,32 @@ async fn servers_that_lost_their_keeper_are_ended_by_the_next_start() {
     again.stop().await;
 }
 
-const OWNED_DIR: &str = "BOXOFFICE_TEST_OWNED_DIR";
-
-/// Not a test: a process that owns servers, for the next one to kill.
-#[tokio::test]
-#[ignore = "run by the_servers_end_when_their_owner_is_killed"]
-async fn owner_of_servers() {
-    let Some(dir) = std::env::var_os(OWNED_DIR).map(PathBuf::from) else {
-        return;
-    };
-    let local = start(&dir).await;
-    local.publish("127.0.0.1:1".parse().unwrap()).unwrap();
-    std::future::pending::<()>().await;
+/// `boxoffice up` on this directory, ready to serve. It stops, too, when its input ends, so no test leaves it behind.
+async fn up(dir: &Path) -> Child {
+    let up = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
+        .args([
+            "up",
+            "--until-stdin-ends",
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+        ])
+        .arg(dir)
+        .stdin(Stdio::piped())
+        .env_remove("DATABASE_URL")
+        .env_remove("NATS_URL")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("`up` serves", || addresses::find(dir).is_some()).await;
+    up
 }
 
 #[tokio::test]
 async fn the_servers_end_when_their_owner_is_killed() {
     let dir = fresh_dir("killed");
-    let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "local::owner_of_servers", "--ignored"])
-        .env(OWNED_DIR, &dir)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    until("the owner has started its servers", || {
-        addresses::find(&dir).is_some()
-    })
-    .await;
+    let mut owner = up(&dir).await;
     let servers = pids(&dir);
     owner.kill().unwrap();
     owner.wait().unwrap();
@@ -250,4 +248,32 @@ async fn the_servers_end_when_their_owner_is_killed() {
     assert!(servers.into_iter().all(is_gone));
     assert_eq!(query(&local.database_url, "select 1::bigint").await, 1);
     local.stop().await;
+}
+
+#[tokio::test]
+async fn the_servers_end_by_themselves_when_nobody_starts_again() {
+    let dir = fresh_dir("orphaned");
+    let mut owner = up(&dir).await;
+    let servers = pids(&dir);
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    until("both servers are gone", || servers.into_iter().all(is_gone)).await;
+}
+
+#[tokio::test]
+async fn up_stops_in_order_when_it_is_told_to_and_serves_the_same_data_again() {
+    let dir = fresh_dir("up");
+    let mut seats_made = 0;
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut owner = up(&dir).await;
+        let servers = pids(&dir);
+        let found = addresses::find(&dir).unwrap();
+        let seats = query(&found.database_url, "select count(*) from seats").await;
+        assert!(seats > 0 && (seats_made == 0 || seats == seats_made));
+        seats_made = seats;
+        kill(Pid::from_raw(i32::try_from(owner.id()).unwrap()), signal).unwrap();
+        assert!(owner.wait().unwrap().success());
+        assert!(servers.into_iter().all(is_gone));
+        assert_eq!(addresses::find(&dir), None);
+    }
 }

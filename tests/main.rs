@@ -7,6 +7,7 @@ mod common;
 
 mod audit;
 mod booking;
+mod deployment;
 mod events;
 mod faults;
 mod fence;

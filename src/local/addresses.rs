@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(find(dir.path()), None);
         let claim = Claim::take(dir.path()).unwrap();
         publish(dir.path(), &ours).unwrap();
-        assert_eq!(find(dir.path()), Some(ours.clone()));
+        assert_eq!(find(dir.path()), Some(ours));
         drop(claim);
         assert_eq!(find(dir.path()), None);
     }
