@@ -164,9 +164,12 @@ impl Server {
             source,
         };
         let output = |log: &Log| log.file.try_clone().map(Stdio::from).map_err(file(&log.path));
+        // Its comments would stand in every list of processes.
+        let code = SCRIPT.lines().filter(|line| !line.starts_with('#'));
+        let code = code.collect::<Vec<_>>().join("\n");
         let mut command = Command::new("/bin/sh");
         command
-            .args(["-c", SCRIPT, "boxoffice-keeper", launch.signal])
+            .args(["-c", &code, "boxoffice-keeper", launch.signal])
             .arg(launch.program)
             .args(&launch.arguments)
             .current_dir(launch.folder)
