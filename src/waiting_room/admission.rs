@@ -159,7 +159,7 @@ impl Leader {
             lines
                 .queues()
                 .filter(|(_, queue)| queue.waiting() > 0)
-                .map(|(concert, queue)| (concert, queue.admitted().over(since_start, 1)))
+                .map(|(concert, queue)| (concert, queue.admitted.over(since_start, 1)))
                 .collect()
         };
         let mut turns = Vec::new();

@@ -122,8 +122,8 @@ pub fn judge(
         activated_at: claims.activated_at,
         expires_at: claims.expires_at,
     };
-    if view.over_up_to >= claims.place {
-        let ends = [view.over_since, claims.expires_at];
+    if view.is_over(claims.place) {
+        let ends = [view.end.map(|end| end.since), claims.expires_at];
         return Judged::Over {
             activated_at: claims.activated_at,
             expires_at: ends.into_iter().flatten().min(),
@@ -190,6 +190,7 @@ fn session(activated_at: DateTime<Utc>, expires_at: DateTime<Utc>, used: bool, n
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::waiting_room::ends::Ends;
     use crate::waiting_room::place::Entry;
 
     fn at(seconds: i64) -> DateTime<Utc> {
@@ -229,6 +230,16 @@ mod tests {
         }
     }
 
+    /// The key was deleted at revision 9.
+    fn ended(since: DateTime<Utc>) -> View {
+        let mut ends = Ends::default();
+        ends.delete(UserId::from_u128(1), 9, since);
+        View {
+            end: ends.of(UserId::from_u128(1)),
+            ..View::default()
+        }
+    }
+
     fn judged(claims: &Claims, view: &View, seen: u64, now: i64) -> &'static str {
         match judge(claims, view, seen, None, at(now)) {
             Judged::Waiting { rank: Some(3) } => "waiting at 3",
@@ -259,47 +270,22 @@ mod tests {
             "over",
             "the user joined anew"
         );
-        assert_eq!(
-            judged(
-                &active,
-                &View {
-                    over_up_to: 9,
-                    ..View::default()
-                },
-                9,
-                10
-            ),
-            "over",
-            "ended early"
-        );
+        assert_eq!(judged(&active, &ended(at(5)), 9, 10), "over", "ended early");
     }
 
     #[test]
     fn an_early_end_is_told_with_its_time() {
-        let ended = View {
-            over_up_to: 9,
-            over_since: Some(at(20)),
-            ..View::default()
+        let claims = claims(7, Some(60));
+        let over_at = |since, now| judge(&claims, &ended(at(since)), 9, None, at(now));
+        let over = |since| Judged::Over {
+            activated_at: Some(at(5)),
+            expires_at: Some(at(since)),
         };
-        let verdict = judge(&claims(7, Some(60)), &ended, 9, None, at(30));
+        assert_eq!(over_at(20, 30), over(20));
         assert_eq!(
-            verdict,
-            Judged::Over {
-                activated_at: Some(at(5)),
-                expires_at: Some(at(20))
-            }
-        );
-        let ended = View {
-            over_since: Some(at(61)),
-            ..ended
-        };
-        let verdict = judge(&claims(7, Some(60)), &ended, 9, None, at(70));
-        assert_eq!(
-            verdict,
-            Judged::Over {
-                activated_at: Some(at(5)),
-                expires_at: Some(at(60))
-            }
+            over_at(61, 70),
+            over(60),
+            "the deletion of what had run out before"
         );
     }
 

@@ -176,7 +176,7 @@ impl Hall {
             let lines = self.memory.lines();
             let queue = lines.queue(seen.concert_id);
             queue.map_or((0, 0, 0), |queue| {
-                let admitted = queue.admitted().total(self.memory.since_start());
+                let admitted = queue.admitted.total(self.memory.since_start());
                 (queue.waiting(), queue.active() as u64, admitted)
             })
         };

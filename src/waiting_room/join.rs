@@ -113,9 +113,9 @@ async fn take(hall: &Hall, user: UserId, concert: ConcertId) -> Result<(bool, En
                 revision
             }
             Stored::Value { revision, bytes } => match Record::read(&bytes, revision) {
-                // A first write whose answer was lost is found here as one's own, issued at that very moment.
+                // A first write whose answer was lost is found here as one's own.
                 Some(entry) if is_alive(hall, user, concert, &entry) => {
-                    return Ok((entry.issued_at == now && entry.place == revision, entry));
+                    return Ok((bytes == record.to_bytes(), entry));
                 }
                 // Its owner left, and the deletion is on its way: never overwrite a place that may be admitted.
                 Some(Entry {
@@ -147,7 +147,7 @@ async fn find(hall: &Hall, user: UserId, concert: ConcertId) -> Result<Option<En
 }
 
 fn is_alive(hall: &Hall, user: UserId, concert: ConcertId, entry: &Entry) -> bool {
-    let ended = hall.memory.view(concert, user).over_up_to >= entry.place;
+    let ended = hall.memory.view(concert, user).is_over(entry.place);
     let promised = hall
         .promises
         .until(&entry.claims(user, concert))

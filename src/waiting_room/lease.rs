@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::bucket::{If, WriteError};
+use super::bucket::{If, Stored, WriteError};
 use super::hall::Hall;
 use super::memory::LeaseSeen;
 use super::watch::LeaseRecord;
@@ -95,10 +95,26 @@ impl Lease {
 
     /// Gives the lease back, so that another instance need not wait until it lapses.
     pub async fn give_back(self, hall: &Hall) {
-        if let Err(error) = write(hall, None, self.revision).await {
+        let mut given = write(hall, None, self.revision).await;
+        if given == Err(WriteError::Conflict)
+            && let Some(revision) = own_revision(hall, self.holder).await
+        {
+            // The stop came between a renewal and its answer.
+            given = write(hall, None, revision).await;
+        }
+        if let Err(error) = given {
             tracing::debug!(%error, "the admission was not given back; it lapses by itself");
         }
     }
+}
+
+/// The lease's revision, if this process still holds it.
+async fn own_revision(hall: &Hall, holder: Uuid) -> Option<u64> {
+    let Ok(Stored::Value { revision, bytes }) = hall.bucket.read(subjects::QUEUE_LEASE).await else {
+        return None;
+    };
+    let record: LeaseRecord = serde_json::from_slice(&bytes).ok()?;
+    (record.holder == Some(holder)).then_some(revision)
 }
 
 async fn write(hall: &Hall, holder: Option<Uuid>, expected: u64) -> Result<u64, WriteError> {

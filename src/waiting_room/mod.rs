@@ -28,6 +28,7 @@ mod status;
 mod gate;
 mod memory;
 mod queue;
+mod ends;
 mod bucket;
 mod place;
 mod rate;

@@ -160,6 +160,9 @@ pub struct Record {
     place: Option<Place>,
     #[serde(default)]
     used: bool,
+    /// Tells apart two first writes of the same millisecond, so that each writer knows its own again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    nonce: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -181,6 +184,7 @@ impl Record {
             expires_at: None,
             place: None,
             used: false,
+            nonce: Some(rand::random()),
         }
     }
 
@@ -188,6 +192,7 @@ impl Record {
     pub fn standing(user: UserId, concert: ConcertId, entry: &Entry, standing: Standing) -> Self {
         let record = Self {
             place: Some(entry.place),
+            nonce: None,
             ..Self::joining(user, concert, entry.issued_at)
         };
         match standing {

@@ -216,7 +216,7 @@ impl Promise {
                 _ => Need::Patience,
             };
         }
-        if view.over_up_to >= self.place {
+        if view.is_over(self.place) {
             return Need::Nothing;
         }
         if entry.place < self.place || entry.standing == Standing::Waiting {

@@ -1,14 +1,14 @@
 //! One concert's line as this instance knows it: who waits at which rank, who is active, whose place is over.
 //!
 //! It mirrors the bucket: a change is applied in the order of its revision, and one that is older than what is
-//! known of its key is ignored, because a watch that starts again tells everything once more. What the mirror
-//! adds is the knowledge of ends: a place that has ended never comes back, whatever an older write says.
+//! known of its key is ignored, because a watch that starts again tells everything once more.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::ends::{End, Ends};
 use super::line::Line;
 use super::place::{Entry, LONGEST_WAIT, Standing};
 use super::rate::LastMinute;
@@ -20,10 +20,8 @@ use crate::ids::UserId;
 pub struct View {
     /// The place as last written, unless its key was deleted.
     pub entry: Option<Entry>,
-    /// Places up to this one are over; 0 if none is known to be.
-    pub over_up_to: Place,
-    /// Since when they are.
-    pub over_since: Option<DateTime<Utc>>,
+    /// Which places are over.
+    pub end: Option<End>,
     /// 1 is next; nothing unless waiting.
     pub rank: Option<usize>,
 }
@@ -35,11 +33,13 @@ pub struct Queue {
     entries: HashMap<UserId, Kept>,
     /// Everybody admitted whose key has not been deleted, by the end of the session: what counts for the cap.
     active: BTreeSet<(DateTime<Utc>, UserId)>,
-    over: HashMap<UserId, Over>,
+    ends: Ends,
     /// Keys that still hold a place which is over: to be deleted.
     leftovers: HashSet<UserId>,
-    joined: LastMinute,
-    admitted: LastMinute,
+    /// Joins, as far as this instance has been watching.
+    pub joined: LastMinute,
+    /// Admissions, as far as this instance has been watching.
+    pub admitted: LastMinute,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,12 +49,11 @@ struct Kept {
     replay: u32,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Over {
-    up_to: Place,
-    /// The revision of the key's deletion; 0 if this instance knows of the end, but has not seen it written.
-    marker: u64,
-    since: DateTime<Utc>,
+impl View {
+    /// Whether this place is known to be over.
+    pub fn is_over(&self, place: Place) -> bool {
+        self.end.is_some_and(|end| end.up_to >= place)
+    }
 }
 
 impl Queue {
@@ -68,11 +67,7 @@ impl Queue {
             Some(kept) => Some(kept.entry),
             None => None,
         };
-        if self
-            .over
-            .get(&user)
-            .is_some_and(|over| over.marker > entry.revision)
-        {
+        if self.ends.is_deleted_since(user, entry.revision) {
             return;
         }
         if let Some(before) = before {
@@ -82,7 +77,7 @@ impl Queue {
             self.count(before.as_ref(), &entry, since_start);
         }
         self.entries.insert(user, Kept { entry, replay });
-        if self.over.get(&user).is_some_and(|over| over.up_to >= entry.place) {
+        if self.ends.covers(user, entry.place) {
             self.leftovers.insert(user);
         }
         self.list(user, &entry);
@@ -98,27 +93,18 @@ impl Queue {
             return;
         }
         self.drop_entry(user);
-        let over = self.over.entry(user).or_insert(Over {
-            up_to: marker,
-            marker,
-            since: at,
-        });
-        over.up_to = over.up_to.max(marker);
-        over.marker = over.marker.max(marker);
+        self.ends.delete(user, marker, at);
     }
 
     /// Ends a place for this instance before the end is written down. A waiter leaves the line at once; a session
     /// keeps counting for the cap until its deletion has been seen.
     pub fn bar(&mut self, user: UserId, place: Place, at: DateTime<Utc>) {
-        let over = self.over.entry(user).or_insert(Over {
-            up_to: place,
-            marker: 0,
-            since: at,
-        });
-        over.up_to = over.up_to.max(place);
-        let up_to = over.up_to;
-        if let Some(kept) = self.entries.get(&user).filter(|kept| kept.entry.place <= up_to) {
-            self.line.remove(kept.entry.place);
+        self.ends.bar(user, place, at);
+        let Some(entry) = self.entries.get(&user).map(|kept| kept.entry) else {
+            return;
+        };
+        if self.ends.covers(user, entry.place) {
+            self.line.remove(entry.place);
             self.leftovers.insert(user);
         }
     }
@@ -138,28 +124,25 @@ impl Queue {
 
     /// Drops what is known of ends before `before`: tokens of that time have run out by themselves.
     pub fn forget_ends(&mut self, before: DateTime<Utc>) {
-        self.over.retain(|_, over| over.since >= before);
+        self.ends.forget(before);
     }
 
     /// Deletions seen before `before`, whose traces in the bucket can be cleared away: users and revisions.
     pub fn old_markers(&self, before: DateTime<Utc>, most: usize) -> Vec<(UserId, u64)> {
-        self.over
-            .iter()
-            .filter(|(user, over)| over.marker > 0 && over.since < before && !self.entries.contains_key(user))
-            .map(|(user, over)| (*user, over.marker))
-            .take(most)
-            .collect()
+        let gone = self
+            .ends
+            .markers(before)
+            .filter(|(user, _)| !self.entries.contains_key(user));
+        gone.take(most).collect()
     }
 
     /// Everything known of one user.
     pub fn view(&self, user: UserId) -> View {
         let entry = self.entries.get(&user).map(|kept| kept.entry);
         let rank = entry.and_then(|entry| self.line.rank(entry.place));
-        let over = self.over.get(&user);
         View {
             entry,
-            over_up_to: over.map_or(0, |over| over.up_to),
-            over_since: over.map(|over| over.since),
+            end: self.ends.of(user),
             rank,
         }
     }
@@ -209,17 +192,7 @@ impl Queue {
 
     /// Whether nobody has a place here, and nobody's end is remembered.
     pub fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.over.is_empty()
-    }
-
-    /// Joins of the last minute, as far as this instance has been watching.
-    pub fn joined(&self) -> &LastMinute {
-        &self.joined
-    }
-
-    /// Admissions of the last minute, as far as this instance has been watching.
-    pub fn admitted(&self) -> &LastMinute {
-        &self.admitted
+        self.entries.is_empty() && self.ends.is_empty()
     }
 
     fn count(&mut self, before: Option<&Entry>, entry: &Entry, since_start: Duration) {
@@ -327,7 +300,7 @@ mod tests {
         queue.delete(user(1), 12, at(1));
         queue.put(user(1), active(5, 9, 60), 0, None);
         assert_eq!(queue.active(), 0, "a write from before the deletion");
-        assert_eq!(queue.view(user(1)).over_up_to, 12);
+        assert!(queue.view(user(1)).is_over(12));
     }
 
     #[test]
@@ -410,10 +383,7 @@ mod tests {
         queue.put(user(2), waiting(2), 0, Some(second));
         queue.put(user(2), active(2, 3, 60), 0, Some(second));
         queue.put(user(2), active(2, 4, 90), 0, Some(second));
-        assert_eq!(
-            (queue.joined().total(second), queue.admitted().total(second)),
-            (1, 1)
-        );
+        assert_eq!((queue.joined.total(second), queue.admitted.total(second)), (1, 1));
     }
 
     #[test]
@@ -423,9 +393,6 @@ mod tests {
         queue.delete(user(2), 6, at(100));
         assert_eq!(queue.old_markers(at(50), 10), [(user(1), 5)]);
         queue.forget_ends(at(50));
-        assert_eq!(
-            (queue.view(user(1)).over_up_to, queue.view(user(2)).over_up_to),
-            (0, 6)
-        );
+        assert!(!queue.view(user(1)).is_over(5) && queue.view(user(2)).is_over(6));
     }
 }

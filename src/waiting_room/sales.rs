@@ -36,6 +36,7 @@ pub struct Sale {
 #[derive(Clone, Debug)]
 struct Known {
     settings: QueueSettings,
+    learnt: Instant,
     stock: Option<Stock>,
     stock_read: Option<Instant>,
     asked: Option<Instant>,
@@ -93,12 +94,11 @@ impl Sales {
 
     /// Reads the settings of all concerts anew, and the stock of those with people in line or lately asked for.
     pub async fn refresh(&self, with_people: Vec<ConcertId>) -> store::Result<()> {
+        let asked = Instant::now();
         let settings = store::queue::all(&self.pool).await?;
-        {
-            let mut known = self.known_mut();
-            known.retain(|concert, _| settings.iter().any(|one| one.concert_id == *concert));
-        }
         self.learn_settings(settings);
+        // What nobody has told of since then is gone.
+        self.known_mut().retain(|_, known| known.learnt >= asked);
         let mut concerts = with_people;
         concerts.extend(
             self.known()
@@ -121,17 +121,12 @@ impl Sales {
         for settings in settings {
             let concert = settings.concert_id;
             match known.get_mut(&concert) {
-                Some(known) => known.settings = settings,
+                Some(known) => {
+                    known.settings = settings;
+                    known.learnt = Instant::now();
+                }
                 None => {
-                    known.insert(
-                        concert,
-                        Known {
-                            settings,
-                            stock: None,
-                            stock_read: None,
-                            asked: None,
-                        },
-                    );
+                    known.insert(concert, Known::new(settings));
                 }
             }
         }
@@ -172,6 +167,16 @@ impl Sales {
 }
 
 impl Known {
+    fn new(settings: QueueSettings) -> Self {
+        Self {
+            settings,
+            learnt: Instant::now(),
+            stock: None,
+            stock_read: None,
+            asked: None,
+        }
+    }
+
     fn sale(&self, now: DateTime<Utc>) -> Sale {
         // Never read: nothing is known against it.
         let (stock, inventory) = match (self.stock_read, self.stock) {

@@ -1,5 +1,6 @@
 //! What the scheduler role runs: admission while this process holds the lease, and the tidying on the minute.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use super::admission::{Leader, sweep};
 use super::hall::{Hall, RoomError};
-use super::lease::{Lease, Lost, acquire};
+use super::lease::{Lost, acquire};
 use crate::bus::subjects;
 use crate::ids::{self, ConcertId};
 
@@ -45,15 +46,17 @@ pub async fn admit(hall: &Hall) {
             lease = acquire(hall, holder) => lease,
         };
         tracing::info!(revision = lease.revision, "this instance admits now");
-        match lead(hall, lease).await {
-            Ok(()) => return,
-            Err(error) => tracing::warn!(%error, "this instance admits no more"),
+        let mut leader = Leader::new(lease);
+        match hall.stop.run_until_cancelled(lead(hall, &mut leader)).await {
+            Some(Err(error)) => tracing::warn!(%error, "this instance admits no more"),
+            Some(Ok(never)) => match never {},
+            None => return leader.lease.give_back(hall).await,
         }
     }
 }
 
-async fn lead(hall: &Hall, lease: Lease) -> Result<(), Lost> {
-    let mut leader = Leader::new(lease);
+/// Leads until the lease is lost.
+async fn lead(hall: &Hall, leader: &mut Leader) -> Result<Infallible, Lost> {
     let asks = hall.bus.client.subscribe(subjects::QUEUE_ADMIT).await;
     let mut asks = asks.map_err(|error| Lost(error.to_string()))?;
     loop {
@@ -61,11 +64,7 @@ async fn lead(hall: &Hall, lease: Lease) -> Result<(), Lost> {
         leader.round(hall).await?;
         let next = leader.next_round(hall);
         tokio::select! {
-            () = hall.stop.cancelled() => {
-                leader.lease.give_back(hall).await;
-                return Ok(());
-            }
-            Some(ask) = asks.next() => answer(hall, &mut leader, &ask).await?,
+            Some(ask) = asks.next() => answer(hall, leader, &ask).await?,
             () = hall.turn.notified() => (),
             () = tokio::time::sleep_until(next) => (),
         }

@@ -253,6 +253,11 @@ impl Witness {
 }
 
 impl Testimony {
+    /// How many are active now.
+    pub fn active(&self) -> usize {
+        self.active.len()
+    }
+
     fn note(&mut self, key: &str, value: &Value) {
         if key == subjects::QUEUE_LEASE {
             let holder = value["holder"].as_str().unwrap_or("nobody").to_owned();
