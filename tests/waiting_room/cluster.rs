@@ -1,1 +1,122 @@
-//! The same on three servers, where the replicas must agree before a write counts.
+//! The same on three servers, where a write counts once most of them have it, and only one per fence may be on its way.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use boxoffice::bus::{self, Bus, topology};
+use boxoffice::ids;
+use boxoffice::local::programs;
+use boxoffice::waiting_room::Sessions;
+
+use super::leaders::refuses_old_leases;
+use super::surroundings::{Instance, Witness, concert, join_at_once, until};
+use crate::common::{fresh_database, fresh_dir};
+
+/// Waits for the end of its input, which only this process holds open, and then ends the server.
+const KEEPER: &str = r#""$@" & read -r _; kill -9 $!"#;
+
+struct Cluster {
+    urls: Vec<String>,
+    _servers: Vec<Child>,
+}
+
+impl Cluster {
+    async fn start() -> Self {
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
+        let listeners: Vec<_> = (0..6).map(|_| free()).collect();
+        let ports: Vec<u16> = listeners
+            .iter()
+            .map(|one| one.local_addr().unwrap().port())
+            .collect();
+        drop(listeners);
+        let (clients, routes) = ports.split_at(3);
+        let peers: Vec<_> = routes
+            .iter()
+            .map(|port| format!("nats-route://127.0.0.1:{port}"))
+            .collect();
+        let dir = fresh_dir("cluster");
+        std::fs::create_dir_all(&dir).unwrap();
+        let servers = (0..3)
+            .map(|n| launch(&dir, n, clients[n], routes[n], &peers.join(",")))
+            .collect();
+        let urls = clients
+            .iter()
+            .map(|port| format!("nats://127.0.0.1:{port}"))
+            .collect();
+        Self {
+            urls,
+            _servers: servers,
+        }
+    }
+
+    async fn connect(&self) -> Bus {
+        for _ in 0..300 {
+            if let Ok(bus) = bus::connect(&self.urls.join(","), "test", 3).await
+                && topology::ensure(&bus).await.is_ok()
+            {
+                return bus;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("the cluster does not come up");
+    }
+}
+
+fn launch(dir: &Path, n: usize, client: u16, route: u16, peers: &str) -> Child {
+    let conf = dir.join(format!("{n}.conf"));
+    let store = dir.join(format!("store-{n}"));
+    let text = format!(
+        "server_name: n{n}\nlisten: 127.0.0.1:{client}\njetstream {{ store_dir: {store:?} }}\n\
+         cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{peers}] }}\n"
+    );
+    std::fs::write(&conf, text).unwrap();
+    Command::new("/bin/sh")
+        .args(["-c", KEEPER, "keeper"])
+        .arg(programs::nats_server().unwrap())
+        .arg("-c")
+        .arg(&conf)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn on_three_servers_old_leases_are_refused_and_the_cap_and_the_order_hold() {
+    let cluster = Cluster::start().await;
+    let bus = cluster.connect().await;
+    let pool = boxoffice::store::open(&fresh_database().await, 10).unwrap();
+    let concert = concert(&pool, 10, 6_000_000).await;
+    let sessions = Sessions {
+        session: Duration::from_secs(600),
+        claim: Duration::from_secs(1),
+    };
+    let start = async |n: usize| {
+        let url = &cluster.urls[n];
+        Instance::with_replicas(url, &pool, sessions, true, 3).await
+    };
+    let first = start(0).await;
+    refuses_old_leases(&bus).await;
+
+    let witness = Witness::start(&bus).await;
+    until("the first leads", || witness.ask(|seen| seen.leaders.len()) == 1).await;
+    let second = start(1).await;
+    let users: Vec<_> = (0..40).map(|_| ids::new()).collect();
+    let joined = join_at_once(&[&first, &second], &users, concert).await;
+    let mut places: Vec<_> = joined.iter().map(|one| second.claims(&one.token).place).collect();
+    places.sort_unstable();
+    places.dedup();
+    assert_eq!(places.len(), 40, "one place per user");
+
+    drop(first);
+    until("everybody has been admitted", || {
+        witness.ask(|seen| seen.admitted.len()) >= 40
+    })
+    .await;
+    assert_eq!(witness.ask(|seen| seen.admitted.clone()), places);
+    let most = witness.ask(|seen| seen.most);
+    assert!(most <= 10, "{most} were active at once, the cap is 10");
+}

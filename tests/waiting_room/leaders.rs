@@ -171,6 +171,46 @@ async fn a_leader_that_was_cut_off_cannot_admit_when_it_comes_back() {
     assert_eq!(leaders(), 2);
 }
 
+#[tokio::test]
+async fn a_new_place_is_not_overwritten_by_an_admission_of_the_old_one() {
+    let env = env().await;
+    let concert = concert(&env.pool, 0, 6_000_000).await;
+    let line = Line::to(&env.nats_url).await;
+    let _leader = Instance::start(&line.url, &env.pool, LONG, true).await;
+    let witness = Witness::start(&env.bus).await;
+    until("it leads", || witness.ask(|seen| seen.leaders.len()) == 1).await;
+    let other = Instance::start(&env.nats_url, &env.pool, LONG, false).await;
+    let old = other.join_many(concert, 1).await.remove(0);
+
+    // The admission is on its way while its user leaves and joins again.
+    line.hold();
+    let change = SettingsChange {
+        max_active: Some(1),
+        ..SettingsChange::default()
+    };
+    other.change(concert, change).await;
+    until("it has tried to admit", || line.has_held(br#""status":"active""#)).await;
+    other.room.end(&old).await;
+    let arrival = async {
+        // Time enough for a join that waits for nothing.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        line.release();
+    };
+    let (joined, ()) = tokio::join!(other.join(old.user, concert), arrival);
+
+    let new = other.claims(&joined.token);
+    assert!(joined.created && new.place > old.place);
+    other.until_active(&new).await;
+    assert_eq!(other.status(&old), Status::Expired);
+    // The old one did arrive, and was deleted again.
+    let admitted = || witness.ask(|seen| seen.admitted.clone());
+    until("the witness has seen both", || {
+        admitted() == [old.place, new.place]
+    })
+    .await;
+    assert_eq!(other.status(&new), Status::Active);
+}
+
 /// A connection between a client and the server, whose words to the server can be held back.
 struct Line {
     url: String,

@@ -266,7 +266,7 @@ impl Testimony {
             }
         } else if value["status"] == "active" {
             let place = value["place"].as_u64().unwrap();
-            if self.active.insert(key.to_owned(), place).is_none() {
+            if self.active.insert(key.to_owned(), place) != Some(place) {
                 self.admitted.push(place);
             }
             self.most = self.most.max(self.active.len());
