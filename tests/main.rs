@@ -7,12 +7,13 @@ mod common;
 
 mod audit;
 mod booking;
+mod cli;
 mod deployment;
 mod events;
 mod faults;
 mod fence;
 mod local;
 mod process;
-mod workers;
 mod sqlx_data;
 mod waiting_room;
+mod workers;

@@ -1,0 +1,449 @@
+//! The command line, as a program run by people and by other programs: what it prints, and how it ends.
+
+use std::path::Path;
+use std::process::Output;
+
+use boxoffice::bus::topology;
+use boxoffice::store;
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::common::{Env, fresh_database, fresh_dir};
+
+/// The same consistent rows that the audit is tested with.
+const GOOD: &str = include_str!("data/audit_good.sql");
+
+/// The program with its surroundings: nothing of this machine's settings reaches it.
+struct Program {
+    environment: Vec<(&'static str, String)>,
+}
+
+/// What a run left behind.
+struct Ran {
+    code: i32,
+    out: String,
+    err: String,
+}
+
+impl Program {
+    /// On a data directory where nothing runs.
+    fn alone() -> Self {
+        let dir = fresh_dir("cli")
+            .to_str()
+            .expect("a path of ours is text")
+            .to_owned();
+        Self {
+            environment: vec![("BOXOFFICE_DATA_DIR", dir)],
+        }
+    }
+
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    async fn run(&self, words: &str) -> Ran {
+        self.run_words(&words.split(' ').collect::<Vec<_>>()).await
+    }
+
+    async fn run_words(&self, words: &[&str]) -> Ran {
+        let output = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
+            .args(words)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (*name, value)))
+            .kill_on_drop(true)
+            .output()
+            .await
+            .expect("the program runs");
+        let ran = Ran::from(output);
+        assert!(!ran.err.contains("panicked"), "{words:?}: {}", ran.err);
+        ran
+    }
+
+    /// Runs it with `--json` and reads the one value it prints.
+    async fn json(&self, code: i32, words: &str) -> Value {
+        let ran = self.run(&format!("{words} --json")).await;
+        assert_eq!(ran.code, code, "{words}: {}{}", ran.out, ran.err);
+        assert_eq!(ran.out.trim_end().lines().count(), 1, "{words}: {}", ran.out);
+        serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{words}: {error}: {}", ran.out))
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("the program writes text");
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            out: text(output.stdout),
+            err: text(output.stderr),
+        }
+    }
+}
+
+async fn with_database() -> (Program, sqlx::PgPool) {
+    let url = fresh_database().await;
+    let pool = store::open(&url, 2).unwrap();
+    (Program::alone().with("DATABASE_URL", &url), pool)
+}
+
+#[tokio::test]
+async fn help_lists_the_commands_and_every_setting() {
+    let help = Program::alone().run("--help").await;
+    assert_eq!(help.code, 0);
+    for word in [
+        "up", "serve", "migrate", "demo", "audit", "saga", "queue", "concert", "workflow", "keys", "doctor",
+    ] {
+        assert!(
+            help.out.contains(&format!("  {word} ")),
+            "{word} is missing in\n{}",
+            help.out
+        );
+    }
+    for setting in [
+        "DATABASE_URL",
+        "NATS_URL",
+        "BOXOFFICE_LISTEN",
+        "BOXOFFICE_HOLD_SECONDS",
+        "BOXOFFICE_DATA_DIR",
+    ] {
+        assert!(help.out.contains(setting), "{setting} is missing");
+    }
+}
+
+#[tokio::test]
+async fn wrong_use_ends_with_2_and_says_how_it_is_meant() {
+    let program = Program::alone();
+    for words in [
+        "",
+        "sing",
+        "audit --strictly",
+        "serve",
+        "serve --role juggler",
+        "keys create --role viewer",
+    ] {
+        let ran = program.run(words).await;
+        assert_eq!(ran.code, 2, "{words}: {}", ran.err);
+        assert!(ran.out.is_empty(), "{words}: {}", ran.out);
+        assert!(
+            ran.err.contains("Usage") || ran.err.contains("possible values"),
+            "{words}: {}",
+            ran.err
+        );
+    }
+}
+
+#[tokio::test]
+async fn where_nothing_runs_one_sentence_says_what_to_do() {
+    let ran = Program::alone().run("audit").await;
+    assert_eq!(ran.code, 2);
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    assert!(
+        ran.err.starts_with("boxoffice: no `boxoffice up` runs") && ran.err.contains("DATABASE_URL"),
+        "{}",
+        ran.err
+    );
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_named_in_one_sentence() {
+    let away = Program::alone().with("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing");
+    let ran = away.run("saga list").await;
+    assert_eq!(ran.code, 1);
+    assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);
+    assert!(ran.err.contains("Postgres does not answer"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn audit_ends_with_0_when_good_1_when_broken_and_1_for_the_strict_when_stuck() {
+    let (program, pool) = with_database().await;
+    sqlx::raw_sql(GOOD).execute(&pool).await.unwrap();
+    let good = program.json(0, "audit").await;
+    assert_eq!(good["verdict"], "good");
+    assert_eq!(good["counted"]["seats_sold"], 4);
+
+    sqlx::query("update sagas set status = 'stuck', due_at = null where workflow = 'cancellation' and due_at is not null")
+        .execute(&pool)
+        .await
+        .unwrap();
+    assert_eq!(
+        program.json(0, "audit").await["stuck"].as_array().unwrap().len(),
+        1
+    );
+    assert_eq!(program.json(1, "audit --strict").await["verdict"], "good");
+
+    sqlx::query("update accounts set balance = balance + 1")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let broken = program.json(1, "audit").await;
+    assert_eq!(broken["broken"][0]["invariant"], "balances");
+    assert_eq!(broken["broken"][0]["count"], 2);
+    let told = program.run("audit").await;
+    assert_eq!(told.code, 1);
+    assert!(
+        told.out.contains("BROKEN") && told.out.contains("the entries add up to"),
+        "{}",
+        told.out
+    );
+}
+
+#[tokio::test]
+async fn a_key_is_shown_once_and_can_be_revoked_once() {
+    let (program, pool) = with_database().await;
+    let made = program
+        .json(0, "keys create --role operator --name night-shift")
+        .await;
+    let key = made["key"].as_str().unwrap();
+    assert!(key.starts_with("bo_") && key.len() > 40, "{key}");
+    let stored: Vec<u8> = sqlx::query_scalar("select hash from api_keys")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&stored).contains(key));
+
+    let listed = program.json(0, "keys list").await;
+    assert_eq!(listed["items"][0]["role"], "operator");
+    assert!(!listed.to_string().contains(key), "the key is shown once");
+    let revoke = format!("keys revoke {}", made["id"].as_str().unwrap());
+    assert_eq!(program.json(0, &revoke).await["revoked"], true);
+    assert_eq!(program.json(1, &revoke).await["revoked"], false);
+    assert_eq!(
+        program
+            .run(&format!("keys create --role viewer --name {}", "x".repeat(101)))
+            .await
+            .code,
+        2
+    );
+}
+
+#[tokio::test]
+async fn concerts_and_dates_are_added_and_their_line_is_run() {
+    let (program, pool) = with_database().await;
+    let concert = program.json(0, "concert add --name Lieder --max-active 7").await;
+    let id = concert["id"].as_str().unwrap();
+    let date = format!(
+        "concert date {id} --venue Hall --starts-at 2099-01-01T20:00:00Z --seats 1-20:A:500 --seats 21-30:B:300"
+    );
+    assert_eq!(program.json(0, &date).await["seats_total"], 30);
+    let listed = program.json(0, "concert list").await;
+    assert_eq!(
+        (&listed["items"][0]["name"], &listed["items"][0]["on_sale"]),
+        (&"Lieder".into(), &true.into())
+    );
+    let seats: i64 = sqlx::query_scalar("select count(*) from seats where price = 300")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(seats, 10);
+
+    assert_eq!(
+        program.json(0, &format!("queue show {id}")).await["max_active"],
+        7
+    );
+    assert_eq!(
+        program
+            .json(0, &format!("queue set {id} --admit-per-minute 90"))
+            .await["admit_per_minute"],
+        90
+    );
+    assert_eq!(
+        program.json(0, &format!("queue pause {id}")).await["paused"],
+        true
+    );
+    assert_eq!(program.json(0, "queue list").await["items"][0]["paused"], true);
+    assert_eq!(
+        program.json(0, &format!("queue resume {id}")).await["paused"],
+        false
+    );
+
+    let twice = program
+        .run(&format!(
+            "concert date {id} --venue Hall --starts-at 2099-01-01T20:00:00Z --seats 1-5:A:1 --seats 5:B:1"
+        ))
+        .await;
+    assert_eq!(twice.code, 2);
+    assert!(twice.err.contains("seat 5 is there twice"), "{}", twice.err);
+    assert_eq!(
+        program.run(&format!("queue set {id} --max-active=-1")).await.code,
+        2
+    );
+    assert_eq!(
+        program
+            .run("queue pause 0198c0de-0000-7000-8000-000000000000")
+            .await
+            .code,
+        1
+    );
+}
+
+#[tokio::test]
+async fn sagas_are_listed_by_what_is_asked_and_shown_with_their_history() {
+    let (program, pool) = with_database().await;
+    sqlx::raw_sql(GOOD).execute(&pool).await.unwrap();
+    let waiting = program
+        .json(0, "saga list --workflow booking --status waiting")
+        .await;
+    assert_eq!(waiting["items"].as_array().unwrap().len(), 1);
+    assert_eq!(waiting["items"][0]["step"], "await_payment");
+    assert_eq!(waiting["next_cursor"], Value::Null);
+    let first = program.json(0, "saga list --limit 4").await;
+    let next = first["next_cursor"].as_str().unwrap();
+    let rest = program.json(0, &format!("saga list --before {next}")).await;
+    assert_eq!(rest["items"].as_array().unwrap().len(), 5, "nine in all");
+    let about = program
+        .json(0, "saga list --reservation 00000000-0000-7000-8000-000000000004")
+        .await;
+    assert_eq!(
+        about["items"].as_array().unwrap().len(),
+        2,
+        "the booking and the cancellation"
+    );
+
+    let shown = program
+        .json(0, "saga show 00000000-0000-7000-8000-000000000002")
+        .await;
+    assert_eq!(
+        (&shown["status"], &shown["history"]),
+        (&"waiting".into(), &Value::Array(Vec::new()))
+    );
+    assert_eq!(
+        program
+            .run("saga show 00000000-0000-7000-8000-0000000000ff")
+            .await
+            .code,
+        1
+    );
+    assert_eq!(program.run("saga show nonsense").await.code, 2);
+}
+
+#[tokio::test]
+async fn an_operators_act_is_done_or_refused_with_what_is_allowed() {
+    let env = Env::start().await;
+    topology::ensure(&env.bus).await.unwrap();
+    sqlx::raw_sql(GOOD).execute(&env.pool).await.unwrap();
+    sqlx::query(
+        "update sagas set status = 'stuck', due_at = null where id = '00000000-0000-7000-8000-000000000015'",
+    )
+    .execute(&env.pool)
+    .await
+    .unwrap();
+    let program = program_in(&env);
+    let ended = program
+        .json(
+            1,
+            "saga retry 00000000-0000-7000-8000-000000000001 --reason why-not",
+        )
+        .await;
+    assert_eq!(
+        (&ended["code"], &ended["saga_status"]),
+        (&"illegal_act".into(), &"completed".into())
+    );
+
+    let retried = program
+        .json(
+            0,
+            "saga retry 00000000-0000-7000-8000-000000000015 --reason looked",
+        )
+        .await;
+    assert_eq!(
+        (&retried["status"], &retried["visit"]),
+        (&"running".into(), &2.into())
+    );
+    let written: String = sqlx::query_scalar("select reason from operator_acts")
+        .fetch_one(&env.pool)
+        .await
+        .unwrap();
+    assert_eq!(written, "looked");
+}
+
+fn program_in(env: &Env) -> Program {
+    Program::alone()
+        .with("DATABASE_URL", &env.database_url)
+        .with("NATS_URL", &env.nats_url)
+}
+
+#[tokio::test]
+async fn workflows_are_checked_and_drawn() {
+    let program = Program::alone();
+    let checked = program.json(0, "workflow check").await;
+    let names: Vec<&Value> = checked["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| &item["workflow"])
+        .collect();
+    assert_eq!(names, ["booking", "cancellation"]);
+    let drawn = program.run("workflow graph booking").await;
+    assert!(
+        drawn.out.starts_with("stateDiagram-v2\n    [*] --> reserve\n"),
+        "{}",
+        drawn.out
+    );
+    let unknown = program.run("workflow graph juggling").await;
+    assert_eq!(unknown.code, 2);
+    assert!(unknown.err.contains("booking, cancellation"), "{}", unknown.err);
+}
+
+#[tokio::test]
+async fn a_bad_definition_is_found() {
+    let dir = fresh_dir("workflows");
+    write_definition(&dir, "name = 'odd'\nversion = 1\nsteps = []\n");
+    let program = Program::alone().with("BOXOFFICE_WORKFLOWS", dir.to_str().unwrap());
+    let found = program.json(1, "workflow check").await;
+    assert_eq!(found["verdict"], "broken");
+    assert!(found["problem"].as_str().unwrap().contains("no steps"), "{found}");
+    write_definition(
+        &dir,
+        "name = 'even'\nversion = 1\n[[steps]]\nname = 'a'\ncommand = 'x.y'\n",
+    );
+    assert_eq!(
+        program.json(0, "workflow check").await["items"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+}
+
+fn write_definition(dir: &Path, text: &str) {
+    std::fs::create_dir_all(dir).unwrap();
+    std::fs::write(dir.join("odd.toml"), text).unwrap();
+}
+
+#[tokio::test]
+async fn the_doctor_finds_missing_streams_and_a_missing_schema_and_is_content_when_all_is_there() {
+    let env = Env::start().await;
+    let program = program_in(&env);
+    let state = |report: &Value, check: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        let found = checks
+            .iter()
+            .find(|found| found["check"] == check)
+            .unwrap_or_else(|| panic!("{report}"));
+        found["state"].as_str().unwrap().to_owned()
+    };
+    let before = program.json(1, "doctor").await;
+    assert_eq!(state(&before, "streams"), "wrong");
+    topology::ensure(&env.bus).await.unwrap();
+    let after = program.json(0, "doctor").await;
+    for check in ["postgres", "schema", "clock", "nats", "streams"] {
+        assert_eq!(state(&after, check), "ok", "{after}");
+    }
+
+    sqlx::query("delete from _sqlx_migrations where version = 4")
+        .execute(&env.pool)
+        .await
+        .unwrap();
+    let behind = program.json(1, "doctor").await;
+    assert_eq!(state(&behind, "schema"), "wrong");
+    assert!(behind.to_string().contains("boxoffice migrate"), "{behind}");
+    let skewed = program_in(&env).with("BOXOFFICE_CLOCK_SKEW_MS", "5000");
+    assert_eq!(state(&skewed.json(1, "doctor").await, "clock"), "note");
+}
+
+#[tokio::test]
+async fn migrate_may_be_repeated() {
+    let (program, _pool) = with_database().await;
+    assert_eq!(program.json(0, "migrate").await["migrated"], true);
+    assert_eq!(program.json(0, "migrate").await["migrated"], true);
+}
