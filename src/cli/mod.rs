@@ -8,6 +8,7 @@ mod audit;
 mod concerts;
 mod demo;
 mod doctor;
+mod erd;
 mod keys;
 mod migrate;
 mod output;
@@ -75,6 +76,9 @@ enum Command {
     Keys(keys::Command),
     /// Check the servers, the clock and the streams, and say what to do about what is wrong
     Doctor,
+    /// Draw the database's tables as a Mermaid diagram
+    #[command(hide = true)]
+    Erd,
 }
 
 /// How a command ended that could do its work.
@@ -142,6 +146,7 @@ async fn run(command: Command, context: &Context) -> anyhow::Result<Ending> {
         Command::Workflow(command) => workflows::run(context, &command),
         Command::Keys(command) => keys::run(context, command).await,
         Command::Doctor => doctor::run(context).await,
+        Command::Erd => erd::run(context).await,
     }
 }
 

@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use anyhow::Context;
-use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
+use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 
 /// Where answers go, and in which form.
@@ -45,13 +45,16 @@ impl Output {
     }
 }
 
-/// A table with a line under its header.
+/// A table with a line under its header; on a terminal it fits its width.
 pub(super) fn table<const N: usize>(
     header: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
 ) -> String {
     let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY).set_header(header);
+    table
+        .load_style(UTF8_BORDERS_ONLY)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_header(header);
     for row in rows {
         table.add_row(row);
     }
