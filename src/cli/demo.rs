@@ -8,7 +8,7 @@ use clap::CommandFactory;
 use clap::parser::ValueSource;
 use tokio_util::sync::CancellationToken;
 
-use super::{Cli, Context, Ending, audit};
+use super::{Cli, Context, Ending, audit, signals};
 use crate::audit::Verdict;
 use crate::clock::Clock;
 use crate::demo::{self, Outcome, Plan, Progress, Service, Stage};
@@ -17,8 +17,8 @@ use crate::store;
 /// What the demo's own service is told unless the user says otherwise: holds so short that some run out, and a
 /// line that moves so slowly that it forms.
 const PACE: [(&str, &str, &str); 3] = [
-    ("hold_seconds", "BOXOFFICE_HOLD_SECONDS", "4"),
-    ("queue_max_active", "BOXOFFICE_QUEUE_MAX_ACTIVE", "90"),
+    ("hold_seconds", "BOXOFFICE_HOLD_SECONDS", "5"),
+    ("queue_max_active", "BOXOFFICE_QUEUE_MAX_ACTIVE", "120"),
     (
         "queue_admit_per_minute",
         "BOXOFFICE_QUEUE_ADMIT_PER_MINUTE",
@@ -38,7 +38,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     arrivals_seconds: u64,
     /// After how many seconds whoever has no seats yet goes home
-    #[arg(long, default_value_t = 13, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     patience_seconds: u64,
     /// A running service in local mode, instead of one of the demo's own
     #[arg(long)]
@@ -50,11 +50,11 @@ pub(super) struct Arguments {
 
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
     let stop = CancellationToken::new();
+    let asked = signals::stopped(false)?;
     tokio::spawn({
         let stop = stop.clone();
         async move {
-            // Without Ctrl-C the demo ends by itself.
-            let _pressed = tokio::signal::ctrl_c().await;
+            asked.await;
             stop.cancel();
         }
     });

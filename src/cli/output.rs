@@ -40,7 +40,7 @@ impl Output {
     /// A sentence for people, while the work goes on. Programs do not see it.
     pub(super) fn tell(self, sentence: &str) {
         if !self.json {
-            eprintln!("{sentence}");
+            whisper(sentence);
         }
     }
 }
@@ -71,7 +71,12 @@ pub(super) fn complain(error: &anyhow::Error) {
             said.push_str(&cause);
         }
     }
-    eprintln!("boxoffice: {said}");
+    whisper(&format!("boxoffice: {said}"));
+}
+
+/// Nobody may be reading standard error any more; that is no reason to fall over.
+fn whisper(text: &str) {
+    let _written = writeln!(std::io::stderr(), "{text}");
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

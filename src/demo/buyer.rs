@@ -15,10 +15,10 @@ use uuid::Uuid;
 use super::client::{Client, Reply, Request, Surprise};
 use super::tally::{Call, Happening, Tally};
 use super::temper::Temper;
-use super::wire::{Concert, Payment, Place, PlaceStatus, Points, Problem, Reservation, User};
+use super::wire::{Concert, Place, PlaceStatus, Points, Problem, Reservation, User};
 
 /// How long the service may take with what it does by itself: ending a hold, a session, a refund.
-const TIDYING: Duration = Duration::from_secs(6);
+pub(super) const TIDYING: Duration = Duration::from_secs(6);
 /// A hold longer than this is not waited for.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
@@ -40,7 +40,7 @@ pub(super) struct Buyer {
     pub(super) bearer: String,
     pub(super) place: String,
     /// What the balance must be when all is done.
-    points: i64,
+    pub(super) points: i64,
 }
 
 impl Buyer {
@@ -97,29 +97,29 @@ impl Buyer {
                 self.think(50..300).await;
                 self.pay(&path, reservation).await?;
             }
-            Temper::DoubleClick => self.pay_twice(&path, reservation).await?,
+            Temper::DoubleClick => {
+                self.pay_twice(&path, reservation).await?;
+            }
             Temper::Late => {
                 sleep(hold.min(LONGEST_WAIT).mul_f64(self.rng.random_range(0.6..1.15))).await;
-                if !self.pay(&path, reservation).await? {
-                    self.leave().await?;
-                }
+                self.pay(&path, reservation).await?;
             }
             Temper::Never if hold > LONGEST_WAIT => self.sale.tally.count(Happening::GaveUp),
             Temper::Never => {
                 sleep(hold).await;
                 self.see_it_expire(&path).await?;
-                self.leave().await?;
             }
             Temper::DropsHold => {
                 self.think(100..1_000).await;
-                self.cancel(&path, Happening::CancelledHold).await?;
-                self.leave().await?;
+                if self.cancel(&path).await? {
+                    self.sale.tally.count(Happening::CancelledHold);
+                    self.leave().await?;
+                }
             }
             Temper::Refunds => {
                 if self.pay(&path, reservation).await? {
                     self.think(100..800).await;
-                    self.cancel(&path, Happening::CancelledTicket).await?;
-                    self.points += reservation.amount;
+                    self.take_back(&path, reservation).await?;
                 }
             }
         }
@@ -140,7 +140,7 @@ impl Buyer {
         self.charge(points).await
     }
 
-    async fn charge(&mut self, amount: i64) -> Result<(), Surprise> {
+    pub(super) async fn charge(&mut self, amount: i64) -> Result<(), Surprise> {
         let request = Request::post(Call::Account, "/v1/points/charges", json!({ "amount": amount }));
         let after: Points = self.must(&request.by(&self.bearer)).await?;
         self.points += amount;
@@ -201,7 +201,7 @@ impl Buyer {
         }
     }
 
-    async fn look(&mut self) -> Result<Place, Surprise> {
+    pub(super) async fn look(&mut self) -> Result<Place, Surprise> {
         let request = Request::get(Call::Place, "/v1/queue-tokens/current");
         let place: Place = self
             .must(&request.by(&self.bearer).with_place(&self.place))
@@ -210,122 +210,11 @@ impl Buyer {
         Ok(place)
     }
 
-    async fn leave(&mut self) -> Result<(), Surprise> {
+    pub(super) async fn leave(&mut self) -> Result<(), Surprise> {
         let request = Request::delete(Call::Join, "/v1/queue-tokens/current");
         self.must::<Option<Value>>(&request.by(&self.bearer).with_place(&self.place))
             .await?;
         Ok(())
-    }
-
-    /// Pays, topping up once if the points do not suffice. False if the hold had run out.
-    async fn pay(&mut self, path: &str, reservation: &Reservation) -> Result<bool, Surprise> {
-        let mut short = false;
-        loop {
-            match self.try_to_pay(path).await? {
-                Reply::Good(payment) => {
-                    self.take_tickets(&payment, reservation)?;
-                    self.see_the_place_end().await?;
-                    return Ok(true);
-                }
-                Reply::Refused(problem) if problem.code == "insufficient_points" && !short => {
-                    short = true;
-                    self.top_up(&problem).await?;
-                }
-                Reply::Refused(problem) if problem.code == "hold_expired" => {
-                    self.see_it_expire(path).await?;
-                    return Ok(false);
-                }
-                Reply::Refused(problem) => return Err(unexpected("paying", &problem)),
-            }
-        }
-    }
-
-    async fn try_to_pay(&self, path: &str) -> Result<Reply<Payment>, Surprise> {
-        let path = format!("{path}/payment");
-        let request = Request::post(Call::Pay, &path, Value::Null);
-        self.send(&request.by(&self.bearer).with_place(&self.place)).await
-    }
-
-    async fn pay_twice(&mut self, path: &str, reservation: &Reservation) -> Result<(), Surprise> {
-        match tokio::try_join!(self.try_to_pay(path), self.try_to_pay(path))? {
-            (Reply::Good(first), Reply::Good(second)) if first == second => {
-                self.take_tickets(&first, reservation)?;
-                self.see_the_place_end().await
-            }
-            (Reply::Good(..), Reply::Good(..)) => Err(Surprise("two payments for one reservation".into())),
-            (Reply::Refused(problem), _) | (_, Reply::Refused(problem)) => {
-                Err(unexpected("paying twice", &problem))
-            }
-        }
-    }
-
-    fn take_tickets(&mut self, payment: &Payment, reservation: &Reservation) -> Result<(), Surprise> {
-        let mut seats: Vec<i32> = reservation.seats.iter().map(|seat| seat.number).collect();
-        let mut tickets: Vec<i32> = payment.tickets.iter().map(|ticket| ticket.seat).collect();
-        seats.sort_unstable();
-        tickets.sort_unstable();
-        if seats != tickets || payment.amount != reservation.amount {
-            return Err(Surprise(format!("paid for {reservation:?}, got {payment:?}")));
-        }
-        self.points -= payment.amount;
-        self.sale.tally.count(Happening::Paid);
-        Ok(())
-    }
-
-    async fn top_up(&mut self, problem: &Problem) -> Result<(), Surprise> {
-        self.sale.tally.count(Happening::Short);
-        let number = |name: &str| problem.more.get(name).and_then(Value::as_i64);
-        let (Some(balance), Some(required)) = (number("balance"), number("required")) else {
-            return Err(unexpected(
-                "paying with too few points, without being told how many,",
-                problem,
-            ));
-        };
-        self.charge(required - balance).await?;
-        self.sale.tally.count(Happening::ToppedUp);
-        Ok(())
-    }
-
-    /// A completed payment ends the place in line: at once here, within a second on other instances.
-    async fn see_the_place_end(&mut self) -> Result<(), Surprise> {
-        let patience = Instant::now() + TIDYING;
-        while self.look().await?.status != PlaceStatus::Expired {
-            if Instant::now() > patience {
-                return Err(Surprise("the place in line outlived the payment".into()));
-            }
-            sleep(Duration::from_millis(250)).await;
-        }
-        Ok(())
-    }
-
-    async fn see_it_expire(&mut self, path: &str) -> Result<(), Surprise> {
-        let patience = Instant::now() + TIDYING;
-        loop {
-            let reservation: Reservation = self.must(&Request::get(Call::Own, path).by(&self.bearer)).await?;
-            match reservation.status.as_str() {
-                "expired" => break,
-                "held" if Instant::now() < patience => sleep(Duration::from_millis(250)).await,
-                other => return Err(Surprise(format!("a hold that ran out is {other}"))),
-            }
-        }
-        self.sale.tally.count(Happening::Expired);
-        Ok(())
-    }
-
-    async fn cancel(&mut self, path: &str, happening: Happening) -> Result<(), Surprise> {
-        let path = format!("{path}/cancellation");
-        let request = Request::post(Call::Cancel, &path, Value::Null);
-        match self.send::<Reservation>(&request.by(&self.bearer)).await? {
-            Reply::Good(reservation) if reservation.status == "cancelled" => {
-                self.sale.tally.count(happening);
-                Ok(())
-            }
-            Reply::Good(reservation) => Err(Surprise(format!(
-                "a cancelled reservation is {}",
-                reservation.status
-            ))),
-            Reply::Refused(problem) => Err(unexpected("cancelling", &problem)),
-        }
     }
 
     /// What is left is what was charged and not spent; a refund may take a moment.

@@ -14,9 +14,9 @@ use super::tally::{Call, Happening};
 use super::wire::{Date, Page, Reservation, SeatMap};
 
 /// How often a buyer tries other seats.
-const TRIES: u32 = 6;
-/// Everybody wants one of the first so many free seats.
-const GOOD_SEATS: usize = 12;
+const TRIES: u32 = 10;
+/// Everybody wants the better half of what is free, and of that no more than so many.
+const GOOD_SEATS: usize = 20;
 
 impl Buyer {
     /// Seats held, or none if there were none to be had.
@@ -84,7 +84,7 @@ impl Buyer {
         if free.is_empty() {
             return Ok(free);
         }
-        let from = self.rng.random_range(0..free.len().min(GOOD_SEATS));
+        let from = self.rng.random_range(0..free.len().div_ceil(2).min(GOOD_SEATS));
         Ok(free.into_iter().skip(from).take(party).collect())
     }
 

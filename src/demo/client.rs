@@ -51,12 +51,12 @@ impl<'a> Request<'a> {
         Self::new(call, Method::GET, path)
     }
 
-    /// A change, safe to repeat: it carries a key of its own.
+    /// A change, safe to repeat: it carries a key of its own. A body of `null` is none.
     pub(super) fn post(call: Call, path: &'a str, body: Value) -> Self {
         let key = uuid::Uuid::new_v4().to_string();
         Self {
             idempotency_key: Some(key),
-            body: Some(body),
+            body: (!body.is_null()).then_some(body),
             ..Self::new(call, Method::POST, path)
         }
     }

@@ -7,6 +7,7 @@
 mod buyer;
 mod choosing;
 mod client;
+mod paying;
 pub mod concerts;
 mod progress;
 mod report;

@@ -1,6 +1,6 @@
 //! How far the on-sale is: a bar on a terminal, a line now and then elsewhere.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -43,7 +43,12 @@ impl Progress {
             tally.counted(Happening::Conflict)
         );
         if self.plain && (done == self.total || done.is_multiple_of(self.total.div_ceil(LINES))) {
-            eprintln!("{done} of {} buyers are done: {told}", self.total);
+            // Nobody may be reading it.
+            let _written = writeln!(
+                std::io::stderr(),
+                "{done} of {} buyers are done: {told}",
+                self.total
+            );
         }
         self.bar.set_message(told);
     }
