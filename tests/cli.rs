@@ -1,90 +1,14 @@
 //! The command line, as a program run by people and by other programs: what it prints, and how it ends.
 
 use std::path::Path;
-use std::process::Output;
 
-use boxoffice::bus::topology;
-use boxoffice::store;
 use serde_json::Value;
-use tokio::process::Command;
 
-use crate::common::{Env, fresh_database, fresh_dir};
+use crate::common::fresh_dir;
+use crate::common::program::{Program, with_database};
 
 /// The same consistent rows that the audit is tested with.
 const GOOD: &str = include_str!("data/audit_good.sql");
-
-/// The program with its surroundings: nothing of this machine's settings reaches it.
-struct Program {
-    environment: Vec<(&'static str, String)>,
-}
-
-/// What a run left behind.
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Program {
-    /// On a data directory where nothing runs.
-    fn alone() -> Self {
-        let dir = fresh_dir("cli")
-            .to_str()
-            .expect("a path of ours is text")
-            .to_owned();
-        Self {
-            environment: vec![("BOXOFFICE_DATA_DIR", dir)],
-        }
-    }
-
-    fn with(mut self, name: &'static str, value: &str) -> Self {
-        self.environment.push((name, value.to_owned()));
-        self
-    }
-
-    async fn run(&self, words: &str) -> Ran {
-        self.run_words(&words.split(' ').collect::<Vec<_>>()).await
-    }
-
-    async fn run_words(&self, words: &[&str]) -> Ran {
-        let output = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
-            .args(words)
-            .env_clear()
-            .envs(self.environment.iter().map(|(name, value)| (*name, value)))
-            .kill_on_drop(true)
-            .output()
-            .await
-            .expect("the program runs");
-        let ran = Ran::from(output);
-        assert!(!ran.err.contains("panicked"), "{words:?}: {}", ran.err);
-        ran
-    }
-
-    /// Runs it with `--json` and reads the one value it prints.
-    async fn json(&self, code: i32, words: &str) -> Value {
-        let ran = self.run(&format!("{words} --json")).await;
-        assert_eq!(ran.code, code, "{words}: {}{}", ran.out, ran.err);
-        assert_eq!(ran.out.trim_end().lines().count(), 1, "{words}: {}", ran.out);
-        serde_json::from_str(&ran.out).unwrap_or_else(|error| panic!("{words}: {error}: {}", ran.out))
-    }
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        let text = |bytes| String::from_utf8(bytes).expect("the program writes text");
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        }
-    }
-}
-
-async fn with_database() -> (Program, sqlx::PgPool) {
-    let url = fresh_database().await;
-    let pool = store::open(&url, 2).unwrap();
-    (Program::alone().with("DATABASE_URL", &url), pool)
-}
 
 #[tokio::test]
 async fn help_lists_the_commands_and_every_setting() {
@@ -277,92 +201,6 @@ async fn concerts_and_dates_are_added_and_their_line_is_run() {
 }
 
 #[tokio::test]
-async fn sagas_are_listed_by_what_is_asked_and_shown_with_their_history() {
-    let (program, pool) = with_database().await;
-    sqlx::raw_sql(GOOD).execute(&pool).await.unwrap();
-    let waiting = program
-        .json(0, "saga list --workflow booking --status waiting")
-        .await;
-    assert_eq!(waiting["items"].as_array().unwrap().len(), 1);
-    assert_eq!(waiting["items"][0]["step"], "await_payment");
-    assert_eq!(waiting["next_cursor"], Value::Null);
-    let first = program.json(0, "saga list --limit 4").await;
-    let next = first["next_cursor"].as_str().unwrap();
-    let rest = program.json(0, &format!("saga list --before {next}")).await;
-    assert_eq!(rest["items"].as_array().unwrap().len(), 5, "nine in all");
-    let about = program
-        .json(0, "saga list --reservation 00000000-0000-7000-8000-000000000004")
-        .await;
-    assert_eq!(
-        about["items"].as_array().unwrap().len(),
-        2,
-        "the booking and the cancellation"
-    );
-
-    let shown = program
-        .json(0, "saga show 00000000-0000-7000-8000-000000000002")
-        .await;
-    assert_eq!(
-        (&shown["status"], &shown["history"]),
-        (&"waiting".into(), &Value::Array(Vec::new()))
-    );
-    assert_eq!(
-        program
-            .run("saga show 00000000-0000-7000-8000-0000000000ff")
-            .await
-            .code,
-        1
-    );
-    assert_eq!(program.run("saga show nonsense").await.code, 2);
-}
-
-#[tokio::test]
-async fn an_operators_act_is_done_or_refused_with_what_is_allowed() {
-    let env = Env::start().await;
-    topology::ensure(&env.bus).await.unwrap();
-    sqlx::raw_sql(GOOD).execute(&env.pool).await.unwrap();
-    sqlx::query(
-        "update sagas set status = 'stuck', due_at = null where id = '00000000-0000-7000-8000-000000000015'",
-    )
-    .execute(&env.pool)
-    .await
-    .unwrap();
-    let program = program_in(&env);
-    let ended = program
-        .json(
-            1,
-            "saga retry 00000000-0000-7000-8000-000000000001 --reason why-not",
-        )
-        .await;
-    assert_eq!(
-        (&ended["code"], &ended["saga_status"]),
-        (&"illegal_act".into(), &"completed".into())
-    );
-
-    let retried = program
-        .json(
-            0,
-            "saga retry 00000000-0000-7000-8000-000000000015 --reason looked",
-        )
-        .await;
-    assert_eq!(
-        (&retried["status"], &retried["visit"]),
-        (&"running".into(), &2.into())
-    );
-    let written: String = sqlx::query_scalar("select reason from operator_acts")
-        .fetch_one(&env.pool)
-        .await
-        .unwrap();
-    assert_eq!(written, "looked");
-}
-
-fn program_in(env: &Env) -> Program {
-    Program::alone()
-        .with("DATABASE_URL", &env.database_url)
-        .with("NATS_URL", &env.nats_url)
-}
-
-#[tokio::test]
 async fn workflows_are_checked_and_drawn() {
     let program = Program::alone();
     let checked = program.json(0, "workflow check").await;
@@ -408,37 +246,6 @@ async fn a_bad_definition_is_found() {
 fn write_definition(dir: &Path, text: &str) {
     std::fs::create_dir_all(dir).unwrap();
     std::fs::write(dir.join("odd.toml"), text).unwrap();
-}
-
-#[tokio::test]
-async fn the_doctor_finds_missing_streams_and_a_missing_schema_and_is_content_when_all_is_there() {
-    let env = Env::start().await;
-    let program = program_in(&env);
-    let state = |report: &Value, check: &str| {
-        let checks = report["checks"].as_array().unwrap();
-        let found = checks
-            .iter()
-            .find(|found| found["check"] == check)
-            .unwrap_or_else(|| panic!("{report}"));
-        found["state"].as_str().unwrap().to_owned()
-    };
-    let before = program.json(1, "doctor").await;
-    assert_eq!(state(&before, "streams"), "wrong");
-    topology::ensure(&env.bus).await.unwrap();
-    let after = program.json(0, "doctor").await;
-    for check in ["postgres", "schema", "clock", "nats", "streams"] {
-        assert_eq!(state(&after, check), "ok", "{after}");
-    }
-
-    sqlx::query("delete from _sqlx_migrations where version = 4")
-        .execute(&env.pool)
-        .await
-        .unwrap();
-    let behind = program.json(1, "doctor").await;
-    assert_eq!(state(&behind, "schema"), "wrong");
-    assert!(behind.to_string().contains("boxoffice migrate"), "{behind}");
-    let skewed = program_in(&env).with("BOXOFFICE_CLOCK_SKEW_MS", "5000");
-    assert_eq!(state(&skewed.json(1, "doctor").await, "clock"), "note");
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 
 pub mod app;
 mod place;
+pub mod program;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};

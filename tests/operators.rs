@@ -1,0 +1,121 @@
+//! What operators do from the command line: look at sagas, act on them, and ask what is wrong with the servers.
+
+use boxoffice::bus::topology;
+use serde_json::Value;
+
+use crate::common::Env;
+use crate::common::program::{Program, with_database};
+
+/// The same consistent rows that the audit is tested with.
+const GOOD: &str = include_str!("data/audit_good.sql");
+
+#[tokio::test]
+async fn sagas_are_listed_by_what_is_asked_and_shown_with_their_history() {
+    let (program, pool) = with_database().await;
+    sqlx::raw_sql(GOOD).execute(&pool).await.unwrap();
+    let waiting = program
+        .json(0, "saga list --workflow booking --status waiting")
+        .await;
+    assert_eq!(waiting["items"].as_array().unwrap().len(), 1);
+    assert_eq!(waiting["items"][0]["step"], "await_payment");
+    assert_eq!(waiting["next_cursor"], Value::Null);
+    let first = program.json(0, "saga list --limit 4").await;
+    let next = first["next_cursor"].as_str().unwrap();
+    let rest = program.json(0, &format!("saga list --before {next}")).await;
+    assert_eq!(rest["items"].as_array().unwrap().len(), 5, "nine in all");
+    let about = program
+        .json(0, "saga list --reservation 00000000-0000-7000-8000-000000000004")
+        .await;
+    assert_eq!(
+        about["items"].as_array().unwrap().len(),
+        2,
+        "the booking and the cancellation"
+    );
+
+    let shown = program
+        .json(0, "saga show 00000000-0000-7000-8000-000000000002")
+        .await;
+    assert_eq!(
+        (&shown["status"], &shown["history"]),
+        (&"waiting".into(), &Value::Array(Vec::new()))
+    );
+    assert_eq!(
+        program
+            .run("saga show 00000000-0000-7000-8000-0000000000ff")
+            .await
+            .code,
+        1
+    );
+    assert_eq!(program.run("saga show nonsense").await.code, 2);
+}
+
+#[tokio::test]
+async fn an_operators_act_is_done_or_refused_with_what_is_allowed() {
+    let env = Env::start().await;
+    topology::ensure(&env.bus).await.unwrap();
+    sqlx::raw_sql(GOOD).execute(&env.pool).await.unwrap();
+    sqlx::query(
+        "update sagas set status = 'stuck', due_at = null where id = '00000000-0000-7000-8000-000000000015'",
+    )
+    .execute(&env.pool)
+    .await
+    .unwrap();
+    let program = Program::of(&env);
+    let ended = program
+        .json(
+            1,
+            "saga retry 00000000-0000-7000-8000-000000000001 --reason why-not",
+        )
+        .await;
+    assert_eq!(
+        (&ended["code"], &ended["saga_status"]),
+        (&"illegal_act".into(), &"completed".into())
+    );
+
+    let retried = program
+        .json(
+            0,
+            "saga retry 00000000-0000-7000-8000-000000000015 --reason looked",
+        )
+        .await;
+    assert_eq!(
+        (&retried["status"], &retried["visit"]),
+        (&"running".into(), &2.into())
+    );
+    let written: String = sqlx::query_scalar("select reason from operator_acts")
+        .fetch_one(&env.pool)
+        .await
+        .unwrap();
+    assert_eq!(written, "looked");
+}
+
+#[tokio::test]
+async fn the_doctor_finds_missing_streams_and_a_missing_schema_and_is_content_when_all_is_there() {
+    let env = Env::start().await;
+    let program = Program::of(&env);
+    let state = |report: &Value, check: &str| {
+        let checks = report["checks"].as_array().unwrap();
+        let found = checks
+            .iter()
+            .find(|found| found["check"] == check)
+            .unwrap_or_else(|| panic!("{report}"));
+        found["state"].as_str().unwrap().to_owned()
+    };
+    let before = program.json(1, "doctor").await;
+    assert_eq!(state(&before, "streams"), "wrong");
+    topology::ensure(&env.bus).await.unwrap();
+    let after = program.json(0, "doctor").await;
+    for check in ["postgres", "schema", "clock", "nats", "streams"] {
+        assert_eq!(state(&after, check), "ok", "{after}");
+    }
+
+    sqlx::query("delete from _sqlx_migrations where version = 4")
+        .execute(&env.pool)
+        .await
+        .unwrap();
+    let behind = program.json(1, "doctor").await;
+    assert_eq!(state(&behind, "schema"), "wrong");
+    assert!(behind.to_string().contains("boxoffice migrate"), "{behind}");
+    let skewed = Program::of(&env).with("BOXOFFICE_CLOCK_SKEW_MS", "5000");
+    assert_eq!(state(&skewed.json(1, "doctor").await, "clock"), "note");
+}
