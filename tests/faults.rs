@@ -192,3 +192,19 @@ async fn a_hold_that_fell_due_while_nothing_ran_ends_at_the_start() {
     assert_eq!(test.reserve(user, &[1]).await.status, ReservationStatus::Held);
     test.check_books().await;
 }
+
+/// Each role alone in its process, two workers among them: nothing is tied to one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_in_processes_of_their_own_serve_a_sale_together() {
+    let flags = ["--hold-seconds", "2", "--payment-grace-seconds", "2"];
+    let test = Arc::new(TestApp::roles(&flags, &[Role::Api]).await);
+    let mut others = Vec::new();
+    for role in [Role::Worker, Role::Worker, Role::Orchestrator, Role::Scheduler] {
+        others.push(start(&test.env, &flags, &[role]).await);
+    }
+    on_sale(Arc::clone(&test), test.app.desk.clone(), 40).await;
+    ends_right(&test).await;
+    for other in others {
+        other.stop().await;
+    }
+}
