@@ -10,6 +10,7 @@ mod booking;
 mod cli;
 mod demo;
 mod deployment;
+mod docs;
 mod events;
 mod faults;
 mod fence;

@@ -14,9 +14,15 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
     let columns = schema::columns(&pool).await?;
     let references = schema::references(&pool).await?;
     let drawing = mermaid(&tables, &columns, &references);
+    let named: Vec<_> = tables
+        .iter()
+        .map(|table| json!({ "name": table.name, "comment": table.comment }))
+        .collect();
     context
         .output
-        .answer(&json!({ "mermaid": drawing }), |_| drawing.clone())?;
+        .answer(&json!({ "mermaid": drawing, "tables": named }), |_| {
+            drawing.clone()
+        })?;
     Ok(Ending::Good)
 }
 
@@ -100,7 +106,6 @@ mod tests {
             kind: "uuid".to_owned(),
             required: false,
             primary: false,
-            comment: None,
         };
         assert_eq!(
             attribute(&column, &[reference(false, true)]),

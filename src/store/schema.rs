@@ -17,7 +17,6 @@ pub struct Column {
     pub kind: String,
     pub required: bool,
     pub primary: bool,
-    pub comment: Option<String>,
 }
 
 /// A table and what it is for.
@@ -87,8 +86,7 @@ pub async fn columns(db: impl PgExecutor<'_>) -> Result<Vec<Column>> {
             replace(format_type(a.atttypid, a.atttypmod), 'timestamp with time zone', 'timestamptz') as "kind!",
             a.attnotnull as "required!",
             exists (select from pg_index i
-                    where i.indrelid = c.oid and i.indisprimary and a.attnum = any (i.indkey)) as "primary!",
-            col_description(c.oid, a.attnum) as comment
+                    where i.indrelid = c.oid and i.indisprimary and a.attnum = any (i.indkey)) as "primary!"
         from pg_class c
         join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
         where c.relnamespace = current_schema()::regnamespace and c.relkind = 'r' and c.relname <> $1
