@@ -37,7 +37,9 @@ pub struct Halves<T> {
 impl<T> Halves<T> {
     /// All items, to be attempted together first.
     pub fn of(items: Vec<T>) -> Self {
-        let left = std::iter::once(0..items.len()).filter(|all| !all.is_empty()).collect();
+        let left = std::iter::once(0..items.len())
+            .filter(|all| !all.is_empty())
+            .collect();
         Self {
             items,
             left,

@@ -176,7 +176,10 @@ fn rejected(mut next: Move<'_>, saga: &Saga, index: usize, code: &str, detail: &
     let step = &next.definition.steps[index];
     let why = rejection(&saga.step, code, detail);
     next.saga.rejection = Some(why.clone());
-    let back = step.back_to.get(code).and_then(|wait| next.definition.index(wait));
+    let back = step
+        .back_to
+        .get(code)
+        .and_then(|wait| next.definition.index(wait));
     match back {
         Some(wait) => next.go_back_to_wait(wait),
         // Too late is no business no: the step is undone like one that was never heard of again.

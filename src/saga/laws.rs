@@ -395,7 +395,10 @@ fn a_step_refused_for_being_late_is_undone_itself() {
     let mut world = World::begin(catalogue.latest("booking").unwrap());
     world.now += TimeDelta::seconds(60);
     deliver(7).iter().for_each(|chance| world.play(chance));
-    assert_eq!((world.saga.status, world.saga.step.as_str()), (Status::Compensating, "reserve"));
+    assert_eq!(
+        (world.saga.status, world.saga.step.as_str()),
+        (Status::Compensating, "reserve")
+    );
     assert_eq!(world.saga.reason.as_deref(), Some("unavailable"));
 }
 

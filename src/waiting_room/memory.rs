@@ -1,12 +1,12 @@
 //! All lines in the memory of this instance, and how far into the bucket's history it has seen.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -117,6 +117,8 @@ impl Lines {
 pub struct Memory {
     lines: RwLock<Lines>,
     seen: watch::Sender<u64>,
+    /// Who waits for which revision, so that each is woken once, however many join at the same time.
+    waiting: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
     complete: AtomicBool,
     started: Instant,
 }
@@ -136,6 +138,7 @@ impl Memory {
                 replay: 0,
             }),
             seen: watch::Sender::new(0),
+            waiting: Mutex::default(),
             complete: AtomicBool::new(false),
             started: Instant::now(),
         }
@@ -167,6 +170,7 @@ impl Memory {
             *seen = last.max(*seen);
             newer
         });
+        self.tell(last);
     }
 
     /// The bucket is told anew from here on.
@@ -199,6 +203,7 @@ impl Memory {
         drop(lines);
         self.complete.store(false, Ordering::Release);
         self.seen.send_replace(0);
+        self.waiting().clear();
     }
 
     /// Whether a replay has been complete, so that ranks are true.
@@ -218,9 +223,32 @@ impl Memory {
 
     /// Waits until everything up to `revision` has been seen; false if that takes longer than `patience`.
     pub async fn wait_for(&self, revision: u64, patience: Duration) -> bool {
-        let mut seen = self.seen.subscribe();
-        let wait = seen.wait_for(|seen| *seen >= revision);
-        matches!(tokio::time::timeout(patience, wait).await, Ok(Ok(_)))
+        if self.seen() >= revision {
+            return true;
+        }
+        let (told, wait) = oneshot::channel();
+        self.waiting().entry(revision).or_default().push(told);
+        // It may have been seen just before it was waited for.
+        if self.seen() >= revision {
+            return true;
+        }
+        matches!(tokio::time::timeout(patience, wait).await, Ok(Ok(())))
+    }
+
+    fn tell(&self, seen: u64) {
+        let told = {
+            let mut waiting = self.waiting();
+            let later = waiting.split_off(&(seen + 1));
+            std::mem::replace(&mut *waiting, later)
+        };
+        for one in told.into_values().flatten() {
+            // Whoever gave up waiting is not there to be told.
+            let _ = one.send(());
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<oneshot::Sender<()>>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything known of one user's place.

@@ -3,12 +3,13 @@
 //! Both are read anew every second (a change of settings is also announced, so that it is in force sooner), never on
 //! the way of a status poll. While Postgres is away the last answer stands.
 
-use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgPool;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::status::{Inventory, Phase};
@@ -48,8 +49,23 @@ pub struct Sales {
     pool: PgPool,
     clock: Clock,
     known: RwLock<HashMap<ConcertId, Known>>,
-    /// Held while a concert is read for the first time, so that a storm of joins asks Postgres once.
-    reading: tokio::sync::Mutex<()>,
+    /// The concerts that somebody is reading this moment, because somebody joined and they were not known yet.
+    reading: Mutex<HashSet<ConcertId>>,
+    /// Tells when one was read: a storm of joins asks Postgres once, and all are answered at the same moment.
+    read: watch::Sender<u64>,
+}
+
+/// The right to read a concert while others wait; given back when it is dropped, read or not.
+struct Turn<'a> {
+    sales: &'a Sales,
+    concert: ConcertId,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.sales.reading().remove(&self.concert);
+        self.sales.read.send_modify(|count| *count += 1);
+    }
 }
 
 impl Sales {
@@ -59,7 +75,8 @@ impl Sales {
             pool,
             clock,
             known: RwLock::default(),
-            reading: tokio::sync::Mutex::new(()),
+            reading: Mutex::default(),
+            read: watch::Sender::new(0),
         }
     }
 
@@ -77,19 +94,35 @@ impl Sales {
 
     /// A sale as it stands now, at most about a second ago; nothing if there is no such concert.
     pub async fn fresh(&self, concert: ConcertId) -> store::Result<Option<Sale>> {
-        if let Some(sale) = self.if_fresh(concert) {
-            return Ok(Some(sale));
+        let mut read = self.read.subscribe();
+        loop {
+            if let Some(sale) = self.if_fresh(concert) {
+                return Ok(Some(sale));
+            }
+            if let Some(_turn) = self.turn(concert) {
+                return self.read_now(concert).await;
+            }
+            // The sender lives as long as this does.
+            let _ = read.changed().await;
         }
-        let _one_at_a_time = self.reading.lock().await;
-        if let Some(sale) = self.if_fresh(concert) {
-            return Ok(Some(sale));
-        }
+    }
+
+    async fn read_now(&self, concert: ConcertId) -> store::Result<Option<Sale>> {
         let Some(settings) = store::queue::get(&self.pool, concert).await? else {
             return Ok(None);
         };
         self.learn_settings(vec![settings]);
         self.read_stock(&[concert]).await?;
         Ok(self.if_fresh(concert))
+    }
+
+    fn turn(&self, concert: ConcertId) -> Option<Turn<'_>> {
+        let is_mine = self.reading().insert(concert);
+        is_mine.then(|| Turn { sales: self, concert })
+    }
+
+    fn reading(&self) -> MutexGuard<'_, HashSet<ConcertId>> {
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the settings of all concerts anew, and the stock of those with people in line or lately asked for.

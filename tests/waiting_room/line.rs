@@ -119,7 +119,7 @@ async fn nats_killed_and_started_again_keeps_the_order() {
     kill_nats(&env);
     until("the loss is noticed", || !instance.room.is_connected()).await;
     assert_eq!(
-        instance.room.join(ids::new(), concert).await,
+        instance.try_join(ids::new(), concert).await,
         Err(RoomError::Unavailable)
     );
     assert_eq!(
@@ -163,7 +163,7 @@ async fn a_deleted_bucket_is_made_again_and_the_line_begins_anew() {
     let user = ids::new();
     let mut joined = None;
     for _ in 0..20 {
-        joined = instance.room.join(user, concert).await.ok();
+        joined = instance.try_join(user, concert).await.ok();
         if joined.is_some() {
             break;
         }
@@ -176,7 +176,7 @@ async fn a_deleted_bucket_is_made_again_and_the_line_begins_anew() {
 async fn nobody_joins_what_is_over_sold_out_or_unknown() {
     let env = env().await;
     let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
-    let join = |concert| instance.room.join(ids::new(), concert);
+    let join = |concert| instance.try_join(ids::new(), concert);
 
     assert_eq!(join(ids::new()).await, Err(RoomError::NotFound));
     let without_dates = empty_concert(&env.pool, 5, 600).await;

@@ -9,12 +9,12 @@ use boxoffice::clock::Clock;
 use boxoffice::ids;
 use boxoffice::store::catalog::{NewConcert, Performance, SeatRange, insert_concert, insert_performance};
 use boxoffice::store::queue::SettingsChange;
-use boxoffice::waiting_room::{Claims, Joined, QueueToken, Sessions, Status, WaitingRoom};
+use boxoffice::waiting_room::{Claims, Joined, QueueToken, RoomError, Sessions, Status, WaitingRoom};
 use chrono::{TimeDelta, Utc};
 use futures::StreamExt;
 use futures::future::join_all;
 use serde_json::Value;
-use sqlx::PgPool;
+use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::runtime::Runtime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -58,13 +58,15 @@ impl Instance {
             .build()
             .unwrap();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (url, pool) = (nats_url.to_owned(), pool.clone());
+        let (url, database) = (nats_url.to_owned(), pool.connect_options());
         let (inner_stop, inner_tasks) = (stop.clone(), tasks.clone());
         let starting = runtime.spawn(async move {
             let bus = bus::connect(&url, "waiting room under test", replicas)
                 .await
                 .unwrap();
             topology::ensure(&bus).await.unwrap();
+            // Of its own: connections do not outlive the runtime that made them.
+            let pool = PgPoolOptions::new().connect_lazy_with((*database).clone());
             let clock = Clock::default();
             let room = WaitingRoom::start(bus, pool, clock, sessions, SECRET, &inner_tasks, inner_stop);
             if scheduler {
@@ -93,7 +95,16 @@ impl Instance {
     }
 
     pub async fn join(&self, user: Uuid, concert: Uuid) -> Joined {
-        self.room.join(user, concert).await.unwrap()
+        self.try_join(user, concert).await.unwrap()
+    }
+
+    pub async fn try_join(&self, user: Uuid, concert: Uuid) -> Result<Joined, RoomError> {
+        let room = Arc::clone(&self.room);
+        let runtime = self.runtime.as_ref().expect("it is running");
+        runtime
+            .spawn(async move { room.join(user, concert).await })
+            .await
+            .unwrap()
     }
 
     /// Joins one after another; answers the places in order.
