@@ -18,5 +18,6 @@ mod local;
 mod operators;
 mod process;
 mod sqlx_data;
+mod tidy;
 mod waiting_room;
 mod workers;

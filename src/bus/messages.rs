@@ -22,9 +22,11 @@ const VERSION: u32 = 1;
 
 /// The saga a message is about.
 pub const SAGA: &str = "Saga";
+/// The step that is done or undone.
 pub const STEP: &str = "Step";
 /// `do` or `undo`.
 pub const DIRECTION: &str = "Direction";
+/// The fence: rises whenever the saga enters the step anew.
 pub const VISIT: &str = "Visit";
 /// How often the command was sent before.
 pub const SEND: &str = "Send";
@@ -148,11 +150,7 @@ pub fn read_command(message: &Message) -> Result<Command, Malformed> {
     Ok(Command {
         saga_id: fence.saga,
         workflow: body.workflow,
-        subject: message
-            .subject
-            .strip_prefix("steps.")
-            .unwrap_or(&message.subject)
-            .to_owned(),
+        subject: subjects::command(&message.subject).to_owned(),
         step: fence.step,
         direction: fence.direction,
         visit: fence.visit,

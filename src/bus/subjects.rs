@@ -17,6 +17,14 @@ pub const QUEUE_TOKENS_STREAM: &str = "KV_queue_tokens";
 /// The key of the lease under which one instance admits.
 pub const QUEUE_LEASE: &str = "lease.admission";
 
+/// All step commands.
+pub const ALL_STEPS: &str = "steps.>";
+/// All replies and signals.
+pub const ALL_SAGAS: &str = "sagas.>";
+/// All schedules and alarms.
+pub const ALL_TIMERS: &str = "timers.>";
+/// All domain events.
+pub const ALL_EVENTS: &str = "events.>";
 /// All alarms that have rung.
 pub const TIMERS_DUE: &str = "timers.due.>";
 /// All replies of workers.
@@ -33,6 +41,11 @@ pub const QUEUE_ADMIT: &str = "queue.admit";
 /// Where a command such as `seats.hold` travels.
 pub fn step(command: &str) -> String {
     format!("steps.{command}")
+}
+
+/// The command that travels on a subject: the reverse of [`step`].
+pub fn command(subject: &str) -> &str {
+    subject.strip_prefix("steps.").unwrap_or(subject)
 }
 
 /// All commands of a service such as `seats`.

@@ -36,11 +36,11 @@ pub fn streams(replicas: usize) -> Vec<Config> {
     vec![
         Config {
             description: text("step commands to workers"),
-            ..work(subjects::STEPS, &["steps.>"])
+            ..work(subjects::STEPS, &[subjects::ALL_STEPS])
         },
         Config {
             description: text("replies and signals to the orchestrator"),
-            ..work(subjects::SAGAS, &["sagas.>"])
+            ..work(subjects::SAGAS, &[subjects::ALL_SAGAS])
         },
         Config {
             description: text("schedules, and the alarms they become"),
@@ -48,7 +48,7 @@ pub fn streams(replicas: usize) -> Vec<Config> {
             discard: DiscardPolicy::Old,
             allow_message_schedules: true,
             allow_message_ttl: true,
-            ..work(subjects::TIMERS, &["timers.>"])
+            ..work(subjects::TIMERS, &[subjects::ALL_TIMERS])
         },
         Config {
             description: text("domain events for other systems, kept seven days"),
@@ -56,7 +56,7 @@ pub fn streams(replicas: usize) -> Vec<Config> {
             discard: DiscardPolicy::Old,
             max_age: Duration::from_secs(7 * 24 * 3600),
             max_bytes: 4 << 30,
-            ..work(subjects::EVENTS, &["events.>"])
+            ..work(subjects::EVENTS, &[subjects::ALL_EVENTS])
         },
     ]
 }

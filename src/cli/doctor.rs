@@ -6,7 +6,7 @@ use sqlx::PgPool;
 
 use super::output::table;
 use super::{Context, Ending};
-use crate::bus::{Bus, topology};
+use crate::bus::{Bus, subjects, topology};
 use crate::clock::Clock;
 use crate::store::{self, schema};
 
@@ -150,7 +150,7 @@ fn durability() -> Check {
 async fn streams(bus: &Bus) -> Vec<Check> {
     let mut missing = Vec::new();
     let mut wanted = 0;
-    let buckets = [format!("KV_{}", topology::bucket(bus.replicas).bucket)];
+    let buckets = [subjects::QUEUE_TOKENS_STREAM.to_owned()];
     let names = topology::streams(bus.replicas)
         .into_iter()
         .map(|stream| stream.name);

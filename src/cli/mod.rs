@@ -4,21 +4,21 @@
 //! complaints go to standard error. The exit code is 0 if all is well, 1 if the command found something wrong
 //! or could not do its work, 2 if it was used wrongly.
 
-mod audit;
-mod concerts;
+mod up;
+mod serve;
+mod migrate;
 mod demo;
-mod doctor;
+mod audit;
+mod sagas;
+mod queues;
+mod concerts;
+mod workflows;
 mod erd;
 mod keys;
-mod migrate;
-mod output;
-mod queues;
-mod sagas;
-mod serve;
+mod doctor;
 mod servers;
 mod signals;
-mod up;
-mod workflows;
+mod output;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -53,7 +53,7 @@ impl<'a> Request<'a> {
 
     /// A change, safe to repeat: it carries a key of its own. A body of `null` is none.
     pub(super) fn post(call: Call, path: &'a str, body: Value) -> Self {
-        let key = uuid::Uuid::new_v4().to_string();
+        let key = crate::ids::new().to_string();
         Self {
             idempotency_key: Some(key),
             body: (!body.is_null()).then_some(body),

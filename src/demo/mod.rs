@@ -4,21 +4,35 @@
 //! buyer keeps an account of their own points, and the audit looks over the service's shoulder meanwhile.
 //! The exception is [`concerts`], the programme that `up` loads.
 
-mod buyer;
-mod choosing;
-mod client;
-mod paying;
-pub mod concerts;
-mod progress;
-mod report;
 mod scenario;
+mod choosing;
+mod paying;
+mod buyer;
 mod service;
+mod report;
+mod progress;
+mod client;
 mod tally;
 mod temper;
 mod wire;
+pub mod concerts;
+
+use std::time::Duration;
 
 pub use progress::Progress;
 pub use report::Outcome;
-pub use scenario::{DemoError, Plan, Stage, play};
+pub use scenario::{DemoError, Stage, play};
 pub use service::{Service, ServiceError};
 pub use tally::{Call, Happening, Latency};
+
+/// How large the on-sale is, and which one of the possible ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub buyers: usize,
+    /// The same seed makes the same buyers with the same wishes; who is faster is up to the machine.
+    pub seed: u64,
+    /// Over how long they arrive.
+    pub arrivals: Duration,
+    /// After how long whoever has no seats yet goes home.
+    pub patience: Duration,
+}

@@ -8,7 +8,7 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
-use super::scenario::Plan;
+use super::Plan;
 use super::tally::{Call, Happening, Latency, Tally};
 use crate::audit::{self, Verdict};
 

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::Plan;
 use super::buyer::{Buyer, Sale};
 use super::client::{Client, Reply, Request, Surprise};
 use super::progress::Progress;
@@ -25,18 +26,6 @@ use crate::audit::{self, Verdict};
 const AUDIT_EVERY: Duration = Duration::from_secs(2);
 /// Concerts that the crowd goes to.
 const CONCERTS: usize = 2;
-
-/// How large the on-sale is, and which one of the possible ones.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    pub buyers: usize,
-    /// The same seed makes the same buyers with the same wishes; who is faster is up to the machine.
-    pub seed: u64,
-    /// Over how long they arrive.
-    pub arrivals: Duration,
-    /// After how long whoever has no seats yet goes home.
-    pub patience: Duration,
-}
 
 /// Where it takes place.
 #[derive(Clone, Debug)]

@@ -4,16 +4,16 @@
 //! end with the process that started them, however it ends ([`keeper`]); what a crash leaves behind never
 //! blocks the next start. While the process runs, [`addresses`] tells every other command where its servers are.
 
-mod account;
-pub mod addresses;
-mod claim;
-mod error;
-mod keeper;
-mod nats;
-mod place;
 pub mod postgres;
+mod nats;
+mod keeper;
+mod place;
 pub mod programs;
+pub mod addresses;
 pub mod secrets;
+mod claim;
+mod account;
+mod error;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

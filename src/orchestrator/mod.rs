@@ -5,15 +5,15 @@
 //! transitions ask for; only then is the message that brought it acknowledged. A crash in between costs a
 //! redelivery or a second of the sweeper, and the fence makes either harmless.
 
-mod acts;
-mod advance;
-mod announce;
-mod follow;
-mod halves;
 mod replies;
 mod signals;
-mod sweep;
 mod timers;
+mod sweep;
+mod acts;
+mod advance;
+mod follow;
+mod announce;
+mod halves;
 mod wait;
 
 use std::sync::Arc;

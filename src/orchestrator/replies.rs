@@ -12,7 +12,7 @@ use crate::store;
 
 /// Takes what comes on the stream of replies and signals until the service stops.
 pub(super) async fn run(engine: Engine, stop: CancellationToken) {
-    let config = topology::work_consumer("orchestrator", "sagas.>");
+    let config = topology::work_consumer("orchestrator", subjects::ALL_SAGAS);
     let mut incoming = Deliveries::of(&engine.bus, subjects::SAGAS, config);
     while !stop.is_cancelled() {
         let batch = incoming.next(&stop).await;

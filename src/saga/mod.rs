@@ -17,14 +17,14 @@
 //!    stuck ── retry (operator) ── compensating / running
 //! ```
 
-pub mod action;
+#[cfg(test)]
+mod laws;
 pub mod apply;
+mod moves;
+pub mod action;
 pub mod definition;
 pub mod delay;
 pub mod event;
-#[cfg(test)]
-mod laws;
-mod moves;
 pub mod state;
 
 pub use action::{Action, Command, Decision, Entry, Transition};
