@@ -131,7 +131,7 @@ fn no_module_is_a_drawer() {
 /// Each module's children in the order of their declaration; the root's name is empty.
 fn declarations() -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::new();
-    for source in sources() {
+    for source in sources().iter().filter(|source| source.path != "src/main.rs") {
         let modules = source.text.lines().filter_map(|line| {
             let public = line.strip_prefix("pub ").unwrap_or(line);
             public.strip_prefix("mod ")?.strip_suffix(';').map(str::to_owned)
