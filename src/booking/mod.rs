@@ -6,6 +6,7 @@
 //! the answer either way.
 
 mod charges;
+mod reads;
 mod start;
 
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub struct Desk {
     pool: PgPool,
     engine: Engine,
     orders: mpsc::Sender<start::Request>,
+    reads: mpsc::Sender<reads::Request>,
     patience: Duration,
 }
 
@@ -71,10 +73,13 @@ impl Desk {
     ) -> Self {
         let (orders, requests) = mpsc::channel(4_096);
         tasks.spawn(start::run(pool.clone(), engine.clone(), requests, stop.clone()));
+        let (reads, requests) = mpsc::channel(4_096);
+        tasks.spawn(reads::run(pool.clone(), requests, stop.clone()));
         Self {
             pool,
             engine,
             orders,
+            reads,
             patience,
         }
     }
@@ -123,9 +128,7 @@ impl Desk {
 
     /// One reservation as it stands.
     pub async fn find(&self, id: Uuid) -> Result<Reservation, DeskError> {
-        store::reservations::get(&self.pool, id)
-            .await?
-            .ok_or(DeskError::Unknown)
+        reads::find(&self.pool, &self.reads, id).await
     }
 
     async fn settle(

@@ -227,6 +227,11 @@ pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Reservation
     Ok(select(db, &[id]).await?.pop())
 }
 
+/// Some reservations, whosever they are.
+pub async fn get_many(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Reservation>> {
+    select(db, ids).await
+}
+
 /// A user's reservations, newest first, those before `before` if it is given.
 pub async fn of_user(
     conn: &mut PgConnection,

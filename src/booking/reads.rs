@@ -1,0 +1,65 @@
+//! Reading reservations: all that are asked for at a moment in one query. A thousand callers who wait for one
+//! seat are answered at the same moment, and must not queue for connections to learn that they lost.
+
+use sqlx::PgPool;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::DeskError;
+use crate::store;
+use crate::store::reservations::Reservation;
+
+/// Most reservations of one query.
+const BATCH: usize = 256;
+
+/// A reservation that is asked for, and who asks.
+#[derive(Debug)]
+pub(super) struct Request {
+    id: Uuid,
+    answer: oneshot::Sender<Option<Reservation>>,
+}
+
+/// One reservation as it stands.
+pub(super) async fn find(
+    pool: &PgPool,
+    reads: &mpsc::Sender<Request>,
+    id: Uuid,
+) -> Result<Reservation, DeskError> {
+    let (answer, found) = oneshot::channel();
+    let found = match reads.send(Request { id, answer }).await {
+        Ok(()) => found.await.map_err(|_| DeskError::Unavailable)?,
+        // The service is stopping: the last callers read for themselves.
+        Err(_) => store::reservations::get(pool, id).await?,
+    };
+    found.ok_or(DeskError::Unknown)
+}
+
+/// Reads in batches until the service stops.
+pub(super) async fn run(pool: PgPool, mut requests: mpsc::Receiver<Request>, stop: CancellationToken) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while stop
+        .run_until_cancelled(requests.recv_many(&mut batch, BATCH))
+        .await
+        .unwrap_or(0)
+        > 0
+    {
+        let ids: Vec<Uuid> = batch.iter().map(|request| request.id).collect();
+        match store::reservations::get_many(&pool, &ids).await {
+            Ok(found) => answer(batch.drain(..), &found),
+            Err(error) => {
+                // Dropping the senders tells the callers.
+                tracing::warn!(%error, "reservations could not be read");
+                batch.clear();
+            }
+        }
+    }
+}
+
+fn answer(batch: impl Iterator<Item = Request>, found: &[Reservation]) {
+    for request in batch {
+        let reservation = found.iter().find(|reservation| reservation.id == request.id);
+        // A caller that has gone away does not want to know.
+        let _told = request.answer.send(reservation.cloned());
+    }
+}
