@@ -1,0 +1,415 @@
+//! Reserve, pay and cancel over HTTP: what each answers, and every code they refuse with.
+
+use std::collections::BTreeMap;
+
+use boxoffice::ids;
+use chrono::{TimeDelta, Utc};
+use futures::future::join_all;
+use serde_json::{Value, json};
+
+use super::common::app::{add_performance_at, until};
+use super::common::http::{Caller, Entrance, Reply};
+
+#[tokio::test]
+async fn hold_pay_and_read_it_back() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(1_000).await;
+    let held = entrance.reserve(&buyer, &[2, 1]).await.good(201).clone();
+    assert_eq!(held["status"], "held");
+    assert_eq!(held["performance_id"], json!(entrance.test.performance));
+    assert_eq!(held["amount"], 200);
+    assert_eq!(
+        held["seats"][0],
+        json!({ "number": 1, "section": "A", "price": 100 })
+    );
+    assert!(
+        (290..=300).contains(&held["expires_in_seconds"].as_i64().unwrap()),
+        "{held}"
+    );
+    assert!(held["payment"].is_null() && held["tickets"] == json!([]) && held["reason"].is_null());
+
+    let paid = entrance.pay(&buyer, &held).await.good(201).clone();
+    assert_eq!(
+        (&paid["status"], &paid["amount"]),
+        (&"succeeded".into(), &200.into())
+    );
+    assert_eq!(paid["reservation_id"], held["id"]);
+    let seats: Vec<&Value> = paid["tickets"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|ticket| &ticket["seat"])
+        .collect();
+    assert_eq!(seats, [1, 2]);
+    let again = entrance.pay(&buyer, &held).await;
+    assert_eq!(again.good(200), &paid, "again: 200, the same body");
+    assert_eq!(entrance.test.balance(buyer.id).await, 800);
+
+    let path = format!("/v1/reservations/{}", held["id"].as_str().unwrap());
+    let read = entrance.get(&path, &buyer).await.good(200).clone();
+    assert_eq!(read["status"], "confirmed");
+    assert_eq!(read["payment"]["id"], paid["payment_id"]);
+    assert_eq!(read["tickets"][0]["status"], "valid");
+    let listed = entrance.get("/v1/reservations", &buyer).await.good(200).clone();
+    assert_eq!(listed, json!({ "items": [read], "next_cursor": null }));
+
+    let stranger = entrance.user(0).await;
+    entrance.get(&path, &stranger).await.is(404, "not_found");
+    entrance.pay(&stranger, &held).await.is(404, "not_found");
+    entrance.cancel(&stranger, &held).await.is(404, "not_found");
+    entrance.test.check_books().await;
+}
+
+#[tokio::test]
+async fn taken_seats_are_named_and_nothing_else_is_held() {
+    let entrance = Entrance::start().await;
+    let (first, second) = (entrance.admitted(0).await, entrance.admitted(0).await);
+    entrance.reserve(&first, &[1, 2, 3]).await.good(201);
+    let refused = entrance.reserve(&second, &[3, 4, 2]).await;
+    assert_eq!(refused.is(409, "seat_taken")["seats"], json!([2, 3]));
+    entrance.reserve(&second, &[4]).await.good(201);
+}
+
+#[tokio::test]
+async fn ones_own_hold_is_given_again() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(0).await;
+    let held = entrance.reserve(&buyer, &[1, 2]).await.good(201).clone();
+    let again = entrance.reserve(&buyer, &[2, 1]).await;
+    assert_eq!(again.good(200)["id"], held["id"]);
+    entrance.reserve(&buyer, &[1]).await.is(409, "seat_taken");
+    entrance.reserve(&buyer, &[1, 2, 3]).await.is(409, "seat_taken");
+}
+
+#[tokio::test]
+async fn of_a_thousand_for_one_seat_one_gets_it() {
+    let entrance = Entrance::start().await;
+    let buyers = join_all((0..100).map(|_| entrance.admitted(0))).await;
+    let tries = (0..1_000).map(|at| entrance.reserve(&buyers[at % 100], &[7]));
+    let mut counts: BTreeMap<(u16, String), usize> = BTreeMap::new();
+    for reply in join_all(tries).await {
+        let code = reply.body["code"].as_str().unwrap_or_default().to_owned();
+        *counts.entry((reply.status, code)).or_default() += 1;
+    }
+    // Nine more requests of the winner's own may come after the hold, and get it.
+    let won = counts.remove(&(201, String::new())).unwrap_or(0);
+    let again = counts.remove(&(200, String::new())).unwrap_or(0);
+    assert_eq!(won, 1, "{counts:?}");
+    assert!(again <= 9);
+    assert_eq!(
+        counts,
+        BTreeMap::from([((409, "seat_taken".to_owned()), 999 - again)])
+    );
+}
+
+#[tokio::test]
+async fn what_cannot_be_held_says_why() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(0).await;
+    assert_eq!(
+        entrance.reserve(&buyer, &[50, 51]).await.is(422, "seat_unknown")["seats"],
+        json!([51])
+    );
+    entrance
+        .reserve(&buyer, &[3_000_000_000])
+        .await
+        .is(422, "seat_unknown");
+    assert_eq!(entrance.reserve(&buyer, &[]).await.pointers(), ["/seats"]);
+    assert_eq!(entrance.reserve(&buyer, &[1, 1]).await.pointers(), ["/seats/1"]);
+    entrance
+        .reserve(&buyer, &[1, 2, 3, 4, 5, 6, 7])
+        .await
+        .is(422, "too_many_seats");
+    entrance.reserve(&buyer, &[1, 2, 3, 4, 5, 6]).await.good(201);
+    entrance
+        .reserve(&buyer, &[11, 12, 13, 14, 15, 16])
+        .await
+        .good(201);
+    entrance.reserve(&buyer, &[20]).await.is(422, "too_many_seats");
+
+    let unknown = json!({ "performance_id": ids::new(), "seats": [1] });
+    entrance
+        .post("/v1/reservations", &buyer, unknown)
+        .await
+        .is(404, "not_found");
+    let now = Utc::now();
+    let (starts, opens) = (now + TimeDelta::days(30), now + TimeDelta::days(1));
+    let later = add_performance_at(&entrance.test.app, entrance.test.concert, 5, 10, starts, opens).await;
+    let early = json!({ "performance_id": later, "seats": [1] });
+    entrance
+        .post("/v1/reservations", &buyer, early)
+        .await
+        .is(422, "sale_not_open");
+}
+
+#[tokio::test]
+async fn too_few_points_keep_the_hold_until_there_are_enough() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(150).await;
+    let held = entrance.reserve(&buyer, &[1, 2]).await.good(201).clone();
+    for _ in 0..2 {
+        let refused = entrance.pay(&buyer, &held).await;
+        let body = refused.is(402, "insufficient_points");
+        assert_eq!((&body["balance"], &body["required"]), (&150.into(), &200.into()));
+    }
+    entrance.test.charge(buyer.id, 100).await;
+    entrance.pay(&buyer, &held).await.good(201);
+    assert_eq!(entrance.test.balance(buyer.id).await, 50);
+    entrance.test.check_books().await;
+}
+
+#[tokio::test]
+async fn paying_from_many_clients_at_once_charges_once() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(1_000).await;
+    let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
+    let replies = join_all((0..20).map(|_| entrance.pay(&buyer, &held))).await;
+    let bodies: Vec<&Value> = replies
+        .iter()
+        .map(|reply| {
+            assert!([200, 201].contains(&reply.status), "{reply:#?}");
+            &reply.body
+        })
+        .collect();
+    assert!(bodies.iter().all(|body| *body == bodies[0]), "{bodies:#?}");
+    assert_eq!(entrance.test.balance(buyer.id).await, 900);
+    entrance.test.check_books().await;
+}
+
+#[tokio::test]
+async fn a_hold_that_ran_out_cannot_be_paid_or_cancelled() {
+    let entrance = Entrance::with(&["--hold-seconds", "1"]).await;
+    let buyer = entrance.admitted(1_000).await;
+    let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
+    let path = format!("/v1/reservations/{}", held["id"].as_str().unwrap());
+    let read = async || entrance.get(&path, &buyer).await.body;
+    until(10, "the hold to run out", || async {
+        read().await["status"] == "expired"
+    })
+    .await;
+    assert_eq!(read().await["reason"], "hold_expired");
+    entrance.pay(&buyer, &held).await.is(410, "hold_expired");
+    entrance
+        .pay(&buyer.without("queue-token"), &held)
+        .await
+        .is(410, "hold_expired");
+    let refused = entrance.cancel(&buyer, &held).await;
+    assert_eq!(
+        refused.is(409, "reservation_not_cancellable")["reservation_status"],
+        "expired"
+    );
+    assert_eq!(entrance.test.balance(buyer.id).await, 1_000);
+    let other = entrance.admitted(0).await;
+    entrance.reserve(&other, &[1]).await.good(201);
+}
+
+#[tokio::test]
+async fn a_hold_is_cancelled_once_and_its_seats_are_free() {
+    let entrance = Entrance::start().await;
+    let (buyer, other) = (entrance.admitted(1_000).await, entrance.admitted(0).await);
+    let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
+    let cancelled = entrance.cancel(&buyer, &held).await.good(200).clone();
+    assert_eq!(cancelled["status"], "cancelled");
+    assert_eq!(
+        entrance.cancel(&buyer, &held).await.good(200)["status"],
+        "cancelled"
+    );
+    let refused = entrance.pay(&buyer, &held).await;
+    assert_eq!(
+        refused.is(409, "reservation_not_payable")["reservation_status"],
+        "cancelled"
+    );
+    entrance.reserve(&other, &[1]).await.good(201);
+    entrance.test.check_books().await;
+}
+
+#[tokio::test]
+async fn a_confirmed_reservation_is_refunded_once() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(1_000).await;
+    let held = entrance.reserve(&buyer, &[1, 2]).await.good(201).clone();
+    entrance.pay(&buyer, &held).await.good(201);
+    let replies = join_all((0..5).map(|_| entrance.cancel(&buyer, &held))).await;
+    for reply in &replies {
+        let body = reply.good(200);
+        assert_eq!(
+            (&body["status"], &body["payment"]["status"]),
+            (&"cancelled".into(), &"refunded".into())
+        );
+        assert_eq!(body["tickets"][0]["status"], "void");
+    }
+    assert_eq!(entrance.test.balance(buyer.id).await, 1_000);
+    let entries = entrance.get("/v1/points/entries", &buyer).await.body;
+    let kinds: Vec<&Value> = entries["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| &entry["kind"])
+        .collect();
+    assert_eq!(kinds, ["refund", "use", "charge"]);
+    assert_eq!(entries["items"][0]["reservation_id"], held["id"]);
+    entrance.test.check_books().await;
+}
+
+#[tokio::test]
+async fn after_the_start_there_is_no_refund() {
+    let entrance = Entrance::start().await;
+    let now = Utc::now();
+    let (starts, opens) = (now - TimeDelta::minutes(1), now - TimeDelta::hours(1));
+    let running = add_performance_at(&entrance.test.app, entrance.test.concert, 5, 10, starts, opens).await;
+    let buyer = entrance.admitted(100).await;
+    let order = json!({ "performance_id": running, "seats": [1] });
+    let held = entrance
+        .post("/v1/reservations", &buyer, order)
+        .await
+        .good(201)
+        .clone();
+    entrance.pay(&buyer, &held).await.good(201);
+    let refused = entrance.cancel(&buyer, &held).await;
+    assert_eq!(
+        refused.is(409, "reservation_not_cancellable")["reservation_status"],
+        "confirmed"
+    );
+}
+
+#[tokio::test]
+async fn a_seat_that_costs_nothing_is_paid_without_an_entry() {
+    let entrance = Entrance::start().await;
+    let now = Utc::now();
+    let (starts, opens) = (now + TimeDelta::days(9), now - TimeDelta::hours(1));
+    let gratis = add_performance_at(&entrance.test.app, entrance.test.concert, 5, 0, starts, opens).await;
+    let buyer = entrance.admitted(0).await;
+    let order = json!({ "performance_id": gratis, "seats": [1] });
+    let held = entrance
+        .post("/v1/reservations", &buyer, order)
+        .await
+        .good(201)
+        .clone();
+    assert_eq!(entrance.pay(&buyer, &held).await.good(201)["amount"], 0);
+    assert_eq!(
+        entrance.get("/v1/points/entries", &buyer).await.good(200)["items"],
+        json!([])
+    );
+    entrance.test.check_books().await;
+}
+
+#[tokio::test]
+async fn requests_that_are_sent_again_book_once() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(1_000).await;
+    let order = |seats: &[i64]| json!({ "performance_id": entrance.test.performance, "seats": seats });
+    let post = async |key: &str, body: Value| {
+        entrance
+            .post("/v1/reservations", &buyer.with("idempotency-key", key), body)
+            .await
+    };
+    let held = post("one", order(&[1])).await;
+    let again = post("one", order(&[1])).await;
+    assert_eq!((again.status, &again.body), (201, held.good(201)));
+    assert_eq!(again.headers["idempotent-replayed"], "true");
+    post("one", order(&[2])).await.is(422, "idempotency_key_reused");
+
+    let other = entrance.admitted(0).await.with("idempotency-key", "theirs");
+    let refused = entrance.post("/v1/reservations", &other, order(&[1])).await;
+    refused.is(409, "seat_taken");
+    entrance.cancel(&buyer, &held.body).await.good(200);
+    let replayed = entrance.post("/v1/reservations", &other, order(&[1])).await;
+    assert_eq!(replayed.is(409, "seat_taken"), &refused.body);
+    assert_eq!(replayed.headers["idempotent-replayed"], "true");
+
+    // What was refused for a passing reason is tried anew under the same key.
+    post("late", order(&[99])).await.is(422, "seat_unknown");
+    post("late", order(&[9])).await.good(201);
+
+    let held = post("two", order(&[3])).await.good(201).clone();
+    let path = format!("/v1/reservations/{}/payment", held["id"].as_str().unwrap());
+    let keyed = buyer.with("idempotency-key", "pay");
+    let paid = entrance.post(&path, &keyed, json!({})).await;
+    let again: Reply = entrance.post(&path, &keyed, json!({})).await;
+    assert_eq!((again.status, &again.body), (201, paid.good(201)));
+    assert_eq!(again.headers["idempotent-replayed"], "true");
+}
+
+#[tokio::test]
+async fn what_is_not_settled_in_time_is_a_202_that_leads_to_it() {
+    let entrance = Entrance::with(&["--settle-ms", "0"]).await;
+    let buyer = entrance.admitted(1_000).await.with("idempotency-key", "slow");
+    let reply = entrance.reserve(&buyer, &[1]).await;
+    if reply.status != 202 {
+        // It may have settled even so.
+        assert_eq!(reply.good(201)["status"], "held");
+        return;
+    }
+    assert_eq!(reply.headers["retry-after"], "1");
+    let location = reply.headers["location"].to_str().unwrap().to_owned();
+    assert_eq!(
+        location,
+        format!("/v1/reservations/{}", reply.body["id"].as_str().unwrap())
+    );
+    until(10, "the hold", || async {
+        entrance.get(&location, &buyer).await.body["status"] == "held"
+    })
+    .await;
+    let again = entrance.reserve(&buyer, &[1]).await;
+    assert_eq!(
+        (again.status, &again.body["id"]),
+        (201, &reply.body["id"]),
+        "the same reservation: {again:#?}"
+    );
+}
+
+#[tokio::test]
+async fn lists_of_reservations_are_cut_into_pages() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(0).await;
+    let mut made = Vec::new();
+    for seat in 1..=5 {
+        made.push(entrance.reserve(&buyer, &[seat]).await.good(201)["id"].clone());
+    }
+    made.reverse();
+    let (mut seen, mut path) = (Vec::new(), "/v1/reservations?limit=2".to_owned());
+    loop {
+        let page = entrance.get(&path, &buyer).await.good(200).clone();
+        seen.extend(
+            page["items"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|item| item["id"].clone()),
+        );
+        let Some(cursor) = page["next_cursor"].as_str() else {
+            break;
+        };
+        path = format!("/v1/reservations?limit=2&cursor={cursor}");
+    }
+    assert_eq!(seen, made, "newest first, each once");
+    for (query, pointer) in [
+        ("limit=0", "/limit"),
+        ("limit=101", "/limit"),
+        ("limit=x", "/limit"),
+        ("cursor=x", "/cursor"),
+        ("colour=1", "/colour"),
+    ] {
+        let reply = entrance.get(&format!("/v1/reservations?{query}"), &buyer).await;
+        assert_eq!(reply.pointers(), [pointer], "{query}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_database_everything_is_503_and_nothing_a_500() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(1_000).await;
+    let key = entrance.key(boxoffice::store::api_keys::Role::Admin).await;
+    let nobody = Caller::nobody();
+    entrance.pool.close().await;
+    entrance.get("/v1/points", &buyer).await.is(503, "unavailable");
+    entrance
+        .get("/v1/concerts?limit=7", &nobody)
+        .await
+        .is(503, "unavailable");
+    entrance.reserve(&buyer, &[1]).await.is(503, "unavailable");
+    entrance.get("/v1/ops/sagas", &key).await.is(503, "unavailable");
+    entrance.get("/readyz", &nobody).await.is(503, "unavailable");
+    entrance.get("/livez", &nobody).await.good(200);
+    entrance.get("/v1/queue-tokens/current", &buyer).await.good(200);
+}

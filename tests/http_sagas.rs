@@ -1,0 +1,138 @@
+//! Sagas over HTTP: what operators see, and what they may do.
+
+use boxoffice::ids;
+use boxoffice::store::api_keys::Role;
+use serde_json::{Value, json};
+
+use super::common::http::Entrance;
+
+#[tokio::test]
+async fn a_booking_can_be_followed_and_found() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(1_000).await;
+    let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
+    entrance.pay(&buyer, &held).await.good(201);
+    let other = entrance.admitted(0).await;
+    entrance.reserve(&other, &[2]).await.good(201);
+
+    let viewer = entrance.key(Role::Viewer).await;
+    let id = held["id"].as_str().unwrap();
+    let saga = entrance
+        .get(&format!("/v1/ops/sagas/{id}"), &viewer)
+        .await
+        .good(200)
+        .clone();
+    assert_eq!(
+        (&saga["id"], &saga["workflow"], &saga["status"]),
+        (&held["id"], &"booking".into(), &"completed".into())
+    );
+    let fields = [
+        "id",
+        "workflow",
+        "version",
+        "status",
+        "paused",
+        "step",
+        "direction",
+        "visit",
+        "attempt",
+        "due_at",
+        "reason",
+        "input",
+        "created_at",
+        "updated_at",
+        "finished_at",
+    ];
+    for field in fields {
+        assert!(saga.get(field).is_some(), "{field}: {saga}");
+    }
+    let history = saga["history"].as_array().unwrap();
+    assert!(history.len() >= 4, "{history:?}");
+    for field in ["seq", "at", "event", "step", "direction", "attempt", "detail"] {
+        assert!(history[0].get(field).is_some(), "{field}: {history:?}");
+    }
+    assert!(
+        history
+            .windows(2)
+            .all(|pair| pair[0]["seq"].as_i64() < pair[1]["seq"].as_i64())
+    );
+
+    let found = async |query: &str| {
+        let body = entrance
+            .get(&format!("/v1/ops/sagas?{query}"), &viewer)
+            .await
+            .good(200)
+            .clone();
+        body["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|saga| saga["id"].clone())
+            .collect::<Vec<Value>>()
+    };
+    assert_eq!(found("").await.len(), 2);
+    assert_eq!(
+        found("status=completed&workflow=booking").await,
+        [held["id"].clone()]
+    );
+    assert_eq!(found(&format!("reservation_id={id}")).await, [held["id"].clone()]);
+    assert_eq!(
+        found(&format!("user_id={}&step=await_payment", other.id))
+            .await
+            .len(),
+        1
+    );
+    assert_eq!(found(&format!("user_id={}", ids::new())).await.len(), 0);
+    for (query, pointer) in [
+        ("status=odd", "/status"),
+        ("user_id=x", "/user_id"),
+        ("limit=0", "/limit"),
+        ("x=1", "/x"),
+        ("step=%00", "/step"),
+    ] {
+        let reply = entrance.get(&format!("/v1/ops/sagas?{query}"), &viewer).await;
+        assert_eq!(reply.pointers(), [pointer], "{query}");
+    }
+    entrance
+        .get(&format!("/v1/ops/sagas/{}", ids::new()), &viewer)
+        .await
+        .is(404, "not_found");
+}
+
+#[tokio::test]
+async fn an_operator_cancels_what_waits_and_not_what_has_ended() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(1_000).await;
+    let operator = entrance.key(Role::Operator).await;
+    let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
+    let act = async |name: &str, body: Value| {
+        let path = format!("/v1/ops/sagas/{}/{name}", held["id"].as_str().unwrap());
+        entrance.post(&path, &operator, body).await
+    };
+    assert_eq!(act("cancel", json!({})).await.pointers(), [""]);
+    assert_eq!(
+        act("cancel", json!({ "reason": "" })).await.pointers(),
+        ["/reason"]
+    );
+    act("cancel", json!({ "reason": "the buyer called" }))
+        .await
+        .good(200);
+    let path = format!("/v1/reservations/{}", held["id"].as_str().unwrap());
+    entrance
+        .test
+        .until(5, "the reservation to be cancelled", || async {
+            entrance.get(&path, &buyer).await.body["status"] == "cancelled"
+        })
+        .await;
+    let refused = act("retry", json!({ "reason": "once more" })).await;
+    let body = refused.is(409, "illegal_act");
+    assert_eq!(
+        (&body["saga_status"], &body["allowed"]),
+        (&"compensated".into(), &json!([]))
+    );
+    let unknown = format!("/v1/ops/sagas/{}/retry", ids::new());
+    entrance
+        .post(&unknown, &operator, json!({ "reason": "x" }))
+        .await
+        .is(404, "not_found");
+}
