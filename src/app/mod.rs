@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use chrono::TimeDelta;
 use sqlx::PgPool;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::http::auth::{Access, Keys};
 use crate::http::health::Health;
+use crate::http::state::CHARGES_AT_ONCE;
 use crate::http::{self, AppState};
 use crate::orchestrator::Engine;
 use crate::saga::{Catalogue, Definition};
@@ -169,6 +171,7 @@ impl App {
             booking: settings.booking.clone(),
             queue: settings.queue.clone(),
             health: Health::new(self.bus.client.clone()),
+            charges: Semaphore::new(CHARGES_AT_ONCE),
             metrics: telemetry::start_metrics(),
             stop: self.stop.clone(),
         };

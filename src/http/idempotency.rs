@@ -7,6 +7,8 @@
 //! an error of ours) the claim stays, unlocked, so that the next request looks at the same effect again.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -28,13 +30,24 @@ pub struct Effect {
     /// Becomes the primary key of what the request makes.
     pub id: Uuid,
     claim: Option<Claim>,
+    /// Whether the answer is saved with the effect already.
+    saved: Arc<AtomicBool>,
 }
 
 impl Effect {
+    fn new(id: Uuid, claim: Option<Claim>) -> Self {
+        Self {
+            id,
+            claim,
+            saved: Arc::default(),
+        }
+    }
+
     /// Saves the final answer in the transaction of the effect; without a key there is nothing to save.
     pub async fn save(&self, db: impl PgExecutor<'_>, answer: &Answer) -> Result<()> {
         if let Some(claim) = &self.claim {
             idempotency::save(db, claim, self.id, answer.status.as_u16(), &answer.body).await?;
+            self.saved.store(true, Ordering::Relaxed);
         }
         Ok(())
     }
@@ -57,10 +70,7 @@ where
         fingerprint,
     } = command;
     let Some(key) = key else {
-        let effect = Effect {
-            id: ids::new(),
-            claim: None,
-        };
+        let effect = Effect::new(ids::new(), None);
         return Ok(work(body, effect).await?.into_response());
     };
     let claim = Claim {
@@ -72,15 +82,12 @@ where
     let Some(id) = idempotency::claim(pool, &claim, ids::new()).await? else {
         return replay(pool, &claim).await;
     };
-    let result = work(
-        body,
-        Effect {
-            id,
-            claim: Some(claim.clone()),
-        },
-    )
-    .await;
-    settle(pool, &claim, id, &result).await;
+    let effect = Effect::new(id, Some(claim.clone()));
+    let saved = Arc::clone(&effect.saved);
+    let result = work(body, effect).await;
+    if result.is_err() || !saved.load(Ordering::Relaxed) {
+        settle(pool, &claim, id, &result).await;
+    }
     Ok(result?.into_response())
 }
 

@@ -203,6 +203,7 @@ pub(super) mod tests {
             saga_status,
             saga_visit: Some(1),
             saga_rejection: None,
+            held_instead: None,
         }
     }
 

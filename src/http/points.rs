@@ -132,6 +132,7 @@ async fn add(app: &AppState, user: UserId, amount: i64, effect: &Effect) -> Resu
             balance,
         })
     };
+    let _turn = app.charges.acquire().await;
     let mut tx = app.pool.begin().await?;
     let answer = match store::points::charge(&mut *tx, effect.id, user, amount).await {
         Ok(Some(balance)) => charged(amount, balance),

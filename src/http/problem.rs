@@ -236,7 +236,7 @@ fn from_store(error: &sqlx::Error) -> Problem {
         tracing::warn!(%error, "the database is not available");
         return Problem::new(
             Code::Unavailable,
-            "The database does not answer; nothing was changed. Try again.",
+            "The database does not answer; try again. With an Idempotency-Key that is safe even for what may have been done.",
         );
     }
     internal(error)

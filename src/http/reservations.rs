@@ -176,7 +176,7 @@ async fn hold(app: &AppState, order: Order) -> Result<Answer> {
             Ok(pending(*reservation, now()))
         }
         booking::Answer::Settled(reservation) if reservation.status == ReservationStatus::Failed => {
-            again(app, &wanted, refusal(&reservation)).await
+            again(app, &reservation).await
         }
         booking::Answer::Settled(reservation) => {
             if let Some(expires_at) = reservation.expires_at {
@@ -188,14 +188,14 @@ async fn hold(app: &AppState, order: Order) -> Result<Answer> {
 }
 
 /// Who asks for the seats that they hold already gets that hold instead of a refusal.
-async fn again(app: &AppState, wanted: &Order, refusal: Problem) -> Result<Answer> {
-    if !matches!(refusal.code(), Code::SeatTaken | Code::TooManySeats) {
+async fn again(app: &AppState, failed: &Reservation) -> Result<Answer> {
+    let refusal = refusal(failed);
+    let lost = matches!(refusal.code(), Code::SeatTaken | Code::TooManySeats);
+    let Some(held) = failed.held_instead.filter(|_| lost) else {
         return Err(refusal);
-    }
-    let (user, performance, now) = (wanted.user_id, wanted.performance_id, app.clock.now());
-    let held = store::reservations::live_hold(&app.pool, user, performance, &wanted.seats, now).await?;
-    let Some(held) = held else { return Err(refusal) };
-    Ok(Answer::ok(&ReservationView::of(own(app, held, user).await?, now)))
+    };
+    let held = app.desk.find(held).await?;
+    Ok(Answer::ok(&ReservationView::of(held, app.clock.now())))
 }
 
 /// Why a reservation failed, as a problem.

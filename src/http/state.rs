@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::FromRef;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::{Access, Keys};
@@ -15,6 +16,10 @@ use crate::clock::Clock;
 use crate::config;
 use crate::orchestrator::Engine;
 use crate::waiting_room::WaitingRoom;
+
+/// Charges of one user wait for each other at that user's account, each with a connection in its hands. Without a
+/// bound a hundred of them would take all connections there are, and everybody else would wait with them.
+pub const CHARGES_AT_ONCE: usize = 4;
 
 /// The parts that the entrance stands on.
 pub struct AppState {
@@ -40,6 +45,8 @@ pub struct AppState {
     pub queue: config::Queue,
     /// Whether requests should be sent here.
     pub health: Health,
+    /// How many charges may be under way at once; see [`CHARGES_AT_ONCE`].
+    pub charges: Semaphore,
     /// What `/metrics` shows.
     pub metrics: PrometheusHandle,
     /// Ends the event streams when the service stops.

@@ -73,6 +73,9 @@ pub struct Reservation {
     pub saga_status: Option<crate::saga::Status>,
     pub saga_visit: Option<i32>,
     pub saga_rejection: Option<Value>,
+    /// For one that failed: the same user's live hold of exactly the same seats (both lists in order), if there is
+    /// one.
+    pub held_instead: Option<Uuid>,
 }
 
 /// A reservation about to be made.
@@ -250,30 +253,6 @@ pub async fn of_user(
     select(conn, &ids).await
 }
 
-/// The user's own live hold of exactly these seats, if there is one. `seats` must be sorted.
-pub async fn live_hold(
-    db: impl PgExecutor<'_>,
-    user: Uuid,
-    performance: Uuid,
-    seats: &[i32],
-    now: DateTime<Utc>,
-) -> Result<Option<Uuid>> {
-    sqlx::query_scalar!(
-        r#"
-        select id from reservations
-        where user_id = $1 and performance_id = $2 and status = 'held' and expires_at > $4
-          and (select array_agg(seat order by seat) from unnest(seats) as seat) = $3
-        limit 1
-        "#,
-        user,
-        performance,
-        seats,
-        now,
-    )
-    .fetch_optional(db)
-    .await
-}
-
 async fn select(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Reservation>> {
     sqlx::query_as!(
         Reservation,
@@ -287,7 +266,11 @@ async fn select(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Reservation
                                                              'status', t.status) order by t.seat), '[]')
                 from tickets t where t.reservation_id = r.id) as "tickets!: Json<Vec<Ticket>>",
                s.status as "saga_status?: crate::saga::Status", s.visit as "saga_visit?",
-               s.rejection as saga_rejection
+               s.rejection as saga_rejection,
+               case when r.status = 'failed' then (
+                   select h.id from reservations h
+                   where h.user_id = r.user_id and h.performance_id = r.performance_id and h.seats = r.seats
+                     and h.status = 'held' and h.expires_at > clock_timestamp() limit 1) end as held_instead
         from reservations r
         left join sagas s on s.id = r.id
         where r.id = any($1)
