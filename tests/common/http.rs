@@ -6,6 +6,7 @@ use std::sync::Arc;
 use boxoffice::catalog::Catalog;
 use boxoffice::http::auth::{Access, Keys, NewKey};
 use boxoffice::http::health::Health;
+use boxoffice::http::state::CHARGES_AT_ONCE;
 use boxoffice::http::{self, AppState};
 use boxoffice::store::api_keys::{self, Role};
 use boxoffice::{ids, telemetry};
@@ -13,6 +14,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
@@ -77,6 +79,7 @@ impl Entrance {
             booking: settings.booking,
             queue: settings.queue,
             health: Health::new(service.bus.client.clone()),
+            charges: Semaphore::new(CHARGES_AT_ONCE),
             metrics: telemetry::start_metrics(),
             stop: stop.clone(),
         };
