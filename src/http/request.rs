@@ -7,6 +7,7 @@
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -94,7 +95,9 @@ impl<S: Send + Sync, T: Shape + Bodied> FromRequest<S> for Command<T> {
         let (parts, body) = request.into_parts();
         let value = json(&parts.headers, body, T::MAY_BE_EMPTY).await?;
         let fingerprint = Sha256::digest(value.to_string()).to_vec();
-        let body = read(value)?;
+        // Some clients send the JSON of "nothing" where there is nothing to send.
+        let nothing = T::MAY_BE_EMPTY && value.is_null();
+        let body = read(if nothing { Value::Object(Map::new()) } else { value })?;
         let key = idempotency_key(&parts.headers)?;
         let route = format!("{} {}", parts.method, parts.uri.path());
         Ok(Self {
@@ -286,6 +289,7 @@ mod tests {
         };
         assert!(send("").await.is_ok());
         assert!(send("{}").await.is_ok());
+        assert!(send("null").await.is_ok());
         assert_eq!(send(r#"{"x":1}"#).await.unwrap_err().code(), Code::InvalidRequest);
         assert_eq!(send("oops").await.unwrap_err().code(), Code::MalformedRequest);
     }
