@@ -109,19 +109,25 @@ async fn an_expired_hold_and_a_charge_are_told_too() {
 async fn events_that_were_lost_are_published_again_with_the_same_ids_and_content() {
     let test = TestApp::start().await;
     let user = test.user(100).await;
-    let held = test.reserve(user, &[1]).await;
-    test.pay(held.id).await;
-    until(5, "all events", || async {
-        names_of(&test, held.id).await.len() == 4
-    })
-    .await;
-    at_rest(&test, held.id).await;
-    let of_reservation = |events: Vec<EventMessage>| -> BTreeMap<String, serde_json::Value> {
-        let own = events.into_iter().filter(|event| event.subject_id == held.id);
+    let (sold, given_back) = (
+        test.reserve(user, &[1]).await.id,
+        test.reserve(user, &[2]).await.id,
+    );
+    test.pay(sold).await;
+    test.cancel(given_back).await;
+    let all_are_there =
+        || async { names_of(&test, sold).await.len() >= 4 && names_of(&test, given_back).await.len() >= 2 };
+    until(5, "all events", all_are_there).await;
+    at_rest(&test, sold).await;
+    at_rest(&test, given_back).await;
+    let of_reservations = |events: Vec<EventMessage>| -> BTreeMap<String, serde_json::Value> {
+        let own = events
+            .into_iter()
+            .filter(|event| [sold, given_back].contains(&event.subject_id));
         own.map(|event| (event.id.clone(), serde_json::to_value(event).unwrap()))
             .collect()
     };
-    let before = of_reservation(published(&test).await);
+    let before = of_reservations(published(&test).await);
     test.app
         .bus
         .jetstream
@@ -131,17 +137,15 @@ async fn events_that_were_lost_are_published_again_with_the_same_ids_and_content
         .purge()
         .await
         .unwrap();
-    sqlx::query("update sagas set due_at = now() where id = $1")
-        .bind(held.id)
+    sqlx::query("update sagas set due_at = now() where id = any ($1)")
+        .bind([sold, given_back])
         .execute(&test.app.pool)
         .await
         .unwrap();
-    until(10, "the events to come again", || async {
-        names_of(&test, held.id).await.len() >= 4
-    })
-    .await;
-    assert_eq!(of_reservation(published(&test).await), before);
-    at_rest(&test, held.id).await;
+    until(10, "the events to come again", all_are_there).await;
+    assert_eq!(of_reservations(published(&test).await), before);
+    at_rest(&test, sold).await;
+    at_rest(&test, given_back).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -22,6 +22,7 @@ mod http_points;
 mod http_queue;
 mod http_sagas;
 mod local;
+mod notifier;
 mod operators;
 mod process;
 mod sqlx_data;

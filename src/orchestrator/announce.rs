@@ -93,10 +93,13 @@ fn part(definition: &Definition, place: &Place<'_>, name: &str) -> Option<Value>
     place.detail?.get(field).cloned()
 }
 
-/// All that the saga knows by then; with its reason if it turned back.
+/// All that the saga knows by then; with its reason once it has turned back. What it told before that has none, also
+/// when it is told again later.
 fn whole(place: &Place<'_>) -> Value {
     let mut data = place.context.clone();
-    if let (Value::Object(fields), Some(reason)) = (&mut data, &place.saga.reason) {
+    if let (Value::Object(fields), Direction::Undo, Some(reason)) =
+        (&mut data, place.direction, &place.saga.reason)
+    {
         fields.insert("reason".to_owned(), json!(reason));
     }
     data
