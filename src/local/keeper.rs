@@ -173,6 +173,8 @@ impl Server {
             .arg(launch.program)
             .args(&launch.arguments)
             .current_dir(launch.folder)
+            // What they log is read here too.
+            .env("LC_ALL", "C")
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(output(log)?)

@@ -31,8 +31,12 @@ pub(super) fn of_postgres(data_dir: &Path) -> Result<(PathBuf, Option<Account>),
         make(&inside, None)?;
         return Ok((inside, None));
     };
-    if account.may_enter(data_dir) {
-        make(&inside, Some(account))?;
+    // A database that is there already stays where it is; if it cannot be reached any more, its start says so.
+    if inside.join("data").exists() {
+        return Ok((inside, Some(account)));
+    }
+    // Some file systems (shared with the host of a container) let nobody give a directory away.
+    if account.may_enter(data_dir) && make(&inside, Some(account)).is_ok() {
         return Ok((inside, Some(account)));
     }
     let elsewhere = elsewhere(data_dir, account)?;
@@ -43,7 +47,7 @@ pub(super) fn of_postgres(data_dir: &Path) -> Result<(PathBuf, Option<Account>),
     make(&elsewhere, Some(account))?;
     sign(&elsewhere, data_dir)?;
     write_private(&pointer, &format!("{}\n", elsewhere.display())).map_err(file(&pointer))?;
-    tracing::info!(files = %elsewhere.display(), "the user that Postgres runs as cannot enter the data directory");
+    tracing::info!(files = %elsewhere.display(), "Postgres's files lie elsewhere: the user that it runs as cannot use the data directory");
     Ok((elsewhere, Some(account)))
 }
 
