@@ -27,6 +27,8 @@ mod sales;
 mod status;
 mod gate;
 mod memory;
+#[cfg(test)]
+mod laws;
 mod queue;
 mod ends;
 mod bucket;

