@@ -17,7 +17,7 @@ use crate::store;
 /// What the demo's own service is told unless the user says otherwise: holds so short that some run out, and a
 /// line that moves so slowly that it forms.
 const PACE: [(&str, &str, &str); 3] = [
-    ("hold_seconds", "BOXOFFICE_HOLD_SECONDS", "5"),
+    ("hold_seconds", "BOXOFFICE_HOLD_SECONDS", "4"),
     ("queue_max_active", "BOXOFFICE_QUEUE_MAX_ACTIVE", "120"),
     (
         "queue_admit_per_minute",
@@ -35,10 +35,10 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Over how many seconds they arrive
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     arrivals_seconds: u64,
-    /// After how many seconds whoever has no seats yet goes home
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    /// How many seconds after joining the line whoever has no seats yet goes home
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     patience_seconds: u64,
     /// A running service in local mode, instead of one of the demo's own
     #[arg(long)]

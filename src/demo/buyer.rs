@@ -26,8 +26,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 pub(super) struct Sale {
     /// The one everybody wants comes first.
     pub concerts: Vec<Concert>,
-    /// The moment at which whoever is still in line, or without seats, goes home.
-    pub home_time: Instant,
+    /// How long after joining whoever is still in line, or without seats, goes home.
+    pub patience: Duration,
+    /// When everybody without seats goes home.
+    pub closing_time: Instant,
     pub tally: Arc<Tally>,
 }
 
@@ -39,6 +41,8 @@ pub(super) struct Buyer {
     temper: Temper,
     pub(super) bearer: String,
     pub(super) place: String,
+    /// When this buyer has waited long enough.
+    pub(super) home_time: Instant,
     /// What the balance must be when all is done.
     pub(super) points: i64,
 }
@@ -53,6 +57,7 @@ impl Buyer {
             temper,
             bearer: String::new(),
             place: String::new(),
+            home_time: Instant::now(),
             points: 0,
         }
     }
@@ -163,6 +168,7 @@ impl Buyer {
             Reply::Good(place) => {
                 self.sale.tally.count(Happening::Joined);
                 self.place = place.token;
+                self.home_time = self.sale.closing_time.min(Instant::now() + self.sale.patience);
                 Ok(true)
             }
             Reply::Refused(problem) if problem.code == "sold_out" => {
@@ -186,7 +192,7 @@ impl Buyer {
                 PlaceStatus::Waiting => {}
             }
             let sold_out = place.inventory == "sold_out";
-            if sold_out || Instant::now() >= self.sale.home_time {
+            if sold_out || Instant::now() >= self.home_time {
                 let why = if sold_out {
                     Happening::SoldOut
                 } else {
@@ -197,7 +203,7 @@ impl Buyer {
                 return Ok(false);
             }
             let next = Instant::now() + Duration::from_millis(place.poll_after_ms);
-            sleep_until(next.min(self.sale.home_time)).await;
+            sleep_until(next.min(self.home_time)).await;
         }
     }
 

@@ -25,7 +25,7 @@ impl Buyer {
         let party = [1, 1, 1, 2, 2, 3][self.rng.random_range(0..6)];
         let mut lost = HashSet::new();
         for _ in 0..TRIES {
-            if Instant::now() >= self.sale.home_time {
+            if Instant::now() >= self.home_time {
                 break;
             }
             let Some(date) = self.find_date(concert, party).await? else {

@@ -13,7 +13,6 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::Plan;
 use super::buyer::{Buyer, Sale};
 use super::client::{Client, Reply, Request, Surprise};
 use super::progress::Progress;
@@ -22,10 +21,31 @@ use super::tally::{Call, Tally};
 use super::wire::{Concert, Made, Page};
 use crate::audit::{self, Verdict};
 
+/// Buyers that a slow machine gets through per second, at the least; the rest finds the doors closed.
+const BUYERS_PER_SECOND: f64 = 100.0;
 /// How often the database is judged while the sale goes on.
 const AUDIT_EVERY: Duration = Duration::from_secs(2);
 /// Concerts that the crowd goes to.
 const CONCERTS: usize = 2;
+
+/// How large the on-sale is, and which one of the possible ones.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub buyers: usize,
+    /// The same seed makes the same buyers with the same wishes; who is faster is up to the machine.
+    pub seed: u64,
+    /// Over how long they arrive.
+    pub arrivals: Duration,
+    /// How long after joining the line whoever has no seats yet goes home.
+    pub patience: Duration,
+}
+
+impl Plan {
+    /// After how long the doors close for everybody, also when the machine is too slow to keep its buyers moving.
+    fn longest(&self) -> Duration {
+        self.arrivals + self.patience + Duration::from_secs_f64(self.buyers as f64 / BUYERS_PER_SECOND)
+    }
+}
 
 /// Where it takes place.
 #[derive(Clone, Debug)]
@@ -76,7 +96,8 @@ pub async fn play(
     let begun = Instant::now();
     let sale = Arc::new(Sale {
         concerts,
-        home_time: begun + plan.patience,
+        patience: plan.patience,
+        closing_time: begun + plan.longest(),
         tally: Arc::clone(&tally),
     });
     let mut buyers = send_in(plan, &client, &sale);
