@@ -267,22 +267,3 @@ async fn lists_of_reservations_are_cut_into_pages() {
         assert_eq!(reply.pointers(), [pointer], "{query}");
     }
 }
-
-#[tokio::test]
-async fn without_the_database_everything_is_503_and_nothing_a_500() {
-    let entrance = Entrance::start().await;
-    let buyer = entrance.admitted(1_000).await;
-    let key = entrance.key(boxoffice::store::api_keys::Role::Admin).await;
-    let nobody = Caller::nobody();
-    entrance.pool.close().await;
-    entrance.get("/v1/points", &buyer).await.is(503, "unavailable");
-    entrance
-        .get("/v1/concerts?limit=7", &nobody)
-        .await
-        .is(503, "unavailable");
-    entrance.reserve(&buyer, &[1]).await.is(503, "unavailable");
-    entrance.get("/v1/ops/sagas", &key).await.is(503, "unavailable");
-    entrance.get("/readyz", &nobody).await.is(503, "unavailable");
-    entrance.get("/livez", &nobody).await.good(200);
-    entrance.get("/v1/queue-tokens/current", &buyer).await.good(200);
-}

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::common::app::{add_concert, add_performance_at, until};
 use super::common::http::{Caller, Entrance};
 
-fn date(seats: Value) -> Value {
+fn date(seats: &Value) -> Value {
     let now = Utc::now();
     json!({
         "venue": "The Hall", "starts_at": now + TimeDelta::days(30), "duration_minutes": 120,
@@ -35,23 +35,19 @@ async fn a_concert_is_added_with_its_dates_and_can_be_bought() {
 
     let path = format!("/v1/admin/concerts/{id}/performances");
     let seats = json!([{ "from": 1, "to": 50, "section": "A", "price": 120 }, { "from": 51, "to": 60, "section": "B", "price": 0 }]);
-    let added = entrance
-        .post(&path, &admin, date(seats.clone()))
-        .await
-        .good(201)
-        .clone();
+    let added = entrance.post(&path, &admin, date(&seats)).await.good(201).clone();
     assert_eq!(
         (&added["seats_total"], &added["concert_id"]),
         (&60.into(), &concert["id"])
     );
     let unknown = format!("/v1/admin/concerts/{}/performances", boxoffice::ids::new());
     entrance
-        .post(&unknown, &admin, date(seats))
+        .post(&unknown, &admin, date(&seats))
         .await
         .is(404, "not_found");
     let overlapping = json!([{ "from": 1, "to": 5, "section": "A", "price": 1 }, { "from": 5, "to": 6, "section": "A", "price": 1 }]);
     assert_eq!(
-        entrance.post(&path, &admin, date(overlapping)).await.pointers(),
+        entrance.post(&path, &admin, date(&overlapping)).await.pointers(),
         ["/seats/1"]
     );
 

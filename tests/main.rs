@@ -17,6 +17,7 @@ mod fence;
 mod http_access;
 mod http_booking;
 mod http_catalog;
+mod http_outage;
 mod http_payment;
 mod http_points;
 mod http_queue;

@@ -33,6 +33,6 @@ pub struct Plan {
     pub seed: u64,
     /// Over how long they arrive.
     pub arrivals: Duration,
-    /// After how long whoever has no seats yet goes home.
+    /// How long after joining the line whoever has no seats yet goes home.
     pub patience: Duration,
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::Plan;
 use super::buyer::{Buyer, Sale};
 use super::client::{Client, Reply, Request, Surprise};
 use super::progress::Progress;
@@ -28,23 +29,9 @@ const AUDIT_EVERY: Duration = Duration::from_secs(2);
 /// Concerts that the crowd goes to.
 const CONCERTS: usize = 2;
 
-/// How large the on-sale is, and which one of the possible ones.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    pub buyers: usize,
-    /// The same seed makes the same buyers with the same wishes; who is faster is up to the machine.
-    pub seed: u64,
-    /// Over how long they arrive.
-    pub arrivals: Duration,
-    /// How long after joining the line whoever has no seats yet goes home.
-    pub patience: Duration,
-}
-
-impl Plan {
-    /// After how long the doors close for everybody, also when the machine is too slow to keep its buyers moving.
-    fn longest(&self) -> Duration {
-        self.arrivals + self.patience + Duration::from_secs_f64(self.buyers as f64 / BUYERS_PER_SECOND)
-    }
+/// After how long the doors close for everybody, also when the machine is too slow to keep its buyers moving.
+fn longest(plan: &Plan) -> Duration {
+    plan.arrivals + plan.patience + Duration::from_secs_f64(plan.buyers as f64 / BUYERS_PER_SECOND)
 }
 
 /// Where it takes place.
@@ -97,7 +84,7 @@ pub async fn play(
     let sale = Arc::new(Sale {
         concerts,
         patience: plan.patience,
-        closing_time: begun + plan.longest(),
+        closing_time: begun + longest(&plan),
         tally: Arc::clone(&tally),
     });
     let mut buyers = send_in(plan, &client, &sale);

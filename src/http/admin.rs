@@ -157,6 +157,14 @@ impl Shape for PerformanceWanted {
             "/duration_minutes",
             duration,
         );
+        let times = [
+            ("/starts_at", self.starts_at),
+            ("/sale_opens_at", self.sale_opens_at),
+            ("/sale_closes_at", self.sale_closes_at),
+        ];
+        for (pointer, time) in times {
+            faults.expect_time(time, pointer);
+        }
         let window = self.sale_opens_at < self.sale_closes_at;
         faults.expect(window, "/sale_closes_at", "must be later than sale_opens_at");
         for (at, range) in self.seats.iter().enumerate() {
@@ -293,7 +301,7 @@ mod tests {
         assert_eq!(found, pointers);
     }
 
-    fn date(seats: serde_json::Value) -> serde_json::Value {
+    fn date(seats: &serde_json::Value) -> serde_json::Value {
         serde_json::json!({
             "venue": "Hall", "starts_at": "2030-01-01T19:00:00Z", "duration_minutes": 120,
             "sale_opens_at": "2029-01-01T00:00:00Z", "sale_closes_at": "2030-01-01T00:00:00Z", "seats": seats,
@@ -306,29 +314,29 @@ mod tests {
 
     #[test]
     fn seat_ranges_are_whole_and_apart() {
-        check(date(serde_json::json!([range(1, 50), range(51, 60)])), &[]);
-        check(date(serde_json::json!([range(1, 100_000)])), &[]);
+        check(date(&serde_json::json!([range(1, 50), range(51, 60)])), &[]);
+        check(date(&serde_json::json!([range(1, 100_000)])), &[]);
         check(
-            date(serde_json::json!([range(51, 60), range(1, 51)])),
+            date(&serde_json::json!([range(51, 60), range(1, 51)])),
             &["/seats/0"],
         );
         check(
-            date(serde_json::json!([range(1, 50), range(10, 20), range(30, 60)])),
+            date(&serde_json::json!([range(1, 50), range(10, 20), range(30, 60)])),
             &["/seats/1", "/seats/2"],
         );
-        check(date(serde_json::json!([range(0, 5)])), &["/seats/0/from"]);
+        check(date(&serde_json::json!([range(0, 5)])), &["/seats/0/from"]);
         check(
-            date(serde_json::json!([range(5, 4), range(9, 9), range(10, 11)])),
+            date(&serde_json::json!([range(5, 4), range(9, 9), range(10, 11)])),
             &["/seats/0/to"],
         );
-        check(date(serde_json::json!([])), &["/seats"]);
-        check(date(serde_json::json!([range(1, 100_001)])), &["/seats"]);
-        check(date(serde_json::json!([range(1, i32::MAX)])), &["/seats"]);
+        check(date(&serde_json::json!([])), &["/seats"]);
+        check(date(&serde_json::json!([range(1, 100_001)])), &["/seats"]);
+        check(date(&serde_json::json!([range(1, i32::MAX)])), &["/seats"]);
     }
 
     #[test]
     fn the_rest_has_bounds_too() {
-        let mut body = date(serde_json::json!([{ "from": 1, "to": 1, "section": "", "price": 10_000_001 }]));
+        let mut body = date(&serde_json::json!([{ "from": 1, "to": 1, "section": "", "price": 10_000_001 }]));
         body["venue"] = "".into();
         body["duration_minutes"] = 1_441.into();
         body["sale_closes_at"] = body["sale_opens_at"].clone();
@@ -342,5 +350,13 @@ mod tests {
                 "/seats/0/price",
             ],
         );
+    }
+
+    #[test]
+    fn times_are_of_this_age() {
+        let mut body = date(&serde_json::json!([range(1, 1)]));
+        body["starts_at"] = "+12345-01-01T00:00:00Z".into();
+        body["sale_opens_at"] = "-0001-01-01T00:00:00Z".into();
+        check(body, &["/starts_at", "/sale_opens_at"]);
     }
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use async_nats::connection::State as Connection;
 use sqlx::PgPool;
-use tokio::time::{Instant, interval, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio::time::{Instant, timeout};
 
 use crate::store;
 
@@ -14,7 +13,6 @@ use crate::store;
 const NATS_PATIENCE: Duration = Duration::from_secs(10);
 /// How long Postgres may take to say what time it is.
 const POSTGRES_PATIENCE: Duration = Duration::from_secs(2);
-const TICK: Duration = Duration::from_secs(1);
 
 /// Watches the connection to NATS. Clones watch the same one.
 #[derive(Clone)]
@@ -32,12 +30,9 @@ impl Health {
         }
     }
 
-    /// Notes every second whether NATS is there, until the service stops.
-    pub async fn watch(&self, stop: &CancellationToken) {
-        let mut ticks = interval(TICK);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.nats_away();
-        }
+    /// Notes whether NATS is there; to be called every second or so.
+    pub fn look(&self) {
+        self.nats_away();
     }
 
     /// What is wrong, in words for an operator; nothing if all is well.

@@ -32,6 +32,7 @@ pub mod error;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::serve::ListenerExt;
@@ -119,6 +120,16 @@ pub async fn serve(listener: TcpListener, state: Arc<AppState>) -> io::Result<()
     let stop = state.stop.clone();
     let served = axum::serve(listener, router(Arc::clone(&state)))
         .with_graceful_shutdown(stop.clone().cancelled_owned());
-    let (served, ()) = tokio::join!(served, state.health.watch(&stop));
+    let (served, ()) = tokio::join!(served, tick(&state));
     served
+}
+
+/// What has to be done every second while the entrance is open.
+async fn tick(state: &AppState) {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    while state.stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        state.health.look();
+        // Else measurements would pile up in memory until somebody asks for them.
+        state.metrics.run_upkeep();
+    }
 }

@@ -105,7 +105,7 @@ async fn measure(request: Request, next: Next) -> Response {
     };
     let response = next.run(request).await;
     let status = response.status().as_str().to_owned();
-    metrics::histogram!("http_request_seconds", "method" => method, "route" => route, "status" => status)
+    metrics::histogram!("boxoffice_http_request_seconds", "method" => method, "route" => route, "status" => status)
         .record(started.elapsed().as_secs_f64());
     response
 }

@@ -76,6 +76,11 @@ impl Shape for SettingsWanted {
         for (name, reason) in self.change().problems() {
             faults.expect(false, format!("/{name}"), reason);
         }
+        for (pointer, time) in [("/pre_queue_at", self.pre_queue_at), ("/opens_at", self.opens_at)] {
+            if let Some(time) = time.flatten() {
+                faults.expect_time(time, pointer);
+            }
+        }
     }
 }
 

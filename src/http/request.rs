@@ -147,6 +147,7 @@ mod tests {
     struct Order {
         seats: Vec<i32>,
         #[serde(default)]
+        #[allow(dead_code, reason = "only whether it can be read counts here")]
         note: Option<Note>,
     }
     #[derive(Debug, Deserialize)]

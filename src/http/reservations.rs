@@ -212,7 +212,15 @@ fn refusal(reservation: &Reservation) -> Problem {
     let detail = match code {
         Code::SeatTaken => format!("Already reserved: {named}. None of the seats is held for you."),
         Code::SeatUnknown => format!("There are no such seats: {named}."),
-        Code::TooManySeats => "This is more than one user may hold and own of one performance.".to_owned(),
+        Code::TooManySeats => {
+            let number = |name| {
+                about
+                    .and_then(|about| about.get(name))
+                    .map_or("some".to_owned(), ToString::to_string)
+            };
+            let (limit, owned) = (number("limit"), number("owned"));
+            format!("One user may hold and own {limit} seats of one performance; you have {owned} already.")
+        }
         Code::SaleNotOpen => "This performance is not on sale now.".to_owned(),
         _ => "The seats could not be held in time; none is held. Try again.".to_owned(),
     };

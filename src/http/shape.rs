@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
+use chrono::{DateTime, Datelike, Utc};
 use futures::StreamExt;
 use serde::de::{DeserializeOwned, Deserializer};
 use serde_path_to_error::Segment;
@@ -46,6 +47,15 @@ impl Faults {
             chars.contains(&count),
             pointer,
             format!("must have {least} to {most} characters"),
+        );
+    }
+
+    /// Notes a time that no calendar of a concert hall has, and that the database may not know.
+    pub fn expect_time(&mut self, time: DateTime<Utc>, pointer: &str) {
+        self.expect(
+            (1970..=9999).contains(&time.year()),
+            pointer,
+            "must be between the years 1970 and 9999",
         );
     }
 

@@ -148,6 +148,13 @@ impl Entrance {
         Caller::new(id, &secret)
     }
 
+    /// Ends the nats-server of this test, at once.
+    pub fn kill_nats(&self) {
+        let pid = std::fs::read_to_string(self.test.env.dir.join("nats/pid")).unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+
     pub async fn get(&self, path: &str, caller: &Caller) -> Reply {
         self.send(Method::GET, path, caller, None).await
     }

@@ -175,6 +175,8 @@ fn not_a_token() -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
     const SECRET: &str = "a secret of at least thirty-two bytes";
 
@@ -305,6 +307,46 @@ mod tests {
         assert_eq!(
             verify(settings(), with("https://anyone", "other".into())).await,
             Some(user)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_provider_is_believed_by_its_public_key_and_by_nothing_else() {
+        // The key pair of RFC 8037, appendix A, the private one wrapped as PKCS #8.
+        let public = r#"{ "keys": [{ "kty": "OKP", "crv": "Ed25519", "kid": "one",
+            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }] }"#;
+        let private = URL_SAFE_NO_PAD
+            .decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A")
+            .unwrap();
+        let wrapping = [48, 46, 2, 1, 0, 48, 5, 6, 3, 43, 101, 112, 4, 34, 4, 32];
+        let private = EncodingKey::from_ed_der(&[&wrapping[..], &private].concat());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), public).unwrap();
+        let jwks = file.path().to_str().map(str::to_owned);
+        let access = Access::new(&config::Http { jwks, ..settings() }, Clock::default()).unwrap();
+        let user = crate::ids::new();
+        let claims = serde_json::json!({ "sub": user });
+        let header = Header {
+            kid: Some("one".to_owned()),
+            ..Header::new(Algorithm::EdDSA)
+        };
+        assert_eq!(
+            access
+                .verify(&encode(&header, &claims, &private).unwrap())
+                .await
+                .unwrap(),
+            user
+        );
+        assert!(
+            access
+                .verify(&sign(&claims, SECRET, Algorithm::HS256))
+                .await
+                .is_err()
+        );
+        assert_eq!(
+            access.issue(user),
+            None,
+            "a provider's tokens are the provider's to issue"
         );
     }
 
