@@ -12,9 +12,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::bucket::{If, WriteError};
+use super::bucket::{If, Sent, WriteError};
 use super::hall::Hall;
 use super::lease::{Lease, Lost};
 use super::place::{Entry, Event, Outcome, Record, Standing, next};
@@ -99,13 +100,11 @@ impl Leader {
     pub async fn admit(&mut self, hall: &Hall, concert: ConcertId, limit: usize) -> Result<u32, Lost> {
         let chosen = self.choose(hall, concert, limit);
         let lease = self.lease.revision;
-        // On a cluster the server lets only one write per fence be on its way.
-        let width = if hall.bus.replicas > 1 { 1 } else { ROUND };
-        let answers: Vec<_> = futures::stream::iter(chosen)
-            .map(|(user, entry)| async move { (user, admit_one(hall, concert, user, &entry, lease).await) })
-            .buffered(width)
-            .collect()
-            .await;
+        let answers = if hall.bus.replicas > 1 {
+            write_one_by_one(hall, concert, chosen, lease).await
+        } else {
+            write_in_a_row(hall, concert, chosen, lease).await
+        };
         let (mut admitted, mut last, mut lost) = (0, 0, None);
         for (user, answer) in answers {
             match answer {
@@ -206,13 +205,73 @@ impl Leader {
     }
 }
 
-async fn admit_one(
+/// Whom an admission was for, and what became of it.
+type Admission = (UserId, Result<u64, WriteError>);
+
+/// Sends all admissions in the order of the line, which is the order in which they are stored, then awaits the answers.
+async fn write_in_a_row(
+    hall: &Hall,
+    concert: ConcertId,
+    chosen: Vec<(UserId, Entry)>,
+    lease: u64,
+) -> Vec<Admission> {
+    let mut sent = Vec::with_capacity(chosen.len());
+    for (user, entry) in chosen {
+        sent.push((user, send(hall, concert, user, &entry, lease).await));
+    }
+    let answers = sent.into_iter().map(|(user, sent)| async move {
+        let answer = match sent {
+            Ok(sent) => sent.answer().await,
+            Err(error) => Err(error),
+        };
+        (user, answer)
+    });
+    join_all(answers).await
+}
+
+/// On a cluster the server lets only one write per fence be on its way: each waits for the one before. When one does not
+/// get through, those behind it have to wait for the next round, or they would overtake it.
+async fn write_one_by_one(
+    hall: &Hall,
+    concert: ConcertId,
+    chosen: Vec<(UserId, Entry)>,
+    lease: u64,
+) -> Vec<Admission> {
+    let mut answers = Vec::with_capacity(chosen.len());
+    for (user, entry) in chosen {
+        let answer = write_patiently(hall, concert, user, &entry, lease).await;
+        let is_written = answer.is_ok();
+        answers.push((user, answer));
+        if !is_written {
+            break;
+        }
+    }
+    answers
+}
+
+async fn write_patiently(
     hall: &Hall,
     concert: ConcertId,
     user: UserId,
     entry: &Entry,
     lease: u64,
 ) -> Result<u64, WriteError> {
+    for _ in 0..TRIES {
+        match send(hall, concert, user, entry, lease).await?.answer().await {
+            Err(WriteError::Busy) => tokio::time::sleep(BREATH).await,
+            answer => return answer,
+        }
+    }
+    Err(WriteError::Busy)
+}
+
+async fn send(
+    hall: &Hall,
+    concert: ConcertId,
+    user: UserId,
+    entry: &Entry,
+    lease: u64,
+) -> Result<Sent, WriteError> {
     let now = hall.now();
     let event = Event::Admit {
         now,
@@ -224,17 +283,9 @@ async fn admit_one(
     let record = Record::standing(user, concert, entry, standing);
     let (bytes, life) = (record.to_bytes(), record.key_life(now));
     let key = subjects::queue_place(concert, user);
-    for _ in 0..TRIES {
-        match hall
-            .bucket
-            .write(&key, If::Leading(lease), bytes.clone(), Some(life))
-            .await
-        {
-            Err(WriteError::Busy) => tokio::time::sleep(BREATH).await,
-            answer => return answer,
-        }
-    }
-    Err(WriteError::Busy)
+    hall.bucket
+        .send(&key, If::Leading(lease), bytes, Some(life))
+        .await
 }
 
 /// Deletes every place that is over, each if it is still as it was when it was found over. Any instance may do so.

@@ -71,6 +71,20 @@ pub enum Stored {
     Nothing,
 }
 
+/// A write on its way.
+#[derive(Debug)]
+pub struct Sent(PublishAckFuture);
+
+impl Sent {
+    /// Waits for the server's answer: the revision.
+    pub async fn answer(self) -> Result<u64, WriteError> {
+        self.0
+            .await
+            .map(|ack| ack.sequence)
+            .map_err(|error| refusal(&error))
+    }
+}
+
 /// The bucket `queue_tokens`.
 #[derive(Clone, Debug)]
 pub struct Bucket {
@@ -91,12 +105,23 @@ impl Bucket {
         value: Bytes,
         life: Option<Duration>,
     ) -> Result<u64, WriteError> {
+        self.send(key, condition, value, life).await?.answer().await
+    }
+
+    /// The same without waiting for the answer: writes are stored in the order in which they were sent.
+    pub async fn send(
+        &self,
+        key: &str,
+        condition: If,
+        value: Bytes,
+        life: Option<Duration>,
+    ) -> Result<Sent, WriteError> {
         let message = PublishMessage::build().payload(value);
         let message = match life {
             Some(life) => message.ttl(life),
             None => message,
         };
-        self.send(key, condition, message).await
+        self.publish(key, condition, message).await
     }
 
     /// Deletes a key; the trace stays, so that every watch is told. Never a purge with a lifetime: what it removed can
@@ -108,20 +133,10 @@ impl Bucket {
         } else {
             message
         };
-        self.send(key, condition, message).await
+        self.publish(key, condition, message).await?.answer().await
     }
 
-    async fn send(&self, key: &str, condition: If, message: PublishMessage) -> Result<u64, WriteError> {
-        let ack = self.publish(key, condition, message).await?;
-        ack.await.map(|ack| ack.sequence).map_err(|error| refusal(&error))
-    }
-
-    async fn publish(
-        &self,
-        key: &str,
-        condition: If,
-        message: PublishMessage,
-    ) -> Result<PublishAckFuture, WriteError> {
+    async fn publish(&self, key: &str, condition: If, message: PublishMessage) -> Result<Sent, WriteError> {
         let message = match condition {
             If::At(revision) => message.expected_last_subject_sequence(revision),
             If::Leading(revision) => message
@@ -129,11 +144,8 @@ impl Bucket {
                 .header(EXPECTED_SUBJECT, subjects::queue_key(subjects::QUEUE_LEASE)),
         };
         let subject = subjects::queue_key(key);
-        self.bus
-            .jetstream
-            .send_publish(subject, message)
-            .await
-            .map_err(|error| refusal(&error))
+        let sent = self.bus.jetstream.send_publish(subject, message).await;
+        sent.map(Sent).map_err(|error| refusal(&error))
     }
 
     /// What lies at a key, asked of the stream's leader.

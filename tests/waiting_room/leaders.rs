@@ -146,17 +146,16 @@ async fn a_leader_that_was_cut_off_cannot_admit_when_it_comes_back() {
     healthy.until_active(&places[4]).await;
 
     // From now on it hears everything and is not heard: what it says waits on the line.
-    line.hold();
-    for claims in &places[..5] {
-        healthy.room.end(claims).await;
-    }
-    until("it has tried to admit", || line.has_held(br#""status":"active""#)).await;
-    // The other one, by then the leader, gives away fewer of the free places.
-    let change = SettingsChange {
-        max_active: Some(2),
+    let cap = |max_active| SettingsChange {
+        max_active: Some(max_active),
         ..SettingsChange::default()
     };
-    healthy.change(concert, change).await;
+    witness.renewal().await;
+    line.hold();
+    healthy.change(concert, cap(10)).await;
+    until("it has tried to admit", || line.has_held(br#""status":"active""#)).await;
+    // The other one, by then the leader, gives away fewer places.
+    healthy.change(concert, cap(7)).await;
     let leaders = || witness.ask(|seen| seen.leaders.len());
     within(Duration::from_secs(5), "the other leads", || leaders() == 2).await;
     healthy.until_active(&places[6]).await;
@@ -165,7 +164,7 @@ async fn a_leader_that_was_cut_off_cannot_admit_when_it_comes_back() {
     cut_off.join(ids::new(), concert).await;
 
     until("it follows", || cut_off.position(&places[7]) == Some(1)).await;
-    assert_eq!(witness.ask(Testimony::active), 2, "the cap of now");
+    assert_eq!(witness.ask(Testimony::active), 7, "the cap of now");
     let admitted = witness.ask(|seen| seen.admitted.clone());
     let order: Vec<_> = places[..7].iter().map(|claims| claims.place).collect();
     assert_eq!(admitted, order, "nobody by the old leader");
@@ -184,6 +183,7 @@ async fn a_new_place_is_not_overwritten_by_an_admission_of_the_old_one() {
     let old = other.join_many(concert, 1).await.remove(0);
 
     // The admission is on its way while its user leaves and joins again.
+    witness.renewal().await;
     line.hold();
     let change = SettingsChange {
         max_active: Some(1),

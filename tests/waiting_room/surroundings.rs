@@ -240,6 +240,8 @@ pub struct Testimony {
     pub admitted: Vec<u64>,
     /// Everybody who has held the lease, in order.
     pub leaders: Vec<String>,
+    /// How often the lease was written.
+    pub renewals: usize,
 }
 
 impl Witness {
@@ -258,6 +260,12 @@ impl Witness {
         witness
     }
 
+    /// Waits for the next renewal of the lease: for most of a second from then on the leader does nothing but lead.
+    pub async fn renewal(&self) {
+        let before = self.ask(|seen| seen.renewals);
+        until("the lease is renewed", || self.ask(|seen| seen.renewals) > before).await;
+    }
+
     pub fn ask<T>(&self, question: impl FnOnce(&Testimony) -> T) -> T {
         question(&self.seen.lock().unwrap())
     }
@@ -271,6 +279,7 @@ impl Testimony {
 
     fn note(&mut self, key: &str, value: &Value) {
         if key == subjects::QUEUE_LEASE {
+            self.renewals += 1;
             let holder = value["holder"].as_str().unwrap_or("nobody").to_owned();
             if self.leaders.last() != Some(&holder) {
                 self.leaders.push(holder);
