@@ -141,9 +141,9 @@ async fn a_key_is_shown_once_and_can_be_revoked_once() {
 }
 
 #[tokio::test]
-async fn concerts_and_dates_are_added_and_their_line_is_run() {
+async fn concerts_and_dates_are_added() {
     let (program, pool) = with_database().await;
-    let concert = program.json(0, "concert add --name Lieder --max-active 7").await;
+    let concert = program.json(0, "concert add --name Lieder").await;
     let id = concert["id"].as_str().unwrap();
     let date = format!(
         "concert date {id} --venue Hall --starts-at 2099-01-01T20:00:00Z --seats 1-20:A:500 --seats 21-30:B:300"
@@ -160,26 +160,6 @@ async fn concerts_and_dates_are_added_and_their_line_is_run() {
         .unwrap();
     assert_eq!(seats, 10);
 
-    assert_eq!(
-        program.json(0, &format!("queue show {id}")).await["max_active"],
-        7
-    );
-    assert_eq!(
-        program
-            .json(0, &format!("queue set {id} --admit-per-minute 90"))
-            .await["admit_per_minute"],
-        90
-    );
-    assert_eq!(
-        program.json(0, &format!("queue pause {id}")).await["paused"],
-        true
-    );
-    assert_eq!(program.json(0, "queue list").await["items"][0]["paused"], true);
-    assert_eq!(
-        program.json(0, &format!("queue resume {id}")).await["paused"],
-        false
-    );
-
     let twice = program
         .run(&format!(
             "concert date {id} --venue Hall --starts-at 2099-01-01T20:00:00Z --seats 1-5:A:1 --seats 5:B:1"
@@ -187,17 +167,6 @@ async fn concerts_and_dates_are_added_and_their_line_is_run() {
         .await;
     assert_eq!(twice.code, 2);
     assert!(twice.err.contains("seat 5 is there twice"), "{}", twice.err);
-    assert_eq!(
-        program.run(&format!("queue set {id} --max-active=-1")).await.code,
-        2
-    );
-    assert_eq!(
-        program
-            .run("queue pause 0198c0de-0000-7000-8000-000000000000")
-            .await
-            .code,
-        1
-    );
 }
 
 #[tokio::test]

@@ -119,3 +119,53 @@ async fn the_doctor_finds_missing_streams_and_a_missing_schema_and_is_content_wh
     let skewed = Program::of(&env).with("BOXOFFICE_CLOCK_SKEW_MS", "5000");
     assert_eq!(state(&skewed.json(1, "doctor").await, "clock"), "note");
 }
+
+#[tokio::test]
+async fn a_line_is_looked_at_and_run() {
+    let env = Env::start().await;
+    topology::ensure(&env.bus).await.unwrap();
+    let program = Program::of(&env);
+    let concert = program.json(0, "concert add --name Lieder --max-active 7").await;
+    let id = concert["id"].as_str().unwrap();
+    let shown = program.json(0, &format!("queue show {id}")).await;
+    assert_eq!(
+        (&shown["settings"]["max_active"], &shown["length"]),
+        (&7.into(), &0.into())
+    );
+    let set = program
+        .json(0, &format!("queue set {id} --admit-per-minute 90"))
+        .await;
+    assert_eq!(set["admit_per_minute"], 90);
+    assert_eq!(
+        program.json(0, &format!("queue pause {id}")).await["paused"],
+        true
+    );
+    let listed = program.json(0, "queue list").await;
+    assert_eq!(listed["items"][0]["settings"]["paused"], true);
+    assert_eq!(
+        program.json(0, &format!("queue resume {id}")).await["paused"],
+        false
+    );
+    assert!(program.run("queue list").await.out.contains("0 of 7"));
+
+    assert_eq!(
+        program.run(&format!("queue set {id}")).await.code,
+        2,
+        "nothing to change"
+    );
+    assert_eq!(
+        program.run(&format!("queue set {id} --max-active=-1")).await.code,
+        2
+    );
+    let unknown = program
+        .run("queue pause 0198c0de-0000-7000-8000-000000000000")
+        .await;
+    assert_eq!(
+        (unknown.code, unknown.err.lines().count()),
+        (1, 1),
+        "{}",
+        unknown.err
+    );
+    let nobody_admits = program.run(&format!("queue admit {id}")).await;
+    assert_eq!(nobody_admits.code, 1, "no scheduler runs: {}", nobody_admits.out);
+}

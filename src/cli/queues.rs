@@ -1,17 +1,31 @@
-//! `queue`: how each concert's line is run. A change is in force on every instance within a second.
+//! `queue`: the lines, and how they are run. A change is in force on every instance within a second.
+//!
+//! To look at the lines, this program follows the bucket of places for a moment, as every instance does.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::bail;
+use serde::Serialize;
 use serde_json::json;
 use sqlx::PgPool;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::output::table;
 use super::{Context, Ending, Misuse};
+use crate::clock::Clock;
 use crate::store::queue::{self, QueueSettings, SettingsChange};
+use crate::waiting_room::{QueueOverview, Sessions, WaitingRoom};
+
+/// How long reading the lines may take.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
-    /// List the lines of all concerts with their settings
+    /// List the lines of all concerts: how many wait, how many are admitted, how the line moves
     List,
     /// Show one line
     Show {
@@ -24,6 +38,14 @@ pub(super) enum Command {
         concert: Uuid,
         #[command(flatten)]
         change: Change,
+    },
+    /// Admit the next in line now: beyond the rate, never beyond the cap
+    Admit {
+        /// The concert
+        concert: Uuid,
+        /// How many
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        count: u32,
     },
     /// Admit nobody until it is resumed
     Pause {
@@ -63,14 +85,73 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
     };
     match command {
         Command::List => {
-            let all = queue::all(&pool).await?;
+            let all = Observer::enter(context, &pool).await?.room.overview();
             context.output.answer(&json!({ "items": all }), |_| lines(&all))?;
             Ok(Ending::Good)
         }
-        Command::Show { concert } => answer(context, concert, queue::get(&pool, concert).await?),
+        Command::Show { concert } => {
+            let line = Observer::enter(context, &pool)
+                .await?
+                .room
+                .overview_of(concert)
+                .await?;
+            context
+                .output
+                .answer(&line, |line| lines(std::slice::from_ref(line)))?;
+            Ok(Ending::Good)
+        }
+        Command::Admit { concert, count } => {
+            let admitted = Observer::enter(context, &pool)
+                .await?
+                .room
+                .admit(concert, count)
+                .await?;
+            context.output.answer(&json!({ "admitted": admitted }), |_| {
+                format!("{admitted} were admitted.")
+            })?;
+            Ok(Ending::Good)
+        }
         Command::Set { concert, change } => set(context, &pool, concert, &change.into()).await,
         Command::Pause { concert } => set(context, &pool, concert, &paused(true)).await,
         Command::Resume { concert } => set(context, &pool, concert, &paused(false)).await,
+    }
+}
+
+/// A waiting room that takes no part: it only follows the lines, until it is dropped.
+struct Observer {
+    room: Arc<WaitingRoom>,
+    _stop: DropGuard,
+}
+
+impl Observer {
+    async fn enter(context: &Context, pool: &PgPool) -> anyhow::Result<Self> {
+        let bus = context.bus().await?;
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        // Nobody is given a token here, so the lives of sessions and the secret do not matter.
+        let sessions = Sessions {
+            session: Duration::ZERO,
+            claim: Duration::ZERO,
+        };
+        let room = WaitingRoom::start(
+            bus,
+            pool.clone(),
+            Clock::default(),
+            sessions,
+            "",
+            &tasks,
+            stop.clone(),
+        );
+        let patience = Instant::now() + PATIENCE;
+        while !room.ready() {
+            if Instant::now() > patience {
+                bail!("the lines cannot be read from NATS; `boxoffice doctor` says what is missing");
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+        Ok(Self {
+            room,
+            _stop: stop.drop_guard(),
+        })
     }
 }
 
@@ -90,37 +171,55 @@ fn answer(context: &Context, concert: Uuid, settings: Option<QueueSettings>) -> 
     let Some(settings) = settings else {
         bail!("there is no concert {concert}");
     };
-    context
-        .output
-        .answer(&settings, |settings| lines(std::slice::from_ref(settings)))?;
+    context.output.answer(&settings, |now| {
+        let state = if now.paused {
+            "nobody is admitted"
+        } else {
+            "the line moves"
+        };
+        format!(
+            "At most {} active, {} admitted per minute; {state}.",
+            now.max_active, now.admit_per_minute
+        )
+    })?;
     Ok(Ending::Good)
 }
 
-fn lines(all: &[QueueSettings]) -> String {
+fn lines(all: &[QueueOverview]) -> String {
     let rows = all.iter().map(|line| {
-        let opens = line
-            .opens_at
-            .map_or("at once".to_owned(), |at| at.format("%F %T").to_string());
+        let waits = line
+            .oldest_waiter_seconds
+            .map_or(String::new(), |seconds| format!("{seconds} s"));
         [
             line.concert_id.to_string(),
-            line.max_active.to_string(),
-            line.admit_per_minute.to_string(),
-            format!("{}..{}", line.min_rate, line.max_rate),
-            opens,
-            if line.paused { "paused" } else { "moving" }.to_owned(),
+            word(line.phase),
+            word(line.inventory),
+            line.length.to_string(),
+            waits,
+            format!("{} of {}", line.active, line.settings.max_active),
+            line.settings.admit_per_minute.to_string(),
         ]
     });
     table(
         [
             "Concert",
-            "Most active",
+            "Phase",
+            "Seats",
+            "Waiting",
+            "Longest",
+            "Active",
             "Per minute",
-            "Rate bounds",
-            "Opens",
-            "State",
         ],
         rows,
     )
+}
+
+/// A state as it is called on the wire.
+fn word(state: impl Serialize) -> String {
+    serde_json::to_value(state)
+        .ok()
+        .and_then(|name| name.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 impl From<Change> for SettingsChange {
