@@ -138,8 +138,7 @@ fn nats(bus: &Bus) -> Check {
 
 /// A client cannot read how often the server syncs; the operator has to know.
 fn durability() -> Check {
-    let advice = "nothing to do: Postgres is the truth, and a message lost with the machine is derived again; \
-                  `sync_interval: always` makes the places in line safer and every message slower";
+    let advice = "nothing to do: what a power cut takes from NATS is derived again from Postgres";
     Check {
         state: State::Note,
         advice: Some(advice.to_owned()),
