@@ -115,3 +115,84 @@ pub fn entry_event(
 ) -> EventMessage {
     EventMessage::new(entry_id.to_string(), "points.entry", at, user_id, position, data)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::saga::{self, Decision, Event, NewSaga, Outcome, Reply};
+
+    fn row(transition: &Transition) -> HistoryRow {
+        let (saga, entry) = (
+            &transition.saga,
+            transition.entry.clone().expect("it is recorded"),
+        );
+        HistoryRow {
+            saga_id: saga.id,
+            seq: saga.seq,
+            at: saga.updated_at,
+            event: entry.event,
+            step: entry.step,
+            direction: entry.direction,
+            visit: entry.visit,
+            attempt: entry.attempt,
+            detail: entry.detail,
+            emits: entry.emits,
+        }
+    }
+
+    fn done(direction: Direction, output: Value) -> Event {
+        let Value::Object(output) = output else {
+            panic!("an output has fields")
+        };
+        let (step, outcome) = ("reserve".to_owned(), Outcome::Done { output });
+        Event::Reply(Reply {
+            step,
+            direction,
+            visit: 1,
+            send: 0,
+            outcome,
+        })
+    }
+
+    #[test]
+    fn history_tells_what_was_told_at_the_time() {
+        let catalogue = Catalogue::built_in().unwrap();
+        let definition = catalogue.latest("booking").unwrap();
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let id = Uuid::from_u128(7);
+        let new = NewSaga {
+            id,
+            subject_id: id,
+            owner_id: None,
+            input: serde_json::Map::new(),
+            seq: 0,
+        };
+        let mut last = saga::start(definition, new, now);
+        let (mut history, mut told) = (vec![row(&last)], of_transition(definition, &last));
+        let later = now + chrono::TimeDelta::minutes(5);
+        let events = [
+            done(
+                Direction::Do,
+                json!({ "amount": 20, "expires_at": later, "claimable_at": later }),
+            ),
+            Event::Signal("cancel".to_owned()),
+            done(Direction::Undo, json!({})),
+        ];
+        for event in events {
+            let Decision::Transition(next) = saga::apply(definition, &last.saga, &event, now) else {
+                panic!("{event:?} moves it")
+            };
+            last = *next;
+            history.push(row(&last));
+            told.extend(of_transition(definition, &last));
+        }
+        let names: Vec<&str> = told.iter().map(|event| event.name.as_str()).collect();
+        assert_eq!(names, ["reservation.reserved", "reservation.cancelled"]);
+        let json = |events: &[EventMessage]| serde_json::to_value(events).unwrap();
+        assert_eq!(json(&of_history(&catalogue, &[last.saga], &history)), json(&told));
+        assert_eq!(
+            (&told[0].data["reason"], &told[1].data["reason"]),
+            (&Value::Null, &json!("cancelled"))
+        );
+    }
+}

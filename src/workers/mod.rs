@@ -127,3 +127,62 @@ impl Job<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::saga::Direction;
+
+    /// A booking of some seats of one performance, by one buyer.
+    pub(super) fn booking(reservation: u128, seats: &[i32]) -> Booking {
+        Booking {
+            reservation_id: Uuid::from_u128(reservation),
+            user_id: Uuid::from_u128(1),
+            performance_id: Uuid::from_u128(2),
+            seats: seats.to_vec(),
+            amount: 100,
+        }
+    }
+
+    /// What a step's function answers to a command.
+    pub(super) fn answer(
+        direction: Direction,
+        reason: Option<&str>,
+        act: impl FnOnce(&mut Job<'_>),
+    ) -> Outcome {
+        let command = Command {
+            saga_id: Uuid::from_u128(3),
+            workflow: "booking".to_owned(),
+            subject: String::new(),
+            step: String::new(),
+            direction,
+            visit: 1,
+            send: 0,
+            deadline: None,
+            reason: reason.map(str::to_owned),
+            context: Value::Null,
+        };
+        let mut job = Job {
+            command: &command,
+            outcome: None,
+        };
+        act(&mut job);
+        job.outcome.expect("every command is answered")
+    }
+
+    /// The code and the detail of a business no.
+    pub(super) fn refusal(outcome: Outcome) -> (String, Value) {
+        match outcome {
+            Outcome::Rejected { code, detail } => (code, detail),
+            other => panic!("not rejected: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn arguments_that_cannot_be_read_are_a_business_no() {
+        let outcome = answer(Direction::Do, None, |job| {
+            assert!(job.arguments::<Booking>().is_none())
+        });
+        assert_eq!(refusal(outcome).0, "invalid_command");
+    }
+}

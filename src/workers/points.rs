@@ -200,3 +200,86 @@ impl Till {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{answer, booking, refusal};
+    use super::*;
+    use crate::saga::{Direction, Outcome};
+
+    fn till(balance: i64) -> Till {
+        let account = Account {
+            user_id: booking(0, &[]).user_id,
+            balance,
+        };
+        Till {
+            now: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
+            accounts: BTreeMap::from([(account.user_id, account)]),
+            uses: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            entries: Vec::new(),
+            payments: Vec::new(),
+            refunded: Vec::new(),
+        }
+    }
+
+    fn deduct(till: &mut Till, booking: &Booking) -> Outcome {
+        answer(Direction::Do, None, |job| till.deduct(job, booking))
+    }
+
+    #[test]
+    fn a_payment_is_an_entry_and_two_share_the_balance() {
+        let mut till = till(150);
+        let Outcome::Done { output } = deduct(&mut till, &booking(7, &[1])) else {
+            panic!("not paid")
+        };
+        assert_eq!(
+            (&output["entry"]["amount"], &output["entry"]["balance"]),
+            (&json!(100), &json!(50))
+        );
+        assert_eq!(till.payments[0].status, "succeeded");
+        let refused = refusal(deduct(&mut till, &booking(8, &[2])));
+        assert_eq!(
+            refused,
+            (
+                "insufficient_points".to_owned(),
+                json!({ "balance": 50, "required": 100 })
+            )
+        );
+        assert_eq!((till.payments[1].status, till.entries.len()), ("failed", 1));
+    }
+
+    #[test]
+    fn a_seat_of_no_points_is_paid_without_an_entry() {
+        let mut till = till(0);
+        let free = Booking {
+            amount: 0,
+            ..booking(7, &[1])
+        };
+        assert!(matches!(deduct(&mut till, &free), Outcome::Done { .. }));
+        assert_eq!((till.payments[0].status, till.entries.len()), ("succeeded", 0));
+    }
+
+    #[test]
+    fn a_refund_names_what_it_reverses_and_gives_nothing_back_twice() {
+        let (mut till, paid) = (till(50), booking(7, &[1]));
+        let (id, reservation_id) = (Uuid::from_u128(9), paid.reservation_id);
+        till.uses.insert(
+            reservation_id,
+            Use {
+                id,
+                user_id: paid.user_id,
+                reservation_id,
+                amount: 100,
+            },
+        );
+        for expected in [json!(150), Value::Null] {
+            let outcome = answer(Direction::Undo, None, |job| till.refund(job, &paid));
+            let Outcome::Done { output } = outcome else {
+                panic!("not refunded")
+            };
+            assert_eq!(output["refund_entry"]["balance"], expected);
+        }
+        assert_eq!((till.entries.len(), till.entries[0].reverses_id), (1, Some(id)));
+    }
+}

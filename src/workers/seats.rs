@@ -254,3 +254,127 @@ fn end_of(reason: Option<&str>) -> (&'static str, Option<String>) {
 fn time(at: DateTime<Utc>) -> Value {
     Value::String(at.to_rfc3339_opts(SecondsFormat::Micros, true))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{answer, booking, refusal};
+    use super::*;
+    use crate::saga::Outcome;
+    use chrono::TimeDelta;
+
+    /// Seats 1 to 3 at 10 points each, free and on sale; a buyer may have three.
+    fn floor() -> Floor {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let performance = booking(0, &[]).performance_id;
+        let seat = |number| Seat {
+            performance_id: performance,
+            number,
+            section: "A".to_owned(),
+            price: 10,
+            status: "free".to_owned(),
+            holder: None,
+            expires_at: None,
+            claimable_at: None,
+        };
+        let window = Window {
+            id: performance,
+            concert_id: Uuid::nil(),
+            sale_opens_at: now,
+            sale_closes_at: now + TimeDelta::hours(1),
+        };
+        Floor {
+            now,
+            limits: Limits {
+                hold: TimeDelta::seconds(300),
+                grace: TimeDelta::seconds(15),
+                seats_per_user: 3,
+            },
+            seats: (1..=3)
+                .map(|number| ((performance, number), seat(number)))
+                .collect(),
+            windows: BTreeMap::from([(performance, window)]),
+            owned: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            changes: Vec::new(),
+            ends: Vec::new(),
+        }
+    }
+
+    fn hold(floor: &mut Floor, booking: &Booking) -> Outcome {
+        answer(Direction::Do, None, |job| floor.hold(job, booking))
+    }
+
+    fn holders(floor: &Floor) -> Vec<Option<u128>> {
+        floor
+            .seats
+            .values()
+            .map(|seat| seat.holder.map(|holder| holder.as_u128()))
+            .collect()
+    }
+
+    #[test]
+    fn a_hold_takes_all_its_seats_until_its_end() {
+        let mut floor = floor();
+        let Outcome::Done { output } = hold(&mut floor, &booking(7, &[1, 3])) else {
+            panic!("not held")
+        };
+        assert_eq!(output["amount"], 20);
+        assert_eq!(output["expires_at"], time(floor.now + TimeDelta::seconds(300)));
+        assert_eq!(output["claimable_at"], time(floor.now + TimeDelta::seconds(315)));
+        assert_eq!(holders(&floor), [Some(7), None, Some(7)]);
+    }
+
+    #[test]
+    fn a_hold_that_loses_a_seat_takes_none_and_names_it() {
+        let mut floor = floor();
+        hold(&mut floor, &booking(7, &[2]));
+        let refused = refusal(hold(&mut floor, &booking(8, &[1, 2])));
+        assert_eq!(refused, ("seat_taken".to_owned(), json!({ "seats": [2] })));
+        assert_eq!(holders(&floor), [None, Some(7), None]);
+    }
+
+    #[test]
+    fn a_hold_needs_seats_that_exist_an_open_sale_and_room_under_the_limit() {
+        let mut floor = floor();
+        assert_eq!(
+            refusal(hold(&mut floor, &booking(7, &[1, 9]))).1,
+            json!({ "seats": [9] })
+        );
+        hold(&mut floor, &booking(7, &[1, 2]));
+        floor.limits.seats_per_user = 2;
+        assert_eq!(refusal(hold(&mut floor, &booking(8, &[3]))).0, "too_many_seats");
+        floor.now += TimeDelta::hours(1);
+        assert_eq!(refusal(hold(&mut floor, &booking(8, &[3]))).0, "sale_not_open");
+    }
+
+    #[test]
+    fn a_hold_that_ran_out_can_be_claimed_after_its_grace() {
+        let mut floor = floor();
+        hold(&mut floor, &booking(7, &[1]));
+        floor.now += TimeDelta::seconds(314);
+        assert_eq!(refusal(hold(&mut floor, &booking(8, &[1]))).0, "seat_taken");
+        floor.now += TimeDelta::seconds(1);
+        hold(&mut floor, &booking(8, &[1]));
+        assert_eq!(holders(&floor)[0], Some(8));
+    }
+
+    #[test]
+    fn a_release_frees_what_is_still_held_and_ends_the_reservation_by_its_reason() {
+        let mut floor = floor();
+        hold(&mut floor, &booking(7, &[1]));
+        hold(&mut floor, &booking(8, &[2]));
+        let released = booking(7, &[1, 2]);
+        answer(Direction::Undo, Some("hold_expired"), |job| {
+            floor.release(job, &released)
+        });
+        assert_eq!(holders(&floor), [None, Some(8), None]);
+        assert_eq!(
+            floor.ends,
+            [(
+                released.reservation_id,
+                "expired",
+                Some("hold_expired".to_owned())
+            )]
+        );
+    }
+}

@@ -142,3 +142,76 @@ impl Desk {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{answer, booking, refusal};
+    use super::*;
+    use crate::saga::Outcome;
+
+    /// Seats 1 and 2, held by these reservations.
+    fn desk(holders: [u128; 2]) -> Desk {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let performance_id = booking(0, &[]).performance_id;
+        let seat = |(holder, number)| Seat {
+            performance_id,
+            number,
+            section: "A".to_owned(),
+            price: 10,
+            status: "held".to_owned(),
+            holder: Some(Uuid::from_u128(holder)),
+            expires_at: Some(now),
+            claimable_at: Some(now),
+        };
+        let seats = holders.into_iter().zip(1..).map(seat);
+        Desk {
+            now,
+            seats: seats.map(|seat| ((performance_id, seat.number), seat)).collect(),
+            sold: Vec::new(),
+            tickets: Vec::new(),
+            voided: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn issuing_sells_each_seat_with_a_ticket_of_its_own() {
+        let mut desk = desk([7, 7]);
+        let Outcome::Done { output } =
+            answer(Direction::Do, None, |job| desk.issue(job, &booking(7, &[1, 2])))
+        else {
+            panic!("not issued")
+        };
+        assert!(
+            desk.seats
+                .values()
+                .all(|seat| seat.status == "sold" && seat.expires_at.is_none())
+        );
+        assert_ne!(desk.tickets[0].code, desk.tickets[1].code);
+        assert!(
+            !json!(output).to_string().contains(&desk.tickets[0].code),
+            "codes are for the buyer alone"
+        );
+        assert_eq!(desk.changes[0].status, Some("confirmed"));
+    }
+
+    #[test]
+    fn a_seat_lost_in_the_last_moment_sells_none() {
+        let mut desk = desk([7, 8]);
+        let refused = refusal(answer(Direction::Do, None, |job| {
+            desk.issue(job, &booking(7, &[1, 2]))
+        }));
+        assert_eq!(refused, ("hold_expired".to_owned(), json!({ "seats": [2] })));
+        assert!(desk.tickets.is_empty() && desk.sold.is_empty() && desk.changes.is_empty());
+    }
+
+    #[test]
+    fn voiding_ends_a_reservation_only_as_a_cancellation() {
+        let mut desk = desk([7, 7]);
+        let sold = booking(7, &[1, 2]);
+        answer(Direction::Undo, Some("unavailable"), |job| desk.void(job, &sold));
+        assert!(desk.changes.is_empty());
+        answer(Direction::Do, None, |job| desk.void(job, &sold));
+        assert_eq!(desk.changes[0].status, Some("cancelled"));
+    }
+}
