@@ -49,12 +49,6 @@ pub async fn listen(bus: &Bus, name: &str, stop: &CancellationToken, mut tell: i
 
 /// An event as a line.
 pub fn line(event: &EventMessage) -> String {
-    let EventMessage {
-        at,
-        name,
-        subject_id,
-        sequence,
-        ..
-    } = event;
+    let EventMessage { at, name, subject_id, sequence, .. } = event;
     format!("{} {name:<21} {subject_id} #{sequence}", at.format("%H:%M:%S"))
 }

@@ -19,10 +19,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that goes wrong by `skew_ms` milliseconds until it is corrected: a machine with a bad clock.
     pub fn skewed(skew_ms: i64) -> Self {
-        Self {
-            skew_ms,
-            correction_ms: Arc::default(),
-        }
+        Self { skew_ms, correction_ms: Arc::default() }
     }
 
     /// The time now, as near to the database's as the last correction made it.

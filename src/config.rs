@@ -47,12 +47,7 @@ pub struct Servers {
 #[derive(Args, Clone, Debug)]
 pub struct Http {
     /// Address to listen on; port 0 picks a free one and prints it
-    #[arg(
-        long,
-        env = "BOXOFFICE_LISTEN",
-        global = true,
-        default_value = "127.0.0.1:8080"
-    )]
+    #[arg(long, env = "BOXOFFICE_LISTEN", global = true, default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
     /// Local mode: issues access tokens itself, and lets users charge their own points
     #[arg(long, env = "BOXOFFICE_LOCAL", global = true, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]

@@ -13,9 +13,7 @@ pub fn start_logging(default_filter: &str) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
     let registry = tracing_subscriber::registry().with(filter);
     let colour = std::io::stderr().is_terminal();
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_ansi(colour);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
     // An error says that logging was started before, which is what was asked for.
     let _started = match std::env::var("BOXOFFICE_LOG_FORMAT").as_deref() {
         Ok("json") => registry.with(lines.json()).try_init(),
@@ -27,9 +25,7 @@ pub fn start_logging(default_filter: &str) {
 /// In a process that has one already (several instances in one test) the second handle renders nothing.
 pub fn start_metrics() -> PrometheusHandle {
     let recorder = PrometheusBuilder::new()
-        .set_buckets(&[
-            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0,
-        ])
+        .set_buckets(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0])
         .expect("the buckets are not empty")
         .build_recorder();
     let handle = recorder.handle();

@@ -13,30 +13,18 @@ fn read(path: impl AsRef<Path>) -> String {
 /// The rows of the table below this heading, cell by cell, without the code quotes.
 fn table(heading: &str) -> Vec<Vec<String>> {
     let page = read("ARCHITECTURE.md");
-    let (_, section) = page
-        .split_once(&format!("\n## {heading}\n"))
-        .expect("the heading is there");
+    let (_, section) = page.split_once(&format!("\n## {heading}\n")).expect("the heading is there");
     let section = section.split("\n## ").next().unwrap_or(section);
-    let rows = section
-        .lines()
-        .filter(|line| line.starts_with('|') && !line.starts_with("|---"));
-    let cells = |row: &str| {
-        row.trim_matches('|')
-            .split('|')
-            .map(|cell| cell.trim().replace('`', ""))
-            .collect()
-    };
+    let rows = section.lines().filter(|line| line.starts_with('|') && !line.starts_with("|---"));
+    let cells =
+        |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
     rows.skip(1).map(cells).collect()
 }
 
 fn assert_is_test(named: &str) {
-    let (file, test) = named
-        .split_once("::")
-        .unwrap_or_else(|| panic!("{named} names no test"));
+    let (file, test) = named.split_once("::").unwrap_or_else(|| panic!("{named} names no test"));
     let text = read(file);
-    let at = text
-        .find(&format!("fn {test}("))
-        .unwrap_or_else(|| panic!("{file} has no {test}"));
+    let at = text.find(&format!("fn {test}(")).unwrap_or_else(|| panic!("{file} has no {test}"));
     let before: String = text[..at].lines().rev().take(4).collect();
     // Properties stand in a macro that makes the test of them.
     assert!(before.contains("test"), "{named} is no test");
@@ -78,9 +66,8 @@ fn every_requirement_names_its_code_and_its_tests() {
 #[test]
 fn every_invariant_has_its_proof() {
     let proofs = table("Invariants").into_iter().map(|row| row[1].clone());
-    let tests: Vec<String> = proofs
-        .filter(|proof| proof.starts_with("tests/") || proof.starts_with("src/"))
-        .collect();
+    let tests: Vec<String> =
+        proofs.filter(|proof| proof.starts_with("tests/") || proof.starts_with("src/")).collect();
     assert!(tests.len() >= 12, "{tests:?}");
     tests.iter().for_each(|proof| assert_is_test(proof));
 }

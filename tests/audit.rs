@@ -22,10 +22,7 @@ async fn empty_database() -> PgPool {
 
 async fn audit_after(damage: &'static str) -> Report {
     let pool = good_database().await;
-    sqlx::raw_sql(damage)
-        .execute(&pool)
-        .await
-        .unwrap_or_else(|error| panic!("{damage}: {error}"));
+    sqlx::raw_sql(damage).execute(&pool).await.unwrap_or_else(|error| panic!("{damage}: {error}"));
     audit::run(&pool).await.unwrap()
 }
 
@@ -37,21 +34,13 @@ async fn finds(invariant: Invariant, offender: &str, damage: &'static str) {
     assert_eq!(report.verdict, Verdict::Broken);
     assert!(!report.is_good(false));
     let examples = &report.broken[0].examples;
-    assert!(
-        examples.iter().any(|example| example.id.ends_with(offender)),
-        "after: {damage}\n{examples:#?}"
-    );
+    assert!(examples.iter().any(|example| example.id.ends_with(offender)), "after: {damage}\n{examples:#?}");
     assert!(report.broken[0].count >= i64::try_from(examples.len()).unwrap());
 }
 
 async fn stays_good(change: &'static str) {
     let report = audit_after(change).await;
-    assert_eq!(
-        report.verdict,
-        Verdict::Good,
-        "after: {change}\n{:#?}",
-        report.broken
-    );
+    assert_eq!(report.verdict, Verdict::Good, "after: {change}\n{:#?}", report.broken);
 }
 
 #[tokio::test]
@@ -61,26 +50,10 @@ async fn a_consistent_sale_is_good_and_counted() {
     assert_eq!(report.verdict, Verdict::Good, "{:#?}", report.broken);
     assert!(report.is_good(true));
     let counted = report.counted;
-    assert_eq!(
-        (counted.seats_free, counted.seats_held, counted.seats_sold),
-        (4, 2, 4)
-    );
-    assert_eq!(
-        (
-            counted.tickets_valid,
-            counted.confirmed_reservations,
-            counted.confirmed_lines
-        ),
-        (3, 2, 3)
-    );
-    assert_eq!(
-        (counted.accounts, counted.points, counted.points_taken),
-        (2, 600, 600)
-    );
-    assert_eq!(
-        (counted.sagas_open, counted.sagas_stuck, counted.sagas_ended),
-        (3, 0, 6)
-    );
+    assert_eq!((counted.seats_free, counted.seats_held, counted.seats_sold), (4, 2, 4));
+    assert_eq!((counted.tickets_valid, counted.confirmed_reservations, counted.confirmed_lines), (3, 2, 3));
+    assert_eq!((counted.accounts, counted.points, counted.points_taken), (2, 600, 600));
+    assert_eq!((counted.sagas_open, counted.sagas_stuck, counted.sagas_ended), (3, 0, 6));
 }
 
 #[tokio::test]
@@ -92,24 +65,10 @@ async fn an_empty_database_is_good() {
 #[tokio::test]
 async fn sold_seats_are_tickets_are_confirmed_lines() {
     let broken = Invariant::SoldSeats;
-    finds(
-        broken,
-        "/1",
-        "update tickets set status = 'void', voided_at = now() where seat = 1",
-    )
-    .await;
-    finds(
-        broken,
-        "/1",
-        "update seats set status = 'free', holder = null where number = 1",
-    )
-    .await;
-    finds(
-        broken,
-        "/9",
-        "update seats set status = 'sold', holder = gen_random_uuid() where number = 9",
-    )
-    .await;
+    finds(broken, "/1", "update tickets set status = 'void', voided_at = now() where seat = 1").await;
+    finds(broken, "/1", "update seats set status = 'free', holder = null where number = 1").await;
+    finds(broken, "/9", "update seats set status = 'sold', holder = gen_random_uuid() where number = 9")
+        .await;
     finds(
         broken,
         "/9",
@@ -175,12 +134,7 @@ async fn a_hold_that_ran_out_is_not_live_and_may_be_overtaken() {
 #[tokio::test]
 async fn a_held_seat_names_the_reservation_that_holds_it() {
     let broken = Invariant::HeldSeats;
-    finds(
-        broken,
-        "/3",
-        "update seats set holder = gen_random_uuid() where number = 3",
-    )
-    .await;
+    finds(broken, "/3", "update seats set holder = gen_random_uuid() where number = 3").await;
     finds(
         broken,
         "02",
@@ -193,12 +147,7 @@ async fn a_held_seat_names_the_reservation_that_holds_it() {
 #[tokio::test]
 async fn a_balance_is_the_sum_of_its_entries_and_not_below_zero() {
     let broken = Invariant::Balances;
-    finds(
-        broken,
-        "a1",
-        "update accounts set balance = balance + 1 where balance = 550",
-    )
-    .await;
+    finds(broken, "a1", "update accounts set balance = balance + 1 where balance = 550").await;
     finds(
         broken,
         "fa",
@@ -267,11 +216,7 @@ async fn payments_agree_with_entries_and_reservations() {
     .await;
     let of_1 = "update payments set id = '00000000-0000-7000-8000-0000000000b1'
                 where reservation_id = '00000000-0000-7000-8000-000000000001'; ";
-    for damage in [
-        "amount = 299",
-        "status = 'refunded'",
-        "user_id = gen_random_uuid()",
-    ] {
+    for damage in ["amount = 299", "status = 'refunded'", "user_id = gen_random_uuid()"] {
         let sql =
             format!("{of_1} update payments set {damage} where id = '00000000-0000-7000-8000-0000000000b1'");
         finds(broken, "b1", sql.leak()).await;
@@ -382,8 +327,6 @@ async fn many_offenders_are_counted_and_a_hundred_are_named() {
 async fn the_audit_needs_no_more_than_reading() {
     let pool = good_database().await;
     let mut snapshot = store::audit::snapshot(&pool).await.unwrap();
-    let refused = sqlx::query("update seats set price = 1")
-        .execute(&mut *snapshot)
-        .await;
+    let refused = sqlx::query("update seats set price = 1").execute(&mut *snapshot).await;
     assert!(refused.unwrap_err().to_string().contains("read-only"));
 }

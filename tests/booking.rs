@@ -43,14 +43,8 @@ async fn of_a_thousand_callers_for_one_seat_exactly_one_gets_it() {
         })
     });
     let answers: Vec<Reservation> = join_all(callers).await.into_iter().map(Result::unwrap).collect();
-    let held = answers
-        .iter()
-        .filter(|answer| answer.status == ReservationStatus::Held)
-        .count();
-    let taken = answers
-        .iter()
-        .filter(|answer| answer.reason.as_deref() == Some("seat_taken"))
-        .count();
+    let held = answers.iter().filter(|answer| answer.status == ReservationStatus::Held).count();
+    let taken = answers.iter().filter(|answer| answer.reason.as_deref() == Some("seat_taken")).count();
     assert_eq!((held, taken), (1, 999));
     test.check_books().await;
 }
@@ -63,11 +57,7 @@ async fn of_two_overlapping_lists_one_wins_all_and_the_other_gets_nothing() {
         let (one, other) = (test.user(0).await, test.user(0).await);
         let (these, those) = ([first, first + 1], [first + 1, first + 2]);
         let (a, b) = tokio::join!(test.reserve(one, &these), test.reserve(other, &those));
-        let (winner, loser) = if a.status == ReservationStatus::Held {
-            (a, b)
-        } else {
-            (b, a)
-        };
+        let (winner, loser) = if a.status == ReservationStatus::Held { (a, b) } else { (b, a) };
         assert_eq!(winner.status, ReservationStatus::Held);
         assert_eq!(loser.reason.as_deref(), Some("seat_taken"));
         assert_eq!(loser.detail.unwrap()["seats"], serde_json::json!([first + 1]));
@@ -80,10 +70,7 @@ async fn an_expired_hold_frees_the_seats_for_somebody_else_and_charges_nothing()
     let test = TestApp::with(&["--hold-seconds", "1"]).await;
     let (late, next) = (test.user(1_000).await, test.user(1_000).await);
     let held = test.reserve(late, &[5]).await;
-    assert_eq!(
-        test.reserve(next, &[5]).await.reason.as_deref(),
-        Some("seat_taken")
-    );
+    assert_eq!(test.reserve(next, &[5]).await.reason.as_deref(), Some("seat_taken"));
     test.until(5, "the hold to expire", || async {
         test.find(held.id).await.status == ReservationStatus::Expired
     })
@@ -117,11 +104,7 @@ async fn paying_twice_at_once_charges_once() {
     let user = test.user(1_000).await;
     let held = test.reserve(user, &[11]).await;
     let answers = join_all((0..8).map(|_| test.pay(held.id))).await;
-    assert!(
-        answers
-            .iter()
-            .all(|answer| answer.status == ReservationStatus::Confirmed)
-    );
+    assert!(answers.iter().all(|answer| answer.status == ReservationStatus::Confirmed));
     assert_eq!(test.balance(user).await, 900);
     test.check_books().await;
 }
@@ -132,10 +115,7 @@ async fn cancelling_a_hold_frees_it_also_twice_at_once() {
     let user = test.user(100).await;
     let held = test.reserve(user, &[13]).await;
     let (one, other) = tokio::join!(test.cancel(held.id), test.cancel(held.id));
-    assert_eq!(
-        (one.status, other.status),
-        (ReservationStatus::Cancelled, ReservationStatus::Cancelled)
-    );
+    assert_eq!((one.status, other.status), (ReservationStatus::Cancelled, ReservationStatus::Cancelled));
     assert_eq!(test.reserve(user, &[13]).await.status, ReservationStatus::Held);
     test.check_books().await;
 }
@@ -153,10 +133,7 @@ async fn cancelling_a_confirmed_reservation_refunds_once_also_twice_at_once() {
         assert_eq!(answer.payment.unwrap().status, "refunded");
     }
     assert_eq!(test.balance(user).await, 300);
-    assert_eq!(
-        test.reserve(user, &[15, 16]).await.status,
-        ReservationStatus::Held
-    );
+    assert_eq!(test.reserve(user, &[15, 16]).await.status, ReservationStatus::Held);
     test.check_books().await;
 }
 
@@ -214,20 +191,9 @@ async fn a_hundred_charges_and_payments_at_once_add_up() {
 async fn a_user_cannot_hold_more_seats_than_the_limit_even_at_once() {
     let test = TestApp::with(&["--max-seats-per-user", "3"]).await;
     let user = test.user(0).await;
-    let answers = join_all(
-        [[1], [2], [3], [4], [5]]
-            .iter()
-            .map(|seats| test.reserve(user, seats)),
-    )
-    .await;
-    let held = answers
-        .iter()
-        .filter(|answer| answer.status == ReservationStatus::Held)
-        .count();
-    let refused = answers
-        .iter()
-        .filter(|answer| answer.reason.as_deref() == Some("too_many_seats"))
-        .count();
+    let answers = join_all([[1], [2], [3], [4], [5]].iter().map(|seats| test.reserve(user, seats))).await;
+    let held = answers.iter().filter(|answer| answer.status == ReservationStatus::Held).count();
+    let refused = answers.iter().filter(|answer| answer.reason.as_deref() == Some("too_many_seats")).count();
     assert_eq!((held, refused), (3, 2));
     test.check_books().await;
 }

@@ -14,22 +14,14 @@ const GOOD: &str = include_str!("data/audit_good.sql");
 async fn help_lists_the_commands_and_every_setting() {
     let help = Program::alone().run("--help").await;
     assert_eq!(help.code, 0);
-    for word in [
-        "up", "serve", "migrate", "demo", "audit", "saga", "queue", "concert", "workflow", "keys", "doctor",
-    ] {
-        assert!(
-            help.out.contains(&format!("  {word} ")),
-            "{word} is missing in\n{}",
-            help.out
-        );
+    for word in
+        ["up", "serve", "migrate", "demo", "audit", "saga", "queue", "concert", "workflow", "keys", "doctor"]
+    {
+        assert!(help.out.contains(&format!("  {word} ")), "{word} is missing in\n{}", help.out);
     }
-    for setting in [
-        "DATABASE_URL",
-        "NATS_URL",
-        "BOXOFFICE_LISTEN",
-        "BOXOFFICE_HOLD_SECONDS",
-        "BOXOFFICE_DATA_DIR",
-    ] {
+    for setting in
+        ["DATABASE_URL", "NATS_URL", "BOXOFFICE_LISTEN", "BOXOFFICE_HOLD_SECONDS", "BOXOFFICE_DATA_DIR"]
+    {
         assert!(help.out.contains(setting), "{setting} is missing");
     }
 }
@@ -37,22 +29,13 @@ async fn help_lists_the_commands_and_every_setting() {
 #[tokio::test]
 async fn wrong_use_ends_with_2_and_says_how_it_is_meant() {
     let program = Program::alone();
-    for words in [
-        "",
-        "sing",
-        "audit --strictly",
-        "serve",
-        "serve --role juggler",
-        "keys create --role viewer",
-    ] {
+    for words in
+        ["", "sing", "audit --strictly", "serve", "serve --role juggler", "keys create --role viewer"]
+    {
         let ran = program.run(words).await;
         assert_eq!(ran.code, 2, "{words}: {}", ran.err);
         assert!(ran.out.is_empty(), "{words}: {}", ran.out);
-        assert!(
-            ran.err.contains("Usage") || ran.err.contains("possible values"),
-            "{words}: {}",
-            ran.err
-        );
+        assert!(ran.err.contains("Usage") || ran.err.contains("possible values"), "{words}: {}", ran.err);
     }
 }
 
@@ -89,40 +72,25 @@ async fn audit_ends_with_0_when_good_1_when_broken_and_1_for_the_strict_when_stu
         .execute(&pool)
         .await
         .unwrap();
-    assert_eq!(
-        program.json(0, "audit").await["stuck"].as_array().unwrap().len(),
-        1
-    );
+    assert_eq!(program.json(0, "audit").await["stuck"].as_array().unwrap().len(), 1);
     assert_eq!(program.json(1, "audit --strict").await["verdict"], "good");
 
-    sqlx::query("update accounts set balance = balance + 1")
-        .execute(&pool)
-        .await
-        .unwrap();
+    sqlx::query("update accounts set balance = balance + 1").execute(&pool).await.unwrap();
     let broken = program.json(1, "audit").await;
     assert_eq!(broken["broken"][0]["invariant"], "balances");
     assert_eq!(broken["broken"][0]["count"], 2);
     let told = program.run("audit").await;
     assert_eq!(told.code, 1);
-    assert!(
-        told.out.contains("BROKEN") && told.out.contains("the entries add up to"),
-        "{}",
-        told.out
-    );
+    assert!(told.out.contains("BROKEN") && told.out.contains("the entries add up to"), "{}", told.out);
 }
 
 #[tokio::test]
 async fn a_key_is_shown_once_and_can_be_revoked_once() {
     let (program, pool) = with_database().await;
-    let made = program
-        .json(0, "keys create --role operator --name night-shift")
-        .await;
+    let made = program.json(0, "keys create --role operator --name night-shift").await;
     let key = made["key"].as_str().unwrap();
     assert!(key.starts_with("bo_") && key.len() > 40, "{key}");
-    let stored: Vec<u8> = sqlx::query_scalar("select hash from api_keys")
-        .fetch_one(&pool)
-        .await
-        .unwrap();
+    let stored: Vec<u8> = sqlx::query_scalar("select hash from api_keys").fetch_one(&pool).await.unwrap();
     assert!(!String::from_utf8_lossy(&stored).contains(key));
 
     let listed = program.json(0, "keys list").await;
@@ -131,13 +99,7 @@ async fn a_key_is_shown_once_and_can_be_revoked_once() {
     let revoke = format!("keys revoke {}", made["id"].as_str().unwrap());
     assert_eq!(program.json(0, &revoke).await["revoked"], true);
     assert_eq!(program.json(1, &revoke).await["revoked"], false);
-    assert_eq!(
-        program
-            .run(&format!("keys create --role viewer --name {}", "x".repeat(101)))
-            .await
-            .code,
-        2
-    );
+    assert_eq!(program.run(&format!("keys create --role viewer --name {}", "x".repeat(101))).await.code, 2);
 }
 
 #[tokio::test]
@@ -154,10 +116,8 @@ async fn concerts_and_dates_are_added() {
         (&listed["items"][0]["name"], &listed["items"][0]["on_sale"]),
         (&"Lieder".into(), &true.into())
     );
-    let seats: i64 = sqlx::query_scalar("select count(*) from seats where price = 300")
-        .fetch_one(&pool)
-        .await
-        .unwrap();
+    let seats: i64 =
+        sqlx::query_scalar("select count(*) from seats where price = 300").fetch_one(&pool).await.unwrap();
     assert_eq!(seats, 10);
 
     let twice = program
@@ -173,19 +133,11 @@ async fn concerts_and_dates_are_added() {
 async fn workflows_are_checked_and_drawn() {
     let program = Program::alone();
     let checked = program.json(0, "workflow check").await;
-    let names: Vec<&Value> = checked["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|item| &item["workflow"])
-        .collect();
+    let names: Vec<&Value> =
+        checked["items"].as_array().unwrap().iter().map(|item| &item["workflow"]).collect();
     assert_eq!(names, ["booking", "cancellation"]);
     let drawn = program.run("workflow graph booking").await;
-    assert!(
-        drawn.out.starts_with("stateDiagram-v2\n    [*] --> reserve\n"),
-        "{}",
-        drawn.out
-    );
+    assert!(drawn.out.starts_with("stateDiagram-v2\n    [*] --> reserve\n"), "{}", drawn.out);
     let unknown = program.run("workflow graph juggling").await;
     assert_eq!(unknown.code, 2);
     assert!(unknown.err.contains("booking, cancellation"), "{}", unknown.err);
@@ -199,17 +151,8 @@ async fn a_bad_definition_is_found() {
     let found = program.json(1, "workflow check").await;
     assert_eq!(found["verdict"], "broken");
     assert!(found["problem"].as_str().unwrap().contains("no steps"), "{found}");
-    write_definition(
-        &dir,
-        "name = 'even'\nversion = 1\n[[steps]]\nname = 'a'\ncommand = 'x.y'\n",
-    );
-    assert_eq!(
-        program.json(0, "workflow check").await["items"]
-            .as_array()
-            .unwrap()
-            .len(),
-        3
-    );
+    write_definition(&dir, "name = 'even'\nversion = 1\n[[steps]]\nname = 'a'\ncommand = 'x.y'\n");
+    assert_eq!(program.json(0, "workflow check").await["items"].as_array().unwrap().len(), 3);
 }
 
 fn write_definition(dir: &Path, text: &str) {

@@ -19,13 +19,9 @@ fn file(path: &str) -> String {
 
 /// The first and second cells of the table under a heading of a page, sorted.
 fn rows(page: &str, heading: &str) -> BTreeSet<(String, String)> {
-    let section = page
-        .split("\n## ")
-        .find(|section| section.starts_with(heading))
-        .expect("the heading is there");
-    let lines = section
-        .lines()
-        .filter(|line| line.starts_with('|') && !line.starts_with("|---"));
+    let section =
+        page.split("\n## ").find(|section| section.starts_with(heading)).expect("the heading is there");
+    let lines = section.lines().filter(|line| line.starts_with('|') && !line.starts_with("|---"));
     let cell = |line: &str, at: usize| line.split('|').nth(at).unwrap().trim().replace('`', "");
     lines.skip(1).map(|line| (cell(line, 1), cell(line, 2))).collect()
 }
@@ -54,11 +50,9 @@ async fn the_page_about_nats_lists_what_a_running_service_has_made() {
     let page = file("nats/README.md");
     let listed = ["Streams", "Consumers"].map(|heading| rows(&page, heading));
     // Each role makes its own when it first receives; one that the page leaves out is never equal.
-    test.until(
-        20,
-        &format!("all that nats/README.md lists, and no more: {listed:#?}"),
-        || async { made(&test.app.bus).await == listed },
-    )
+    test.until(20, &format!("all that nats/README.md lists, and no more: {listed:#?}"), || async {
+        made(&test.app.bus).await == listed
+    })
     .await;
     let described = rows(&page, "Subjects");
     let source = file("src/bus/subjects.rs");
@@ -89,18 +83,11 @@ fn nats_accepts_its_configurations_and_a_cluster_syncs_always() {
             ])
             .output()
             .unwrap();
-        assert!(
-            checked.status.success(),
-            "{name}: {}",
-            String::from_utf8_lossy(&checked.stderr)
-        );
+        assert!(checked.status.success(), "{name}: {}", String::from_utf8_lossy(&checked.stderr));
     }
     assert!(file("nats/cluster.conf").contains("sync_interval: always"));
     // The streams must fit.
-    let most: i64 = topology::streams(1)
-        .iter()
-        .map(|stream| stream.max_bytes.max(0))
-        .sum();
+    let most: i64 = topology::streams(1).iter().map(|stream| stream.max_bytes.max(0)).sum();
     for name in ["single", "cluster"] {
         assert!(
             file(&format!("nats/{name}.conf")).contains("max_file_store: 16GB") && most < 16 << 30,
@@ -113,29 +100,18 @@ fn nats_accepts_its_configurations_and_a_cluster_syncs_always() {
 fn the_containers_run_with_the_settings_of_the_private_servers() {
     let compose = file("docker-compose.yml");
     let lines: Vec<&str> = compose.lines().map(str::trim).collect();
-    let given: Vec<&str> = lines
-        .windows(2)
-        .filter(|pair| pair[0] == "- -c")
-        .map(|pair| &pair[1][2..])
-        .collect();
+    let given: Vec<&str> =
+        lines.windows(2).filter(|pair| pair[0] == "- -c").map(|pair| &pair[1][2..]).collect();
     let wanted = postgres::SETTINGS.map(|(name, value)| format!("{name}={value}"));
     assert_eq!(given, wanted);
-    assert!(compose.contains(&format!(
-        "POSTGRES_INITDB_ARGS: \"{}\"",
-        postgres::INITDB.join(" ")
-    )));
+    assert!(compose.contains(&format!("POSTGRES_INITDB_ARGS: \"{}\"", postgres::INITDB.join(" "))));
     assert!(compose.contains("./nats/single.conf:/etc/nats/single.conf"));
     for role in ["api", "orchestrator", "worker", "scheduler"] {
-        assert!(
-            compose.contains(&format!("command: [\"serve\", \"--role\", \"{role}\"]")),
-            "{role}"
-        );
+        assert!(compose.contains(&format!("command: [\"serve\", \"--role\", \"{role}\"]")), "{role}");
     }
     // Every variable that the service is given is one that it knows.
     let config = file("src/config.rs") + &file("src/telemetry.rs");
-    let variables = lines
-        .iter()
-        .filter_map(|line| line.split_once(": ").map(|(name, _)| name));
+    let variables = lines.iter().filter_map(|line| line.split_once(": ").map(|(name, _)| name));
     for variable in variables.filter(|name| name.starts_with("BOXOFFICE_") || name.ends_with("_URL")) {
         assert!(config.contains(&format!("\"{variable}\"")), "{variable}");
     }
@@ -144,10 +120,7 @@ fn the_containers_run_with_the_settings_of_the_private_servers() {
 #[test]
 fn the_program_looks_for_the_server_that_make_deps_unpacks() {
     let script = file("scripts/deps.sh");
-    assert!(script.contains(&format!(
-        "NATS_SERVER_VERSION={}\n",
-        programs::NATS_SERVER_VERSION
-    )));
+    assert!(script.contains(&format!("NATS_SERVER_VERSION={}\n", programs::NATS_SERVER_VERSION)));
     let place = fresh_dir("xdg");
     let output = Command::new("bash")
         .args(["-c", "source scripts/deps.sh; echo \"$nats_server\""])
@@ -156,8 +129,5 @@ fn the_program_looks_for_the_server_that_make_deps_unpacks() {
         .output()
         .unwrap();
     let name = format!("boxoffice/bin/nats-server-{}", programs::NATS_SERVER_VERSION);
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout).trim(),
-        place.join(name).to_str().unwrap()
-    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), place.join(name).to_str().unwrap());
 }

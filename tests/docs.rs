@@ -21,14 +21,9 @@ fn check_part(page_name: &str, part: &str, expected: &str) {
     let path = page(page_name);
     let text = fs::read_to_string(&path).unwrap();
     let opening = format!("<!-- generated: {part} -->\n");
-    let from = text
-        .find(&opening)
-        .unwrap_or_else(|| panic!("{page_name} has no part {part}"))
-        + opening.len();
-    let to = from
-        + text[from..]
-            .find("<!-- end -->")
-            .unwrap_or_else(|| panic!("{part} has no end"));
+    let from =
+        text.find(&opening).unwrap_or_else(|| panic!("{page_name} has no part {part}")) + opening.len();
+    let to = from + text[from..].find("<!-- end -->").unwrap_or_else(|| panic!("{part} has no end"));
     if text[from..to] == *expected {
         return;
     }
@@ -54,11 +49,7 @@ async fn the_schema_is_drawn_as_it_is() {
         format!("| `{}` | {comment} |\n", table["name"].as_str().unwrap())
     };
     let rows: String = drawn["tables"].as_array().unwrap().iter().map(row).collect();
-    check_part(
-        "erd.md",
-        "tables",
-        &format!("| table | what it is for |\n|---|---|\n{rows}"),
-    );
+    check_part("erd.md", "tables", &format!("| table | what it is for |\n|---|---|\n{rows}"));
 }
 
 #[tokio::test]
@@ -93,41 +84,27 @@ fn named_routes(text: &str) -> BTreeSet<String> {
             .is_some_and(|(method, _)| method.chars().all(|letter| letter.is_ascii_uppercase()))
     };
     // A fence is three backticks, so that whole diagrams count as quoted; they have more than one line.
-    quoted
-        .filter(|text| !text.contains('\n'))
-        .filter(is_route)
-        .map(str::to_owned)
-        .collect()
+    quoted.filter(|text| !text.contains('\n')).filter(is_route).map(str::to_owned).collect()
 }
 
 #[test]
 fn every_route_has_its_sequence_diagram() {
-    let (described, named) = (
-        described_routes(),
-        named_routes(&fs::read_to_string(page("sequences.md")).unwrap()),
-    );
+    let (described, named) =
+        (described_routes(), named_routes(&fs::read_to_string(page("sequences.md")).unwrap()));
     assert!(described.len() > 25, "{described:?}");
     let missing: Vec<_> = described.difference(&named).collect();
     assert!(missing.is_empty(), "docs/sequences.md lacks {missing:?}");
     let gone: Vec<_> = named.difference(&described).collect();
-    assert!(
-        gone.is_empty(),
-        "docs/sequences.md names routes that do not exist: {gone:?}"
-    );
+    assert!(gone.is_empty(), "docs/sequences.md names routes that do not exist: {gone:?}");
 }
 
 #[test]
 fn every_command_that_is_drawn_is_one_that_a_workflow_sends() {
     let catalogue = boxoffice::saga::Catalogue::built_in().unwrap();
-    let sent: BTreeSet<&str> = catalogue
-        .iter()
-        .flat_map(|definition| definition.commands())
-        .collect();
+    let sent: BTreeSet<&str> = catalogue.iter().flat_map(|definition| definition.commands()).collect();
     let text = fs::read_to_string(page("sequences.md")).unwrap();
-    let drawn: BTreeSet<&str> = text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("JetStream->>Workers: "))
-        .collect();
+    let drawn: BTreeSet<&str> =
+        text.lines().filter_map(|line| line.trim().strip_prefix("JetStream->>Workers: ")).collect();
     assert_eq!(drawn, sent);
 }
 
@@ -140,16 +117,10 @@ fn every_diagram_is_whole() {
         for diagram in diagrams {
             let diagram = diagram.split("```").next().unwrap();
             let first = |word: &str| {
-                diagram
-                    .lines()
-                    .filter(|line| line.split_whitespace().next() == Some(word))
-                    .count()
+                diagram.lines().filter(|line| line.split_whitespace().next() == Some(word)).count()
             };
             assert_eq!(first("alt") + first("loop"), first("end"), "{name}: {diagram}");
-            assert!(
-                !diagram.contains(';'),
-                "a semicolon ends a line of Mermaid; {name}: {diagram}"
-            );
+            assert!(!diagram.contains(';'), "a semicolon ends a line of Mermaid; {name}: {diagram}");
         }
     }
 }

@@ -23,10 +23,7 @@ async fn published(test: &TestApp) -> Vec<EventMessage> {
     };
     let consumer = stream.create_consumer(config).await.unwrap();
     let messages = consumer.messages().await.unwrap().take(count);
-    messages
-        .map(|message| serde_json::from_slice(&message.unwrap().payload).unwrap())
-        .collect()
-        .await
+    messages.map(|message| serde_json::from_slice(&message.unwrap().payload).unwrap()).collect().await
 }
 
 async fn names_of(test: &TestApp, subject: Uuid) -> Vec<String> {
@@ -61,22 +58,13 @@ async fn a_reservation_tells_its_story_in_order() {
         "points.entry",
         "reservation.cancelled",
     ];
-    until(5, "all events", || async {
-        names_of(&test, held.id).await.len() >= story.len()
-    })
-    .await;
+    until(5, "all events", || async { names_of(&test, held.id).await.len() >= story.len() }).await;
     assert_eq!(names_of(&test, held.id).await, story);
     let events = published(&test).await;
-    let confirmed = events
-        .iter()
-        .find(|event| event.name == "reservation.confirmed")
-        .unwrap();
+    let confirmed = events.iter().find(|event| event.name == "reservation.confirmed").unwrap();
     assert_eq!(confirmed.data["user_id"], user.to_string());
     assert_eq!(confirmed.data["amount"], 100);
-    assert!(
-        !confirmed.data.to_string().contains("code"),
-        "ticket codes are for the buyer alone"
-    );
+    assert!(!confirmed.data.to_string().contains("code"), "ticket codes are for the buyer alone");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,24 +72,11 @@ async fn an_expired_hold_and_a_charge_are_told_too() {
     let test = TestApp::with(&["--hold-seconds", "1"]).await;
     let user = test.user(77).await;
     let held = test.reserve(user, &[1]).await;
-    until(6, "the expiry", || async {
-        names_of(&test, held.id).await.len() == 2
-    })
-    .await;
-    assert_eq!(
-        names_of(&test, held.id).await,
-        ["reservation.reserved", "reservation.expired"]
-    );
-    until(5, "the charge", || async {
-        names_of(&test, user).await == ["points.entry"]
-    })
-    .await;
+    until(6, "the expiry", || async { names_of(&test, held.id).await.len() == 2 }).await;
+    assert_eq!(names_of(&test, held.id).await, ["reservation.reserved", "reservation.expired"]);
+    until(5, "the charge", || async { names_of(&test, user).await == ["points.entry"] }).await;
     let events = published(&test).await;
-    assert!(
-        events
-            .iter()
-            .any(|event| event.name == "points.entry" && event.data["amount"] == 77)
-    );
+    assert!(events.iter().any(|event| event.name == "points.entry" && event.data["amount"] == 77));
 }
 
 /// An ended saga is at rest only when JetStream has its last event; until then all of them are published again.
@@ -109,10 +84,7 @@ async fn an_expired_hold_and_a_charge_are_told_too() {
 async fn events_that_were_lost_are_published_again_with_the_same_ids_and_content() {
     let test = TestApp::start().await;
     let user = test.user(100).await;
-    let (sold, given_back) = (
-        test.reserve(user, &[1]).await.id,
-        test.reserve(user, &[2]).await.id,
-    );
+    let (sold, given_back) = (test.reserve(user, &[1]).await.id, test.reserve(user, &[2]).await.id);
     test.pay(sold).await;
     test.cancel(given_back).await;
     let all_are_there =
@@ -121,22 +93,11 @@ async fn events_that_were_lost_are_published_again_with_the_same_ids_and_content
     at_rest(&test, sold).await;
     at_rest(&test, given_back).await;
     let of_reservations = |events: Vec<EventMessage>| -> BTreeMap<String, serde_json::Value> {
-        let own = events
-            .into_iter()
-            .filter(|event| [sold, given_back].contains(&event.subject_id));
-        own.map(|event| (event.id.clone(), serde_json::to_value(event).unwrap()))
-            .collect()
+        let own = events.into_iter().filter(|event| [sold, given_back].contains(&event.subject_id));
+        own.map(|event| (event.id.clone(), serde_json::to_value(event).unwrap())).collect()
     };
     let before = of_reservations(published(&test).await);
-    test.app
-        .bus
-        .jetstream
-        .get_stream(subjects::EVENTS)
-        .await
-        .unwrap()
-        .purge()
-        .await
-        .unwrap();
+    test.app.bus.jetstream.get_stream(subjects::EVENTS).await.unwrap().purge().await.unwrap();
     sqlx::query("update sagas set due_at = now() where id = any ($1)")
         .bind([sold, given_back])
         .execute(&test.app.pool)
@@ -152,11 +113,8 @@ async fn events_that_were_lost_are_published_again_with_the_same_ids_and_content
 async fn a_slow_consumer_slows_no_purchase() {
     let test = TestApp::start().await;
     let stream = test.app.bus.jetstream.get_stream(subjects::EVENTS).await.unwrap();
-    let config = pull::Config {
-        durable_name: Some("slow".to_owned()),
-        max_ack_pending: 1,
-        ..pull::Config::default()
-    };
+    let config =
+        pull::Config { durable_name: Some("slow".to_owned()), max_ack_pending: 1, ..pull::Config::default() };
     let consumer = stream.create_consumer(config).await.unwrap();
     let reader = tokio::spawn(async move {
         let mut messages = consumer.messages().await.unwrap();
@@ -171,10 +129,7 @@ async fn a_slow_consumer_slows_no_purchase() {
         let held = test.reserve(user, &[seat]).await;
         assert_eq!(test.pay(held.id).await.status, ReservationStatus::Confirmed);
     }
-    assert!(
-        started.elapsed() < Duration::from_secs(15),
-        "the consumer alone needs 60 s for as many events"
-    );
+    assert!(started.elapsed() < Duration::from_secs(15), "the consumer alone needs 60 s for as many events");
     reader.abort();
     test.check_books().await;
 }

@@ -61,10 +61,7 @@ async fn ends_right(test: &TestApp) {
     .await;
     assert_good(&test.app).await;
     let sold = sqlx::query_scalar::<_, i64>("select count(*) from seats where status = 'sold'");
-    assert!(
-        sold.fetch_one(&test.app.pool).await.unwrap() > 0,
-        "nothing was sold at all"
-    );
+    assert!(sold.fetch_one(&test.app.pool).await.unwrap() > 0, "nothing was sold at all");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -73,12 +70,7 @@ async fn every_saga_ends_right_when_all_streams_are_deleted_in_the_middle() {
     let sale = tokio::spawn(on_sale(Arc::clone(&test), test.app.desk.clone(), 60));
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(300)).await;
-        for stream in [
-            subjects::STEPS,
-            subjects::SAGAS,
-            subjects::TIMERS,
-            subjects::EVENTS,
-        ] {
+        for stream in [subjects::STEPS, subjects::SAGAS, subjects::TIMERS, subjects::EVENTS] {
             // It may be gone already.
             let _deleted = test.app.bus.jetstream.delete_stream(stream).await;
         }
@@ -98,9 +90,7 @@ async fn every_saga_ends_right_when_all_streams_are_deleted_in_the_middle() {
 async fn two_processes_with_clocks_apart_serve_one_sale() {
     let flags = ["--hold-seconds", "3", "--payment-grace-seconds", "3"];
     let test = Arc::new(TestApp::with(&flags).await);
-    let ahead = test
-        .another(&[&flags[..], &["--clock-skew-ms", "5000"]].concat())
-        .await;
+    let ahead = test.another(&[&flags[..], &["--clock-skew-ms", "5000"]].concat()).await;
     let (one, other) = (
         on_sale(Arc::clone(&test), test.app.desk.clone(), 40),
         on_sale(Arc::clone(&test), ahead.desk.clone(), 40),
@@ -117,11 +107,7 @@ async fn two_processes_with_clocks_apart_serve_one_sale() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alarm_of_the_broker_ends_a_hold_without_the_sweeper() {
-    let test = TestApp::roles(
-        &["--hold-seconds", "1"],
-        &[Role::Api, Role::Orchestrator, Role::Worker],
-    )
-    .await;
+    let test = TestApp::roles(&["--hold-seconds", "1"], &[Role::Api, Role::Orchestrator, Role::Worker]).await;
     let user = test.user(0).await;
     let held = test.reserve(user, &[1]).await;
     test.until(4, "the hold to expire", || async {
@@ -132,19 +118,10 @@ async fn an_alarm_of_the_broker_ends_a_hold_without_the_sweeper() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sweeper_ends_a_hold_whose_alarm_was_lost() {
-    let test = TestApp::roles(
-        &["--hold-seconds", "1"],
-        &[Role::Api, Role::Worker, Role::Scheduler],
-    )
-    .await;
+    let test = TestApp::roles(&["--hold-seconds", "1"], &[Role::Api, Role::Worker, Role::Scheduler]).await;
     let user = test.user(0).await;
     let held = test.reserve(user, &[1]).await;
-    test.app
-        .bus
-        .jetstream
-        .delete_stream(subjects::TIMERS)
-        .await
-        .unwrap();
+    test.app.bus.jetstream.delete_stream(subjects::TIMERS).await.unwrap();
     test.until(6, "the hold to expire", || async {
         test.find(held.id).await.status == ReservationStatus::Expired
     })
@@ -168,10 +145,8 @@ async fn what_was_committed_but_never_published_goes_on_after_a_start() {
     steps.purge().await.unwrap();
     assert_eq!(steps.info().await.unwrap().state.messages, 0);
     let next: App = start(&test.env, &[], &[Role::Worker, Role::Scheduler]).await;
-    test.until(12, "the seat to be held", || async {
-        test.find(id).await.status == ReservationStatus::Held
-    })
-    .await;
+    test.until(12, "the seat to be held", || async { test.find(id).await.status == ReservationStatus::Held })
+        .await;
     next.stop().await;
 }
 

@@ -21,10 +21,7 @@ async fn send(
     direction: Direction,
     visit: i32,
 ) {
-    let saga = store::sagas::get(&test.app.pool, reservation)
-        .await
-        .unwrap()
-        .unwrap();
+    let saga = store::sagas::get(&test.app.pool, reservation).await.unwrap().unwrap();
     let command = Command {
         saga_id: reservation,
         workflow: "booking".to_owned(),
@@ -37,9 +34,7 @@ async fn send(
         reason: None,
         context: saga.context,
     };
-    publish(&test.app.bus, vec![messages::command(&command)])
-        .await
-        .unwrap();
+    publish(&test.app.bus, vec![messages::command(&command)]).await.unwrap();
 }
 
 /// Waits until every message of a stream is acknowledged.
@@ -52,10 +47,7 @@ async fn drained(test: &TestApp, stream: &str) {
 }
 
 async fn history_length(test: &TestApp, saga: Uuid) -> usize {
-    store::sagas::history(&test.app.pool, &[saga])
-        .await
-        .unwrap()
-        .len()
+    store::sagas::history(&test.app.pool, &[saga]).await.unwrap().len()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,10 +88,7 @@ async fn a_release_that_comes_twice_does_not_take_the_seat_from_the_next_holder(
     send(&test, first.id, "seats.release", "reserve", Direction::Undo, 1).await;
     drained(&test, subjects::STEPS).await;
     assert_eq!(test.find(second.id).await.status, ReservationStatus::Held);
-    assert_eq!(
-        test.reserve(user, &[1]).await.reason.as_deref(),
-        Some("seat_taken")
-    );
+    assert_eq!(test.reserve(user, &[1]).await.reason.as_deref(), Some("seat_taken"));
     test.check_books().await;
 }
 
@@ -110,9 +99,7 @@ async fn do_and_undo_of_a_step_wait_for_each_other() {
     let test = TestApp::start().await;
     let user = test.user(0).await;
     let mut blocker = test.app.pool.begin().await.unwrap();
-    store::seats::lock(&mut blocker, &[test.performance], &[1])
-        .await
-        .unwrap();
+    store::seats::lock(&mut blocker, &[test.performance], &[1]).await.unwrap();
     let order = test.order(user, &[1]);
     let id = order.id;
     let Answer::Pending(pending) = test.app.desk.reserve(order).await.unwrap() else {
@@ -186,11 +173,8 @@ async fn a_bad_command_in_a_batch_is_parked_alone_and_the_others_are_done() {
     .await;
     drained(&test, subjects::STEPS).await;
     for reservation in pending {
-        let expected = if reservation.seats == [5] {
-            ReservationStatus::Pending
-        } else {
-            ReservationStatus::Held
-        };
+        let expected =
+            if reservation.seats == [5] { ReservationStatus::Pending } else { ReservationStatus::Held };
         assert_eq!(test.find(reservation.id).await.status, expected);
     }
 }
@@ -201,9 +185,7 @@ async fn two_payments_of_one_user_in_one_batch_share_the_balance() {
     let user = test.user(150).await;
     let (one, other) = (test.reserve(user, &[1]).await, test.reserve(user, &[2]).await);
     let mut blocker = test.app.pool.begin().await.unwrap();
-    store::payments::lock_accounts(&mut blocker, &[user])
-        .await
-        .unwrap();
+    store::payments::lock_accounts(&mut blocker, &[user]).await.unwrap();
     let payments = async { tokio::join!(test.app.desk.pay(one.id), test.app.desk.pay(other.id)) };
     let (answers, ()) = tokio::join!(payments, async {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
@@ -212,10 +194,7 @@ async fn two_payments_of_one_user_in_one_batch_share_the_balance() {
     drop(answers);
     test.until(5, "both to be decided", || async {
         let both = [test.find(one.id).await, test.find(other.id).await];
-        let paid = both
-            .iter()
-            .filter(|one| one.status == ReservationStatus::Confirmed)
-            .count();
+        let paid = both.iter().filter(|one| one.status == ReservationStatus::Confirmed).count();
         paid == 1 && both.iter().any(|one| one.saga_rejection.is_some())
     })
     .await;

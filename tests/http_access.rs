@@ -14,27 +14,18 @@ async fn users_need_an_access_token_that_is_valid() {
     let now = Utc::now().timestamp();
     let user = ids::new();
     let with = |claims: Value| Caller::new(user, &access_token(&claims));
-    entrance
-        .get("/v1/points", &with(json!({ "sub": user, "exp": now + 60 })))
-        .await
-        .good(200);
+    entrance.get("/v1/points", &with(json!({ "sub": user, "exp": now + 60 }))).await.good(200);
     entrance
         .get("/v1/points", &with(json!({ "sub": user, "exp": now - 1 })))
         .await
         .is(401, "unauthenticated");
-    entrance
-        .get("/v1/points", &with(json!({ "sub": "me" })))
-        .await
-        .is(401, "unauthenticated");
+    entrance.get("/v1/points", &with(json!({ "sub": "me" }))).await.is(401, "unauthenticated");
     let nobody = entrance.get("/v1/points", &Caller::nobody()).await;
     nobody.is(401, "unauthenticated");
     assert_eq!(nobody.headers["www-authenticate"], "Bearer");
     let token = access_token(&json!({ "sub": user }));
     let forged = format!("{}x", &token[..token.len() - 1]);
-    entrance
-        .get("/v1/points", &Caller::new(user, &forged))
-        .await
-        .is(401, "unauthenticated");
+    entrance.get("/v1/points", &Caller::new(user, &forged)).await.is(401, "unauthenticated");
     let key = entrance.key(Role::Admin).await;
     entrance.get("/v1/points", &key).await.is(401, "unauthenticated");
 }
@@ -48,37 +39,19 @@ async fn each_role_opens_its_routes_and_those_below() {
         (Method::GET, "/v1/ops/sagas".to_owned(), Role::Viewer),
         (Method::GET, format!("/v1/ops/sagas/{saga}"), Role::Viewer),
         (Method::GET, "/v1/ops/queues".to_owned(), Role::Viewer),
-        (
-            Method::POST,
-            format!("/v1/ops/sagas/{saga}/retry"),
-            Role::Operator,
-        ),
-        (
-            Method::POST,
-            format!("/v1/ops/queues/{concert}/pause"),
-            Role::Operator,
-        ),
+        (Method::POST, format!("/v1/ops/sagas/{saga}/retry"), Role::Operator),
+        (Method::POST, format!("/v1/ops/queues/{concert}/pause"), Role::Operator),
         (Method::POST, "/v1/admin/concerts".to_owned(), Role::Admin),
-        (
-            Method::GET,
-            format!("/v1/admin/concerts/{concert}/queue"),
-            Role::Admin,
-        ),
+        (Method::GET, format!("/v1/admin/concerts/{concert}/queue"), Role::Admin),
     ];
     let user = entrance.user(0).await;
     for (method, path, needed) in routes {
-        entrance
-            .send(method.clone(), &path, &user, None)
-            .await
-            .is(401, "unauthenticated");
+        entrance.send(method.clone(), &path, &user, None).await.is(401, "unauthenticated");
         for role in [Role::Viewer, Role::Operator, Role::Admin, Role::Cashier] {
             let caller = entrance.key(role).await;
             let reply = entrance.send(method.clone(), &path, &caller, None).await;
             if role.includes(needed) {
-                assert!(
-                    ![401, 403].contains(&reply.status),
-                    "{method} {path} {role:?}: {reply:?}"
-                );
+                assert!(![401, 403].contains(&reply.status), "{method} {path} {role:?}: {reply:?}");
             } else {
                 reply.is(403, "forbidden");
             }
@@ -103,29 +76,14 @@ async fn a_revoked_key_stops_working() {
 #[tokio::test]
 async fn production_makes_no_users_and_takes_charges_from_cashiers_only() {
     let entrance = Entrance::production().await;
-    entrance
-        .post("/v1/users", &Caller::nobody(), json!({ "name": "A" }))
-        .await
-        .is(404, "not_found");
+    entrance.post("/v1/users", &Caller::nobody(), json!({ "name": "A" })).await.is(404, "not_found");
     let user = entrance.user(0).await.with("idempotency-key", "k");
-    entrance
-        .post("/v1/points/charges", &user, json!({ "amount": 5 }))
-        .await
-        .is(401, "unauthenticated");
+    entrance.post("/v1/points/charges", &user, json!({ "amount": 5 })).await.is(401, "unauthenticated");
     let admin = entrance.key(Role::Admin).await.with("idempotency-key", "k");
-    entrance
-        .post("/v1/points/charges", &admin, json!({ "amount": 5 }))
-        .await
-        .is(403, "forbidden");
+    entrance.post("/v1/points/charges", &admin, json!({ "amount": 5 })).await.is(403, "forbidden");
     let cashier = entrance.key(Role::Cashier).await.with("idempotency-key", "k");
     let charge = json!({ "user_id": user.id, "amount": 5 });
-    assert_eq!(
-        entrance
-            .post("/v1/points/charges", &cashier, charge)
-            .await
-            .good(201)["balance"],
-        5
-    );
+    assert_eq!(entrance.post("/v1/points/charges", &cashier, charge).await.good(201)["balance"], 5);
     assert_eq!(entrance.get("/v1/points", &user).await.good(200)["balance"], 5);
 }
 
@@ -137,50 +95,29 @@ async fn a_request_is_looked_at_in_the_order_of_the_contract() {
     let admin = entrance.key(Role::Admin).await;
     let big = " ".repeat((1 << 20) + 1);
     let raw = async |method: Method, path: &str, caller: &Caller, body: &str| {
-        let request = entrance
-            .request(method, path, caller)
-            .header("content-type", "text/plain");
+        let request = entrance.request(method, path, caller).header("content-type", "text/plain");
         reply(request.body(body.to_owned())).await
     };
     // Each line is wrong in all that the next is, and in one thing more.
     let nobody = Caller::nobody();
-    raw(Method::POST, "/v1/nowhere", &nobody, &big)
-        .await
-        .is(404, "not_found");
+    raw(Method::POST, "/v1/nowhere", &nobody, &big).await.is(404, "not_found");
     let wrong_method = raw(Method::PUT, "/v1/admin/concerts", &nobody, &big).await;
     wrong_method.is(405, "method_not_allowed");
     assert_eq!(wrong_method.headers["allow"], "POST");
-    raw(Method::POST, "/v1/admin/concerts", &nobody, &big)
-        .await
-        .is(401, "unauthenticated");
-    raw(Method::POST, "/v1/admin/concerts", &viewer, &big)
-        .await
-        .is(403, "forbidden");
-    raw(Method::POST, "/v1/admin/concerts", &admin, &big)
-        .await
-        .is(413, "payload_too_large");
-    raw(Method::POST, "/v1/admin/concerts", &admin, "{")
-        .await
-        .is(400, "malformed_request");
+    raw(Method::POST, "/v1/admin/concerts", &nobody, &big).await.is(401, "unauthenticated");
+    raw(Method::POST, "/v1/admin/concerts", &viewer, &big).await.is(403, "forbidden");
+    raw(Method::POST, "/v1/admin/concerts", &admin, &big).await.is(413, "payload_too_large");
+    raw(Method::POST, "/v1/admin/concerts", &admin, "{").await.is(400, "malformed_request");
     let concert = json!({ "name": "", "description": "", "colour": 1 });
     let reply = entrance.post("/v1/admin/concerts", &admin, concert).await;
     assert_eq!(reply.pointers(), ["/colour", "/name"]);
 
     let unknown = json!({ "performance_id": ids::new(), "seats": [0] });
-    assert_eq!(
-        entrance.post("/v1/reservations", &user, unknown).await.pointers(),
-        ["/seats/0"]
-    );
+    assert_eq!(entrance.post("/v1/reservations", &user, unknown).await.pointers(), ["/seats/0"]);
     let unknown = json!({ "performance_id": ids::new(), "seats": [1] });
     let keyed = user.with("idempotency-key", "order");
-    entrance
-        .post("/v1/reservations", &keyed, unknown)
-        .await
-        .is(404, "not_found");
-    entrance
-        .reserve(&user, &[1])
-        .await
-        .is(403, "queue_token_required");
+    entrance.post("/v1/reservations", &keyed, unknown).await.is(404, "not_found");
+    entrance.reserve(&user, &[1]).await.is(403, "queue_token_required");
 }
 
 #[tokio::test]
@@ -190,16 +127,10 @@ async fn a_malformed_id_is_an_unknown_one() {
     let viewer = entrance.key(Role::Viewer).await;
     let admin = entrance.key(Role::Admin).await;
     for id in ["1", "not-an-id", "%00", "00000000-0000-0000-0000-000000000000"] {
-        for path in [
-            format!("/v1/reservations/{id}"),
-            format!("/v1/concerts/{id}/performances"),
-        ] {
+        for path in [format!("/v1/reservations/{id}"), format!("/v1/concerts/{id}/performances")] {
             entrance.get(&path, &user).await.is(404, "not_found");
         }
-        entrance
-            .get(&format!("/v1/performances/{id}/seats"), &user)
-            .await
-            .is(404, "not_found");
+        entrance.get(&format!("/v1/performances/{id}/seats"), &user).await.is(404, "not_found");
         for act in ["payment", "cancellation"] {
             let path = format!("/v1/reservations/{id}/{act}");
             entrance.post(&path, &user, json!({})).await.is(404, "not_found");
@@ -208,21 +139,9 @@ async fn a_malformed_id_is_an_unknown_one() {
             .post(&format!("/v1/concerts/{id}/queue-tokens"), &user, json!({}))
             .await
             .is(404, "not_found");
-        entrance
-            .get(&format!("/v1/ops/sagas/{id}"), &viewer)
-            .await
-            .is(404, "not_found");
-        entrance
-            .get(&format!("/v1/ops/queues/{id}"), &viewer)
-            .await
-            .is(404, "not_found");
-        entrance
-            .get(&format!("/v1/admin/concerts/{id}/queue"), &admin)
-            .await
-            .is(404, "not_found");
+        entrance.get(&format!("/v1/ops/sagas/{id}"), &viewer).await.is(404, "not_found");
+        entrance.get(&format!("/v1/ops/queues/{id}"), &viewer).await.is(404, "not_found");
+        entrance.get(&format!("/v1/admin/concerts/{id}/queue"), &admin).await.is(404, "not_found");
     }
-    entrance
-        .get("/v1/reservations/1", &Caller::nobody())
-        .await
-        .is(401, "unauthenticated");
+    entrance.get("/v1/reservations/1", &Caller::nobody()).await.is(401, "unauthenticated");
 }

@@ -18,28 +18,15 @@ async fn hold_pay_and_read_it_back() {
     assert_eq!(held["status"], "held");
     assert_eq!(held["performance_id"], json!(entrance.test.performance));
     assert_eq!(held["amount"], 200);
-    assert_eq!(
-        held["seats"][0],
-        json!({ "number": 1, "section": "A", "price": 100 })
-    );
-    assert!(
-        (290..=300).contains(&held["expires_in_seconds"].as_i64().unwrap()),
-        "{held}"
-    );
+    assert_eq!(held["seats"][0], json!({ "number": 1, "section": "A", "price": 100 }));
+    assert!((290..=300).contains(&held["expires_in_seconds"].as_i64().unwrap()), "{held}");
     assert!(held["payment"].is_null() && held["tickets"] == json!([]) && held["reason"].is_null());
 
     let paid = entrance.pay(&buyer, &held).await.good(201).clone();
-    assert_eq!(
-        (&paid["status"], &paid["amount"]),
-        (&"succeeded".into(), &200.into())
-    );
+    assert_eq!((&paid["status"], &paid["amount"]), (&"succeeded".into(), &200.into()));
     assert_eq!(paid["reservation_id"], held["id"]);
-    let seats: Vec<&Value> = paid["tickets"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|ticket| &ticket["seat"])
-        .collect();
+    let seats: Vec<&Value> =
+        paid["tickets"].as_array().unwrap().iter().map(|ticket| &ticket["seat"]).collect();
     assert_eq!(seats, [1, 2]);
     let again = entrance.pay(&buyer, &held).await;
     assert_eq!(again.good(200), &paid, "again: 200, the same body");
@@ -84,17 +71,11 @@ async fn ones_own_hold_is_given_again() {
 /// Status and code of an answer; of a 202 what it becomes.
 async fn outcome(entrance: &Entrance, buyer: &Caller, reply: Reply) -> (u16, String) {
     if reply.status != 202 {
-        return (
-            reply.status,
-            reply.body["code"].as_str().unwrap_or_default().to_owned(),
-        );
+        return (reply.status, reply.body["code"].as_str().unwrap_or_default().to_owned());
     }
     let path = reply.headers["location"].to_str().unwrap().to_owned();
     let read = async || entrance.get(&path, buyer).await.good(200).clone();
-    until(20, "a reservation to be settled", || async {
-        read().await["status"] != "pending"
-    })
-    .await;
+    until(20, "a reservation to be settled", || async { read().await["status"] != "pending" }).await;
     let settled = read().await;
     match settled["status"].as_str() {
         Some("held") => (201, String::new()),
@@ -120,50 +101,29 @@ async fn of_a_thousand_for_one_seat_one_gets_it() {
     let again = counts.remove(&(200, String::new())).unwrap_or(0);
     assert_eq!(won, 1, "{counts:?}");
     assert!(again <= 9);
-    assert_eq!(
-        counts,
-        BTreeMap::from([((409, "seat_taken".to_owned()), 999 - again)])
-    );
+    assert_eq!(counts, BTreeMap::from([((409, "seat_taken".to_owned()), 999 - again)]));
 }
 
 #[tokio::test]
 async fn what_cannot_be_held_says_why() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(0).await;
-    assert_eq!(
-        entrance.reserve(&buyer, &[50, 51]).await.is(422, "seat_unknown")["seats"],
-        json!([51])
-    );
-    entrance
-        .reserve(&buyer, &[3_000_000_000])
-        .await
-        .is(422, "seat_unknown");
+    assert_eq!(entrance.reserve(&buyer, &[50, 51]).await.is(422, "seat_unknown")["seats"], json!([51]));
+    entrance.reserve(&buyer, &[3_000_000_000]).await.is(422, "seat_unknown");
     assert_eq!(entrance.reserve(&buyer, &[]).await.pointers(), ["/seats"]);
     assert_eq!(entrance.reserve(&buyer, &[1, 1]).await.pointers(), ["/seats/1"]);
-    entrance
-        .reserve(&buyer, &[1, 2, 3, 4, 5, 6, 7])
-        .await
-        .is(422, "too_many_seats");
+    entrance.reserve(&buyer, &[1, 2, 3, 4, 5, 6, 7]).await.is(422, "too_many_seats");
     entrance.reserve(&buyer, &[1, 2, 3, 4, 5, 6]).await.good(201);
-    entrance
-        .reserve(&buyer, &[11, 12, 13, 14, 15, 16])
-        .await
-        .good(201);
+    entrance.reserve(&buyer, &[11, 12, 13, 14, 15, 16]).await.good(201);
     entrance.reserve(&buyer, &[20]).await.is(422, "too_many_seats");
 
     let unknown = json!({ "performance_id": ids::new(), "seats": [1] });
-    entrance
-        .post("/v1/reservations", &buyer, unknown)
-        .await
-        .is(404, "not_found");
+    entrance.post("/v1/reservations", &buyer, unknown).await.is(404, "not_found");
     let now = Utc::now();
     let (starts, opens) = (now + TimeDelta::days(30), now + TimeDelta::days(1));
     let later = add_performance_at(&entrance.test.app, entrance.test.concert, 5, 10, starts, opens).await;
     let early = json!({ "performance_id": later, "seats": [1] });
-    entrance
-        .post("/v1/reservations", &buyer, early)
-        .await
-        .is(422, "sale_not_open");
+    entrance.post("/v1/reservations", &buyer, early).await.is(422, "sale_not_open");
 }
 
 #[tokio::test]
@@ -172,9 +132,7 @@ async fn requests_that_are_sent_again_book_once() {
     let buyer = entrance.admitted(1_000).await;
     let order = |seats: &[i64]| json!({ "performance_id": entrance.test.performance, "seats": seats });
     let post = async |key: &str, body: Value| {
-        entrance
-            .post("/v1/reservations", &buyer.with("idempotency-key", key), body)
-            .await
+        entrance.post("/v1/reservations", &buyer.with("idempotency-key", key), body).await
     };
     let held = post("one", order(&[1])).await;
     let again = post("one", order(&[1])).await;
@@ -215,14 +173,8 @@ async fn what_is_not_settled_in_time_is_a_202_that_leads_to_it() {
     }
     assert_eq!(reply.headers["retry-after"], "1");
     let location = reply.headers["location"].to_str().unwrap().to_owned();
-    assert_eq!(
-        location,
-        format!("/v1/reservations/{}", reply.body["id"].as_str().unwrap())
-    );
-    until(10, "the hold", || async {
-        entrance.get(&location, &buyer).await.body["status"] == "held"
-    })
-    .await;
+    assert_eq!(location, format!("/v1/reservations/{}", reply.body["id"].as_str().unwrap()));
+    until(10, "the hold", || async { entrance.get(&location, &buyer).await.body["status"] == "held" }).await;
     let again = entrance.reserve(&buyer, &[1]).await;
     assert_eq!(
         (again.status, &again.body["id"]),
@@ -243,13 +195,7 @@ async fn lists_of_reservations_are_cut_into_pages() {
     let (mut seen, mut path) = (Vec::new(), "/v1/reservations?limit=2".to_owned());
     loop {
         let page = entrance.get(&path, &buyer).await.good(200).clone();
-        seen.extend(
-            page["items"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|item| item["id"].clone()),
-        );
+        seen.extend(page["items"].as_array().unwrap().iter().map(|item| item["id"].clone()));
         let Some(cursor) = page["next_cursor"].as_str() else {
             break;
         };

@@ -20,53 +20,30 @@ async fn a_concert_is_added_with_its_dates_and_can_be_bought() {
     let entrance = Entrance::start().await;
     let admin = entrance.key(Role::Admin).await.with("idempotency-key", "one");
     let wanted = json!({ "name": "An Evening", "description": "Songs", "queue": { "max_active": 5 } });
-    let concert = entrance
-        .post("/v1/admin/concerts", &admin, wanted.clone())
-        .await
-        .good(201)
-        .clone();
+    let concert = entrance.post("/v1/admin/concerts", &admin, wanted.clone()).await.good(201).clone();
     let again = entrance.post("/v1/admin/concerts", &admin, wanted).await;
     assert_eq!(again.good(201), &concert);
-    assert_eq!(
-        concert["queue"],
-        json!({ "max_active": 5, "admit_per_minute": 6_000 })
-    );
+    assert_eq!(concert["queue"], json!({ "max_active": 5, "admit_per_minute": 6_000 }));
     let id = concert["id"].as_str().unwrap();
 
     let path = format!("/v1/admin/concerts/{id}/performances");
     let seats = json!([{ "from": 1, "to": 50, "section": "A", "price": 120 }, { "from": 51, "to": 60, "section": "B", "price": 0 }]);
     let added = entrance.post(&path, &admin, date(&seats)).await.good(201).clone();
-    assert_eq!(
-        (&added["seats_total"], &added["concert_id"]),
-        (&60.into(), &concert["id"])
-    );
+    assert_eq!((&added["seats_total"], &added["concert_id"]), (&60.into(), &concert["id"]));
     let unknown = format!("/v1/admin/concerts/{}/performances", boxoffice::ids::new());
-    entrance
-        .post(&unknown, &admin, date(&seats))
-        .await
-        .is(404, "not_found");
+    entrance.post(&unknown, &admin, date(&seats)).await.is(404, "not_found");
     let overlapping = json!([{ "from": 1, "to": 5, "section": "A", "price": 1 }, { "from": 5, "to": 6, "section": "A", "price": 1 }]);
-    assert_eq!(
-        entrance.post(&path, &admin, date(&overlapping)).await.pointers(),
-        ["/seats/1"]
-    );
+    assert_eq!(entrance.post(&path, &admin, date(&overlapping)).await.pointers(), ["/seats/1"]);
 
     let buyer = entrance.admitted_to(id.parse().unwrap(), 500).await;
-    let dates = entrance
-        .get(&format!("/v1/concerts/{id}/performances"), &buyer)
-        .await
-        .good(200)
-        .clone();
+    let dates = entrance.get(&format!("/v1/concerts/{id}/performances"), &buyer).await.good(200).clone();
     let open = &dates["items"][0];
     assert_eq!(
         (&open["id"], &open["seats_free"], &open["seats_total"]),
         (&added["id"], &60.into(), &60.into())
     );
     let order = json!({ "performance_id": added["id"], "seats": [50, 51] });
-    assert_eq!(
-        entrance.post("/v1/reservations", &buyer, order).await.good(201)["amount"],
-        120
-    );
+    assert_eq!(entrance.post("/v1/reservations", &buyer, order).await.good(201)["amount"], 120);
 }
 
 #[tokio::test]
@@ -75,20 +52,13 @@ async fn concerts_are_listed_by_name_for_everybody() {
     let admin = entrance.key(Role::Admin).await;
     for name in ["Zither", "Aulos", "Mandola", "Aulos"] {
         let wanted = json!({ "name": name, "description": "" });
-        entrance
-            .post("/v1/admin/concerts", &admin, wanted)
-            .await
-            .good(201);
+        entrance.post("/v1/admin/concerts", &admin, wanted).await.good(201);
     }
     let (mut names, mut path) = (Vec::new(), "/v1/concerts?limit=2".to_owned());
     loop {
         let page = entrance.get(&path, &Caller::nobody()).await.good(200).clone();
         names.extend(
-            page["items"]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|item| item["name"].as_str().unwrap().to_owned()),
+            page["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()),
         );
         let Some(cursor) = page["next_cursor"].as_str() else {
             break;
@@ -97,22 +67,10 @@ async fn concerts_are_listed_by_name_for_everybody() {
     }
     let sold = format!("Concert {}", entrance.test.concert);
     assert_eq!(names, ["Aulos", "Aulos", sold.as_str(), "Mandola", "Zither"]);
-    let all = entrance
-        .get("/v1/concerts", &Caller::nobody())
-        .await
-        .good(200)
-        .clone();
-    let on_sale: Vec<&Value> = all["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|item| &item["on_sale"])
-        .collect();
+    let all = entrance.get("/v1/concerts", &Caller::nobody()).await.good(200).clone();
+    let on_sale: Vec<&Value> = all["items"].as_array().unwrap().iter().map(|item| &item["on_sale"]).collect();
     assert_eq!(on_sale, [false, false, true, false, false]);
-    let entries = entrance
-        .get("/v1/points/entries?limit=1", &entrance.user(1).await)
-        .await
-        .body;
+    let entries = entrance.get("/v1/points/entries?limit=1", &entrance.user(1).await).await.body;
     assert!(entries["next_cursor"].is_null());
     let nul = entrance
         .get(
@@ -128,11 +86,7 @@ async fn only_dates_in_their_window_with_free_seats_are_listed_by_start() {
     let entrance = Entrance::start().await;
     let app = &entrance.test.app;
     let now = Utc::now();
-    let (soon, later, past) = (
-        now + TimeDelta::days(2),
-        now + TimeDelta::days(9),
-        now - TimeDelta::hours(1),
-    );
+    let (soon, later, past) = (now + TimeDelta::days(2), now + TimeDelta::days(9), now - TimeDelta::hours(1));
     let concert = add_concert(app).await;
     let second = add_performance_at(app, concert, 5, 0, later, past).await;
     let first = add_performance_at(app, concert, 1, 0, soon, past).await;
@@ -141,32 +95,17 @@ async fn only_dates_in_their_window_with_free_seats_are_listed_by_start() {
     let path = format!("/v1/concerts/{concert}/performances");
     let listed = async || {
         let body = entrance.get(&path, &buyer).await.good(200).clone();
-        body["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|date| date["id"].clone())
-            .collect::<Vec<Value>>()
+        body["items"].as_array().unwrap().iter().map(|date| date["id"].clone()).collect::<Vec<Value>>()
     };
     assert_eq!(listed().await, [json!(first), json!(second)]);
-    let page = entrance
-        .get(&format!("{path}?limit=1"), &buyer)
-        .await
-        .good(200)
-        .clone();
+    let page = entrance.get(&format!("{path}?limit=1"), &buyer).await.good(200).clone();
     assert_eq!(page["items"][0]["id"], json!(first));
     let next = format!("{path}?limit=1&cursor={}", page["next_cursor"].as_str().unwrap());
-    assert_eq!(
-        entrance.get(&next, &buyer).await.good(200)["items"][0]["id"],
-        json!(second)
-    );
+    assert_eq!(entrance.get(&next, &buyer).await.good(200)["items"][0]["id"], json!(second));
 
     let order = json!({ "performance_id": first, "seats": [1] });
     entrance.post("/v1/reservations", &buyer, order).await.good(201);
-    until(2, "the full date to leave the list", || async {
-        listed().await == [json!(second)]
-    })
-    .await;
+    until(2, "the full date to leave the list", || async { listed().await == [json!(second)] }).await;
 }
 
 #[tokio::test]
@@ -177,10 +116,7 @@ async fn a_seat_map_is_a_second_old_at_most_and_is_sent_once() {
     let first = entrance.get(&path, &buyer).await;
     let seats = first.good(200)["seats"].as_array().unwrap();
     assert_eq!(seats.len(), 50);
-    assert_eq!(
-        seats[0],
-        json!({ "number": 1, "section": "A", "price": 100, "status": "free" })
-    );
+    assert_eq!(seats[0], json!({ "number": 1, "section": "A", "price": 100, "status": "free" }));
     let etag = first.headers["etag"].to_str().unwrap().to_owned();
     let known = buyer.with("if-none-match", &etag);
     assert_eq!(entrance.get(&path, &known).await.status, 304);
@@ -190,37 +126,21 @@ async fn a_seat_map_is_a_second_old_at_most_and_is_sent_once() {
         let body = entrance.get(&path, &buyer).await.good(200).clone();
         body["seats"][0]["status"] == wanted
     };
-    until(1, "the seat to be shown as held", || async {
-        status("held").await
-    })
-    .await;
+    until(1, "the seat to be shown as held", || async { status("held").await }).await;
     let changed = entrance.get(&path, &known).await;
     assert_ne!(changed.good(200)["seats"], first.body["seats"]);
     assert_ne!(changed.headers["etag"].to_str().unwrap(), etag);
     entrance.cancel(&buyer, &held).await.good(200);
-    until(1, "the seat to be shown as free", || async {
-        status("free").await
-    })
-    .await;
+    until(1, "the seat to be shown as free", || async { status("free").await }).await;
 
     let held = entrance.reserve(&buyer, &[2]).await.good(201).clone();
     until(2, "the seat to leave the free ones", || async {
-        let free = entrance
-            .get(&format!("{path}?status=free"), &buyer)
-            .await
-            .good(200)
-            .clone();
+        let free = entrance.get(&format!("{path}?status=free"), &buyer).await.good(200).clone();
         free["seats"].as_array().unwrap().len() == 49
     })
     .await;
     assert_eq!(held["status"], "held");
-    assert_eq!(
-        entrance
-            .get(&format!("{path}?status=gone"), &buyer)
-            .await
-            .pointers(),
-        ["/status"]
-    );
+    assert_eq!(entrance.get(&format!("{path}?status=gone"), &buyer).await.pointers(), ["/status"]);
 }
 
 #[tokio::test]
@@ -238,12 +158,8 @@ async fn the_service_describes_itself() {
     entrance.get("/livez", &nobody).await.good(200);
     entrance.get("/readyz", &nobody).await.good(200);
     assert_eq!(entrance.get("/metrics", &nobody).await.status, 200);
-    let traced = nobody.with("x-request-id", "mine").with(
-        "traceparent",
-        "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-    );
-    assert_eq!(
-        entrance.get("/livez", &traced).await.headers["x-request-id"],
-        "mine"
-    );
+    let traced = nobody
+        .with("x-request-id", "mine")
+        .with("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+    assert_eq!(entrance.get("/livez", &traced).await.headers["x-request-id"], "mine");
 }

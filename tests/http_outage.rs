@@ -14,10 +14,7 @@ async fn without_the_database_everything_is_503_and_nothing_a_500() {
     let nobody = Caller::nobody();
     entrance.pool.close().await;
     entrance.get("/v1/points", &buyer).await.is(503, "unavailable");
-    entrance
-        .get("/v1/concerts?limit=7", &nobody)
-        .await
-        .is(503, "unavailable");
+    entrance.get("/v1/concerts?limit=7", &nobody).await.is(503, "unavailable");
     entrance.reserve(&buyer, &[1]).await.is(503, "unavailable");
     entrance.get("/v1/ops/sagas", &key).await.is(503, "unavailable");
     entrance.get("/readyz", &nobody).await.is(503, "unavailable");
@@ -33,22 +30,13 @@ async fn without_nats_places_are_read_and_nothing_is_half_done() {
     let (late, nobody) = (entrance.user(0).await, Caller::nobody());
     entrance.kill_nats();
     // The status comes from memory, reads from Postgres.
-    assert_eq!(
-        entrance.get("/v1/queue-tokens/current", &buyer).await.good(200)["status"],
-        "active"
-    );
+    assert_eq!(entrance.get("/v1/queue-tokens/current", &buyer).await.good(200)["status"], "active");
     entrance.get("/v1/points", &buyer).await.good(200);
     let map = format!("/v1/performances/{}/seats", entrance.test.performance);
     entrance.get(&map, &buyer).await.good(200);
     let join = format!("/v1/concerts/{}/queue-tokens", entrance.test.concert);
-    entrance
-        .post(&join, &late, json!({}))
-        .await
-        .is(503, "unavailable");
-    for reply in [
-        entrance.reserve(&buyer, &[2]).await,
-        entrance.pay(&buyer, &held).await,
-    ] {
+    entrance.post(&join, &late, json!({})).await.is(503, "unavailable");
+    for reply in [entrance.reserve(&buyer, &[2]).await, entrance.pay(&buyer, &held).await] {
         assert!([202, 503].contains(&reply.status), "{reply:#?}");
         assert!(reply.headers.contains_key("retry-after"));
     }

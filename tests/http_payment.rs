@@ -48,21 +48,12 @@ async fn a_hold_that_ran_out_cannot_be_paid_or_cancelled() {
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
     let path = format!("/v1/reservations/{}", held["id"].as_str().unwrap());
     let read = async || entrance.get(&path, &buyer).await.body;
-    until(10, "the hold to run out", || async {
-        read().await["status"] == "expired"
-    })
-    .await;
+    until(10, "the hold to run out", || async { read().await["status"] == "expired" }).await;
     assert_eq!(read().await["reason"], "hold_expired");
     entrance.pay(&buyer, &held).await.is(410, "hold_expired");
-    entrance
-        .pay(&buyer.without("queue-token"), &held)
-        .await
-        .is(410, "hold_expired");
+    entrance.pay(&buyer.without("queue-token"), &held).await.is(410, "hold_expired");
     let refused = entrance.cancel(&buyer, &held).await;
-    assert_eq!(
-        refused.is(409, "reservation_not_cancellable")["reservation_status"],
-        "expired"
-    );
+    assert_eq!(refused.is(409, "reservation_not_cancellable")["reservation_status"], "expired");
     assert_eq!(entrance.test.balance(buyer.id).await, 1_000);
     let other = entrance.admitted(0).await;
     entrance.reserve(&other, &[1]).await.good(201);
@@ -75,15 +66,9 @@ async fn a_hold_is_cancelled_once_and_its_seats_are_free() {
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
     let cancelled = entrance.cancel(&buyer, &held).await.good(200).clone();
     assert_eq!(cancelled["status"], "cancelled");
-    assert_eq!(
-        entrance.cancel(&buyer, &held).await.good(200)["status"],
-        "cancelled"
-    );
+    assert_eq!(entrance.cancel(&buyer, &held).await.good(200)["status"], "cancelled");
     let refused = entrance.pay(&buyer, &held).await;
-    assert_eq!(
-        refused.is(409, "reservation_not_payable")["reservation_status"],
-        "cancelled"
-    );
+    assert_eq!(refused.is(409, "reservation_not_payable")["reservation_status"], "cancelled");
     entrance.reserve(&other, &[1]).await.good(201);
     entrance.test.check_books().await;
 }
@@ -97,20 +82,13 @@ async fn a_confirmed_reservation_is_refunded_once() {
     let replies = join_all((0..5).map(|_| entrance.cancel(&buyer, &held))).await;
     for reply in &replies {
         let body = reply.good(200);
-        assert_eq!(
-            (&body["status"], &body["payment"]["status"]),
-            (&"cancelled".into(), &"refunded".into())
-        );
+        assert_eq!((&body["status"], &body["payment"]["status"]), (&"cancelled".into(), &"refunded".into()));
         assert_eq!(body["tickets"][0]["status"], "void");
     }
     assert_eq!(entrance.test.balance(buyer.id).await, 1_000);
     let entries = entrance.get("/v1/points/entries", &buyer).await.body;
-    let kinds: Vec<&Value> = entries["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|entry| &entry["kind"])
-        .collect();
+    let kinds: Vec<&Value> =
+        entries["items"].as_array().unwrap().iter().map(|entry| &entry["kind"]).collect();
     assert_eq!(kinds, ["refund", "use", "charge"]);
     assert_eq!(entries["items"][0]["reservation_id"], held["id"]);
     entrance.test.check_books().await;
@@ -124,17 +102,10 @@ async fn after_the_start_there_is_no_refund() {
     let running = add_performance_at(&entrance.test.app, entrance.test.concert, 5, 10, starts, opens).await;
     let buyer = entrance.admitted(100).await;
     let order = json!({ "performance_id": running, "seats": [1] });
-    let held = entrance
-        .post("/v1/reservations", &buyer, order)
-        .await
-        .good(201)
-        .clone();
+    let held = entrance.post("/v1/reservations", &buyer, order).await.good(201).clone();
     entrance.pay(&buyer, &held).await.good(201);
     let refused = entrance.cancel(&buyer, &held).await;
-    assert_eq!(
-        refused.is(409, "reservation_not_cancellable")["reservation_status"],
-        "confirmed"
-    );
+    assert_eq!(refused.is(409, "reservation_not_cancellable")["reservation_status"], "confirmed");
 }
 
 #[tokio::test]
@@ -145,15 +116,8 @@ async fn a_seat_that_costs_nothing_is_paid_without_an_entry() {
     let gratis = add_performance_at(&entrance.test.app, entrance.test.concert, 5, 0, starts, opens).await;
     let buyer = entrance.admitted(0).await;
     let order = json!({ "performance_id": gratis, "seats": [1] });
-    let held = entrance
-        .post("/v1/reservations", &buyer, order)
-        .await
-        .good(201)
-        .clone();
+    let held = entrance.post("/v1/reservations", &buyer, order).await.good(201).clone();
     assert_eq!(entrance.pay(&buyer, &held).await.good(201)["amount"], 0);
-    assert_eq!(
-        entrance.get("/v1/points/entries", &buyer).await.good(200)["items"],
-        json!([])
-    );
+    assert_eq!(entrance.get("/v1/points/entries", &buyer).await.good(200)["items"], json!([]));
     entrance.test.check_books().await;
 }

@@ -12,32 +12,17 @@ const CHARGES: &str = "/v1/points/charges";
 async fn charging_adds_to_the_balance_and_to_the_ledger() {
     let entrance = Entrance::start().await;
     let user = entrance.user(0).await;
-    assert_eq!(
-        entrance.get("/v1/points", &user).await.good(200),
-        &json!({ "balance": 0 })
-    );
+    assert_eq!(entrance.get("/v1/points", &user).await.good(200), &json!({ "balance": 0 }));
     let mut entries = Vec::new();
     for (at, amount) in [10, 20, 30].into_iter().enumerate() {
         let user = user.with("idempotency-key", &format!("charge-{at}"));
         let reply = entrance.post(CHARGES, &user, json!({ "amount": amount })).await;
         entries.push(reply.good(201)["entry_id"].clone());
     }
-    assert_eq!(
-        entrance.get("/v1/points", &user).await.good(200),
-        &json!({ "balance": 60 })
-    );
+    assert_eq!(entrance.get("/v1/points", &user).await.good(200), &json!({ "balance": 60 }));
 
-    let first = entrance
-        .get("/v1/points/entries?limit=2", &user)
-        .await
-        .good(200)
-        .clone();
-    let ids: Vec<_> = first["items"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|entry| entry["id"].clone())
-        .collect();
+    let first = entrance.get("/v1/points/entries?limit=2", &user).await.good(200).clone();
+    let ids: Vec<_> = first["items"].as_array().unwrap().iter().map(|entry| entry["id"].clone()).collect();
     assert_eq!(ids, [entries[2].clone(), entries[1].clone()], "newest first");
     let newest = &first["items"][0];
     assert_eq!(
@@ -45,51 +30,26 @@ async fn charging_adds_to_the_balance_and_to_the_ledger() {
         (&"charge".into(), &30.into(), &60.into())
     );
     assert!(newest["reservation_id"].is_null() && newest["created_at"].is_string());
-    let path = format!(
-        "/v1/points/entries?limit=2&cursor={}",
-        first["next_cursor"].as_str().unwrap()
-    );
+    let path = format!("/v1/points/entries?limit=2&cursor={}", first["next_cursor"].as_str().unwrap());
     let second = entrance.get(&path, &user).await.good(200).clone();
-    assert_eq!(
-        (&second["items"][0]["id"], &second["next_cursor"]),
-        (&entries[0], &json!(null))
-    );
+    assert_eq!((&second["items"][0]["id"], &second["next_cursor"]), (&entries[0], &json!(null)));
 }
 
 #[tokio::test]
 async fn amounts_have_bounds() {
     let entrance = Entrance::start().await;
     let user = entrance.user(0).await.with("idempotency-key", "k");
-    for amount in [
-        json!(0),
-        json!(-1),
-        json!(10_000_001),
-        json!(1.5),
-        json!("5"),
-        json!(null),
-        json!(1e30),
-    ] {
+    for amount in [json!(0), json!(-1), json!(10_000_001), json!(1.5), json!("5"), json!(null), json!(1e30)] {
         let reply = entrance.post(CHARGES, &user, json!({ "amount": amount })).await;
         assert_eq!(reply.pointers(), ["/amount"], "{amount}");
     }
     assert_eq!(entrance.post(CHARGES, &user, json!({})).await.pointers(), [""]);
-    let reply = entrance
-        .post(CHARGES, &user, json!({ "amount": 1, "user_id": user.id }))
-        .await;
+    let reply = entrance.post(CHARGES, &user, json!({ "amount": 1, "user_id": user.id })).await;
     assert_eq!(reply.pointers(), ["/user_id"], "only cashiers charge for others");
-    entrance
-        .post(CHARGES, &user, json!({ "amount": 10_000_000 }))
-        .await
-        .good(201);
+    entrance.post(CHARGES, &user, json!({ "amount": 10_000_000 })).await.good(201);
 
     let cashier = entrance.key(Role::Cashier).await.with("idempotency-key", "k");
-    assert_eq!(
-        entrance
-            .post(CHARGES, &cashier, json!({ "amount": 1 }))
-            .await
-            .pointers(),
-        ["/user_id"]
-    );
+    assert_eq!(entrance.post(CHARGES, &cashier, json!({ "amount": 1 })).await.pointers(), ["/user_id"]);
 }
 
 #[tokio::test]
@@ -97,13 +57,7 @@ async fn a_balance_has_a_limit() {
     let entrance = Entrance::start().await;
     let user = entrance.user(999_999_999_999).await;
     let charge = async |key: &str, amount: i64| {
-        entrance
-            .post(
-                CHARGES,
-                &user.with("idempotency-key", key),
-                json!({ "amount": amount }),
-            )
-            .await
+        entrance.post(CHARGES, &user.with("idempotency-key", key), json!({ "amount": amount })).await
     };
     charge("one", 2).await.is(422, "balance_limit");
     charge("one", 1).await.good(201);
@@ -115,27 +69,18 @@ async fn a_balance_has_a_limit() {
 async fn a_charge_that_is_sent_again_charges_once() {
     let entrance = Entrance::start().await;
     let user = entrance.user(0).await;
-    entrance
-        .post(CHARGES, &user, json!({ "amount": 5 }))
-        .await
-        .is(422, "idempotency_key_required");
+    entrance.post(CHARGES, &user, json!({ "amount": 5 })).await.is(422, "idempotency_key_required");
     let keyed = user.with("idempotency-key", "once");
     let first = entrance.post(CHARGES, &keyed, json!({ "amount": 5 })).await;
     assert!(!first.headers.contains_key("idempotent-replayed"));
     let again = entrance.post(CHARGES, &keyed, json!({ "amount": 5 })).await;
     assert_eq!(again.good(201), first.good(201));
     assert_eq!(again.headers["idempotent-replayed"], "true");
-    entrance
-        .post(CHARGES, &keyed, json!({ "amount": 6 }))
-        .await
-        .is(422, "idempotency_key_reused");
+    entrance.post(CHARGES, &keyed, json!({ "amount": 6 })).await.is(422, "idempotency_key_reused");
     assert_eq!(entrance.test.balance(user.id).await, 5);
 
     let other = entrance.user(0).await.with("idempotency-key", "once");
-    entrance
-        .post(CHARGES, &other, json!({ "amount": 6 }))
-        .await
-        .good(201);
+    entrance.post(CHARGES, &other, json!({ "amount": 6 })).await.good(201);
     let long = user.with("idempotency-key", &"k".repeat(256));
     let reply = entrance.post(CHARGES, &long, json!({ "amount": 5 })).await;
     assert_eq!(reply.pointers(), ["/Idempotency-Key"]);
@@ -163,10 +108,7 @@ async fn of_many_requests_under_one_key_one_charges() {
 async fn a_claim_left_behind_is_taken_over_with_the_same_effect() {
     let entrance = Entrance::start().await;
     let user = entrance.user(0).await.with("idempotency-key", "crash");
-    entrance
-        .post(CHARGES, &user, json!({ "amount": 5 }))
-        .await
-        .good(201);
+    entrance.post(CHARGES, &user, json!({ "amount": 5 })).await.good(201);
     // As if the process had died after the charge, before its answer was saved, more than five seconds ago.
     let forget = "update idempotency_keys set status = null, body = null, locked_until = clock_timestamp()";
     sqlx::query(forget).execute(&entrance.pool).await.unwrap();
@@ -176,38 +118,25 @@ async fn a_claim_left_behind_is_taken_over_with_the_same_effect() {
     // As if it were still at work.
     let lock = "update idempotency_keys set status = null, body = null, locked_until = clock_timestamp() + interval '1 min'";
     sqlx::query(lock).execute(&entrance.pool).await.unwrap();
-    entrance
-        .post(CHARGES, &user, json!({ "amount": 5 }))
-        .await
-        .is(409, "request_in_progress");
+    entrance.post(CHARGES, &user, json!({ "amount": 5 })).await.is(409, "request_in_progress");
 }
 
 #[tokio::test]
 async fn old_keys_are_forgotten() {
     let entrance = Entrance::start().await;
     let user = entrance.user(0).await.with("idempotency-key", "old");
-    entrance
-        .post(CHARGES, &user, json!({ "amount": 5 }))
-        .await
-        .good(201);
+    entrance.post(CHARGES, &user, json!({ "amount": 5 })).await.good(201);
     let pool = &entrance.pool;
     let now = chrono::Utc::now();
     assert_eq!(
-        boxoffice::store::idempotency::purge(pool, now - chrono::TimeDelta::hours(1))
-            .await
-            .unwrap(),
+        boxoffice::store::idempotency::purge(pool, now - chrono::TimeDelta::hours(1)).await.unwrap(),
         0
     );
     assert_eq!(
-        boxoffice::store::idempotency::purge(pool, now + chrono::TimeDelta::hours(1))
-            .await
-            .unwrap(),
+        boxoffice::store::idempotency::purge(pool, now + chrono::TimeDelta::hours(1)).await.unwrap(),
         1
     );
-    entrance
-        .post(CHARGES, &user, json!({ "amount": 7 }))
-        .await
-        .good(201);
+    entrance.post(CHARGES, &user, json!({ "amount": 7 })).await.good(201);
     assert_eq!(entrance.test.balance(user.id).await, 12);
 }
 
@@ -218,13 +147,7 @@ async fn many_charges_at_once_all_count() {
     let charges = (0..100).map(|at| {
         let user = user.with("idempotency-key", &format!("charge-{at}"));
         let entrance = &entrance;
-        async move {
-            entrance
-                .post(CHARGES, &user, json!({ "amount": 3 }))
-                .await
-                .good(201)
-                .clone()
-        }
+        async move { entrance.post(CHARGES, &user, json!({ "amount": 3 })).await.good(201).clone() }
     });
     join_all(charges).await;
     assert_eq!(entrance.test.balance(user.id).await, 300);
@@ -234,25 +157,15 @@ async fn many_charges_at_once_all_count() {
 async fn users_are_made_in_local_mode_and_their_tokens_work() {
     let entrance = Entrance::start().await;
     let nobody = Caller::nobody().with("idempotency-key", "me");
-    let made = entrance
-        .post("/v1/users", &nobody, json!({ "name": "Ada" }))
-        .await
-        .good(201)
-        .clone();
+    let made = entrance.post("/v1/users", &nobody, json!({ "name": "Ada" })).await.good(201).clone();
     assert_eq!(made["name"], "Ada");
-    let user = Caller::new(
-        made["id"].as_str().unwrap().parse().unwrap(),
-        made["access_token"].as_str().unwrap(),
-    );
+    let user =
+        Caller::new(made["id"].as_str().unwrap().parse().unwrap(), made["access_token"].as_str().unwrap());
     entrance.get("/v1/points", &user).await.good(200);
-    let again = entrance
-        .post("/v1/users", &nobody, json!({ "name": "Ada" }))
-        .await;
+    let again = entrance.post("/v1/users", &nobody, json!({ "name": "Ada" })).await;
     assert_eq!(again.good(201), &made);
     for name in ["", &"x".repeat(101), "nul\u{0}"] {
-        let reply = entrance
-            .post("/v1/users", &Caller::nobody(), json!({ "name": name }))
-            .await;
+        let reply = entrance.post("/v1/users", &Caller::nobody(), json!({ "name": name })).await;
         assert_eq!(reply.pointers()[0], "/name", "{name:?}");
     }
 }

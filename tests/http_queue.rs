@@ -20,27 +20,13 @@ async fn joining_twice_gives_the_same_place() {
     let user = entrance.user(0).await;
     let path = line(entrance.test.concert);
     let first = entrance.post(&path, &user, json!({})).await.good(201).clone();
-    assert_eq!(
-        (&first["user_id"], &first["concert_id"]),
-        (&json!(user.id), &json!(entrance.test.concert))
-    );
-    for field in [
-        "token",
-        "status",
-        "phase",
-        "inventory",
-        "poll_after_ms",
-        "issued_at",
-        "eta_known",
-    ] {
+    assert_eq!((&first["user_id"], &first["concert_id"]), (&json!(user.id), &json!(entrance.test.concert)));
+    for field in ["token", "status", "phase", "inventory", "poll_after_ms", "issued_at", "eta_known"] {
         assert!(!first[field].is_null(), "{field}: {first}");
     }
     let again = entrance.post(&path, &user, json!({})).await.good(200).clone();
     assert_eq!(again["issued_at"], first["issued_at"]);
-    entrance
-        .post(&line(boxoffice::ids::new()), &user, json!({}))
-        .await
-        .is(404, "not_found");
+    entrance.post(&line(boxoffice::ids::new()), &user, json!({})).await.is(404, "not_found");
 }
 
 #[tokio::test]
@@ -48,30 +34,20 @@ async fn a_sold_out_and_a_closed_concert_take_nobody() {
     let entrance = Entrance::start().await;
     let user = entrance.user(0).await;
     let nothing = add_concert(&entrance.test.app).await;
-    entrance
-        .post(&line(nothing), &user, json!({}))
-        .await
-        .is(409, "queue_closed");
+    entrance.post(&line(nothing), &user, json!({})).await.is(409, "queue_closed");
 
     let small = add_concert(&entrance.test.app).await;
     let performance = add_performance(&entrance.test.app, small, 1, 0).await;
     let buyer = entrance.admitted_to(small, 0).await;
     let order = json!({ "performance_id": performance, "seats": [1] });
-    let held = entrance
-        .post("/v1/reservations", &buyer, order)
-        .await
-        .good(201)
-        .clone();
+    let held = entrance.post("/v1/reservations", &buyer, order).await.good(201).clone();
     entrance.pay(&buyer, &held).await.good(201);
     until(10, "the concert to be sold out", || async {
         let late = entrance.user(0).await;
         entrance.post(&line(small), &late, json!({})).await.body["code"] == "sold_out"
     })
     .await;
-    entrance
-        .post(&line(small), &user, json!({}))
-        .await
-        .is(409, "sold_out");
+    entrance.post(&line(small), &user, json!({})).await.is(409, "sold_out");
 }
 
 #[tokio::test]
@@ -88,19 +64,12 @@ async fn the_gate_has_a_code_for_each_reason() {
     add_performance(&entrance.test.app, elsewhere, 5, 0).await;
     let stranger = entrance.admitted_to(elsewhere, 0).await;
     let token = buyer.header("queue-token");
-    let forged = format!(
-        "{}{}",
-        &token[..token.len() - 2],
-        if token.ends_with("AA") { "BB" } else { "AA" }
-    );
+    let forged = format!("{}{}", &token[..token.len() - 2], if token.ends_with("AA") { "BB" } else { "AA" });
     let wrong = [
         (buyer.without("queue-token"), "queue_token_required"),
         (buyer.with("queue-token", "rubbish"), "queue_token_invalid"),
         (buyer.with("queue-token", &forged), "queue_token_invalid"),
-        (
-            buyer.with("queue-token", other.header("queue-token")),
-            "queue_token_wrong_user",
-        ),
+        (buyer.with("queue-token", other.header("queue-token")), "queue_token_wrong_user"),
         (stranger, "queue_token_wrong_concert"),
     ];
     for (caller, code) in wrong {
@@ -112,21 +81,9 @@ async fn the_gate_has_a_code_for_each_reason() {
     for path in &routes {
         entrance.get(path, &buyer).await.good(200);
     }
-    assert_eq!(
-        entrance
-            .send(Method::DELETE, "/v1/queue-tokens/current", &buyer, None)
-            .await
-            .status,
-        204
-    );
-    entrance
-        .reserve(&buyer, &[1])
-        .await
-        .is(403, "queue_token_expired");
-    assert_eq!(
-        entrance.get("/v1/queue-tokens/current", &buyer).await.good(200)["status"],
-        "expired"
-    );
+    assert_eq!(entrance.send(Method::DELETE, "/v1/queue-tokens/current", &buyer, None).await.status, 204);
+    entrance.reserve(&buyer, &[1]).await.is(403, "queue_token_expired");
+    assert_eq!(entrance.get("/v1/queue-tokens/current", &buyer).await.good(200)["status"], "expired");
 }
 
 #[tokio::test]
@@ -134,18 +91,11 @@ async fn who_waits_does_not_pass() {
     let entrance = Entrance::start().await;
     let admin = entrance.key(Role::Admin).await;
     let settings = format!("/v1/admin/concerts/{}/queue", entrance.test.concert);
-    entrance
-        .send(Method::PATCH, &settings, &admin, Some(json!({ "paused": true })))
-        .await
-        .good(200);
+    entrance.send(Method::PATCH, &settings, &admin, Some(json!({ "paused": true }))).await.good(200);
     let user = entrance.user(0).await;
     // The pause is in force within a second.
     tokio::time::sleep(Duration::from_millis(1_100)).await;
-    let place = entrance
-        .post(&line(entrance.test.concert), &user, json!({}))
-        .await
-        .good(201)
-        .clone();
+    let place = entrance.post(&line(entrance.test.concert), &user, json!({})).await.good(201).clone();
     assert_eq!(
         (&place["status"], &place["position"], &place["ahead"]),
         (&"waiting".into(), &1.into(), &0.into())
@@ -156,29 +106,17 @@ async fn who_waits_does_not_pass() {
     let operator = entrance.key(Role::Operator).await;
     let ops = format!("/v1/ops/queues/{}", entrance.test.concert);
     let seen = entrance.get(&ops, &operator).await.good(200).clone();
-    assert_eq!(
-        (&seen["length"], &seen["settings"]["paused"]),
-        (&1.into(), &true.into())
-    );
-    let admitted = entrance
-        .post(&format!("{ops}/admit"), &operator, json!({ "count": 1 }))
-        .await
-        .good(200)
-        .clone();
+    assert_eq!((&seen["length"], &seen["settings"]["paused"]), (&1.into(), &true.into()));
+    let admitted =
+        entrance.post(&format!("{ops}/admit"), &operator, json!({ "count": 1 })).await.good(200).clone();
     assert_eq!(admitted["admitted"], 1);
     until(5, "the place to be admitted", || async {
         entrance.get("/v1/queue-tokens/current", &user).await.body["status"] == "active"
     })
     .await;
-    let resumed = entrance
-        .post(&format!("{ops}/resume"), &operator, json!({}))
-        .await
-        .good(200)
-        .clone();
+    let resumed = entrance.post(&format!("{ops}/resume"), &operator, json!({})).await.good(200).clone();
     assert_eq!(resumed["settings"]["paused"], false);
-    let paused = entrance
-        .post(&format!("{ops}/pause"), &operator, json!({ "reason": "a check" }))
-        .await;
+    let paused = entrance.post(&format!("{ops}/pause"), &operator, json!({ "reason": "a check" })).await;
     assert_eq!(paused.good(200)["settings"]["paused"], true);
     let list = entrance.get("/v1/ops/queues", &operator).await.good(200).clone();
     assert_eq!(list["items"][0]["concert_id"], json!(entrance.test.concert));
@@ -190,20 +128,11 @@ async fn after_a_payment_the_token_is_refused_at_once() {
     let buyer = entrance.admitted(1_000).await;
     let first = entrance.reserve(&buyer, &[1]).await.good(201).clone();
     let second = entrance.reserve(&buyer, &[2]).await.good(201).clone();
-    entrance
-        .pay(&buyer.without("queue-token"), &first)
-        .await
-        .is(403, "queue_token_required");
+    entrance.pay(&buyer.without("queue-token"), &first).await.is(403, "queue_token_required");
     entrance.pay(&buyer, &first).await.good(201);
-    entrance
-        .reserve(&buyer, &[3])
-        .await
-        .is(403, "queue_token_expired");
+    entrance.reserve(&buyer, &[3]).await.is(403, "queue_token_expired");
     entrance.pay(&buyer, &second).await.good(201);
-    entrance
-        .pay(&buyer.without("queue-token"), &second)
-        .await
-        .good(200);
+    entrance.pay(&buyer.without("queue-token"), &second).await.good(200);
 }
 
 /// The place, each time it was told, until the stream ended.
@@ -216,23 +145,19 @@ async fn listen(entrance: &Entrance, caller: &Caller) -> Vec<Value> {
         text.push_str(std::str::from_utf8(&chunk).unwrap());
     }
     let data = text.lines().filter_map(|line| line.strip_prefix("data:"));
-    data.map(|json| serde_json::from_str(json.trim()).unwrap())
-        .collect()
+    data.map(|json| serde_json::from_str(json.trim()).unwrap()).collect()
 }
 
 #[tokio::test]
 async fn the_stream_tells_the_place_at_once_and_ends_with_it() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(0).await;
-    let cookie = buyer
-        .without("queue-token")
-        .with("cookie", &format!("queue_token={}", buyer.header("queue-token")));
+    let cookie =
+        buyer.without("queue-token").with("cookie", &format!("queue_token={}", buyer.header("queue-token")));
     let leave = async {
         // Long enough for the first event; the test does not depend on it.
         tokio::time::sleep(Duration::from_millis(300)).await;
-        entrance
-            .send(Method::DELETE, "/v1/queue-tokens/current", &buyer, None)
-            .await
+        entrance.send(Method::DELETE, "/v1/queue-tokens/current", &buyer, None).await
     };
     let streams = async { tokio::join!(listen(&entrance, &buyer), listen(&entrance, &cookie)) };
     let both = tokio::time::timeout(Duration::from_secs(45), async { tokio::join!(streams, leave) }).await;
@@ -255,36 +180,18 @@ async fn settings_of_a_line_are_read_and_changed_within_bounds() {
     let path = format!("/v1/admin/concerts/{}/queue", entrance.test.concert);
     let before = entrance.get(&path, &admin).await.good(200).clone();
     let patch = async |body: Value| entrance.send(Method::PATCH, &path, &admin, Some(body)).await;
-    let after = patch(json!({ "max_active": 7, "opens_at": "2030-01-01T00:00:00Z" }))
-        .await
-        .good(200)
-        .clone();
-    assert_eq!(
-        (&after["max_active"], &after["opens_at"]),
-        (&7.into(), &"2030-01-01T00:00:00Z".into())
-    );
+    let after = patch(json!({ "max_active": 7, "opens_at": "2030-01-01T00:00:00Z" })).await.good(200).clone();
+    assert_eq!((&after["max_active"], &after["opens_at"]), (&7.into(), &"2030-01-01T00:00:00Z".into()));
     assert_eq!(after["admit_per_minute"], before["admit_per_minute"]);
     assert!(patch(json!({ "opens_at": null })).await.good(200)["opens_at"].is_null());
     assert_eq!(entrance.get(&path, &admin).await.good(200)["max_active"], 7);
 
     let wrong = json!({ "max_active": -1, "admit_per_minute": 6_000_001, "color": 1 });
-    assert_eq!(
-        patch(wrong).await.pointers(),
-        ["/color", "/max_active", "/admit_per_minute"]
-    );
-    assert_eq!(
-        patch(json!({ "min_rate": 10, "max_rate": 9 })).await.pointers(),
-        ["/min_rate"]
-    );
-    assert_eq!(
-        patch(json!({ "opens_at": "soon" })).await.pointers(),
-        ["/opens_at"]
-    );
+    assert_eq!(patch(wrong).await.pointers(), ["/color", "/max_active", "/admit_per_minute"]);
+    assert_eq!(patch(json!({ "min_rate": 10, "max_rate": 9 })).await.pointers(), ["/min_rate"]);
+    assert_eq!(patch(json!({ "opens_at": "soon" })).await.pointers(), ["/opens_at"]);
     let unknown = format!("/v1/admin/concerts/{}/queue", boxoffice::ids::new());
-    entrance
-        .send(Method::PATCH, &unknown, &admin, Some(json!({})))
-        .await
-        .is(404, "not_found");
+    entrance.send(Method::PATCH, &unknown, &admin, Some(json!({}))).await.is(404, "not_found");
 }
 
 #[tokio::test]

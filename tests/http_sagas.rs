@@ -15,11 +15,7 @@ async fn a_booking_can_be_followed_and_found() {
 
     let viewer = entrance.key(Role::Viewer).await;
     let id = held["id"].as_str().unwrap();
-    let saga = entrance
-        .get(&format!("/v1/ops/sagas/{id}"), &viewer)
-        .await
-        .good(200)
-        .clone();
+    let saga = entrance.get(&format!("/v1/ops/sagas/{id}"), &viewer).await.good(200).clone();
     assert_eq!(
         (&saga["id"], &saga["workflow"], &saga["status"]),
         (&held["id"], &"booking".into(), &"completed".into())
@@ -49,16 +45,9 @@ async fn a_booking_can_be_followed_and_found() {
     for field in ["seq", "at", "event", "step", "direction", "attempt", "detail"] {
         assert!(history[0].get(field).is_some(), "{field}: {history:?}");
     }
-    assert!(
-        history
-            .windows(2)
-            .all(|pair| pair[0]["seq"].as_i64() < pair[1]["seq"].as_i64())
-    );
+    assert!(history.windows(2).all(|pair| pair[0]["seq"].as_i64() < pair[1]["seq"].as_i64()));
 
-    entrance
-        .get(&format!("/v1/ops/sagas/{}", ids::new()), &viewer)
-        .await
-        .is(404, "not_found");
+    entrance.get(&format!("/v1/ops/sagas/{}", ids::new()), &viewer).await.is(404, "not_found");
 }
 
 #[tokio::test]
@@ -72,30 +61,13 @@ async fn sagas_are_found_by_what_they_are_about() {
     let viewer = entrance.key(Role::Viewer).await;
     let id = held["id"].as_str().unwrap();
     let found = async |query: &str| {
-        let body = entrance
-            .get(&format!("/v1/ops/sagas?{query}"), &viewer)
-            .await
-            .good(200)
-            .clone();
-        body["items"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|saga| saga["id"].clone())
-            .collect::<Vec<Value>>()
+        let body = entrance.get(&format!("/v1/ops/sagas?{query}"), &viewer).await.good(200).clone();
+        body["items"].as_array().unwrap().iter().map(|saga| saga["id"].clone()).collect::<Vec<Value>>()
     };
     assert_eq!(found("").await.len(), 2);
-    assert_eq!(
-        found("status=completed&workflow=booking").await,
-        [held["id"].clone()]
-    );
+    assert_eq!(found("status=completed&workflow=booking").await, [held["id"].clone()]);
     assert_eq!(found(&format!("reservation_id={id}")).await, [held["id"].clone()]);
-    assert_eq!(
-        found(&format!("user_id={}&step=await_payment", other.id))
-            .await
-            .len(),
-        1
-    );
+    assert_eq!(found(&format!("user_id={}&step=await_payment", other.id)).await.len(), 1);
     assert_eq!(found(&format!("user_id={}", ids::new())).await.len(), 0);
     for (query, pointer) in [
         ("status=odd", "/status"),
@@ -120,13 +92,8 @@ async fn an_operator_cancels_what_waits_and_not_what_has_ended() {
         entrance.post(&path, &operator, body).await
     };
     assert_eq!(act("cancel", json!({})).await.pointers(), [""]);
-    assert_eq!(
-        act("cancel", json!({ "reason": "" })).await.pointers(),
-        ["/reason"]
-    );
-    act("cancel", json!({ "reason": "the buyer called" }))
-        .await
-        .good(200);
+    assert_eq!(act("cancel", json!({ "reason": "" })).await.pointers(), ["/reason"]);
+    act("cancel", json!({ "reason": "the buyer called" })).await.good(200);
     let path = format!("/v1/reservations/{}", held["id"].as_str().unwrap());
     entrance
         .test
@@ -136,13 +103,7 @@ async fn an_operator_cancels_what_waits_and_not_what_has_ended() {
         .await;
     let refused = act("retry", json!({ "reason": "once more" })).await;
     let body = refused.is(409, "illegal_act");
-    assert_eq!(
-        (&body["saga_status"], &body["allowed"]),
-        (&"compensated".into(), &json!([]))
-    );
+    assert_eq!((&body["saga_status"], &body["allowed"]), (&"compensated".into(), &json!([])));
     let unknown = format!("/v1/ops/sagas/{}/retry", ids::new());
-    entrance
-        .post(&unknown, &operator, json!({ "reason": "x" }))
-        .await
-        .is(404, "not_found");
+    entrance.post(&unknown, &operator, json!({ "reason": "x" })).await.is(404, "not_found");
 }

@@ -15,17 +15,12 @@ use sqlx::{Connection, PgConnection};
 use crate::common::fresh_dir;
 
 async fn start(dir: &Path) -> Local {
-    local::start(dir, Given::default())
-        .await
-        .expect("both servers start")
+    local::start(dir, Given::default()).await.expect("both servers start")
 }
 
 async fn query(url: &str, sql: &'static str) -> i64 {
     let mut database = PgConnection::connect(url).await.expect("Postgres answers");
-    let count = sqlx::query_scalar(sql)
-        .fetch_one(&mut database)
-        .await
-        .expect("the statement is good");
+    let count = sqlx::query_scalar(sql).fetch_one(&mut database).await.expect("the statement is good");
     database.close().await.expect("the connection closes");
     count
 }
@@ -63,10 +58,8 @@ fn look_at(pid: Pid) -> Option<(char, i32)> {
             format!("{} {}", words[0], words[2])
         }
         Err(_) => {
-            let listed = Command::new("ps")
-                .args(["-o", "stat=,pgid=", "-p", &pid.to_string()])
-                .output()
-                .ok()?;
+            let listed =
+                Command::new("ps").args(["-o", "stat=,pgid=", "-p", &pid.to_string()]).output().ok()?;
             String::from_utf8(listed.stdout).ok()?
         }
     };
@@ -96,10 +89,7 @@ async fn a_second_start_uses_the_data_of_the_first_and_a_clean_stop_leaves_no_pr
     let dir = fresh_dir("twice");
     let first = start(&dir).await;
     let mut database = PgConnection::connect(&first.database_url).await.unwrap();
-    sqlx::raw_sql("create table kept as select 42::bigint as n")
-        .execute(&mut database)
-        .await
-        .unwrap();
+    sqlx::raw_sql("create table kept as select 42::bigint as n").execute(&mut database).await.unwrap();
     let bus = bus::connect(&first.nats_url, "test", 1).await.unwrap();
     bus::topology::ensure(&bus).await.unwrap();
     let (servers, secret) = (pids(&dir), first.secrets.access_secret.clone());
@@ -110,10 +100,7 @@ async fn a_second_start_uses_the_data_of_the_first_and_a_clean_stop_leaves_no_pr
     let second = start(&dir).await;
     assert_eq!(query(&second.database_url, "select n from kept").await, 42);
     let bus = bus::connect(&second.nats_url, "test", 1).await.unwrap();
-    bus.jetstream
-        .get_stream(bus::subjects::STEPS)
-        .await
-        .expect("the stream was kept");
+    bus.jetstream.get_stream(bus::subjects::STEPS).await.expect("the stream was kept");
     assert_eq!(second.secrets.access_secret, secret);
     // Ports stay where they were, so that a process that is still connected finds its servers again.
     assert_eq!((second.database_url.clone(), second.nats_url.clone()), addresses);
@@ -129,11 +116,7 @@ async fn the_servers_keep_to_this_machine_and_ask_for_a_password() {
     let stranger = format!("postgres://boxoffice:guess@{after}");
     assert!(PgConnection::connect(&stranger).await.is_err(), "{before}");
     let (_, nats) = local.nats_url.split_once('@').unwrap();
-    assert!(
-        bus::connect(&format!("nats://{nats}"), "stranger", 1)
-            .await
-            .is_err()
-    );
+    assert!(bus::connect(&format!("nats://{nats}"), "stranger", 1).await.is_err());
     for setting in ["fsync", "synchronous_commit"] {
         let mut database = PgConnection::connect(&local.database_url).await.unwrap();
         let value: String = sqlx::query_scalar("select current_setting($1)")
@@ -149,16 +132,10 @@ async fn the_servers_keep_to_this_machine_and_ask_for_a_password() {
 #[tokio::test]
 async fn a_second_process_on_the_same_directory_is_told_who_has_it() {
     let dir = fresh_dir("claimed");
-    let given = Given {
-        database_url: Some("postgres://none".into()),
-        nats_url: Some("nats://none".into()),
-    };
+    let given = Given { database_url: Some("postgres://none".into()), nats_url: Some("nats://none".into()) };
     let local = local::start(&dir, given.clone()).await.unwrap();
     let error = local::start(&dir, given).await.unwrap_err().to_string();
-    assert!(
-        error.contains(&std::process::id().to_string()) && error.contains("--data-dir"),
-        "{error}"
-    );
+    assert!(error.contains(&std::process::id().to_string()) && error.contains("--data-dir"), "{error}");
     local.publish("127.0.0.1:8080".parse().unwrap()).unwrap();
     assert_eq!(addresses::find(&dir).unwrap().nats_url, "nats://none");
     local.stop().await;
@@ -171,11 +148,8 @@ async fn stale_files_of_a_crash_do_not_block_the_next_start() {
     start(&dir).await.stop().await;
     // The worst case: the number in the pid file belongs to somebody else by now, namely to us.
     let data = files(&dir).join("data");
-    let stale = format!(
-        "{}\n{}\n1700000000\n5432\n\n127.0.0.1\n  1 1\nready\n",
-        std::process::id(),
-        data.display()
-    );
+    let stale =
+        format!("{}\n{}\n1700000000\n5432\n\n127.0.0.1\n  1 1\nready\n", std::process::id(), data.display());
     fs::write(data.join("postmaster.pid"), stale).unwrap();
     fs::write(dir.join("nats/pid"), std::process::id().to_string()).unwrap();
     fs::write(dir.join("lock"), "1\n").unwrap();
@@ -191,10 +165,7 @@ async fn a_server_that_dies_is_reported_with_the_end_of_its_log() {
     let mut local = start(&dir).await;
     kill(pids(&dir)[1], Signal::SIGKILL).unwrap();
     let error = local.server_ended().await.to_string();
-    assert!(
-        error.contains("nats-server") && error.contains("Server is ready"),
-        "{error}"
-    );
+    assert!(error.contains("nats-server") && error.contains("Server is ready"), "{error}");
     local.stop().await;
 }
 
@@ -216,13 +187,7 @@ async fn servers_that_lost_their_keeper_are_ended_by_the_next_start() {
 /// `boxoffice up` on this directory, ready to serve. It stops, too, when its input ends, so no test leaves it behind.
 async fn up(dir: &Path) -> Child {
     let up = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
-        .args([
-            "up",
-            "--until-stdin-ends",
-            "--listen",
-            "127.0.0.1:0",
-            "--data-dir",
-        ])
+        .args(["up", "--until-stdin-ends", "--listen", "127.0.0.1:0", "--data-dir"])
         .arg(dir)
         .stdin(Stdio::piped())
         .env_remove("DATABASE_URL")

@@ -14,10 +14,7 @@ use crate::common::app::{TestApp, until};
 
 /// Listens until all of these are heard, and answers everything that was.
 async fn heard(test: &TestApp, wanted: &[&str]) -> Vec<EventMessage> {
-    let (events, stop) = (
-        Arc::<Mutex<Vec<EventMessage>>>::default(),
-        CancellationToken::new(),
-    );
+    let (events, stop) = (Arc::<Mutex<Vec<EventMessage>>>::default(), CancellationToken::new());
     let (all, bus, stopped) = (Arc::clone(&events), test.app.bus.clone(), stop.clone());
     let listening = tokio::spawn(async move {
         let tell = |event: &EventMessage| all.lock().unwrap().push(event.clone());
@@ -25,9 +22,7 @@ async fn heard(test: &TestApp, wanted: &[&str]) -> Vec<EventMessage> {
     });
     until(10, "the events", || async {
         let events = events.lock().unwrap();
-        wanted
-            .iter()
-            .all(|name| events.iter().any(|event| event.name == *name))
+        wanted.iter().all(|name| events.iter().any(|event| event.name == *name))
     })
     .await;
     stop.cancel();
@@ -42,24 +37,11 @@ async fn it_tells_every_event_and_goes_on_where_it_was() {
     let held = test.reserve(user, &[7]).await;
     let before = heard(&test, &["points.entry", "reservation.reserved"]).await;
     test.pay(held.id).await;
-    let after = heard(
-        &test,
-        &["points.entry", "reservation.paid", "reservation.confirmed"],
-    )
-    .await;
+    let after = heard(&test, &["points.entry", "reservation.paid", "reservation.confirmed"]).await;
     let ids = |events: &[EventMessage]| events.iter().map(|event| event.id.clone()).collect::<Vec<_>>();
     let (before_ids, after_ids) = (ids(&before), ids(&after));
-    assert!(
-        before_ids.iter().all(|id| !after_ids.contains(id)),
-        "{before_ids:?} {after_ids:?}"
-    );
-    let reserved = before
-        .iter()
-        .find(|event| event.name == "reservation.reserved")
-        .unwrap();
+    assert!(before_ids.iter().all(|id| !after_ids.contains(id)), "{before_ids:?} {after_ids:?}");
+    let reserved = before.iter().find(|event| event.name == "reservation.reserved").unwrap();
     let line = example::line(reserved);
-    assert!(
-        line.contains("reservation.reserved") && line.contains(&held.id.to_string()),
-        "{line}"
-    );
+    assert!(line.contains("reservation.reserved") && line.contains(&held.id.to_string()), "{line}");
 }

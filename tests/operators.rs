@@ -13,9 +13,7 @@ const GOOD: &str = include_str!("data/audit_good.sql");
 async fn sagas_are_listed_by_what_is_asked_and_shown_with_their_history() {
     let (program, pool) = with_database().await;
     sqlx::raw_sql(GOOD).execute(&pool).await.unwrap();
-    let waiting = program
-        .json(0, "saga list --workflow booking --status waiting")
-        .await;
+    let waiting = program.json(0, "saga list --workflow booking --status waiting").await;
     assert_eq!(waiting["items"].as_array().unwrap().len(), 1);
     assert_eq!(waiting["items"][0]["step"], "await_payment");
     assert_eq!(waiting["next_cursor"], Value::Null);
@@ -23,29 +21,12 @@ async fn sagas_are_listed_by_what_is_asked_and_shown_with_their_history() {
     let next = first["next_cursor"].as_str().unwrap();
     let rest = program.json(0, &format!("saga list --before {next}")).await;
     assert_eq!(rest["items"].as_array().unwrap().len(), 5, "nine in all");
-    let about = program
-        .json(0, "saga list --reservation 00000000-0000-7000-8000-000000000004")
-        .await;
-    assert_eq!(
-        about["items"].as_array().unwrap().len(),
-        2,
-        "the booking and the cancellation"
-    );
+    let about = program.json(0, "saga list --reservation 00000000-0000-7000-8000-000000000004").await;
+    assert_eq!(about["items"].as_array().unwrap().len(), 2, "the booking and the cancellation");
 
-    let shown = program
-        .json(0, "saga show 00000000-0000-7000-8000-000000000002")
-        .await;
-    assert_eq!(
-        (&shown["status"], &shown["history"]),
-        (&"waiting".into(), &Value::Array(Vec::new()))
-    );
-    assert_eq!(
-        program
-            .run("saga show 00000000-0000-7000-8000-0000000000ff")
-            .await
-            .code,
-        1
-    );
+    let shown = program.json(0, "saga show 00000000-0000-7000-8000-000000000002").await;
+    assert_eq!((&shown["status"], &shown["history"]), (&"waiting".into(), &Value::Array(Vec::new())));
+    assert_eq!(program.run("saga show 00000000-0000-7000-8000-0000000000ff").await.code, 1);
     assert_eq!(program.run("saga show nonsense").await.code, 2);
 }
 
@@ -61,31 +42,13 @@ async fn an_operators_act_is_done_or_refused_with_what_is_allowed() {
     .await
     .unwrap();
     let program = Program::of(&env);
-    let ended = program
-        .json(
-            1,
-            "saga retry 00000000-0000-7000-8000-000000000001 --reason why-not",
-        )
-        .await;
-    assert_eq!(
-        (&ended["code"], &ended["saga_status"]),
-        (&"illegal_act".into(), &"completed".into())
-    );
+    let ended = program.json(1, "saga retry 00000000-0000-7000-8000-000000000001 --reason why-not").await;
+    assert_eq!((&ended["code"], &ended["saga_status"]), (&"illegal_act".into(), &"completed".into()));
 
-    let retried = program
-        .json(
-            0,
-            "saga retry 00000000-0000-7000-8000-000000000015 --reason looked",
-        )
-        .await;
-    assert_eq!(
-        (&retried["status"], &retried["visit"]),
-        (&"running".into(), &2.into())
-    );
-    let written: String = sqlx::query_scalar("select reason from operator_acts")
-        .fetch_one(&env.pool)
-        .await
-        .unwrap();
+    let retried = program.json(0, "saga retry 00000000-0000-7000-8000-000000000015 --reason looked").await;
+    assert_eq!((&retried["status"], &retried["visit"]), (&"running".into(), &2.into()));
+    let written: String =
+        sqlx::query_scalar("select reason from operator_acts").fetch_one(&env.pool).await.unwrap();
     assert_eq!(written, "looked");
 }
 
@@ -95,10 +58,7 @@ async fn the_doctor_finds_missing_streams_and_a_missing_schema_and_is_content_wh
     let program = Program::of(&env);
     let state = |report: &Value, check: &str| {
         let checks = report["checks"].as_array().unwrap();
-        let found = checks
-            .iter()
-            .find(|found| found["check"] == check)
-            .unwrap_or_else(|| panic!("{report}"));
+        let found = checks.iter().find(|found| found["check"] == check).unwrap_or_else(|| panic!("{report}"));
         found["state"].as_str().unwrap().to_owned()
     };
     let before = program.json(1, "doctor").await;
@@ -109,10 +69,7 @@ async fn the_doctor_finds_missing_streams_and_a_missing_schema_and_is_content_wh
         assert_eq!(state(&after, check), "ok", "{after}");
     }
 
-    sqlx::query("delete from _sqlx_migrations where version = 4")
-        .execute(&env.pool)
-        .await
-        .unwrap();
+    sqlx::query("delete from _sqlx_migrations where version = 4").execute(&env.pool).await.unwrap();
     let behind = program.json(1, "doctor").await;
     assert_eq!(state(&behind, "schema"), "wrong");
     assert!(behind.to_string().contains("boxoffice migrate"), "{behind}");
@@ -128,44 +85,19 @@ async fn a_line_is_looked_at_and_run() {
     let concert = program.json(0, "concert add --name Lieder --max-active 7").await;
     let id = concert["id"].as_str().unwrap();
     let shown = program.json(0, &format!("queue show {id}")).await;
-    assert_eq!(
-        (&shown["settings"]["max_active"], &shown["length"]),
-        (&7.into(), &0.into())
-    );
-    let set = program
-        .json(0, &format!("queue set {id} --admit-per-minute 90"))
-        .await;
+    assert_eq!((&shown["settings"]["max_active"], &shown["length"]), (&7.into(), &0.into()));
+    let set = program.json(0, &format!("queue set {id} --admit-per-minute 90")).await;
     assert_eq!(set["admit_per_minute"], 90);
-    assert_eq!(
-        program.json(0, &format!("queue pause {id}")).await["paused"],
-        true
-    );
+    assert_eq!(program.json(0, &format!("queue pause {id}")).await["paused"], true);
     let listed = program.json(0, "queue list").await;
     assert_eq!(listed["items"][0]["settings"]["paused"], true);
-    assert_eq!(
-        program.json(0, &format!("queue resume {id}")).await["paused"],
-        false
-    );
+    assert_eq!(program.json(0, &format!("queue resume {id}")).await["paused"], false);
     assert!(program.run("queue list").await.out.contains("0 of 7"));
 
-    assert_eq!(
-        program.run(&format!("queue set {id}")).await.code,
-        2,
-        "nothing to change"
-    );
-    assert_eq!(
-        program.run(&format!("queue set {id} --max-active=-1")).await.code,
-        2
-    );
-    let unknown = program
-        .run("queue pause 0198c0de-0000-7000-8000-000000000000")
-        .await;
-    assert_eq!(
-        (unknown.code, unknown.err.lines().count()),
-        (1, 1),
-        "{}",
-        unknown.err
-    );
+    assert_eq!(program.run(&format!("queue set {id}")).await.code, 2, "nothing to change");
+    assert_eq!(program.run(&format!("queue set {id} --max-active=-1")).await.code, 2);
+    let unknown = program.run("queue pause 0198c0de-0000-7000-8000-000000000000").await;
+    assert_eq!((unknown.code, unknown.err.lines().count()), (1, 1), "{}", unknown.err);
     let nobody_admits = program.run(&format!("queue admit {id}")).await;
     assert_eq!(nobody_admits.code, 1, "no scheduler runs: {}", nobody_admits.out);
 }

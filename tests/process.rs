@@ -46,11 +46,7 @@ impl Process {
         let url = answer["url"].as_str().unwrap().to_owned();
         let client = client();
         until(20, "the service to be ready", || async {
-            client
-                .get(format!("{url}/readyz"))
-                .send()
-                .await
-                .is_ok_and(|answer| answer.status() == 200)
+            client.get(format!("{url}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
         Self { child, url }
@@ -64,10 +60,7 @@ impl Process {
 fn client() -> reqwest::Client {
     // Another test of this process may have chosen it before.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::builder()
-        .timeout(Duration::from_secs(5))
-        .build()
-        .unwrap()
+    reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap()
 }
 
 /// Buyers who come one after the other, whatever happens to the service, until they are told to stop.
@@ -80,44 +73,28 @@ struct Buyers {
 impl Buyers {
     /// One buyer's whole way; any answer but success ends it.
     async fn buy(&self, client: &reqwest::Client, number: usize) -> Option<()> {
-        let user = self
-            .call(client.post(self.at("/v1/users")).json(&json!({ "name": "Ada" })))
-            .await?;
+        let user = self.call(client.post(self.at("/v1/users")).json(&json!({ "name": "Ada" }))).await?;
         let bearer = format!("Bearer {}", user["access_token"].as_str()?);
         let with = |request: reqwest::RequestBuilder| request.header("authorization", &bearer);
-        let charge = client
-            .post(self.at("/v1/points/charges"))
-            .json(&json!({ "amount": 1_000_000 }));
+        let charge = client.post(self.at("/v1/points/charges")).json(&json!({ "amount": 1_000_000 }));
         self.call(with(charge).header("idempotency-key", "first")).await?;
         let concerts = self.call(client.get(self.at("/v1/concerts"))).await?;
         let on_sale = |concert: &&Value| concert["on_sale"] == true;
-        let concert = concerts["items"].as_array()?.iter().find(on_sale)?["id"]
-            .as_str()?
-            .to_owned();
-        let mut place = self
-            .call(with(
-                client.post(self.at(&format!("/v1/concerts/{concert}/queue-tokens"))),
-            ))
-            .await?;
+        let concert = concerts["items"].as_array()?.iter().find(on_sale)?["id"].as_str()?.to_owned();
+        let mut place =
+            self.call(with(client.post(self.at(&format!("/v1/concerts/{concert}/queue-tokens"))))).await?;
         while place["status"] == "waiting" {
             tokio::time::sleep(Duration::from_millis(50)).await;
             let look = client.get(self.at("/v1/queue-tokens/current"));
-            place = self
-                .call(with(look).header("queue-token", place["token"].as_str()?))
-                .await?;
+            place = self.call(with(look).header("queue-token", place["token"].as_str()?)).await?;
         }
         let token = place["token"].as_str()?;
         let inside = |request: reqwest::RequestBuilder| with(request).header("queue-token", token);
-        let dates = self
-            .call(inside(
-                client.get(self.at(&format!("/v1/concerts/{concert}/performances"))),
-            ))
-            .await?;
+        let dates =
+            self.call(inside(client.get(self.at(&format!("/v1/concerts/{concert}/performances"))))).await?;
         let date = dates["items"].as_array()?.first()?["id"].as_str()?.to_owned();
         let order = json!({ "performance_id": date, "seats": [1 + (number * 7) % 50] });
-        let held = self
-            .call(inside(client.post(self.at("/v1/reservations")).json(&order)))
-            .await?;
+        let held = self.call(inside(client.post(self.at("/v1/reservations")).json(&order))).await?;
         let payment = format!("/v1/reservations/{}/payment", held["id"].as_str()?);
         if !number.is_multiple_of(3) {
             self.call(inside(client.post(self.at(&payment)))).await?;
@@ -160,21 +137,14 @@ impl Buyers {
 }
 
 fn buyers(url: &str) -> Arc<Buyers> {
-    Arc::new(Buyers {
-        url: url.to_owned(),
-        paid: AtomicUsize::new(0),
-        stop: CancellationToken::new(),
-    })
+    Arc::new(Buyers { url: url.to_owned(), paid: AtomicUsize::new(0), stop: CancellationToken::new() })
 }
 
 /// A sale goes on while `killed` is killed, once a few have paid.
 async fn kill_amid_a_sale(killed: Process) {
     let crowd = buyers(&killed.url);
     let sale = tokio::spawn(Arc::clone(&crowd).come(1_000));
-    until(30, "a few to have paid", || async {
-        crowd.paid.load(Ordering::Relaxed) >= 5
-    })
-    .await;
+    until(30, "a few to have paid", || async { crowd.paid.load(Ordering::Relaxed) >= 5 }).await;
     killed.kill().await;
     crowd.stop.cancel();
     sale.await.unwrap();
@@ -182,20 +152,14 @@ async fn kill_amid_a_sale(killed: Process) {
 
 /// Every saga has ended, and the books are right.
 async fn ends_right(pool: &PgPool) {
-    until(60, "every saga to end", || async {
-        store::sagas::count_open(pool).await.unwrap().is_empty()
-    })
-    .await;
+    until(60, "every saga to end", || async { store::sagas::count_open(pool).await.unwrap().is_empty() })
+        .await;
     let report = audit::run(pool).await.unwrap();
     assert!(report.is_good(true), "the audit found: {report:#?}");
 }
 
 fn up(dir: &Path) -> [String; 3] {
-    [
-        "up".to_owned(),
-        "--data-dir".to_owned(),
-        dir.display().to_string(),
-    ]
+    ["up".to_owned(), "--data-dir".to_owned(), dir.display().to_string()]
 }
 
 async fn start_up(dir: &Path) -> Process {
@@ -233,9 +197,7 @@ async fn of_two_instances_one_is_killed_and_the_other_finishes_its_work() {
         &env.nats_url,
     ];
     let first = Process::start(&everything).await;
-    boxoffice::demo::concerts::load(&env.pool, chrono::Utc::now(), 1_000, 60_000)
-        .await
-        .unwrap();
+    boxoffice::demo::concerts::load(&env.pool, chrono::Utc::now(), 1_000, 60_000).await.unwrap();
     let ahead = [&everything[..], &["--clock-skew-ms", "5000"]].concat();
     let second = Process::start(&ahead).await;
     kill_amid_a_sale(first).await;

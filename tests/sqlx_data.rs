@@ -40,29 +40,16 @@ fn sources(folder: &Path) -> String {
 
 /// The file says `Int8` and `Int8Array` where the server's types are called `INT8` and `INT8[]`.
 fn type_name(name: &Value) -> String {
-    let name = name
-        .as_str()
-        .or(name["Custom"]["name"].as_str())
-        .expect("a type has a name")
-        .to_lowercase();
-    name.strip_suffix("array")
-        .map_or(name.clone(), |element| format!("{element}[]"))
+    let name = name.as_str().or(name["Custom"]["name"].as_str()).expect("a type has a name").to_lowercase();
+    name.strip_suffix("array").map_or(name.clone(), |element| format!("{element}[]"))
 }
 
 fn committed(file: &Value) -> Description {
     let list = |value: &Value| value.as_array().expect("a list").clone();
     let describe = &file["describe"];
-    let column = |column: &Value| {
-        (
-            column["name"].as_str().unwrap().into(),
-            type_name(&column["type_info"]),
-        )
-    };
+    let column = |column: &Value| (column["name"].as_str().unwrap().into(), type_name(&column["type_info"]));
     Description {
-        parameters: list(&describe["parameters"]["Left"])
-            .iter()
-            .map(type_name)
-            .collect(),
+        parameters: list(&describe["parameters"]["Left"]).iter().map(type_name).collect(),
         columns: list(&describe["columns"]).iter().map(column).collect(),
     }
 }
@@ -75,10 +62,7 @@ fn found(statement: &PgStatement) -> Description {
     };
     let columns = statement.columns().iter();
     let columns = columns.map(|column| (column.name().to_owned(), name(column.type_info().to_string())));
-    Description {
-        parameters,
-        columns: columns.collect(),
-    }
+    Description { parameters, columns: columns.collect() }
 }
 
 #[tokio::test]
@@ -88,11 +72,7 @@ async fn every_committed_description_is_what_the_migrated_schema_says() {
         let query = file["query"].as_str().unwrap();
         let statement = database.prepare(AssertSqlSafe(query).into_sql_str()).await;
         let statement = statement.unwrap_or_else(|error| panic!("run `make prepare`: {error}\n{query}"));
-        assert_eq!(
-            committed(&file),
-            found(&statement),
-            "run `make prepare`:\n{query}"
-        );
+        assert_eq!(committed(&file), found(&statement), "run `make prepare`:\n{query}");
     }
 }
 

@@ -38,10 +38,7 @@ pub fn files_below(folder: &str) -> Vec<String> {
 
 fn read(path: &str) -> Source {
     let text = fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
-    Source {
-        path: path.to_owned(),
-        text,
-    }
+    Source { path: path.to_owned(), text }
 }
 
 /// The Rust files of `src`.
@@ -54,10 +51,7 @@ fn sources() -> Vec<Source> {
 impl Source {
     /// The lines that are compiled into the program, with their numbers: no comments, no tests.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let tests = self
-            .text
-            .find("#[cfg(test)]\nmod tests {")
-            .unwrap_or(self.text.len());
+        let tests = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
         let only_tests = self.path == "src/saga/laws.rs";
         self.text[..if only_tests { 0 } else { tests }]
             .lines()
@@ -96,11 +90,7 @@ fn uses(words: &[&str], allowed: impl Fn(&str) -> bool) -> Vec<String> {
 #[test]
 fn every_file_begins_with_its_front_page() {
     let bare = |source: &Source| !source.text.starts_with("//! ");
-    let found: Vec<String> = sources()
-        .into_iter()
-        .filter(bare)
-        .map(|source| source.path)
-        .collect();
+    let found: Vec<String> = sources().into_iter().filter(bare).map(|source| source.path).collect();
     assert_none("these files say nothing about themselves", &found);
 }
 
@@ -117,9 +107,7 @@ fn no_file_is_too_long() {
 #[test]
 fn no_module_is_a_drawer() {
     let drawer = |path: &String| {
-        let names = Path::new(path)
-            .components()
-            .map(|part| part.as_os_str().to_str().unwrap());
+        let names = Path::new(path).components().map(|part| part.as_os_str().to_str().unwrap());
         names
             .map(|name| name.trim_end_matches(".rs"))
             .any(|name| ["util", "utils", "helper", "helpers", "common", "misc", "manager"].contains(&name))
@@ -162,9 +150,7 @@ fn tree(text: &str) -> Vec<Vec<String>> {
         }
         return paths;
     }
-    let end = text
-        .find(|letter: char| !letter.is_alphanumeric() && letter != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(text.len());
     let (name, rest) = text.split_at(end);
     match rest.strip_prefix("::") {
         _ if name.is_empty() => Vec::new(),
@@ -205,21 +191,11 @@ fn names(source: &Source) -> Vec<Vec<String>> {
 
 /// Why a file that stands at `own` must not use `target`, if it must not.
 fn upward(declarations: &BTreeMap<String, Vec<String>>, own: &[&str], target: &[String]) -> Option<String> {
-    let shared = own
-        .iter()
-        .zip(target)
-        .take_while(|(one, other)| *one == other)
-        .count();
+    let shared = own.iter().zip(target).take_while(|(one, other)| *one == other).count();
     let siblings = declarations.get(&own[..shared].join("::"))?;
     let place = |name: &str| siblings.iter().position(|sibling| sibling == name);
     let (here, there) = (place(own.get(shared)?)?, place(target.get(shared)?)?);
-    (there < here).then(|| {
-        format!(
-            "{} uses {}, which stands above it",
-            own.join("::"),
-            target.join("::")
-        )
-    })
+    (there < here).then(|| format!("{} uses {}, which stands above it", own.join("::"), target.join("::")))
 }
 
 #[test]
@@ -228,11 +204,7 @@ fn a_module_uses_only_those_below_it() {
     let mut found = Vec::new();
     for source in sources() {
         let own = source.module();
-        found.extend(
-            names(&source)
-                .iter()
-                .filter_map(|target| upward(&declarations, &own, target)),
-        );
+        found.extend(names(&source).iter().filter_map(|target| upward(&declarations, &own, target)));
     }
     found.dedup();
     assert_none("these look upwards; see src/lib.rs", &found);
@@ -260,39 +232,22 @@ fn paths_are_found_in_groups_and_behind_super() {
 
 #[test]
 fn sql_stands_in_the_store_alone() {
-    let found = uses(
-        &[
-            "sqlx::query",
-            "query!(",
-            "query_as!(",
-            "query_scalar!(",
-            "raw_sql(",
-        ],
-        |path| path.starts_with("src/store/"),
-    );
+    let found = uses(&["sqlx::query", "query!(", "query_as!(", "query_scalar!(", "raw_sql("], |path| {
+        path.starts_with("src/store/")
+    });
     assert_none("SQL outside src/store", &found);
 }
 
 #[test]
 fn subjects_stand_in_one_file() {
-    let words = [
-        "\"steps.",
-        "\"sagas.",
-        "\"timers.",
-        "\"events.",
-        "\"$KV.",
-        "\"KV_",
-    ];
+    let words = ["\"steps.", "\"sagas.", "\"timers.", "\"events.", "\"$KV.", "\"KV_"];
     let found = uses(&words, |path| path == "src/bus/subjects.rs");
     assert_none("subjects outside src/bus/subjects.rs", &found);
 }
 
 #[test]
 fn one_file_tries_again_one_reads_the_clock_and_one_makes_ids() {
-    assert_none(
-        "backoff",
-        &uses(&["backoff::"], |path| path == "src/bus/retry.rs"),
-    );
+    assert_none("backoff", &uses(&["backoff::"], |path| path == "src/bus/retry.rs"));
     let clocks = ["Utc::now", "SystemTime::now", "Local::now"];
     assert_none("clocks", &uses(&clocks, |path| path == "src/clock.rs"));
     let makers = ["now_v7(", "new_v4("];
@@ -301,32 +256,22 @@ fn one_file_tries_again_one_reads_the_clock_and_one_makes_ids() {
 
 #[test]
 fn nothing_unfinished_and_nothing_promised_that_cannot_be_kept() {
-    assert_none(
-        "unfinished",
-        &uses(&["todo!", "unimplemented!", "dbg!"], |_| false),
-    );
+    assert_none("unfinished", &uses(&["todo!", "unimplemented!", "dbg!"], |_| false));
     // In two parts, so that this file does not contain it.
     let promise = ["exactly", "once"].join(" ");
     let folders = ["src", "docs", "migrations", "workflows", "nats", "examples"];
     let pages = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"];
     let files = folders.into_iter().chain(pages).flat_map(files_below);
     let promised = files.filter(|path| read(path).text.to_lowercase().contains(&promise));
-    assert_none(
-        "we deliver at least once, with a fence",
-        &promised.collect::<Vec<_>>(),
-    );
+    assert_none("we deliver at least once, with a fence", &promised.collect::<Vec<_>>());
 }
 
 /// Whether a line begins an item that other modules can use.
 fn is_public_item(line: &str) -> bool {
-    let kinds = [
-        "fn", "async fn", "struct", "enum", "trait", "type", "const", "static",
-    ];
+    let kinds = ["fn", "async fn", "struct", "enum", "trait", "type", "const", "static"];
     let rest = line.trim_start().strip_prefix("pub ");
     rest.is_some_and(|rest| {
-        kinds
-            .iter()
-            .any(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' ')))
+        kinds.iter().any(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' ')))
     })
 }
 

@@ -32,27 +32,15 @@ async fn with_parcels() -> TestApp {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("parcel.toml"), PARCEL).unwrap();
     let flag = folder.path().to_str().unwrap().to_owned();
-    TestApp::roles(
-        &["--workflows", &flag],
-        &[Role::Api, Role::Orchestrator, Role::Scheduler],
-    )
-    .await
+    TestApp::roles(&["--workflows", &flag], &[Role::Api, Role::Orchestrator, Role::Scheduler]).await
 }
 
 async fn send_a_parcel(test: &TestApp) -> Uuid {
     let id = ids::new();
-    let new = NewSaga {
-        id,
-        subject_id: id,
-        owner_id: None,
-        input: serde_json::Map::new(),
-        seq: 0,
-    };
+    let new = NewSaga { id, subject_id: id, owner_id: None, input: serde_json::Map::new(), seq: 0 };
     let engine = &test.app.engine;
     let mut tx = test.app.pool.begin().await.unwrap();
-    let consequences = orchestrator::start(&mut tx, &engine.catalogue, "parcel", vec![new])
-        .await
-        .unwrap();
+    let consequences = orchestrator::start(&mut tx, &engine.catalogue, "parcel", vec![new]).await.unwrap();
     tx.commit().await.unwrap();
     engine.follow(consequences).await.unwrap();
     id
@@ -71,13 +59,7 @@ fn serve(
             filter_subject: "steps.parcels.>".to_owned(),
             ..pull::Config::default()
         };
-        let mut commands = stream
-            .create_consumer(config)
-            .await
-            .unwrap()
-            .messages()
-            .await
-            .unwrap();
+        let mut commands = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
         let mut count = 0;
         while let Some(Ok(command)) = commands.next().await {
             let subject = command.subject.strip_prefix("steps.").unwrap().to_owned();
@@ -85,15 +67,11 @@ fn serve(
             count += 1;
             let mut headers = HeaderMap::new();
             for name in ["Saga", "Step", "Direction", "Visit", "Send"] {
-                headers.insert(
-                    name,
-                    command.headers.as_ref().unwrap().get(name).unwrap().as_str(),
-                );
+                headers.insert(name, command.headers.as_ref().unwrap().get(name).unwrap().as_str());
             }
             for _ in 0..2 {
                 let sent =
-                    bus.jetstream
-                        .publish_with_headers("sagas.reply", headers.clone(), body.clone().into());
+                    bus.jetstream.publish_with_headers("sagas.reply", headers.clone(), body.clone().into());
                 sent.await.unwrap().await.unwrap();
             }
             command.ack().await.unwrap();
@@ -103,8 +81,7 @@ fn serve(
 
 async fn ended(test: &TestApp, id: Uuid) -> Saga {
     let read = || async { store::sagas::get(&test.app.pool, id).await.unwrap().unwrap() };
-    test.until(15, "the saga to end", || async { read().await.status.is_end() })
-        .await;
+    test.until(15, "the saga to end", || async { read().await.status.is_end() }).await;
     read().await
 }
 
@@ -121,11 +98,7 @@ async fn its_answers_carry_the_saga_to_its_end() {
     assert_eq!(saga.context["weight"], 3);
     let history = store::sagas::history(&test.app.pool, &[saga.id]).await.unwrap();
     let events: Vec<&str> = history.iter().map(|row| row.event.as_str()).collect();
-    assert_eq!(
-        events,
-        ["started", "done", "done"],
-        "the second copy of each answer changes nothing"
-    );
+    assert_eq!(events, ["started", "done", "done"], "the second copy of each answer changes nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -139,10 +112,7 @@ async fn failures_are_tried_again_and_a_rejection_is_undone() {
         _ => done(),
     });
     let saga = ended(&test, send_a_parcel(&test).await).await;
-    assert_eq!(
-        (saga.status, saga.reason.as_deref()),
-        (Status::Compensated, Some("no_address"))
-    );
+    assert_eq!((saga.status, saga.reason.as_deref()), (Status::Compensated, Some("no_address")));
     let history = store::sagas::history(&test.app.pool, &[saga.id]).await.unwrap();
     let events: Vec<&str> = history.iter().map(|row| row.event.as_str()).collect();
     assert_eq!(events, ["started", "failed", "done", "rejected", "undone"]);
@@ -154,19 +124,11 @@ async fn answers_that_cannot_be_are_parked_and_change_nothing() {
     let id = send_a_parcel(&test).await;
     let reply = async |saga: &str, step: &str, visit: &str, body: &str| {
         let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("Saga", saga),
-            ("Step", step),
-            ("Direction", "do"),
-            ("Visit", visit),
-        ] {
+        for (name, value) in [("Saga", saga), ("Step", step), ("Direction", "do"), ("Visit", visit)] {
             headers.insert(name, value);
         }
         let sent =
-            test.app
-                .bus
-                .jetstream
-                .publish_with_headers("sagas.reply", headers, body.to_owned().into());
+            test.app.bus.jetstream.publish_with_headers("sagas.reply", headers, body.to_owned().into());
         sent.await.unwrap().await.unwrap();
     };
     let good = done().to_string();
@@ -183,10 +145,7 @@ async fn answers_that_cannot_be_are_parked_and_change_nothing() {
     })
     .await;
     let saga = store::sagas::get(&test.app.pool, id).await.unwrap().unwrap();
-    assert_eq!(
-        (saga.status, saga.step.as_str(), saga.seq),
-        (Status::Running, "pack", 1)
-    );
+    assert_eq!((saga.status, saga.step.as_str(), saga.seq), (Status::Running, "pack", 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,9 +154,7 @@ async fn a_signal_can_come_as_a_message() {
     let user = test.user(0).await;
     let held = test.reserve(user, &[1]).await;
     let signal = boxoffice::bus::messages::signal(held.id, "cancel");
-    boxoffice::bus::publish::publish(&test.app.bus, vec![signal])
-        .await
-        .unwrap();
+    boxoffice::bus::publish::publish(&test.app.bus, vec![signal]).await.unwrap();
     test.until(5, "the hold to be cancelled", || async {
         test.find(held.id).await.status == store::reservations::ReservationStatus::Cancelled
     })

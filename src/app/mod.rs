@@ -81,14 +81,9 @@ impl App {
         }
         let catalogue = Arc::new(catalogue(settings)?);
         let servers = &settings.servers;
-        let database_url = servers
-            .database_url
-            .as_deref()
-            .context("DATABASE_URL is needed: the address of Postgres")?;
-        let nats_url = servers
-            .nats_url
-            .as_deref()
-            .context("NATS_URL is needed: the address of NATS")?;
+        let database_url =
+            servers.database_url.as_deref().context("DATABASE_URL is needed: the address of Postgres")?;
+        let nats_url = servers.nats_url.as_deref().context("NATS_URL is needed: the address of NATS")?;
         let pool = store::open(database_url, servers.database_connections)
             .context("DATABASE_URL is not an address of Postgres")?;
         migrate(&pool).await?;
@@ -99,29 +94,10 @@ impl App {
         tasks.spawn(time::follow(pool.clone(), clock.clone(), stop.clone()));
 
         let engine = Engine::start(pool.clone(), bus.clone(), catalogue, &tasks, &stop).await?;
-        let desk = Desk::open(
-            pool.clone(),
-            engine.clone(),
-            settings.engine.settle(),
-            &tasks,
-            &stop,
-        );
-        let mut app = Self {
-            pool,
-            bus,
-            clock,
-            engine,
-            desk,
-            room: None,
-            address: None,
-            tasks,
-            stop,
-        };
+        let desk = Desk::open(pool.clone(), engine.clone(), settings.engine.settle(), &tasks, &stop);
+        let mut app = Self { pool, bus, clock, engine, desk, room: None, address: None, tasks, stop };
         app.run(settings, &roles).await?;
-        let names: Vec<String> = roles
-            .iter()
-            .map(|role| format!("{role:?}").to_lowercase())
-            .collect();
+        let names: Vec<String> = roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
         store::operations::record_start(&app.pool, ids::new(), &names).await?;
         tracing::info!(roles = names.join(","), "started");
         Ok(app)
@@ -176,9 +152,8 @@ impl App {
             stop: self.stop.clone(),
         };
         let address = settings.http.listen;
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}"))?;
+        let listener =
+            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         self.address = Some(listener.local_addr()?);
         self.tasks.spawn(async move {
             if let Err(error) = http::serve(listener, Arc::new(state)).await {
@@ -249,16 +224,11 @@ async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     retry::retry("reaching Postgres", Some(PATIENCE), || sqlx::Pool::acquire(pool))
         .await
         .context("Postgres does not answer; is DATABASE_URL right and the server running?")?;
-    store::migrate(pool)
-        .await
-        .context("the schema cannot be brought up to date")
+    store::migrate(pool).await.context("the schema cannot be brought up to date")
 }
 
 async fn connect(settings: &Settings, url: &str, roles: &BTreeSet<Role>) -> anyhow::Result<Bus> {
-    let names: Vec<String> = roles
-        .iter()
-        .map(|role| format!("{role:?}").to_lowercase())
-        .collect();
+    let names: Vec<String> = roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
     let name = format!("boxoffice {}", names.join(","));
     let bus = bus::connect(url, &name, settings.servers.nats_replicas).await?;
     retry::retry("making the streams", Some(PATIENCE), || topology::ensure(&bus)).await?;

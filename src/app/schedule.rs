@@ -24,21 +24,12 @@ pub(super) async fn start(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
-    let mut jobs = JobScheduler::new()
-        .await
-        .context("the scheduler cannot be started")?;
+    let mut jobs = JobScheduler::new().await.context("the scheduler cannot be started")?;
     sweep(engine.clone()).await;
     every(&jobs, stop, "* * * * * *", engine, sweep).await?;
     every(&jobs, stop, "* * * * * *", desk, announce_charges).await?;
     every(&jobs, stop, "*/5 * * * * *", engine, look_after_streams).await?;
-    every(
-        &jobs,
-        stop,
-        "0 17 * * * *",
-        &(engine.clone(), clock.clone()),
-        forget_old_keys,
-    )
-    .await?;
+    every(&jobs, stop, "0 17 * * * *", &(engine.clone(), clock.clone()), forget_old_keys).await?;
     jobs.start().await.context("the scheduler cannot be started")?;
     let stop = stop.clone();
     tasks.spawn(async move {

@@ -91,15 +91,9 @@ impl Broken {
     /// None if nobody offends.
     pub(super) fn from_offenders(invariant: Invariant, offenders: Vec<Offender>) -> Option<Self> {
         let count = offenders.first()?.total;
-        let examples = offenders
-            .into_iter()
-            .map(|Offender { id, problem, .. }| Example { id, problem })
-            .collect();
-        Some(Self {
-            invariant,
-            count,
-            examples,
-        })
+        let examples =
+            offenders.into_iter().map(|Offender { id, problem, .. }| Example { id, problem }).collect();
+        Some(Self { invariant, count, examples })
     }
 }
 
@@ -130,18 +124,8 @@ impl Report {
         stuck: Vec<StuckSaga>,
         counted: Counted,
     ) -> Self {
-        let verdict = if broken.is_empty() {
-            Verdict::Good
-        } else {
-            Verdict::Broken
-        };
-        Self {
-            verdict,
-            at,
-            broken,
-            stuck,
-            counted,
-        }
+        let verdict = if broken.is_empty() { Verdict::Good } else { Verdict::Broken };
+        Self { verdict, at, broken, stuck, counted }
     }
 
     /// Whether every invariant holds; if `strict`, also whether nobody waits for an operator.
@@ -156,10 +140,7 @@ mod tests {
 
     #[test]
     fn stuck_sagas_are_bad_only_for_the_strict() {
-        let counted = Counted {
-            sagas_stuck: 1,
-            ..Counted::default()
-        };
+        let counted = Counted { sagas_stuck: 1, ..Counted::default() };
         let report = Report::new(DateTime::UNIX_EPOCH, Vec::new(), Vec::new(), counted);
         assert_eq!(report.verdict, Verdict::Good);
         assert!(report.is_good(false));
@@ -168,11 +149,7 @@ mod tests {
 
     #[test]
     fn one_offender_breaks_the_verdict_and_the_rest_is_counted() {
-        let offender = Offender {
-            id: "p/7".to_owned(),
-            problem: "sold twice".to_owned(),
-            total: 250,
-        };
+        let offender = Offender { id: "p/7".to_owned(), problem: "sold twice".to_owned(), total: 250 };
         let broken = Broken::from_offenders(Invariant::DoubledSeats, vec![offender]).unwrap();
         assert_eq!(broken.count, 250);
         assert_eq!(broken.examples.len(), 1);

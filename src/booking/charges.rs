@@ -22,13 +22,8 @@ impl Desk {
         if charges.is_empty() {
             return Ok(0);
         }
-        let out = charges
-            .iter()
-            .map(|charge| messages::event(&event(charge)))
-            .collect();
-        publish(&self.engine.bus, out)
-            .await
-            .map_err(|_| DeskError::Unavailable)?;
+        let out = charges.iter().map(|charge| messages::event(&event(charge))).collect();
+        publish(&self.engine.bus, out).await.map_err(|_| DeskError::Unavailable)?;
         let ids: Vec<Uuid> = charges.iter().map(|charge| charge.id).collect();
         store::payments::announced(&self.pool, &ids).await?;
         Ok(charges.len())
@@ -46,11 +41,5 @@ fn event(charge: &Unannounced) -> messages::EventMessage {
         "reverses_id": null,
         "created_at": charge.created_at,
     });
-    entry_event(
-        charge.id,
-        charge.user_id,
-        charge.position,
-        charge.created_at,
-        data,
-    )
+    entry_event(charge.id, charge.user_id, charge.position, charge.created_at, data)
 }

@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::ids;
-use crate::orchestrator::{Engine, SignalError, Waiting};
+use crate::orchestrator::{Engine, SignalError, Verdict, Waiting};
 use crate::saga::Status;
 use crate::store;
 pub use crate::store::reservations::NewReservation as Order;
@@ -75,41 +75,36 @@ impl Desk {
         tasks.spawn(start::run(pool.clone(), engine.clone(), requests, stop.clone()));
         let (reads, requests) = mpsc::channel(4_096);
         tasks.spawn(reads::run(pool.clone(), requests, stop.clone()));
-        Self {
-            pool,
-            engine,
-            orders,
-            reads,
-            patience,
-        }
+        Self { pool, engine, orders, reads, patience }
     }
 
     /// Reserves seats. An order whose id exists already leads to that reservation: asking again starts nothing.
     pub async fn reserve(&self, order: NewReservation) -> Result<Answer, DeskError> {
         let id = order.id;
         let waiting = self.engine.waiting(id);
-        start::submit(&self.orders, order).await?;
-        self.settle(&waiting, id, |reservation| {
-            reservation.status != ReservationStatus::Pending
-        })
-        .await
+        let new = start::submit(&self.orders, order).await?;
+        self.settle(&waiting, id, new, |reservation| reservation.status != ReservationStatus::Pending).await
     }
 
-    /// Pays for a held reservation. A payment under way already is waited for: paying twice charges once.
-    pub async fn pay(&self, id: Uuid) -> Result<Answer, DeskError> {
+    /// Pays for a held reservation, and says whether it was this call that began the payment. One under way already
+    /// is waited for: paying twice charges once.
+    pub async fn pay(&self, id: Uuid) -> Result<(Answer, bool), DeskError> {
         let waiting = self.engine.waiting(id);
-        self.engine.signal(id, "pay").await?;
-        self.settle(&waiting, id, is_at_rest).await
+        let began = self.engine.signal(id, "pay").await? == Verdict::Moved;
+        Ok((self.settle(&waiting, id, began, is_at_rest).await?, began))
     }
 
     /// Takes a hold back, or a confirmed reservation. Whether it may be is for the caller to have checked; a
     /// reservation that moved on in between is answered as it is.
     pub async fn cancel(&self, id: Uuid) -> Result<Answer, DeskError> {
         let reservation = self.find(id).await?;
-        if reservation.status != ReservationStatus::Confirmed && reservation.cancellation_id.is_none() {
+        if let Some(begun) = reservation.cancellation_id {
+            return self.settle_cancellation(&self.engine.waiting(begun), id, begun).await;
+        }
+        if reservation.status != ReservationStatus::Confirmed {
             let waiting = self.engine.waiting(id);
-            self.engine.signal(id, "cancel").await?;
-            return self.settle(&waiting, id, is_at_rest).await;
+            let began = self.engine.signal(id, "cancel").await? == Verdict::Moved;
+            return self.settle(&waiting, id, began, is_at_rest).await;
         }
         let cancellation = ids::new();
         let waiting = self.engine.waiting(cancellation);
@@ -118,10 +113,7 @@ impl Desk {
         }
         // Somebody else's cancellation won; the answer is the same.
         match self.find(id).await?.cancellation_id {
-            Some(theirs) => {
-                self.settle_cancellation(&self.engine.waiting(theirs), id, theirs)
-                    .await
-            }
+            Some(theirs) => self.settle_cancellation(&self.engine.waiting(theirs), id, theirs).await,
             None => Ok(Answer::Settled(Box::new(self.find(id).await?))),
         }
     }
@@ -131,15 +123,19 @@ impl Desk {
         reads::find(&self.pool, &self.reads, id).await
     }
 
+    /// Waits for the reservation to settle. What this call has not begun may have settled before: it is looked at first.
     async fn settle(
         &self,
         waiting: &Waiting,
         id: Uuid,
+        began: bool,
         settled: impl Fn(&Reservation) -> bool,
     ) -> Result<Answer, DeskError> {
         let until = Instant::now() + self.patience;
+        let mut look = !began;
         loop {
-            let given_up = timeout_at(until, waiting.changed()).await.is_err();
+            let given_up = !look && timeout_at(until, waiting.changed()).await.is_err();
+            look = false;
             let reservation = self.find(id).await?;
             if settled(&reservation) {
                 return Ok(Answer::Settled(Box::new(reservation)));

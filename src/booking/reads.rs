@@ -38,12 +38,7 @@ pub(super) async fn find(
 /// Reads in batches until the service stops.
 pub(super) async fn run(pool: PgPool, mut requests: mpsc::Receiver<Request>, stop: CancellationToken) {
     let mut batch = Vec::with_capacity(BATCH);
-    while stop
-        .run_until_cancelled(requests.recv_many(&mut batch, BATCH))
-        .await
-        .unwrap_or(0)
-        > 0
-    {
+    while stop.run_until_cancelled(requests.recv_many(&mut batch, BATCH)).await.unwrap_or(0) > 0 {
         let ids: Vec<Uuid> = batch.iter().map(|request| request.id).collect();
         match store::reservations::get_many(&pool, &ids).await {
             Ok(found) => answer(batch.drain(..), &found),

@@ -19,15 +19,13 @@ const BATCH: usize = 256;
 #[derive(Debug)]
 pub(super) struct Request {
     order: NewReservation,
-    committed: oneshot::Sender<()>,
+    committed: oneshot::Sender<bool>,
 }
 
-/// Hands an order to the batcher and returns once it is committed.
-pub(super) async fn submit(orders: &mpsc::Sender<Request>, order: NewReservation) -> Result<(), DeskError> {
+/// Hands an order to the batcher and returns once it is committed: whether it was new.
+pub(super) async fn submit(orders: &mpsc::Sender<Request>, order: NewReservation) -> Result<bool, DeskError> {
     let (committed, done) = oneshot::channel();
-    orders
-        .try_send(Request { order, committed })
-        .map_err(|_| DeskError::Unavailable)?;
+    orders.try_send(Request { order, committed }).map_err(|_| DeskError::Unavailable)?;
     done.await.map_err(|_| DeskError::Unavailable)
 }
 
@@ -39,12 +37,7 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(BATCH);
-    while stop
-        .run_until_cancelled(orders.recv_many(&mut batch, BATCH))
-        .await
-        .unwrap_or(0)
-        > 0
-    {
+    while stop.run_until_cancelled(orders.recv_many(&mut batch, BATCH)).await.unwrap_or(0) > 0 {
         let requests = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
         let (items, mut committed): (Vec<_>, Vec<_>) = requests
             .into_iter()
@@ -55,12 +48,12 @@ pub(super) async fn run(
         while let Some(items) = halves.next() {
             let result = start(&pool, &engine, items).await;
             if result.is_ok() {
-                items.iter().for_each(|(at, _)| tell(&mut committed[*at]));
+                items.iter().for_each(|(at, _)| tell(&mut committed[*at], true));
             }
             match halves.record(result).await {
                 Ok(None) => {}
                 Ok(Some(((at, _), error))) if is_there_already(&error) => {
-                    tell(&mut committed[*at]);
+                    tell(&mut committed[*at], false);
                 }
                 Ok(Some(((_, order), error))) => {
                     tracing::error!(id = %order.id, %error, "an order could not be taken")
@@ -74,9 +67,9 @@ pub(super) async fn run(
     }
 }
 
-fn tell(caller: &mut Option<oneshot::Sender<()>>) {
+fn tell(caller: &mut Option<oneshot::Sender<bool>>, new: bool) {
     // A caller that has gone away does not want to know.
-    let _told = caller.take().map(|caller| caller.send(()));
+    let _told = caller.take().map(|caller| caller.send(new));
 }
 
 /// The order was taken before: the caller gets what became of it.
@@ -93,13 +86,7 @@ async fn start(pool: &PgPool, engine: &Engine, orders: &[(usize, NewReservation)
         id: order.id,
         subject_id: order.id,
         owner_id: Some(order.user_id),
-        input: input(
-            order.id,
-            order.user_id,
-            order.concert_id,
-            order.performance_id,
-            &order.seats,
-        ),
+        input: input(order.id, order.user_id, order.concert_id, order.performance_id, &order.seats),
         seq: 0,
     });
     let consequences = orchestrator::start(&mut tx, &engine.catalogue, "booking", sagas.collect()).await?;
@@ -122,15 +109,8 @@ pub(super) async fn cancellation(
     if !store::reservations::claim_cancellation(&mut tx, reservation.id, id, now).await? {
         return Ok(false);
     }
-    let Reservation {
-        id: reservation_id,
-        user_id,
-        concert_id,
-        performance_id,
-        seats,
-        amount,
-        ..
-    } = reservation;
+    let Reservation { id: reservation_id, user_id, concert_id, performance_id, seats, amount, .. } =
+        reservation;
     let mut input = input(*reservation_id, *user_id, *concert_id, *performance_id, seats);
     input.insert("amount".to_owned(), json!(amount));
     let new = NewSaga {
@@ -160,8 +140,5 @@ fn input(
         ("performance_id", json!(performance)),
         ("seats", json!(seats)),
     ];
-    fields
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -22,10 +22,7 @@ pub struct Bus {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     #[error("NATS at {urls} does not answer: {source}")]
-    Unreachable {
-        urls: String,
-        source: async_nats::ConnectError,
-    },
+    Unreachable { urls: String, source: async_nats::ConnectError },
     #[error("NATS at {urls} is version {found}; Box Office needs 2.14 or newer (schedules and message TTLs)")]
     TooOld { urls: String, found: String },
     #[error(
@@ -51,56 +48,34 @@ pub async fn connect(urls: &str, name: &str, replicas: u8) -> Result<Bus, Connec
         .event_callback(|event| async move { tracing::info!(%event, "nats") })
         .connect(servers)
         .await
-        .map_err(|source| ConnectError::Unreachable {
-            urls: urls.to_owned(),
-            source,
-        })?;
+        .map_err(|source| ConnectError::Unreachable { urls: urls.to_owned(), source })?;
     check_version(urls, &client.server_info().version)?;
-    let jetstream = ContextBuilder::new()
-        .timeout(Duration::from_secs(5))
-        .build(client.clone());
+    let jetstream = ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
     if let Err(error) = jetstream.query_account().await {
-        return Err(ConnectError::NoJetStream {
-            urls: urls.to_owned(),
-            reason: error.to_string(),
-        });
+        return Err(ConnectError::NoJetStream { urls: urls.to_owned(), reason: error.to_string() });
     }
-    Ok(Bus {
-        client,
-        jetstream,
-        replicas: usize::from(replicas),
-    })
+    Ok(Bus { client, jetstream, replicas: usize::from(replicas) })
 }
 
 /// User and password of an address, if it has them.
 fn credentials(url: &str) -> Option<(String, String)> {
     let address: ServerAddr = url.parse().ok()?;
-    Some((
-        address.username()?.to_owned(),
-        address.password().unwrap_or_default().to_owned(),
-    ))
+    Some((address.username()?.to_owned(), address.password().unwrap_or_default().to_owned()))
 }
 
 /// The addresses as messages may show them: without what stands before the `@`.
 fn shown(servers: &[&str]) -> String {
-    let hosts = servers
-        .iter()
-        .map(|url| url.rsplit_once('@').map_or(*url, |(_hidden, host)| host));
+    let hosts = servers.iter().map(|url| url.rsplit_once('@').map_or(*url, |(_hidden, host)| host));
     hosts.collect::<Vec<_>>().join(", ")
 }
 
 fn check_version(urls: &str, found: &str) -> Result<(), ConnectError> {
-    let mut parts = found
-        .split(['.', '-'])
-        .map(|part| part.parse::<u64>().unwrap_or(0));
+    let mut parts = found.split(['.', '-']).map(|part| part.parse::<u64>().unwrap_or(0));
     let mut next = || parts.next().unwrap_or(0);
     if (next(), next(), next()) >= OLDEST_SERVER {
         return Ok(());
     }
-    Err(ConnectError::TooOld {
-        urls: urls.to_owned(),
-        found: found.to_owned(),
-    })
+    Err(ConnectError::TooOld { urls: urls.to_owned(), found: found.to_owned() })
 }
 
 #[cfg(test)]
@@ -120,9 +95,7 @@ mod tests {
         assert!(check_version("n", "2.14.0").is_ok());
         assert!(check_version("n", "2.15.1").is_ok());
         assert!(check_version("n", "3.0.0-beta.1").is_ok());
-        let error = check_version("nats://somewhere", "2.9.25")
-            .unwrap_err()
-            .to_string();
+        let error = check_version("nats://somewhere", "2.9.25").unwrap_err().to_string();
         assert!(error.contains("2.9.25") && error.contains("2.14"), "{error}");
     }
 }

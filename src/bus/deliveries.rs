@@ -32,12 +32,7 @@ pub struct Deliveries {
 impl Deliveries {
     /// Prepares to receive; nothing is opened yet.
     pub fn of(bus: &Bus, stream: &'static str, config: pull::Config) -> Self {
-        Self {
-            bus: bus.clone(),
-            stream,
-            config,
-            open: None,
-        }
+        Self { bus: bus.clone(), stream, config, open: None }
     }
 
     /// The next messages, at least one and at most [`BATCH`]; none once `stop` is cancelled.
@@ -67,11 +62,7 @@ impl Deliveries {
                 self.open.insert(stream)
             }
         };
-        let first = stream
-            .next()
-            .await
-            .ok_or("the pull stream ended")?
-            .map_err(|error| error.to_string())?;
+        let first = stream.next().await.ok_or("the pull stream ended")?.map_err(|error| error.to_string())?;
         let mut batch = vec![first];
         // The runtime's budget would cut large batches short.
         tokio::task::coop::unconstrained(async {

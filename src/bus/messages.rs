@@ -100,27 +100,13 @@ impl EventMessage {
         sequence: i64,
         data: Value,
     ) -> Self {
-        Self {
-            id,
-            name: name.to_owned(),
-            version: VERSION,
-            at,
-            subject_id,
-            sequence,
-            data,
-        }
+        Self { id, name: name.to_owned(), version: VERSION, at, subject_id, sequence, data }
     }
 }
 
 /// A step command on its way to a worker.
 pub fn command(command: &Command) -> Outgoing {
-    let mut headers = fence(
-        command.saga_id,
-        &command.step,
-        command.direction,
-        command.visit,
-        command.send,
-    );
+    let mut headers = fence(command.saga_id, &command.step, command.direction, command.visit, command.send);
     let id = command.message_id();
     if let Some(deadline) = command.deadline {
         headers.insert(DEADLINE, rfc3339(deadline).as_str());
@@ -144,9 +130,8 @@ pub fn read_command(message: &Message) -> Result<Command, Malformed> {
     let fence = read_fence(message)?;
     let body: CommandBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
-    let deadline = header(message, DEADLINE)
-        .map(|_| parsed::<DateTime<Utc>>(message, DEADLINE))
-        .transpose()?;
+    let deadline =
+        header(message, DEADLINE).map(|_| parsed::<DateTime<Utc>>(message, DEADLINE)).transpose()?;
     Ok(Command {
         saga_id: fence.saga,
         workflow: body.workflow,
@@ -163,58 +148,23 @@ pub fn read_command(message: &Message) -> Result<Command, Malformed> {
 
 /// A worker's answer on its way to the orchestrator.
 pub fn reply(command: &Command, outcome: Outcome) -> Outgoing {
-    let headers = fence(
-        command.saga_id,
-        &command.step,
-        command.direction,
-        command.visit,
-        command.send,
-    );
-    outgoing(
-        subjects::REPLIES.to_owned(),
-        headers,
-        &ReplyBody {
-            version: VERSION,
-            outcome,
-        },
-    )
+    let headers = fence(command.saga_id, &command.step, command.direction, command.visit, command.send);
+    outgoing(subjects::REPLIES.to_owned(), headers, &ReplyBody { version: VERSION, outcome })
 }
 
 /// Reads a worker's answer: the saga and what was said.
 pub fn read_reply(message: &Message) -> Result<(Uuid, Reply), Malformed> {
-    let Fence {
-        saga,
-        step,
-        direction,
-        visit,
-        send,
-    } = read_fence(message)?;
+    let Fence { saga, step, direction, visit, send } = read_fence(message)?;
     let body: ReplyBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
-    Ok((
-        saga,
-        Reply {
-            step,
-            direction,
-            visit,
-            send,
-            outcome: body.outcome,
-        },
-    ))
+    Ok((saga, Reply { step, direction, visit, send, outcome: body.outcome }))
 }
 
 /// A signal to a saga.
 pub fn signal(saga: Uuid, name: &str) -> Outgoing {
     let mut headers = HeaderMap::new();
     headers.insert(SAGA, saga.to_string().as_str());
-    outgoing(
-        subjects::SIGNALS.to_owned(),
-        headers,
-        &SignalBody {
-            version: VERSION,
-            signal: name.to_owned(),
-        },
-    )
+    outgoing(subjects::SIGNALS.to_owned(), headers, &SignalBody { version: VERSION, signal: name.to_owned() })
 }
 
 /// Reads a signal: the saga and the signal's name.
@@ -229,10 +179,7 @@ pub fn alarm(saga: Uuid, at: DateTime<Utc>) -> Outgoing {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_SCHEDULE, format!("@at {}", rfc3339(at)).as_str());
     headers.insert(NATS_SCHEDULE_TARGET, subjects::timer_due(saga).as_str());
-    Outgoing {
-        subject: subjects::timer_schedule(saga),
-        message: PublishMessage::build().headers(headers),
-    }
+    Outgoing { subject: subjects::timer_schedule(saga), message: PublishMessage::build().headers(headers) }
 }
 
 /// Takes a saga's alarm away: the server removes the schedule that this message names.
@@ -240,13 +187,8 @@ pub fn alarm_off(saga: Uuid) -> Outgoing {
     let mut headers = HeaderMap::new();
     headers.insert(NATS_SCHEDULER, subjects::timer_schedule(saga).as_str());
     headers.insert(NATS_SCHEDULE_NEXT, "purge");
-    let message = PublishMessage::build()
-        .headers(headers)
-        .ttl(std::time::Duration::from_secs(1));
-    Outgoing {
-        subject: subjects::timer_off(saga),
-        message,
-    }
+    let message = PublishMessage::build().headers(headers).ttl(std::time::Duration::from_secs(1));
+    Outgoing { subject: subjects::timer_off(saga), message }
 }
 
 /// The saga whose alarm rang.
@@ -290,34 +232,20 @@ fn read_fence(message: &Message) -> Result<Fence, Malformed> {
         step: parsed(message, STEP)?,
         direction,
         visit: parsed(message, VISIT)?,
-        send: if header(message, SEND).is_some() {
-            parsed(message, SEND)?
-        } else {
-            0
-        },
+        send: if header(message, SEND).is_some() { parsed(message, SEND)? } else { 0 },
     })
 }
 
 fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
-    message
-        .headers
-        .as_ref()?
-        .get(name)
-        .map(async_nats::HeaderValue::as_str)
+    message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
 }
 
 fn parsed<T: std::str::FromStr>(message: &Message, name: &'static str) -> Result<T, Malformed> {
-    header(message, name)
-        .and_then(|value| value.parse().ok())
-        .ok_or(Malformed::Header(name))
+    header(message, name).and_then(|value| value.parse().ok()).ok_or(Malformed::Header(name))
 }
 
 fn check_version(version: u32) -> Result<(), Malformed> {
-    if version == VERSION {
-        Ok(())
-    } else {
-        Err(Malformed::Version(version))
-    }
+    if version == VERSION { Ok(()) } else { Err(Malformed::Version(version)) }
 }
 
 fn rfc3339(time: DateTime<Utc>) -> String {
@@ -326,8 +254,5 @@ fn rfc3339(time: DateTime<Utc>) -> String {
 
 fn outgoing(subject: String, headers: HeaderMap, body: &impl Serialize) -> Outgoing {
     let payload = serde_json::to_vec(body).expect("bodies have string keys and no failing parts");
-    Outgoing {
-        subject,
-        message: PublishMessage::build().headers(headers).payload(payload.into()),
-    }
+    Outgoing { subject, message: PublishMessage::build().headers(headers).payload(payload.into()) }
 }

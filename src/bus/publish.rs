@@ -42,10 +42,7 @@ async fn publish_once(bus: &Bus, messages: Vec<Outgoing>) -> (Vec<Outgoing>, Opt
     let mut waiting: Vec<(Outgoing, Result<PublishAckFuture, PublishError>)> =
         Vec::with_capacity(messages.len());
     for outgoing in messages {
-        let sent = bus
-            .jetstream
-            .send_publish(outgoing.subject.clone(), outgoing.message.clone())
-            .await;
+        let sent = bus.jetstream.send_publish(outgoing.subject.clone(), outgoing.message.clone()).await;
         waiting.push((outgoing, sent));
     }
     let (mut failed, mut last) = (Vec::new(), None);

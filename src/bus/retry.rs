@@ -52,11 +52,7 @@ mod tests {
         let mut left = 3;
         let result: Result<&str, String> = retry("a test", Some(Duration::from_secs(5)), || {
             left -= 1;
-            let answer = if left == 0 {
-                Ok("done")
-            } else {
-                Err("not yet".to_owned())
-            };
+            let answer = if left == 0 { Ok("done") } else { Err("not yet".to_owned()) };
             async { answer }
         })
         .await;

@@ -99,10 +99,7 @@ pub async fn ensure(bus: &Bus) -> Result<(), TopologyError> {
 
 async fn ensure_stream(bus: &Bus, config: Config) -> Result<(), TopologyError> {
     let name = config.name.clone();
-    bus.jetstream
-        .create_or_update_stream(config)
-        .await
-        .map_err(|error| refused("stream", &name, &error))?;
+    bus.jetstream.create_or_update_stream(config).await.map_err(|error| refused("stream", &name, &error))?;
     Ok(())
 }
 
@@ -128,15 +125,10 @@ pub async fn ensure_consumer(
         Ok(handle) => handle,
         Err(_) => {
             ensure(bus).await?;
-            bus.jetstream
-                .get_stream(stream)
-                .await
-                .map_err(|error| refused("stream", stream, &error))?
+            bus.jetstream.get_stream(stream).await.map_err(|error| refused("stream", stream, &error))?
         }
     };
-    create_consumer(&handle, config)
-        .await
-        .map_err(|error| refused("consumer", &name, &error))
+    create_consumer(&handle, config).await.map_err(|error| refused("consumer", &name, &error))
 }
 
 async fn create_consumer(
@@ -147,10 +139,7 @@ async fn create_consumer(
 }
 
 fn refused(kind: &str, name: &str, error: &impl std::fmt::Display) -> TopologyError {
-    TopologyError {
-        what: format!("the {kind} {name}"),
-        reason: error.to_string(),
-    }
+    TopologyError { what: format!("the {kind} {name}"), reason: error.to_string() }
 }
 
 fn text(words: &str) -> Option<String> {

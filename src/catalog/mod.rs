@@ -62,26 +62,11 @@ impl Catalog {
         Self {
             pool,
             clock,
-            concerts: Cache::builder()
-                .max_capacity(1_000)
-                .time_to_live(CONCERTS_AGE)
-                .build(),
-            known_concerts: Cache::builder()
-                .max_capacity(100_000)
-                .time_to_live(FACTS_AGE)
-                .build(),
-            performances: Cache::builder()
-                .max_capacity(10_000)
-                .time_to_live(SEATS_AGE)
-                .build(),
-            facts: Cache::builder()
-                .max_capacity(100_000)
-                .time_to_live(FACTS_AGE)
-                .build(),
-            seats: Cache::builder()
-                .max_capacity(1_000)
-                .time_to_live(SEATS_AGE)
-                .build(),
+            concerts: Cache::builder().max_capacity(1_000).time_to_live(CONCERTS_AGE).build(),
+            known_concerts: Cache::builder().max_capacity(100_000).time_to_live(FACTS_AGE).build(),
+            performances: Cache::builder().max_capacity(10_000).time_to_live(SEATS_AGE).build(),
+            facts: Cache::builder().max_capacity(100_000).time_to_live(FACTS_AGE).build(),
+            seats: Cache::builder().max_capacity(1_000).time_to_live(SEATS_AGE).build(),
         }
     }
 
@@ -96,10 +81,7 @@ impl Catalog {
             let rows = catalog::list_concerts(&self.pool, after, limit, self.clock.now()).await?;
             Ok(Arc::new(rows))
         };
-        self.concerts
-            .try_get_with((after.clone(), limit), load)
-            .await
-            .map_err(unshare)
+        self.concerts.try_get_with((after.clone(), limit), load).await.map_err(unshare)
     }
 
     /// Forgets the pages of concerts: one was added here.
@@ -122,10 +104,7 @@ impl Catalog {
             let rows = catalog::open_performances(&self.pool, concert, self.clock.now()).await?;
             Ok(Arc::new(rows))
         };
-        self.performances
-            .try_get_with(concert, load)
-            .await
-            .map_err(unshare)
+        self.performances.try_get_with(concert, load).await.map_err(unshare)
     }
 
     /// What never changes about a date: its concert, its times.
@@ -147,18 +126,12 @@ impl Catalog {
             let rows = catalog::seat_map(&self.pool, performance, only, self.clock.now()).await?;
             Ok(Arc::new(SeatMap::render(performance, &rows)))
         };
-        self.seats
-            .try_get_with((performance, only), load)
-            .await
-            .map_err(unshare)
+        self.seats.try_get_with((performance, only), load).await.map_err(unshare)
     }
 }
 
 /// Those who waited for the same read share its error.
-#[allow(
-    clippy::needless_pass_by_value,
-    reason = "this is how the cache hands errors over"
-)]
+#[allow(clippy::needless_pass_by_value, reason = "this is how the cache hands errors over")]
 fn unshare(error: Arc<CatalogError>) -> CatalogError {
     CatalogError::clone(&error)
 }

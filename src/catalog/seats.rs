@@ -26,17 +26,11 @@ pub struct SeatMapBody<'a> {
 impl SeatMap {
     /// Renders the seats of a date.
     pub(super) fn render(performance_id: Uuid, seats: &[Seat]) -> Self {
-        let body = SeatMapBody {
-            performance_id,
-            seats,
-        };
+        let body = SeatMapBody { performance_id, seats };
         let json = Bytes::from(serde_json::to_vec(&body).expect("a list of plain structs has a JSON form"));
         let digest = Sha256::digest(&json);
         let hash: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-        Self {
-            json,
-            etag: format!("\"{hash}\""),
-        }
+        Self { json, etag: format!("\"{hash}\"") }
     }
 }
 
@@ -46,12 +40,7 @@ mod tests {
     use crate::store::catalog::SeatStatus;
 
     fn seat(status: SeatStatus) -> Seat {
-        Seat {
-            number: 1,
-            section: "A".to_owned(),
-            price: 10,
-            status,
-        }
+        Seat { number: 1, section: "A".to_owned(), price: 10, status }
     }
 
     #[test]
@@ -61,11 +50,7 @@ mod tests {
         let held = SeatMap::render(Uuid::nil(), &[seat(SeatStatus::Held)]);
         assert_eq!(free.etag, same.etag);
         assert_ne!(free.etag, held.etag);
-        assert!(
-            free.etag.starts_with('"') && free.etag.len() == 34,
-            "{}",
-            free.etag
-        );
+        assert!(free.etag.starts_with('"') && free.etag.len() == 34, "{}", free.etag);
     }
 
     #[test]
@@ -75,9 +60,6 @@ mod tests {
             "performance_id": Uuid::nil(),
             "seats": [{ "number": 1, "section": "A", "price": 10, "status": "sold" }],
         });
-        assert_eq!(
-            serde_json::from_slice::<serde_json::Value>(&map.json).unwrap(),
-            expected
-        );
+        assert_eq!(serde_json::from_slice::<serde_json::Value>(&map.json).unwrap(), expected);
     }
 }

@@ -18,11 +18,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     let pool = context.database().await?;
     let report = audit::run(&pool).await?;
     context.output.answer(&report, text)?;
-    Ok(if report.is_good(arguments.strict) {
-        Ending::Good
-    } else {
-        Ending::Wrong
-    })
+    Ok(if report.is_good(arguments.strict) { Ending::Good } else { Ending::Wrong })
 }
 
 /// The report as people read it.
@@ -30,11 +26,7 @@ pub(super) fn text(report: &Report) -> String {
     let rows = Invariant::ALL.map(|invariant| {
         let broken = report.broken.iter().find(|broken| broken.invariant == invariant);
         let verdict = broken.map_or("ok".to_owned(), |broken| format!("BROKEN: {}", broken.count));
-        [
-            invariant.name().to_owned(),
-            invariant.sentence().to_owned(),
-            verdict,
-        ]
+        [invariant.name().to_owned(), invariant.sentence().to_owned(), verdict]
     });
     let mut lines = vec![table(["Invariant", "Demands", "Verdict"], rows)];
     for broken in &report.broken {

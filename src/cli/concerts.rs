@@ -79,36 +79,21 @@ impl FromStr for Seats {
         let (Some(from), Some(to)) = (number(from), number(to)) else {
             return Err(format!("{numbers} is not a range of seats such as 1-20"));
         };
-        let price = price
-            .parse::<i64>()
-            .ok()
-            .filter(|price| (0..=10_000_000).contains(price));
+        let price = price.parse::<i64>().ok().filter(|price| (0..=10_000_000).contains(price));
         let Some(price) = price else {
-            return Err(
-                "the price must be between 0 and 10000000 points, as in 1-20:Stalls:12000".to_owned(),
-            );
+            return Err("the price must be between 0 and 10000000 points, as in 1-20:Stalls:12000".to_owned());
         };
         if from > to || section.is_empty() {
             return Err("seats are given as first-last:section:price".to_owned());
         }
-        Ok(Self(SeatRange {
-            from,
-            to,
-            section: section.to_owned(),
-            price,
-        }))
+        Ok(Self(SeatRange { from, to, section: section.to_owned(), price }))
     }
 }
 
 pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<Ending> {
     match command {
         Command::List => list(context).await,
-        Command::Add {
-            name,
-            description,
-            max_active,
-            admit_per_minute,
-        } => {
+        Command::Add { name, description, max_active, admit_per_minute } => {
             let defaults = &context.settings.queue;
             let concert = NewConcert {
                 id: ids::new(),
@@ -130,12 +115,7 @@ async fn list(context: &Context) -> anyhow::Result<Ending> {
     context.output.answer(&json!({ "items": concerts }), |_| {
         let rows = concerts.iter().map(|concert| {
             let on_sale = if concert.on_sale { "on sale" } else { "not on sale" };
-            [
-                concert.id.to_string(),
-                concert.name.clone(),
-                on_sale.to_owned(),
-                concert.description.clone(),
-            ]
+            [concert.id.to_string(), concert.name.clone(), on_sale.to_owned(), concert.description.clone()]
         });
         table(["Id", "Name", "Sale", "Description"], rows)
     })?;
@@ -151,12 +131,9 @@ async fn add(context: &Context, concert: &NewConcert<'_>) -> anyhow::Result<Endi
     catalog::insert_concert(&mut tx, concert).await?;
     tx.commit().await?;
     let made = json!({ "id": concert.id, "name": concert.name, "description": concert.description });
-    context.output.answer(&made, |_| {
-        format!(
-            "The concert is {}. Add its dates with `concert date`.",
-            concert.id
-        )
-    })?;
+    context
+        .output
+        .answer(&made, |_| format!("The concert is {}. Add its dates with `concert date`.", concert.id))?;
     Ok(Ending::Good)
 }
 
@@ -184,9 +161,9 @@ async fn add_date(context: &Context, date: Date) -> anyhow::Result<Ending> {
     let mut tx = pool.begin().await?;
     catalog::insert_performance(&mut tx, &performance, &ranges).await?;
     tx.commit().await?;
-    context.output.answer(&performance, |made| {
-        format!("The date is {}, with {} seats.", made.id, made.seats_total)
-    })?;
+    context
+        .output
+        .answer(&performance, |made| format!("The date is {}, with {} seats.", made.id, made.seats_total))?;
     Ok(Ending::Good)
 }
 
@@ -197,14 +174,9 @@ fn check(ranges: &[SeatRange]) -> Result<(), Misuse> {
     if let Some(pair) = sorted.windows(2).find(|pair| pair[1].from <= pair[0].to) {
         return Err(Misuse(format!("seat {} is there twice", pair[1].from)));
     }
-    let seats: i64 = ranges
-        .iter()
-        .map(|range| i64::from(range.to) - i64::from(range.from) + 1)
-        .sum();
+    let seats: i64 = ranges.iter().map(|range| i64::from(range.to) - i64::from(range.from) + 1).sum();
     if seats > 100_000 {
-        return Err(Misuse(format!(
-            "{seats} seats are too many for one date; 100000 are possible"
-        )));
+        return Err(Misuse(format!("{seats} seats are too many for one date; 100000 are possible")));
     }
     Ok(())
 }
@@ -216,33 +188,18 @@ mod tests {
     #[test]
     fn seats_are_read_or_refused_in_words() {
         let Seats(range) = "1-20:Stalls:12000".parse().unwrap();
-        assert_eq!(
-            (range.from, range.to, range.section.as_str(), range.price),
-            (1, 20, "Stalls", 12_000)
-        );
+        assert_eq!((range.from, range.to, range.section.as_str(), range.price), (1, 20, "Stalls", 12_000));
         let Seats(one) = "7:Box:0".parse().unwrap();
         assert_eq!((one.from, one.to), (7, 7));
-        for wrong in [
-            "", "20-1:A:5", "0-3:A:5", "1-2::5", "1-2:A:-1", "1-2:A", "a-b:A:5",
-        ] {
+        for wrong in ["", "20-1:A:5", "0-3:A:5", "1-2::5", "1-2:A:-1", "1-2:A", "a-b:A:5"] {
             assert!(wrong.parse::<Seats>().is_err(), "{wrong}");
         }
     }
 
     #[test]
     fn a_seat_that_is_there_twice_is_named() {
-        let range = |from, to| SeatRange {
-            from,
-            to,
-            section: "A".to_owned(),
-            price: 1,
-        };
+        let range = |from, to| SeatRange { from, to, section: "A".to_owned(), price: 1 };
         assert!(check(&[range(11, 20), range(1, 10)]).is_ok());
-        assert!(
-            check(&[range(10, 20), range(1, 10)])
-                .unwrap_err()
-                .to_string()
-                .contains("seat 10")
-        );
+        assert!(check(&[range(10, 20), range(1, 10)]).unwrap_err().to_string().contains("seat 10"));
     }
 }

@@ -19,11 +19,7 @@ use crate::store;
 const PACE: [(&str, &str, &str); 3] = [
     ("hold_seconds", "BOXOFFICE_HOLD_SECONDS", "4"),
     ("queue_max_active", "BOXOFFICE_QUEUE_MAX_ACTIVE", "120"),
-    (
-        "queue_admit_per_minute",
-        "BOXOFFICE_QUEUE_ADMIT_PER_MINUTE",
-        "3600",
-    ),
+    ("queue_admit_per_minute", "BOXOFFICE_QUEUE_ADMIT_PER_MINUTE", "3600"),
 ];
 
 #[derive(clap::Args, Debug)]
@@ -74,11 +70,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
         }
     };
     context.output.answer(&outcome, text)?;
-    Ok(if outcome.verdict == Verdict::Good {
-        Ending::Good
-    } else {
-        Ending::Wrong
-    })
+    Ok(if outcome.verdict == Verdict::Good { Ending::Good } else { Ending::Wrong })
 }
 
 async fn play(
@@ -93,17 +85,13 @@ async fn play(
         arrivals: Duration::from_secs(arguments.arrivals_seconds),
         patience: Duration::from_secs(arguments.patience_seconds),
     };
-    context
-        .output
-        .tell(&format!("{} buyers come to {}.", plan.buyers, stage.url));
+    context.output.tell(&format!("{} buyers come to {}.", plan.buyers, stage.url));
     let progress = Progress::new(plan.buyers, context.output.is_json());
     Ok(demo::play(plan, stage, Clock::default().now(), &progress, stop).await?)
 }
 
 async fn start(context: &Context) -> anyhow::Result<Service> {
-    context
-        .output
-        .tell("Starting a service with a Postgres and a NATS of its own.");
+    context.output.tell("Starting a service with a Postgres and a NATS of its own.");
     let mut arguments = passed_on(context);
     let data_dir = if is_given(context, "data_dir") {
         context.settings.servers.data_dir.clone()
@@ -128,10 +116,7 @@ fn scratch() -> PathBuf {
 }
 
 fn is_given(context: &Context, setting: &str) -> bool {
-    context
-        .given
-        .value_source(setting)
-        .is_some_and(|source| source != ValueSource::DefaultValue)
+    context.given.value_source(setting).is_some_and(|source| source != ValueSource::DefaultValue)
 }
 
 /// Settings that were given as flags, as flags for the service; environment variables it inherits.
@@ -159,10 +144,7 @@ fn passed_on(context: &Context) -> Vec<OsString> {
 
 fn own_stage(context: &Context, arguments: &Arguments, service: &Service) -> anyhow::Result<Stage> {
     let addresses = service.addresses();
-    let database = store::open(
-        &addresses.database_url,
-        context.settings.servers.database_connections,
-    )?;
+    let database = store::open(&addresses.database_url, context.settings.servers.database_connections)?;
     Ok(Stage {
         url: format!("http://{}", addresses.http),
         admin_key: arguments.admin_key.clone(),
@@ -173,22 +155,13 @@ fn own_stage(context: &Context, arguments: &Arguments, service: &Service) -> any
 /// A given service is audited if its database can be found.
 fn given_stage(context: &Context, arguments: &Arguments, url: &str) -> anyhow::Result<Stage> {
     let database = match context.database_url() {
-        Ok(address) => Some(store::open(
-            &address,
-            context.settings.servers.database_connections,
-        )?),
+        Ok(address) => Some(store::open(&address, context.settings.servers.database_connections)?),
         Err(_) => {
-            context
-                .output
-                .tell("No database was given and none found: there will be no audit.");
+            context.output.tell("No database was given and none found: there will be no audit.");
             None
         }
     };
-    Ok(Stage {
-        url: url.to_owned(),
-        admin_key: arguments.admin_key.clone(),
-        database,
-    })
+    Ok(Stage { url: url.to_owned(), admin_key: arguments.admin_key.clone(), database })
 }
 
 fn text(outcome: &Outcome) -> String {

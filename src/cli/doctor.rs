@@ -37,17 +37,9 @@ enum State {
 pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
     let mut checks = Vec::new();
     match context.database().await {
-        Ok(pool) => checks.extend([
-            version(&pool).await,
-            schema(&pool).await,
-            clock(context, &pool).await,
-        ]),
+        Ok(pool) => checks.extend([version(&pool).await, schema(&pool).await, clock(context, &pool).await]),
         Err(error) => {
-            checks.push(wrong(
-                "postgres",
-                &error,
-                "start Postgres, or let `boxoffice up` start one",
-            ));
+            checks.push(wrong("postgres", &error, "start Postgres, or let `boxoffice up` start one"));
         }
     }
     match context.bus().await {
@@ -56,19 +48,13 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
             checks.push(durability());
             checks.extend(streams(&bus).await);
         }
-        Err(error) => checks.push(wrong(
-            "nats",
-            &error,
-            "start nats-server 2.14 or newer with JetStream (-js)",
-        )),
+        Err(error) => {
+            checks.push(wrong("nats", &error, "start nats-server 2.14 or newer with JetStream (-js)"))
+        }
     }
     let sick = checks.iter().any(|check| check.state == State::Wrong);
     let verdict = if sick { "broken" } else { "good" };
-    context
-        .output
-        .answer(&json!({ "verdict": verdict, "checks": checks }), |_| {
-            text(&checks)
-        })?;
+    context.output.answer(&json!({ "verdict": verdict, "checks": checks }), |_| text(&checks))?;
     Ok(if sick { Ending::Wrong } else { Ending::Good })
 }
 
@@ -94,10 +80,7 @@ async fn schema(pool: &PgPool) -> Check {
         Ok(missing) => Check {
             state: State::Wrong,
             advice: Some("run `boxoffice migrate`".to_owned()),
-            ..ok(
-                "schema",
-                format!("these migrations are missing: {}", missing.join(", ")),
-            )
+            ..ok("schema", format!("these migrations are missing: {}", missing.join(", ")))
         },
         Err(error) => wrong("schema", &error.into(), "run `boxoffice migrate`"),
     }
@@ -112,28 +95,18 @@ async fn clock(context: &Context, pool: &PgPool) -> Check {
     };
     let after = clock.uncorrected();
     let offset = (database - (before + (after - before) / 2)).num_milliseconds();
-    let found = format!(
-        "{} ms {} the database's",
-        offset.abs(),
-        if offset > 0 { "behind" } else { "ahead of" }
-    );
+    let found =
+        format!("{} ms {} the database's", offset.abs(), if offset > 0 { "behind" } else { "ahead of" });
     if offset.abs() <= CLOCKS_APART_MS {
         return ok("clock", found);
     }
     let advice = "the service follows the database's clock and sells rightly; logs will not line up: run NTP";
-    Check {
-        state: State::Note,
-        advice: Some(advice.to_owned()),
-        ..ok("clock", found)
-    }
+    Check { state: State::Note, advice: Some(advice.to_owned()), ..ok("clock", found) }
 }
 
 fn nats(bus: &Bus) -> Check {
     let info = bus.client.server_info();
-    ok(
-        "nats",
-        format!("answers, version {}, with JetStream", info.version),
-    )
+    ok("nats", format!("answers, version {}, with JetStream", info.version))
 }
 
 /// A client cannot read how often the server syncs; the operator has to know.
@@ -150,9 +123,7 @@ async fn streams(bus: &Bus) -> Vec<Check> {
     let mut missing = Vec::new();
     let mut wanted = 0;
     let buckets = [subjects::QUEUE_TOKENS_STREAM.to_owned()];
-    let names = topology::streams(bus.replicas)
-        .into_iter()
-        .map(|stream| stream.name);
+    let names = topology::streams(bus.replicas).into_iter().map(|stream| stream.name);
     for name in names.chain(buckets) {
         wanted += 1;
         if bus.jetstream.get_stream(&name).await.is_err() {
@@ -170,20 +141,11 @@ async fn streams(bus: &Bus) -> Vec<Check> {
 }
 
 fn ok(check: &'static str, found: String) -> Check {
-    Check {
-        check,
-        state: State::Ok,
-        found,
-        advice: None,
-    }
+    Check { check, state: State::Ok, found, advice: None }
 }
 
 fn wrong(check: &'static str, error: &anyhow::Error, advice: &str) -> Check {
-    Check {
-        state: State::Wrong,
-        advice: Some(advice.to_owned()),
-        ..ok(check, format!("{error:#}"))
-    }
+    Check { state: State::Wrong, advice: Some(advice.to_owned()), ..ok(check, format!("{error:#}")) }
 }
 
 fn text(checks: &[Check]) -> String {
@@ -194,12 +156,7 @@ fn text(checks: &[Check]) -> String {
             State::Wrong => "WRONG",
         };
         let advice = check.advice.clone().unwrap_or_default();
-        [
-            check.check.to_owned(),
-            state.to_owned(),
-            check.found.clone(),
-            advice,
-        ]
+        [check.check.to_owned(), state.to_owned(), check.found.clone(), advice]
     });
     table(["Check", "State", "Found", "What to do"], rows)
 }

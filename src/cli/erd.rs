@@ -14,15 +14,9 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
     let columns = schema::columns(&pool).await?;
     let references = schema::references(&pool).await?;
     let drawing = mermaid(&tables, &columns, &references);
-    let named: Vec<_> = tables
-        .iter()
-        .map(|table| json!({ "name": table.name, "comment": table.comment }))
-        .collect();
-    context
-        .output
-        .answer(&json!({ "mermaid": drawing, "tables": named }), |_| {
-            drawing.clone()
-        })?;
+    let named: Vec<_> =
+        tables.iter().map(|table| json!({ "name": table.name, "comment": table.comment })).collect();
+    context.output.answer(&json!({ "mermaid": drawing, "tables": named }), |_| drawing.clone())?;
     Ok(Ending::Good)
 }
 
@@ -48,20 +42,14 @@ fn mermaid(tables: &[Table], columns: &[Column], references: &[Reference]) -> St
 fn relation(reference: &Reference) -> String {
     let parent = if reference.optional { "|o" } else { "||" };
     let child = if reference.unique { "o|" } else { "o{" };
-    format!(
-        "{} {parent}--{child} {} : \"{}\"",
-        reference.parent, reference.child, reference.columns
-    )
+    format!("{} {parent}--{child} {} : \"{}\"", reference.parent, reference.child, reference.columns)
 }
 
 fn attribute(column: &Column, references: &[Reference]) -> String {
     let refers = |reference: &&Reference| {
         reference.child == column.table && reference.columns.split(", ").any(|name| name == column.name)
     };
-    let keys = match (
-        column.primary,
-        references.iter().any(|reference| refers(&reference)),
-    ) {
+    let keys = match (column.primary, references.iter().any(|reference| refers(&reference))) {
         (true, true) => " PK, FK",
         (true, false) => " PK",
         (false, true) => " FK",
@@ -77,25 +65,13 @@ mod tests {
 
     fn reference(unique: bool, optional: bool) -> Reference {
         let (child, parent) = ("tickets".to_owned(), "reservations".to_owned());
-        Reference {
-            child,
-            parent,
-            columns: "reservation_id".to_owned(),
-            unique,
-            optional,
-        }
+        Reference { child, parent, columns: "reservation_id".to_owned(), unique, optional }
     }
 
     #[test]
     fn a_reference_tells_how_many_may_name_how_many() {
-        assert_eq!(
-            relation(&reference(false, false)),
-            r#"reservations ||--o{ tickets : "reservation_id""#
-        );
-        assert_eq!(
-            relation(&reference(true, true)),
-            r#"reservations |o--o| tickets : "reservation_id""#
-        );
+        assert_eq!(relation(&reference(false, false)), r#"reservations ||--o{ tickets : "reservation_id""#);
+        assert_eq!(relation(&reference(true, true)), r#"reservations |o--o| tickets : "reservation_id""#);
     }
 
     #[test]
@@ -107,10 +83,7 @@ mod tests {
             required: false,
             primary: false,
         };
-        assert_eq!(
-            attribute(&column, &[reference(false, true)]),
-            r#"uuid reservation_id FK "may be null""#
-        );
+        assert_eq!(attribute(&column, &[reference(false, true)]), r#"uuid reservation_id FK "may be null""#);
         assert_eq!(attribute(&column, &[]), r#"uuid reservation_id "may be null""#);
     }
 }

@@ -46,10 +46,7 @@ async fn create(context: &Context, role: Role, name: &str) -> anyhow::Result<End
     api_keys::insert(&pool, id, name, role, &key.hash).await?;
     let made = json!({ "id": id, "key": key.secret });
     context.output.answer(&made, |_| {
-        format!(
-            "{}\nThis is the only time the key is shown. Its id is {id}.",
-            key.secret
-        )
+        format!("{}\nThis is the only time the key is shown. Its id is {id}.", key.secret)
     })?;
     Ok(Ending::Good)
 }
@@ -58,9 +55,8 @@ async fn list(context: &Context) -> anyhow::Result<Ending> {
     let keys = api_keys::list(&context.database().await?).await?;
     context.output.answer(&json!({ "items": keys }), |_| {
         let rows = keys.iter().map(|key| {
-            let ended = key.revoked_at.map_or("in force".to_owned(), |at| {
-                format!("revoked {}", at.format("%F %T"))
-            });
+            let ended =
+                key.revoked_at.map_or("in force".to_owned(), |at| format!("revoked {}", at.format("%F %T")));
             [
                 key.id.to_string(),
                 key.name.clone(),
@@ -76,14 +72,8 @@ async fn list(context: &Context) -> anyhow::Result<Ending> {
 
 async fn revoke(context: &Context, id: Uuid) -> anyhow::Result<Ending> {
     let revoked = api_keys::revoke(&context.database().await?, id).await?;
-    context
-        .output
-        .answer(&json!({ "id": id, "revoked": revoked }), |_| {
-            if revoked {
-                "The key is revoked.".to_owned()
-            } else {
-                "There is no such key in force.".to_owned()
-            }
-        })?;
+    context.output.answer(&json!({ "id": id, "revoked": revoked }), |_| {
+        if revoked { "The key is revoked.".to_owned() } else { "There is no such key in force.".to_owned() }
+    })?;
     Ok(if revoked { Ending::Good } else { Ending::Wrong })
 }

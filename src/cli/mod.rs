@@ -31,12 +31,7 @@ use output::Output;
 
 /// Sells seats once: a fair line, holds, points, tickets, and the saga engine under them
 #[derive(Parser, Debug)]
-#[command(
-    name = "boxoffice",
-    version,
-    max_term_width = 110,
-    arg_required_else_help = true
-)]
+#[command(name = "boxoffice", version, max_term_width = 110, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -112,11 +107,7 @@ pub async fn main() -> ExitCode {
     telemetry::start_logging(log_level(&cli.command));
     // An error says that there is a provider already, which is what is wanted.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
-    let context = Context {
-        settings: cli.settings,
-        output: Output::new(cli.json),
-        given,
-    };
+    let context = Context { settings: cli.settings, output: Output::new(cli.json), given };
     match run(cli.command, &context).await {
         Ok(Ending::Good) => ExitCode::SUCCESS,
         Ok(Ending::Wrong) => ExitCode::from(1),
@@ -169,14 +160,7 @@ mod tests {
 
     #[test]
     fn settings_and_json_may_stand_behind_the_command() {
-        let words = [
-            "boxoffice",
-            "saga",
-            "list",
-            "--json",
-            "--data-dir",
-            "/tmp/elsewhere",
-        ];
+        let words = ["boxoffice", "saga", "list", "--json", "--data-dir", "/tmp/elsewhere"];
         let (cli, _) = parse(words.iter().map(OsString::from)).unwrap();
         assert!(cli.json);
         assert_eq!(cli.settings.servers.data_dir.to_str(), Some("/tmp/elsewhere"));

@@ -29,11 +29,7 @@ impl Output {
         value: &T,
         text: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
-        let line = if self.json {
-            serde_json::to_string(value)?
-        } else {
-            text(value)
-        };
+        let line = if self.json { serde_json::to_string(value)? } else { text(value) };
         print(line.trim_end())
     }
 

@@ -79,10 +79,7 @@ pub(super) struct Change {
 
 pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<Ending> {
     let pool = context.database().await?;
-    let paused = |paused| SettingsChange {
-        paused: Some(paused),
-        ..SettingsChange::default()
-    };
+    let paused = |paused| SettingsChange { paused: Some(paused), ..SettingsChange::default() };
     match command {
         Command::List => {
             let all = Observer::enter(context, &pool).await?.room.overview();
@@ -90,25 +87,15 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
             Ok(Ending::Good)
         }
         Command::Show { concert } => {
-            let line = Observer::enter(context, &pool)
-                .await?
-                .room
-                .overview_of(concert)
-                .await?;
-            context
-                .output
-                .answer(&line, |line| lines(std::slice::from_ref(line)))?;
+            let line = Observer::enter(context, &pool).await?.room.overview_of(concert).await?;
+            context.output.answer(&line, |line| lines(std::slice::from_ref(line)))?;
             Ok(Ending::Good)
         }
         Command::Admit { concert, count } => {
-            let admitted = Observer::enter(context, &pool)
-                .await?
-                .room
-                .admit(concert, count)
-                .await?;
-            context.output.answer(&json!({ "admitted": admitted }), |_| {
-                format!("{admitted} were admitted.")
-            })?;
+            let admitted = Observer::enter(context, &pool).await?.room.admit(concert, count).await?;
+            context
+                .output
+                .answer(&json!({ "admitted": admitted }), |_| format!("{admitted} were admitted."))?;
             Ok(Ending::Good)
         }
         Command::Set { concert, change } => set(context, &pool, concert, &change.into()).await,
@@ -128,19 +115,9 @@ impl Observer {
         let bus = context.bus().await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         // Nobody is given a token here, so the lives of sessions and the secret do not matter.
-        let sessions = Sessions {
-            session: Duration::ZERO,
-            claim: Duration::ZERO,
-        };
-        let room = WaitingRoom::start(
-            bus,
-            pool.clone(),
-            Clock::default(),
-            sessions,
-            "",
-            &tasks,
-            stop.clone(),
-        );
+        let sessions = Sessions { session: Duration::ZERO, claim: Duration::ZERO };
+        let room =
+            WaitingRoom::start(bus, pool.clone(), Clock::default(), sessions, "", &tasks, stop.clone());
         let patience = Instant::now() + PATIENCE;
         while !room.ready() {
             if Instant::now() > patience {
@@ -148,10 +125,7 @@ impl Observer {
             }
             sleep(Duration::from_millis(20)).await;
         }
-        Ok(Self {
-            room,
-            _stop: stop.drop_guard(),
-        })
+        Ok(Self { room, _stop: stop.drop_guard() })
     }
 }
 
@@ -172,24 +146,15 @@ fn answer(context: &Context, concert: Uuid, settings: Option<QueueSettings>) -> 
         bail!("there is no concert {concert}");
     };
     context.output.answer(&settings, |now| {
-        let state = if now.paused {
-            "nobody is admitted"
-        } else {
-            "the line moves"
-        };
-        format!(
-            "At most {} active, {} admitted per minute; {state}.",
-            now.max_active, now.admit_per_minute
-        )
+        let state = if now.paused { "nobody is admitted" } else { "the line moves" };
+        format!("At most {} active, {} admitted per minute; {state}.", now.max_active, now.admit_per_minute)
     })?;
     Ok(Ending::Good)
 }
 
 fn lines(all: &[QueueOverview]) -> String {
     let rows = all.iter().map(|line| {
-        let waits = line
-            .oldest_waiter_seconds
-            .map_or(String::new(), |seconds| format!("{seconds} s"));
+        let waits = line.oldest_waiter_seconds.map_or(String::new(), |seconds| format!("{seconds} s"));
         [
             line.concert_id.to_string(),
             word(line.phase),
@@ -200,26 +165,12 @@ fn lines(all: &[QueueOverview]) -> String {
             line.settings.admit_per_minute.to_string(),
         ]
     });
-    table(
-        [
-            "Concert",
-            "Phase",
-            "Seats",
-            "Waiting",
-            "Longest",
-            "Active",
-            "Per minute",
-        ],
-        rows,
-    )
+    table(["Concert", "Phase", "Seats", "Waiting", "Longest", "Active", "Per minute"], rows)
 }
 
 /// A state as it is called on the wire.
 fn word(state: impl Serialize) -> String {
-    serde_json::to_value(state)
-        .ok()
-        .and_then(|name| name.as_str().map(str::to_owned))
-        .unwrap_or_default()
+    serde_json::to_value(state).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 impl From<Change> for SettingsChange {

@@ -110,20 +110,13 @@ async fn list(context: &Context, wanted: Wanted) -> anyhow::Result<Ending> {
         limit,
     };
     let found = sagas::list(&context.database().await?, &filter).await?;
-    let next = found
-        .last()
-        .map(|saga| saga.id)
-        .filter(|_| found.len() as i64 == limit);
+    let next = found.last().map(|saga| saga.id).filter(|_| found.len() as i64 == limit);
     let items: Vec<SagaObject<'_>> = found.iter().map(|saga| object(saga, None)).collect();
-    context
-        .output
-        .answer(&json!({ "items": items, "next_cursor": next }), |_| {
-            let rows = found.iter().map(row);
-            let listed = table(["Id", "Workflow", "Status", "Step", "Due", "Reason"], rows);
-            next.map_or(listed.clone(), |id| {
-                format!("{listed}\nThere are more: --before {id}")
-            })
-        })?;
+    context.output.answer(&json!({ "items": items, "next_cursor": next }), |_| {
+        let rows = found.iter().map(row);
+        let listed = table(["Id", "Workflow", "Status", "Step", "Due", "Reason"], rows);
+        next.map_or(listed.clone(), |id| format!("{listed}\nThere are more: --before {id}"))
+    })?;
     Ok(Ending::Good)
 }
 
@@ -146,10 +139,7 @@ async fn show(context: &Context, id: Uuid) -> anyhow::Result<Ending> {
                 detail.chars().take(60).collect(),
             ]
         });
-        let head = table(
-            ["Id", "Workflow", "Status", "Step", "Due", "Reason"],
-            [row(&saga)],
-        );
+        let head = table(["Id", "Workflow", "Status", "Step", "Due", "Reason"], [row(&saga)]);
         let told = table(["#", "At", "Event", "Step", "Visit.Attempt", "Detail"], rows);
         format!("{head}\n{told}\ninput: {}", saga.input)
     })?;
@@ -164,10 +154,7 @@ async fn act(context: &Context, act: Act, what: &What) -> anyhow::Result<Ending>
     let catalogue = Arc::new(app::catalogue(&context.settings)?);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let engine = Engine::start(pool, context.bus().await?, catalogue, &tasks, &stop).await?;
-    let actor = format!(
-        "cli:{}",
-        std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned())
-    );
+    let actor = format!("cli:{}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()));
     let done = engine.act(what.id, act, &actor, &what.reason).await;
     // What follows from the act is published before the program ends.
     stop.cancel();
@@ -186,9 +173,9 @@ async fn act(context: &Context, act: Act, what: &What) -> anyhow::Result<Ending>
                 return Err(refused.into());
             };
             let told = json!({ "code": "illegal_act", "saga_status": status, "allowed": allowed });
-            context.output.answer(&told, |_| {
-                format!("{refused}; allowed: {}", or_none(&allowed.join(", ")))
-            })?;
+            context
+                .output
+                .answer(&told, |_| format!("{refused}; allowed: {}", or_none(&allowed.join(", "))))?;
             Ok(Ending::Wrong)
         }
         Err(error) => Err(error.into()),
@@ -210,8 +197,7 @@ fn row(saga: &Saga) -> [String; 6] {
         saga.workflow.clone(),
         format!("{}{paused}", saga.status),
         format!("{} {}", saga.direction, saga.step),
-        saga.due_at
-            .map_or(String::new(), |due| due.format("%F %T").to_string()),
+        saga.due_at.map_or(String::new(), |due| due.format("%F %T").to_string()),
         saga.reason.clone().unwrap_or_default(),
     ]
 }

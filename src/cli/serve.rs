@@ -31,9 +31,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     };
     if let Some(http) = app.address {
         let url = format!("http://{http}");
-        context
-            .output
-            .answer(&json!({ "url": url }), |_| format!("Box Office answers at {url}"))?;
+        context.output.answer(&json!({ "url": url }), |_| format!("Box Office answers at {url}"))?;
     }
     stopped.await;
     app.stop().await;

@@ -13,22 +13,14 @@ impl Context {
     pub(super) fn database_url(&self) -> anyhow::Result<String> {
         let servers = &self.settings.servers;
         let running = || addresses::find(&servers.data_dir).map(|found| found.database_url);
-        servers
-            .database_url
-            .clone()
-            .or_else(running)
-            .ok_or_else(|| self.nothing_runs("DATABASE_URL"))
+        servers.database_url.clone().or_else(running).ok_or_else(|| self.nothing_runs("DATABASE_URL"))
     }
 
     /// The address of NATS.
     pub(super) fn nats_url(&self) -> anyhow::Result<String> {
         let servers = &self.settings.servers;
         let running = || addresses::find(&servers.data_dir).map(|found| found.nats_url);
-        servers
-            .nats_url
-            .clone()
-            .or_else(running)
-            .ok_or_else(|| self.nothing_runs("NATS_URL"))
+        servers.nats_url.clone().or_else(running).ok_or_else(|| self.nothing_runs("NATS_URL"))
     }
 
     fn nothing_runs(&self, variable: &str) -> anyhow::Error {

@@ -23,10 +23,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     let stopped = signals::stopped(arguments.until_stdin_ends)?;
     tokio::pin!(stopped);
     let servers = &context.settings.servers;
-    let given = Given {
-        database_url: servers.database_url.clone(),
-        nats_url: servers.nats_url.clone(),
-    };
+    let given = Given { database_url: servers.database_url.clone(), nats_url: servers.nats_url.clone() };
     let mut local = local::start(&servers.data_dir, given).await?;
     let ended = tokio::select! {
         served = serve(context, &local) => match served {
@@ -55,14 +52,9 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
 async fn serve(context: &Context, local: &Local) -> anyhow::Result<App> {
     let app = App::start(&settings(&context.settings, local), &Role::ALL).await?;
     let queue = &context.settings.queue;
-    concerts::load(
-        &app.pool,
-        app.clock.now(),
-        queue.queue_max_active,
-        queue.queue_admit_per_minute,
-    )
-    .await
-    .context("the concerts could not be loaded")?;
+    concerts::load(&app.pool, app.clock.now(), queue.queue_max_active, queue.queue_admit_per_minute)
+        .await
+        .context("the concerts could not be loaded")?;
     let http = app.address.context("the api role has no address")?;
     local.publish(http)?;
     let answer = json!({
@@ -89,14 +81,8 @@ fn settings(given: &Settings, local: &Local) -> Settings {
     settings.servers.database_url = Some(local.database_url.clone());
     settings.servers.nats_url = Some(local.nats_url.clone());
     settings.http.local = true;
-    settings
-        .http
-        .access_secret
-        .get_or_insert_with(|| local.secrets.access_secret.clone());
-    settings
-        .http
-        .queue_secret
-        .get_or_insert_with(|| local.secrets.queue_secret.clone());
+    settings.http.access_secret.get_or_insert_with(|| local.secrets.access_secret.clone());
+    settings.http.queue_secret.get_or_insert_with(|| local.secrets.queue_secret.clone());
     settings
 }
 

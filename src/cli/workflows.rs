@@ -40,20 +40,13 @@ fn check(context: &Context) -> anyhow::Result<Ending> {
     };
     let all: Vec<&Definition> = catalogue.iter().collect();
     let items: Vec<_> = all.iter().map(|definition| summary(definition)).collect();
-    context
-        .output
-        .answer(&json!({ "verdict": "good", "items": items }), |_| {
-            let rows = all.iter().map(|definition| {
-                let steps: Vec<&str> = definition.steps.iter().map(|step| step.name.as_str()).collect();
-                [
-                    definition.name.clone(),
-                    definition.version.to_string(),
-                    steps.join(", "),
-                    "ok".to_owned(),
-                ]
-            });
-            table(["Workflow", "Version", "Steps", "Verdict"], rows)
-        })?;
+    context.output.answer(&json!({ "verdict": "good", "items": items }), |_| {
+        let rows = all.iter().map(|definition| {
+            let steps: Vec<&str> = definition.steps.iter().map(|step| step.name.as_str()).collect();
+            [definition.name.clone(), definition.version.to_string(), steps.join(", "), "ok".to_owned()]
+        });
+        table(["Workflow", "Version", "Steps", "Verdict"], rows)
+    })?;
     Ok(Ending::Good)
 }
 
@@ -71,12 +64,6 @@ fn draw(context: &Context, name: &str) -> anyhow::Result<Ending> {
 }
 
 fn unknown(name: &str, catalogue: &Catalogue) -> Misuse {
-    let known: Vec<&str> = catalogue
-        .iter()
-        .map(|definition| definition.name.as_str())
-        .collect();
-    Misuse(format!(
-        "there is no workflow {name}; there are {}",
-        known.join(", ")
-    ))
+    let known: Vec<&str> = catalogue.iter().map(|definition| definition.name.as_str()).collect();
+    Misuse(format!("there is no workflow {name}; there are {}", known.join(", ")))
 }

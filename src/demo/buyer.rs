@@ -65,20 +65,14 @@ impl Buyer {
     /// Lives through the on-sale. Whatever should not have been answered goes to the tally.
     pub(super) async fn live(mut self, number: usize) {
         if let Err(surprise) = self.story(number).await {
-            self.sale
-                .tally
-                .surprise(format!("buyer {number} ({:?}): {surprise}", self.temper));
+            self.sale.tally.surprise(format!("buyer {number} ({:?}): {surprise}", self.temper));
         }
     }
 
     async fn story(&mut self, number: usize) -> Result<(), Surprise> {
         self.sign_up(number).await?;
         // Seven of ten want the first concert.
-        let wanted = if self.rng.random_bool(0.7) {
-            0
-        } else {
-            self.sale.concerts.len() - 1
-        };
+        let wanted = if self.rng.random_bool(0.7) { 0 } else { self.sale.concerts.len() - 1 };
         let concert = self.sale.concerts[wanted].id;
         if !self.join(concert).await? || !self.wait_in_line().await? {
             return Ok(());
@@ -133,15 +127,9 @@ impl Buyer {
 
     async fn sign_up(&mut self, number: usize) -> Result<(), Surprise> {
         let name = json!({ "name": format!("Buyer {number}") });
-        let user: User = self
-            .must(&Request::post(Call::Account, "/v1/users", name))
-            .await?;
+        let user: User = self.must(&Request::post(Call::Account, "/v1/users", name)).await?;
         self.bearer = user.access_token;
-        let points = if self.temper == Temper::Short {
-            1
-        } else {
-            1_000 * self.rng.random_range(60..200)
-        };
+        let points = if self.temper == Temper::Short { 1 } else { 1_000 * self.rng.random_range(60..200) };
         self.charge(points).await
     }
 
@@ -150,10 +138,7 @@ impl Buyer {
         let after: Points = self.must(&request.by(&self.bearer)).await?;
         self.points += amount;
         if after.balance != self.points {
-            return Err(Surprise(format!(
-                "the balance is {} instead of {}",
-                after.balance, self.points
-            )));
+            return Err(Surprise(format!("the balance is {} instead of {}", after.balance, self.points)));
         }
         Ok(())
     }
@@ -161,10 +146,7 @@ impl Buyer {
     /// False if the house is sold out.
     async fn join(&mut self, concert: Uuid) -> Result<bool, Surprise> {
         let path = format!("/v1/concerts/{concert}/queue-tokens");
-        match self
-            .send::<Place>(&Request::post(Call::Join, &path, Value::Null).by(&self.bearer))
-            .await?
-        {
+        match self.send::<Place>(&Request::post(Call::Join, &path, Value::Null).by(&self.bearer)).await? {
             Reply::Good(place) => {
                 self.sale.tally.count(Happening::Joined);
                 self.place = place.token;
@@ -193,11 +175,7 @@ impl Buyer {
             }
             let sold_out = place.inventory == "sold_out";
             if sold_out || Instant::now() >= self.home_time {
-                let why = if sold_out {
-                    Happening::SoldOut
-                } else {
-                    Happening::GaveUp
-                };
+                let why = if sold_out { Happening::SoldOut } else { Happening::GaveUp };
                 self.sale.tally.count(why);
                 self.leave().await?;
                 return Ok(false);
@@ -209,17 +187,14 @@ impl Buyer {
 
     pub(super) async fn look(&mut self) -> Result<Place, Surprise> {
         let request = Request::get(Call::Place, "/v1/queue-tokens/current");
-        let place: Place = self
-            .must(&request.by(&self.bearer).with_place(&self.place))
-            .await?;
+        let place: Place = self.must(&request.by(&self.bearer).with_place(&self.place)).await?;
         self.place.clone_from(&place.token);
         Ok(place)
     }
 
     pub(super) async fn leave(&mut self) -> Result<(), Surprise> {
         let request = Request::delete(Call::Join, "/v1/queue-tokens/current");
-        self.must::<Option<Value>>(&request.by(&self.bearer).with_place(&self.place))
-            .await?;
+        self.must::<Option<Value>>(&request.by(&self.bearer).with_place(&self.place)).await?;
         Ok(())
     }
 
@@ -263,8 +238,5 @@ impl Buyer {
 }
 
 pub(super) fn unexpected(what: &str, problem: &Problem) -> Surprise {
-    Surprise(format!(
-        "{what} was refused: {} {} ({})",
-        problem.status, problem.code, problem.detail
-    ))
+    Surprise(format!("{what} was refused: {} {} ({})", problem.status, problem.code, problem.detail))
 }

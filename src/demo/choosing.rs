@@ -46,17 +46,10 @@ impl Buyer {
 
     async fn find_date(&mut self, concert: Uuid, party: usize) -> Result<Option<Uuid>, Surprise> {
         let path = format!("/v1/concerts/{concert}/performances");
-        let request = Request::get(Call::Browse, &path)
-            .by(&self.bearer)
-            .with_place(&self.place);
+        let request = Request::get(Call::Browse, &path).by(&self.bearer).with_place(&self.place);
         let dates: Page<Date> = self.must(&request).await?;
         let enough = |date: &Date| usize::try_from(date.seats_free).is_ok_and(|free| free >= party);
-        let good: Vec<Uuid> = dates
-            .items
-            .iter()
-            .filter(|date| enough(date))
-            .map(|date| date.id)
-            .collect();
+        let good: Vec<Uuid> = dates.items.iter().filter(|date| enough(date)).map(|date| date.id).collect();
         if good.is_empty() {
             return Ok(None);
         }
@@ -71,16 +64,10 @@ impl Buyer {
         lost: &HashSet<(Uuid, i32)>,
     ) -> Result<Vec<i32>, Surprise> {
         let path = format!("/v1/performances/{date}/seats?status=free");
-        let request = Request::get(Call::Browse, &path)
-            .by(&self.bearer)
-            .with_place(&self.place);
+        let request = Request::get(Call::Browse, &path).by(&self.bearer).with_place(&self.place);
         let map: SeatMap = self.must(&request).await?;
-        let free: Vec<i32> = map
-            .seats
-            .iter()
-            .map(|seat| seat.number)
-            .filter(|seat| !lost.contains(&(date, *seat)))
-            .collect();
+        let free: Vec<i32> =
+            map.seats.iter().map(|seat| seat.number).filter(|seat| !lost.contains(&(date, *seat))).collect();
         if free.is_empty() {
             return Ok(free);
         }
@@ -96,27 +83,18 @@ impl Buyer {
     ) -> Result<Option<Reservation>, Surprise> {
         let wish = json!({ "performance_id": date, "seats": seats });
         let request = Request::post(Call::Reserve, "/v1/reservations", wish);
-        match self
-            .send::<Reservation>(&request.by(&self.bearer).with_place(&self.place))
-            .await?
-        {
+        match self.send::<Reservation>(&request.by(&self.bearer).with_place(&self.place)).await? {
             Reply::Good(reservation) => {
                 let mut got: Vec<i32> = reservation.seats.iter().map(|seat| seat.number).collect();
                 got.sort_unstable();
                 if reservation.status != "held" || got != seats {
-                    return Err(Surprise(format!(
-                        "asked for seats {seats:?}, got {reservation:?}"
-                    )));
+                    return Err(Surprise(format!("asked for seats {seats:?}, got {reservation:?}")));
                 }
                 Ok(Some(reservation))
             }
             Reply::Refused(problem) if problem.code == "seat_taken" => {
                 self.sale.tally.count(Happening::Conflict);
-                let named = problem
-                    .more
-                    .get("seats")
-                    .and_then(|seats| seats.as_array())
-                    .cloned();
+                let named = problem.more.get("seats").and_then(|seats| seats.as_array()).cloned();
                 let named: Vec<i32> = named
                     .into_iter()
                     .flatten()

@@ -68,30 +68,16 @@ impl<'a> Request<'a> {
 
     /// Who is calling.
     pub(super) fn by(self, bearer: &'a str) -> Self {
-        Self {
-            bearer: Some(bearer),
-            ..self
-        }
+        Self { bearer: Some(bearer), ..self }
     }
 
     /// The place in line that allows the call.
     pub(super) fn with_place(self, token: &'a str) -> Self {
-        Self {
-            queue_token: Some(token),
-            ..self
-        }
+        Self { queue_token: Some(token), ..self }
     }
 
     fn new(call: Call, method: Method, path: &'a str) -> Self {
-        Self {
-            call,
-            method,
-            path,
-            bearer: None,
-            queue_token: None,
-            idempotency_key: None,
-            body: None,
-        }
+        Self { call, method, path, bearer: None, queue_token: None, idempotency_key: None, body: None }
     }
 }
 
@@ -113,12 +99,7 @@ impl Client {
             .user_agent("boxoffice-demo")
             .build()?;
         let base = base.trim_end_matches('/').to_owned();
-        Ok(Self {
-            http,
-            base,
-            gate: Arc::new(Semaphore::new(AT_ONCE)),
-            tally,
-        })
+        Ok(Self { http, base, gate: Arc::new(Semaphore::new(AT_ONCE)), tally })
     }
 
     /// Sends the request until the answer is final. A 202, a 429, a 503 and a `request_in_progress` are not:
@@ -145,26 +126,14 @@ impl Client {
             }
             tokio::time::sleep(pause).await;
         }
-        Err(Surprise(format!(
-            "{} {}: still {last} after {REPEATS} calls",
-            request.method, request.path
-        )))
+        Err(Surprise(format!("{} {}: still {last} after {REPEATS} calls", request.method, request.path)))
     }
 
     async fn once(&self, request: &Request<'_>) -> Result<(StatusCode, Duration, Vec<u8>), Surprise> {
         let failed = |error: reqwest::Error| {
-            Surprise(format!(
-                "{} {}: {}",
-                request.method,
-                request.path,
-                root_cause(&error)
-            ))
+            Surprise(format!("{} {}: {}", request.method, request.path, root_cause(&error)))
         };
-        let _place = self
-            .gate
-            .acquire()
-            .await
-            .map_err(|error| Surprise(error.to_string()))?;
+        let _place = self.gate.acquire().await.map_err(|error| Surprise(error.to_string()))?;
         let begun = Instant::now();
         let response = self.build(request).send().await.map_err(failed)?;
         let status = response.status();
@@ -175,9 +144,7 @@ impl Client {
     }
 
     fn build(&self, request: &Request<'_>) -> RequestBuilder {
-        let mut builder = self
-            .http
-            .request(request.method.clone(), format!("{}{}", self.base, request.path));
+        let mut builder = self.http.request(request.method.clone(), format!("{}{}", self.base, request.path));
         if let Some(bearer) = request.bearer {
             builder = builder.bearer_auth(bearer);
         }
@@ -219,13 +186,8 @@ fn refused(request: &Request<'_>, status: StatusCode, body: &[u8]) -> Result<Pro
 
 /// The pause that an answer asks for. It is whole seconds on the wire, so a buyer in a hurry asks a little sooner.
 fn retry_after(response: &Response) -> Duration {
-    let seconds = response
-        .headers()
-        .get(header::RETRY_AFTER)
-        .and_then(|value| value.to_str().ok());
-    seconds
-        .and_then(|text| text.parse().ok())
-        .map_or(PAUSE, Duration::from_secs)
+    let seconds = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
+    seconds.and_then(|text| text.parse().ok()).map_or(PAUSE, Duration::from_secs)
 }
 
 fn root_cause(error: &reqwest::Error) -> String {
@@ -247,10 +209,7 @@ mod tests {
             br#"{"type":"about:blank","title":"Too few points","status":402,"code":"insufficient_points",
                         "detail":"d","balance":5,"required":9}"#;
         let problem = refused(&request, StatusCode::PAYMENT_REQUIRED, body).unwrap();
-        assert_eq!(
-            (problem.status, problem.code.as_str()),
-            (402, "insufficient_points")
-        );
+        assert_eq!((problem.status, problem.code.as_str()), (402, "insufficient_points"));
         assert_eq!(problem.more["required"], 9);
     }
 

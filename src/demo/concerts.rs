@@ -80,13 +80,8 @@ pub async fn load(
     let mut tx = pool.begin().await?;
     for entry in &PROGRAMME {
         let id = concert_id(entry.number);
-        let concert = NewConcert {
-            id,
-            name: entry.name,
-            description: entry.description,
-            max_active,
-            admit_per_minute,
-        };
+        let concert =
+            NewConcert { id, name: entry.name, description: entry.description, max_active, admit_per_minute };
         catalog::insert_concert(&mut tx, &concert).await?;
         for (index, days) in entry.dates.iter().enumerate() {
             let performance = date(entry, index, now + TimeDelta::days(*days), now);
@@ -115,12 +110,7 @@ fn date(entry: &Entry, index: usize, starts_at: DateTime<Utc>, now: DateTime<Utc
 }
 
 fn sections(price: i64) -> [SeatRange; 3] {
-    let section = |from, to, name: &str, price| SeatRange {
-        from,
-        to,
-        section: name.to_owned(),
-        price,
-    };
+    let section = |from, to, name: &str, price| SeatRange { from, to, section: name.to_owned(), price };
     [
         section(1, 20, "Stalls", price),
         section(21, 40, "Circle", price * 3 / 4),
@@ -137,10 +127,8 @@ mod tests {
         let mut ids = std::collections::BTreeSet::new();
         for entry in &PROGRAMME {
             assert!(ids.insert(concert_id(entry.number)));
-            let seats: Vec<i32> = sections(entry.price)
-                .iter()
-                .flat_map(|range| range.from..=range.to)
-                .collect();
+            let seats: Vec<i32> =
+                sections(entry.price).iter().flat_map(|range| range.from..=range.to).collect();
             assert_eq!(seats, (1..=50).collect::<Vec<_>>());
             for index in 0..entry.dates.len() {
                 let date = date(entry, index, Utc::now(), Utc::now());

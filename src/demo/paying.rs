@@ -75,10 +75,7 @@ impl Buyer {
         self.sale.tally.count(Happening::Short);
         let number = |name: &str| problem.more.get(name).and_then(Value::as_i64);
         let (Some(balance), Some(required)) = (number("balance"), number("required")) else {
-            return Err(unexpected(
-                "paying with too few points, without being told how many,",
-                problem,
-            ));
+            return Err(unexpected("paying with too few points, without being told how many,", problem));
         };
         self.charge(required - balance).await?;
         self.sale.tally.count(Happening::ToppedUp);
@@ -132,17 +129,15 @@ impl Buyer {
                 self.points += reservation.amount;
                 Ok(())
             }
-            Reply::Good(cancelled) => Err(Surprise(format!(
-                "a reservation with its tickets given back is {}",
-                cancelled.status
-            ))),
+            Reply::Good(cancelled) => {
+                Err(Surprise(format!("a reservation with its tickets given back is {}", cancelled.status)))
+            }
             Reply::Refused(problem) => Err(unexpected("giving tickets back", &problem)),
         }
     }
 
     async fn try_to_cancel(&self, path: &str) -> Result<Reply<Reservation>, Surprise> {
         let path = format!("{path}/cancellation");
-        self.send(&Request::post(Call::Cancel, &path, Value::Null).by(&self.bearer))
-            .await
+        self.send(&Request::post(Call::Cancel, &path, Value::Null).by(&self.bearer)).await
     }
 }

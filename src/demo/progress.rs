@@ -21,11 +21,7 @@ impl Progress {
     pub fn new(buyers: usize, quiet: bool) -> Self {
         let total = buyers as u64;
         let plain = !quiet && !std::io::stderr().is_terminal();
-        let bar = if quiet || plain {
-            ProgressBar::hidden()
-        } else {
-            ProgressBar::new(total)
-        };
+        let bar = if quiet || plain { ProgressBar::hidden() } else { ProgressBar::new(total) };
         let style = ProgressStyle::with_template("{elapsed:>4} {wide_bar} {pos}/{len} buyers  {msg}");
         bar.set_style(style.expect("the template is well formed"));
         bar.set_length(total);
@@ -44,11 +40,7 @@ impl Progress {
         );
         if self.plain && (done == self.total || done.is_multiple_of(self.total.div_ceil(LINES))) {
             // Nobody may be reading it.
-            let _written = writeln!(
-                std::io::stderr(),
-                "{done} of {} buyers are done: {told}",
-                self.total
-            );
+            let _written = writeln!(std::io::stderr(), "{done} of {} buyers are done: {told}", self.total);
         }
         self.bar.set_message(told);
     }

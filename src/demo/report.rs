@@ -53,22 +53,13 @@ impl Outcome {
     pub(super) fn new(plan: Plan, took: Duration, tally: &Tally, audits: Audits) -> Self {
         let (surprises, surprising) = tally.surprises();
         let (looks, audit) = audits.kept.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let broken = audit
-            .as_ref()
-            .is_some_and(|report| report.verdict == Verdict::Broken);
+        let broken = audit.as_ref().is_some_and(|report| report.verdict == Verdict::Broken);
         Self {
-            verdict: if broken || surprises > 0 {
-                Verdict::Broken
-            } else {
-                Verdict::Good
-            },
+            verdict: if broken || surprises > 0 { Verdict::Broken } else { Verdict::Good },
             buyers: plan.buyers,
             seed: plan.seed,
             seconds: (took.as_secs_f64() * 10.0).round() / 10.0,
-            counts: Happening::ALL
-                .into_iter()
-                .map(|one| (one, tally.counted(one)))
-                .collect(),
+            counts: Happening::ALL.into_iter().map(|one| (one, tally.counted(one))).collect(),
             calls: tally.latencies().into_iter().collect(),
             surprises,
             surprising,
@@ -121,12 +112,7 @@ mod tests {
 
     fn outcome(tally: &Tally) -> Outcome {
         let second = Duration::from_secs(1);
-        let plan = Plan {
-            buyers: 1,
-            seed: 7,
-            arrivals: second,
-            patience: second,
-        };
+        let plan = Plan { buyers: 1, seed: 7, arrivals: second, patience: second };
         Outcome::new(plan, second, tally, Audits::default())
     }
 
@@ -146,10 +132,7 @@ mod tests {
         tally.count(Happening::Paid);
         tally.time(Call::Pay, Duration::from_millis(12));
         let tables = outcome(&tally).tables();
-        assert!(
-            tables.contains("paid") && tables.contains("p99 ms") && tables.contains("12.0"),
-            "{tables}"
-        );
+        assert!(tables.contains("paid") && tables.contains("p99 ms") && tables.contains("12.0"), "{tables}");
     }
 
     #[test]

@@ -147,16 +147,10 @@ async fn concerts_on_sale(client: &Client) -> Result<Vec<Concert>, DemoError> {
         Reply::Good(page) => page,
         Reply::Refused(problem) => return Err(DemoError::NoStage(problem.detail)),
     };
-    let open: Vec<Concert> = page
-        .items
-        .into_iter()
-        .filter(|concert| concert.on_sale)
-        .take(CONCERTS)
-        .collect();
+    let open: Vec<Concert> =
+        page.items.into_iter().filter(|concert| concert.on_sale).take(CONCERTS).collect();
     if open.is_empty() {
-        return Err(DemoError::NoStage(
-            "no concert is on sale there; give an admin key to open one".into(),
-        ));
+        return Err(DemoError::NoStage("no concert is on sale there; give an admin key to open one".into()));
     }
     Ok(open)
 }
@@ -176,13 +170,7 @@ async fn open_concert(client: &Client, admin_key: &str, now: DateTime<Utc>) -> R
                 { "from": 31, "to": 50, "section": "Balcony", "price": 7_000 },
             ],
         });
-        made(
-            client,
-            admin_key,
-            &format!("/v1/admin/concerts/{id}/performances"),
-            date,
-        )
-        .await?;
+        made(client, admin_key, &format!("/v1/admin/concerts/{id}/performances"), date).await?;
     }
     Ok(Concert { id, on_sale: true })
 }
@@ -193,10 +181,7 @@ async fn made(
     path: &str,
     body: serde_json::Value,
 ) -> Result<uuid::Uuid, DemoError> {
-    match client
-        .send::<Made>(&Request::post(Call::Account, path, body).by(admin_key))
-        .await?
-    {
+    match client.send::<Made>(&Request::post(Call::Account, path, body).by(admin_key)).await? {
         Reply::Good(made) => Ok(made.id),
         Reply::Refused(problem) => Err(DemoError::NoStage(format!(
             "POST {path} was refused: {} {} ({})",

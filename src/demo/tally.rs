@@ -186,10 +186,7 @@ impl Tally {
             p99_ms: ms(histogram.value_at_quantile(0.99)),
             max_ms: ms(histogram.max()),
         };
-        kept.latencies
-            .iter()
-            .map(|(call, histogram)| (*call, read(histogram)))
-            .collect()
+        kept.latencies.iter().map(|(call, histogram)| (*call, read(histogram))).collect()
     }
 
     /// A buyer that panicked has counted nothing halfway: the counts stay good.

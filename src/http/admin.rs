@@ -100,16 +100,8 @@ pub async fn add_concert(
         };
         let mut tx = app.pool.begin().await?;
         store::catalog::insert_concert(&mut tx, &new).await?;
-        let queue = QueueWanted {
-            max_active: Some(max_active),
-            admit_per_minute: Some(admit_per_minute),
-        };
-        let answer = Answer::created(&ConcertAdded {
-            id: effect.id,
-            name,
-            description,
-            queue,
-        });
+        let queue = QueueWanted { max_active: Some(max_active), admit_per_minute: Some(admit_per_minute) };
+        let answer = Answer::created(&ConcertAdded { id: effect.id, name, description, queue });
         effect.save(&mut *tx, &answer).await?;
         tx.commit().await?;
         app.catalog.concerts_changed();
@@ -152,11 +144,7 @@ impl Shape for PerformanceWanted {
     fn check(&self, faults: &mut Faults) {
         faults.expect_text(&self.venue, 1..=200, "/venue");
         let duration = format!("must be between 1 and {DURATION_MAX}");
-        faults.expect(
-            (1..=DURATION_MAX).contains(&self.duration_minutes),
-            "/duration_minutes",
-            duration,
-        );
+        faults.expect((1..=DURATION_MAX).contains(&self.duration_minutes), "/duration_minutes", duration);
         let times = [
             ("/starts_at", self.starts_at),
             ("/sale_opens_at", self.sale_opens_at),
@@ -171,11 +159,7 @@ impl Shape for PerformanceWanted {
             range.check(faults, &format!("/seats/{at}"));
         }
         let total = (1..=SEATS_MAX).contains(&self.seats_total());
-        faults.expect(
-            total,
-            "/seats",
-            format!("must add up to between 1 and {SEATS_MAX} seats"),
-        );
+        faults.expect(total, "/seats", format!("must add up to between 1 and {SEATS_MAX} seats"));
         for (at, number) in overlaps(&self.seats) {
             let reason = format!("has seat {number}, which is in another range as well");
             faults.expect(false, format!("/seats/{at}"), reason);
@@ -186,27 +170,16 @@ impl Shape for PerformanceWanted {
 impl SeatsWanted {
     fn check(&self, faults: &mut Faults, at: &str) {
         faults.expect(self.from >= 1, format!("{at}/from"), "must be 1 or more");
-        faults.expect(
-            self.to >= self.from,
-            format!("{at}/to"),
-            "must not be less than from",
-        );
+        faults.expect(self.to >= self.from, format!("{at}/to"), "must not be less than from");
         faults.expect_text(&self.section, 1..=100, &format!("{at}/section"));
         let price = format!("must be between 0 and {PRICE_MAX}");
-        faults.expect(
-            (0..=PRICE_MAX).contains(&self.price),
-            format!("{at}/price"),
-            price,
-        );
+        faults.expect((0..=PRICE_MAX).contains(&self.price), format!("{at}/price"), price);
     }
 }
 
 impl PerformanceWanted {
     fn seats_total(&self) -> i64 {
-        self.seats
-            .iter()
-            .map(|range| i64::from(range.to) - i64::from(range.from) + 1)
-            .sum()
+        self.seats.iter().map(|range| i64::from(range.to) - i64::from(range.from) + 1).sum()
     }
 }
 
@@ -262,20 +235,8 @@ pub async fn add_performance(
 }
 
 impl From<SeatsWanted> for SeatRange {
-    fn from(
-        SeatsWanted {
-            from,
-            to,
-            section,
-            price,
-        }: SeatsWanted,
-    ) -> Self {
-        Self {
-            from,
-            to,
-            section,
-            price,
-        }
+    fn from(SeatsWanted { from, to, section, price }: SeatsWanted) -> Self {
+        Self { from, to, section, price }
     }
 }
 
@@ -285,13 +246,8 @@ mod tests {
 
     fn check(body: serde_json::Value, pointers: &[&str]) {
         let mut faults = Faults::default();
-        serde_json::from_value::<PerformanceWanted>(body)
-            .unwrap()
-            .check(&mut faults);
-        let found = faults
-            .settle()
-            .err()
-            .map(|problem| problem.body()["errors"].clone());
+        serde_json::from_value::<PerformanceWanted>(body).unwrap().check(&mut faults);
+        let found = faults.settle().err().map(|problem| problem.body()["errors"].clone());
         let found: Vec<String> = found
             .and_then(|errors| errors.as_array().cloned())
             .unwrap_or_default()
@@ -316,19 +272,13 @@ mod tests {
     fn seat_ranges_are_whole_and_apart() {
         check(date(&serde_json::json!([range(1, 50), range(51, 60)])), &[]);
         check(date(&serde_json::json!([range(1, 100_000)])), &[]);
-        check(
-            date(&serde_json::json!([range(51, 60), range(1, 51)])),
-            &["/seats/0"],
-        );
+        check(date(&serde_json::json!([range(51, 60), range(1, 51)])), &["/seats/0"]);
         check(
             date(&serde_json::json!([range(1, 50), range(10, 20), range(30, 60)])),
             &["/seats/1", "/seats/2"],
         );
         check(date(&serde_json::json!([range(0, 5)])), &["/seats/0/from"]);
-        check(
-            date(&serde_json::json!([range(5, 4), range(9, 9), range(10, 11)])),
-            &["/seats/0/to"],
-        );
+        check(date(&serde_json::json!([range(5, 4), range(9, 9), range(10, 11)])), &["/seats/0/to"]);
         check(date(&serde_json::json!([])), &["/seats"]);
         check(date(&serde_json::json!([range(1, 100_001)])), &["/seats"]);
         check(date(&serde_json::json!([range(1, i32::MAX)])), &["/seats"]);
@@ -342,13 +292,7 @@ mod tests {
         body["sale_closes_at"] = body["sale_opens_at"].clone();
         check(
             body,
-            &[
-                "/venue",
-                "/duration_minutes",
-                "/sale_closes_at",
-                "/seats/0/section",
-                "/seats/0/price",
-            ],
+            &["/venue", "/duration_minutes", "/sale_closes_at", "/seats/0/section", "/seats/0/price"],
         );
     }
 

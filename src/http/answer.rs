@@ -19,11 +19,7 @@ impl Answer {
     /// An answer with this status.
     pub fn new(status: StatusCode, body: &impl Serialize) -> Self {
         // Bodies are plain structs, which always have a JSON form.
-        Self {
-            status,
-            body: serde_json::json!(body),
-            headers: HeaderMap::new(),
-        }
+        Self { status, body: serde_json::json!(body), headers: HeaderMap::new() }
     }
 
     /// 200.
@@ -61,11 +57,7 @@ impl Answer {
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let is_problem = self.status.is_client_error() || self.status.is_server_error();
-        let content_type = if is_problem {
-            "application/problem+json"
-        } else {
-            "application/json"
-        };
+        let content_type = if is_problem { "application/problem+json" } else { "application/json" };
         let content_type = [(header::CONTENT_TYPE, content_type)];
         (self.status, content_type, self.headers, self.body.to_string()).into_response()
     }

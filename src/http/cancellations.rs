@@ -35,13 +35,14 @@ pub async fn cancel(
     once(&app.pool, user.caller(), command, async |_, _| {
         let reservation = own(&app, id, user.id).await?;
         match stand(&reservation) {
-            Stand::Cancelled => return Ok(view(&app, reservation)),
+            Stand::Cancelled if reservation.cancellation_id.is_none() => return Ok(view(&app, reservation)),
             Stand::InProgress => return Err(in_progress()),
             Stand::Over => return Err(not_cancellable(&reservation)),
             Stand::Confirmed if store::reservations::has_started(&app.pool, id).await? => {
                 return Err(not_cancellable(&reservation));
             }
-            Stand::Held | Stand::Confirmed => {}
+            // A refund may still be under way: it is waited for.
+            Stand::Held | Stand::Confirmed | Stand::Cancelled => {}
         }
         let before = reservation.status;
         settle(&app, id, before).await
@@ -89,10 +90,7 @@ fn view(app: &AppState, reservation: Reservation) -> Answer {
 }
 
 fn in_progress() -> Problem {
-    Problem::new(
-        Code::RequestInProgress,
-        "The reservation is being worked on. Try again in a second.",
-    )
+    Problem::new(Code::RequestInProgress, "The reservation is being worked on. Try again in a second.")
 }
 
 fn not_cancellable(reservation: &Reservation) -> Problem {

@@ -25,9 +25,7 @@ use crate::store::catalog::{Concert, OpenPerformance, SeatStatus};
     responses((status = 200, body = Page<Concert>)))]
 pub async fn list(State(app): State<Arc<AppState>>, Params(query): Params<ListQuery>) -> Result<Answer> {
     let rows = app.catalog.concerts(query.after()?, query.limit() + 1).await?;
-    Ok(Answer::ok(&Page::cut(rows.to_vec(), query.limit(), |concert| {
-        (concert.name.clone(), concert.id)
-    })))
+    Ok(Answer::ok(&Page::cut(rows.to_vec(), query.limit(), |concert| (concert.name.clone(), concert.id))))
 }
 
 /// A concert's dates that are on sale now and have free seats, by when they start.
@@ -47,15 +45,9 @@ pub async fn performances(
     app.room.pass(pass.token(), user.id, concert)?;
     let all = app.catalog.performances(concert).await?;
     let place = |performance: &OpenPerformance| (performance.starts_at, performance.id);
-    let rest = all
-        .iter()
-        .filter(|performance| after.is_none_or(|after| place(performance) > after));
+    let rest = all.iter().filter(|performance| after.is_none_or(|after| place(performance) > after));
     let wanted = usize::try_from(query.limit() + 1).unwrap_or_default();
-    Ok(Answer::ok(&Page::cut(
-        rest.take(wanted).cloned().collect(),
-        query.limit(),
-        place,
-    )))
+    Ok(Answer::ok(&Page::cut(rest.take(wanted).cloned().collect(), query.limit(), place)))
 }
 
 /// Which seats are asked for.
@@ -88,27 +80,16 @@ pub async fn seats(
     let facts = app.catalog.performance(performance).await?;
     app.room.pass(pass.token(), user.id, facts.concert_id)?;
     let map = app.catalog.seats(performance, query.status).await?;
-    let caching = [
-        (header::ETAG, map.etag.clone()),
-        (header::CACHE_CONTROL, "private, no-cache".to_owned()),
-    ];
+    let caching = [(header::ETAG, map.etag.clone()), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
     if is_known(&headers, &map.etag) {
         return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
     }
-    Ok((
-        [(header::CONTENT_TYPE, "application/json")],
-        caching,
-        map.json.clone(),
-    )
-        .into_response())
+    Ok(([(header::CONTENT_TYPE, "application/json")], caching, map.json.clone()).into_response())
 }
 
 /// Whether the caller has this version already (RFC 9110, weak comparison).
 fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    let lists = headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
+    let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = lists.flat_map(|list| list.split(',')).map(str::trim);
     tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }

@@ -48,26 +48,18 @@ pub fn base() -> OpenApi {
 pub fn complete(mut api: OpenApi) -> OpenApi {
     let bearer = |text: &str| {
         SecurityScheme::Http(
-            HttpBuilder::new()
-                .scheme(HttpAuthScheme::Bearer)
-                .description(Some(text))
-                .build(),
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(text)).build(),
         )
     };
     let components = api.components.get_or_insert_default();
-    components.add_security_scheme(
-        "user",
-        bearer("An access token: a JWT whose `sub` is the user's UUID"),
-    );
+    components.add_security_scheme("user", bearer("An access token: a JWT whose `sub` is the user's UUID"));
     components.add_security_scheme("key", bearer("An API key, which begins with `bo_`"));
     let token = ApiKeyValue::with_description("Queue-Token", "The latest token that the line gave");
     components.add_security_scheme("queue_token", SecurityScheme::ApiKey(ApiKey::Header(token)));
     let mut schemas = Vec::new();
     ProblemBody::schemas(&mut schemas);
     components.schemas.extend(schemas);
-    components
-        .schemas
-        .insert("Problem".to_owned(), ProblemBody::schema());
+    components.schemas.insert("Problem".to_owned(), ProblemBody::schema());
     for item in api.paths.paths.values_mut() {
         for (changes, operation) in operations(item) {
             describe(operation, changes);
@@ -77,23 +69,14 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {
-    let writes = [&mut item.post, &mut item.patch]
-        .into_iter()
-        .flatten()
-        .map(|operation| (true, operation));
-    let reads = [&mut item.get, &mut item.delete]
-        .into_iter()
-        .flatten()
-        .map(|operation| (false, operation));
+    let writes = [&mut item.post, &mut item.patch].into_iter().flatten().map(|operation| (true, operation));
+    let reads = [&mut item.get, &mut item.delete].into_iter().flatten().map(|operation| (false, operation));
     writes.chain(reads)
 }
 
 /// Adds the problems of one operation, those of one status together.
 fn describe(operation: &mut Operation, changes: bool) {
-    let own = operation
-        .extensions
-        .as_mut()
-        .and_then(|extensions| extensions.remove(OWN));
+    let own = operation.extensions.as_mut().and_then(|extensions| extensions.remove(OWN));
     let mut codes = own.map(|own| named(&own)).unwrap_or_default();
     if operation.security.is_some() {
         codes.extend([Code::Unauthenticated, Code::Unavailable]);
@@ -113,43 +96,27 @@ fn describe(operation: &mut Operation, changes: bool) {
         by_status.entry(code.row().0.as_u16()).or_default().push(code);
     }
     for (status, codes) in by_status {
-        let words: Vec<String> = codes
-            .iter()
-            .map(|code| format!("`{}`: {}", code.row().1, code.row().2))
-            .collect();
-        let content = ContentBuilder::new()
-            .schema(Some(Ref::from_schema_name("Problem")))
-            .build();
-        let mut response = ResponseBuilder::new()
-            .description(words.join(". "))
-            .content("application/problem+json", content);
+        let words: Vec<String> =
+            codes.iter().map(|code| format!("`{}`: {}", code.row().1, code.row().2)).collect();
+        let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+        let mut response =
+            ResponseBuilder::new().description(words.join(". ")).content("application/problem+json", content);
         if matches!(status, 429 | 503) || codes.contains(&Code::RequestInProgress) {
             let seconds = ObjectBuilder::new().schema_type(Type::Integer).build();
             response = response.header("Retry-After", Header::new(seconds));
         }
-        operation
-            .responses
-            .responses
-            .insert(status.to_string(), RefOr::T(response.build()));
+        operation.responses.responses.insert(status.to_string(), RefOr::T(response.build()));
     }
 }
 
 /// The codes an operation names. `queue_token` stands for all that the gate may say, `queue_token_identity` for
 /// what it says where any place of the caller's own will do.
 fn named(own: &Value) -> Vec<Code> {
-    let identity = [
-        Code::QueueTokenRequired,
-        Code::QueueTokenInvalid,
-        Code::QueueTokenWrongUser,
-    ];
+    let identity = [Code::QueueTokenRequired, Code::QueueTokenInvalid, Code::QueueTokenWrongUser];
     let names = own.as_array().into_iter().flatten().filter_map(Value::as_str);
     let codes = names.flat_map(|name| match name {
         "queue_token" => {
-            let rest = [
-                Code::QueueTokenWaiting,
-                Code::QueueTokenExpired,
-                Code::QueueTokenWrongConcert,
-            ];
+            let rest = [Code::QueueTokenWaiting, Code::QueueTokenExpired, Code::QueueTokenWrongConcert];
             identity.into_iter().chain(rest).collect::<Vec<Code>>()
         }
         "queue_token_identity" => identity.to_vec(),
@@ -225,10 +192,7 @@ mod tests {
         for code in Code::ALL {
             // These three can happen anywhere or nowhere.
             let anywhere = matches!(code, Code::Internal | Code::RateLimited | Code::MethodNotAllowed);
-            assert!(
-                anywhere || api.contains(&format!("`{}`", code.row().1)),
-                "{code:?}"
-            );
+            assert!(anywhere || api.contains(&format!("`{}`", code.row().1)), "{code:?}");
         }
     }
 
@@ -236,13 +200,8 @@ mod tests {
     fn handlers_name_codes_that_exist() {
         let (_, api) = super::super::routes(true).split_for_parts();
         for (path, item) in api.paths.paths {
-            for operation in [item.get, item.post, item.patch, item.delete]
-                .into_iter()
-                .flatten()
-            {
-                let own = operation
-                    .extensions
-                    .and_then(|mut extensions| extensions.remove(OWN));
+            for operation in [item.get, item.post, item.patch, item.delete].into_iter().flatten() {
+                let own = operation.extensions.and_then(|mut extensions| extensions.remove(OWN));
                 for name in own.iter().flat_map(|own| own.as_array().unwrap()) {
                     assert!(!named(&serde_json::json!([name])).is_empty(), "{path}: {name}");
                 }
@@ -265,9 +224,8 @@ mod tests {
     fn a_payment_says_what_it_may_answer() {
         let answers = &api()["paths"]["/v1/reservations/{reservation}/payment"]["post"]["responses"];
         let statuses: Vec<&String> = answers.as_object().unwrap().keys().collect();
-        let expected = [
-            "200", "201", "202", "400", "401", "402", "403", "404", "409", "410", "413", "422", "503",
-        ];
+        let expected =
+            ["200", "201", "202", "400", "401", "402", "403", "404", "409", "410", "413", "422", "503"];
         assert_eq!(statuses, expected);
     }
 }

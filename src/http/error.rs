@@ -88,65 +88,41 @@ impl Code {
             Self::QueueTokenInvalid => (S::FORBIDDEN, "queue_token_invalid", "The queue token is not ours"),
             Self::QueueTokenWaiting => (S::FORBIDDEN, "queue_token_waiting", "It is not your turn yet"),
             Self::QueueTokenExpired => (S::FORBIDDEN, "queue_token_expired", "The queue token has run out"),
-            Self::QueueTokenWrongUser => (
-                S::FORBIDDEN,
-                "queue_token_wrong_user",
-                "The queue token is another user's",
-            ),
-            Self::QueueTokenWrongConcert => (
-                S::FORBIDDEN,
-                "queue_token_wrong_concert",
-                "The queue token is for another concert",
-            ),
+            Self::QueueTokenWrongUser => {
+                (S::FORBIDDEN, "queue_token_wrong_user", "The queue token is another user's")
+            }
+            Self::QueueTokenWrongConcert => {
+                (S::FORBIDDEN, "queue_token_wrong_concert", "The queue token is for another concert")
+            }
             Self::Forbidden => (S::FORBIDDEN, "forbidden", "The key's role does not allow this"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "There is nothing here"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Wrong method"),
             Self::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "payload_too_large", "The body is too large"),
             Self::SeatTaken => (S::CONFLICT, "seat_taken", "Already reserved"),
-            Self::ReservationNotPayable => (
-                S::CONFLICT,
-                "reservation_not_payable",
-                "The reservation cannot be paid",
-            ),
-            Self::ReservationNotCancellable => (
-                S::CONFLICT,
-                "reservation_not_cancellable",
-                "The reservation cannot be cancelled",
-            ),
+            Self::ReservationNotPayable => {
+                (S::CONFLICT, "reservation_not_payable", "The reservation cannot be paid")
+            }
+            Self::ReservationNotCancellable => {
+                (S::CONFLICT, "reservation_not_cancellable", "The reservation cannot be cancelled")
+            }
             Self::RequestInProgress => (S::CONFLICT, "request_in_progress", "Still being worked on"),
             Self::SoldOut => (S::CONFLICT, "sold_out", "Sold out"),
             Self::QueueClosed => (S::CONFLICT, "queue_closed", "The line is closed"),
             Self::IllegalAct => (S::CONFLICT, "illegal_act", "Not possible in this state"),
             Self::HoldExpired => (S::GONE, "hold_expired", "The hold has run out"),
-            Self::InvalidRequest => (
-                S::UNPROCESSABLE_ENTITY,
-                "invalid_request",
-                "The request is not valid",
-            ),
+            Self::InvalidRequest => (S::UNPROCESSABLE_ENTITY, "invalid_request", "The request is not valid"),
             Self::SaleNotOpen => (S::UNPROCESSABLE_ENTITY, "sale_not_open", "Not on sale now"),
             Self::SeatUnknown => (S::UNPROCESSABLE_ENTITY, "seat_unknown", "There is no such seat"),
             Self::TooManySeats => (S::UNPROCESSABLE_ENTITY, "too_many_seats", "Too many seats"),
-            Self::BalanceLimit => (
-                S::UNPROCESSABLE_ENTITY,
-                "balance_limit",
-                "The balance would be too high",
-            ),
-            Self::IdempotencyKeyRequired => (
-                S::UNPROCESSABLE_ENTITY,
-                "idempotency_key_required",
-                "An Idempotency-Key is needed",
-            ),
-            Self::IdempotencyKeyReused => (
-                S::UNPROCESSABLE_ENTITY,
-                "idempotency_key_reused",
-                "The key belongs to another request",
-            ),
+            Self::BalanceLimit => (S::UNPROCESSABLE_ENTITY, "balance_limit", "The balance would be too high"),
+            Self::IdempotencyKeyRequired => {
+                (S::UNPROCESSABLE_ENTITY, "idempotency_key_required", "An Idempotency-Key is needed")
+            }
+            Self::IdempotencyKeyReused => {
+                (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The key belongs to another request")
+            }
             Self::RateLimited => (S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
-            Self::Unavailable => (
-                S::SERVICE_UNAVAILABLE,
-                "unavailable",
-                "Not available at the moment",
-            ),
+            Self::Unavailable => (S::SERVICE_UNAVAILABLE, "unavailable", "Not available at the moment"),
             Self::Internal => (S::INTERNAL_SERVER_ERROR, "internal", "A defect on our side"),
         }
     }

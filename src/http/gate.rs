@@ -22,16 +22,8 @@ impl<S: Send + Sync> FromRequestParts<S> for QueuePass {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        let value = parts
-            .headers
-            .get("queue-token")
-            .and_then(|value| value.to_str().ok());
-        Ok(Self(
-            value
-                .map(str::trim)
-                .filter(|token| !token.is_empty())
-                .map(str::to_owned),
-        ))
+        let value = parts.headers.get("queue-token").and_then(|value| value.to_str().ok());
+        Ok(Self(value.map(str::trim).filter(|token| !token.is_empty()).map(str::to_owned)))
     }
 }
 
@@ -64,21 +56,8 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (mut parts, ()) = request.body(()).unwrap().into_parts();
-        assert_eq!(
-            QueuePass::from_request_parts(&mut parts, &())
-                .await
-                .unwrap()
-                .token(),
-            header
-        );
-        assert_eq!(
-            StreamPass::from_request_parts(&mut parts, &())
-                .await
-                .unwrap()
-                .0
-                .token(),
-            either
-        );
+        assert_eq!(QueuePass::from_request_parts(&mut parts, &()).await.unwrap().token(), header);
+        assert_eq!(StreamPass::from_request_parts(&mut parts, &()).await.unwrap().0.token(), either);
     }
 
     #[tokio::test]
@@ -87,11 +66,6 @@ mod tests {
         check(&[("queue-token", " ")], None, None).await;
         check(&[("queue-token", "a.b.c")], Some("a.b.c"), Some("a.b.c")).await;
         check(&[("cookie", "x=1; queue_token=c.d.e")], None, Some("c.d.e")).await;
-        check(
-            &[("queue-token", "a"), ("cookie", "queue_token=b")],
-            Some("a"),
-            Some("a"),
-        )
-        .await;
+        check(&[("queue-token", "a"), ("cookie", "queue_token=b")], Some("a"), Some("a")).await;
     }
 }

@@ -24,10 +24,7 @@ pub struct Health {
 impl Health {
     /// Watches this connection from now on.
     pub fn new(nats: async_nats::Client) -> Self {
-        Self {
-            nats,
-            connected_at: Arc::new(Mutex::new(Instant::now())),
-        }
+        Self { nats, connected_at: Arc::new(Mutex::new(Instant::now())) }
     }
 
     /// Notes whether NATS is there; to be called every second or so.
@@ -40,17 +37,10 @@ impl Health {
         let postgres = timeout(POSTGRES_PATIENCE, store::now(pool)).await;
         let found = [
             (!matches!(postgres, Ok(Ok(_))), "Postgres does not answer"),
-            (
-                self.nats_away() >= NATS_PATIENCE,
-                "NATS has been away for 10 seconds or more",
-            ),
+            (self.nats_away() >= NATS_PATIENCE, "NATS has been away for 10 seconds or more"),
             (!line_is_known, "the waiting room has not been read from NATS yet"),
         ];
-        found
-            .into_iter()
-            .filter(|(wrong, _)| *wrong)
-            .map(|(_, words)| words)
-            .collect()
+        found.into_iter().filter(|(wrong, _)| *wrong).map(|(_, words)| words).collect()
     }
 
     /// For how long NATS has been away.

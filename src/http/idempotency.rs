@@ -36,11 +36,7 @@ pub struct Effect {
 
 impl Effect {
     fn new(id: Uuid, claim: Option<Claim>) -> Self {
-        Self {
-            id,
-            claim,
-            saved: Arc::default(),
-        }
+        Self { id, claim, saved: Arc::default() }
     }
 
     /// Saves the final answer in the transaction of the effect; without a key there is nothing to save.
@@ -63,22 +59,12 @@ pub async fn once<T, Fut>(
 where
     Fut: Future<Output = Result<Answer>>,
 {
-    let Command {
-        body,
-        key,
-        route,
-        fingerprint,
-    } = command;
+    let Command { body, key, route, fingerprint } = command;
     let Some(key) = key else {
         let effect = Effect::new(ids::new(), None);
         return Ok(work(body, effect).await?.into_response());
     };
-    let claim = Claim {
-        caller,
-        route,
-        key,
-        fingerprint,
-    };
+    let claim = Claim { caller, route, key, fingerprint };
     let Some(id) = idempotency::claim(pool, &claim, ids::new()).await? else {
         return replay(pool, &claim).await;
     };
@@ -94,10 +80,7 @@ where
 /// Answers a request whose key is known already.
 async fn replay(pool: &PgPool, claim: &Claim) -> Result<Response> {
     let known = idempotency::find(pool, claim).await?;
-    if known
-        .as_ref()
-        .is_some_and(|known| known.fingerprint != claim.fingerprint)
-    {
+    if known.as_ref().is_some_and(|known| known.fingerprint != claim.fingerprint) {
         let detail = "This Idempotency-Key was used with another body. Make a new key for a new request.";
         return Err(Problem::new(Code::IdempotencyKeyReused, detail));
     }
@@ -106,9 +89,7 @@ async fn replay(pool: &PgPool, claim: &Claim) -> Result<Response> {
         let detail = "A request under this Idempotency-Key is being worked on. Send it again in a second.";
         return Err(Problem::new(Code::RequestInProgress, detail));
     };
-    let status = u16::try_from(status)
-        .ok()
-        .and_then(|status| StatusCode::from_u16(status).ok());
+    let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
     let answer = Answer::new(status.unwrap_or(StatusCode::OK), &body);
     Ok(answer.with(REPLAYED, "true").into_response())
 }
@@ -154,10 +135,7 @@ mod tests {
         let body = serde_json::json!({ "id": 1 });
         assert_eq!(fate(&Ok(Answer::created(&body))), Fate::Save(201, body.clone()));
         assert_eq!(fate(&Ok(Answer::ok(&body))), Fate::Save(200, body.clone()));
-        assert_eq!(
-            fate(&Ok(Answer::accepted("/v1/reservations/1", &body))),
-            Fate::Unlock
-        );
+        assert_eq!(fate(&Ok(Answer::accepted("/v1/reservations/1", &body))), Fate::Unlock);
         for code in Code::ALL {
             let problem = Problem::new(code, "");
             let expected = match code {

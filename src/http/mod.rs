@@ -78,11 +78,7 @@ fn routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(probes::livez))
         .routes(routes!(probes::readyz))
         .routes(routes!(probes::metrics));
-    if local {
-        all.routes(routes!(users::create))
-    } else {
-        all
-    }
+    if local { all.routes(routes!(users::create)) } else { all }
 }
 
 /// The API description, as `/openapi.json` gives it in local mode.
@@ -99,12 +95,7 @@ pub fn router(state: Arc<AppState>) -> Router {
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "See Allow for what this takes.")
         })
-        .fallback(async || {
-            Problem::new(
-                Code::NotFound,
-                "There is no such route. See /docs for all of them.",
-            )
-        })
+        .fallback(async || Problem::new(Code::NotFound, "There is no such route. See /docs for all of them."))
         .with_state(state);
     observe::surround(router)
 }

@@ -23,14 +23,12 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 
 /// Wraps every route, known or not.
 pub fn surround(router: Router) -> Router {
-    let trace = TraceLayer::new_for_http()
-        .make_span_with(span)
-        .on_request(())
-        .on_failure(())
-        .on_response(|response: &Response, latency: Duration, span: &Span| {
+    let trace = TraceLayer::new_for_http().make_span_with(span).on_request(()).on_failure(()).on_response(
+        |response: &Response, latency: Duration, span: &Span| {
             span.record("status", response.status().as_u16());
             tracing::debug!(?latency, "answered");
-        });
+        },
+    );
     router
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn(measure))
@@ -40,14 +38,9 @@ pub fn surround(router: Router) -> Router {
 
 /// Takes over a sane request id, else makes one; every answer carries it.
 async fn identify(mut request: Request, next: Next) -> Response {
-    let id = request
-        .headers()
-        .get(REQUEST_ID)
-        .filter(|id| is_sane(id))
-        .cloned()
-        .unwrap_or_else(|| {
-            HeaderValue::from_str(&ids::new().to_string()).unwrap_or(HeaderValue::from_static("-"))
-        });
+    let id = request.headers().get(REQUEST_ID).filter(|id| is_sane(id)).cloned().unwrap_or_else(|| {
+        HeaderValue::from_str(&ids::new().to_string()).unwrap_or(HeaderValue::from_static("-"))
+    });
     request.headers_mut().insert(REQUEST_ID, id.clone());
     let mut response = next.run(request).await;
     response.headers_mut().insert(REQUEST_ID, id);
@@ -119,11 +112,8 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("no message");
     tracing::error!(panic = text, "a handler panicked");
-    Problem::new(
-        Code::Internal,
-        "This should not have happened. Quote the X-Request-Id when you report it.",
-    )
-    .into_response()
+    Problem::new(Code::Internal, "This should not have happened. Quote the X-Request-Id when you report it.")
+        .into_response()
 }
 
 #[cfg(test)]
@@ -138,19 +128,12 @@ mod tests {
         async fn panics() {
             panic!("on purpose");
         }
-        let router = surround(
-            Router::new()
-                .route("/good", get(async || "good"))
-                .route("/bad", get(panics)),
-        );
+        let router = surround(Router::new().route("/good", get(async || "good")).route("/bad", get(panics)));
         let mut request = Request::get(path);
         if let Some(id) = request_id {
             request = request.header(REQUEST_ID, id);
         }
-        router
-            .oneshot(request.body(Body::empty()).unwrap())
-            .await
-            .unwrap()
+        router.oneshot(request.body(Body::empty()).unwrap()).await.unwrap()
     }
 
     #[tokio::test]

@@ -34,9 +34,7 @@ pub async fn list(
     let mut lines = app.room.overview();
     lines.retain(|line| before.is_none_or(|before| line.concert_id < before));
     lines.sort_by_key(|line| std::cmp::Reverse(line.concert_id));
-    Ok(Answer::ok(&Page::cut(lines, query.limit(), |line| {
-        line.concert_id
-    })))
+    Ok(Answer::ok(&Page::cut(lines, query.limit(), |line| line.concert_id)))
 }
 
 /// One line.

@@ -136,10 +136,7 @@ pub async fn list(
     _staff: Staff<Viewer>,
     Params(query): Params<SagasQuery>,
 ) -> Result<Answer> {
-    let page = ListQuery {
-        limit: query.limit,
-        cursor: query.cursor,
-    };
+    let page = ListQuery { limit: query.limit, cursor: query.cursor };
     let filter = Filter {
         workflow: query.workflow,
         status: query.status.map(|status| status.name().to_owned()),
@@ -151,9 +148,7 @@ pub async fn list(
     };
     let rows = store::sagas::list(&app.pool, &filter).await?;
     let rows = rows.into_iter().map(SagaView::from).collect();
-    Ok(Answer::ok(&Page::cut(rows, page.limit(), |saga: &SagaView| {
-        saga.id
-    })))
+    Ok(Answer::ok(&Page::cut(rows, page.limit(), |saga: &SagaView| saga.id)))
 }
 
 /// One saga with its history.
@@ -165,15 +160,10 @@ pub async fn show(
     _staff: Staff<Viewer>,
     PathId(id): PathId,
 ) -> Result<Answer> {
-    let saga = store::sagas::get(&app.pool, id)
-        .await?
-        .ok_or_else(|| Problem::not_found("saga"))?;
+    let saga = store::sagas::get(&app.pool, id).await?.ok_or_else(|| Problem::not_found("saga"))?;
     let history = store::sagas::history(&app.pool, &[id]).await?;
     let history = history.into_iter().map(Happening::from).collect();
-    Ok(Answer::ok(&SagaWithHistory {
-        saga: saga.into(),
-        history,
-    }))
+    Ok(Answer::ok(&SagaWithHistory { saga: saga.into(), history }))
 }
 
 /// Why an operator acts.

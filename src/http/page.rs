@@ -38,10 +38,7 @@ impl ListQuery {
     /// Where the page before ended; 422 for a cursor that is not of this list.
     pub fn after<C: DeserializeOwned>(&self) -> Result<Option<C>, Problem> {
         let Some(text) = &self.cursor else { return Ok(None) };
-        let json = URL_SAFE_NO_PAD
-            .decode(text)
-            .ok()
-            .and_then(|bytes| String::from_utf8(bytes).ok());
+        let json = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         // Postgres has no text with a zero in it, and none of our cursors has one.
         let json = json.filter(|json| !json.contains("\\u0000"));
         let place = json.and_then(|json| serde_json::from_str(&json).ok());
@@ -73,10 +70,7 @@ impl<T> Page<T> {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let next_cursor = rows.last().filter(|_| more).map(|last| encode(&place(last)));
-        Self {
-            items: rows,
-            next_cursor,
-        }
+        Self { items: rows, next_cursor }
     }
 }
 
@@ -93,10 +87,7 @@ mod tests {
     fn a_cursor_leads_to_what_follows() {
         let page = Page::cut(vec![10, 20, 30], 2, |item| *item);
         assert_eq!(page.items, [10, 20]);
-        let next = ListQuery {
-            cursor: page.next_cursor,
-            limit: None,
-        };
+        let next = ListQuery { cursor: page.next_cursor, limit: None };
         assert_eq!(next.after::<i32>().unwrap(), Some(20));
     }
 
@@ -117,13 +108,9 @@ mod tests {
 
     #[test]
     fn limits_are_1_to_100() {
-        for (limit, good) in [
-            (None, true),
-            (Some(1), true),
-            (Some(100), true),
-            (Some(0), false),
-            (Some(101), false),
-        ] {
+        for (limit, good) in
+            [(None, true), (Some(1), true), (Some(100), true), (Some(0), false), (Some(101), false)]
+        {
             let mut faults = Faults::default();
             ListQuery { limit, cursor: None }.check(&mut faults);
             assert_eq!(faults.settle().is_ok(), good, "{limit:?}");

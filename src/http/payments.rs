@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -22,6 +22,9 @@ use crate::booking;
 use crate::saga;
 use crate::store::reservations::{Reservation, ReservationStatus};
 use crate::waiting_room::PassState;
+
+/// How far this machine's clock may be behind the database's between two comparisons.
+const CLOCKS_APART: TimeDelta = TimeDelta::milliseconds(500);
 
 /// What a buyer gets for a payment.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -90,9 +93,7 @@ pub async fn pay(
             Stand::Payable => {}
         }
         // A live hold is its own pass: the token must be this user's and this concert's, but may have run out.
-        let pass = app
-            .room
-            .pass_for_payment(pass.token(), user.id, reservation.concert_id)?;
+        let pass = app.room.pass_for_payment(pass.token(), user.id, reservation.concert_id)?;
         settle(&app, id, &pass).await
     })
     .await
@@ -110,19 +111,23 @@ enum Stand {
 fn stand(reservation: &Reservation, now: DateTime<Utc>) -> Stand {
     use ReservationStatus as R;
     let over = reservation.expires_at.is_none_or(|at| at <= now);
+    let over_soon = reservation.expires_at.is_none_or(|at| at <= now + CLOCKS_APART);
     match (reservation.status, reservation.saga_status) {
         (R::Confirmed, _) => Stand::Paid,
         (R::Expired, _) => Stand::Expired,
         // A payment that is under way is waited for, whatever the clock says by now.
         (R::Held, Some(saga::Status::Running)) => Stand::Payable,
         (R::Held, _) if over => Stand::Expired,
+        // The database's clock ended it a moment before ours does.
+        (R::Held, Some(saga::Status::Compensating)) if over_soon => Stand::Expired,
         (R::Held, Some(saga::Status::Waiting)) => Stand::Payable,
         (R::Held | R::Pending | R::Cancelled | R::Failed, _) => Stand::NotPayable,
     }
 }
 
 async fn settle(app: &AppState, id: Uuid, pass: &PassState) -> Result<Answer> {
-    let reservation = match app.desk.pay(id).await? {
+    let (answer, began) = app.desk.pay(id).await?;
+    let reservation = match answer {
         booking::Answer::Pending(reservation) => {
             return Ok(reservations::pending(*reservation, app.clock.now()));
         }
@@ -130,8 +135,12 @@ async fn settle(app: &AppState, id: Uuid, pass: &PassState) -> Result<Answer> {
     };
     match reservation.status {
         ReservationStatus::Confirmed => {
-            app.room.end(pass.claims()).await;
-            Ok(Answer::created(&Receipt::of(reservation)?))
+            // A place in line that this user took since is not the one that this payment was made with.
+            if let PassState::Live(claims) = pass {
+                app.room.end(claims).await;
+            }
+            let receipt = Receipt::of(reservation)?;
+            Ok(if began { Answer::created(&receipt) } else { Answer::ok(&receipt) })
         }
         ReservationStatus::Held => match insufficient(&reservation) {
             Some(problem) => Err(problem),
@@ -147,24 +156,14 @@ async fn settle(app: &AppState, id: Uuid, pass: &PassState) -> Result<Answer> {
 fn insufficient(reservation: &Reservation) -> Option<Problem> {
     let rejection = reservation.saga_rejection.as_ref()?;
     let detail = rejection.get("detail")?;
-    let (balance, required) = (
-        detail.get("balance")?.as_i64()?,
-        detail.get("required")?.as_i64()?,
-    );
+    let (balance, required) = (detail.get("balance")?.as_i64()?, detail.get("required")?.as_i64()?);
     let words =
         format!("You have {balance} points and need {required}. The hold stays: top up and pay again.");
-    Some(
-        Problem::new(Code::InsufficientPoints, words)
-            .with("balance", balance)
-            .with("required", required),
-    )
+    Some(Problem::new(Code::InsufficientPoints, words).with("balance", balance).with("required", required))
 }
 
 fn expired() -> Problem {
-    Problem::new(
-        Code::HoldExpired,
-        "The hold has run out; nothing was charged, or it was refunded.",
-    )
+    Problem::new(Code::HoldExpired, "The hold has run out; nothing was charged, or it was refunded.")
 }
 
 fn not_payable(reservation: &Reservation) -> Problem {
@@ -176,7 +175,6 @@ fn not_payable(reservation: &Reservation) -> Problem {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use chrono::TimeDelta;
     use saga::Status as S;
     use sqlx::types::Json;
 
@@ -209,11 +207,7 @@ pub(super) mod tests {
 
     fn check(status: ReservationStatus, saga: S, seconds: i64, expected: Stand) {
         let now = DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
-        assert_eq!(
-            stand(&reservation(status, Some(saga)), now),
-            expected,
-            "{status:?} {saga:?} {seconds}"
-        );
+        assert_eq!(stand(&reservation(status, Some(saga)), now), expected, "{status:?} {saga:?} {seconds}");
     }
 
     #[test]

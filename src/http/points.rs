@@ -75,9 +75,7 @@ pub async fn entries(
     Params(query): Params<ListQuery>,
 ) -> Result<Answer> {
     let rows = store::points::entries(&app.pool, user.id, query.after()?, query.limit() + 1).await?;
-    Ok(Answer::ok(&Page::cut(rows, query.limit(), |entry| {
-        entry.position
-    })))
+    Ok(Answer::ok(&Page::cut(rows, query.limit(), |entry| entry.position)))
 }
 
 /// Adds points. In local mode users do it for themselves; in production it takes a cashier's key.
@@ -93,10 +91,8 @@ pub async fn charge(
 ) -> Result<Response> {
     let user = whose(&charger, &command.body)?;
     command.require_key()?;
-    once(&app.pool, charger.caller(), command, async |new, effect| {
-        add(&app, user, new.amount, &effect).await
-    })
-    .await
+    once(&app.pool, charger.caller(), command, async |new, effect| add(&app, user, new.amount, &effect).await)
+        .await
 }
 
 /// Whose points are to be charged: a user's own, or whomever the cashier names.
@@ -106,11 +102,7 @@ fn whose(charger: &Charger, new: &NewCharge) -> Result<UserId> {
         (Charger::User(user), None) => Some(user.id),
         (Charger::Cashier(_), Some(user)) => Some(user),
         (Charger::User(_), Some(_)) => {
-            faults.expect(
-                false,
-                "/user_id",
-                "is not known here: only a cashier charges somebody else",
-            );
+            faults.expect(false, "/user_id", "is not known here: only a cashier charges somebody else");
             None
         }
         (Charger::Cashier(_), None) => {
@@ -125,13 +117,7 @@ fn whose(charger: &Charger, new: &NewCharge) -> Result<UserId> {
 /// Entry, balance and saved answer commit together. If the entry is there already, an earlier request under the
 /// same key got that far, and its entry is the answer.
 async fn add(app: &AppState, user: UserId, amount: i64, effect: &Effect) -> Result<Answer> {
-    let charged = |amount, balance| {
-        Answer::created(&Charged {
-            entry_id: effect.id,
-            amount,
-            balance,
-        })
-    };
+    let charged = |amount, balance| Answer::created(&Charged { entry_id: effect.id, amount, balance });
     let _turn = app.charges.acquire().await;
     let mut tx = app.pool.begin().await?;
     let answer = match store::points::charge(&mut *tx, effect.id, user, amount).await {
@@ -142,9 +128,7 @@ async fn add(app: &AppState, user: UserId, amount: i64, effect: &Effect) -> Resu
         }
         Err(error) if is_there_already(&error) => {
             drop(tx);
-            let entry = store::points::entry(&app.pool, effect.id, user)
-                .await?
-                .ok_or(error)?;
+            let entry = store::points::entry(&app.pool, effect.id, user).await?.ok_or(error)?;
             return Ok(charged(entry.amount, entry.balance));
         }
         Err(error) => return Err(error.into()),

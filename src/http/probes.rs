@@ -26,18 +26,12 @@ pub async fn readyz(State(app): State<Arc<AppState>>) -> Result<Json<Value>> {
     if complaints.is_empty() {
         return Ok(Json(json!({ "status": "ready" })));
     }
-    Err(Problem::new(
-        Code::Unavailable,
-        format!("Not ready: {}.", complaints.join("; ")),
-    ))
+    Err(Problem::new(Code::Unavailable, format!("Not ready: {}.", complaints.join("; "))))
 }
 
 /// What was counted, for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "service",
     responses((status = 200, description = "Prometheus text format", content_type = "text/plain")))]
 pub async fn metrics(State(app): State<Arc<AppState>>) -> impl IntoResponse {
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        app.metrics.render(),
-    )
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
 }

@@ -44,13 +44,7 @@ impl Problem {
             Code::RequestInProgress | Code::RateLimited | Code::Unavailable => Some(1),
             _ => None,
         };
-        Self {
-            code,
-            detail: detail.into(),
-            errors: Vec::new(),
-            members: Map::new(),
-            retry_after_seconds,
-        }
+        Self { code, detail: detail.into(), errors: Vec::new(), members: Map::new(), retry_after_seconds }
     }
 
     /// 404 for an object.
@@ -60,14 +54,9 @@ impl Problem {
 
     /// 422 with what is wrong where.
     pub fn invalid(errors: Vec<Fault>) -> Self {
-        let faults: Vec<String> = errors
-            .iter()
-            .map(|fault| format!("{}: {}", fault.pointer, fault.reason))
-            .collect();
-        Self {
-            errors,
-            ..Self::new(Code::InvalidRequest, faults.join("; "))
-        }
+        let faults: Vec<String> =
+            errors.iter().map(|fault| format!("{}: {}", fault.pointer, fault.reason)).collect();
+        Self { errors, ..Self::new(Code::InvalidRequest, faults.join("; ")) }
     }
 
     /// The same problem with one more member.
@@ -145,9 +134,7 @@ impl IntoResponse for Problem {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
         if self.code == Code::Unauthenticated {
-            response
-                .headers_mut()
-                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
     }
@@ -245,10 +232,7 @@ fn from_store(error: &sqlx::Error) -> Problem {
 /// A defect: the log gets the error, the caller gets the request id to quote.
 pub fn internal(error: &(dyn std::error::Error + 'static)) -> Problem {
     tracing::error!(error, "a request failed for a reason that should not happen");
-    Problem::new(
-        Code::Internal,
-        "This should not have happened. Quote the X-Request-Id when you report it.",
-    )
+    Problem::new(Code::Internal, "This should not have happened. Quote the X-Request-Id when you report it.")
 }
 
 #[cfg(test)]
@@ -269,28 +253,15 @@ mod tests {
     fn what_passes_says_when_to_try_again_and_what_does_not_pass_does_not() {
         for code in Code::ALL {
             let response = Problem::new(code, "").into_response();
-            let passes = matches!(
-                code,
-                Code::RequestInProgress | Code::RateLimited | Code::Unavailable
-            );
-            assert_eq!(
-                response.headers().contains_key(header::RETRY_AFTER),
-                passes,
-                "{code:?}"
-            );
-            assert_eq!(
-                response.headers()[header::CONTENT_TYPE],
-                "application/problem+json"
-            );
+            let passes = matches!(code, Code::RequestInProgress | Code::RateLimited | Code::Unavailable);
+            assert_eq!(response.headers().contains_key(header::RETRY_AFTER), passes, "{code:?}");
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
         }
     }
 
     #[test]
     fn faults_are_listed_with_their_pointers() {
-        let fault = Fault {
-            pointer: "/amount".to_owned(),
-            reason: "must be 1 or more".to_owned(),
-        };
+        let fault = Fault { pointer: "/amount".to_owned(), reason: "must be 1 or more".to_owned() };
         let body = Problem::invalid(vec![fault]).body();
         assert_eq!(body["errors"][0]["pointer"], "/amount");
         assert_eq!(body["detail"], "/amount: must be 1 or more");

@@ -95,16 +95,9 @@ pub async fn change(
     Json(wanted): Json<SettingsWanted>,
 ) -> Result<Answer> {
     let now = app.room.settings(concert).await?;
-    let (min, max) = (
-        wanted.min_rate.unwrap_or(now.min_rate),
-        wanted.max_rate.unwrap_or(now.max_rate),
-    );
+    let (min, max) = (wanted.min_rate.unwrap_or(now.min_rate), wanted.max_rate.unwrap_or(now.max_rate));
     let mut faults = Faults::default();
-    faults.expect(
-        min <= max,
-        "/min_rate",
-        format!("must not be more than max_rate, which is {max}"),
-    );
+    faults.expect(min <= max, "/min_rate", format!("must not be more than max_rate, which is {max}"));
     faults.settle()?;
     let settings = app.room.change_settings(concert, &wanted.change()).await?;
     tracing::info!(%concert, key = staff.key.name, ?settings, "the settings of a line were changed");

@@ -37,11 +37,7 @@ pub async fn join(
 ) -> Result<Response> {
     once(&app.pool, user.caller(), command, async |_, _| {
         let joined = app.room.join(user.id, concert).await?;
-        let status = if joined.created {
-            StatusCode::CREATED
-        } else {
-            StatusCode::OK
-        };
+        let status = if joined.created { StatusCode::CREATED } else { StatusCode::OK };
         Ok(Answer::new(status, &joined.token))
     })
     .await
@@ -67,20 +63,13 @@ pub async fn events(
     StreamPass(pass): StreamPass,
 ) -> Result<Response> {
     let claims = app.room.identify(pass.token(), user.id)?;
-    let changes = app
-        .room
-        .changes(claims)
-        .map(|token| Event::default().json_data(token));
+    let changes = app.room.changes(claims).map(|token| Event::default().json_data(token));
     // Without this a stop would wait for the last listener to go home.
     let stop = app.stop.clone();
     let events = changes.take_until(async move { stop.cancelled().await });
     let events = events.filter_map(async |event| event.ok().map(Ok::<_, Infallible>));
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
-    Ok((
-        unbuffered,
-        Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)),
-    )
-        .into_response())
+    Ok((unbuffered, Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response())
 }
 
 /// Gives the place up. Holds are kept.

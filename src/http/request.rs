@@ -27,10 +27,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let segment = Path::<String>::from_request_parts(parts, state).await;
-        let id = segment
-            .ok()
-            .filter(|Path(text)| text.len() == 36)
-            .and_then(|Path(text)| text.parse().ok());
+        let id = segment.ok().filter(|Path(text)| text.len() == 36).and_then(|Path(text)| text.parse().ok());
         Ok(Self(id.unwrap_or(Uuid::nil())))
     }
 }
@@ -100,12 +97,7 @@ impl<S: Send + Sync, T: Shape + Bodied> FromRequest<S> for Command<T> {
         let body = read(if nothing { Value::Object(Map::new()) } else { value })?;
         let key = idempotency_key(&parts.headers)?;
         let route = format!("{} {}", parts.method, parts.uri.path());
-        Ok(Self {
-            body,
-            key,
-            route,
-            fingerprint,
-        })
+        Ok(Self { body, key, route, fingerprint })
     }
 }
 
@@ -180,12 +172,7 @@ mod tests {
         let body = problem.body();
         let found: Vec<&str> = body["errors"]
             .as_array()
-            .map(|errors| {
-                errors
-                    .iter()
-                    .map(|fault| fault["pointer"].as_str().unwrap())
-                    .collect()
-            })
+            .map(|errors| errors.iter().map(|fault| fault["pointer"].as_str().unwrap()).collect())
             .unwrap_or_default();
         assert_eq!(found, pointers, "{body}");
     }
@@ -198,12 +185,7 @@ mod tests {
         check("{}", Code::InvalidRequest, &[""]).await;
         check(r#"{"seats":[1,"x"]}"#, Code::InvalidRequest, &["/seats/1"]).await;
         check(r#"{"seats":[99999999999]}"#, Code::InvalidRequest, &["/seats/0"]).await;
-        check(
-            r#"{"seats":[1],"note":{"text":1}}"#,
-            Code::InvalidRequest,
-            &["/note/text"],
-        )
-        .await;
+        check(r#"{"seats":[1],"note":{"text":1}}"#, Code::InvalidRequest, &["/note/text"]).await;
         check(r#"{"seats":[]}"#, Code::InvalidRequest, &["/seats"]).await;
     }
 
@@ -218,12 +200,7 @@ mod tests {
         let body = r#"{"seats":[1]}"#;
         assert!(send("application/json; charset=utf-8", None, body).await.is_ok());
         assert!(send("application/vnd.boxoffice+json", None, body).await.is_ok());
-        for wrong in [
-            "text/plain",
-            "application/x-www-form-urlencoded",
-            "application/jsonp",
-            "",
-        ] {
+        for wrong in ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""] {
             let problem = send(wrong, None, body).await.unwrap_err();
             assert_eq!(problem.code(), Code::MalformedRequest, "{wrong}");
         }
@@ -235,21 +212,13 @@ mod tests {
         let padded = |length: usize| format!("{order}{}", " ".repeat(length - order.len()));
         assert!(send("application/json", None, padded(1 << 20)).await.is_ok());
         let problem = send("text/plain", None, padded((1 << 20) + 1)).await.unwrap_err();
-        assert_eq!(
-            problem.code(),
-            Code::PayloadTooLarge,
-            "the size is checked before the type"
-        );
+        assert_eq!(problem.code(), Code::PayloadTooLarge, "the size is checked before the type");
     }
 
     #[tokio::test]
     async fn the_fingerprint_looks_at_what_is_said_not_how() {
-        let print = async |body: &str| {
-            send("application/json", None, body.to_owned())
-                .await
-                .unwrap()
-                .fingerprint
-        };
+        let print =
+            async |body: &str| send("application/json", None, body.to_owned()).await.unwrap().fingerprint;
         let one = print(r#"{"seats":[1,2],"note":null}"#).await;
         assert_eq!(one, print("{ \"note\": null,\n \"seats\": [1, 2] }").await);
         assert_ne!(one, print(r#"{"seats":[2,1],"note":null}"#).await);
@@ -260,25 +229,14 @@ mod tests {
         let body = r#"{"seats":[1]}"#;
         let longest = "k".repeat(255);
         for good in ["k", "8f14e45f-ceea-467f-a9c1-0b1c2d3e4f50", "!~", &longest] {
-            assert_eq!(
-                send("application/json", Some(good), body)
-                    .await
-                    .unwrap()
-                    .key
-                    .as_deref(),
-                Some(good)
-            );
+            assert_eq!(send("application/json", Some(good), body).await.unwrap().key.as_deref(), Some(good));
         }
         let long = "k".repeat(256);
         for bad in ["", "a b", "tab\t", &long] {
             let problem = send("application/json", Some(bad), body).await.unwrap_err();
             assert_eq!(problem.code(), Code::InvalidRequest, "{bad:?}");
         }
-        let missing = send("application/json", None, body)
-            .await
-            .unwrap()
-            .require_key()
-            .unwrap_err();
+        let missing = send("application/json", None, body).await.unwrap().require_key().unwrap_err();
         assert_eq!(missing.code(), Code::IdempotencyKeyRequired);
     }
 

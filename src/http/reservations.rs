@@ -48,11 +48,7 @@ pub struct ReservationView {
 impl ReservationView {
     /// The reservation as it looks at this time.
     pub fn of(reservation: Reservation, now: DateTime<Utc>) -> Self {
-        let unpriced = |number: &i32| Line {
-            number: *number,
-            section: None,
-            price: None,
-        };
+        let unpriced = |number: &i32| Line { number: *number, section: None, price: None };
         let mut seats = reservation.lines.0;
         if seats.is_empty() {
             seats = reservation.seats.iter().map(unpriced).collect();
@@ -84,9 +80,7 @@ pub fn pending(reservation: Reservation, now: DateTime<Utc>) -> Answer {
 /// The caller's own reservation; somebody else's does not exist.
 pub async fn own(app: &AppState, id: ReservationId, user: UserId) -> Result<Reservation> {
     let found = store::reservations::get(&app.pool, id).await?;
-    found
-        .filter(|found| found.user_id == user)
-        .ok_or_else(|| Problem::not_found("reservation"))
+    found.filter(|found| found.user_id == user).ok_or_else(|| Problem::not_found("reservation"))
 }
 
 /// Seats to be held.
@@ -130,13 +124,8 @@ pub async fn reserve(
         let concert_id = performance.concert_id;
         app.room.pass(pass.token(), user.id, concert_id)?;
         let seats = wanted.numbers(app.booking.max_seats)?;
-        let order = Order {
-            id: effect.id,
-            user_id: user.id,
-            concert_id,
-            performance_id: performance.id,
-            seats,
-        };
+        let order =
+            Order { id: effect.id, user_id: user.id, concert_id, performance_id: performance.id, seats };
         hold(&app, order).await
     })
     .await
@@ -171,8 +160,7 @@ async fn hold(app: &AppState, order: Order) -> Result<Answer> {
         booking::Answer::Pending(reservation) => {
             // It may become a hold any moment now; the session must outlive that.
             let hold = TimeDelta::seconds(app.booking.hold_seconds.into());
-            app.room
-                .extend_to(wanted.user_id, wanted.concert_id, now() + hold);
+            app.room.extend_to(wanted.user_id, wanted.concert_id, now() + hold);
             Ok(pending(*reservation, now()))
         }
         booking::Answer::Settled(reservation) if reservation.status == ReservationStatus::Failed => {
@@ -202,10 +190,7 @@ async fn again(app: &AppState, failed: &Reservation) -> Result<Answer> {
 fn refusal(reservation: &Reservation) -> Problem {
     let reason = reservation.reason.as_deref().unwrap_or_default();
     let about = reservation.detail.as_ref();
-    let seats = about
-        .and_then(|about| about.get("seats"))
-        .and_then(|seats| seats.as_array())
-        .cloned();
+    let seats = about.and_then(|about| about.get("seats")).and_then(|seats| seats.as_array()).cloned();
     let named: Vec<String> = seats.iter().flatten().map(ToString::to_string).collect();
     let named = named.join(", ");
     let code = Code::named(reason).unwrap_or(Code::Unavailable);
@@ -213,11 +198,8 @@ fn refusal(reservation: &Reservation) -> Problem {
         Code::SeatTaken => format!("Already reserved: {named}. None of the seats is held for you."),
         Code::SeatUnknown => format!("There are no such seats: {named}."),
         Code::TooManySeats => {
-            let number = |name| {
-                about
-                    .and_then(|about| about.get(name))
-                    .map_or("some".to_owned(), ToString::to_string)
-            };
+            let number =
+                |name| about.and_then(|about| about.get(name)).map_or("some".to_owned(), ToString::to_string);
             let (limit, owned) = (number("limit"), number("owned"));
             format!("One user may hold and own {limit} seats of one performance; you have {owned} already.")
         }
@@ -243,15 +225,8 @@ pub async fn list(
     let rows = store::reservations::of_user(&mut conn, user.id, query.after()?, query.limit() + 1).await?;
     let page = Page::cut(rows, query.limit(), |reservation| reservation.id);
     let now = app.clock.now();
-    let items = page
-        .items
-        .into_iter()
-        .map(|reservation| ReservationView::of(reservation, now))
-        .collect();
-    Ok(Answer::ok(&Page {
-        items,
-        next_cursor: page.next_cursor,
-    }))
+    let items = page.items.into_iter().map(|reservation| ReservationView::of(reservation, now)).collect();
+    Ok(Answer::ok(&Page { items, next_cursor: page.next_cursor }))
 }
 
 /// One of the caller's reservations.
@@ -273,19 +248,9 @@ mod tests {
 
     fn check(seats: &[i64], pointers: &[&str]) {
         let mut faults = Faults::default();
-        NewReservation {
-            performance_id: Uuid::nil(),
-            seats: seats.to_vec(),
-        }
-        .check(&mut faults);
-        let found = faults
-            .settle()
-            .err()
-            .map(|problem| problem.body()["errors"].clone());
-        let expected: Vec<_> = pointers
-            .iter()
-            .map(|pointer| serde_json::json!(pointer))
-            .collect();
+        NewReservation { performance_id: Uuid::nil(), seats: seats.to_vec() }.check(&mut faults);
+        let found = faults.settle().err().map(|problem| problem.body()["errors"].clone());
+        let expected: Vec<_> = pointers.iter().map(|pointer| serde_json::json!(pointer)).collect();
         let found: Vec<_> = found
             .iter()
             .flat_map(|errors| errors.as_array().unwrap())
@@ -305,13 +270,8 @@ mod tests {
 
     #[test]
     fn seats_that_no_hall_has_are_unknown_and_too_many_are_too_many() {
-        let numbers = |seats: &[i64]| {
-            NewReservation {
-                performance_id: Uuid::nil(),
-                seats: seats.to_vec(),
-            }
-            .numbers(3)
-        };
+        let numbers =
+            |seats: &[i64]| NewReservation { performance_id: Uuid::nil(), seats: seats.to_vec() }.numbers(3);
         assert_eq!(numbers(&[3, 1, 2]).unwrap(), [1, 2, 3]);
         assert_eq!(numbers(&[3_000_000_000]).unwrap_err().code(), Code::SeatUnknown);
         assert_eq!(numbers(&[1, 2, 3, 4]).unwrap_err().code(), Code::TooManySeats);

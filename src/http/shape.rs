@@ -27,10 +27,7 @@ impl Faults {
     /// Notes a fault at the pointer unless `good`.
     pub fn expect(&mut self, good: bool, pointer: impl Into<String>, reason: impl Into<String>) {
         if !good {
-            self.0.push(Fault {
-                pointer: pointer.into(),
-                reason: reason.into(),
-            });
+            self.0.push(Fault { pointer: pointer.into(), reason: reason.into() });
         }
     }
 
@@ -38,34 +35,20 @@ impl Faults {
     /// line breaks and tabs.
     pub fn expect_text(&mut self, text: &str, chars: RangeInclusive<usize>, pointer: &str) {
         let (least, most) = (chars.start(), chars.end());
-        let plain = !text
-            .chars()
-            .any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
+        let plain = !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
         self.expect(plain, pointer, "must not have control characters in it");
         let count = text.chars().count();
-        self.expect(
-            chars.contains(&count),
-            pointer,
-            format!("must have {least} to {most} characters"),
-        );
+        self.expect(chars.contains(&count), pointer, format!("must have {least} to {most} characters"));
     }
 
     /// Notes a time that no calendar of a concert hall has, and that the database may not know.
     pub fn expect_time(&mut self, time: DateTime<Utc>, pointer: &str) {
-        self.expect(
-            (1970..=9999).contains(&time.year()),
-            pointer,
-            "must be between the years 1970 and 9999",
-        );
+        self.expect((1970..=9999).contains(&time.year()), pointer, "must be between the years 1970 and 9999");
     }
 
     /// A problem, if anything was noted.
     pub fn settle(self) -> Result<(), Problem> {
-        if self.0.is_empty() {
-            Ok(())
-        } else {
-            Err(Problem::invalid(self.0))
-        }
+        if self.0.is_empty() { Ok(()) } else { Err(Problem::invalid(self.0)) }
     }
 }
 
@@ -136,16 +119,8 @@ pub async fn json(headers: &HeaderMap, body: Body, may_be_empty: bool) -> Result
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let essence = value
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 

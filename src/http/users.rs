@@ -53,11 +53,7 @@ pub async fn create(State(app): State<Arc<AppState>>, command: Command<NewUser>)
         })?;
         let mut tx = app.pool.begin().await?;
         store::users::insert(&mut *tx, effect.id, &user.name).await?;
-        let answer = Answer::created(&UserCreated {
-            id: effect.id,
-            name: user.name,
-            access_token,
-        });
+        let answer = Answer::created(&UserCreated { id: effect.id, name: user.name, access_token });
         effect.save(&mut *tx, &answer).await?;
         tx.commit().await?;
         Ok(answer)

@@ -30,33 +30,18 @@ impl Account {
         if let Ok(found) = std::fs::metadata(files)
             && found.uid() != 0
         {
-            return Ok(Some(Self {
-                uid: found.uid(),
-                gid: found.gid(),
-            }));
+            return Ok(Some(Self { uid: found.uid(), gid: found.gid() }));
         }
-        let user = CANDIDATES
-            .iter()
-            .find_map(|name| User::from_name(name).ok().flatten());
+        let user = CANDIDATES.iter().find_map(|name| User::from_name(name).ok().flatten());
         match user {
-            Some(user) => Ok(Some(Self {
-                uid: user.uid.as_raw(),
-                gid: user.gid.as_raw(),
-            })),
-            None => Err(LocalError::NoAccount(
-                "there is neither a user `postgres` nor `nobody`".into(),
-            )),
+            Some(user) => Ok(Some(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() })),
+            None => Err(LocalError::NoAccount("there is neither a user `postgres` nor `nobody`".into())),
         }
     }
 
     /// Whether this user may enter a directory. Asked by trying: modes alone do not tell.
     pub(super) fn may_enter(self, dir: &Path) -> bool {
-        let arguments = [
-            OsStr::new("-c"),
-            OsStr::new("cd \"$1\""),
-            OsStr::new("sh"),
-            dir.as_os_str(),
-        ];
+        let arguments = [OsStr::new("-c"), OsStr::new("cd \"$1\""), OsStr::new("sh"), dir.as_os_str()];
         Command::new("/bin/sh")
             .args(arguments)
             .uid(self.uid)

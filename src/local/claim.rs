@@ -20,11 +20,7 @@ impl Claim {
     /// Makes the directory if it is missing, and claims it. Fails at once, naming the process that has it.
     pub(super) fn take(dir: &Path) -> Result<Self, LocalError> {
         // Others may pass through, as Postgres must when it runs as another user; each file is closed to them.
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o711)
-            .create(dir)
-            .map_err(file(dir))?;
+        DirBuilder::new().recursive(true).mode(0o711).create(dir).map_err(file(dir))?;
         let dir = fs::canonicalize(dir).map_err(file(dir))?;
         let path = dir.join(LOCK);
         let mut lock = open(&path)?;
@@ -33,10 +29,7 @@ impl Claim {
             Err(TryLockError::WouldBlock) => {
                 let mut pid = String::new();
                 lock.read_to_string(&mut pid).map_err(file(&path))?;
-                return Err(LocalError::InUse {
-                    dir,
-                    pid: pid.trim().to_owned(),
-                });
+                return Err(LocalError::InUse { dir, pid: pid.trim().to_owned() });
             }
             Err(TryLockError::Error(source)) => return Err(LocalError::File { path, source }),
         }

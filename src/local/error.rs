@@ -14,11 +14,7 @@ pub enum LocalError {
         "{} says that its Postgres lies in {}, but that one belongs to {}; remove {} to begin with a fresh database",
         pointer.display(), files.display(), owner.display(), pointer.display()
     )]
-    Foreign {
-        pointer: PathBuf,
-        files: PathBuf,
-        owner: PathBuf,
-    },
+    Foreign { pointer: PathBuf, files: PathBuf, owner: PathBuf },
     /// A program is not on this machine.
     #[error("{what} was not found on this machine; {advice}")]
     Missing { what: String, advice: String },
@@ -33,12 +29,7 @@ pub enum LocalError {
     Unrunnable { program: PathBuf, source: io::Error },
     /// A server ended, or did not become ready.
     #[error("{what} {how}; the end of its log, {}:\n{tail}", log.display())]
-    Failed {
-        what: &'static str,
-        how: String,
-        log: PathBuf,
-        tail: String,
-    },
+    Failed { what: &'static str, how: String, log: PathBuf, tail: String },
     /// The private Postgres answers, but not as it should.
     #[error("the private Postgres refuses its own database: {0}")]
     Database(#[from] sqlx::Error),

@@ -85,12 +85,7 @@ impl Log {
         what: &'static str,
         traces: &Traces<'_>,
     ) -> Result<Self, LocalError> {
-        let opened = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(path);
+        let opened = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
         let log = opened.map_err(file(path))?;
         let began = Instant::now();
         let mut told = None;
@@ -110,10 +105,7 @@ impl Log {
                 end_survivor(what, traces, wish);
             }
             if began.elapsed() > 2 * PATIENCE + LAST_PATIENCE {
-                return Err(LocalError::Survivor {
-                    what,
-                    log: path.to_owned(),
-                });
+                return Err(LocalError::Survivor { what, log: path.to_owned() });
             }
             sleep(POLL).await;
         }
@@ -122,11 +114,7 @@ impl Log {
         if start < length {
             log.set_len(0).map_err(file(path))?;
         }
-        Ok(Self {
-            path: path.to_owned(),
-            file: log,
-            start,
-        })
+        Ok(Self { path: path.to_owned(), file: log, start })
     }
 }
 
@@ -149,9 +137,8 @@ fn end_survivor(what: &str, traces: &Traces<'_>, signal: Option<Signal>) {
 /// From the system's own table where there is one (small machines have no `ps`), else from `ps`.
 fn command_line(pid: i32) -> Vec<u8> {
     std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_else(|_| {
-        let ps = std::process::Command::new("ps")
-            .args(["-ww", "-o", "args=", "-p", &pid.to_string()])
-            .output();
+        let ps =
+            std::process::Command::new("ps").args(["-ww", "-o", "args=", "-p", &pid.to_string()]).output();
         ps.map(|listed| listed.stdout).unwrap_or_default()
     })
 }
@@ -159,10 +146,7 @@ fn command_line(pid: i32) -> Vec<u8> {
 impl Server {
     /// Starts the server with its keeper, in a process group of their own: Ctrl-C is for us, not for them.
     pub(super) fn launch(launch: &Launch<'_>, log: &Log) -> Result<Self, LocalError> {
-        let unrunnable = |source| LocalError::Unrunnable {
-            program: launch.program.to_owned(),
-            source,
-        };
+        let unrunnable = |source| LocalError::Unrunnable { program: launch.program.to_owned(), source };
         let output = |log: &Log| log.file.try_clone().map(Stdio::from).map_err(file(&log.path));
         // Its comments would stand in every list of processes.
         let code = SCRIPT.lines().filter(|line| !line.starts_with('#'));
@@ -186,25 +170,11 @@ impl Server {
             }
         }
         if let Some(account) = launch.account {
-            command
-                .uid(account.uid)
-                .gid(account.gid)
-                .env("HOME", launch.folder);
+            command.uid(account.uid).gid(account.gid).env("HOME", launch.folder);
         }
         let mut keeper = command.spawn().map_err(unrunnable)?;
-        let leash = keeper
-            .stdin
-            .take()
-            .map(|stdin| stdin.into_owned_fd())
-            .transpose()
-            .map_err(unrunnable)?;
-        Ok(Self {
-            what: launch.what,
-            keeper,
-            leash,
-            log: log.path.clone(),
-            start: log.start,
-        })
+        let leash = keeper.stdin.take().map(|stdin| stdin.into_owned_fd()).transpose().map_err(unrunnable)?;
+        Ok(Self { what: launch.what, keeper, leash, log: log.path.clone(), start: log.start })
     }
 
     /// Waits for its end, whatever the reason.
@@ -224,12 +194,7 @@ impl Server {
     /// An error that shows the end of the log.
     pub(super) fn failed(&self, how: String) -> LocalError {
         let tail = tail(&self.log, self.start).unwrap_or_else(|error| error.to_string());
-        LocalError::Failed {
-            what: self.what,
-            how,
-            log: self.log.clone(),
-            tail,
-        }
+        LocalError::Failed { what: self.what, how, log: self.log.clone(), tail }
     }
 
     /// Ends it and waits until it is gone.
@@ -253,9 +218,7 @@ fn tail(path: &Path, start: u64) -> std::io::Result<String> {
 /// The port of the last run if it is free, else any free one. Somebody else may still take it before the
 /// server does; then the start fails and is tried again.
 pub(super) fn free_port(last_run: &Path) -> std::io::Result<u16> {
-    let same = std::fs::read_to_string(last_run)
-        .ok()
-        .and_then(|text| text.trim().parse().ok());
+    let same = std::fs::read_to_string(last_run).ok().and_then(|text| text.trim().parse().ok());
     let bind = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port));
     let listener = bind(same.unwrap_or(0)).or_else(|_| bind(0))?;
     Ok(listener.local_addr()?.port())

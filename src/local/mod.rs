@@ -72,15 +72,7 @@ pub async fn start(data_dir: &Path, given: Given) -> Result<Local, LocalError> {
         }
     };
     let ((database_url, postgres, files), (nats_url, nats)) = tokio::try_join!(postgres, nats)?;
-    Ok(Local {
-        database_url,
-        nats_url,
-        secrets,
-        postgres,
-        nats,
-        files,
-        claim,
-    })
+    Ok(Local { database_url, nats_url, secrets, postgres, nats, files, claim })
 }
 
 impl Local {
@@ -122,10 +114,7 @@ impl Local {
     /// Ends the private servers and removes the data directory with all that belongs to it.
     pub async fn discard(self) -> Result<(), LocalError> {
         tokio::join!(stop(self.postgres), stop(self.nats));
-        for dir in [self.files.as_deref(), Some(self.claim.dir())]
-            .into_iter()
-            .flatten()
-        {
+        for dir in [self.files.as_deref(), Some(self.claim.dir())].into_iter().flatten() {
             if dir.exists() {
                 std::fs::remove_dir_all(dir).map_err(error::file(dir))?;
             }

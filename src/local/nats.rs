@@ -40,11 +40,7 @@ pub(super) async fn start(data_dir: &Path) -> Result<(String, Server), LocalErro
     fs::create_dir_all(&root).map_err(file(&root))?;
     let pid_file = root.join("pid");
     let conf = root.join("private.conf");
-    let traces = Traces {
-        pid_file: &pid_file,
-        mark: conf.as_os_str(),
-        signal: Signal::SIGTERM,
-    };
+    let traces = Traces { pid_file: &pid_file, mark: conf.as_os_str(), signal: Signal::SIGTERM };
     let log = Log::claim(&data_dir.join("nats.log"), WHAT, &traces).await?;
     let shared = root.join("single.conf");
     write_private(&shared, SETTINGS).map_err(file(&shared))?;

@@ -77,11 +77,7 @@ fn take_over(
     if owner != data_dir {
         // The owner may have been moved here; if it still stands where it stood, it is a copy that we are.
         if pointed(&owner.join(POINTER))?.as_deref() == Some(&files) {
-            return Err(LocalError::Foreign {
-                pointer: pointer.to_owned(),
-                files,
-                owner,
-            });
+            return Err(LocalError::Foreign { pointer: pointer.to_owned(), files, owner });
         }
         sign(&files, data_dir)?;
     }
@@ -124,14 +120,8 @@ fn make(dir: &Path, account: Option<Account>) -> Result<(), LocalError> {
     let ours = nix::unistd::Uid::effective().as_raw();
     let trusted = [Some(ours), account.map(|account| account.uid)];
     if !found.is_dir() || !trusted.contains(&Some(found.uid())) {
-        let source = io::Error::new(
-            io::ErrorKind::PermissionDenied,
-            "belongs to another user; remove it",
-        );
-        return Err(LocalError::File {
-            path: dir.to_owned(),
-            source,
-        });
+        let source = io::Error::new(io::ErrorKind::PermissionDenied, "belongs to another user; remove it");
+        return Err(LocalError::File { path: dir.to_owned(), source });
     }
     account.map_or(Ok(()), |account| account.own(dir))
 }

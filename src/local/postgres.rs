@@ -64,18 +64,9 @@ struct Files {
 pub(super) async fn start(data_dir: &Path) -> Result<Started, LocalError> {
     let password = secrets::keep(data_dir, "postgres_password")?;
     let (root, account) = place::of_postgres(data_dir)?;
-    let files = Files {
-        data: root.join("data"),
-        socket: root.join("socket"),
-        root,
-        account,
-    };
+    let files = Files { data: root.join("data"), socket: root.join("socket"), root, account };
     let pid_file = files.data.join("postmaster.pid");
-    let traces = Traces {
-        pid_file: &pid_file,
-        mark: files.data.as_os_str(),
-        signal: Signal::SIGINT,
-    };
+    let traces = Traces { pid_file: &pid_file, mark: files.data.as_os_str(), signal: Signal::SIGINT };
     let log = Log::claim(&data_dir.join("postgres.log"), WHAT, &traces).await?;
     let made_by = fs::read_to_string(files.data.join("PG_VERSION")).ok();
     let major = made_by.and_then(|text| text.trim().parse().ok());
@@ -104,11 +95,7 @@ pub(super) async fn start(data_dir: &Path) -> Result<Started, LocalError> {
         sqlx::Postgres::create_database(&url).await?;
     }
     tracing::info!(port, version = programs.major, files = %files.root.display(), "private Postgres ready");
-    Ok(Started {
-        url,
-        server,
-        files: files.root,
-    })
+    Ok(Started { url, server, files: files.root })
 }
 
 /// Makes the database cluster: under another name first, so that one cut short is never taken for whole.
@@ -119,16 +106,10 @@ async fn initialise(programs: &Path, files: &Files, password: &str, log: &Log) -
     }
     let password_file = files.root.join("password");
     write_private(&password_file, password).map_err(file(&password_file))?;
-    files
-        .account
-        .map_or(Ok(()), |account| account.own(&password_file))?;
+    files.account.map_or(Ok(()), |account| account.own(&password_file))?;
     let mut arguments: Vec<OsString> = INITDB.map(OsString::from).into();
     arguments.extend(["--auth=scram-sha-256", "--username", USER, "--pwfile"].map(OsString::from));
-    arguments.extend([
-        password_file.clone().into(),
-        "--pgdata".into(),
-        draft.clone().into(),
-    ]);
+    arguments.extend([password_file.clone().into(), "--pgdata".into(), draft.clone().into()]);
     let launch = Launch {
         what: "initdb",
         program: &programs.join("initdb"),
@@ -149,38 +130,22 @@ async fn initialise(programs: &Path, files: &Files, password: &str, log: &Log) -
 fn launch<'a>(program: &'a Path, files: &'a Files, port: u16) -> Launch<'a> {
     // A path that is too long for a socket leaves TCP, which is what our own processes use anyway.
     let fits = files.socket.as_os_str().len() + SOCKET_NAME.len() <= SOCKET_PATH_MAX;
-    let socket = if fits {
-        files.socket.as_os_str().to_owned()
-    } else {
-        OsString::new()
-    };
+    let socket = if fits { files.socket.as_os_str().to_owned() } else { OsString::new() };
     let mut own = OsString::from("unix_socket_directories=");
     own.push(socket);
     let mut arguments = vec!["-D".into(), files.data.clone().into(), "-c".into(), own];
-    let ports = [
-        ("listen_addresses", "127.0.0.1".to_owned()),
-        ("port", port.to_string()),
-    ];
+    let ports = [("listen_addresses", "127.0.0.1".to_owned()), ("port", port.to_string())];
     let settings = SETTINGS.map(|(name, value)| (name, value.to_owned()));
     for (name, value) in ports.into_iter().chain(settings) {
         arguments.extend(["-c".into(), format!("{name}={value}").into()]);
     }
-    Launch {
-        what: WHAT,
-        program,
-        arguments,
-        account: files.account,
-        folder: &files.root,
-        signal: "INT",
-    }
+    Launch { what: WHAT, program, arguments, account: files.account, folder: &files.root, signal: "INT" }
 }
 
 /// Clears what could block a start although the log's lock has shown that no process of ours is left: a pid file
 /// whose number somebody else has by now, and sockets with their locks.
 fn forget_the_dead(files: &Files, pid_file: &Path) -> Result<(), LocalError> {
-    let pid = fs::read_to_string(pid_file)
-        .ok()
-        .and_then(|text| text.lines().next()?.trim().parse().ok());
+    let pid = fs::read_to_string(pid_file).ok().and_then(|text| text.lines().next()?.trim().parse().ok());
     // Where the pid is free, Postgres knows best itself: it also frees what its predecessor held in memory.
     let taken = |pid| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None).is_ok();
     if pid.is_none_or(taken) && pid_file.exists() {
@@ -189,10 +154,7 @@ fn forget_the_dead(files: &Files, pid_file: &Path) -> Result<(), LocalError> {
     if files.socket.exists() {
         fs::remove_dir_all(&files.socket).map_err(file(&files.socket))?;
     }
-    DirBuilder::new()
-        .mode(0o700)
-        .create(&files.socket)
-        .map_err(file(&files.socket))?;
+    DirBuilder::new().mode(0o700).create(&files.socket).map_err(file(&files.socket))?;
     files.account.map_or(Ok(()), |account| account.own(&files.socket))
 }
 

@@ -39,10 +39,8 @@ pub struct Postgres {
 
 /// The newest Postgres on this machine, or the one of the version that the data is of.
 pub fn postgres(data_is_of: Option<u32>) -> Result<Postgres, LocalError> {
-    let mut found: Vec<Postgres> = postgres_folders()
-        .iter()
-        .filter_map(|folder| postgres_in(folder))
-        .collect();
+    let mut found: Vec<Postgres> =
+        postgres_folders().iter().filter_map(|folder| postgres_in(folder)).collect();
     found.sort_by_key(|postgres| std::cmp::Reverse(postgres.major));
     let fits = |postgres: &Postgres| data_is_of.is_none_or(|major| major == postgres.major);
     if let Some(postgres) = found.into_iter().find(fits) {
@@ -63,41 +61,29 @@ pub fn postgres(data_is_of: Option<u32>) -> Result<Postgres, LocalError> {
 /// nats-server: the pinned one if `make deps` has unpacked it, else one on the path that is new enough.
 pub fn nats_server() -> Result<PathBuf, LocalError> {
     let on_path = search_path().into_iter().map(|folder| folder.join("nats-server"));
-    let mut candidates = nats_server_place()
-        .into_iter()
-        .chain(on_path)
-        .filter(|program| program.is_file());
-    candidates
-        .find(|program| nats_version(program).is_some_and(|version| version >= NATS_OLDEST))
-        .ok_or_else(|| LocalError::Missing {
+    let mut candidates = nats_server_place().into_iter().chain(on_path).filter(|program| program.is_file());
+    candidates.find(|program| nats_version(program).is_some_and(|version| version >= NATS_OLDEST)).ok_or_else(
+        || LocalError::Missing {
             what: format!("nats-server {}.{} or newer", NATS_OLDEST.0, NATS_OLDEST.1),
             advice: "run `make deps`, or set NATS_URL to one that runs elsewhere".into(),
-        })
+        },
+    )
 }
 
 /// Where `make deps` unpacks nats-server, so that every checkout finds it:
 /// `${XDG_DATA_HOME:-~/.local/share}/boxoffice/bin/nats-server-<version>`.
 pub fn nats_server_place() -> Option<PathBuf> {
     let home = || {
-        let named = env::var_os("HOME")
-            .filter(|home| !home.is_empty())
-            .map(PathBuf::from);
+        let named = env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from);
         named.or_else(|| Some(User::from_uid(Uid::effective()).ok()??.dir))
     };
-    let xdg = env::var_os("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .filter(|dir| dir.is_absolute());
+    let xdg = env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|dir| dir.is_absolute());
     let data = xdg.or_else(|| Some(home()?.join(".local/share")))?;
-    Some(
-        data.join("boxoffice/bin")
-            .join(format!("nats-server-{NATS_SERVER_VERSION}")),
-    )
+    Some(data.join("boxoffice/bin").join(format!("nats-server-{NATS_SERVER_VERSION}")))
 }
 
 fn search_path() -> Vec<PathBuf> {
-    env::var_os("PATH")
-        .map(|path| env::split_paths(&path).collect())
-        .unwrap_or_default()
+    env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default()
 }
 
 fn postgres_folders() -> Vec<PathBuf> {
@@ -106,9 +92,7 @@ fn postgres_folders() -> Vec<PathBuf> {
         let program = fs::canonicalize(folder.join("postgres")).ok()?;
         Some(program.parent()?.to_owned())
     });
-    linked
-        .chain(POSTGRES_FOLDERS.iter().flat_map(|pattern| expand(pattern)))
-        .collect()
+    linked.chain(POSTGRES_FOLDERS.iter().flat_map(|pattern| expand(pattern))).collect()
 }
 
 /// The folders that a pattern with at most one `*`, inside one component, stands for.
@@ -120,9 +104,7 @@ fn expand(pattern: &str) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(parent) else {
         return Vec::new();
     };
-    let names = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok());
+    let names = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok());
     names
         .filter(|name| name.starts_with(prefix))
         .map(|name| PathBuf::from(format!("{parent}/{name}{after}")))
@@ -134,10 +116,7 @@ fn postgres_in(folder: &Path) -> Option<Postgres> {
         return None;
     }
     let major = first_number(&version(&folder.join("postgres"))?)?.0;
-    (major >= POSTGRES_OLDEST).then(|| Postgres {
-        folder: folder.to_owned(),
-        major,
-    })
+    (major >= POSTGRES_OLDEST).then(|| Postgres { folder: folder.to_owned(), major })
 }
 
 fn nats_version(program: &Path) -> Option<(u32, u32)> {
@@ -146,10 +125,7 @@ fn nats_version(program: &Path) -> Option<(u32, u32)> {
 
 fn version(program: &Path) -> Option<String> {
     let output = Command::new(program).arg("--version").output().ok()?;
-    output
-        .status
-        .success()
-        .then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// The first `1.2` in a text, or `1` as `1.0`.
@@ -167,10 +143,7 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_the_programs_print_them() {
-        assert_eq!(
-            first_number("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"),
-            Some((15, 18))
-        );
+        assert_eq!(first_number("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some((15, 18)));
         assert_eq!(first_number("postgres (PostgreSQL) 18beta1"), Some((18, 0)));
         assert_eq!(first_number("nats-server: v2.15.1"), Some((2, 15)));
         assert_eq!(first_number("none"), None);
@@ -185,10 +158,7 @@ mod tests {
         }
         let mut found = expand(&format!("{root}/pg-*/bin"));
         found.sort();
-        assert_eq!(
-            found,
-            [dir.path().join("pg-14/bin"), dir.path().join("pg-16/bin")]
-        );
+        assert_eq!(found, [dir.path().join("pg-14/bin"), dir.path().join("pg-16/bin")]);
         assert!(expand(&format!("{root}/nothing/*/bin")).is_empty());
     }
 

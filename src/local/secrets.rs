@@ -38,11 +38,7 @@ impl std::fmt::Debug for Secrets {
 /// The named secret, in hex: 32 random bytes if there was none.
 pub(super) fn keep(data_dir: &Path, name: &str) -> Result<String, LocalError> {
     let folder = data_dir.join(FOLDER);
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&folder)
-        .map_err(file(&folder))?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&folder).map_err(file(&folder))?;
     let path = folder.join(name);
     if let Some(secret) = read(&path)? {
         return Ok(secret);
@@ -75,11 +71,7 @@ pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     {
         return Err(error);
     }
-    let mut new = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?;
+    let mut new = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     new.write_all(text.as_bytes())
 }
 

@@ -15,10 +15,7 @@ pub enum ActError {
     #[error("there is no such saga")]
     Unknown,
     #[error("the saga is {status}; this act is not allowed now")]
-    Illegal {
-        status: Status,
-        allowed: Vec<&'static str>,
-    },
+    Illegal { status: Status, allowed: Vec<&'static str> },
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
@@ -31,14 +28,10 @@ impl Engine {
         let before = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
         if batch.apply(&self.catalogue, id, &Event::Operator(act)) != Verdict::Moved {
             let definition = self.catalogue.get(&before.workflow, before.version);
-            let allowed = definition
-                .map(|definition| saga::allowed_acts(definition, &before))
-                .unwrap_or_default();
+            let allowed =
+                definition.map(|definition| saga::allowed_acts(definition, &before)).unwrap_or_default();
             let allowed = allowed.into_iter().map(Act::name).collect();
-            return Err(ActError::Illegal {
-                status: before.status,
-                allowed,
-            });
+            return Err(ActError::Illegal { status: before.status, allowed });
         }
         let after = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
         let consequences = batch.write(&mut tx, &self.catalogue).await?;
@@ -61,13 +54,8 @@ impl Engine {
         tracing::error!(stream, subject = %message.subject, error, "a message is parked");
         metrics::counter!("boxoffice_parked_messages_total", "stream" => stream.to_owned()).increment(1);
         let headers = headers(message);
-        let parked = Parked {
-            stream,
-            subject: &message.subject,
-            headers: &headers,
-            payload: &message.payload,
-            error,
-        };
+        let parked =
+            Parked { stream, subject: &message.subject, headers: &headers, payload: &message.payload, error };
         match store::operations::park(&self.pool, &parked).await {
             Ok(()) => crate::bus::deliveries::acknowledge(std::slice::from_ref(message)).await,
             Err(error) => tracing::warn!(%error, "a message could not be parked; it comes again"),

@@ -48,12 +48,7 @@ impl Batch {
     async fn of(conn: &mut PgConnection, sagas: Vec<Saga>) -> store::Result<Self> {
         let now = store::now(conn).await?;
         let sagas = sagas.into_iter().map(|saga| (saga.id, saga)).collect();
-        Ok(Self {
-            now,
-            sagas,
-            transitions: Vec::new(),
-            stale: Vec::new(),
-        })
+        Ok(Self { now, sagas, transitions: Vec::new(), stale: Vec::new() })
     }
 
     /// The locked sagas' ids.
@@ -132,10 +127,7 @@ pub async fn start(
 ) -> store::Result<Consequences> {
     let definition = catalogue.latest(workflow).ok_or(sqlx::Error::RowNotFound)?;
     let now = store::now(&mut *conn).await?;
-    let transitions: Vec<Transition> = new
-        .into_iter()
-        .map(|new| saga::start(definition, new, now))
-        .collect();
+    let transitions: Vec<Transition> = new.into_iter().map(|new| saga::start(definition, new, now)).collect();
     let sagas: Vec<&Saga> = transitions.iter().map(|transition| &transition.saga).collect();
     store::sagas::insert(conn, &sagas).await?;
     record(conn, &transitions).await?;
@@ -147,9 +139,5 @@ async fn record(conn: &mut PgConnection, transitions: &[Transition]) -> store::R
         .iter()
         .filter_map(|transition| Some((&transition.saga, transition.entry.as_ref()?)))
         .collect();
-    if entries.is_empty() {
-        Ok(())
-    } else {
-        store::sagas::record(conn, &entries).await
-    }
+    if entries.is_empty() { Ok(()) } else { store::sagas::record(conn, &entries).await }
 }

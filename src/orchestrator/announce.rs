@@ -36,11 +36,7 @@ pub(super) fn of_transition(definition: &Definition, transition: &Transition) ->
         detail: entry.detail.as_ref(),
         context: &saga.context,
     };
-    entry
-        .emits
-        .iter()
-        .map(|name| event(definition, &place, name))
-        .collect()
+    entry.emits.iter().map(|name| event(definition, &place, name)).collect()
 }
 
 /// All events of some sagas, from their history: the same ids and the same content as when they first went out.
@@ -84,11 +80,7 @@ fn event(definition: &Definition, place: &Place<'_>, name: &str) -> EventMessage
 /// The part of a step's output that is an event of its own.
 fn part(definition: &Definition, place: &Place<'_>, name: &str) -> Option<Value> {
     let step = &definition.steps[definition.index(place.step)?];
-    let parts = if place.direction == Direction::Do {
-        &step.announces
-    } else {
-        &step.undo_announces
-    };
+    let parts = if place.direction == Direction::Do { &step.announces } else { &step.undo_announces };
     let field = parts.iter().find(|(_, event)| *event == name)?.0;
     place.detail?.get(field).cloned()
 }
@@ -122,10 +114,7 @@ mod tests {
     use crate::saga::{self, Decision, Event, NewSaga, Outcome, Reply};
 
     fn row(transition: &Transition) -> HistoryRow {
-        let (saga, entry) = (
-            &transition.saga,
-            transition.entry.clone().expect("it is recorded"),
-        );
+        let (saga, entry) = (&transition.saga, transition.entry.clone().expect("it is recorded"));
         HistoryRow {
             saga_id: saga.id,
             seq: saga.seq,
@@ -141,17 +130,9 @@ mod tests {
     }
 
     fn done(direction: Direction, output: Value) -> Event {
-        let Value::Object(output) = output else {
-            panic!("an output has fields")
-        };
+        let Value::Object(output) = output else { panic!("an output has fields") };
         let (step, outcome) = ("reserve".to_owned(), Outcome::Done { output });
-        Event::Reply(Reply {
-            step,
-            direction,
-            visit: 1,
-            send: 0,
-            outcome,
-        })
+        Event::Reply(Reply { step, direction, visit: 1, send: 0, outcome })
     }
 
     #[test]
@@ -160,21 +141,12 @@ mod tests {
         let definition = catalogue.latest("booking").unwrap();
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let id = Uuid::from_u128(7);
-        let new = NewSaga {
-            id,
-            subject_id: id,
-            owner_id: None,
-            input: serde_json::Map::new(),
-            seq: 0,
-        };
+        let new = NewSaga { id, subject_id: id, owner_id: None, input: serde_json::Map::new(), seq: 0 };
         let mut last = saga::start(definition, new, now);
         let (mut history, mut told) = (vec![row(&last)], of_transition(definition, &last));
         let later = now + chrono::TimeDelta::minutes(5);
         let events = [
-            done(
-                Direction::Do,
-                json!({ "amount": 20, "expires_at": later, "claimable_at": later }),
-            ),
+            done(Direction::Do, json!({ "amount": 20, "expires_at": later, "claimable_at": later })),
             Event::Signal("cancel".to_owned()),
             done(Direction::Undo, json!({})),
         ];
@@ -190,9 +162,6 @@ mod tests {
         assert_eq!(names, ["reservation.reserved", "reservation.cancelled"]);
         let json = |events: &[EventMessage]| serde_json::to_value(events).unwrap();
         assert_eq!(json(&of_history(&catalogue, &[last.saga], &history)), json(&told));
-        assert_eq!(
-            (&told[0].data["reason"], &told[1].data["reason"]),
-            (&Value::Null, &json!("cancelled"))
-        );
+        assert_eq!((&told[0].data["reason"], &told[1].data["reason"]), (&Value::Null, &json!("cancelled")));
     }
 }

@@ -38,8 +38,7 @@ impl Consequences {
         let mut all = Self::default();
         for transition in transitions {
             if let Some(definition) = catalogue.get(&transition.saga.workflow, transition.saga.version) {
-                all.events
-                    .extend(announce::of_transition(definition, &transition));
+                all.events.extend(announce::of_transition(definition, &transition));
             }
             if transition.saga.status.is_end() && transition.saga.due_at.is_some() {
                 all.ended.push(transition.saga.id);
@@ -84,15 +83,8 @@ pub enum FollowError {
 impl Engine {
     /// Does what follows from a committed transaction and waits until JetStream has all of it.
     pub async fn follow(&self, consequences: Consequences) -> Result<(), FollowError> {
-        let Consequences {
-            commands,
-            alarms,
-            alarms_off,
-            mut events,
-            recalls,
-            settled,
-            mut ended,
-        } = consequences;
+        let Consequences { commands, alarms, alarms_off, mut events, recalls, settled, mut ended } =
+            consequences;
         self.tell_settled(settled).await;
         if !recalls.is_empty() {
             let (recalled, at_rest) = self.recall(&recalls).await?;
@@ -157,12 +149,7 @@ pub(super) async fn put_to_rest(
     stop: CancellationToken,
 ) {
     let mut batch = Vec::with_capacity(REST_BATCH);
-    while stop
-        .run_until_cancelled(ended.recv_many(&mut batch, REST_BATCH))
-        .await
-        .unwrap_or(0)
-        > 0
-    {
+    while stop.run_until_cancelled(ended.recv_many(&mut batch, REST_BATCH)).await.unwrap_or(0) > 0 {
         tokio::time::sleep(REST_EVERY).await;
         while batch.len() < REST_BATCH
             && let Ok(id) = ended.try_recv()

@@ -37,14 +37,8 @@ pub struct Halves<T> {
 impl<T> Halves<T> {
     /// All items, to be attempted together first.
     pub fn of(items: Vec<T>) -> Self {
-        let left = std::iter::once(0..items.len())
-            .filter(|all| !all.is_empty())
-            .collect();
-        Self {
-            items,
-            left,
-            passing: 0,
-        }
+        let left = std::iter::once(0..items.len()).filter(|all| !all.is_empty()).collect();
+        Self { items, left, passing: 0 }
     }
 
     /// What to attempt next; none when every item is done or given up.
@@ -103,23 +97,14 @@ mod tests {
             }
         }
         assert_eq!(bad, [37, 38]);
-        assert_eq!(
-            done,
-            (0..100).filter(|n| ![37, 38].contains(n)).collect::<Vec<_>>()
-        );
+        assert_eq!(done, (0..100).filter(|n| ![37, 38].contains(n)).collect::<Vec<_>>());
     }
 
     #[tokio::test]
     async fn a_passing_error_is_tried_again_and_then_returned() {
         let mut halves = Halves::of(vec![1, 2]);
         for _ in 1..PASSING_TRIES {
-            assert!(
-                halves
-                    .record(Err(sqlx::Error::PoolTimedOut))
-                    .await
-                    .unwrap()
-                    .is_none()
-            );
+            assert!(halves.record(Err(sqlx::Error::PoolTimedOut)).await.unwrap().is_none());
             assert_eq!(halves.next(), Some(&[1, 2][..]));
         }
         assert!(halves.record(Err(sqlx::Error::PoolTimedOut)).await.is_err());

@@ -63,15 +63,7 @@ impl Engine {
         let settled = bus.client.subscribe(crate::bus::subjects::SETTLED).await?;
         tasks.spawn(wait::listen(waiters.clone(), settled, stop.clone()));
         tasks.spawn(follow::put_to_rest(pool.clone(), ended, stop.clone()));
-        let engine = Self {
-            pool,
-            bus,
-            catalogue,
-            waiters,
-            tasks: tasks.clone(),
-            signals,
-            resting,
-        };
+        let engine = Self { pool, bus, catalogue, waiters, tasks: tasks.clone(), signals, resting };
         tasks.spawn(signals::run(engine.clone(), requests, stop.clone()));
         Ok(engine)
     }

@@ -29,14 +29,8 @@ impl Engine {
     /// Gives a saga a signal. Register with [`Engine::waiting`] first to learn where it leads.
     pub async fn signal(&self, saga: Uuid, signal: &str) -> Result<Verdict, SignalError> {
         let (answer, verdict) = oneshot::channel();
-        let request = Request {
-            saga,
-            signal: signal.to_owned(),
-            answer,
-        };
-        self.signals
-            .try_send(request)
-            .map_err(|_| SignalError::Unavailable)?;
+        let request = Request { saga, signal: signal.to_owned(), answer };
+        self.signals.try_send(request).map_err(|_| SignalError::Unavailable)?;
         verdict.await.map_err(|_| SignalError::Unavailable)
     }
 
@@ -49,12 +43,7 @@ impl Engine {
 /// Takes signals in batches until the service stops.
 pub(super) async fn run(engine: Engine, mut requests: mpsc::Receiver<Request>, stop: CancellationToken) {
     let mut batch = Vec::with_capacity(BATCH);
-    while stop
-        .run_until_cancelled(requests.recv_many(&mut batch, BATCH))
-        .await
-        .unwrap_or(0)
-        > 0
-    {
+    while stop.run_until_cancelled(requests.recv_many(&mut batch, BATCH)).await.unwrap_or(0) > 0 {
         let mut items = Vec::with_capacity(batch.len());
         let mut answers = Vec::with_capacity(batch.len());
         for (at, request) in batch.drain(..).enumerate() {
@@ -99,10 +88,7 @@ async fn take(engine: &Engine, items: &[(usize, Uuid, String)]) -> store::Result
     let mut batch = Batch::lock(&mut tx, &ids).await?;
     let mut verdicts = Vec::with_capacity(items.len());
     for (at, saga, signal) in items {
-        verdicts.push((
-            *at,
-            batch.apply(&engine.catalogue, *saga, &Event::Signal(signal.clone())),
-        ));
+        verdicts.push((*at, batch.apply(&engine.catalogue, *saga, &Event::Signal(signal.clone()))));
     }
     let consequences = batch.write(&mut tx, &engine.catalogue).await?;
     tx.commit().await?;

@@ -22,11 +22,7 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
         for message in batch {
             match messages::read_alarm(&message) {
                 Some(saga) => readable.push((message, saga)),
-                None => {
-                    engine
-                        .park(subjects::TIMERS, &message, "the subject names no saga")
-                        .await
-                }
+                None => engine.park(subjects::TIMERS, &message, "the subject names no saga").await,
             }
         }
         if let Err(error) = take_all(&engine, Halves::of(readable)).await {
@@ -65,10 +61,7 @@ async fn take(engine: &Engine, items: &[(Message, Uuid)]) -> store::Result<()> {
         return Ok(());
     }
     for (message, _) in items {
-        match early
-            .iter()
-            .find(|(candidate, _)| std::ptr::eq(*candidate, message))
-        {
+        match early.iter().find(|(candidate, _)| std::ptr::eq(*candidate, message)) {
             Some((_, rest)) => deliveries::again_after(message, *rest).await,
             None => deliveries::acknowledge(std::slice::from_ref(message)).await,
         }
@@ -78,9 +71,7 @@ async fn take(engine: &Engine, items: &[(Message, Uuid)]) -> store::Result<()> {
 
 /// How long a waiting saga's alarm came too early by the database's clock: the broker's clock may differ.
 fn rest_of(batch: &Batch, saga: Uuid) -> Option<Duration> {
-    let saga = batch
-        .saga(saga)
-        .filter(|saga| saga.status == crate::saga::Status::Waiting)?;
+    let saga = batch.saga(saga).filter(|saga| saga.status == crate::saga::Status::Waiting)?;
     until(saga.due_at?, batch.now)
 }
 

@@ -37,11 +37,7 @@ impl Waiters {
     pub(crate) fn register(&self, saga: Uuid) -> Waiting {
         let notify = Arc::new(Notify::new());
         self.locked().entry(saga).or_default().push(Arc::clone(&notify));
-        Waiting {
-            saga,
-            notify,
-            waiters: self.clone(),
-        }
+        Waiting { saga, notify, waiters: self.clone() }
     }
 
     /// Wakes whoever waits for one of these sagas here.

@@ -75,14 +75,7 @@ pub struct Command {
 impl Command {
     /// The message id: the same for the same send, so that the broker drops a repeat.
     pub fn message_id(&self) -> String {
-        let Self {
-            saga_id,
-            step,
-            direction,
-            visit,
-            send,
-            ..
-        } = self;
+        let Self { saga_id, step, direction, visit, send, .. } = self;
         format!("{saga_id}:{step}:{direction}:{visit}:{send}")
     }
 }

@@ -48,10 +48,7 @@ pub fn start(definition: &Definition, new: NewSaga, now: DateTime<Utc>) -> Trans
 /// What happens to `saga` by `event` at `now`: pure, total, and the same for everybody who asks.
 pub fn apply(definition: &Definition, saga: &Saga, event: &Event, now: DateTime<Utc>) -> Decision {
     let Some(index) = definition.index(&saga.step) else {
-        return Decision::Illegal(format!(
-            "{} {} has no step {}",
-            saga.workflow, saga.version, saga.step
-        ));
+        return Decision::Illegal(format!("{} {} has no step {}", saga.workflow, saga.version, saga.step));
     };
     let next = Move::of(definition, saga, now);
     match (saga.status, event) {
@@ -74,35 +71,21 @@ pub fn lost_definition(saga: &Saga, now: DateTime<Utc>) -> Decision {
     }
     let missing = Definition::missing(&saga.workflow, saga.version);
     let mut next = Move::of(&missing, saga, now);
-    next.get_stuck(&format!(
-        "there is no definition of {} version {}",
-        saga.workflow, saga.version
-    ));
+    next.get_stuck(&format!("there is no definition of {} version {}", saga.workflow, saga.version));
     moved(next.record(saga, "definition_missing", None))
 }
 
 /// What the row asks for: what a crash between commit and publish may have left undone.
 pub fn outstanding(definition: &Definition, saga: &Saga) -> Vec<Action> {
-    let sent = command(definition, saga)
-        .filter(|_| !saga.backing_off)
-        .map(Action::Send);
-    let armed = saga
-        .due_at
-        .filter(|_| saga.status == Status::Waiting)
-        .map(Action::Arm);
-    sent.into_iter()
-        .chain(armed)
-        .chain([Action::Recall, Action::Notify])
-        .collect()
+    let sent = command(definition, saga).filter(|_| !saga.backing_off).map(Action::Send);
+    let armed = saga.due_at.filter(|_| saga.status == Status::Waiting).map(Action::Arm);
+    sent.into_iter().chain(armed).chain([Action::Recall, Action::Notify]).collect()
 }
 
 /// The operator's acts that this state allows.
 pub fn allowed_acts(definition: &Definition, saga: &Saga) -> Vec<Act> {
     let moves = |act: &Act| {
-        matches!(
-            apply(definition, saga, &Event::Operator(*act), saga.updated_at),
-            Decision::Transition(_)
-        )
+        matches!(apply(definition, saga, &Event::Operator(*act), saga.updated_at), Decision::Transition(_))
     };
     [Act::Retry, Act::Cancel].into_iter().filter(moves).collect()
 }
@@ -176,10 +159,7 @@ fn rejected(mut next: Move<'_>, saga: &Saga, index: usize, code: &str, detail: &
     let step = &next.definition.steps[index];
     let why = rejection(&saga.step, code, detail);
     next.saga.rejection = Some(why.clone());
-    let back = step
-        .back_to
-        .get(code)
-        .and_then(|wait| next.definition.index(wait));
+    let back = step.back_to.get(code).and_then(|wait| next.definition.index(wait));
     match back {
         Some(wait) => next.go_back_to_wait(wait),
         // Too late is no business no: the step is undone like one that was never heard of again.
@@ -192,11 +172,7 @@ fn rejected(mut next: Move<'_>, saga: &Saga, index: usize, code: &str, detail: &
 
 fn failed(mut next: Move<'_>, saga: &Saga, index: usize, direction: Direction, code: &str) -> Decision {
     let step = &next.definition.steps[index];
-    let policy = if direction == Direction::Do {
-        &step.retry
-    } else {
-        &step.undo_retry
-    };
+    let policy = if direction == Direction::Do { &step.retry } else { &step.undo_retry };
     let attempt = saga.attempt + 1;
     let (exhausted, pause) = (policy.exhausted(attempt, code), policy.pause(saga.id, attempt));
     next.saga.attempt = attempt;

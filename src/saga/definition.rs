@@ -97,13 +97,8 @@ impl Step {
     /// What this step does.
     pub fn work(&self) -> Work<'_> {
         match (&self.command, &self.wait) {
-            (Some(command), _) => Work::Command {
-                command,
-                undo: self.undo.as_deref(),
-            },
-            (None, wait) => Work::Wait {
-                signal: wait.as_deref().unwrap_or_default(),
-            },
+            (Some(command), _) => Work::Command { command, undo: self.undo.as_deref() },
+            (None, wait) => Work::Wait { signal: wait.as_deref().unwrap_or_default() },
         }
     }
 }
@@ -111,14 +106,9 @@ impl Step {
 impl Definition {
     /// Reads and checks a definition; `source` names it in errors.
     pub fn parse(source: &str, text: &str) -> Result<Self, DefinitionError> {
-        let definition: Self = toml::from_str(text).map_err(|error| DefinitionError {
-            workflow: source.to_owned(),
-            problem: error.to_string(),
-        })?;
-        definition.check().map_err(|problem| DefinitionError {
-            workflow: source.to_owned(),
-            problem,
-        })?;
+        let definition: Self = toml::from_str(text)
+            .map_err(|error| DefinitionError { workflow: source.to_owned(), problem: error.to_string() })?;
+        definition.check().map_err(|problem| DefinitionError { workflow: source.to_owned(), problem })?;
         Ok(definition)
     }
 
@@ -171,8 +161,7 @@ impl Definition {
             return Err("its version must be 1 or more".into());
         }
         for (index, step) in self.steps.iter().enumerate() {
-            self.check_step(index, step)
-                .map_err(|problem| format!("step {}: {problem}", step.name))?;
+            self.check_step(index, step).map_err(|problem| format!("step {}: {problem}", step.name))?;
         }
         match &self.pivot {
             Some(pivot) if self.index(pivot).is_none() => {
@@ -228,21 +217,14 @@ impl Catalogue {
     /// The workflows that are part of the program.
     pub fn built_in() -> Result<Self, DefinitionError> {
         let mut catalogue = Self::default();
-        catalogue.add(Definition::parse(
-            "booking",
-            include_str!("../../workflows/booking.toml"),
-        )?);
-        catalogue.add(Definition::parse(
-            "cancellation",
-            include_str!("../../workflows/cancellation.toml"),
-        )?);
+        catalogue.add(Definition::parse("booking", include_str!("../../workflows/booking.toml"))?);
+        catalogue.add(Definition::parse("cancellation", include_str!("../../workflows/cancellation.toml"))?);
         Ok(catalogue)
     }
 
     /// Adds a definition, in place of the same version of the same workflow.
     pub fn add(&mut self, definition: Definition) {
-        self.definitions
-            .insert((definition.name.clone(), definition.version), definition);
+        self.definitions.insert((definition.name.clone(), definition.version), definition);
     }
 
     /// The definition a saga began with.
@@ -292,10 +274,8 @@ mod tests {
         assert!(problem(&step("command='x.y'\nback_to={no='b'}")).contains("no earlier wait"));
         assert!(problem(&step("command='x.y'\ncolour=1")).contains("colour"));
         assert!(
-            problem(&step(
-                "command='x.y'\nretry={first_ms=0,factor=2.0,cap_ms=1,attempts=1}"
-            ))
-            .contains("first_ms")
+            problem(&step("command='x.y'\nretry={first_ms=0,factor=2.0,cap_ms=1,attempts=1}"))
+                .contains("first_ms")
         );
         assert!(problem(&format!("pivot='q'\n{}", step("command='x.y'"))).contains("pivot q"));
     }

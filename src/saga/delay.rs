@@ -27,24 +27,12 @@ pub struct Retry {
 impl Retry {
     /// The policy of a step that names none: about ten seconds in all.
     pub(super) fn of_do() -> Self {
-        Self {
-            first_ms: 100,
-            factor: 2.0,
-            cap_ms: 3_000,
-            attempts: 8,
-            never: Vec::new(),
-        }
+        Self { first_ms: 100, factor: 2.0, cap_ms: 3_000, attempts: 8, never: Vec::new() }
     }
 
     /// The policy of an undo that names none: about an hour in all.
     pub(super) fn of_undo() -> Self {
-        Self {
-            first_ms: 100,
-            factor: 2.0,
-            cap_ms: 60_000,
-            attempts: 70,
-            never: Vec::new(),
-        }
+        Self { first_ms: 100, factor: 2.0, cap_ms: 60_000, attempts: 70, never: Vec::new() }
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
@@ -92,13 +80,8 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_the_cap_and_differ_between_sagas() {
-        let retry = Retry {
-            first_ms: 100,
-            factor: 2.0,
-            cap_ms: 1_000,
-            attempts: 5,
-            never: vec!["no".into()],
-        };
+        let retry =
+            Retry { first_ms: 100, factor: 2.0, cap_ms: 1_000, attempts: 5, never: vec!["no".into()] };
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         for (attempt, full) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1_000), (50, 1_000)] {
             let pause = retry.pause(one, attempt).num_milliseconds();

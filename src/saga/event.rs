@@ -76,9 +76,6 @@ impl Outcome {
 
     /// A business no without detail.
     pub fn rejected(code: &str) -> Self {
-        Self::Rejected {
-            code: code.to_owned(),
-            detail: Value::Null,
-        }
+        Self::Rejected { code: code.to_owned(), detail: Value::Null }
     }
 }

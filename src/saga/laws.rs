@@ -88,11 +88,7 @@ impl<'a> World<'a> {
                 match command.direction {
                     Direction::Do => drop(self.sent.insert(command.step.clone())),
                     Direction::Undo => {
-                        assert!(
-                            self.sent.contains(&command.step),
-                            "undo of {} that never ran",
-                            command.step
-                        );
+                        assert!(self.sent.contains(&command.step), "undo of {} that never ran", command.step);
                         assert_eq!(command.deadline, None, "an undo has no deadline");
                     }
                 }
@@ -109,11 +105,7 @@ impl<'a> World<'a> {
         assert!(self.definition.index(&saga.step).is_some());
         assert_eq!(saga.finished_at.is_some(), saga.status.is_end());
         let may_sleep = saga.status.is_end() || saga.status == Status::Stuck;
-        assert!(
-            saga.due_at.is_some() || may_sleep,
-            "{} sleeps without an alarm",
-            saga.status
-        );
+        assert!(saga.due_at.is_some() || may_sleep, "{} sleeps without an alarm", saga.status);
         match saga.status {
             Status::Running | Status::Waiting => assert_eq!(saga.direction, Direction::Do),
             Status::Compensating => assert_eq!(saga.direction, Direction::Undo),
@@ -169,20 +161,8 @@ impl<'a> World<'a> {
                 }
             }
         };
-        let Command {
-            step,
-            direction,
-            visit,
-            send,
-            ..
-        } = command.clone();
-        self.replies.push(Reply {
-            step,
-            direction,
-            visit,
-            send,
-            outcome,
-        });
+        let Command { step, direction, visit, send, .. } = command.clone();
+        self.replies.push(Reply { step, direction, visit, send, outcome });
     }
 
     fn play(&mut self, chance: &Chance) {
@@ -260,17 +240,11 @@ fn outcome_of(kind: u8, now: DateTime<Utc>) -> Outcome {
     match kind {
         0 => Outcome::rejected("insufficient_points"),
         1 => Outcome::Failed { code: "busy".into() },
-        2 => Outcome::Unknown {
-            reason: "no answer from elsewhere".into(),
-        },
+        2 => Outcome::Unknown { reason: "no answer from elsewhere".into() },
         3 => Outcome::rejected("seat_taken"),
         _ => {
             let at = |seconds| json!((now + TimeDelta::seconds(seconds)).to_rfc3339());
-            let output = [
-                ("expires_at", at(300)),
-                ("claimable_at", at(315)),
-                ("amount", json!(10)),
-            ];
+            let output = [("expires_at", at(300)), ("claimable_at", at(315)), ("amount", json!(10))];
             Outcome::Done {
                 output: output
                     .into_iter()
@@ -294,11 +268,7 @@ fn obey(workflow: &str, chances: &[Chance]) {
 /// A cancellation's steps are never refused for business reasons: only failures, silence and repeats.
 fn without_rejections(chances: Vec<Chance>) -> Vec<Chance> {
     let tame = |chance| match chance {
-        Chance::Deliver {
-            which,
-            kind: 0 | 3,
-            keep,
-        } => Chance::Deliver { which, kind: 1, keep },
+        Chance::Deliver { which, kind: 0 | 3, keep } => Chance::Deliver { which, kind: 1, keep },
         other => other,
     };
     chances.into_iter().map(tame).collect()
@@ -319,17 +289,7 @@ proptest! {
 }
 
 fn deliver(kind: u8) -> [Chance; 2] {
-    [
-        Chance::Deliver {
-            which: 0,
-            kind,
-            keep: false,
-        },
-        Chance::Answer {
-            which: 0,
-            keep: false,
-        },
-    ]
+    [Chance::Deliver { which: 0, kind, keep: false }, Chance::Answer { which: 0, keep: false }]
 }
 
 fn played(chances: impl IntoIterator<Item = Chance>) -> Saga {
@@ -341,28 +301,14 @@ fn played(chances: impl IntoIterator<Item = Chance>) -> Saga {
 
 #[test]
 fn the_whole_way() {
-    let saga = played(
-        [
-            deliver(7).as_slice(),
-            &[Chance::Signal("pay")],
-            &deliver(7),
-            &deliver(7),
-        ]
-        .concat(),
-    );
-    assert_eq!(
-        (saga.status, saga.step.as_str(), saga.visit),
-        (Status::Completed, "confirm", 1)
-    );
+    let saga = played([deliver(7).as_slice(), &[Chance::Signal("pay")], &deliver(7), &deliver(7)].concat());
+    assert_eq!((saga.status, saga.step.as_str(), saga.visit), (Status::Completed, "confirm", 1));
 }
 
 #[test]
 fn too_few_points_lead_back_to_the_wait_with_a_new_visit() {
     let saga = played([deliver(7).as_slice(), &[Chance::Signal("pay")], &deliver(0)].concat());
-    assert_eq!(
-        (saga.status, saga.step.as_str(), saga.visit),
-        (Status::Waiting, "await_payment", 2)
-    );
+    assert_eq!((saga.status, saga.step.as_str(), saga.visit), (Status::Waiting, "await_payment", 2));
     assert_eq!(saga.rejection.unwrap()["code"], "insufficient_points");
 }
 
@@ -379,10 +325,7 @@ fn an_unpaid_hold_is_undone_at_its_deadline_and_not_before() {
     let early = played([held.as_slice(), &[Chance::Alarm { after_ms: 299_000 }]].concat());
     assert_eq!(early.status, Status::Waiting);
     let late = played([held.as_slice(), &[Chance::Alarm { after_ms: 300_000 }]].concat());
-    assert_eq!(
-        (late.status, late.reason.as_deref()),
-        (Status::Compensating, Some("hold_expired"))
-    );
+    assert_eq!((late.status, late.reason.as_deref()), (Status::Compensating, Some("hold_expired")));
 }
 
 /// The service that would have written the refusal's end never ran: the undo does.
@@ -395,19 +338,13 @@ fn a_step_refused_for_being_late_is_undone_itself() {
     let mut world = World::begin(catalogue.latest("booking").unwrap());
     world.now += TimeDelta::seconds(60);
     deliver(7).iter().for_each(|chance| world.play(chance));
-    assert_eq!(
-        (world.saga.status, world.saga.step.as_str()),
-        (Status::Compensating, "reserve")
-    );
+    assert_eq!((world.saga.status, world.saga.step.as_str()), (Status::Compensating, "reserve"));
     assert_eq!(world.saga.reason.as_deref(), Some("unavailable"));
 }
 
 #[test]
 fn silence_costs_no_attempt_and_raises_the_send() {
-    let saga = played([
-        Chance::Alarm { after_ms: 5_000 },
-        Chance::Alarm { after_ms: 10_000 },
-    ]);
+    let saga = played([Chance::Alarm { after_ms: 5_000 }, Chance::Alarm { after_ms: 10_000 }]);
     assert_eq!((saga.status, saga.attempt, saga.send), (Status::Running, 0, 2));
 }
 
@@ -416,22 +353,11 @@ fn an_answer_to_what_was_never_asked_is_illegal() {
     let catalogue = Catalogue::built_in().unwrap();
     let definition = catalogue.latest("booking").unwrap();
     let world = World::begin(definition);
-    for (step, direction, visit) in [
-        ("pay", Direction::Do, 1),
-        ("reserve", Direction::Undo, 1),
-        ("reserve", Direction::Do, 2),
-    ] {
-        let reply = Reply {
-            step: step.into(),
-            direction,
-            visit,
-            send: 0,
-            outcome: Outcome::done(),
-        };
+    for (step, direction, visit) in
+        [("pay", Direction::Do, 1), ("reserve", Direction::Undo, 1), ("reserve", Direction::Do, 2)]
+    {
+        let reply = Reply { step: step.into(), direction, visit, send: 0, outcome: Outcome::done() };
         let decision = apply(definition, &world.saga, &Event::Reply(reply), world.now);
-        assert!(
-            matches!(decision, Decision::Illegal(_)),
-            "{step} {direction} {visit}"
-        );
+        assert!(matches!(decision, Decision::Illegal(_)), "{step} {direction} {visit}");
     }
 }

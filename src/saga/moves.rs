@@ -69,13 +69,7 @@ impl<'a> Move<'a> {
     pub(super) fn of(definition: &'a Definition, saga: &Saga, now: DateTime<Utc>) -> Self {
         let mut saga = saga.clone();
         saga.updated_at = now;
-        Self {
-            definition,
-            saga,
-            now,
-            actions: Vec::new(),
-            emits: Vec::new(),
-        }
+        Self { definition, saga, now, actions: Vec::new(), emits: Vec::new() }
     }
 
     /// Ends the move with a history row about what happened to `was`.
@@ -90,20 +84,12 @@ impl<'a> Move<'a> {
             detail,
             emits: self.emits,
         };
-        Transition {
-            saga: self.saga,
-            entry: Some(entry),
-            actions: self.actions,
-        }
+        Transition { saga: self.saga, entry: Some(entry), actions: self.actions }
     }
 
     /// Ends a move that changed no more than pacing.
     pub(super) fn unrecorded(self) -> Transition {
-        Transition {
-            saga: self.saga,
-            entry: None,
-            actions: self.actions,
-        }
+        Transition { saga: self.saga, entry: None, actions: self.actions }
     }
 
     /// Announces what a finished step has to tell: its events, and the parts of its output that are events.
@@ -116,9 +102,8 @@ impl<'a> Move<'a> {
             }
             Direction::Undo => &step.undo_announces,
         };
-        let present = parts
-            .iter()
-            .filter(|(field, _)| output.get(*field).is_some_and(|part| !part.is_null()));
+        let present =
+            parts.iter().filter(|(field, _)| output.get(*field).is_some_and(|part| !part.is_null()));
         self.emits.extend(present.map(|(_, event)| event.clone()));
     }
 
@@ -198,9 +183,7 @@ impl<'a> Move<'a> {
     /// Undoes the next step at or below `from` that has an undo; after the last one the saga is compensated.
     pub(super) fn undo_from(&mut self, from: Option<usize>) {
         let below = from.map_or(0, |from| from + 1);
-        let next = self.definition.steps[..below]
-            .iter()
-            .rfind(|step| step.undo.is_some());
+        let next = self.definition.steps[..below].iter().rfind(|step| step.undo.is_some());
         let Some(step) = next else {
             return self.end(Status::Compensated);
         };
@@ -224,15 +207,10 @@ impl<'a> Move<'a> {
         self.saga.since = self.now;
         let answer_by = self.answer_by();
         // An earlier alarm that has not rung stays: it is moved on when it rings, and most sagas are gone by then.
-        if !self
-            .saga
-            .due_at
-            .is_some_and(|due| due > self.now && due <= answer_by)
-        {
+        if !self.saga.due_at.is_some_and(|due| due > self.now && due <= answer_by) {
             self.saga.due_at = Some(answer_by);
         }
-        self.actions
-            .extend(command(self.definition, &self.saga).map(Action::Send));
+        self.actions.extend(command(self.definition, &self.saga).map(Action::Send));
     }
 
     /// Sends the current command once more.
@@ -246,11 +224,7 @@ impl<'a> Move<'a> {
         self.saga.visit += 1;
         self.saga.attempt = 0;
         self.saga.send = 0;
-        self.saga.reason = if self.saga.direction == Direction::Do {
-            None
-        } else {
-            self.saga.reason.take()
-        };
+        self.saga.reason = if self.saga.direction == Direction::Do { None } else { self.saga.reason.take() };
         self.saga.status = match self.saga.direction {
             Direction::Do => Status::Running,
             Direction::Undo => Status::Compensating,
@@ -260,17 +234,12 @@ impl<'a> Move<'a> {
 
     /// When silence must have ended: the answer is late, or the step's deadline is reached.
     pub(super) fn answer_by(&self) -> DateTime<Utc> {
-        let step = self
-            .definition
-            .index(&self.saga.step)
-            .map(|index| &self.definition.steps[index]);
+        let step = self.definition.index(&self.saga.step).map(|index| &self.definition.steps[index]);
         let late = self.saga.since + silence(step.map_or(0, |step| step.timeout_ms), self.saga.send);
         let deadline = step
             .filter(|_| self.saga.direction == Direction::Do)
             .and_then(|step| step_deadline(step, &self.saga));
-        deadline
-            .filter(|deadline| *deadline > self.now)
-            .map_or(late, |deadline| deadline.min(late))
+        deadline.filter(|deadline| *deadline > self.now).map_or(late, |deadline| deadline.min(late))
     }
 
     /// Moves the alarm to where it belongs, without sending anything.
@@ -280,17 +249,13 @@ impl<'a> Move<'a> {
 
     /// Tries again after a pause; a long pause is an alarm of the broker too.
     pub(super) fn back_off(&mut self, pause: TimeDelta) {
-        let step = self
-            .definition
-            .index(&self.saga.step)
-            .map(|index| &self.definition.steps[index]);
+        let step = self.definition.index(&self.saga.step).map(|index| &self.definition.steps[index]);
         let deadline = step
             .filter(|_| self.saga.direction == Direction::Do)
             .and_then(|step| step_deadline(step, &self.saga));
         let paused = self.now + pause;
-        let until = deadline
-            .filter(|deadline| *deadline > self.now)
-            .map_or(paused, |deadline| deadline.min(paused));
+        let until =
+            deadline.filter(|deadline| *deadline > self.now).map_or(paused, |deadline| deadline.min(paused));
         self.saga.backing_off = true;
         self.saga.due_at = Some(until);
         if pause > LONG_PAUSE {
@@ -325,12 +290,7 @@ impl<'a> Move<'a> {
         let announced = status == Status::Completed || undone;
         self.saga.due_at =
             (announced && self.definition.announces_anything()).then(|| self.now + LAST_EVENTS);
-        if self
-            .definition
-            .steps
-            .iter()
-            .any(|step| step.wait.is_some() && self.alarm_is_armed(step))
-        {
+        if self.definition.steps.iter().any(|step| step.wait.is_some() && self.alarm_is_armed(step)) {
             self.actions.push(Action::Disarm);
         }
         self.actions.push(Action::Notify);

@@ -127,8 +127,6 @@ impl Saga {
     /// The time that stands in a field of the context.
     pub fn time(&self, field: &str) -> Option<DateTime<Utc>> {
         let text = self.context.get(field)?.as_str()?;
-        DateTime::parse_from_rfc3339(text)
-            .ok()
-            .map(|time| time.with_timezone(&Utc))
+        DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc))
     }
 }

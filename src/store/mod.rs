@@ -33,11 +33,7 @@ pub fn open(url: &str, connections: u32) -> Result<PgPool> {
     let options = url
         .parse::<PgConnectOptions>()?
         .application_name("boxoffice")
-        .options([
-            ("jit", "off"),
-            ("lock_timeout", "10s"),
-            ("idle_in_transaction_session_timeout", "30s"),
-        ])
+        .options([("jit", "off"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "30s")])
         .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1));
     Ok(PgPoolOptions::new()
         .max_connections(connections)
@@ -52,9 +48,7 @@ pub async fn migrate(pool: &PgPool) -> std::result::Result<(), sqlx::migrate::Mi
 
 /// The database's clock, now: in a transaction, after the locks, it is the time that decides.
 pub async fn now(db: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
-    sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#)
-        .fetch_one(db)
-        .await
+    sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(db).await
 }
 
 /// Whether the database was away or too busy, so that trying again later helps; else the error is a defect.
@@ -74,9 +68,7 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
 /// SQLSTATEs that pass: connection lost (08), resources short (53), shut down or starting (57P),
 /// serialisation failure or deadlock (40), a lock not got in time (55P03), read-only after a switch-over (25006).
 fn passes(sqlstate: &str) -> bool {
-    ["08", "53", "57P", "40", "55P03", "25006"]
-        .iter()
-        .any(|class| sqlstate.starts_with(class))
+    ["08", "53", "57P", "40", "55P03", "25006"].iter().any(|class| sqlstate.starts_with(class))
 }
 
 #[cfg(test)]

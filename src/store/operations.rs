@@ -33,9 +33,7 @@ pub async fn park(db: impl PgExecutor<'_>, parked: &Parked<'_>) -> Result<()> {
 
 /// How many messages are parked.
 pub async fn count_parked(db: impl PgExecutor<'_>) -> Result<i64> {
-    sqlx::query_scalar!(r#"select count(*) as "count!" from parked_messages"#)
-        .fetch_one(db)
-        .await
+    sqlx::query_scalar!(r#"select count(*) as "count!" from parked_messages"#).fetch_one(db).await
 }
 
 /// Who did what to a saga, and why.
@@ -70,8 +68,6 @@ pub async fn record_act(db: impl PgExecutor<'_>, act: &ActRow<'_>) -> Result<()>
 
 /// Notes that an instance has started.
 pub async fn record_start(db: impl PgExecutor<'_>, id: Uuid, roles: &[String]) -> Result<()> {
-    sqlx::query!("insert into instances (id, roles) values ($1, $2)", id, roles)
-        .execute(db)
-        .await?;
+    sqlx::query!("insert into instances (id, roles) values ($1, $2)", id, roles).execute(db).await?;
     Ok(())
 }

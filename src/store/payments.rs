@@ -196,11 +196,6 @@ pub async fn unannounced(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<Unan
 
 /// JetStream has the events of these entries.
 pub async fn announced(db: impl PgExecutor<'_>, entries: &[Uuid]) -> Result<()> {
-    sqlx::query!(
-        "delete from unannounced_entries where entry_id = any($1)",
-        entries
-    )
-    .execute(db)
-    .await?;
+    sqlx::query!("delete from unannounced_entries where entry_id = any($1)", entries).execute(db).await?;
     Ok(())
 }

@@ -182,13 +182,9 @@ pub async fn record(conn: &mut PgConnection, entries: &[(&Saga, &Entry)]) -> Res
 /// Locks sagas, in the order of their ids, until the transaction ends: whoever holds the lock is the one writer
 /// of the saga, and of every effect of its steps in this database.
 pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Saga>> {
-    sqlx::query_as!(
-        Saga,
-        "select * from sagas where id = any($1) order by id for no key update",
-        ids
-    )
-    .fetch_all(conn)
-    .await
+    sqlx::query_as!(Saga, "select * from sagas where id = any($1) order by id for no key update", ids)
+        .fetch_all(conn)
+        .await
 }
 
 /// Locks up to `limit` sagas whose alarm has come, leaving out those that somebody else is at.
@@ -220,16 +216,12 @@ pub async fn rest(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<()> {
 
 /// One saga as it stands.
 pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Saga>> {
-    sqlx::query_as!(Saga, "select * from sagas where id = $1", id)
-        .fetch_optional(db)
-        .await
+    sqlx::query_as!(Saga, "select * from sagas where id = $1", id).fetch_optional(db).await
 }
 
 /// Some sagas as they stand.
 pub async fn get_many(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Saga>> {
-    sqlx::query_as!(Saga, "select * from sagas where id = any($1)", ids)
-        .fetch_all(db)
-        .await
+    sqlx::query_as!(Saga, "select * from sagas where id = any($1)", ids).fetch_all(db).await
 }
 
 /// The history of some sagas, oldest first.
@@ -293,8 +285,5 @@ pub async fn count_open(db: impl PgExecutor<'_>) -> Result<Vec<(String, String, 
     )
     .fetch_all(db)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| (row.workflow, row.status, row.count))
-        .collect())
+    Ok(rows.into_iter().map(|row| (row.workflow, row.status, row.count)).collect())
 }

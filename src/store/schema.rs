@@ -49,16 +49,11 @@ pub async fn missing(pool: &PgPool) -> std::result::Result<Vec<String>, MigrateE
     };
     let is_missing = |version: i64| !applied.iter().any(|done| done.version == version);
     let missing = migrator.iter().filter(|migration| is_missing(migration.version));
-    Ok(missing
-        .map(|migration| format!("{} {}", migration.version, migration.description))
-        .collect())
+    Ok(missing.map(|migration| format!("{} {}", migration.version, migration.description)).collect())
 }
 
 fn is_undefined_table(error: &sqlx::Error) -> bool {
-    error
-        .as_database_error()
-        .and_then(|error| error.code())
-        .is_some_and(|code| code == "42P01")
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "42P01")
 }
 
 /// All tables, by name.

@@ -60,11 +60,7 @@ pub struct Leader {
 impl Leader {
     /// Holding this lease.
     pub fn new(lease: Lease) -> Self {
-        Self {
-            lease,
-            permits: HashMap::new(),
-            unsettled: HashMap::new(),
-        }
+        Self { lease, permits: HashMap::new(), unsettled: HashMap::new() }
     }
 
     /// Renews the lease if it is time to, and makes sure that all that happened before has been seen.
@@ -191,11 +187,7 @@ impl Leader {
             entry.is_some_and(|entry| entry.standing != Standing::Waiting)
         };
         // An unsettled admission that has been seen counts already.
-        let unsettled = self
-            .unsettled
-            .keys()
-            .filter(|(of, user)| *of == concert && !is_active(user))
-            .count();
+        let unsettled = self.unsettled.keys().filter(|(of, user)| *of == concert && !is_active(user)).count();
         let free = cap.saturating_sub(queue.active() + unsettled);
         queue
             .front()
@@ -273,19 +265,14 @@ async fn send(
     lease: u64,
 ) -> Result<Sent, WriteError> {
     let now = hall.now();
-    let event = Event::Admit {
-        now,
-        claim: hall.sessions.claim,
-    };
+    let event = Event::Admit { now, claim: hall.sessions.claim };
     let Some(Outcome::Write(standing)) = next(entry, event) else {
         return Err(WriteError::Busy);
     };
     let record = Record::standing(user, concert, entry, standing);
     let (bytes, life) = (record.to_bytes(), record.key_life(now));
     let key = subjects::queue_place(concert, user);
-    hall.bucket
-        .send(&key, If::Leading(lease), bytes, Some(life))
-        .await
+    hall.bucket.send(&key, If::Leading(lease), bytes, Some(life)).await
 }
 
 /// Deletes every place that is over, each if it is still as it was when it was found over. Any instance may do so.
@@ -296,16 +283,11 @@ pub async fn sweep(hall: &Hall) -> u32 {
         lines
             .queues()
             .flat_map(|(concert, queue)| {
-                queue
-                    .overdue(now)
-                    .into_iter()
-                    .map(move |(user, entry)| (concert, user, entry))
+                queue.overdue(now).into_iter().map(move |(user, entry)| (concert, user, entry))
             })
             .filter(|(concert, user, entry)| {
                 // Made longer by this instance, and not written yet.
-                hall.promises
-                    .until(&entry.claims(*user, *concert))
-                    .is_none_or(|until| until <= now)
+                hall.promises.until(&entry.claims(*user, *concert)).is_none_or(|until| until <= now)
             })
             .collect()
     };
@@ -322,8 +304,6 @@ pub async fn sweep(hall: &Hall) -> u32 {
         .filter_map(|deleted| async { deleted.ok() })
         .collect()
         .await;
-    hall.memory
-        .wait_for(deleted.iter().copied().max().unwrap_or(0), SIGHT)
-        .await;
+    hall.memory.wait_for(deleted.iter().copied().max().unwrap_or(0), SIGHT).await;
     u32::try_from(deleted.len()).unwrap_or(u32::MAX)
 }

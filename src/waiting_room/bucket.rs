@@ -78,10 +78,7 @@ pub struct Sent(PublishAckFuture);
 impl Sent {
     /// Waits for the server's answer: the revision.
     pub async fn answer(self) -> Result<u64, WriteError> {
-        self.0
-            .await
-            .map(|ack| ack.sequence)
-            .map_err(|error| refusal(&error))
+        self.0.await.map(|ack| ack.sequence).map_err(|error| refusal(&error))
     }
 }
 
@@ -128,11 +125,7 @@ impl Bucket {
     /// come back when the server is killed.
     pub async fn delete(&self, key: &str, condition: If, left_the_line: bool) -> Result<u64, WriteError> {
         let message = PublishMessage::build().header(KV_OPERATION, "DEL");
-        let message = if left_the_line {
-            message.header(LEFT_THE_LINE, "1")
-        } else {
-            message
-        };
+        let message = if left_the_line { message.header(LEFT_THE_LINE, "1") } else { message };
         self.publish(key, condition, message).await?.answer().await
     }
 
@@ -151,21 +144,12 @@ impl Bucket {
     /// What lies at a key, asked of the stream's leader.
     pub async fn read(&self, key: &str) -> Result<Stored, ReadError> {
         let stream = self.stream().await?;
-        match stream
-            .get_last_raw_message_by_subject(&subjects::queue_key(key))
-            .await
-        {
+        match stream.get_last_raw_message_by_subject(&subjects::queue_key(key)).await {
             Ok(message) if is_marker(&message.headers) => {
                 let left_the_line = message.headers.get(LEFT_THE_LINE).is_some();
-                Ok(Stored::Deleted {
-                    revision: message.sequence,
-                    left_the_line,
-                })
+                Ok(Stored::Deleted { revision: message.sequence, left_the_line })
             }
-            Ok(message) => Ok(Stored::Value {
-                revision: message.sequence,
-                bytes: message.payload,
-            }),
+            Ok(message) => Ok(Stored::Value { revision: message.sequence, bytes: message.payload }),
             Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
                 Ok(Stored::Nothing)
             }
@@ -175,16 +159,8 @@ impl Bucket {
 
     /// Clears away the trace of a deletion at `revision`, and what came before it, but nothing later.
     pub async fn clear(&self, key: &str, revision: u64) -> Result<(), ReadError> {
-        let purge = self
-            .stream()
-            .await?
-            .purge()
-            .filter(subjects::queue_key(key))
-            .sequence(revision + 1);
-        purge
-            .await
-            .map(|_| ())
-            .map_err(|error| ReadError(error.to_string()))
+        let purge = self.stream().await?.purge().filter(subjects::queue_key(key)).sequence(revision + 1);
+        purge.await.map(|_| ()).map_err(|error| ReadError(error.to_string()))
     }
 
     /// The state of the stream beneath: how far it is, and when it was made; nothing if it is missing.
@@ -202,29 +178,18 @@ impl Bucket {
 
     /// Makes the bucket if it is missing.
     pub async fn ensure(&self) -> Result<(), ReadError> {
-        topology::ensure_bucket(&self.bus)
-            .await
-            .map_err(|error| ReadError(error.to_string()))
+        topology::ensure_bucket(&self.bus).await.map_err(|error| ReadError(error.to_string()))
     }
 
     /// Everything that lies in the bucket, and then every change.
     pub async fn watch(&self) -> Result<kv::Watch, ReadError> {
         let told = |error: &dyn std::error::Error| ReadError(error.to_string());
-        let store = self
-            .bus
-            .jetstream
-            .get_key_value(subjects::QUEUE_TOKENS)
-            .await
-            .map_err(|e| told(&e))?;
+        let store = self.bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await.map_err(|e| told(&e))?;
         store.watch_with_history(">").await.map_err(|e| told(&e))
     }
 
     async fn stream(&self) -> Result<Stream<()>, ReadError> {
-        let stream = self
-            .bus
-            .jetstream
-            .get_stream_no_info(subjects::QUEUE_TOKENS_STREAM)
-            .await;
+        let stream = self.bus.jetstream.get_stream_no_info(subjects::QUEUE_TOKENS_STREAM).await;
         stream.map_err(|error| ReadError(error.to_string()))
     }
 }

@@ -42,26 +42,12 @@ impl Ends {
 
     /// A place is over, and this instance is the first to know.
     pub fn bar(&mut self, user: UserId, place: Place, at: DateTime<Utc>) {
-        self.note(
-            user,
-            End {
-                up_to: place,
-                since: at,
-                marker: 0,
-            },
-        );
+        self.note(user, End { up_to: place, since: at, marker: 0 });
     }
 
     /// The key was deleted: every place before is over.
     pub fn delete(&mut self, user: UserId, marker: u64, at: DateTime<Utc>) {
-        self.note(
-            user,
-            End {
-                up_to: marker,
-                since: at,
-                marker,
-            },
-        );
+        self.note(user, End { up_to: marker, since: at, marker });
     }
 
     /// Forgets what ended before `before`.
@@ -72,10 +58,7 @@ impl Ends {
     /// Deletions from before `before`: users and revisions.
     pub fn markers(&self, before: DateTime<Utc>) -> impl Iterator<Item = (UserId, u64)> + '_ {
         let old = move |end: &End| end.marker > 0 && end.since < before;
-        self.ends
-            .iter()
-            .filter(move |(_, end)| old(end))
-            .map(|(user, end)| (*user, end.marker))
+        self.ends.iter().filter(move |(_, end)| old(end)).map(|(user, end)| (*user, end.marker))
     }
 
     /// Whether none is known.

@@ -71,27 +71,16 @@ pub enum Judged {
     /// In line; the rank is missing only where this instance has not seen the place yet.
     Waiting { rank: Option<usize> },
     /// Admitted.
-    Active {
-        activated_at: DateTime<Utc>,
-        expires_at: DateTime<Utc>,
-        used: bool,
-    },
+    Active { activated_at: DateTime<Utc>, expires_at: DateTime<Utc>, used: bool },
     /// Over.
-    Over {
-        activated_at: Option<DateTime<Utc>>,
-        expires_at: Option<DateTime<Utc>>,
-    },
+    Over { activated_at: Option<DateTime<Utc>>, expires_at: Option<DateTime<Utc>> },
 }
 
 /// Reads a token and checks that it is this user's.
 pub fn identify(signer: &Signer, token: Option<&str>, user: UserId) -> Result<Claims, Refused> {
     let token = token.ok_or(Refused::Required)?;
     let claims = signer.read(token).ok_or(Refused::Invalid)?;
-    if claims.user == user {
-        Ok(claims)
-    } else {
-        Err(Refused::WrongUser)
-    }
+    if claims.user == user { Ok(claims) } else { Err(Refused::WrongUser) }
 }
 
 /// Reads a token and checks that it is this user's and for this concert.
@@ -102,11 +91,7 @@ pub fn identify_for(
     concert: ConcertId,
 ) -> Result<Claims, Refused> {
     let claims = identify(signer, token, user)?;
-    if claims.concert == concert {
-        Ok(claims)
-    } else {
-        Err(Refused::WrongConcert)
-    }
+    if claims.concert == concert { Ok(claims) } else { Err(Refused::WrongConcert) }
 }
 
 /// Decides how a place stands. `seen` is the revision up to which this instance has seen everything; `promised` is an
@@ -118,10 +103,7 @@ pub fn judge(
     promised: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Judged {
-    let over = Judged::Over {
-        activated_at: claims.activated_at,
-        expires_at: claims.expires_at,
-    };
+    let over = Judged::Over { activated_at: claims.activated_at, expires_at: claims.expires_at };
     if view.is_over(claims.place) {
         let ends = [view.end.map(|end| end.since), claims.expires_at];
         return Judged::Over {
@@ -135,21 +117,9 @@ pub fn judge(
         Some(entry) if entry.place > claims.place => over,
         Some(entry) => match entry.standing {
             Standing::Waiting => by_token(claims, promised, now, view.rank),
-            Standing::Active {
-                activated_at,
-                expires_at,
-                used,
-            } => {
-                let ends = [Some(expires_at), claims.expires_at, promised]
-                    .into_iter()
-                    .flatten()
-                    .max();
-                session(
-                    activated_at,
-                    ends.unwrap_or(expires_at),
-                    used || promised.is_some(),
-                    now,
-                )
+            Standing::Active { activated_at, expires_at, used } => {
+                let ends = [Some(expires_at), claims.expires_at, promised].into_iter().flatten().max();
+                session(activated_at, ends.unwrap_or(expires_at), used || promised.is_some(), now)
             }
         },
         None if claims.activated_at.is_none() && seen >= claims.place => over,
@@ -174,16 +144,9 @@ fn by_token(
 
 fn session(activated_at: DateTime<Utc>, expires_at: DateTime<Utc>, used: bool, now: DateTime<Utc>) -> Judged {
     if now < expires_at {
-        Judged::Active {
-            activated_at,
-            expires_at,
-            used,
-        }
+        Judged::Active { activated_at, expires_at, used }
     } else {
-        Judged::Over {
-            activated_at: Some(activated_at),
-            expires_at: Some(expires_at),
-        }
+        Judged::Over { activated_at: Some(activated_at), expires_at: Some(expires_at) }
     }
 }
 
@@ -210,34 +173,18 @@ mod tests {
 
     fn view(place: u64, revision: u64, until: Option<i64>) -> View {
         let standing = match until {
-            Some(until) => Standing::Active {
-                activated_at: at(5),
-                expires_at: at(until),
-                used: true,
-            },
+            Some(until) => Standing::Active { activated_at: at(5), expires_at: at(until), used: true },
             None => Standing::Waiting,
         };
-        let entry = Entry {
-            revision,
-            place,
-            issued_at: at(0),
-            standing,
-        };
-        View {
-            entry: Some(entry),
-            rank: until.is_none().then_some(3),
-            ..View::default()
-        }
+        let entry = Entry { revision, place, issued_at: at(0), standing };
+        View { entry: Some(entry), rank: until.is_none().then_some(3), ..View::default() }
     }
 
     /// The key was deleted at revision 9.
     fn ended(since: DateTime<Utc>) -> View {
         let mut ends = Ends::default();
         ends.delete(UserId::from_u128(1), 9, since);
-        View {
-            end: ends.of(UserId::from_u128(1)),
-            ..View::default()
-        }
+        View { end: ends.of(UserId::from_u128(1)), ..View::default() }
     }
 
     fn judged(claims: &Claims, view: &View, seen: u64, now: i64) -> &'static str {
@@ -260,16 +207,8 @@ mod tests {
         );
         assert_eq!(judged(&waiting, &view(7, 9, Some(60)), 9, 60), "over");
         let active = claims(7, Some(60));
-        assert_eq!(
-            judged(&active, &view(7, 12, Some(600)), 12, 100),
-            "active",
-            "made longer since"
-        );
-        assert_eq!(
-            judged(&active, &view(30, 30, None), 30, 10),
-            "over",
-            "the user joined anew"
-        );
+        assert_eq!(judged(&active, &view(7, 12, Some(600)), 12, 100), "active", "made longer since");
+        assert_eq!(judged(&active, &view(30, 30, None), 30, 10), "over", "the user joined anew");
         assert_eq!(judged(&active, &ended(at(5)), 9, 10), "over", "ended early");
     }
 
@@ -277,41 +216,18 @@ mod tests {
     fn an_early_end_is_told_with_its_time() {
         let claims = claims(7, Some(60));
         let over_at = |since, now| judge(&claims, &ended(at(since)), 9, None, at(now));
-        let over = |since| Judged::Over {
-            activated_at: Some(at(5)),
-            expires_at: Some(at(since)),
-        };
+        let over = |since| Judged::Over { activated_at: Some(at(5)), expires_at: Some(at(since)) };
         assert_eq!(over_at(20, 30), over(20));
-        assert_eq!(
-            over_at(61, 70),
-            over(60),
-            "the deletion of what had run out before"
-        );
+        assert_eq!(over_at(61, 70), over(60), "the deletion of what had run out before");
     }
 
     #[test]
     fn an_instance_that_is_behind_believes_a_signed_session() {
         let active = claims(7, Some(60));
-        assert_eq!(
-            judged(&active, &view(7, 7, None), 7, 10),
-            "active",
-            "it has not seen the admission"
-        );
-        assert_eq!(
-            judged(&active, &View::default(), 3, 10),
-            "active",
-            "it has not even seen the join"
-        );
-        assert_eq!(
-            judged(&active, &view(2, 4, None), 4, 10),
-            "active",
-            "it knows an earlier place only"
-        );
-        assert_eq!(
-            judged(&active, &View::default(), 3, 60),
-            "over",
-            "but not one that has run out"
-        );
+        assert_eq!(judged(&active, &view(7, 7, None), 7, 10), "active", "it has not seen the admission");
+        assert_eq!(judged(&active, &View::default(), 3, 10), "active", "it has not even seen the join");
+        assert_eq!(judged(&active, &view(2, 4, None), 4, 10), "active", "it knows an earlier place only");
+        assert_eq!(judged(&active, &View::default(), 3, 60), "over", "but not one that has run out");
     }
 
     #[test]
@@ -325,14 +241,7 @@ mod tests {
     fn what_was_promised_here_counts_before_it_is_written() {
         let claims = claims(7, Some(60));
         let verdict = judge(&claims, &view(7, 9, Some(60)), 9, Some(at(600)), at(100));
-        assert_eq!(
-            verdict,
-            Judged::Active {
-                activated_at: at(5),
-                expires_at: at(600),
-                used: true
-            }
-        );
+        assert_eq!(verdict, Judged::Active { activated_at: at(5), expires_at: at(600), used: true });
     }
 
     #[test]

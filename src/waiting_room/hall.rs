@@ -96,8 +96,7 @@ impl Hall {
 
     /// Ends this place: refused here at once, and written behind; answers whether that was done within `patience`.
     pub async fn end(&self, claims: &Claims, patience: Duration) -> bool {
-        self.memory
-            .bar(claims.concert, claims.user, claims.place, self.clock.now());
+        self.memory.bar(claims.concert, claims.user, claims.place, self.clock.now());
         self.promises.end(claims);
         self.promises.written(claims, patience).await
     }
@@ -114,23 +113,14 @@ impl Hall {
         let judged = self.judge(claims);
         let (status, activated_at, expires_at) = match judged {
             Judged::Waiting { .. } => (Status::Waiting, None, None),
-            Judged::Active {
-                activated_at,
-                expires_at,
-                ..
-            } => (Status::Active, Some(activated_at), Some(expires_at)),
-            Judged::Over {
-                activated_at,
-                expires_at,
-            } => (Status::Expired, activated_at, expires_at),
+            Judged::Active { activated_at, expires_at, .. } => {
+                (Status::Active, Some(activated_at), Some(expires_at))
+            }
+            Judged::Over { activated_at, expires_at } => (Status::Expired, activated_at, expires_at),
         };
         // Until Postgres has been read nothing is known against a sale.
         let sale = self.sales.get(claims.concert);
-        let latest = Claims {
-            activated_at,
-            expires_at,
-            ..claims.clone()
-        };
+        let latest = Claims { activated_at, expires_at, ..claims.clone() };
         let left = expires_at.map(|end| (end - self.clock.now()).num_milliseconds().max(0));
         let expires_in_seconds = left.map(|ms| (ms + 999) / 1_000);
         let seen = QueueToken {
@@ -144,20 +134,12 @@ impl Hall {
             ahead: None,
             eta_seconds: None,
             eta_known: false,
-            poll_after_ms: if status == Status::Active {
-                ACTIVE_PAUSE
-            } else {
-                OVER_PAUSE
-            },
+            poll_after_ms: if status == Status::Active { ACTIVE_PAUSE } else { OVER_PAUSE },
             issued_at: claims.issued_at,
             activated_at,
             expires_at,
             // Ended early: nothing is left, whatever the token says.
-            expires_in_seconds: if status == Status::Expired {
-                Some(0)
-            } else {
-                expires_in_seconds
-            },
+            expires_in_seconds: if status == Status::Expired { Some(0) } else { expires_in_seconds },
             grace_until: None,
         };
         match judged {
@@ -187,9 +169,7 @@ impl Hall {
             let outlook = Outlook {
                 moving: sale.phase == Phase::Open,
                 opens_in: opens_at.and_then(|at| (at - self.clock.now()).to_std().ok()),
-                free: u64::try_from(sale.settings.max_active)
-                    .unwrap_or(0)
-                    .saturating_sub(active),
+                free: u64::try_from(sale.settings.max_active).unwrap_or(0).saturating_sub(active),
                 per_minute: u32::try_from(sale.settings.admit_per_minute).unwrap_or(0),
                 admitted_last_minute,
             };

@@ -49,10 +49,7 @@ pub async fn join(hall: &Hall, user: UserId, concert: ConcertId) -> Result<Joine
         })?;
         let sale = sale.ok_or(RoomError::NotFound)?;
         let (created, entry) = match sale.phase {
-            Phase::Closed => (
-                false,
-                find(hall, user, concert).await?.ok_or(RoomError::QueueClosed)?,
-            ),
+            Phase::Closed => (false, find(hall, user, concert).await?.ok_or(RoomError::QueueClosed)?),
             Phase::SoldOut => (false, find(hall, user, concert).await?.ok_or(RoomError::SoldOut)?),
             _ => take(hall, user, concert).await?,
         };
@@ -60,14 +57,9 @@ pub async fn join(hall: &Hall, user: UserId, concert: ConcertId) -> Result<Joine
         if created && sale.phase == Phase::Open {
             wait_for_admission(hall, user, concert, sale.settings.max_active).await;
         }
-        Ok(Joined {
-            created,
-            token: hall.look_at(user, concert, &entry),
-        })
+        Ok(Joined { created, token: hall.look_at(user, concert, &entry) })
     };
-    tokio::time::timeout(PATIENCE, joining)
-        .await
-        .unwrap_or(Err(RoomError::Unavailable))
+    tokio::time::timeout(PATIENCE, joining).await.unwrap_or(Err(RoomError::Unavailable))
 }
 
 /// Writes a new place unless there is one.
@@ -78,35 +70,19 @@ async fn take(hall: &Hall, user: UserId, concert: ConcertId) -> Result<(bool, En
     let mut expected = 0;
     loop {
         let life = record.key_life(now);
-        let written = hall
-            .bucket
-            .write(&key, If::At(expected), record.to_bytes(), Some(life))
-            .await;
+        let written = hall.bucket.write(&key, If::At(expected), record.to_bytes(), Some(life)).await;
         match written {
             Ok(revision) => {
-                let entry = Entry {
-                    revision,
-                    place: revision,
-                    issued_at: now,
-                    standing: Standing::Waiting,
-                };
+                let entry = Entry { revision, place: revision, issued_at: now, standing: Standing::Waiting };
                 return Ok((true, entry));
             }
             Err(WriteError::Missing) => hall.bucket.ensure().await.map_err(|error| unavailable(&error))?,
             Err(WriteError::Busy) => tokio::time::sleep(BREATH).await,
             Err(WriteError::Conflict | WriteError::Unknown(_)) => (),
         }
-        expected = match hall
-            .bucket
-            .read(&key)
-            .await
-            .map_err(|error| unavailable(&error))?
-        {
+        expected = match hall.bucket.read(&key).await.map_err(|error| unavailable(&error))? {
             Stored::Nothing => 0,
-            Stored::Deleted {
-                revision,
-                left_the_line,
-            } => {
+            Stored::Deleted { revision, left_the_line } => {
                 if left_the_line {
                     let_the_leader_see(hall, revision).await;
                 }
@@ -118,10 +94,7 @@ async fn take(hall: &Hall, user: UserId, concert: ConcertId) -> Result<(bool, En
                     return Ok((bytes == record.to_bytes(), entry));
                 }
                 // Its owner left, and the deletion is on its way: never overwrite a place that may be admitted.
-                Some(Entry {
-                    standing: Standing::Waiting,
-                    ..
-                }) => {
+                Some(Entry { standing: Standing::Waiting, .. }) => {
                     let _ = hall.bucket.delete(&key, If::At(revision), true).await;
                     continue;
                 }
@@ -148,10 +121,7 @@ async fn find(hall: &Hall, user: UserId, concert: ConcertId) -> Result<Option<En
 
 fn is_alive(hall: &Hall, user: UserId, concert: ConcertId, entry: &Entry) -> bool {
     let ended = hall.memory.view(concert, user).is_over(entry.place);
-    let promised = hall
-        .promises
-        .until(&entry.claims(user, concert))
-        .is_some_and(|until| until > hall.now());
+    let promised = hall.promises.until(&entry.claims(user, concert)).is_some_and(|until| until > hall.now());
     !ended && (promised || !entry.is_over(hall.now()))
 }
 

@@ -44,11 +44,8 @@ fn told(history: &[(usize, Write)]) -> Vec<(UserId, u64, Option<Entry>)> {
         let (place, standing) = match write {
             Write::Join => (revision, Standing::Waiting),
             Write::Admit { seconds } => {
-                let standing = Standing::Active {
-                    activated_at: at(0),
-                    expires_at: at(*seconds),
-                    used: false,
-                };
+                let standing =
+                    Standing::Active { activated_at: at(0), expires_at: at(*seconds), used: false };
                 (place, standing)
             }
             Write::Delete => {
@@ -58,12 +55,7 @@ fn told(history: &[(usize, Write)]) -> Vec<(UserId, u64, Option<Entry>)> {
             }
         };
         places.insert(*user, place);
-        let entry = Entry {
-            revision,
-            place,
-            issued_at: at(0),
-            standing,
-        };
+        let entry = Entry { revision, place, issued_at: at(0), standing };
         messages.push((UserId::from_u128(*user as u128), revision, Some(entry)));
     }
     messages
@@ -80,15 +72,8 @@ fn tell(queue: &mut Queue, messages: &[(UserId, u64, Option<Entry>)], replay: u3
 
 /// The last message of each key, in order: what a fresh watch tells.
 fn last_of_each(messages: &[(UserId, u64, Option<Entry>)]) -> Vec<(UserId, u64, Option<Entry>)> {
-    let last: BTreeMap<UserId, u64> = messages
-        .iter()
-        .map(|(user, revision, _)| (*user, *revision))
-        .collect();
-    messages
-        .iter()
-        .filter(|(user, revision, _)| last[user] == *revision)
-        .copied()
-        .collect()
+    let last: BTreeMap<UserId, u64> = messages.iter().map(|(user, revision, _)| (*user, *revision)).collect();
+    messages.iter().filter(|(user, revision, _)| last[user] == *revision).copied().collect()
 }
 
 fn check(queue: &Queue, messages: &[(UserId, u64, Option<Entry>)]) {
@@ -98,9 +83,7 @@ fn check(queue: &Queue, messages: &[(UserId, u64, Option<Entry>)]) {
         .filter_map(|(_, _, entry)| entry.filter(|entry| entry.standing == Standing::Waiting))
         .collect();
     waiting.sort_by_key(|entry| entry.place);
-    let active = last
-        .iter()
-        .filter(|(_, _, entry)| entry.is_some_and(|e| e.standing != Standing::Waiting));
+    let active = last.iter().filter(|(_, _, entry)| entry.is_some_and(|e| e.standing != Standing::Waiting));
     assert_eq!(queue.active(), active.count());
     assert_eq!(queue.front().map(|(_, entry)| entry).collect::<Vec<_>>(), waiting);
     for (user, revision, entry) in &last {

@@ -49,11 +49,7 @@ pub async fn acquire(hall: &Hall, holder: Uuid) -> Lease {
         if hall.memory.is_complete() && hall.is_connected() && is_free(&lease, holder, Instant::now()) {
             match write(hall, Some(holder), lease.revision).await {
                 Ok(revision) => {
-                    return Lease {
-                        holder,
-                        revision,
-                        renewed: Instant::now(),
-                    };
+                    return Lease { holder, revision, renewed: Instant::now() };
                 }
                 Err(error) => tracing::debug!(%error, "another instance was quicker to take the admission"),
             }
@@ -122,9 +118,7 @@ async fn write(hall: &Hall, holder: Option<Uuid>, expected: u64) -> Result<u64, 
         return Err(WriteError::Missing);
     }
     let record = serde_json::to_vec(&LeaseRecord { holder }).unwrap_or_default();
-    let write = hall
-        .bucket
-        .write(subjects::QUEUE_LEASE, If::At(expected), Bytes::from(record), None);
+    let write = hall.bucket.write(subjects::QUEUE_LEASE, If::At(expected), Bytes::from(record), None);
     match tokio::time::timeout(ANSWER, write).await {
         Ok(written) => written,
         Err(_) => Err(WriteError::Unknown("it took too long".to_owned())),
@@ -138,27 +132,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_lease_lapses_by_the_watchers_own_clock() {
         let (me, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
-        let lease = LeaseSeen {
-            revision: 4,
-            holder: Some(other),
-            since: Instant::now(),
-        };
+        let lease = LeaseSeen { revision: 4, holder: Some(other), since: Instant::now() };
         assert!(!is_free(&lease, me, Instant::now()));
         assert!(is_free(&lease, other, Instant::now()), "one's own from before");
         tokio::time::advance(LAPSE - Duration::from_millis(1)).await;
         assert!(!is_free(&lease, me, Instant::now()));
         tokio::time::advance(Duration::from_millis(1)).await;
         assert!(is_free(&lease, me, Instant::now()));
-        assert!(
-            is_free(
-                &LeaseSeen {
-                    holder: None,
-                    ..lease
-                },
-                me,
-                lease.since
-            ),
-            "given back"
-        );
+        assert!(is_free(&LeaseSeen { holder: None, ..lease }, me, lease.since), "given back");
     }
 }

@@ -27,11 +27,7 @@ const SMALL: usize = 64;
 
 impl<T> Default for Line<T> {
     fn default() -> Self {
-        Self {
-            slots: Vec::new(),
-            tree: Vec::new(),
-            len: 0,
-        }
+        Self { slots: Vec::new(), tree: Vec::new(), len: 0 }
     }
 }
 
@@ -51,11 +47,7 @@ impl<T: Copy> Line<T> {
         match self.slots.last() {
             Some(last) if last.place >= place => self.insert_before_the_end(place, owner),
             _ => {
-                self.slots.push(Slot {
-                    place,
-                    owner,
-                    present: true,
-                });
+                self.slots.push(Slot { place, owner, present: true });
                 self.push_count();
                 self.len += 1;
                 true
@@ -85,15 +77,8 @@ impl<T: Copy> Line<T> {
 
     /// From the front on: places and their owners.
     pub fn iter(&self) -> impl Iterator<Item = (Place, T)> + '_ {
-        let start = if self.is_empty() {
-            self.slots.len()
-        } else {
-            self.index_of_first()
-        };
-        self.slots[start..]
-            .iter()
-            .filter(|slot| slot.present)
-            .map(|slot| (slot.place, slot.owner))
+        let start = if self.is_empty() { self.slots.len() } else { self.index_of_first() };
+        self.slots[start..].iter().filter(|slot| slot.present).map(|slot| (slot.place, slot.owner))
     }
 
     fn find(&self, place: Place) -> Option<usize> {
@@ -102,11 +87,7 @@ impl<T: Copy> Line<T> {
     }
 
     fn insert_before_the_end(&mut self, place: Place, owner: T) -> bool {
-        let slot = Slot {
-            place,
-            owner,
-            present: true,
-        };
+        let slot = Slot { place, owner, present: true };
         match self.slots.binary_search_by_key(&place, |slot| slot.place) {
             Ok(index) if self.slots[index].present => return false,
             Ok(index) => {
@@ -269,11 +250,7 @@ mod tests {
             line.remove(place);
         }
         assert_eq!(line.len(), 10);
-        assert!(
-            line.slots.len() < 2 * SMALL,
-            "{} slots for 10 places",
-            line.slots.len()
-        );
+        assert!(line.slots.len() < 2 * SMALL, "{} slots for 10 places", line.slots.len());
         assert_eq!(line.rank(9_991), Some(1));
         assert_eq!(line.rank(10_000), Some(10));
     }

@@ -19,18 +19,9 @@ use crate::ids::{ConcertId, UserId};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum News {
     /// A place was written.
-    Put {
-        concert: ConcertId,
-        user: UserId,
-        entry: Entry,
-    },
+    Put { concert: ConcertId, user: UserId, entry: Entry },
     /// A place's key was deleted, or ran out.
-    Gone {
-        concert: ConcertId,
-        user: UserId,
-        revision: u64,
-        at: DateTime<Utc>,
-    },
+    Gone { concert: ConcertId, user: UserId, revision: u64, at: DateTime<Utc> },
     /// The lease changed hands or was renewed; nobody holds it once it was given back.
     Lease { revision: u64, holder: Option<Uuid> },
     /// Something else, of which only the revision matters.
@@ -87,25 +78,13 @@ impl Lines {
         let replay = self.replay;
         match news {
             News::Put { concert, user, entry } => {
-                self.queues
-                    .entry(concert)
-                    .or_default()
-                    .put(user, entry, replay, since_start);
+                self.queues.entry(concert).or_default().put(user, entry, replay, since_start);
             }
-            News::Gone {
-                concert,
-                user,
-                revision,
-                at,
-            } => {
+            News::Gone { concert, user, revision, at } => {
                 self.queues.entry(concert).or_default().delete(user, revision, at);
             }
             News::Lease { revision, holder } if revision > self.lease.revision => {
-                self.lease = LeaseSeen {
-                    revision,
-                    holder,
-                    since: Instant::now(),
-                };
+                self.lease = LeaseSeen { revision, holder, since: Instant::now() };
             }
             News::Lease { .. } | News::Other { .. } => (),
         }
@@ -126,17 +105,9 @@ pub struct Memory {
 impl Memory {
     /// Knows nothing yet.
     pub fn new() -> Self {
-        let lease = LeaseSeen {
-            revision: 0,
-            holder: None,
-            since: Instant::now(),
-        };
+        let lease = LeaseSeen { revision: 0, holder: None, since: Instant::now() };
         Self {
-            lines: RwLock::new(Lines {
-                queues: HashMap::new(),
-                lease,
-                replay: 0,
-            }),
+            lines: RwLock::new(Lines { queues: HashMap::new(), lease, replay: 0 }),
             seen: watch::Sender::new(0),
             waiting: Mutex::default(),
             complete: AtomicBool::new(false),
@@ -195,11 +166,7 @@ impl Memory {
     pub fn start_over(&self) {
         let mut lines = self.lines_mut();
         lines.queues.clear();
-        lines.lease = LeaseSeen {
-            revision: 0,
-            holder: None,
-            since: Instant::now(),
-        };
+        lines.lease = LeaseSeen { revision: 0, holder: None, since: Instant::now() };
         drop(lines);
         self.complete.store(false, Ordering::Release);
         self.seen.send_replace(0);
@@ -253,19 +220,12 @@ impl Memory {
 
     /// Everything known of one user's place.
     pub fn view(&self, concert: ConcertId, user: UserId) -> View {
-        self.lines()
-            .queue(concert)
-            .map(|queue| queue.view(user))
-            .unwrap_or_default()
+        self.lines().queue(concert).map(|queue| queue.view(user)).unwrap_or_default()
     }
 
     /// Ends a place for this instance, see [`Queue::bar`].
     pub fn bar(&self, concert: ConcertId, user: UserId, place: Place, at: DateTime<Utc>) {
-        self.lines_mut()
-            .queues
-            .entry(concert)
-            .or_default()
-            .bar(user, place, at);
+        self.lines_mut().queues.entry(concert).or_default().bar(user, place, at);
         self.seen.send_modify(|_| ());
     }
 
@@ -289,12 +249,8 @@ mod tests {
     use crate::waiting_room::place::Standing;
 
     fn put(concert: ConcertId, user: UserId, revision: u64) -> News {
-        let entry = Entry {
-            revision,
-            place: revision,
-            issued_at: DateTime::UNIX_EPOCH,
-            standing: Standing::Waiting,
-        };
+        let entry =
+            Entry { revision, place: revision, issued_at: DateTime::UNIX_EPOCH, standing: Standing::Waiting };
         News::Put { concert, user, entry }
     }
 
@@ -333,10 +289,7 @@ mod tests {
         let memory = Memory::new();
         let holder = Some(crate::ids::new());
         memory.apply(vec![News::Lease { revision: 5, holder }]);
-        memory.apply(vec![News::Lease {
-            revision: 4,
-            holder: None,
-        }]);
+        memory.apply(vec![News::Lease { revision: 4, holder: None }]);
         let lease = memory.lines().lease();
         assert_eq!((lease.revision, lease.holder), (5, holder));
     }

@@ -99,11 +99,7 @@ impl WaitingRoom {
             reread: Notify::new(),
             stop,
         });
-        let room = Arc::new(Self {
-            hall,
-            pool,
-            tasks: tasks.clone(),
-        });
+        let room = Arc::new(Self { hall, pool, tasks: tasks.clone() });
         room.spawn(|hall| async move { watch::run(&hall).await });
         room.spawn(|hall| async move { writer::run(&hall).await });
         room.spawn(|hall| async move { refresh::run(&hall).await });
@@ -163,8 +159,7 @@ impl WaitingRoom {
         match hall.judge(&claims) {
             Judged::Active { used: true, .. } => Ok(claims),
             Judged::Active { used: false, .. } => {
-                hall.promises
-                    .begin_session(&claims, hall.now() + hall.sessions.session);
+                hall.promises.begin_session(&claims, hall.now() + hall.sessions.session);
                 Ok(claims)
             }
             Judged::Waiting { .. } => Err(Refused::Waiting),
@@ -181,33 +176,23 @@ impl WaitingRoom {
     ) -> Result<PassState, Refused> {
         match self.pass(token, user, concert) {
             Ok(claims) => Ok(PassState::Live(claims)),
-            Err(refused @ (Refused::Waiting | Refused::Expired)) => Ok(PassState::NotLive(
-                identify_for(&self.hall.signer, token, user, concert)?,
-                refused,
-            )),
+            Err(refused @ (Refused::Waiting | Refused::Expired)) => {
+                Ok(PassState::NotLive(identify_for(&self.hall.signer, token, user, concert)?, refused))
+            }
             Err(refused) => Err(refused),
         }
     }
 
     /// Keeps the session of this user alive at least until `until`: the end of a hold. Does not wait.
     pub fn extend_to(&self, user: UserId, concert: ConcertId, until: DateTime<Utc>) {
-        let known = self
-            .hall
-            .memory
-            .view(concert, user)
-            .entry
-            .map(|entry| entry.place);
+        let known = self.hall.memory.view(concert, user).entry.map(|entry| entry.place);
         self.hall.promises.hold((concert, user), known, until);
     }
 
     /// Ends this place (and no later one of the same user): after a payment, or given up. It is refused here at once
     /// and elsewhere within a moment; this waits a little (at most 1 s) until it is written down.
     pub async fn end(&self, claims: &Claims) {
-        let patience = if self.hall.is_connected() {
-            WRITTEN
-        } else {
-            Duration::ZERO
-        };
+        let patience = if self.hall.is_connected() { WRITTEN } else { Duration::ZERO };
         self.hall.end(claims, patience).await;
     }
 
@@ -223,9 +208,7 @@ impl WaitingRoom {
 
     /// The settings of a concert's line.
     pub async fn settings(&self, concert: ConcertId) -> Result<QueueSettings, RoomError> {
-        let settings = store::queue::get(&self.pool, concert)
-            .await
-            .map_err(|error| away(&error))?;
+        let settings = store::queue::get(&self.pool, concert).await.map_err(|error| away(&error))?;
         settings.ok_or(RoomError::NotFound)
     }
 
@@ -235,9 +218,8 @@ impl WaitingRoom {
         concert: ConcertId,
         change: &SettingsChange,
     ) -> Result<QueueSettings, RoomError> {
-        let settings = store::queue::change(&self.pool, concert, change)
-            .await
-            .map_err(|error| away(&error))?;
+        let settings =
+            store::queue::change(&self.pool, concert, change).await.map_err(|error| away(&error))?;
         let settings = settings.ok_or(RoomError::NotFound)?;
         refresh::announce(&self.hall, settings.clone()).await;
         Ok(settings)
@@ -272,21 +254,8 @@ async fn next_change(hall: Arc<Hall>, claims: Claims, last: Option<QueueToken>) 
 
 /// Whether a client would see a difference that is not just the passing of time.
 fn differs(now: &QueueToken, before: &QueueToken) -> bool {
-    (
-        now.status,
-        now.phase,
-        now.inventory,
-        now.position,
-        &now.token,
-        now.expires_at,
-    ) != (
-        before.status,
-        before.phase,
-        before.inventory,
-        before.position,
-        &before.token,
-        before.expires_at,
-    )
+    (now.status, now.phase, now.inventory, now.position, &now.token, now.expires_at)
+        != (before.status, before.phase, before.inventory, before.position, &before.token, before.expires_at)
 }
 
 fn away(error: &sqlx::Error) -> RoomError {

@@ -45,11 +45,7 @@ pub fn all(hall: &Hall) -> Vec<QueueOverview> {
 
 /// One concert's line.
 pub async fn one(hall: &Hall, concert: ConcertId) -> Result<QueueOverview, RoomError> {
-    let sale = hall
-        .sales
-        .fresh(concert)
-        .await
-        .map_err(|_| RoomError::Unavailable)?;
+    let sale = hall.sales.fresh(concert).await.map_err(|_| RoomError::Unavailable)?;
     sale.map(|sale| of(hall, sale)).ok_or(RoomError::NotFound)
 }
 
@@ -66,9 +62,7 @@ fn of(hall: &Hall, sale: Sale) -> QueueOverview {
     let lines = hall.memory.lines();
     let queue = lines.queue(sale.settings.concert_id);
     let since_start = hall.memory.since_start();
-    let oldest = queue
-        .and_then(|queue| queue.front().next())
-        .map(|(_, entry)| entry.issued_at);
+    let oldest = queue.and_then(|queue| queue.front().next()).map(|(_, entry)| entry.issued_at);
     QueueOverview {
         concert_id: sale.settings.concert_id,
         phase: sale.phase,

@@ -54,9 +54,7 @@ pub async fn run(hall: &Hall) {
         if batch.is_empty() {
             return;
         }
-        futures::stream::iter(&batch)
-            .for_each_concurrent(WIDTH, |message| handle(hall, message))
-            .await;
+        futures::stream::iter(&batch).for_each_concurrent(WIDTH, |message| handle(hall, message)).await;
     }
 }
 

@@ -27,11 +27,7 @@ pub enum Standing {
     /// In line.
     Waiting,
     /// Admitted. `used` is false until the first booking request: so long only the claim window is granted.
-    Active {
-        activated_at: DateTime<Utc>,
-        expires_at: DateTime<Utc>,
-        used: bool,
-    },
+    Active { activated_at: DateTime<Utc>, expires_at: DateTime<Utc>, used: bool },
 }
 
 /// A place as it was last written, and at which revision.
@@ -76,41 +72,15 @@ pub fn next(entry: &Entry, event: Event) -> Option<Outcome> {
     use Standing::{Active, Waiting};
     match (entry.standing, event) {
         (Waiting, Event::Admit { now, claim }) => {
-            let standing = Active {
-                activated_at: now,
-                expires_at: now + claim,
-                used: false,
-            };
+            let standing = Active { activated_at: now, expires_at: now + claim, used: false };
             Some(Outcome::Write(standing))
         }
-        (
-            Active {
-                activated_at,
-                expires_at,
-                used,
-            },
-            Event::Use { until },
-        ) => {
-            let longer = Active {
-                activated_at,
-                expires_at: expires_at.max(until),
-                used: true,
-            };
+        (Active { activated_at, expires_at, used }, Event::Use { until }) => {
+            let longer = Active { activated_at, expires_at: expires_at.max(until), used: true };
             (!used).then_some(Outcome::Write(longer))
         }
-        (
-            Active {
-                activated_at,
-                expires_at,
-                ..
-            },
-            Event::Hold { until },
-        ) => {
-            let longer = Active {
-                activated_at,
-                expires_at: until,
-                used: true,
-            };
+        (Active { activated_at, expires_at, .. }, Event::Hold { until }) => {
+            let longer = Active { activated_at, expires_at: until, used: true };
             (until > expires_at).then_some(Outcome::Write(longer))
         }
         (Waiting | Active { .. }, Event::End) => Some(Outcome::Delete),
@@ -130,20 +100,9 @@ impl Entry {
     pub fn claims(&self, user: UserId, concert: ConcertId) -> Claims {
         let (activated_at, expires_at) = match self.standing {
             Standing::Waiting => (None, None),
-            Standing::Active {
-                activated_at,
-                expires_at,
-                ..
-            } => (Some(activated_at), Some(expires_at)),
+            Standing::Active { activated_at, expires_at, .. } => (Some(activated_at), Some(expires_at)),
         };
-        Claims {
-            user,
-            concert,
-            place: self.place,
-            issued_at: self.issued_at,
-            activated_at,
-            expires_at,
-        }
+        Claims { user, concert, place: self.place, issued_at: self.issued_at, activated_at, expires_at }
     }
 }
 
@@ -190,18 +149,11 @@ impl Record {
 
     /// A place that stands anew.
     pub fn standing(user: UserId, concert: ConcertId, entry: &Entry, standing: Standing) -> Self {
-        let record = Self {
-            place: Some(entry.place),
-            nonce: None,
-            ..Self::joining(user, concert, entry.issued_at)
-        };
+        let record =
+            Self { place: Some(entry.place), nonce: None, ..Self::joining(user, concert, entry.issued_at) };
         match standing {
             Standing::Waiting => record,
-            Standing::Active {
-                activated_at,
-                expires_at,
-                used,
-            } => Self {
+            Standing::Active { activated_at, expires_at, used } => Self {
                 status: RecordStatus::Active,
                 activated_at: Some(activated_at),
                 expires_at: Some(expires_at),
@@ -216,20 +168,13 @@ impl Record {
         let record: Self = serde_json::from_slice(bytes).ok()?;
         let standing = match (record.status, record.activated_at, record.expires_at) {
             (RecordStatus::Waiting, ..) => Standing::Waiting,
-            (RecordStatus::Active, Some(activated_at), Some(expires_at)) => Standing::Active {
-                activated_at,
-                expires_at,
-                used: record.used,
-            },
+            (RecordStatus::Active, Some(activated_at), Some(expires_at)) => {
+                Standing::Active { activated_at, expires_at, used: record.used }
+            }
             (RecordStatus::Active, ..) => return None,
         };
         let place = record.place.unwrap_or(revision);
-        Some(Entry {
-            revision,
-            place,
-            issued_at: record.issued_at,
-            standing,
-        })
+        Some(Entry { revision, place, issued_at: record.issued_at, standing })
     }
 
     /// The bytes to store.
@@ -241,10 +186,7 @@ impl Record {
     /// How long the key may live from `now` on.
     pub fn key_life(&self, now: DateTime<Utc>) -> Duration {
         let end = self.expires_at.unwrap_or(self.issued_at + LONGEST_WAIT);
-        (end - now + KEY_OUTLIVES)
-            .max(KEY_OUTLIVES)
-            .to_std()
-            .unwrap_or(Duration::from_secs(3600))
+        (end - now + KEY_OUTLIVES).max(KEY_OUTLIVES).to_std().unwrap_or(Duration::from_secs(3600))
     }
 }
 
@@ -257,48 +199,27 @@ mod tests {
     }
 
     fn entry(standing: Standing) -> Entry {
-        Entry {
-            revision: 9,
-            place: 7,
-            issued_at: at(0),
-            standing,
-        }
+        Entry { revision: 9, place: 7, issued_at: at(0), standing }
     }
 
     fn active(until: i64, used: bool) -> Standing {
-        Standing::Active {
-            activated_at: at(10),
-            expires_at: at(until),
-            used,
-        }
+        Standing::Active { activated_at: at(10), expires_at: at(until), used }
     }
 
     const CLAIM: Duration = Duration::from_secs(60);
 
     #[test]
     fn a_place_is_admitted_once_with_the_claim_window() {
-        let event = Event::Admit {
-            now: at(10),
-            claim: CLAIM,
-        };
-        assert_eq!(
-            next(&entry(Standing::Waiting), event),
-            Some(Outcome::Write(active(70, false)))
-        );
+        let event = Event::Admit { now: at(10), claim: CLAIM };
+        assert_eq!(next(&entry(Standing::Waiting), event), Some(Outcome::Write(active(70, false))));
         assert_eq!(next(&entry(active(70, false)), event), None);
     }
 
     #[test]
     fn the_first_use_begins_the_session_and_later_ones_change_nothing() {
         let event = Event::Use { until: at(610) };
-        assert_eq!(
-            next(&entry(active(70, false)), event),
-            Some(Outcome::Write(active(610, true)))
-        );
-        assert_eq!(
-            next(&entry(active(610, true)), Event::Use { until: at(900) }),
-            None
-        );
+        assert_eq!(next(&entry(active(70, false)), event), Some(Outcome::Write(active(610, true))));
+        assert_eq!(next(&entry(active(610, true)), Event::Use { until: at(900) }), None);
         assert_eq!(next(&entry(Standing::Waiting), event), None);
     }
 
@@ -314,14 +235,8 @@ mod tests {
             next(&entry(active(70, false)), Event::Hold { until: at(310) }),
             Some(Outcome::Write(active(310, true)))
         );
-        assert_eq!(
-            next(&entry(active(610, true)), Event::Hold { until: at(310) }),
-            None
-        );
-        assert_eq!(
-            next(&entry(Standing::Waiting), Event::Hold { until: at(310) }),
-            None
-        );
+        assert_eq!(next(&entry(active(610, true)), Event::Hold { until: at(310) }), None);
+        assert_eq!(next(&entry(Standing::Waiting), Event::Hold { until: at(310) }), None);
     }
 
     #[test]
@@ -346,16 +261,10 @@ mod tests {
         let (user, concert) = (crate::ids::new(), crate::ids::new());
         let joined = Record::joining(user, concert, at(0));
         let entry = Record::read(&joined.to_bytes(), 42).unwrap();
-        assert_eq!(
-            (entry.place, entry.revision, entry.standing),
-            (42, 42, Standing::Waiting)
-        );
+        assert_eq!((entry.place, entry.revision, entry.standing), (42, 42, Standing::Waiting));
         let admitted = Record::standing(user, concert, &entry, active(70, true));
         let entry = Record::read(&admitted.to_bytes(), 50).unwrap();
-        assert_eq!(
-            (entry.place, entry.revision, entry.standing),
-            (42, 50, active(70, true))
-        );
+        assert_eq!((entry.place, entry.revision, entry.standing), (42, 50, active(70, true)));
         assert_eq!(Record::read(b"{}", 1), None);
         assert_eq!(Record::read(b"", 1), None);
     }
@@ -366,9 +275,6 @@ mod tests {
         let admitted = Record::standing(user, concert, &entry(Standing::Waiting), active(70, false));
         assert_eq!(admitted.key_life(at(10)), Duration::from_secs(60 + 3600));
         assert_eq!(admitted.key_life(at(10_000)), Duration::from_secs(3600));
-        assert_eq!(
-            Record::joining(user, concert, at(0)).key_life(at(0)),
-            Duration::from_secs(25 * 3600)
-        );
+        assert_eq!(Record::joining(user, concert, at(0)).key_life(at(0)), Duration::from_secs(25 * 3600));
     }
 }

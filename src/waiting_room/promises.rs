@@ -63,11 +63,7 @@ pub struct Promises {
 impl Promises {
     /// None yet.
     pub fn new() -> Self {
-        Self {
-            open: Mutex::default(),
-            wake: Notify::new(),
-            kept: watch::Sender::new(0),
-        }
+        Self { open: Mutex::default(), wake: Notify::new(), kept: watch::Sender::new(0) }
     }
 
     /// The session of this place has begun and lasts until then.
@@ -81,16 +77,12 @@ impl Promises {
     pub fn hold(&self, key: Key, known: Option<Place>, until: DateTime<Utc>) {
         let passed = self.open().get(&key).map(|promise| promise.place);
         let Some(place) = passed.max(known) else { return };
-        self.change(key, place, |promise| {
-            promise.held_until = promise.held_until.max(Some(until))
-        });
+        self.change(key, place, |promise| promise.held_until = promise.held_until.max(Some(until)));
     }
 
     /// This place is over.
     pub fn end(&self, claims: &Claims) {
-        self.change((claims.concert, claims.user), claims.place, |promise| {
-            promise.ended = true
-        });
+        self.change((claims.concert, claims.user), claims.place, |promise| promise.ended = true);
     }
 
     /// Until when this place has been promised to be active.
@@ -111,10 +103,7 @@ impl Promises {
             open.get(&key).is_none_or(|promise| promise.place != claims.place)
         };
         // Giving up is fine: the promise stays and is kept later.
-        matches!(
-            tokio::time::timeout(patience, kept.wait_for(is_written)).await,
-            Ok(Ok(_))
-        )
+        matches!(tokio::time::timeout(patience, kept.wait_for(is_written)).await, Ok(Ok(_)))
     }
 
     /// The promises that may be tried now, and when to look at the others.
@@ -125,10 +114,7 @@ impl Promises {
             .iter()
             .map(|(key, promise)| (*key, *promise))
             .partition(|(_, promise)| promise.not_before <= now);
-        (
-            due,
-            later.into_iter().map(|(_, promise)| promise.not_before).min(),
-        )
+        (due, later.into_iter().map(|(_, promise)| promise.not_before).min())
     }
 
     /// Forgets a promise that was kept, unless it has grown since; then it is due again.
@@ -160,10 +146,7 @@ impl Promises {
                 return;
             }
             if promise.place < place {
-                *promise = Promise {
-                    version: promise.version,
-                    ..fresh
-                };
+                *promise = Promise { version: promise.version, ..fresh };
             }
             change(promise);
             promise.version += 1;
@@ -199,11 +182,7 @@ impl Promise {
     /// What has to be written, given what is known of the key and up to where the bucket has been seen.
     pub fn need(&self, view: &View, seen: u64) -> Need {
         let Some(entry) = view.entry else {
-            return if seen >= self.place {
-                Need::Nothing
-            } else {
-                Need::Patience
-            };
+            return if seen >= self.place { Need::Nothing } else { Need::Patience };
         };
         if entry.place > self.place {
             return Need::Nothing;
@@ -222,14 +201,10 @@ impl Promise {
         if entry.place < self.place || entry.standing == Standing::Waiting {
             return Need::Patience;
         }
-        let began = self.used_until.map(|until| Event::Use {
-            until: until.max(self.held_until.unwrap_or(until)),
-        });
+        let began =
+            self.used_until.map(|until| Event::Use { until: until.max(self.held_until.unwrap_or(until)) });
         let held = self.held_until.map(|until| Event::Hold { until });
-        let outcome = [began, held]
-            .into_iter()
-            .flatten()
-            .find_map(|event| next(&entry, event));
+        let outcome = [began, held].into_iter().flatten().find_map(|event| next(&entry, event));
         match outcome {
             Some(Outcome::Write(standing)) => Need::Write(entry, standing),
             Some(Outcome::Delete) | None => Need::Nothing,
@@ -246,23 +221,11 @@ mod tests {
     }
 
     fn view(place: Place, revision: u64, standing: Standing) -> View {
-        View {
-            entry: Some(Entry {
-                revision,
-                place,
-                issued_at: at(0),
-                standing,
-            }),
-            ..View::default()
-        }
+        View { entry: Some(Entry { revision, place, issued_at: at(0), standing }), ..View::default() }
     }
 
     fn active(until: i64, used: bool) -> Standing {
-        Standing::Active {
-            activated_at: at(0),
-            expires_at: at(until),
-            used,
-        }
+        Standing::Active { activated_at: at(0), expires_at: at(until), used }
     }
 
     fn claims(place: Place) -> Claims {
@@ -289,21 +252,14 @@ mod tests {
         assert_eq!(promises.until(&claims(6)), None);
         let promise = only(&promises);
         let before = view(5, 9, active(60, false));
-        assert_eq!(
-            promise.need(&before, 9),
-            Need::Write(before.entry.unwrap(), active(900, true))
-        );
+        assert_eq!(promise.need(&before, 9), Need::Write(before.entry.unwrap(), active(900, true)));
         assert_eq!(promise.need(&view(5, 10, active(900, true)), 10), Need::Nothing);
         assert_eq!(
             promise.need(&view(5, 5, Standing::Waiting), 5),
             Need::Patience,
             "the admission was not seen yet"
         );
-        assert_eq!(
-            promise.need(&view(12, 12, Standing::Waiting), 12),
-            Need::Nothing,
-            "the user joined anew"
-        );
+        assert_eq!(promise.need(&view(12, 12, Standing::Waiting), 12), Need::Nothing, "the user joined anew");
         assert_eq!(promise.need(&View::default(), 4), Need::Patience);
         assert_eq!(promise.need(&View::default(), 9), Need::Nothing);
     }
@@ -313,20 +269,10 @@ mod tests {
         let promises = Promises::new();
         promises.begin_session(&claims(5), at(600));
         promises.end(&claims(5));
-        assert_eq!(
-            promises.until(&claims(5)),
-            None,
-            "what has ended is promised no more"
-        );
+        assert_eq!(promises.until(&claims(5)), None, "what has ended is promised no more");
         let promise = only(&promises);
-        assert_eq!(
-            promise.need(&view(5, 9, active(60, true)), 9),
-            Need::Delete(If::At(9), false)
-        );
-        assert_eq!(
-            promise.need(&view(5, 5, Standing::Waiting), 5),
-            Need::Delete(If::At(5), true)
-        );
+        assert_eq!(promise.need(&view(5, 9, active(60, true)), 9), Need::Delete(If::At(9), false));
+        assert_eq!(promise.need(&view(5, 5, Standing::Waiting), 5), Need::Delete(If::At(5), true));
         assert_eq!(promise.need(&view(8, 8, Standing::Waiting), 8), Need::Nothing);
     }
 

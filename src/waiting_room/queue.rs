@@ -85,11 +85,7 @@ impl Queue {
 
     /// Applies the deletion of a key: every place of this user so far is over.
     pub fn delete(&mut self, user: UserId, marker: u64, at: DateTime<Utc>) {
-        if self
-            .entries
-            .get(&user)
-            .is_some_and(|kept| kept.entry.revision > marker)
-        {
+        if self.entries.get(&user).is_some_and(|kept| kept.entry.revision > marker) {
             return;
         }
         self.drop_entry(user);
@@ -111,12 +107,8 @@ impl Queue {
 
     /// After a complete replay: keys that it did not tell of are gone.
     pub fn forget_untold(&mut self, replay: u32) {
-        let gone: Vec<UserId> = self
-            .entries
-            .iter()
-            .filter(|(_, kept)| kept.replay != replay)
-            .map(|(user, _)| *user)
-            .collect();
+        let gone: Vec<UserId> =
+            self.entries.iter().filter(|(_, kept)| kept.replay != replay).map(|(user, _)| *user).collect();
         for user in gone {
             self.drop_entry(user);
         }
@@ -129,10 +121,7 @@ impl Queue {
 
     /// Deletions seen before `before`, whose traces in the bucket can be cleared away: users and revisions.
     pub fn old_markers(&self, before: DateTime<Utc>, most: usize) -> Vec<(UserId, u64)> {
-        let gone = self
-            .ends
-            .markers(before)
-            .filter(|(user, _)| !self.entries.contains_key(user));
+        let gone = self.ends.markers(before).filter(|(user, _)| !self.entries.contains_key(user));
         gone.take(most).collect()
     }
 
@@ -140,39 +129,21 @@ impl Queue {
     pub fn view(&self, user: UserId) -> View {
         let entry = self.entries.get(&user).map(|kept| kept.entry);
         let rank = entry.and_then(|entry| self.line.rank(entry.place));
-        View {
-            entry,
-            end: self.ends.of(user),
-            rank,
-        }
+        View { entry, end: self.ends.of(user), rank }
     }
 
     /// Who is in line, from the front on.
     pub fn front(&self) -> impl Iterator<Item = (UserId, Entry)> + '_ {
-        self.line
-            .iter()
-            .filter_map(|(_, user)| Some((user, self.entries.get(&user)?.entry)))
+        self.line.iter().filter_map(|(_, user)| Some((user, self.entries.get(&user)?.entry)))
     }
 
     /// Places whose key must be deleted: sessions that ran out, waits that took a day, ended places that lie there still.
     pub fn overdue(&self, now: DateTime<Utc>) -> Vec<(UserId, Entry)> {
-        let sessions = self
-            .active
-            .iter()
-            .take_while(|(end, _)| *end <= now)
-            .map(|(_, user)| *user);
-        let waits = self
-            .front()
-            .take_while(|(_, entry)| entry.issued_at + LONGEST_WAIT <= now)
-            .map(|(user, _)| user);
-        let users: BTreeSet<UserId> = sessions
-            .chain(waits)
-            .chain(self.leftovers.iter().copied())
-            .collect();
-        users
-            .into_iter()
-            .filter_map(|user| Some((user, self.entries.get(&user)?.entry)))
-            .collect()
+        let sessions = self.active.iter().take_while(|(end, _)| *end <= now).map(|(_, user)| *user);
+        let waits =
+            self.front().take_while(|(_, entry)| entry.issued_at + LONGEST_WAIT <= now).map(|(user, _)| user);
+        let users: BTreeSet<UserId> = sessions.chain(waits).chain(self.leftovers.iter().copied()).collect();
+        users.into_iter().filter_map(|user| Some((user, self.entries.get(&user)?.entry))).collect()
     }
 
     /// When the next session runs out.
@@ -196,9 +167,7 @@ impl Queue {
     }
 
     fn count(&mut self, before: Option<&Entry>, entry: &Entry, since_start: Duration) {
-        let was = before
-            .filter(|before| before.place == entry.place)
-            .map(|before| before.standing);
+        let was = before.filter(|before| before.place == entry.place).map(|before| before.standing);
         match (was, entry.standing) {
             (None, Standing::Waiting) => self.joined.count(since_start),
             (None | Some(Standing::Waiting), Standing::Active { .. }) => self.admitted.count(since_start),
@@ -246,26 +215,12 @@ mod tests {
     }
 
     fn waiting(place: Place) -> Entry {
-        Entry {
-            revision: place,
-            place,
-            issued_at: at(0),
-            standing: Standing::Waiting,
-        }
+        Entry { revision: place, place, issued_at: at(0), standing: Standing::Waiting }
     }
 
     fn active(place: Place, revision: u64, until: i64) -> Entry {
-        let standing = Standing::Active {
-            activated_at: at(0),
-            expires_at: at(until),
-            used: false,
-        };
-        Entry {
-            revision,
-            place,
-            issued_at: at(0),
-            standing,
-        }
+        let standing = Standing::Active { activated_at: at(0), expires_at: at(until), used: false };
+        Entry { revision, place, issued_at: at(0), standing }
     }
 
     fn user(number: u128) -> UserId {
@@ -283,10 +238,7 @@ mod tests {
         queue.delete(user(2), 51, at(1));
         assert_eq!(queue.view(user(3)).rank, Some(1));
         assert_eq!((queue.waiting(), queue.active()), (2, 1));
-        assert_eq!(
-            queue.front().map(|(user, _)| user).collect::<Vec<_>>(),
-            [user(3), user(4)]
-        );
+        assert_eq!(queue.front().map(|(user, _)| user).collect::<Vec<_>>(), [user(3), user(4)]);
     }
 
     #[test]
@@ -343,20 +295,9 @@ mod tests {
         queue.put(user(2), active(2, 12, 30), 0, None);
         assert_eq!(queue.next_end(), Some(at(30)));
         assert_eq!(queue.overdue(at(29)).len(), 0);
-        assert_eq!(
-            queue
-                .overdue(at(30))
-                .iter()
-                .map(|(user, _)| *user)
-                .collect::<Vec<_>>(),
-            [user(2)]
-        );
+        assert_eq!(queue.overdue(at(30)).iter().map(|(user, _)| *user).collect::<Vec<_>>(), [user(2)]);
         queue.put(user(2), active(2, 13, 90), 0, None);
-        assert_eq!(
-            queue.next_end(),
-            Some(at(60)),
-            "a longer session replaces the shorter"
-        );
+        assert_eq!(queue.next_end(), Some(at(60)), "a longer session replaces the shorter");
         assert_eq!(queue.active(), 2);
     }
 
@@ -368,10 +309,7 @@ mod tests {
         queue.put(user(2), waiting(2), 2, None);
         queue.put(user(3), waiting(3), 2, None);
         queue.forget_untold(2);
-        assert_eq!(
-            queue.front().map(|(user, _)| user).collect::<Vec<_>>(),
-            [user(2), user(3)]
-        );
+        assert_eq!(queue.front().map(|(user, _)| user).collect::<Vec<_>>(), [user(2), user(3)]);
         assert_eq!(queue.view(user(1)), View::default());
     }
 

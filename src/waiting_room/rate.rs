@@ -16,11 +16,7 @@ impl Permits {
     /// A full bucket, less what somebody else has used of the second before.
     pub fn new(per_minute: u32, used_just_now: u32, now: Instant) -> Self {
         let permits = (depth(per_minute) - f64::from(used_just_now)).max(0.0);
-        Self {
-            permits,
-            per_minute,
-            at: now,
-        }
+        Self { permits, per_minute, at: now }
     }
 
     /// How many may be admitted now, at this rate.
@@ -41,9 +37,7 @@ impl Permits {
             return None;
         }
         let missing = (1.0 - self.permits).max(0.0);
-        Some(Duration::from_secs_f64(
-            missing * 60.0 / f64::from(self.per_minute),
-        ))
+        Some(Duration::from_secs_f64(missing * 60.0 / f64::from(self.per_minute)))
     }
 
     fn refill(&mut self, per_minute: u32, now: Instant) {
@@ -57,11 +51,7 @@ impl Permits {
 }
 
 fn depth(per_minute: u32) -> f64 {
-    if per_minute == 0 {
-        0.0
-    } else {
-        (f64::from(per_minute) / 60.0).max(1.0)
-    }
+    if per_minute == 0 { 0.0 } else { (f64::from(per_minute) / 60.0).max(1.0) }
 }
 
 /// How often something happened in the last minute, counted by the second.
@@ -73,10 +63,7 @@ pub struct LastMinute {
 
 impl Default for LastMinute {
     fn default() -> Self {
-        Self {
-            seconds: [0; 60],
-            second: 0,
-        }
+        Self { seconds: [0; 60], second: 0 }
     }
 }
 
@@ -134,11 +121,7 @@ mod tests {
         assert_eq!(permits.next_in(), Some(Duration::from_secs(1)));
         assert_eq!(permits.available(60, start + Duration::from_millis(999)), 0);
         assert_eq!(permits.available(60, start + Duration::from_millis(1_000)), 1);
-        assert_eq!(
-            permits.available(60, start + Duration::from_secs(100)),
-            1,
-            "never deeper than its depth"
-        );
+        assert_eq!(permits.available(60, start + Duration::from_secs(100)), 1, "never deeper than its depth");
     }
 
     #[test]

@@ -71,13 +71,7 @@ impl Drop for Turn<'_> {
 impl Sales {
     /// Knows nothing yet.
     pub fn new(pool: PgPool, clock: Clock) -> Self {
-        Self {
-            pool,
-            clock,
-            known: RwLock::default(),
-            reading: Mutex::default(),
-            read: watch::Sender::new(0),
-        }
+        Self { pool, clock, known: RwLock::default(), reading: Mutex::default(), read: watch::Sender::new(0) }
     }
 
     /// A sale as this instance knows it; nothing if it knows of no such concert.
@@ -141,11 +135,7 @@ impl Sales {
         );
         concerts.sort_unstable();
         concerts.dedup();
-        if concerts.is_empty() {
-            Ok(())
-        } else {
-            self.read_stock(&concerts).await
-        }
+        if concerts.is_empty() { Ok(()) } else { self.read_stock(&concerts).await }
     }
 
     /// Takes over settings that were read or changed just now.
@@ -184,10 +174,7 @@ impl Sales {
         let mut known = self.known_mut();
         let known = known.get_mut(&concert)?;
         known.asked = Some(Instant::now());
-        known
-            .stock_read
-            .filter(|read| read.elapsed() < FRESH)
-            .map(|_| known.sale(now))
+        known.stock_read.filter(|read| read.elapsed() < FRESH).map(|_| known.sale(now))
     }
 
     fn known(&self) -> RwLockReadGuard<'_, HashMap<ConcertId, Known>> {
@@ -201,13 +188,7 @@ impl Sales {
 
 impl Known {
     fn new(settings: QueueSettings) -> Self {
-        Self {
-            settings,
-            learnt: Instant::now(),
-            stock: None,
-            stock_read: None,
-            asked: None,
-        }
+        Self { settings, learnt: Instant::now(), stock: None, stock_read: None, asked: None }
     }
 
     fn sale(&self, now: DateTime<Utc>) -> Sale {
@@ -216,11 +197,7 @@ impl Known {
             (None, _) => (None, Inventory::Available),
             (Some(_), stock) => (Some(stock), inventory(stock.as_ref())),
         };
-        Sale {
-            phase: phase(&self.settings, stock, now),
-            inventory,
-            settings: self.settings.clone(),
-        }
+        Sale { phase: phase(&self.settings, stock, now), inventory, settings: self.settings.clone() }
     }
 }
 
@@ -267,44 +244,20 @@ mod tests {
     }
 
     fn stock(unsold: bool, free: i64) -> Option<Stock> {
-        Some(Stock {
-            concert_id: ConcertId::from_u128(1),
-            dates: 1,
-            seats: 50,
-            unsold,
-            free,
-        })
+        Some(Stock { concert_id: ConcertId::from_u128(1), dates: 1, seats: 50, unsold, free })
     }
 
     #[test]
     fn a_sale_goes_through_its_phases() {
-        let early = QueueSettings {
-            pre_queue_at: Some(at(10)),
-            opens_at: Some(at(20)),
-            ..settings()
-        };
+        let early = QueueSettings { pre_queue_at: Some(at(10)), opens_at: Some(at(20)), ..settings() };
         let on_sale = Some(stock(true, 6));
         assert_eq!(phase(&early, on_sale, at(9)), Phase::NotOpen);
         assert_eq!(phase(&early, on_sale, at(10)), Phase::PreQueue);
         assert_eq!(phase(&early, on_sale, at(20)), Phase::Open);
-        assert_eq!(
-            phase(
-                &QueueSettings {
-                    paused: true,
-                    ..early
-                },
-                on_sale,
-                at(30)
-            ),
-            Phase::Paused
-        );
+        assert_eq!(phase(&QueueSettings { paused: true, ..early }, on_sale, at(30)), Phase::Paused);
         assert_eq!(phase(&early, Some(stock(false, 0)), at(30)), Phase::SoldOut);
         assert_eq!(phase(&early, Some(None), at(30)), Phase::Closed);
-        assert_eq!(
-            phase(&settings(), None, at(0)),
-            Phase::Open,
-            "unknown stock stops nobody"
-        );
+        assert_eq!(phase(&settings(), None, at(0)), Phase::Open, "unknown stock stops nobody");
     }
 
     #[test]

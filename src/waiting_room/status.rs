@@ -146,41 +146,22 @@ mod tests {
 
     use super::*;
 
-    const MOVING: Outlook = Outlook {
-        moving: true,
-        opens_in: None,
-        free: 10,
-        per_minute: 600,
-        admitted_last_minute: 0,
-    };
+    const MOVING: Outlook =
+        Outlook { moving: true, opens_in: None, free: 10, per_minute: 600, admitted_last_minute: 0 };
 
     #[test]
     fn with_free_places_the_rate_alone_decides() {
         assert_eq!(estimate(1, &MOVING), Some(1));
         assert_eq!(estimate(10, &MOVING), Some(1));
-        assert_eq!(
-            estimate(11, &MOVING),
-            None,
-            "nobody has left yet: nothing to go by"
-        );
+        assert_eq!(estimate(11, &MOVING), None, "nobody has left yet: nothing to go by");
     }
 
     #[test]
     fn behind_a_full_house_the_admissions_seen_decide() {
-        let full = Outlook {
-            free: 0,
-            admitted_last_minute: 30,
-            ..MOVING
-        };
+        let full = Outlook { free: 0, admitted_last_minute: 30, ..MOVING };
         assert_eq!(estimate(60, &full), Some(120));
         assert_eq!(
-            estimate(
-                60,
-                &Outlook {
-                    per_minute: 20,
-                    ..full
-                }
-            ),
+            estimate(60, &Outlook { per_minute: 20, ..full }),
             Some(180),
             "never faster than the rate"
         );
@@ -188,31 +169,9 @@ mod tests {
 
     #[test]
     fn a_line_that_does_not_move_has_no_estimate_unless_its_opening_is_known() {
-        assert_eq!(
-            estimate(
-                1,
-                &Outlook {
-                    moving: false,
-                    ..MOVING
-                }
-            ),
-            None
-        );
-        assert_eq!(
-            estimate(
-                1,
-                &Outlook {
-                    per_minute: 0,
-                    ..MOVING
-                }
-            ),
-            None
-        );
-        let early = Outlook {
-            moving: false,
-            opens_in: Some(Duration::from_secs(90)),
-            ..MOVING
-        };
+        assert_eq!(estimate(1, &Outlook { moving: false, ..MOVING }), None);
+        assert_eq!(estimate(1, &Outlook { per_minute: 0, ..MOVING }), None);
+        let early = Outlook { moving: false, opens_in: Some(Duration::from_secs(90)), ..MOVING };
         assert_eq!(estimate(5, &early), Some(91));
     }
 

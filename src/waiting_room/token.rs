@@ -46,10 +46,7 @@ impl Signer {
         validation.validate_exp = false;
         validation.required_spec_claims.clear();
         Self {
-            header: Header {
-                kid: Some(key_id(secret)),
-                ..Header::new(Algorithm::HS256)
-            },
+            header: Header { kid: Some(key_id(secret)), ..Header::new(Algorithm::HS256) },
             signing: EncodingKey::from_secret(secret),
             checking: DecodingKey::from_secret(secret),
             validation,
@@ -70,17 +67,13 @@ impl Signer {
 
     /// What a token says, if its signature is ours.
     pub fn read(&self, token: &str) -> Option<Claims> {
-        jsonwebtoken::decode::<Claims>(token, &self.checking, &self.validation)
-            .ok()
-            .map(|token| token.claims)
+        jsonwebtoken::decode::<Claims>(token, &self.checking, &self.validation).ok().map(|token| token.claims)
     }
 }
 
 impl std::fmt::Debug for Signer {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Signer")
-            .field("kid", &self.header.kid)
-            .finish_non_exhaustive()
+        out.debug_struct("Signer").field("kid", &self.header.kid).finish_non_exhaustive()
     }
 }
 
@@ -89,11 +82,7 @@ fn key_id(secret: &[u8]) -> String {
     let mut hash = Sha256::new();
     hash.update(b"queue token key id");
     hash.update(secret);
-    hash.finalize()
-        .iter()
-        .take(4)
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -117,19 +106,13 @@ mod tests {
         let claims = claims();
         let token = signer.sign(&claims);
         assert_eq!(signer.read(&token).as_ref(), Some(&claims));
-        assert_eq!(
-            Signer::new(b"a secret of thirty-two bytes ....").sign(&claims),
-            token
-        );
+        assert_eq!(Signer::new(b"a secret of thirty-two bytes ....").sign(&claims), token);
     }
 
     #[test]
     fn a_session_long_over_can_still_be_read() {
         let signer = Signer::new(b"secret");
-        let over = Claims {
-            expires_at: DateTime::from_timestamp(1, 0),
-            ..claims()
-        };
+        let over = Claims { expires_at: DateTime::from_timestamp(1, 0), ..claims() };
         assert_eq!(signer.read(&signer.sign(&over)), Some(over));
     }
 

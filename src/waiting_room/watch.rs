@@ -108,11 +108,7 @@ struct Progress {
 
 impl Progress {
     fn new(start: &Info) -> Self {
-        Self {
-            complete: false,
-            start: start.state.last_sequence,
-            moved: Instant::now(),
-        }
+        Self { complete: false, start: start.state.last_sequence, moved: Instant::now() }
     }
 
     fn apply(&mut self, hall: &Hall, entries: impl Iterator<Item = Entry>) {
@@ -177,9 +173,7 @@ fn made(info: &Info) -> DateTime<Utc> {
 fn read(entry: &Entry) -> News {
     let revision = entry.revision;
     if entry.key == subjects::QUEUE_LEASE {
-        let holder = serde_json::from_slice::<LeaseRecord>(&entry.value)
-            .ok()
-            .and_then(|lease| lease.holder);
+        let holder = serde_json::from_slice::<LeaseRecord>(&entry.value).ok().and_then(|lease| lease.holder);
         return News::Lease { revision, holder };
     }
     let owner = entry
@@ -197,12 +191,7 @@ fn read(entry: &Entry) -> News {
         Some(entry) => News::Put { concert, user, entry },
         None => {
             let at = DateTime::from_timestamp(entry.created.unix_timestamp(), 0).unwrap_or_default();
-            News::Gone {
-                concert,
-                user,
-                revision,
-                at,
-            }
+            News::Gone { concert, user, revision, at }
         }
     }
 }

@@ -52,11 +52,7 @@ async fn run_once(hall: &Hall) -> Option<Instant> {
         })
         .await;
     let (due, later) = hall.promises.due(Instant::now());
-    if due.is_empty() {
-        later
-    } else {
-        Some(Instant::now())
-    }
+    if due.is_empty() { later } else { Some(Instant::now()) }
 }
 
 /// Keeps a promise; answers after which pause to try again, if it must be.
@@ -71,9 +67,7 @@ async fn keep(hall: &Hall, (concert, user): Key, promise: &Promise) -> Option<Du
         Need::Write(entry, standing) => {
             let record = Record::standing(user, concert, &entry, standing);
             let life = record.key_life(hall.now());
-            hall.bucket
-                .write(&key, If::At(entry.revision), record.to_bytes(), Some(life))
-                .await
+            hall.bucket.write(&key, If::At(entry.revision), record.to_bytes(), Some(life)).await
         }
         Need::Delete(condition, in_line) => hall.bucket.delete(&key, condition, in_line).await,
     };

@@ -96,35 +96,25 @@ impl Job<'_> {
             Ok(arguments) => Some(arguments),
             Err(error) => {
                 let detail = Value::String(error.to_string());
-                self.outcome = Some(Outcome::Rejected {
-                    code: "invalid_command".to_owned(),
-                    detail,
-                });
+                self.outcome = Some(Outcome::Rejected { code: "invalid_command".to_owned(), detail });
                 None
             }
         }
     }
 
     fn done(&mut self, output: impl IntoIterator<Item = (&'static str, Value)>) {
-        let output: Map<String, Value> = output
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), value))
-            .collect();
+        let output: Map<String, Value> =
+            output.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         self.outcome = Some(Outcome::Done { output });
     }
 
     fn rejected(&mut self, code: &str, detail: Value) {
-        self.outcome = Some(Outcome::Rejected {
-            code: code.to_owned(),
-            detail,
-        });
+        self.outcome = Some(Outcome::Rejected { code: code.to_owned(), detail });
     }
 
     /// A command that this service does not know: another version of it may.
     fn unknown_command(&mut self) {
-        self.outcome = Some(Outcome::Failed {
-            code: "unknown_command".to_owned(),
-        });
+        self.outcome = Some(Outcome::Failed { code: "unknown_command".to_owned() });
     }
 }
 
@@ -162,10 +152,7 @@ mod tests {
             reason: reason.map(str::to_owned),
             context: Value::Null,
         };
-        let mut job = Job {
-            command: &command,
-            outcome: None,
-        };
+        let mut job = Job { command: &command, outcome: None };
         act(&mut job);
         job.outcome.expect("every command is answered")
     }
@@ -180,9 +167,7 @@ mod tests {
 
     #[test]
     fn arguments_that_cannot_be_read_are_a_business_no() {
-        let outcome = answer(Direction::Do, None, |job| {
-            assert!(job.arguments::<Booking>().is_none())
-        });
+        let outcome = answer(Direction::Do, None, |job| assert!(job.arguments::<Booking>().is_none()));
         assert_eq!(refusal(outcome).0, "invalid_command");
     }
 }

@@ -59,17 +59,11 @@ async fn lock(
         .filter(|(job, _)| job.command.subject == "points.refund")
         .filter_map(|(_, booking)| booking.as_ref().map(|booking| booking.reservation_id))
         .collect();
-    let uses = if refunds.is_empty() {
-        Vec::new()
-    } else {
-        store::payments::open_uses(conn, &refunds).await?
-    };
+    let uses =
+        if refunds.is_empty() { Vec::new() } else { store::payments::open_uses(conn, &refunds).await? };
     Ok(Till {
         now,
-        accounts: accounts
-            .into_iter()
-            .map(|account| (account.user_id, account))
-            .collect(),
+        accounts: accounts.into_iter().map(|account| (account.user_id, account)).collect(),
         uses: uses.into_iter().map(|used| (used.reservation_id, used)).collect(),
         dirty: BTreeSet::new(),
         entries: Vec::new(),
@@ -82,29 +76,17 @@ impl Till {
     /// Takes the points and writes the payment; with too few points nothing is taken and the payment has failed.
     fn deduct(&mut self, job: &mut Job<'_>, booking: &Booking) {
         let required = booking.amount;
-        let balance = self
-            .accounts
-            .get(&booking.user_id)
-            .map_or(0, |account| account.balance);
+        let balance = self.accounts.get(&booking.user_id).map_or(0, |account| account.balance);
         if balance < required {
             self.pay(booking, "failed", None);
-            return job.rejected(
-                "insufficient_points",
-                json!({ "balance": balance, "required": required }),
-            );
+            return job.rejected("insufficient_points", json!({ "balance": balance, "required": required }));
         }
         let entry = (required > 0).then(|| self.enter(booking, "use", required, balance - required, None));
         let payment_id = self.pay(booking, "succeeded", entry.as_ref().map(|entry| entry.id));
         job.done([
             ("payment_id", json!(payment_id)),
-            (
-                "paid_at",
-                json!(self.now.to_rfc3339_opts(SecondsFormat::Micros, true)),
-            ),
-            (
-                "entry",
-                entry.map_or(Value::Null, |entry| self.announcement(&entry)),
-            ),
+            ("paid_at", json!(self.now.to_rfc3339_opts(SecondsFormat::Micros, true))),
+            ("entry", entry.map_or(Value::Null, |entry| self.announcement(&entry))),
         ]);
     }
 
@@ -114,17 +96,8 @@ impl Till {
         let Some(used) = self.uses.remove(&booking.reservation_id) else {
             return job.done([("refund_entry", Value::Null)]);
         };
-        let balance = self
-            .accounts
-            .get(&used.user_id)
-            .map_or(0, |account| account.balance);
-        let entry = self.enter(
-            booking,
-            "refund",
-            used.amount,
-            balance + used.amount,
-            Some(used.id),
-        );
+        let balance = self.accounts.get(&used.user_id).map_or(0, |account| account.balance);
+        let entry = self.enter(booking, "refund", used.amount, balance + used.amount, Some(used.id));
         job.done([("refund_entry", self.announcement(&entry))]);
     }
 
@@ -184,11 +157,7 @@ impl Till {
     async fn write(self, conn: &mut PgConnection) -> store::Result<()> {
         if !self.entries.is_empty() {
             store::payments::insert_entries(conn, &self.entries, self.now).await?;
-            let dirty: Vec<&Account> = self
-                .dirty
-                .iter()
-                .filter_map(|user| self.accounts.get(user))
-                .collect();
+            let dirty: Vec<&Account> = self.dirty.iter().filter_map(|user| self.accounts.get(user)).collect();
             store::payments::save_accounts(conn, &dirty, self.now).await?;
         }
         if !self.payments.is_empty() {
@@ -208,10 +177,7 @@ mod tests {
     use crate::saga::{Direction, Outcome};
 
     fn till(balance: i64) -> Till {
-        let account = Account {
-            user_id: booking(0, &[]).user_id,
-            balance,
-        };
+        let account = Account { user_id: booking(0, &[]).user_id, balance };
         Till {
             now: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
             accounts: BTreeMap::from([(account.user_id, account)]),
@@ -230,32 +196,18 @@ mod tests {
     #[test]
     fn a_payment_is_an_entry_and_two_share_the_balance() {
         let mut till = till(150);
-        let Outcome::Done { output } = deduct(&mut till, &booking(7, &[1])) else {
-            panic!("not paid")
-        };
-        assert_eq!(
-            (&output["entry"]["amount"], &output["entry"]["balance"]),
-            (&json!(100), &json!(50))
-        );
+        let Outcome::Done { output } = deduct(&mut till, &booking(7, &[1])) else { panic!("not paid") };
+        assert_eq!((&output["entry"]["amount"], &output["entry"]["balance"]), (&json!(100), &json!(50)));
         assert_eq!(till.payments[0].status, "succeeded");
         let refused = refusal(deduct(&mut till, &booking(8, &[2])));
-        assert_eq!(
-            refused,
-            (
-                "insufficient_points".to_owned(),
-                json!({ "balance": 50, "required": 100 })
-            )
-        );
+        assert_eq!(refused, ("insufficient_points".to_owned(), json!({ "balance": 50, "required": 100 })));
         assert_eq!((till.payments[1].status, till.entries.len()), ("failed", 1));
     }
 
     #[test]
     fn a_seat_of_no_points_is_paid_without_an_entry() {
         let mut till = till(0);
-        let free = Booking {
-            amount: 0,
-            ..booking(7, &[1])
-        };
+        let free = Booking { amount: 0, ..booking(7, &[1]) };
         assert!(matches!(deduct(&mut till, &free), Outcome::Done { .. }));
         assert_eq!((till.payments[0].status, till.entries.len()), ("succeeded", 0));
     }
@@ -264,20 +216,10 @@ mod tests {
     fn a_refund_names_what_it_reverses_and_gives_nothing_back_twice() {
         let (mut till, paid) = (till(50), booking(7, &[1]));
         let (id, reservation_id) = (Uuid::from_u128(9), paid.reservation_id);
-        till.uses.insert(
-            reservation_id,
-            Use {
-                id,
-                user_id: paid.user_id,
-                reservation_id,
-                amount: 100,
-            },
-        );
+        till.uses.insert(reservation_id, Use { id, user_id: paid.user_id, reservation_id, amount: 100 });
         for expected in [json!(150), Value::Null] {
             let outcome = answer(Direction::Undo, None, |job| till.refund(job, &paid));
-            let Outcome::Done { output } = outcome else {
-                panic!("not refunded")
-            };
+            let Outcome::Done { output } = outcome else { panic!("not refunded") };
             assert_eq!(output["refund_entry"]["balance"], expected);
         }
         assert_eq!((till.entries.len(), till.entries[0].reverses_id), (1, Some(id)));

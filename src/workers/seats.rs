@@ -77,9 +77,7 @@ async fn lock(
         let performances: Vec<Uuid> = holds.iter().map(|booking| booking.performance_id).collect();
         store::seats::lock_buyers(conn, &users).await?;
         for owned in store::seats::owned(&mut *conn, &users, &performances, now).await? {
-            floor
-                .owned
-                .insert((owned.user_id, owned.performance_id), owned.seats);
+            floor.owned.insert((owned.user_id, owned.performance_id), owned.seats);
         }
         let windows = store::seats::windows(&mut *conn, &performances).await?;
         floor.windows = windows.into_iter().map(|window| (window.id, window)).collect();
@@ -87,10 +85,7 @@ async fn lock(
     let keys: Vec<(Uuid, i32)> = all.iter().flat_map(|booking| booking.keys()).collect();
     let (performances, numbers): (Vec<Uuid>, Vec<i32>) = keys.into_iter().unzip();
     let seats = store::seats::lock(conn, &performances, &numbers).await?;
-    floor.seats = seats
-        .into_iter()
-        .map(|seat| ((seat.performance_id, seat.number), seat))
-        .collect();
+    floor.seats = seats.into_iter().map(|seat| ((seat.performance_id, seat.number), seat)).collect();
     Ok(floor)
 }
 
@@ -113,10 +108,8 @@ impl Floor {
             });
             return job.rejected(code, detail);
         }
-        let (expires_at, claimable_at) = (
-            self.now + self.limits.hold,
-            self.now + self.limits.hold + self.limits.grace,
-        );
+        let (expires_at, claimable_at) =
+            (self.now + self.limits.hold, self.now + self.limits.hold + self.limits.grace);
         let mut lines = Vec::with_capacity(booking.seats.len());
         let mut amount = 0;
         for key in booking.keys() {
@@ -131,10 +124,8 @@ impl Floor {
             lines.push(json!({ "number": seat.number, "section": seat.section, "price": seat.price }));
             self.dirty.insert(key);
         }
-        *self
-            .owned
-            .entry((booking.user_id, booking.performance_id))
-            .or_default() += booking.seats.len() as i64;
+        *self.owned.entry((booking.user_id, booking.performance_id)).or_default() +=
+            booking.seats.len() as i64;
         self.changes.push(Change {
             id: booking.reservation_id,
             status: Some("held"),
@@ -154,11 +145,7 @@ impl Floor {
 
     fn may_hold(&self, booking: &Booking) -> Result<(), (&'static str, Value)> {
         let unknown: Vec<i32> = self.numbers(booking, |seat| seat.is_none());
-        let Some(window) = self
-            .windows
-            .get(&booking.performance_id)
-            .filter(|_| unknown.is_empty())
-        else {
+        let Some(window) = self.windows.get(&booking.performance_id).filter(|_| unknown.is_empty()) else {
             return Err(("seat_unknown", json!({ "seats": unknown })));
         };
         if self.now < window.sale_opens_at || self.now >= window.sale_closes_at {
@@ -171,11 +158,7 @@ impl Floor {
         if !taken.is_empty() {
             return Err(("seat_taken", json!({ "seats": taken })));
         }
-        let owned = self
-            .owned
-            .get(&(booking.user_id, booking.performance_id))
-            .copied()
-            .unwrap_or(0);
+        let owned = self.owned.get(&(booking.user_id, booking.performance_id)).copied().unwrap_or(0);
         let limit = self.limits.seats_per_user;
         if owned + booking.seats.len() as i64 > limit {
             return Err(("too_many_seats", json!({ "limit": limit, "owned": owned })));
@@ -184,20 +167,14 @@ impl Floor {
     }
 
     fn numbers(&self, booking: &Booking, matches: impl Fn(Option<&Seat>) -> bool) -> Vec<i32> {
-        booking
-            .keys()
-            .filter(|key| matches(self.seats.get(key)))
-            .map(|(_, number)| number)
-            .collect()
+        booking.keys().filter(|key| matches(self.seats.get(key))).map(|(_, number)| number).collect()
     }
 
     /// Frees whatever the reservation still has. What it lost or never had stays as it is.
     fn release(&mut self, job: &mut Job<'_>, booking: &Booking) {
         for key in booking.keys() {
-            let Some(seat) = self
-                .seats
-                .get_mut(&key)
-                .filter(|seat| seat.holder == Some(booking.reservation_id))
+            let Some(seat) =
+                self.seats.get_mut(&key).filter(|seat| seat.holder == Some(booking.reservation_id))
             else {
                 continue;
             };
@@ -224,11 +201,8 @@ impl Floor {
             store::reservations::change(conn, &self.changes, self.now).await?;
         }
         if !self.ends.is_empty() {
-            let ends: Vec<_> = self
-                .ends
-                .iter()
-                .map(|(id, status, reason)| (*id, *status, reason.as_deref()))
-                .collect();
+            let ends: Vec<_> =
+                self.ends.iter().map(|(id, status, reason)| (*id, *status, reason.as_deref())).collect();
             store::reservations::end_open(conn, &ends, self.now).await?;
         }
         Ok(())
@@ -289,9 +263,7 @@ mod tests {
                 grace: TimeDelta::seconds(15),
                 seats_per_user: 3,
             },
-            seats: (1..=3)
-                .map(|number| ((performance, number), seat(number)))
-                .collect(),
+            seats: (1..=3).map(|number| ((performance, number), seat(number))).collect(),
             windows: BTreeMap::from([(performance, window)]),
             owned: BTreeMap::new(),
             dirty: BTreeSet::new(),
@@ -305,19 +277,13 @@ mod tests {
     }
 
     fn holders(floor: &Floor) -> Vec<Option<u128>> {
-        floor
-            .seats
-            .values()
-            .map(|seat| seat.holder.map(|holder| holder.as_u128()))
-            .collect()
+        floor.seats.values().map(|seat| seat.holder.map(|holder| holder.as_u128())).collect()
     }
 
     #[test]
     fn a_hold_takes_all_its_seats_until_its_end() {
         let mut floor = floor();
-        let Outcome::Done { output } = hold(&mut floor, &booking(7, &[1, 3])) else {
-            panic!("not held")
-        };
+        let Outcome::Done { output } = hold(&mut floor, &booking(7, &[1, 3])) else { panic!("not held") };
         assert_eq!(output["amount"], 20);
         assert_eq!(output["expires_at"], time(floor.now + TimeDelta::seconds(300)));
         assert_eq!(output["claimable_at"], time(floor.now + TimeDelta::seconds(315)));
@@ -336,10 +302,7 @@ mod tests {
     #[test]
     fn a_hold_needs_seats_that_exist_an_open_sale_and_room_under_the_limit() {
         let mut floor = floor();
-        assert_eq!(
-            refusal(hold(&mut floor, &booking(7, &[1, 9]))).1,
-            json!({ "seats": [9] })
-        );
+        assert_eq!(refusal(hold(&mut floor, &booking(7, &[1, 9]))).1, json!({ "seats": [9] }));
         hold(&mut floor, &booking(7, &[1, 2]));
         floor.limits.seats_per_user = 2;
         assert_eq!(refusal(hold(&mut floor, &booking(8, &[3]))).0, "too_many_seats");
@@ -364,17 +327,8 @@ mod tests {
         hold(&mut floor, &booking(7, &[1]));
         hold(&mut floor, &booking(8, &[2]));
         let released = booking(7, &[1, 2]);
-        answer(Direction::Undo, Some("hold_expired"), |job| {
-            floor.release(job, &released)
-        });
+        answer(Direction::Undo, Some("hold_expired"), |job| floor.release(job, &released));
         assert_eq!(holders(&floor), [None, Some(8), None]);
-        assert_eq!(
-            floor.ends,
-            [(
-                released.reservation_id,
-                "expired",
-                Some("hold_expired".to_owned())
-            )]
-        );
+        assert_eq!(floor.ends, [(released.reservation_id, "expired", Some("hold_expired".to_owned()))]);
     }
 }

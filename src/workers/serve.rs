@@ -41,9 +41,7 @@ pub async fn serve(engine: Engine, service: Service, limits: Limits, stop: Cance
 /// A second command of a saga can only be judged once the first is done.
 fn first_of_each_saga(commands: Vec<Delivered>) -> (Vec<Delivered>, Vec<Delivered>) {
     let mut seen = BTreeSet::new();
-    commands
-        .into_iter()
-        .partition(|(_, command)| seen.insert(command.saga_id))
+    commands.into_iter().partition(|(_, command)| seen.insert(command.saga_id))
 }
 
 async fn handle_all(
@@ -94,10 +92,7 @@ async fn advance(
     let mut jobs: Vec<Job<'_>> = Vec::with_capacity(commands.len());
     for command in commands {
         if batch.asks_for(command) {
-            jobs.push(Job {
-                command,
-                outcome: refusal(command, batch.now),
-            });
+            jobs.push(Job { command, outcome: refusal(command, batch.now) });
         } else {
             metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
             batch.note_stale(command.saga_id);
@@ -107,14 +102,10 @@ async fn advance(
     service.run(conn, limits, batch.now, &mut open).await?;
     let mut illegal = Vec::new();
     for job in open.into_iter().chain(refused) {
-        let outcome = job.outcome.unwrap_or(Outcome::Failed {
-            code: "unanswered".to_owned(),
-        });
+        let outcome = job.outcome.unwrap_or(Outcome::Failed { code: "unanswered".to_owned() });
         let event = Event::Reply(answer(job.command, outcome));
         if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, job.command.saga_id, &event) {
-            let at = commands
-                .iter()
-                .position(|command| std::ptr::eq(*command, job.command));
+            let at = commands.iter().position(|command| std::ptr::eq(*command, job.command));
             illegal.extend(at.map(|at| (at, why)));
         }
     }

@@ -47,10 +47,7 @@ pub(super) async fn run(
     let seats = store::seats::lock(conn, &performances, &numbers).await?;
     let mut desk = Desk {
         now,
-        seats: seats
-            .into_iter()
-            .map(|seat| ((seat.performance_id, seat.number), seat))
-            .collect(),
+        seats: seats.into_iter().map(|seat| ((seat.performance_id, seat.number), seat)).collect(),
         sold: Vec::new(),
         tickets: Vec::new(),
         voided: Vec::new(),
@@ -71,11 +68,8 @@ impl Desk {
     /// Sells the seats to the reservation that holds them.
     fn issue(&mut self, job: &mut Job<'_>, booking: &Booking) {
         let held = |seat: &Seat| seat.status == "held" && seat.holder == Some(booking.reservation_id);
-        let keys: Vec<(Uuid, i32)> = booking
-            .seats
-            .iter()
-            .map(|seat| (booking.performance_id, *seat))
-            .collect();
+        let keys: Vec<(Uuid, i32)> =
+            booking.seats.iter().map(|seat| (booking.performance_id, *seat)).collect();
         let lost: Vec<i32> = keys
             .iter()
             .filter(|key| !self.seats.get(key).is_some_and(held))
@@ -182,25 +176,16 @@ mod tests {
         else {
             panic!("not issued")
         };
-        assert!(
-            desk.seats
-                .values()
-                .all(|seat| seat.status == "sold" && seat.expires_at.is_none())
-        );
+        assert!(desk.seats.values().all(|seat| seat.status == "sold" && seat.expires_at.is_none()));
         assert_ne!(desk.tickets[0].code, desk.tickets[1].code);
-        assert!(
-            !json!(output).to_string().contains(&desk.tickets[0].code),
-            "codes are for the buyer alone"
-        );
+        assert!(!json!(output).to_string().contains(&desk.tickets[0].code), "codes are for the buyer alone");
         assert_eq!(desk.changes[0].status, Some("confirmed"));
     }
 
     #[test]
     fn a_seat_lost_in_the_last_moment_sells_none() {
         let mut desk = desk([7, 8]);
-        let refused = refusal(answer(Direction::Do, None, |job| {
-            desk.issue(job, &booking(7, &[1, 2]))
-        }));
+        let refused = refusal(answer(Direction::Do, None, |job| desk.issue(job, &booking(7, &[1, 2]))));
         assert_eq!(refused, ("hold_expired".to_owned(), json!({ "seats": [2] })));
         assert!(desk.tickets.is_empty() && desk.sold.is_empty() && desk.changes.is_empty());
     }

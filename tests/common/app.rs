@@ -48,12 +48,7 @@ impl TestApp {
         let app = start(&env, flags, roles).await;
         let concert = add_concert(&app).await;
         let performance = add_performance(&app, concert, 50, 100).await;
-        Self {
-            app,
-            env,
-            concert,
-            performance,
-        }
+        Self { app, env, concert, performance }
     }
 
     /// Another process of all roles on the same servers.
@@ -96,7 +91,7 @@ impl TestApp {
     }
 
     pub async fn pay(&self, reservation: Uuid) -> Reservation {
-        settled(self.app.desk.pay(reservation).await.unwrap())
+        settled(self.app.desk.pay(reservation).await.unwrap().0)
     }
 
     pub async fn cancel(&self, reservation: Uuid) -> Reservation {
@@ -133,10 +128,7 @@ pub async fn assert_good(app: &App) {
 pub async fn until<Fut: Future<Output = bool>>(seconds: u64, what: &str, check: impl Fn() -> Fut) {
     let end = tokio::time::Instant::now() + std::time::Duration::from_secs(seconds);
     while !check().await {
-        assert!(
-            tokio::time::Instant::now() < end,
-            "waited {seconds} s in vain for {what}"
-        );
+        assert!(tokio::time::Instant::now() < end, "waited {seconds} s in vain for {what}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }
@@ -168,15 +160,7 @@ pub async fn add_concert(app: &App) -> Uuid {
 /// A performance in a month, on sale now, with seats 1..=`seats` at `price` each.
 pub async fn add_performance(app: &App, concert: Uuid, seats: i32, price: i64) -> Uuid {
     let now = Utc::now();
-    add_performance_at(
-        app,
-        concert,
-        seats,
-        price,
-        now + TimeDelta::days(30),
-        now - TimeDelta::hours(1),
-    )
-    .await
+    add_performance_at(app, concert, seats, price, now + TimeDelta::days(30), now - TimeDelta::hours(1)).await
 }
 
 /// A performance with its own start and opening of the sale, which closes in three weeks.
@@ -199,16 +183,9 @@ pub async fn add_performance_at(
         sale_closes_at: Utc::now() + TimeDelta::days(21),
         seats_total: seats,
     };
-    let range = SeatRange {
-        from: 1,
-        to: seats,
-        section: "A".to_owned(),
-        price,
-    };
+    let range = SeatRange { from: 1, to: seats, section: "A".to_owned(), price };
     let mut conn = app.pool.acquire().await.unwrap();
-    store::catalog::insert_performance(&mut conn, &performance, &[range])
-        .await
-        .unwrap();
+    store::catalog::insert_performance(&mut conn, &performance, &[range]).await.unwrap();
     id
 }
 

@@ -92,19 +92,10 @@ impl Entrance {
     async fn at(test: TestApp, address: SocketAddr, stop: Option<DropGuard>) -> Self {
         // Another test of this process may have installed it before.
         let _installed = rustls::crypto::ring::default_provider().install_default();
-        let (pool, room) = (
-            test.app.pool.clone(),
-            test.app.room.clone().expect("there is a waiting room"),
-        );
+        let (pool, room) = (test.app.pool.clone(), test.app.room.clone().expect("there is a waiting room"));
         app::until(10, "the line to be known", || async { room.ready() }).await;
         let (url, client) = (format!("http://{address}"), reqwest::Client::new());
-        Self {
-            test,
-            pool,
-            url,
-            client,
-            _stop: stop,
-        }
+        Self { test, pool, url, client, _stop: stop }
     }
 
     /// A user with an access token and points.
@@ -122,10 +113,7 @@ impl Entrance {
     pub async fn admitted_to(&self, concert: Uuid, points: i64) -> Caller {
         let user = self.user(points).await;
         let path = format!("/v1/concerts/{concert}/queue-tokens");
-        let token = self.post(&path, &user, json!({})).await.body["token"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let token = self.post(&path, &user, json!({})).await.body["token"].as_str().unwrap().to_owned();
         let user = user.with("queue-token", &token);
         let end = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
         loop {
@@ -142,9 +130,7 @@ impl Entrance {
     pub async fn key(&self, role: Role) -> Caller {
         let NewKey { secret, hash } = NewKey::generate();
         let id = ids::new();
-        api_keys::insert(&self.pool, id, role.as_str(), role, &hash)
-            .await
-            .unwrap();
+        api_keys::insert(&self.pool, id, role.as_str(), role, &hash).await.unwrap();
         Caller::new(id, &secret)
     }
 
@@ -174,10 +160,7 @@ impl Entrance {
     /// A request that is still to be completed.
     pub fn request(&self, method: Method, path: &str, caller: &Caller) -> reqwest::RequestBuilder {
         let request = self.client.request(method, format!("{}{path}", self.url));
-        caller
-            .headers
-            .iter()
-            .fold(request, |request, (name, value)| request.header(name, value))
+        caller.headers.iter().fold(request, |request, (name, value)| request.header(name, value))
     }
 
     /// Holds seats of the test's performance.
@@ -188,22 +171,17 @@ impl Entrance {
 
     /// Pays for a reservation.
     pub async fn pay(&self, caller: &Caller, reservation: &Value) -> Reply {
-        self.post(&path_of(reservation, "payment"), caller, json!({}))
-            .await
+        self.post(&path_of(reservation, "payment"), caller, json!({})).await
     }
 
     /// Cancels a reservation.
     pub async fn cancel(&self, caller: &Caller, reservation: &Value) -> Reply {
-        self.post(&path_of(reservation, "cancellation"), caller, json!({}))
-            .await
+        self.post(&path_of(reservation, "cancellation"), caller, json!({})).await
     }
 }
 
 fn path_of(reservation: &Value, act: &str) -> String {
-    format!(
-        "/v1/reservations/{}/{act}",
-        reservation["id"].as_str().expect("a reservation has an id")
-    )
+    format!("/v1/reservations/{}/{act}", reservation["id"].as_str().expect("a reservation has an id"))
 }
 
 /// Sends a request and reads the answer; what is not JSON is given as a text.
@@ -212,11 +190,7 @@ pub async fn reply(request: reqwest::RequestBuilder) -> Reply {
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
     let text = answer.text().await.expect("the answer is whole");
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    Reply {
-        status,
-        headers,
-        body,
-    }
+    Reply { status, headers, body }
 }
 
 /// An access token with these claims.
@@ -232,11 +206,7 @@ impl Caller {
     }
 
     pub fn new(id: Uuid, token: &str) -> Self {
-        Self {
-            id,
-            headers: Vec::new(),
-        }
-        .with("authorization", &format!("Bearer {token}"))
+        Self { id, headers: Vec::new() }.with("authorization", &format!("Bearer {token}"))
     }
 
     /// The same with a header more, or another value for it.
@@ -248,12 +218,7 @@ impl Caller {
 
     /// The same with a header less.
     pub fn without(&self, name: &str) -> Self {
-        let headers = self
-            .headers
-            .iter()
-            .filter(|(known, _)| known != name)
-            .cloned()
-            .collect();
+        let headers = self.headers.iter().filter(|(known, _)| known != name).cloned().collect();
         Self { id: self.id, headers }
     }
 
@@ -268,18 +233,11 @@ impl Reply {
     /// Whether this is a problem with this status and code, whole by RFC 9457; answers its body.
     #[track_caller]
     pub fn is(&self, status: u16, code: &str) -> &Value {
-        assert_eq!(
-            (self.status, self.body["code"].as_str()),
-            (status, Some(code)),
-            "{self:#?}"
-        );
+        assert_eq!((self.status, self.body["code"].as_str()), (status, Some(code)), "{self:#?}");
         assert_eq!(self.headers["content-type"], "application/problem+json");
         assert_eq!(self.body["status"], status);
         for member in ["type", "title", "detail"] {
-            assert!(
-                self.body[member].as_str().is_some_and(|text| !text.is_empty()),
-                "{member}: {self:#?}"
-            );
+            assert!(self.body[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {self:#?}");
         }
         assert!(self.headers.contains_key("x-request-id"));
         let passes = ["request_in_progress", "unavailable", "rate_limited"].contains(&code);
@@ -298,12 +256,7 @@ impl Reply {
     /// The pointers of an `invalid_request`.
     #[track_caller]
     pub fn pointers(&self) -> Vec<&str> {
-        let errors = self.is(422, "invalid_request")["errors"]
-            .as_array()
-            .expect("it lists errors");
-        errors
-            .iter()
-            .map(|error| error["pointer"].as_str().unwrap())
-            .collect()
+        let errors = self.is(422, "invalid_request")["errors"].as_array().expect("it lists errors");
+        errors.iter().map(|error| error["pointer"].as_str().unwrap()).collect()
     }
 }

@@ -40,38 +40,19 @@ impl Env {
     pub async fn start() -> Self {
         let database_url = fresh_database().await;
         let dir = fresh_dir("test");
-        let given = Given {
-            database_url: Some(database_url.clone()),
-            nats_url: None,
-        };
-        let nats = local::start(&dir, given)
-            .await
-            .expect("a private nats-server starts");
+        let given = Given { database_url: Some(database_url.clone()), nats_url: None };
+        let nats = local::start(&dir, given).await.expect("a private nats-server starts");
         let nats_url = nats.nats_url.clone();
-        let bus = bus::connect(&nats_url, "test", 1)
-            .await
-            .expect("the private nats-server is good");
+        let bus = bus::connect(&nats_url, "test", 1).await.expect("the private nats-server is good");
         let pool = store::open(&database_url, CONNECTIONS).expect("the address is good");
-        Self {
-            database_url,
-            pool,
-            nats_url,
-            bus,
-            dir,
-            nats,
-        }
+        Self { database_url, pool, nats_url, bus, dir, nats }
     }
 
     /// Ends the nats-server and starts it again, on the same port and with the same streams.
     pub async fn restart_nats(mut self) -> Self {
         self.nats.stop().await;
-        let given = Given {
-            database_url: Some(self.database_url.clone()),
-            nats_url: None,
-        };
-        self.nats = local::start(&self.dir, given)
-            .await
-            .expect("the nats-server starts again");
+        let given = Given { database_url: Some(self.database_url.clone()), nats_url: None };
+        self.nats = local::start(&self.dir, given).await.expect("the nats-server starts again");
         self
     }
 }
@@ -86,14 +67,9 @@ pub async fn fresh_database() -> String {
 }
 
 async fn create_database(template: &str, name: &str) {
-    let mut admin = PgConnection::connect(&sibling(template, "postgres"))
-        .await
-        .expect("Postgres answers");
+    let mut admin = PgConnection::connect(&sibling(template, "postgres")).await.expect("Postgres answers");
     let sql = format!("create database {name} template boxoffice");
-    sqlx::raw_sql(AssertSqlSafe(sql))
-        .execute(&mut admin)
-        .await
-        .expect("the database is made");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await.expect("the database is made");
     admin.close().await.expect("the connection closes");
 }
 
@@ -108,13 +84,9 @@ async fn postgres() -> &'static str {
     static SERVER: OnceCell<Local> = OnceCell::const_new();
     let server = SERVER
         .get_or_init(|| async {
-            let given = Given {
-                database_url: None,
-                nats_url: Some("nats://none".into()),
-            };
-            let server = local::start(&fresh_dir("postgres"), given)
-                .await
-                .expect("a private Postgres starts");
+            let given = Given { database_url: None, nats_url: Some("nats://none".into()) };
+            let server =
+                local::start(&fresh_dir("postgres"), given).await.expect("a private Postgres starts");
             let pool = store::open(&server.database_url, 2).expect("the address is good");
             store::migrate(&pool).await.expect("the migrations are good");
             pool.close().await;

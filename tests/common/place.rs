@@ -36,27 +36,17 @@ pub fn fresh_dir(name: &str) -> PathBuf {
     static PLACE: OnceLock<Place> = OnceLock::new();
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let place = PLACE.get_or_init(Place::new);
-    place
-        .root
-        .join(format!("{}-{name}", NEXT.fetch_add(1, Ordering::Relaxed)))
+    place.root.join(format!("{}-{name}", NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 impl Place {
     fn new() -> Self {
         // Passable for the user that Postgres runs as when the tests run as root.
         let mut builder = tempfile::Builder::new();
-        builder
-            .prefix("boxoffice-it-")
-            .permissions(Permissions::from_mode(0o711));
-        let root = builder
-            .tempdir()
-            .expect("there is a place for temporary files")
-            .keep();
+        builder.prefix("boxoffice-it-").permissions(Permissions::from_mode(0o711));
+        let root = builder.tempdir().expect("there is a place for temporary files").keep();
         let sweeper = sweep(&root);
-        Self {
-            root,
-            _sweeper: sweeper,
-        }
+        Self { root, _sweeper: sweeper }
     }
 }
 

@@ -24,20 +24,13 @@ pub struct Ran {
 impl Program {
     /// On a data directory where nothing runs.
     pub fn alone() -> Self {
-        let dir = fresh_dir("cli")
-            .to_str()
-            .expect("a path of ours is text")
-            .to_owned();
-        Self {
-            environment: vec![("BOXOFFICE_DATA_DIR", dir)],
-        }
+        let dir = fresh_dir("cli").to_str().expect("a path of ours is text").to_owned();
+        Self { environment: vec![("BOXOFFICE_DATA_DIR", dir)] }
     }
 
     /// On the servers of a test.
     pub fn of(env: &Env) -> Self {
-        Self::alone()
-            .with("DATABASE_URL", &env.database_url)
-            .with("NATS_URL", &env.nats_url)
+        Self::alone().with("DATABASE_URL", &env.database_url).with("NATS_URL", &env.nats_url)
     }
 
     pub fn with(mut self, name: &'static str, value: &str) -> Self {
@@ -75,11 +68,7 @@ impl Program {
 impl From<Output> for Ran {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).expect("the program writes text");
-        Self {
-            code: output.status.code().unwrap_or(-1),
-            out: text(output.stdout),
-            err: text(output.stderr),
-        }
+        Self { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
     }
 }
 

@@ -26,29 +26,15 @@ impl Cluster {
     async fn start() -> Self {
         let free = || TcpListener::bind("127.0.0.1:0").unwrap();
         let listeners: Vec<_> = (0..6).map(|_| free()).collect();
-        let ports: Vec<u16> = listeners
-            .iter()
-            .map(|one| one.local_addr().unwrap().port())
-            .collect();
+        let ports: Vec<u16> = listeners.iter().map(|one| one.local_addr().unwrap().port()).collect();
         drop(listeners);
         let (clients, routes) = ports.split_at(3);
-        let peers: Vec<_> = routes
-            .iter()
-            .map(|port| format!("nats-route://127.0.0.1:{port}"))
-            .collect();
+        let peers: Vec<_> = routes.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
         let dir = fresh_dir("cluster");
         std::fs::create_dir_all(&dir).unwrap();
-        let servers = (0..3)
-            .map(|n| launch(&dir, n, clients[n], routes[n], &peers.join(",")))
-            .collect();
-        let urls = clients
-            .iter()
-            .map(|port| format!("nats://127.0.0.1:{port}"))
-            .collect();
-        Self {
-            urls,
-            _servers: servers,
-        }
+        let servers = (0..3).map(|n| launch(&dir, n, clients[n], routes[n], &peers.join(","))).collect();
+        let urls = clients.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        Self { urls, _servers: servers }
     }
 
     async fn connect(&self) -> Bus {
@@ -90,10 +76,7 @@ async fn on_three_servers_old_leases_are_refused_and_the_cap_and_the_order_hold(
     let bus = cluster.connect().await;
     let pool = boxoffice::store::open(&fresh_database().await, 10).unwrap();
     let concert = concert(&pool, 10, 6_000_000).await;
-    let sessions = Sessions {
-        session: Duration::from_secs(600),
-        claim: Duration::from_secs(1),
-    };
+    let sessions = Sessions { session: Duration::from_secs(600), claim: Duration::from_secs(1) };
     let start = async |n: usize| {
         let url = &cluster.urls[n];
         Instance::with_replicas(url, &pool, sessions, true, 3).await
@@ -112,10 +95,7 @@ async fn on_three_servers_old_leases_are_refused_and_the_cap_and_the_order_hold(
     assert_eq!(places.len(), 40, "one place per user");
 
     drop(first);
-    until("everybody has been admitted", || {
-        witness.ask(|seen| seen.admitted.len()) >= 40
-    })
-    .await;
+    until("everybody has been admitted", || witness.ask(|seen| seen.admitted.len()) >= 40).await;
     assert_eq!(witness.ask(|seen| seen.admitted.clone()), places);
     let most = witness.ask(|seen| seen.most);
     assert!(most <= 10, "{most} were active at once, the cap is 10");

@@ -10,10 +10,7 @@ use serde_json::json;
 
 use super::surroundings::{Instance, LONG, concert, env, until, within};
 
-const SHORT: Sessions = Sessions {
-    session: Duration::from_secs(4),
-    claim: Duration::from_secs(1),
-};
+const SHORT: Sessions = Sessions { session: Duration::from_secs(4), claim: Duration::from_secs(1) };
 
 fn token(instance: &Instance, claims: &Claims) -> String {
     instance.room.look(claims).token
@@ -22,10 +19,7 @@ fn token(instance: &Instance, claims: &Claims) -> String {
 #[tokio::test]
 async fn the_gate_tells_each_mistake_apart() {
     let env = env().await;
-    let (here, elsewhere) = (
-        concert(&env.pool, 1, 6_000).await,
-        concert(&env.pool, 1, 6_000).await,
-    );
+    let (here, elsewhere) = (concert(&env.pool, 1, 6_000).await, concert(&env.pool, 1, 6_000).await);
     let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
     let [admitted, waiting] = [0, 1].map(|_| ids::new());
     let first = instance.claims(&instance.join(admitted, here).await.token);
@@ -38,22 +32,13 @@ async fn the_gate_tells_each_mistake_apart() {
     assert_eq!(pass(None, admitted, here), Some(Refused::Required));
     assert_eq!(pass(Some("nonsense"), admitted, here), Some(Refused::Invalid));
     assert_eq!(pass(Some(&good), waiting, here), Some(Refused::WrongUser));
-    assert_eq!(
-        pass(Some(&good), admitted, elsewhere),
-        Some(Refused::WrongConcert)
-    );
-    assert_eq!(
-        pass(Some(&token(&instance, &second)), waiting, here),
-        Some(Refused::Waiting)
-    );
+    assert_eq!(pass(Some(&good), admitted, elsewhere), Some(Refused::WrongConcert));
+    assert_eq!(pass(Some(&token(&instance, &second)), waiting, here), Some(Refused::Waiting));
     instance.room.end(&first).await;
     assert_eq!(pass(Some(&good), admitted, here), Some(Refused::Expired));
 
     let for_payment = |token: Option<&str>| instance.room.pass_for_payment(token, admitted, here);
-    assert!(matches!(
-        for_payment(Some(&good)),
-        Ok(PassState::NotLive(_, Refused::Expired))
-    ));
+    assert!(matches!(for_payment(Some(&good)), Ok(PassState::NotLive(_, Refused::Expired))));
     assert_eq!(for_payment(None), Err(Refused::Required));
     assert_eq!(for_payment(Some("nonsense")), Err(Refused::Invalid));
 }
@@ -79,10 +64,7 @@ async fn an_end_is_refused_here_at_once_elsewhere_within_a_second_and_frees_the_
         .await
     });
     refused.await;
-    within(second, "the next is admitted", || {
-        there.status(&places[1]) == Status::Active
-    })
-    .await;
+    within(second, "the next is admitted", || there.status(&places[1]) == Status::Active).await;
     let again = there.join(user, concert).await;
     assert!(again.created && there.claims(&again.token).place > places[1].place);
 }
@@ -101,10 +83,8 @@ async fn whoever_does_not_show_up_gives_the_place_back_and_looking_is_not_showin
     })
     .await;
     assert_eq!(instance.status(&places[0]), Status::Expired, "at its very end");
-    within(Duration::from_secs(1), "the next is admitted", || {
-        instance.status(&places[1]) == Status::Active
-    })
-    .await;
+    within(Duration::from_secs(1), "the next is admitted", || instance.status(&places[1]) == Status::Active)
+        .await;
 }
 
 #[tokio::test]
@@ -120,10 +100,7 @@ async fn the_first_use_begins_the_session_and_a_hold_makes_it_longer() {
     let good = token(&there, &claims);
     there.room.pass(Some(&good), claims.user, concert).unwrap();
     let begun = |instance: &Instance| instance.room.look(&claims).expires_at.unwrap();
-    assert!(
-        begun(&there) >= claimed + TimeDelta::seconds(2),
-        "granted at once, here"
-    );
+    assert!(begun(&there) >= claimed + TimeDelta::seconds(2), "granted at once, here");
     let session = begun(&there);
     until("the session is known elsewhere", || begun(&here) == session).await;
 
@@ -147,21 +124,9 @@ async fn a_payment_ends_its_session_even_if_the_instance_that_answered_it_is_gon
     let activated = |claims: &Claims| instance.room.look(claims).activated_at.unwrap();
     let before = activated(&places[0]) - TimeDelta::seconds(1);
     confirm(&env.bus, &places[0], before).await;
-    confirm(
-        &env.bus,
-        &places[1],
-        activated(&places[1]) + TimeDelta::seconds(1),
-    )
-    .await;
-    until("the second session ends", || {
-        instance.status(&places[1]) == Status::Expired
-    })
-    .await;
-    assert_eq!(
-        instance.status(&places[0]),
-        Status::Active,
-        "it paid in an earlier session"
-    );
+    confirm(&env.bus, &places[1], activated(&places[1]) + TimeDelta::seconds(1)).await;
+    until("the second session ends", || instance.status(&places[1]) == Status::Expired).await;
+    assert_eq!(instance.status(&places[0]), Status::Active, "it paid in an earlier session");
 }
 
 async fn confirm(bus: &boxoffice::bus::Bus, claims: &Claims, at: DateTime<Utc>) {
@@ -171,10 +136,5 @@ async fn confirm(bus: &boxoffice::bus::Bus, claims: &Claims, at: DateTime<Utc>) 
         "data": {"user_id": claims.user, "concert_id": claims.concert, "amount": 5},
     });
     let subject = subjects::event("reservation.confirmed");
-    bus.jetstream
-        .publish(subject, event.to_string().into())
-        .await
-        .unwrap()
-        .await
-        .unwrap();
+    bus.jetstream.publish(subject, event.to_string().into()).await.unwrap().await.unwrap();
 }

@@ -20,42 +20,25 @@ async fn the_cap_and_the_order_hold_while_leaders_are_killed() {
     let env = env().await;
     let concert = concert(&env.pool, 20, 6_000_000).await;
     // Nobody shows up, so that places are given on and on.
-    let sessions = Sessions {
-        session: Duration::from_secs(600),
-        claim: Duration::from_secs(1),
-    };
+    let sessions = Sessions { session: Duration::from_secs(600), claim: Duration::from_secs(1) };
     let first = Instance::start(&env.nats_url, &env.pool, sessions, true).await;
     let witness = Witness::start(&env.bus).await;
     until("the first leads", || witness.ask(|seen| seen.leaders.len()) == 1).await;
     let second = Instance::start(&env.nats_url, &env.pool, sessions, true).await;
     let users: Vec<_> = (0..100).map(|_| ids::new()).collect();
     let joined = join_at_once(&[&first, &second], &users, concert).await;
-    let mut places: Vec<_> = joined
-        .iter()
-        .map(|joined| second.claims(&joined.token).place)
-        .collect();
+    let mut places: Vec<_> = joined.iter().map(|joined| second.claims(&joined.token).place).collect();
     places.sort_unstable();
     places.dedup();
     assert_eq!(places.len(), 100);
 
-    until("some have been admitted", || {
-        witness.ask(|seen| seen.admitted.len()) >= 20
-    })
-    .await;
+    until("some have been admitted", || witness.ask(|seen| seen.admitted.len()) >= 20).await;
     drop(first);
-    let took = within(Duration::from_secs(5), "the second leads", || {
-        witness.ask(|seen| seen.leaders.len()) == 2
-    });
+    let took =
+        within(Duration::from_secs(5), "the second leads", || witness.ask(|seen| seen.leaders.len()) == 2);
     took.await;
-    until("everybody has been admitted", || {
-        witness.ask(|seen| seen.admitted.len()) >= 100
-    })
-    .await;
-    assert_eq!(
-        witness.ask(|seen| seen.admitted.clone()),
-        places,
-        "in order of arrival, each once"
-    );
+    until("everybody has been admitted", || witness.ask(|seen| seen.admitted.len()) >= 100).await;
+    assert_eq!(witness.ask(|seen| seen.admitted.clone()), places, "in order of arrival, each once");
     let most = witness.ask(|seen| seen.most);
     assert!(most <= 20, "{most} were active at once, the cap is 20");
     assert!(most >= 15, "{most}: the cap was hardly used");
@@ -72,10 +55,8 @@ async fn a_leader_that_stops_hands_over_at_once() {
     first.stop().await;
     // Sooner than a lease lapses.
     second.room.end(&places[0]).await;
-    within(Duration::from_secs(3), "the next is admitted", || {
-        second.status(&places[1]) == Status::Active
-    })
-    .await;
+    within(Duration::from_secs(3), "the next is admitted", || second.status(&places[1]) == Status::Active)
+        .await;
 }
 
 #[tokio::test]
@@ -89,13 +70,7 @@ async fn the_server_refuses_what_names_an_old_lease() {
 pub async fn refuses_old_leases(bus: &Bus) {
     let store = bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await.unwrap();
     let mut leases = store.watch_with_history(subjects::QUEUE_LEASE).await.unwrap();
-    let mut next = async || {
-        futures::StreamExt::next(&mut leases)
-            .await
-            .unwrap()
-            .unwrap()
-            .revision
-    };
+    let mut next = async || futures::StreamExt::next(&mut leases).await.unwrap().unwrap().revision;
     let old = next().await;
     let mut new = next().await;
     while new <= old {
@@ -120,15 +95,7 @@ pub async fn refuses_old_leases(bus: &Bus) {
         if accepted.is_ok() {
             break;
         }
-        accepted = write(
-            store
-                .entry(subjects::QUEUE_LEASE)
-                .await
-                .unwrap()
-                .unwrap()
-                .revision,
-        )
-        .await;
+        accepted = write(store.entry(subjects::QUEUE_LEASE).await.unwrap().unwrap().revision).await;
     }
     accepted.expect("the lease of now");
 }
@@ -146,10 +113,7 @@ async fn a_leader_that_was_cut_off_cannot_admit_when_it_comes_back() {
     healthy.until_active(&places[4]).await;
 
     // From now on it hears everything and is not heard: what it says waits on the line.
-    let cap = |max_active| SettingsChange {
-        max_active: Some(max_active),
-        ..SettingsChange::default()
-    };
+    let cap = |max_active| SettingsChange { max_active: Some(max_active), ..SettingsChange::default() };
     witness.renewal().await;
     line.hold();
     healthy.change(concert, cap(10)).await;
@@ -185,10 +149,7 @@ async fn a_new_place_is_not_overwritten_by_an_admission_of_the_old_one() {
     // The admission is on its way while its user leaves and joins again.
     witness.renewal().await;
     line.hold();
-    let change = SettingsChange {
-        max_active: Some(1),
-        ..SettingsChange::default()
-    };
+    let change = SettingsChange { max_active: Some(1), ..SettingsChange::default() };
     other.change(concert, change).await;
     until("it has tried to admit", || line.has_held(br#""status":"active""#)).await;
     other.room.end(&old).await;
@@ -205,10 +166,7 @@ async fn a_new_place_is_not_overwritten_by_an_admission_of_the_old_one() {
     assert_eq!(other.status(&old), Status::Expired);
     // The old one did arrive, and was deleted again.
     let admitted = || witness.ask(|seen| seen.admitted.clone());
-    until("the witness has seen both", || {
-        admitted() == [old.place, new.place]
-    })
-    .await;
+    until("the witness has seen both", || admitted() == [old.place, new.place]).await;
     assert_eq!(other.status(&new), Status::Active);
 }
 
@@ -245,11 +203,7 @@ impl Line {
     }
 
     fn has_held(&self, words: &[u8]) -> bool {
-        self.held
-            .lock()
-            .unwrap()
-            .windows(words.len())
-            .any(|part| part == words)
+        self.held.lock().unwrap().windows(words.len()).any(|part| part == words)
     }
 }
 

@@ -36,27 +36,14 @@ async fn two_hundred_join_two_instances_at_once_and_are_admitted_in_order() {
         }
     }
 
-    let change = SettingsChange {
-        max_active: Some(50),
-        ..SettingsChange::default()
-    };
+    let change = SettingsChange { max_active: Some(50), ..SettingsChange::default() };
     second.change(concert, change).await;
     second.until_active(&places[49]).await;
-    assert!(
-        places[..50]
-            .iter()
-            .all(|claims| second.status(claims) == Status::Active)
-    );
+    assert!(places[..50].iter().all(|claims| second.status(claims) == Status::Active));
     assert_eq!(second.position(&places[50]), Some(1));
-    until("the witness has seen it", || {
-        witness.ask(|seen| seen.admitted.len()) == 50
-    })
-    .await;
+    until("the witness has seen it", || witness.ask(|seen| seen.admitted.len()) == 50).await;
     let admitted = witness.ask(|seen| seen.admitted.clone());
-    assert_eq!(
-        admitted,
-        places[..50].iter().map(|claims| claims.place).collect::<Vec<_>>()
-    );
+    assert_eq!(admitted, places[..50].iter().map(|claims| claims.place).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -92,22 +79,12 @@ async fn a_user_who_left_and_joins_again_stands_at_the_end() {
     assert_eq!(instance.position(&places[1]), Some(1));
     let again = other.join(places[0].user, concert).await;
     assert!(again.created);
-    assert_eq!(
-        (again.token.status, again.token.position),
-        (Status::Waiting, Some(3))
-    );
+    assert_eq!((again.token.status, again.token.position), (Status::Waiting, Some(3)));
     let claims = other.claims(&again.token);
     assert!(claims.place > places[2].place);
-    assert_eq!(
-        other.status(&places[0]),
-        Status::Expired,
-        "the old token stays dead"
-    );
+    assert_eq!(other.status(&places[0]), Status::Expired, "the old token stays dead");
 
-    let change = SettingsChange {
-        max_active: Some(3),
-        ..SettingsChange::default()
-    };
+    let change = SettingsChange { max_active: Some(3), ..SettingsChange::default() };
     instance.change(concert, change).await;
     for claims in [&places[1], &places[2], &claims] {
         other.until_active(claims).await;
@@ -123,15 +100,8 @@ async fn nats_killed_and_started_again_keeps_the_order() {
 
     kill_nats(&env);
     until("the loss is noticed", || !instance.room.is_connected()).await;
-    assert_eq!(
-        instance.try_join(ids::new(), concert).await,
-        Err(RoomError::Unavailable)
-    );
-    assert_eq!(
-        instance.position(&places[29]),
-        Some(30),
-        "the line is told from memory"
-    );
+    assert_eq!(instance.try_join(ids::new(), concert).await, Err(RoomError::Unavailable));
+    assert_eq!(instance.position(&places[29]), Some(30), "the line is told from memory");
     let env = env.restart_nats().await;
 
     until("the connection is back", || instance.room.is_connected()).await;
@@ -143,10 +113,7 @@ async fn nats_killed_and_started_again_keeps_the_order() {
     let last = fresh.join(ids::new(), concert).await.token;
     assert_eq!(last.position, Some(31));
 
-    let change = SettingsChange {
-        max_active: Some(10),
-        ..SettingsChange::default()
-    };
+    let change = SettingsChange { max_active: Some(10), ..SettingsChange::default() };
     instance.change(concert, change).await;
     fresh.until_active(&places[9]).await;
     assert_eq!(fresh.position(&places[10]), Some(1));
@@ -160,11 +127,7 @@ async fn a_deleted_bucket_is_made_again_and_the_line_begins_anew() {
     let before = instance.join_many(concert, 1).await;
     instance.until_active(&before[0]).await;
 
-    env.bus
-        .jetstream
-        .delete_key_value(subjects::QUEUE_TOKENS)
-        .await
-        .unwrap();
+    env.bus.jetstream.delete_key_value(subjects::QUEUE_TOKENS).await.unwrap();
     let user = ids::new();
     let mut joined = None;
     for _ in 0..20 {
@@ -215,10 +178,7 @@ async fn a_stream_tells_the_place_at_once_then_its_changes_and_ends_with_it() {
 
     let first = changes.next().await.unwrap();
     assert_eq!((first.status, first.position), (Status::Waiting, Some(1)));
-    let change = SettingsChange {
-        max_active: Some(1),
-        ..SettingsChange::default()
-    };
+    let change = SettingsChange { max_active: Some(1), ..SettingsChange::default() };
     instance.change(concert, change).await;
     let mut second = changes.next().await.unwrap();
     while second.status == Status::Waiting {

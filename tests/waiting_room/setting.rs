@@ -29,48 +29,15 @@ async fn settings_are_in_force_everywhere_within_a_second() {
     let places = leader.join_many(concert, 4).await;
     let second = Duration::from_secs(1);
 
-    other
-        .change(
-            concert,
-            SettingsChange {
-                max_active: Some(2),
-                ..NOTHING
-            },
-        )
-        .await;
-    within(second, "two are admitted", || {
-        leader.status(&places[1]) == Status::Active
-    })
-    .await;
-    other
-        .change(
-            concert,
-            SettingsChange {
-                max_active: Some(1),
-                ..NOTHING
-            },
-        )
-        .await;
-    until("the cap is known", || {
-        leader.room.overview()[0].settings.max_active == 1
-    })
-    .await;
-    assert!(
-        places[..2]
-            .iter()
-            .all(|claims| leader.status(claims) == Status::Active),
-        "nobody is evicted"
-    );
+    other.change(concert, SettingsChange { max_active: Some(2), ..NOTHING }).await;
+    within(second, "two are admitted", || leader.status(&places[1]) == Status::Active).await;
+    other.change(concert, SettingsChange { max_active: Some(1), ..NOTHING }).await;
+    until("the cap is known", || leader.room.overview()[0].settings.max_active == 1).await;
+    assert!(places[..2].iter().all(|claims| leader.status(claims) == Status::Active), "nobody is evicted");
 
     // As another program might: nobody is told.
-    sqlx::query("update queue_settings set max_active = 3")
-        .execute(&env.pool)
-        .await
-        .unwrap();
-    within(2 * second, "a third is admitted", || {
-        leader.status(&places[2]) == Status::Active
-    })
-    .await;
+    sqlx::query("update queue_settings set max_active = 3").execute(&env.pool).await.unwrap();
+    within(2 * second, "a third is admitted", || leader.status(&places[2]) == Status::Active).await;
     until("the fourth is next", || other.position(&places[3]) == Some(1)).await;
 }
 
@@ -79,38 +46,22 @@ async fn a_paused_line_and_one_before_its_opening_stand_still() {
     let env = env().await;
     let concert = concert(&env.pool, 10, 6_000).await;
     let leader = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
-    leader
-        .change(
-            concert,
-            SettingsChange {
-                paused: Some(true),
-                ..NOTHING
-            },
-        )
-        .await;
+    leader.change(concert, SettingsChange { paused: Some(true), ..NOTHING }).await;
     let claims = leader.join_many(concert, 1).await.remove(0);
     let phase = || leader.room.look(&claims).phase;
     assert_eq!(phase(), Phase::Paused);
 
     let opens_at = Utc::now() + TimeDelta::milliseconds(1_500);
-    let change = SettingsChange {
-        paused: Some(false),
-        opens_at: Some(Some(opens_at)),
-        ..NOTHING
-    };
+    let change = SettingsChange { paused: Some(false), opens_at: Some(Some(opens_at)), ..NOTHING };
     leader.change(concert, change).await;
     assert_eq!(phase(), Phase::NotOpen);
-    let early = SettingsChange {
-        pre_queue_at: Some(Some(Utc::now())),
-        ..NOTHING
-    };
+    let early = SettingsChange { pre_queue_at: Some(Some(Utc::now())), ..NOTHING };
     leader.change(concert, early).await;
     assert_eq!(phase(), Phase::PreQueue);
     until("it opens", || phase() == Phase::Open).await;
     assert!(Utc::now() >= opens_at);
-    let late = within(Duration::from_millis(1_200), "the line moves", || {
-        leader.status(&claims) == Status::Active
-    });
+    let late =
+        within(Duration::from_millis(1_200), "the line moves", || leader.status(&claims) == Status::Active);
     late.await;
     assert!(leader.room.look(&claims).activated_at.unwrap() >= opens_at);
 }
@@ -126,30 +77,13 @@ async fn the_rate_is_a_second_deep_and_no_more() {
     let admitted = || witness.ask(|seen| seen.admitted.len());
 
     let start = Instant::now();
-    leader
-        .change(
-            concert,
-            SettingsChange {
-                max_active: Some(100),
-                ..NOTHING
-            },
-        )
-        .await;
+    leader.change(concert, SettingsChange { max_active: Some(100), ..NOTHING }).await;
     until("the first second's worth is in", || admitted() >= 5).await;
-    assert!(
-        start.elapsed() < Duration::from_millis(1_900),
-        "the bucket is full at the start"
-    );
+    assert!(start.elapsed() < Duration::from_millis(1_900), "the bucket is full at the start");
     until("fifteen are in", || admitted() >= 15).await;
     let took = start.elapsed();
-    assert!(
-        took >= Duration::from_millis(1_950),
-        "fifteen after {took:?}: faster than the rate"
-    );
-    assert!(
-        took < Duration::from_secs(6),
-        "fifteen after {took:?}: slower than the rate"
-    );
+    assert!(took >= Duration::from_millis(1_950), "fifteen after {took:?}: faster than the rate");
+    assert!(took < Duration::from_secs(6), "fifteen after {took:?}: slower than the rate");
     assert!(leader.room.look(&places[29]).eta_known);
 }
 

@@ -26,10 +26,7 @@ use crate::common::Env;
 pub const SECRET: &str = "a secret that all instances of a test share";
 
 /// Long enough that nothing ends by itself during a test.
-pub const LONG: Sessions = Sessions {
-    session: Duration::from_secs(600),
-    claim: Duration::from_secs(60),
-};
+pub const LONG: Sessions = Sessions { session: Duration::from_secs(600), claim: Duration::from_secs(60) };
 
 /// One process' waiting room. Dropped without [`Instance::stop`] it vanishes as if it had been killed.
 pub struct Instance {
@@ -52,18 +49,13 @@ impl Instance {
         scheduler: bool,
         replicas: u8,
     ) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (url, database) = (nats_url.to_owned(), pool.connect_options());
         let (inner_stop, inner_tasks) = (stop.clone(), tasks.clone());
         let starting = runtime.spawn(async move {
-            let bus = bus::connect(&url, "waiting room under test", replicas)
-                .await
-                .unwrap();
+            let bus = bus::connect(&url, "waiting room under test", replicas).await.unwrap();
             topology::ensure(&bus).await.unwrap();
             // Of its own: connections do not outlive the runtime that made them.
             let pool = PgPoolOptions::new().connect_lazy_with((*database).clone());
@@ -75,12 +67,7 @@ impl Instance {
             room
         });
         let room = starting.await.unwrap();
-        let instance = Self {
-            room,
-            stop,
-            tasks,
-            runtime: Some(runtime),
-        };
+        let instance = Self { room, stop, tasks, runtime: Some(runtime) };
         until("the instance knows the line", || instance.room.ready()).await;
         instance
     }
@@ -89,9 +76,7 @@ impl Instance {
     pub async fn stop(self) {
         self.stop.cancel();
         self.tasks.close();
-        tokio::time::timeout(Duration::from_secs(5), self.tasks.wait())
-            .await
-            .expect("it stops in time");
+        tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.expect("it stops in time");
     }
 
     pub async fn join(&self, user: Uuid, concert: Uuid) -> Joined {
@@ -101,10 +86,7 @@ impl Instance {
     pub async fn try_join(&self, user: Uuid, concert: Uuid) -> Result<Joined, RoomError> {
         let room = Arc::clone(&self.room);
         let runtime = self.runtime.as_ref().expect("it is running");
-        runtime
-            .spawn(async move { room.join(user, concert).await })
-            .await
-            .unwrap()
+        runtime.spawn(async move { room.join(user, concert).await }).await.unwrap()
     }
 
     /// Joins one after another; answers the places in order.
@@ -158,16 +140,8 @@ pub async fn concert(pool: &PgPool, max_active: i32, admit_per_minute: i32) -> U
 pub async fn empty_concert(pool: &PgPool, max_active: i32, admit_per_minute: i32) -> Uuid {
     let id = ids::new();
     let name = format!("concert {id}");
-    let new = NewConcert {
-        id,
-        name: &name,
-        description: "",
-        max_active,
-        admit_per_minute,
-    };
-    insert_concert(&mut pool.acquire().await.unwrap(), &new)
-        .await
-        .unwrap();
+    let new = NewConcert { id, name: &name, description: "", max_active, admit_per_minute };
+    insert_concert(&mut pool.acquire().await.unwrap(), &new).await.unwrap();
     id
 }
 
@@ -184,15 +158,8 @@ pub async fn performance(pool: &PgPool, concert: Uuid, closes_in: TimeDelta) -> 
         sale_closes_at: now + closes_in,
         seats_total: 50,
     };
-    let seats = [SeatRange {
-        from: 1,
-        to: 50,
-        section: "A".to_owned(),
-        price: 10,
-    }];
-    insert_performance(&mut pool.acquire().await.unwrap(), &performance, &seats)
-        .await
-        .unwrap();
+    let seats = [SeatRange { from: 1, to: 50, section: "A".to_owned(), price: 10 }];
+    insert_performance(&mut pool.acquire().await.unwrap(), &performance, &seats).await.unwrap();
     id
 }
 
@@ -205,10 +172,7 @@ pub async fn until(what: &str, condition: impl FnMut() -> bool) {
 pub async fn within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !condition() {
-        assert!(
-            start.elapsed() < patience,
-            "it takes more than {patience:?} until {what}"
-        );
+        assert!(start.elapsed() < patience, "it takes more than {patience:?} until {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
     start.elapsed()
@@ -216,11 +180,8 @@ pub async fn within(patience: Duration, what: &str, mut condition: impl FnMut() 
 
 /// Joins of many users at the same moment.
 pub async fn join_at_once(instances: &[&Instance], users: &[Uuid], concert: Uuid) -> Vec<Joined> {
-    let joins = users.iter().flat_map(|user| {
-        instances
-            .iter()
-            .map(move |instance| instance.join(*user, concert))
-    });
+    let joins =
+        users.iter().flat_map(|user| instances.iter().map(move |instance| instance.join(*user, concert)));
     join_all(joins).await
 }
 

@@ -26,10 +26,7 @@ pub(super) fn mermaid(definition: &Definition) -> String {
 }
 
 fn forward(definition: &Definition, index: usize, step: &Step, line: &mut impl FnMut(&str, &str, &str)) {
-    let next = definition
-        .steps
-        .get(index + 1)
-        .map_or("completed", |next| next.name.as_str());
+    let next = definition.steps.get(index + 1).map_or("completed", |next| next.name.as_str());
     let label = match step.work() {
         Work::Command { command, .. } => format!("{command} done"),
         Work::Wait { signal } => format!("signal {signal}"),
@@ -73,11 +70,7 @@ fn undoing(definition: &Definition, line: &mut impl FnMut(&str, &str, &str)) {
     for (index, step) in definition.steps.iter().enumerate().rev() {
         let Some(undo) = &step.undo else { continue };
         let name = undo_state(step);
-        line(
-            &name,
-            &undo_at_or_below(definition, index.checked_sub(1)),
-            &format!("{undo} done"),
-        );
+        line(&name, &undo_at_or_below(definition, index.checked_sub(1)), &format!("{undo} done"));
         line(&name, "stuck", "undo rejected, attempts used up");
         line("stuck", &name, "operator, retry");
     }
@@ -120,10 +113,7 @@ mod tests {
             "undo_reserve --> compensated: seats.release done",
             "confirm --> completed: tickets.issue done",
         ] {
-            assert!(
-                drawing.contains(&format!("    {line}\n")),
-                "{line} is missing in\n{drawing}"
-            );
+            assert!(drawing.contains(&format!("    {line}\n")), "{line} is missing in\n{drawing}");
         }
     }
 
@@ -131,9 +121,6 @@ mod tests {
     fn a_cancellation_never_turns_back() {
         let drawing = drawn("cancellation");
         assert!(drawing.contains("refund --> stuck"), "{drawing}");
-        assert!(
-            !drawing.contains("compensated") && !drawing.contains("undo_"),
-            "{drawing}"
-        );
+        assert!(!drawing.contains("compensated") && !drawing.contains("undo_"), "{drawing}");
     }
 }

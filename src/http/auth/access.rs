@@ -54,10 +54,7 @@ enum Audience {
 }
 
 enum Verifier {
-    Secret {
-        decoding: DecodingKey,
-        encoding: EncodingKey,
-    },
+    Secret { decoding: DecodingKey, encoding: EncodingKey },
     Provider(Jwks),
 }
 
@@ -163,9 +160,7 @@ fn read(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, 
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_aud = false;
-    decode::<Claims>(token, key, &validation)
-        .map(|data| data.claims)
-        .map_err(|_| not_a_token())
+    decode::<Claims>(token, key, &validation).map(|data| data.claims).map_err(|_| not_a_token())
 }
 
 fn not_a_token() -> Problem {
@@ -193,12 +188,7 @@ mod tests {
     }
 
     fn sign(claims: &serde_json::Value, secret: &str, algorithm: Algorithm) -> String {
-        encode(
-            &Header::new(algorithm),
-            claims,
-            &EncodingKey::from_secret(secret.as_bytes()),
-        )
-        .unwrap()
+        encode(&Header::new(algorithm), claims, &EncodingKey::from_secret(secret.as_bytes())).unwrap()
     }
 
     async fn verify(settings: config::Http, claims: serde_json::Value) -> Option<UserId> {
@@ -215,14 +205,7 @@ mod tests {
 
     #[tokio::test]
     async fn production_issues_nothing() {
-        let access = Access::new(
-            &config::Http {
-                local: false,
-                ..settings()
-            },
-            Clock::default(),
-        )
-        .unwrap();
+        let access = Access::new(&config::Http { local: false, ..settings() }, Clock::default()).unwrap();
         assert_eq!(access.issue(crate::ids::new()), None);
     }
 
@@ -234,46 +217,22 @@ mod tests {
         assert_eq!(verify(settings(), with(now + 60, now - 60)).await, Some(user));
         assert_eq!(verify(settings(), with(now - 1, now - 60)).await, None);
         assert_eq!(verify(settings(), with(now + 60, now + 30)).await, None);
-        assert_eq!(
-            verify(
-                settings(),
-                serde_json::json!({ "sub": "somebody", "exp": now + 60 })
-            )
-            .await,
-            None
-        );
-        assert_eq!(
-            verify(settings(), serde_json::json!({ "exp": now + 60 })).await,
-            None
-        );
+        assert_eq!(verify(settings(), serde_json::json!({ "sub": "somebody", "exp": now + 60 })).await, None);
+        assert_eq!(verify(settings(), serde_json::json!({ "exp": now + 60 })).await, None);
     }
 
     #[tokio::test]
     async fn forged_tokens_are_refused() {
         let access = Access::new(&settings(), Clock::default()).unwrap();
         let claims = serde_json::json!({ "sub": crate::ids::new() });
+        assert!(access.verify(&sign(&claims, SECRET, Algorithm::HS256)).await.is_ok());
         assert!(
             access
-                .verify(&sign(&claims, SECRET, Algorithm::HS256))
-                .await
-                .is_ok()
-        );
-        assert!(
-            access
-                .verify(&sign(
-                    &claims,
-                    "some other secret of enough bytes",
-                    Algorithm::HS256
-                ))
+                .verify(&sign(&claims, "some other secret of enough bytes", Algorithm::HS256))
                 .await
                 .is_err()
         );
-        assert!(
-            access
-                .verify(&sign(&claims, SECRET, Algorithm::HS512))
-                .await
-                .is_err()
-        );
+        assert!(access.verify(&sign(&claims, SECRET, Algorithm::HS512)).await.is_err());
         let unsigned = "eyJhbGciOiJub25lIn0.eyJzdWIiOiIwMTkyMDAwMC0wMDAwLTcwMDAtODAwMC0wMDAwMDAwMDAwMDAifQ.";
         assert!(access.verify(unsigned).await.is_err());
         assert!(access.verify("bo_key").await.is_err());
@@ -290,24 +249,15 @@ mod tests {
         let with =
             |iss: &str, aud: serde_json::Value| serde_json::json!({ "sub": user, "iss": iss, "aud": aud });
         let good = "https://id.example";
-        assert_eq!(
-            verify(strict.clone(), with(good, "boxoffice".into())).await,
-            Some(user)
-        );
+        assert_eq!(verify(strict.clone(), with(good, "boxoffice".into())).await, Some(user));
         assert_eq!(
             verify(strict.clone(), with(good, serde_json::json!(["x", "boxoffice"]))).await,
             Some(user)
         );
-        assert_eq!(
-            verify(strict.clone(), with("https://else", "boxoffice".into())).await,
-            None
-        );
+        assert_eq!(verify(strict.clone(), with("https://else", "boxoffice".into())).await, None);
         assert_eq!(verify(strict.clone(), with(good, "other".into())).await, None);
         assert_eq!(verify(strict, serde_json::json!({ "sub": user })).await, None);
-        assert_eq!(
-            verify(settings(), with("https://anyone", "other".into())).await,
-            Some(user)
-        );
+        assert_eq!(verify(settings(), with("https://anyone", "other".into())).await, Some(user));
     }
 
     #[tokio::test]
@@ -315,9 +265,7 @@ mod tests {
         // The key pair of RFC 8037, appendix A, the private one wrapped as PKCS #8.
         let public = r#"{ "keys": [{ "kty": "OKP", "crv": "Ed25519", "kid": "one",
             "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }] }"#;
-        let private = URL_SAFE_NO_PAD
-            .decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A")
-            .unwrap();
+        let private = URL_SAFE_NO_PAD.decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A").unwrap();
         let wrapping = [48, 46, 2, 1, 0, 48, 5, 6, 3, 43, 101, 112, 4, 34, 4, 32];
         let private = EncodingKey::from_ed_der(&[&wrapping[..], &private].concat());
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -326,47 +274,17 @@ mod tests {
         let access = Access::new(&config::Http { jwks, ..settings() }, Clock::default()).unwrap();
         let user = crate::ids::new();
         let claims = serde_json::json!({ "sub": user });
-        let header = Header {
-            kid: Some("one".to_owned()),
-            ..Header::new(Algorithm::EdDSA)
-        };
-        assert_eq!(
-            access
-                .verify(&encode(&header, &claims, &private).unwrap())
-                .await
-                .unwrap(),
-            user
-        );
-        assert!(
-            access
-                .verify(&sign(&claims, SECRET, Algorithm::HS256))
-                .await
-                .is_err()
-        );
-        assert_eq!(
-            access.issue(user),
-            None,
-            "a provider's tokens are the provider's to issue"
-        );
+        let header = Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::EdDSA) };
+        assert_eq!(access.verify(&encode(&header, &claims, &private).unwrap()).await.unwrap(), user);
+        assert!(access.verify(&sign(&claims, SECRET, Algorithm::HS256)).await.is_err());
+        assert_eq!(access.issue(user), None, "a provider's tokens are the provider's to issue");
     }
 
     #[test]
     fn weak_or_missing_keys_are_refused_at_the_start() {
-        let without = config::Http {
-            access_secret: None,
-            ..settings()
-        };
-        assert!(matches!(
-            Access::new(&without, Clock::default()),
-            Err(AccessError::NoKey)
-        ));
-        let short = config::Http {
-            access_secret: Some("short".to_owned()),
-            ..settings()
-        };
-        assert!(matches!(
-            Access::new(&short, Clock::default()),
-            Err(AccessError::ShortSecret(5))
-        ));
+        let without = config::Http { access_secret: None, ..settings() };
+        assert!(matches!(Access::new(&without, Clock::default()), Err(AccessError::NoKey)));
+        let short = config::Http { access_secret: Some("short".to_owned()), ..settings() };
+        assert!(matches!(Access::new(&short, Clock::default()), Err(AccessError::ShortSecret(5))));
     }
 }

@@ -26,10 +26,7 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
 
 enum Source {
     File(std::path::PathBuf),
-    Address {
-        url: reqwest::Url,
-        client: reqwest::Client,
-    },
+    Address { url: reqwest::Url, client: reqwest::Client },
 }
 
 #[derive(Clone)]
@@ -65,15 +62,8 @@ impl Jwks {
             let text = std::fs::read_to_string(&path).map_err(|error| format!("{source}: {error}"))?;
             let keys = parse(&text).map_err(|error| format!("{source}: {error}"))?;
             let now = Some(Instant::now());
-            let known = Known {
-                keys,
-                fetched_at: now,
-                tried_at: None,
-            };
-            return Ok(Self {
-                source: Source::File(path),
-                known: Mutex::new(known),
-            });
+            let known = Known { keys, fetched_at: now, tried_at: None };
+            return Ok(Self { source: Source::File(path), known: Mutex::new(known) });
         }
         // A second installation is refused, which is what we want: there is one provider per process.
         let _installed = rustls::crypto::ring::default_provider().install_default();
@@ -82,18 +72,13 @@ impl Jwks {
             .timeout(FETCH_TIMEOUT)
             .build()
             .map_err(|error| format!("{source}: {error}"))?;
-        Ok(Self {
-            source: Source::Address { url, client },
-            known: Mutex::default(),
-        })
+        Ok(Self { source: Source::Address { url, client }, known: Mutex::default() })
     }
 
     /// The key that a token's header asks for. 401 if there is none, 503 if no keys could be had at all.
     pub async fn key(&self, header: &Header) -> Result<Arc<DecodingKey>, Problem> {
         if header.alg.family() == AlgorithmFamily::Hmac {
-            return Err(unauthenticated(
-                "The access token is not signed by the identity provider.",
-            ));
+            return Err(unauthenticated("The access token is not signed by the identity provider."));
         }
         let mut known = self.known.lock().await;
         let fresh = known.fetched_at.is_some_and(|at| at.elapsed() < KEYS_AGE);
@@ -127,20 +112,11 @@ impl Jwks {
 
     async fn fetch(&self) -> Result<Vec<Key>, String> {
         let text = match &self.source {
-            Source::File(path) => tokio::fs::read_to_string(path)
-                .await
-                .map_err(|error| error.to_string())?,
+            Source::File(path) => tokio::fs::read_to_string(path).await.map_err(|error| error.to_string())?,
             Source::Address { url, client } => {
-                let answer = client
-                    .get(url.clone())
-                    .send()
-                    .await
-                    .and_then(reqwest::Response::error_for_status);
-                answer
-                    .map_err(|error| error.to_string())?
-                    .text()
-                    .await
-                    .map_err(|error| error.to_string())?
+                let answer =
+                    client.get(url.clone()).send().await.and_then(reqwest::Response::error_for_status);
+                answer.map_err(|error| error.to_string())?.text().await.map_err(|error| error.to_string())?
             }
         };
         parse(&text)
@@ -152,14 +128,9 @@ fn parse(text: &str) -> Result<Vec<Key>, String> {
     let keys = document.keys.into_iter().filter_map(|value| {
         let jwk: Jwk = serde_json::from_value(value).ok()?;
         let decoding = DecodingKey::from_jwk(&jwk).ok()?;
-        Some(Key {
-            id: jwk.common.key_id,
-            decoding: Arc::new(decoding),
-        })
+        Some(Key { id: jwk.common.key_id, decoding: Arc::new(decoding) })
     });
-    Ok(keys
-        .filter(|key| key.decoding.family() != AlgorithmFamily::Hmac)
-        .collect())
+    Ok(keys.filter(|key| key.decoding.family() != AlgorithmFamily::Hmac).collect())
 }
 
 /// By name; a token that names none is checked against the only key there is.
@@ -185,10 +156,7 @@ mod tests {
     ] }"#;
 
     fn header(algorithm: Algorithm, kid: Option<&str>) -> Header {
-        Header {
-            kid: kid.map(str::to_owned),
-            ..Header::new(algorithm)
-        }
+        Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) }
     }
 
     async fn code(jwks: &Jwks, header: Header) -> Option<Code> {
@@ -202,14 +170,8 @@ mod tests {
         let jwks = Jwks::open(file.path().to_str().unwrap()).unwrap();
         assert_eq!(code(&jwks, header(Algorithm::EdDSA, Some("one"))).await, None);
         assert_eq!(code(&jwks, header(Algorithm::EdDSA, None)).await, None);
-        assert_eq!(
-            code(&jwks, header(Algorithm::EdDSA, Some("two"))).await,
-            Some(Code::Unauthenticated)
-        );
-        assert_eq!(
-            code(&jwks, header(Algorithm::HS256, Some("three"))).await,
-            Some(Code::Unauthenticated)
-        );
+        assert_eq!(code(&jwks, header(Algorithm::EdDSA, Some("two"))).await, Some(Code::Unauthenticated));
+        assert_eq!(code(&jwks, header(Algorithm::HS256, Some("three"))).await, Some(Code::Unauthenticated));
     }
 
     #[tokio::test]
@@ -218,27 +180,16 @@ mod tests {
         std::fs::write(file.path(), r#"{ "keys": [] }"#).unwrap();
         let jwks = Jwks::open(file.path().to_str().unwrap()).unwrap();
         std::fs::write(file.path(), SET).unwrap();
-        assert_eq!(
-            code(&jwks, header(Algorithm::EdDSA, Some("one"))).await,
-            None,
-            "read again"
-        );
+        assert_eq!(code(&jwks, header(Algorithm::EdDSA, Some("one"))).await, None, "read again");
         std::fs::write(file.path(), SET.replace("one", "four")).unwrap();
         let four = header(Algorithm::EdDSA, Some("four"));
-        assert_eq!(
-            code(&jwks, four).await,
-            Some(Code::Unauthenticated),
-            "asked too soon"
-        );
+        assert_eq!(code(&jwks, four).await, Some(Code::Unauthenticated), "asked too soon");
     }
 
     #[tokio::test]
     async fn a_provider_that_never_answered_is_503() {
         let jwks = Jwks::open("http://127.0.0.1:9/jwks").unwrap();
-        assert_eq!(
-            code(&jwks, header(Algorithm::EdDSA, Some("one"))).await,
-            Some(Code::Unavailable)
-        );
+        assert_eq!(code(&jwks, header(Algorithm::EdDSA, Some("one"))).await, Some(Code::Unavailable));
     }
 
     #[test]

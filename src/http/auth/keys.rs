@@ -32,10 +32,7 @@ pub struct NewKey {
 impl NewKey {
     /// Makes a key of 256 random bits.
     pub fn generate() -> Self {
-        let secret = format!(
-            "{KEY_PREFIX}{}",
-            URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>())
-        );
+        let secret = format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(rand::random::<[u8; 32]>()));
         let hash = hash(&secret);
         Self { secret, hash }
     }
@@ -51,10 +48,7 @@ pub struct Keys {
 impl Keys {
     /// Looks keys up in the database.
     pub fn new(pool: PgPool) -> Self {
-        let known = Cache::builder()
-            .max_capacity(10_000)
-            .time_to_live(LOOK_UP_AGE)
-            .build();
+        let known = Cache::builder().max_capacity(10_000).time_to_live(LOOK_UP_AGE).build();
         Self { pool, known }
     }
 
@@ -65,11 +59,7 @@ impl Keys {
         }
         let hash = hash(sent);
         let load = async { Ok::<_, sqlx::Error>(api_keys::by_hash(&self.pool, &hash).await?.map(Arc::new)) };
-        let found = self
-            .known
-            .try_get_with(hash, load)
-            .await
-            .map_err(|error| Problem::from(&*error))?;
+        let found = self.known.try_get_with(hash, load).await.map_err(|error| Problem::from(&*error))?;
         let key = found.ok_or_else(|| unauthenticated("This API key is unknown or was revoked."))?;
         Ok(ApiKey::clone(&key))
     }

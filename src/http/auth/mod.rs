@@ -101,10 +101,7 @@ where
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let key = Keys::from_ref(state).look_up(bearer(&parts.headers)?).await?;
         require(&key, R::ROLE)?;
-        Ok(Self {
-            key,
-            needs: PhantomData,
-        })
+        Ok(Self { key, needs: PhantomData })
     }
 }
 
@@ -167,9 +164,7 @@ fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
             Ok(token.trim())
         }
-        _ => Err(unauthenticated(
-            "The Authorization header is not of the form `Bearer <token>`.",
-        )),
+        _ => Err(unauthenticated("The Authorization header is not of the form `Bearer <token>`.")),
     }
 }
 

@@ -77,8 +77,7 @@ pub struct Moment {
 
 /// Opens a transaction in which every question sees the same data and none can change it.
 pub async fn snapshot(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
-    pool.begin_with("begin transaction isolation level repeatable read, read only")
-        .await
+    pool.begin_with("begin transaction isolation level repeatable read, read only").await
 }
 
 /// Takes the snapshot (it is taken by the first statement of its transaction) and says of when it is.
