@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::common::program::{Program, with_database};
+use crate::tidy::files_below;
 
 /// Set it to write the generated parts instead of comparing them.
 const UPDATE: &str = "UPDATE_DOCS";
@@ -123,4 +124,143 @@ fn every_diagram_is_whole() {
             assert!(!diagram.contains(';'), "a semicolon ends a line of Mermaid; {name}: {diagram}");
         }
     }
+}
+
+fn at_root(path: &str) -> String {
+    let whole = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&whole).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn every_event_has_its_row_and_the_examples_are_events() {
+    let text = at_root("docs/events.md");
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+    let listed: BTreeSet<String> = rows.filter(|name| name.contains('.')).map(str::to_owned).collect();
+    let catalogue = boxoffice::saga::Catalogue::built_in().unwrap();
+    let steps = catalogue.iter().flat_map(|definition| &definition.steps);
+    let told = steps.flat_map(|step| {
+        step.emits.iter().chain(step.announces.values()).chain(step.undo_announces.values())
+    });
+    let ends = catalogue.iter().flat_map(|definition| definition.ends.values());
+    assert_eq!(listed, told.chain(ends).cloned().collect());
+    for block in text.split("```json\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        let event: boxoffice::bus::messages::EventMessage = serde_json::from_str(block).unwrap();
+        let shown: Value = serde_json::from_str(block).unwrap();
+        assert_eq!(serde_json::to_value(&event).unwrap(), shown);
+        assert!(
+            listed.contains(&event.name)
+                && event.id.ends_with(&format!(":{}:{}", event.sequence, event.name))
+        );
+    }
+}
+
+/// What a text names in the form `` `file`: `function`, `function` ``; a file alone has no function.
+fn named(text: &str) -> Vec<(&str, Option<&str>)> {
+    let parts: Vec<&str> = text.split('`').collect();
+    let (mut file, mut found) = (None, Vec::new());
+    for pair in parts.chunks_exact(2) {
+        let (before, span) = (pair[0].trim(), pair[1]);
+        match file {
+            Some(file) if [":", ","].contains(&before) && !span.contains('/') => {
+                found.push((file, Some(span)))
+            }
+            _ => {
+                file =
+                    Some(span).filter(|span| span.contains('/') && span.contains('.') && !span.contains(' '));
+                found.extend(file.map(|file| (file, None)));
+            }
+        }
+    }
+    found
+}
+
+/// Whether a file has a test function of this name.
+fn has_test(file: &str, name: &str) -> bool {
+    let text = at_root(file);
+    text.match_indices(&format!("fn {name}(")).any(|(at, _)| {
+        let mut above =
+            text[..at].trim_end_matches(' ').lines().rev().take_while(|line| !line.trim().is_empty());
+        above.any(|line| line.contains("#[test]") || line.contains("#[tokio::test"))
+    })
+}
+
+/// Rows of a page's tables, as cells.
+fn rows(page: &str) -> impl Iterator<Item = Vec<&str>> {
+    let rows = page.lines().filter(|line| line.starts_with('|') && !line.starts_with("|--"));
+    rows.map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+}
+
+#[test]
+fn every_test_that_a_page_names_is_there() {
+    let mut wrong = Vec::new();
+    for path in ["ARCHITECTURE.md", "docs/concurrency.md"] {
+        let page = at_root(path);
+        let cells: Vec<&str> = rows(&page).flatten().collect();
+        let named: Vec<_> = cells.iter().flat_map(|cell| named(cell)).collect();
+        assert!(named.iter().filter(|(_, function)| function.is_some()).count() > 10, "{path}");
+        for (file, function) in named {
+            let there = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file).is_file();
+            if !there || function.is_some_and(|name| !has_test(file, name)) {
+                wrong.push(format!("{path}: {file} {}", function.unwrap_or_default()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "these are not there:\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_point_that_was_asked_for_has_its_tests() {
+    let page = at_root("ARCHITECTURE.md");
+    let (_, asked) = page.split_once("\n## What was asked for\n").expect("there is such a section");
+    let mut points = BTreeSet::new();
+    for row in rows(asked).filter(|row| row.len() == 5 && !row[0].is_empty()) {
+        points.insert(row[0]);
+        if row[2] == "not there yet" {
+            continue;
+        }
+        for (cell, folder) in [(row[3], "src/"), (row[4], "tests/")] {
+            let tests =
+                named(cell).into_iter().filter(|(file, name)| file.starts_with(folder) && name.is_some());
+            assert!(tests.count() > 0, "{}, {}: no test in {folder}", row[0], row[1]);
+        }
+    }
+    let expected = "C1 C2 C3 D1 D2 E1 P1 P2 P3 P4 P5 Q1 Q2 Q3 Q4 Q5 Q6 R1 R2 R3 S1 S2 S3 S4 S5 T1";
+    assert_eq!(points.into_iter().collect::<Vec<_>>().join(" "), expected);
+}
+
+/// The first sentence of a file's front page, as a cell of a table.
+fn first_sentence(file: &str) -> String {
+    let text = at_root(file);
+    let marks = ["//! ", "# "];
+    let lines = text.lines().map_while(|line| marks.iter().find_map(|mark| line.strip_prefix(mark)));
+    let page = lines.collect::<Vec<_>>().join(" ");
+    let end = page.find(". ").map_or(page.len(), |at| at + 1);
+    page[..end].replace("[`", "`").replace("`]", "`").replace("super::", "").replace("crate::", "")
+}
+
+/// A module's files in reading order: itself, then what it declares.
+fn in_order(file: &str, into: &mut Vec<String>) {
+    into.push(file.to_owned());
+    let text = at_root(file);
+    let folder = ["/mod.rs", "/lib.rs", ".rs"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(file);
+    let declared = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ")?.strip_suffix(';'));
+    for name in declared {
+        let places = [format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs")];
+        let is_there = |place: &&String| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(place).exists();
+        in_order(places.iter().find(is_there).expect("a declared module has a file"), into);
+    }
+}
+
+#[test]
+fn the_code_map_has_a_line_for_every_file() {
+    let mut files = vec!["src/main.rs".to_owned()];
+    in_order("src/lib.rs", &mut files);
+    let all: BTreeSet<String> = files_below("src").into_iter().collect();
+    files.extend(all.difference(&files.iter().cloned().collect()).cloned().collect::<Vec<_>>());
+    let row = |file: &String| format!("| `{file}` | {} |\n", first_sentence(file));
+    let map: String = files.iter().map(row).collect();
+    check_part("../ARCHITECTURE.md", "code map", &format!("| file | what it is |\n|---|---|\n{map}"));
 }

@@ -1,5 +1,6 @@
 //! Paying and cancelling over HTTP: what each answers, and every code it refuses with.
 
+use axum::http::Method;
 use chrono::{TimeDelta, Utc};
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -39,6 +40,18 @@ async fn paying_from_many_clients_at_once_charges_once() {
     assert!(bodies.iter().all(|body| *body == bodies[0]), "{bodies:#?}");
     assert_eq!(entrance.test.balance(buyer.id).await, 900);
     entrance.test.check_books().await;
+}
+
+#[tokio::test]
+async fn a_live_hold_is_its_own_pass_for_paying() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(100).await;
+    let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
+    let left = entrance.send(Method::DELETE, "/v1/queue-tokens/current", &buyer, None).await;
+    assert_eq!(left.status, 204);
+    entrance.reserve(&buyer, &[2]).await.is(403, "queue_token_expired");
+    entrance.pay(&buyer.without("queue-token"), &held).await.is(403, "queue_token_required");
+    entrance.pay(&buyer, &held).await.good(201);
 }
 
 #[tokio::test]

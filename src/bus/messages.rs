@@ -256,3 +256,38 @@ fn outgoing(subject: String, headers: HeaderMap, body: &impl Serialize) -> Outgo
     let payload = serde_json::to_vec(body).expect("bodies have string keys and no failing parts");
     Outgoing { subject, message: PublishMessage::build().headers(headers).payload(payload.into()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The JSON of the page that others are written from, each reply and command by its own type.
+    #[test]
+    fn the_page_for_workers_shows_messages_as_they_are() {
+        let page = include_str!("../../docs/workers.md");
+        for name in [SAGA, STEP, DIRECTION, VISIT, SEND, DEADLINE, MESSAGE_ID] {
+            assert!(page.contains(&format!("| `{name}` |")), "{name}");
+        }
+        assert!(
+            page.contains(&format!("`{}`", subjects::REPLIES))
+                && page.contains(&format!("`{}`", subjects::SIGNALS))
+        );
+        let mut outcomes = Vec::new();
+        for block in page.split("```json\n").skip(1) {
+            let text = block.split("```").next().unwrap();
+            let shown: Value = serde_json::from_str(text).unwrap();
+            let read = if shown["outcome"].is_string() {
+                let reply: ReplyBody = serde_json::from_str(text).unwrap();
+                outcomes.push(shown["outcome"].clone());
+                serde_json::to_value(reply)
+            } else if shown["signal"].is_string() {
+                serde_json::to_value(serde_json::from_str::<SignalBody>(text).unwrap())
+            } else {
+                serde_json::to_value(serde_json::from_str::<CommandBody>(text).unwrap())
+            };
+            assert_eq!(read.unwrap(), shown, "nothing is lost and nothing is missing");
+            assert!(check_version(u32::try_from(shown["version"].as_u64().unwrap()).unwrap()).is_ok());
+        }
+        assert_eq!(outcomes, ["done", "rejected", "failed", "unknown"]);
+    }
+}

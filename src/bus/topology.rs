@@ -145,3 +145,19 @@ fn refused(kind: &str, name: &str, error: &impl std::fmt::Display) -> TopologyEr
 fn text(words: &str) -> Option<String> {
     Some(words.to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_kept_by_age_whoever_listens_and_work_until_it_is_done() {
+        for stream in streams(1) {
+            let events = stream.name == subjects::EVENTS;
+            // A consumer that sleeps must neither keep events for ever nor make publishing fail.
+            assert_eq!(stream.retention == RetentionPolicy::Limits, events, "{}", stream.name);
+            assert_eq!(stream.max_age > Duration::ZERO && stream.max_bytes > 0, events, "{}", stream.name);
+            assert!(!events || stream.discard == DiscardPolicy::Old);
+        }
+    }
+}

@@ -141,3 +141,43 @@ async fn add(app: &AppState, user: UserId, amount: i64, effect: &Effect) -> Resu
 fn is_there_already(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.constraint()) == Some("ledger_entries_pkey")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids;
+    use crate::store::api_keys::{ApiKey, Role};
+
+    fn charge(amount: i64, user_id: Option<Uuid>) -> NewCharge {
+        NewCharge { amount, user_id }
+    }
+
+    #[test]
+    fn an_amount_is_above_0_and_has_an_upper_bound() {
+        for (amount, good) in
+            [(0, false), (-5, false), (1, true), (CHARGE_MAX, true), (CHARGE_MAX + 1, false)]
+        {
+            let mut faults = Faults::default();
+            charge(amount, None).check(&mut faults);
+            assert_eq!(faults.settle().is_ok(), good, "{amount}");
+        }
+    }
+
+    #[test]
+    fn users_charge_for_themselves_and_cashiers_for_whom_they_name() {
+        let (own, other) = (ids::new(), ids::new());
+        let user = Charger::User(AuthUser { id: own });
+        let key = ApiKey {
+            id: ids::new(),
+            name: "till".to_owned(),
+            role: Role::Cashier,
+            created_at: chrono::DateTime::UNIX_EPOCH,
+            revoked_at: None,
+        };
+        let cashier = Charger::Cashier(key);
+        assert_eq!(whose(&user, &charge(1, None)).unwrap(), own);
+        assert_eq!(whose(&cashier, &charge(1, Some(other))).unwrap(), other);
+        assert_eq!(whose(&user, &charge(1, Some(other))).unwrap_err().code(), Code::InvalidRequest);
+        assert_eq!(whose(&cashier, &charge(1, None)).unwrap_err().code(), Code::InvalidRequest);
+    }
+}
