@@ -1,12 +1,14 @@
-//! The diagrams in `docs/`: what can be generated is, and compared here; what is drawn by hand is held against the
-//! API description.
+//! The pages about the program: what can be generated is, and compared here; what is written by hand is held against
+//! the API description, the workflows, the files and the tests that it names, and against a running service.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use boxoffice::demo::concerts;
 use serde_json::Value;
 
+use crate::common::app::TestApp;
 use crate::common::program::{Program, with_database};
 use crate::tidy::files_below;
 
@@ -263,4 +265,26 @@ fn the_code_map_has_a_line_for_every_file() {
     let row = |file: &String| format!("| `{file}` | {} |\n", first_sentence(file));
     let map: String = files.iter().map(row).collect();
     check_part("../ARCHITECTURE.md", "code map", &format!("| file | what it is |\n|---|---|\n{map}"));
+}
+
+/// The shell lines of the README that buy and give back two seats, against a service of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_walk_in_the_readme_works_as_written() {
+    if std::process::Command::new("curl").arg("--version").output().is_err() {
+        return eprintln!("there is no curl here to walk with");
+    }
+    let test = TestApp::start().await;
+    concerts::load(&test.app.pool, test.app.clock.now(), 1_000, 6_000).await.unwrap();
+    let page = at_root("README.md");
+    let walk = page.split("```sh\n").find(|block| block.starts_with("box=http")).expect("there is a walk");
+    let walk = walk.split("```").next().unwrap();
+    let here = format!("http://{}", test.app.address.unwrap());
+    let script = format!("set -euo pipefail\n{}", walk.replace("http://127.0.0.1:8080", &here));
+    let walked = tokio::process::Command::new("bash").args(["-c", &script]).output().await.unwrap();
+    let (said, complaints) =
+        (String::from_utf8_lossy(&walked.stdout), String::from_utf8_lossy(&walked.stderr));
+    assert!(walked.status.success(), "{said}\n{complaints}");
+    for sign in ["\"status\":\"succeeded\"", "\"status\":\"cancelled\"", "\"kind\":\"refund\""] {
+        assert!(said.contains(sign), "{sign} is not in {said}");
+    }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Longest file in `src`, in lines.
-const LONGEST: usize = 440;
+const LONGEST: usize = 400;
 
 /// A source file: its path from the repository's root, and its text.
 struct Source {
