@@ -1,7 +1,7 @@
 //! Private servers for a laptop: a Postgres and a NATS of our own under a data directory.
 //!
 //! [`start`] claims the directory, starts what no address was given for, and keeps the secrets. The servers
-//! end with the process that started them, however it ends ([`keeper`]); what a crash leaves behind never
+//! end with the process that started them, however it ends (`keeper`); what a crash leaves behind never
 //! blocks the next start. While the process runs, [`addresses`] tells every other command where its servers are.
 
 pub mod postgres;

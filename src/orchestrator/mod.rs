@@ -1,4 +1,4 @@
-//! The engine's shell: it locks sagas, lets [`crate::saga::apply`] decide, writes, and does what follows.
+//! The engine's shell: it locks sagas, lets [`crate::saga::apply()`] decide, writes, and does what follows.
 //!
 //! Everything that can happen to a saga (an answer of a worker, a signal, an alarm, the sweeper, an operator)
 //! goes through one [`Batch`]: lock, apply, write, commit; then [`Engine::follow`] publishes what the
@@ -74,7 +74,7 @@ impl Engine {
         tasks.spawn(timers::run(self.clone(), stop.clone()));
     }
 
-    /// One pass of the sweeper; see [`sweep`].
+    /// One pass of the sweeper: whatever is due is looked at.
     pub async fn sweep(&self) -> crate::store::Result<usize> {
         sweep::run_once(self).await
     }

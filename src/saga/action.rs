@@ -1,4 +1,4 @@
-//! What [`super::apply`] answers: the next state, the history entry, and what to do after the commit.
+//! What [`super::apply()`] answers: the next state, the history entry, and what to do after the commit.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;

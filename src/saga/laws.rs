@@ -349,6 +349,23 @@ fn silence_costs_no_attempt_and_raises_the_send() {
 }
 
 #[test]
+fn an_undo_that_was_stuck_still_ends_the_business_for_its_own_reason() {
+    let mut story = deliver(7).to_vec();
+    story.push(Chance::Alarm { after_ms: 300_000 });
+    for _ in 0..70 {
+        story.extend(deliver(1));
+        story.push(Chance::Alarm { after_ms: 61_000 });
+    }
+    let stuck = played(story.clone());
+    assert_eq!(stuck.status, Status::Stuck);
+    assert!(stuck.reason.unwrap().contains("busy"), "the cause is what an operator sees");
+    story.push(Chance::Operator(Act::Retry));
+    story.extend(deliver(7));
+    let ended = played(story);
+    assert_eq!((ended.status, ended.reason.as_deref()), (Status::Compensated, Some("hold_expired")));
+}
+
+#[test]
 fn an_answer_to_what_was_never_asked_is_illegal() {
     let catalogue = Catalogue::built_in().unwrap();
     let definition = catalogue.latest("booking").unwrap();

@@ -1,6 +1,6 @@
 //! The pure core of the engine: no async, no I/O, no clock, no randomness, and no idea what a seat is.
 //!
-//! A [`Definition`] is data from `workflows/*.toml`. [`apply`] looks at a [`Saga`], an [`Event`] and the time
+//! A [`Definition`] is data from `workflows/*.toml`. [`apply()`] looks at a [`Saga`], an [`Event`] and the time
 //! and answers with a [`Decision`]: a transition and what to do about it, `Stale` for what comes twice or
 //! late, `Illegal` for what cannot be. Live running, recovery and tests all call the same function.
 //!

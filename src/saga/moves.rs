@@ -1,4 +1,4 @@
-//! The moves of a saga: enter a step, turn back, undo on, back off, end. [`super::apply`] chooses among them.
+//! The moves of a saga: enter a step, turn back, undo on, back off, end. [`super::apply()`] chooses among them.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
@@ -224,7 +224,12 @@ impl<'a> Move<'a> {
         self.saga.visit += 1;
         self.saga.attempt = 0;
         self.saga.send = 0;
-        self.saga.reason = if self.saga.direction == Direction::Do { None } else { self.saga.reason.take() };
+        self.saga.reason = match self.saga.direction {
+            Direction::Do => None,
+            Direction::Undo => {
+                self.saga.rejection.as_ref().and_then(|why| Some(why["code"].as_str()?.to_owned()))
+            }
+        };
         self.saga.status = match self.saga.direction {
             Direction::Do => Status::Running,
             Direction::Undo => Status::Compensating,
@@ -263,10 +268,16 @@ impl<'a> Move<'a> {
         }
     }
 
-    /// An operator must look: nothing more happens by itself.
-    pub(super) fn get_stuck(&mut self, reason: &str) {
+    /// An operator must look: nothing more happens by itself. Why the saga turned back is kept beside the cause, for
+    /// the undo that is tried again must still end the business for its own reason.
+    pub(super) fn get_stuck(&mut self, cause: &str) {
+        if self.saga.direction == Direction::Undo
+            && let Some(turned_back) = self.saga.reason.take()
+        {
+            self.saga.rejection = Some(rejection(&self.saga.step, &turned_back, &json!({ "stuck": cause })));
+        }
         self.saga.status = Status::Stuck;
-        self.saga.reason = Some(reason.to_owned());
+        self.saga.reason = Some(cause.to_owned());
         self.saga.backing_off = false;
         self.saga.due_at = None;
         self.actions.push(Action::Notify);
