@@ -19,6 +19,9 @@ pub struct Settings {
     pub queue: Queue,
     #[command(flatten)]
     pub engine: Engine,
+    /// How logs are written to standard error; RUST_LOG filters them
+    #[arg(long, env = "BOXOFFICE_LOG_FORMAT", global = true, value_enum, default_value_t = LogFormat::Lines)]
+    pub log_format: LogFormat,
 }
 
 /// Where the truth and its carrier are.
@@ -109,6 +112,15 @@ pub struct Queue {
     #[arg(long, env = "BOXOFFICE_QUEUE_CLAIM_SECONDS", global = true, default_value_t = 60,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub queue_claim_seconds: u32,
+}
+
+/// How logs are written; what is written is filtered by `RUST_LOG`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Lines,
+    /// For programs, one object per line.
+    Json,
 }
 
 /// The engine's own pace.

@@ -7,17 +7,19 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Starts logging to standard error, as lines or as JSON (`BOXOFFICE_LOG_FORMAT=json`), filtered by `RUST_LOG`.
+use crate::config::LogFormat;
+
+/// Starts logging to standard error, filtered by `RUST_LOG`, else by `default_filter`.
 /// A second call changes nothing.
-pub fn start_logging(default_filter: &str) {
+pub fn start_logging(default_filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
     let registry = tracing_subscriber::registry().with(filter);
     let colour = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
     // An error says that logging was started before, which is what was asked for.
-    let _started = match std::env::var("BOXOFFICE_LOG_FORMAT").as_deref() {
-        Ok("json") => registry.with(lines.json()).try_init(),
-        _ => registry.with(lines).try_init(),
+    let _started = match format {
+        LogFormat::Json => registry.with(lines.json()).try_init(),
+        LogFormat::Lines => registry.with(lines).try_init(),
     };
 }
 

@@ -104,7 +104,7 @@ pub async fn main() -> ExitCode {
         // Help and version are asked for, and good; all else is a misuse: clap tells them apart.
         Err(error) => error.exit(),
     };
-    telemetry::start_logging(log_level(&cli.command));
+    telemetry::start_logging(log_level(&cli.command), cli.settings.log_format);
     // An error says that there is a provider already, which is what is wanted.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
     let context = Context { settings: cli.settings, output: Output::new(cli.json), given };
