@@ -67,6 +67,9 @@ pub struct Http {
     /// Audience that access tokens must name, if set
     #[arg(long, env = "BOXOFFICE_ACCESS_AUDIENCE", global = true)]
     pub access_audience: Option<String>,
+    /// Most requests of one user per second on this instance; 0 sets no limit
+    #[arg(long, env = "BOXOFFICE_USER_REQUESTS_PER_SECOND", global = true, default_value_t = 0)]
+    pub user_requests_per_second: u32,
     /// Secret (32 bytes or more) that queue tokens are signed with
     #[arg(long, env = "BOXOFFICE_QUEUE_SECRET", global = true, hide_env_values = true)]
     pub queue_secret: Option<String>,

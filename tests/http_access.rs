@@ -145,3 +145,17 @@ async fn a_malformed_id_is_an_unknown_one() {
     }
     entrance.get("/v1/reservations/1", &Caller::nobody()).await.is(401, "unauthenticated");
 }
+
+#[tokio::test]
+async fn a_user_who_calls_too_often_is_told_to_wait_and_nobody_else_is() {
+    let entrance = Entrance::with(&["--user-requests-per-second", "5"]).await;
+    let (hasty, calm) = (entrance.user(0).await, entrance.user(0).await);
+    let replies = futures::future::join_all((0..40).map(|_| entrance.get("/v1/points", &hasty))).await;
+    let refused: Vec<_> = replies.iter().filter(|reply| reply.status != 200).collect();
+    assert!(!refused.is_empty() && refused.len() <= 35);
+    for reply in refused {
+        reply.is(429, "rate_limited");
+        assert_eq!(reply.headers["retry-after"], "1");
+    }
+    entrance.get("/v1/points", &calm).await.good(200);
+}

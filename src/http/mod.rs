@@ -122,5 +122,6 @@ async fn tick(state: &AppState) {
         state.health.look();
         // Else measurements would pile up in memory until somebody asks for them.
         state.metrics.run_upkeep();
+        state.access.forget_idle();
     }
 }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::super::problem::Problem;
 use super::jwks::Jwks;
+use super::pace::Pace;
 use super::unauthenticated;
 use crate::clock::Clock;
 use crate::config;
@@ -68,6 +69,7 @@ struct Inner {
     issuer: Option<String>,
     audience: Option<String>,
     clock: Clock,
+    pace: Pace,
 }
 
 impl Access {
@@ -90,6 +92,7 @@ impl Access {
             issuer: settings.access_issuer.clone(),
             audience: settings.access_audience.clone(),
             clock,
+            pace: Pace::new(settings.user_requests_per_second),
         })))
     }
 
@@ -119,7 +122,12 @@ impl Access {
         encode(&Header::new(Algorithm::HS256), &claims, encoding).ok()
     }
 
-    /// The user a token names, or 401 saying what is wrong with it.
+    /// Forgets users who have not called for a while.
+    pub fn forget_idle(&self) {
+        self.0.pace.forget_idle();
+    }
+
+    /// The user a token names, or 401 saying what is wrong with it; 429 for a user who calls too often.
     pub(super) async fn verify(&self, token: &str) -> Result<UserId, Problem> {
         let claims = match &self.0.verifier {
             Verifier::Secret { decoding, .. } => read(token, decoding, Algorithm::HS256)?,
@@ -130,6 +138,7 @@ impl Access {
             }
         };
         self.check(&claims)?;
+        self.0.pace.check(claims.sub)?;
         Ok(claims.sub)
     }
 
@@ -183,6 +192,7 @@ mod tests {
             jwks: None,
             access_issuer: None,
             access_audience: None,
+            user_requests_per_second: 0,
             queue_secret: None,
         }
     }

@@ -6,6 +6,7 @@
 mod access;
 mod jwks;
 mod keys;
+mod pace;
 
 use std::marker::PhantomData;
 
