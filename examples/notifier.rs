@@ -42,7 +42,7 @@ pub async fn listen(bus: &Bus, name: &str, stop: &CancellationToken, mut tell: i
                 Err(error) => eprintln!("{} is no event: {error}", message.subject),
             }
             // Not before it is told: what is not acknowledged comes again.
-            deliveries::acknowledge(&[message]).await;
+            deliveries::acknowledge(&message).await;
         }
     }
 }

@@ -91,12 +91,10 @@ impl Deliveries {
     }
 }
 
-/// Acknowledges messages whose work is committed. One that gets lost means a redelivery, which is harmless.
-pub async fn acknowledge(messages: &[Message]) {
-    for message in messages {
-        if let Err(error) = message.ack().await {
-            tracing::debug!(%error, "an acknowledgement was not sent; the message comes again");
-        }
+/// Acknowledges a message whose work is committed. One that gets lost means a redelivery, which is harmless.
+pub async fn acknowledge(message: &Message) {
+    if let Err(error) = message.ack().await {
+        tracing::debug!(%error, "an acknowledgement was not sent; the message comes again");
     }
 }
 

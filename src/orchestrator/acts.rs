@@ -57,7 +57,7 @@ impl Engine {
         let parked =
             Parked { stream, subject: &message.subject, headers: &headers, payload: &message.payload, error };
         match store::operations::park(&self.pool, &parked).await {
-            Ok(()) => crate::bus::deliveries::acknowledge(std::slice::from_ref(message)).await,
+            Ok(()) => crate::bus::deliveries::acknowledge(message).await,
             Err(error) => tracing::warn!(%error, "a message could not be parked; it comes again"),
         }
     }

@@ -73,7 +73,7 @@ async fn take(engine: &Engine, items: &[(Message, Uuid, Event)]) -> store::Resul
         return Ok(());
     }
     for (message, ..) in items {
-        deliveries::acknowledge(std::slice::from_ref(message)).await;
+        deliveries::acknowledge(message).await;
     }
     Ok(())
 }

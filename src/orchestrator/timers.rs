@@ -63,7 +63,7 @@ async fn take(engine: &Engine, items: &[(Message, Uuid)]) -> store::Result<()> {
     for (message, _) in items {
         match early.iter().find(|(candidate, _)| std::ptr::eq(*candidate, message)) {
             Some((_, rest)) => deliveries::again_after(message, *rest).await,
-            None => deliveries::acknowledge(std::slice::from_ref(message)).await,
+            None => deliveries::acknowledge(message).await,
         }
     }
     Ok(())

@@ -71,7 +71,7 @@ async fn handle(hall: &Hall, message: &Message) {
         None => true,
     };
     if is_done {
-        acknowledge(std::slice::from_ref(message)).await;
+        acknowledge(message).await;
     } else {
         again_after(message, PATIENCE).await;
     }

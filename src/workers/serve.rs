@@ -75,7 +75,7 @@ async fn handle(engine: &Engine, service: Service, limits: Limits, items: &[Deli
         return Ok(());
     }
     for (message, _) in items {
-        deliveries::acknowledge(std::slice::from_ref(message)).await;
+        deliveries::acknowledge(message).await;
     }
     Ok(())
 }
