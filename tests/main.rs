@@ -8,6 +8,7 @@ mod common;
 mod audit;
 mod booking;
 mod cli;
+mod consumers;
 mod demo;
 mod deployment;
 mod docs;

@@ -28,7 +28,7 @@ use crate::http::{self, AppState};
 use crate::orchestrator::Engine;
 use crate::saga::{Catalogue, Definition};
 use crate::waiting_room::{Sessions, WaitingRoom};
-use crate::workers::{Limits, Service};
+use crate::workers::Limits;
 use crate::{ids, store, telemetry, workers};
 
 /// How long a start waits for servers that are not there yet.
@@ -105,14 +105,7 @@ impl App {
 
     async fn run(&mut self, settings: &Settings, roles: &BTreeSet<Role>) -> anyhow::Result<()> {
         if roles.contains(&Role::Worker) {
-            for service in Service::ALL {
-                self.tasks.spawn(workers::serve(
-                    self.engine.clone(),
-                    service,
-                    limits(settings),
-                    self.stop.clone(),
-                ));
-            }
+            workers::run(&self.engine, limits(settings), &self.tasks, &self.stop);
         }
         if roles.contains(&Role::Orchestrator) {
             self.engine.run(&self.tasks, &self.stop);

@@ -3,6 +3,8 @@
 //! Nothing here is the truth. Every stream can be deleted and is made again from the table in
 //! [`topology`]; every message can be derived again from rows.
 
+pub mod presence;
+pub mod consumers;
 pub mod messages;
 pub mod publish;
 pub mod deliveries;

@@ -38,6 +38,11 @@ pub const QUEUE_SETTINGS: &str = "queue.settings";
 /// Core NATS, request and reply: an operator asks whoever admits to admit some more at once.
 pub const QUEUE_ADMIT: &str = "queue.admit";
 
+/// Core NATS, the service API: every service that is there says what it is.
+pub const SERVICES_INFO: &str = "$SRV.INFO";
+/// Core NATS, the service API: every service that is there says how it has done.
+pub const SERVICES_STATS: &str = "$SRV.STATS";
+
 /// Where a command such as `seats.hold` travels.
 pub fn step(command: &str) -> String {
     format!("steps.{command}")
@@ -51,6 +56,28 @@ pub fn command(subject: &str) -> &str {
 /// All commands of a service such as `seats`.
 pub fn service(name: &str) -> String {
     format!("steps.{name}.>")
+}
+
+/// The service that a command such as `seats.hold` belongs to.
+pub fn service_of(command: &str) -> &str {
+    command.split_once('.').map_or(command, |(service, _)| service)
+}
+
+/// The durable consumer of a command: `seats-hold` for `seats.hold`.
+pub fn consumer(command: &str) -> String {
+    command.replace('.', "-")
+}
+
+/// Whether a filter of a consumer covers a subject; an empty one covers all.
+pub fn covers(filter: &str, subject: &str) -> bool {
+    let (mut wanted, mut given) = (filter.split('.'), subject.split('.'));
+    loop {
+        match (wanted.next(), given.next()) {
+            (Some(">"), Some(_)) | (None, None) => return true,
+            (Some(word), Some(token)) if word == "*" || word == token => {}
+            _ => return filter.is_empty(),
+        }
+    }
 }
 
 /// Where the schedule of a saga's alarm lies until it fires.
@@ -81,4 +108,22 @@ pub fn queue_place(concert: Uuid, user: Uuid) -> String {
 /// Where a key of the bucket of places is published.
 pub fn queue_key(key: &str) -> String {
     format!("$KV.{QUEUE_TOKENS}.{key}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_filter_covers_what_the_server_would_deliver_by_it() {
+        let subject = step("seats.hold");
+        for filter in
+            ["", ">", "steps.>", "steps.*.hold", "steps.seats.*", "steps.seats.>", "steps.seats.hold"]
+        {
+            assert!(covers(filter, &subject), "{filter}");
+        }
+        for filter in ["steps", "steps.seats", "steps.seats.hold.>", "steps.*", "steps.points.>", "*"] {
+            assert!(!covers(filter, &subject), "{filter}");
+        }
+    }
 }

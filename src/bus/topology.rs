@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::jetstream::{consumer, kv, stream};
+use async_nats::jetstream::{ErrorCode, consumer, kv, stream};
 
 use super::{Bus, subjects};
 
@@ -89,6 +89,11 @@ pub fn work_consumer(name: &str, filter: &str) -> pull::Config {
     }
 }
 
+/// The durable consumer of one command, shared by all who serve it: it can be paused alone.
+pub fn command_consumer(command: &str) -> pull::Config {
+    work_consumer(&subjects::consumer(command), &subjects::step(command))
+}
+
 /// Makes what is missing and brings settings up to date. Safe to call from every process at any time.
 pub async fn ensure(bus: &Bus) -> Result<(), TopologyError> {
     for config in streams(bus.replicas) {
@@ -135,7 +140,40 @@ async fn create_consumer(
     stream: &stream::Stream,
     config: pull::Config,
 ) -> Result<consumer::Consumer<pull::Config>, stream::ConsumerError> {
-    stream.create_consumer(config).await
+    match stream.create_consumer(config.clone()).await {
+        Err(error) if overlaps(&error) && delete_leftover(stream, &config.filter_subject).await => {
+            stream.create_consumer(config).await
+        }
+        other => other,
+    }
+}
+
+/// Whether another consumer of the work queue wants the same messages.
+fn overlaps(error: &stream::ConsumerError) -> bool {
+    match error.kind() {
+        stream::ConsumerErrorKind::JetStream(error) => {
+            error.error_code() == ErrorCode::CONSUMER_WQ_CONSUMER_NOT_UNIQUE
+        }
+        _ => false,
+    }
+}
+
+/// Deletes the consumer of a whole service that stands in the way of one for a single command, as an earlier version
+/// made them. What it had not acknowledged stays in the stream. Says whether it was there.
+async fn delete_leftover(stream: &stream::Stream, filter: &str) -> bool {
+    let service = subjects::service_of(subjects::command(filter));
+    let leftover = stream.get_consumer::<pull::Config>(service).await.ok();
+    let is_old =
+        leftover.is_some_and(|found| found.cached_info().config.filter_subject == subjects::service(service));
+    if is_old {
+        tracing::info!(
+            consumer = service,
+            "a consumer of all commands of a service gives way to one for each"
+        );
+        // Another process may have deleted it in the meantime.
+        let _deleted = stream.delete_consumer(service).await;
+    }
+    is_old
 }
 
 fn refused(kind: &str, name: &str, error: &impl std::fmt::Display) -> TopologyError {

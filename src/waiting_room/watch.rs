@@ -67,7 +67,7 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
                 .ok_or_else(|| ReadError::new("it was deleted just after it was made"))?
         }
     };
-    let made = made(&start);
+    let made = start.created;
     if bucket_made.replace(made).is_some_and(|before| before != made) {
         tracing::warn!("the bucket of places is a new one: the line begins anew");
         hall.memory.start_over();
@@ -149,7 +149,7 @@ impl Progress {
             Ok(Err(_)) | Err(_) => return None,
         };
         let last = info.state.last_sequence;
-        if self::made(&info) != made {
+        if info.created != made {
             return Some("the bucket is another one");
         }
         let up_to_date = self.complete && last <= hall.memory.seen().max(self.start);
@@ -162,11 +162,6 @@ impl Progress {
 
 fn connects(hall: &Hall) -> u64 {
     hall.bus.client.statistics().connects.load(Ordering::Relaxed)
-}
-
-fn made(info: &Info) -> DateTime<Utc> {
-    let made = info.created;
-    DateTime::from_timestamp(made.unix_timestamp(), made.nanosecond()).unwrap_or_default()
 }
 
 /// Reads a message of the bucket.
@@ -190,7 +185,7 @@ fn read(entry: &Entry) -> News {
     match place {
         Some(entry) => News::Put { concert, user, entry },
         None => {
-            let at = DateTime::from_timestamp(entry.created.unix_timestamp(), 0).unwrap_or_default();
+            let at = DateTime::from_timestamp(entry.created.timestamp(), 0).unwrap_or_default();
             News::Gone { concert, user, revision, at }
         }
     }

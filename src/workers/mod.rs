@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-pub use serve::serve;
+pub use serve::run;
 
 use crate::saga::{Command, Outcome};
 use crate::store;
@@ -73,6 +73,15 @@ impl Service {
         }
     }
 
+    /// The commands it serves: every one has a consumer and a loop of its own.
+    pub fn commands(self) -> &'static [&'static str] {
+        match self {
+            Self::Seats => &["seats.hold", "seats.release"],
+            Self::Points => &["points.deduct", "points.refund"],
+            Self::Tickets => &["tickets.issue", "tickets.void"],
+        }
+    }
+
     /// Does these jobs, in this order, in the caller's transaction, which has their sagas locked.
     async fn run(
         self,
@@ -120,8 +129,11 @@ impl Job<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::saga::Direction;
+    use crate::bus::subjects;
+    use crate::saga::{Catalogue, Direction};
 
     /// A booking of some seats of one performance, by one buyer.
     pub(super) fn booking(reservation: u128, seats: &[i32]) -> Booking {
@@ -162,6 +174,18 @@ mod tests {
         match outcome {
             Outcome::Rejected { code, detail } => (code, detail),
             other => panic!("not rejected: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_the_workflows_send_is_served() {
+        let served: BTreeSet<&str> =
+            Service::ALL.iter().flat_map(|service| service.commands()).copied().collect();
+        let catalogue = Catalogue::built_in().unwrap();
+        let sent: BTreeSet<&str> = catalogue.iter().flat_map(|definition| definition.commands()).collect();
+        assert_eq!(sent, served);
+        for service in Service::ALL {
+            assert!(service.commands().iter().all(|command| subjects::service_of(command) == service.name()));
         }
     }
 

@@ -6,18 +6,42 @@ use async_nats::jetstream::Message;
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{Job, Limits, Service};
-use crate::bus::{Deliveries, deliveries, messages, subjects, topology};
+use crate::bus::{Bus, Deliveries, deliveries, messages, presence, subjects, topology};
 use crate::orchestrator::{Batch, Engine, Halves, Verdict};
 use crate::saga::{Command, DEADLINE_PASSED, Direction, Event, Outcome, Reply};
 use crate::store;
 
 type Delivered = (Message, Command);
 
-/// Serves a service's commands until `stop`.
-pub async fn serve(engine: Engine, service: Service, limits: Limits, stop: CancellationToken) {
-    let config = topology::work_consumer(service.name(), &subjects::service(service.name()));
+/// Announces every service and serves its commands until `stop`, each command by a loop of its own.
+pub fn run(engine: &Engine, limits: Limits, tasks: &TaskTracker, stop: &CancellationToken) {
+    for service in Service::ALL {
+        tasks.spawn(announce(engine.bus.clone(), service, stop.clone()));
+        for command in service.commands() {
+            tasks.spawn(serve(engine.clone(), service, command, limits, stop.clone()));
+        }
+    }
+}
+
+/// Tells whoever asks that this process serves these commands.
+async fn announce(bus: Bus, service: Service, stop: CancellationToken) {
+    let words = "steps of sagas, in the engine's own database";
+    match presence::announce(&bus, service.name(), words, service.commands()).await {
+        Ok(announced) => {
+            stop.cancelled().await;
+            if let Err(error) = announced.stop().await {
+                tracing::debug!(%error, "an announcement was not taken back; it ends with the process");
+            }
+        }
+        Err(error) => tracing::warn!(%error, service = service.name(), "served, but not announced"),
+    }
+}
+
+async fn serve(engine: Engine, service: Service, command: &str, limits: Limits, stop: CancellationToken) {
+    let config = topology::command_consumer(command);
     let mut incoming = Deliveries::of(&engine.bus, subjects::STEPS, config);
     while !stop.is_cancelled() {
         let mut readable: Vec<Delivered> = Vec::new();
@@ -30,7 +54,7 @@ pub async fn serve(engine: Engine, service: Service, limits: Limits, stop: Cance
         while !readable.is_empty() {
             let (now, later) = first_of_each_saga(readable);
             if let Err(error) = handle_all(&engine, service, limits, Halves::of(now)).await {
-                tracing::warn!(service = service.name(), %error, "commands could not be handled; they come again");
+                tracing::warn!(command, %error, "commands could not be handled; they come again");
                 break;
             }
             readable = later;
