@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use clap::Args;
 
 /// What every command may be told.
@@ -136,6 +137,10 @@ pub struct Engine {
     #[arg(long, env = "BOXOFFICE_SETTLE_MS", global = true, default_value_t = 2_000,
           value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub settle_ms: u64,
+    /// How long ended sagas and their history are kept, in days
+    #[arg(long, env = "BOXOFFICE_KEEP_FINISHED_DAYS", global = true, default_value_t = 30,
+          value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    pub keep_finished_days: u32,
     /// Makes this machine's clock go wrong, in milliseconds, to rehearse it
     #[arg(
         long,
@@ -152,5 +157,10 @@ impl Engine {
     /// How long a caller waits for a saga to settle.
     pub fn settle(&self) -> Duration {
         Duration::from_millis(self.settle_ms)
+    }
+
+    /// How long ended sagas and their history are kept.
+    pub fn keep(&self) -> TimeDelta {
+        TimeDelta::days(self.keep_finished_days.into())
     }
 }

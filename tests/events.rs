@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::common::app::{TestApp, until};
 
 /// All events published so far.
-async fn published(test: &TestApp) -> Vec<EventMessage> {
+pub async fn published(test: &TestApp) -> Vec<EventMessage> {
     let mut stream = test.app.bus.jetstream.get_stream(subjects::EVENTS).await.unwrap();
     let count = stream.info().await.unwrap().state.messages as usize;
     let config = pull::Config {

@@ -23,6 +23,7 @@ mod http_payment;
 mod http_points;
 mod http_queue;
 mod http_sagas;
+mod keeping;
 mod local;
 mod notifier;
 mod operators;

@@ -117,7 +117,8 @@ impl App {
             if let Some(room) = &self.room {
                 room.run_admission();
             }
-            schedule::start(&self.engine, &self.desk, &self.clock, &self.tasks, &self.stop).await?;
+            let keep = settings.engine.keep();
+            schedule::start(&self.engine, &self.desk, &self.clock, keep, &self.tasks, &self.stop).await?;
         }
         if roles.contains(&Role::Api)
             && let Some(room) = self.room.clone()

@@ -21,6 +21,7 @@ pub(super) async fn start(
     engine: &Engine,
     desk: &Desk,
     clock: &Clock,
+    keep: TimeDelta,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
@@ -30,6 +31,11 @@ pub(super) async fn start(
     every(&jobs, stop, "* * * * * *", desk, announce_charges).await?;
     every(&jobs, stop, "*/5 * * * * *", engine, look_after_streams).await?;
     every(&jobs, stop, "0 17 * * * *", &(engine.clone(), clock.clone()), forget_old_keys).await?;
+    let forgetting = (engine.clone(), keep);
+    every(&jobs, stop, "0 37 * * * *", &forgetting, forget_what_is_over).await?;
+    let (forgotten, stopped) = (forget_what_is_over(forgetting), stop.clone());
+    // Also now, for those that never run for an hour.
+    tasks.spawn(async move { stopped.run_until_cancelled(forgotten).await });
     jobs.start().await.context("the scheduler cannot be started")?;
     let stop = stop.clone();
     tasks.spawn(async move {
@@ -91,5 +97,11 @@ async fn forget_old_keys((engine, clock): (Engine, Clock)) {
     let a_day_ago = clock.now() - TimeDelta::hours(24);
     if let Err(error) = store::idempotency::purge(&engine.pool, a_day_ago).await {
         tracing::warn!(%error, "old idempotency keys could not be forgotten");
+    }
+}
+
+async fn forget_what_is_over((engine, keep): (Engine, TimeDelta)) {
+    if let Err(error) = engine.forget(keep).await {
+        tracing::warn!(%error, "what is over could not be dropped; it is tried again in an hour");
     }
 }

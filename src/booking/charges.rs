@@ -1,15 +1,13 @@
 //! Charges are announced like every ledger entry. They have no saga to be their outbox, so each leaves a note in
 //! its own transaction; notes are taken away once JetStream has the events.
 
-use serde_json::json;
 use uuid::Uuid;
 
 use super::{Desk, DeskError};
 use crate::bus::messages;
 use crate::bus::publish::publish;
-use crate::orchestrator::entry_event;
+use crate::orchestrator::charge_event;
 use crate::store;
-use crate::store::payments::Unannounced;
 
 /// Most charges of one pass.
 const LIMIT: i64 = 500;
@@ -22,24 +20,10 @@ impl Desk {
         if charges.is_empty() {
             return Ok(0);
         }
-        let out = charges.iter().map(|charge| messages::event(&event(charge))).collect();
+        let out = charges.iter().map(|charge| messages::event(&charge_event(charge))).collect();
         publish(&self.engine.bus, out).await.map_err(|_| DeskError::Unavailable)?;
         let ids: Vec<Uuid> = charges.iter().map(|charge| charge.id).collect();
         store::payments::announced(&self.pool, &ids).await?;
         Ok(charges.len())
     }
-}
-
-fn event(charge: &Unannounced) -> messages::EventMessage {
-    let data = json!({
-        "entry_id": charge.id,
-        "user_id": charge.user_id,
-        "kind": "charge",
-        "amount": charge.amount,
-        "balance": charge.balance,
-        "reservation_id": null,
-        "reverses_id": null,
-        "created_at": charge.created_at,
-    });
-    entry_event(charge.id, charge.user_id, charge.position, charge.created_at, data)
 }

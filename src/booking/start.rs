@@ -1,5 +1,6 @@
 //! Orders become reservations and sagas: all that wait at a moment in one transaction.
 
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
@@ -8,7 +9,7 @@ use uuid::Uuid;
 
 use super::DeskError;
 use crate::orchestrator::{self, Engine, Halves};
-use crate::saga::NewSaga;
+use crate::saga::{NewSaga, Saga};
 use crate::store;
 use crate::store::reservations::{NewReservation, Reservation};
 
@@ -103,7 +104,7 @@ pub(super) async fn cancellation(
     id: Uuid,
 ) -> Result<bool, DeskError> {
     let mut tx = pool.begin().await?;
-    // The booking's row first: its history ends where the cancellation's begins.
+    // The booking's row first: its numbers end where the cancellation's begin.
     let booking = store::sagas::lock(&mut tx, &[reservation.id]).await?;
     let now = store::now(&mut *tx).await?;
     if !store::reservations::claim_cancellation(&mut tx, reservation.id, id, now).await? {
@@ -118,12 +119,18 @@ pub(super) async fn cancellation(
         subject_id: *reservation_id,
         owner_id: Some(*user_id),
         input,
-        seq: booking.first().map_or(0, |booking| booking.seq),
+        seq: last_number(booking.first(), now),
     };
     let consequences = orchestrator::start(&mut tx, &engine.catalogue, "cancellation", vec![new]).await?;
     tx.commit().await?;
     engine.follow_later(consequences);
     Ok(true)
+}
+
+/// The number that a cancellation goes on counting from: its booking's last. A booking that was dropped by age has
+/// taken its number along; milliseconds since 1970 are more than any saga gets to by counting.
+fn last_number(booking: Option<&Saga>, now: DateTime<Utc>) -> i64 {
+    booking.map_or_else(|| now.timestamp_millis(), |booking| booking.seq)
 }
 
 fn input(

@@ -8,7 +8,11 @@ use uuid::Uuid;
 
 use crate::bus::messages::EventMessage;
 use crate::saga::{Catalogue, Definition, Direction, Saga, Transition};
+use crate::store::payments::Charge;
 use crate::store::sagas::HistoryRow;
+
+/// The name of the event that a charge is told with.
+pub(super) const CHARGE_EVENT: &str = "points.entry";
 
 /// Where an event stands: in whose history, at which number.
 struct Place<'a> {
@@ -97,15 +101,26 @@ fn whole(place: &Place<'_>) -> Value {
     data
 }
 
-/// The event of a ledger entry that no saga made: a charge.
-pub fn entry_event(
-    entry_id: Uuid,
-    user_id: Uuid,
-    position: i64,
-    at: DateTime<Utc>,
-    data: Value,
-) -> EventMessage {
-    EventMessage::new(entry_id.to_string(), "points.entry", at, user_id, position, data)
+/// The event of a charge: the ledger entry that no saga made.
+pub fn charge_event(charge: &Charge) -> EventMessage {
+    let data = json!({
+        "entry_id": charge.id,
+        "user_id": charge.user_id,
+        "kind": "charge",
+        "amount": charge.amount,
+        "balance": charge.balance,
+        "reservation_id": null,
+        "reverses_id": null,
+        "created_at": charge.created_at,
+    });
+    EventMessage::new(
+        charge.id.to_string(),
+        CHARGE_EVENT,
+        charge.created_at,
+        charge.user_id,
+        charge.position,
+        data,
+    )
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod replies;
 mod signals;
 mod timers;
 mod sweep;
+mod retention;
 mod acts;
 mod advance;
 mod follow;
@@ -18,6 +19,7 @@ mod wait;
 
 use std::sync::Arc;
 
+use chrono::TimeDelta;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -26,9 +28,10 @@ use uuid::Uuid;
 
 pub use acts::ActError;
 pub use advance::{Batch, Verdict, start};
-pub use announce::entry_event;
+pub use announce::charge_event;
 pub use follow::Consequences;
 pub use halves::{Halves, is_passing};
+pub use retention::Forgotten;
 pub use signals::SignalError;
 pub use wait::Waiting;
 
@@ -77,5 +80,10 @@ impl Engine {
     /// One pass of the sweeper: whatever is due is looked at.
     pub async fn sweep(&self) -> crate::store::Result<usize> {
         sweep::run_once(self).await
+    }
+
+    /// Lets go of what ended longer than `keep` ago, a bounded amount, and makes room for the days to come.
+    pub async fn forget(&self, keep: TimeDelta) -> crate::store::Result<Forgotten> {
+        retention::run_once(&self.pool, keep).await
     }
 }

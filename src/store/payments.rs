@@ -168,9 +168,9 @@ pub async fn mark_refunded(conn: &mut PgConnection, reservations: &[Uuid], now: 
     Ok(())
 }
 
-/// A charge whose event is not acknowledged yet.
+/// A charge of points, as its event tells it.
 #[derive(Clone, Debug)]
-pub struct Unannounced {
+pub struct Charge {
     pub id: Uuid,
     pub user_id: Uuid,
     pub amount: i64,
@@ -180,9 +180,9 @@ pub struct Unannounced {
 }
 
 /// Charges that the world has not heard of, oldest first.
-pub async fn unannounced(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<Unannounced>> {
+pub async fn unannounced(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<Charge>> {
     sqlx::query_as!(
-        Unannounced,
+        Charge,
         r#"
         select e.id, e.user_id, e.amount, e.balance, e.position, e.created_at
         from unannounced_entries u join ledger_entries e on e.id = u.entry_id

@@ -280,7 +280,7 @@ pub async fn count_open(db: impl PgExecutor<'_>) -> Result<Vec<(String, String, 
     let rows = sqlx::query!(
         r#"
         select workflow, status as "status: String", count(*) as "count!" from sagas
-        where status not in ('completed', 'compensated', 'abandoned') group by workflow, status
+        where finished_at is null group by workflow, status
         "#
     )
     .fetch_all(db)

@@ -56,14 +56,15 @@ fn is_undefined_table(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "42P01")
 }
 
-/// All tables, by name.
+/// All tables, by name. One that is kept in parts counts as one.
 pub async fn tables(db: impl PgExecutor<'_>) -> Result<Vec<Table>> {
     sqlx::query_as!(
         Table,
         r#"
         select c.relname::text as "name!", obj_description(c.oid, 'pg_class') as comment
         from pg_class c
-        where c.relnamespace = current_schema()::regnamespace and c.relkind = 'r' and c.relname <> $1
+        where c.relnamespace = current_schema()::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+            and c.relname <> $1
         order by c.relname
         "#,
         RECORD,
@@ -84,7 +85,8 @@ pub async fn columns(db: impl PgExecutor<'_>) -> Result<Vec<Column>> {
                     where i.indrelid = c.oid and i.indisprimary and a.attnum = any (i.indkey)) as "primary!"
         from pg_class c
         join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-        where c.relnamespace = current_schema()::regnamespace and c.relkind = 'r' and c.relname <> $1
+        where c.relnamespace = current_schema()::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+            and c.relname <> $1
         order by c.relname, a.attnum
         "#,
         RECORD,
