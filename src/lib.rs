@@ -21,6 +21,8 @@ pub mod workers;
 
 pub mod orchestrator;
 
+pub mod elsewhere;
+
 pub mod bus;
 
 pub mod store;

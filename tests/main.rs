@@ -12,6 +12,7 @@ mod consumers;
 mod demo;
 mod deployment;
 mod docs;
+mod elsewhere;
 mod events;
 mod faults;
 mod fence;

@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 use super::publish::Outgoing;
 use super::subjects;
-use crate::saga::{Command, Direction, Outcome, Reply};
+use crate::saga::{Command, Direction, Outcome, Reply, message_id};
 
 /// The version of every body.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// The saga a message is about.
 pub const SAGA: &str = "Saga";
@@ -42,8 +42,12 @@ pub enum Malformed {
     Header(&'static str),
     #[error("the body is not the JSON it should be: {0}")]
     Body(#[from] serde_json::Error),
+    #[error("the body lacks {0}")]
+    Missing(&'static str),
     #[error("version {0} is not known")]
     Version(u32),
+    #[error("it answers somebody else: its Message-Id is {given}, and its other headers name {own}")]
+    Foreign { given: String, own: String },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -148,13 +152,19 @@ pub fn read_command(message: &Message) -> Result<Command, Malformed> {
 
 /// A worker's answer on its way to the orchestrator.
 pub fn reply(command: &Command, outcome: Outcome) -> Outgoing {
-    let headers = fence(command.saga_id, &command.step, command.direction, command.visit, command.send);
+    let mut headers = fence(command.saga_id, &command.step, command.direction, command.visit, command.send);
+    headers.insert(MESSAGE_ID, command.message_id().as_str());
     outgoing(subjects::REPLIES.to_owned(), headers, &ReplyBody { version: VERSION, outcome })
 }
 
-/// Reads a worker's answer: the saga and what was said.
+/// Reads a worker's answer: the saga and what was said. One that names a command by its `Message-Id`, and another by the
+/// other headers, is nobody's.
 pub fn read_reply(message: &Message) -> Result<(Uuid, Reply), Malformed> {
     let Fence { saga, step, direction, visit, send } = read_fence(message)?;
+    let own = message_id(saga, &step, direction, visit, send);
+    if let Some(given) = header(message, MESSAGE_ID).filter(|given| *given != own) {
+        return Err(Malformed::Foreign { given: given.to_owned(), own });
+    }
     let body: ReplyBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
     Ok((saga, Reply { step, direction, visit, send, outcome: body.outcome }))
@@ -203,15 +213,17 @@ pub fn event(event: &EventMessage) -> Outgoing {
     outgoing(subjects::event(&event.name), headers, event)
 }
 
-struct Fence {
-    saga: Uuid,
-    step: String,
-    direction: Direction,
-    visit: i32,
-    send: i32,
+/// Which command a message is about.
+pub(super) struct Fence {
+    pub saga: Uuid,
+    pub step: String,
+    pub direction: Direction,
+    pub visit: i32,
+    pub send: i32,
 }
 
-fn fence(saga: Uuid, step: &str, direction: Direction, visit: i32, send: i32) -> HeaderMap {
+/// The headers that name a step at a visit.
+pub(super) fn fence(saga: Uuid, step: &str, direction: Direction, visit: i32, send: i32) -> HeaderMap {
     let mut headers = HeaderMap::new();
     headers.insert(SAGA, saga.to_string().as_str());
     headers.insert(STEP, step);
@@ -221,7 +233,7 @@ fn fence(saga: Uuid, step: &str, direction: Direction, visit: i32, send: i32) ->
     headers
 }
 
-fn read_fence(message: &Message) -> Result<Fence, Malformed> {
+pub(super) fn read_fence(message: &async_nats::Message) -> Result<Fence, Malformed> {
     let direction = match header(message, DIRECTION) {
         Some("do") => Direction::Do,
         Some("undo") => Direction::Undo,
@@ -236,15 +248,15 @@ fn read_fence(message: &Message) -> Result<Fence, Malformed> {
     })
 }
 
-fn header<'a>(message: &'a Message, name: &str) -> Option<&'a str> {
+fn header<'a>(message: &'a async_nats::Message, name: &str) -> Option<&'a str> {
     message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
 }
 
-fn parsed<T: std::str::FromStr>(message: &Message, name: &'static str) -> Result<T, Malformed> {
+fn parsed<T: std::str::FromStr>(message: &async_nats::Message, name: &'static str) -> Result<T, Malformed> {
     header(message, name).and_then(|value| value.parse().ok()).ok_or(Malformed::Header(name))
 }
 
-fn check_version(version: u32) -> Result<(), Malformed> {
+pub(super) fn check_version(version: u32) -> Result<(), Malformed> {
     if version == VERSION { Ok(()) } else { Err(Malformed::Version(version)) }
 }
 

@@ -4,6 +4,7 @@
 //! [`topology`]; every message can be derived again from rows.
 
 pub mod presence;
+pub mod fences;
 pub mod consumers;
 pub mod messages;
 pub mod publish;

@@ -47,6 +47,13 @@ pub struct PresenceError {
     reason: String,
 }
 
+impl PresenceError {
+    /// Something that NATS did not take, and why.
+    pub fn new(what: &'static str, reason: &impl std::fmt::Display) -> Self {
+        Self { what, reason: reason.to_string() }
+    }
+}
+
 /// The part of an answer to `$SRV.STATS` that counts here.
 #[derive(Deserialize)]
 struct Stats {
@@ -68,7 +75,7 @@ pub async fn announce(
         .metadata(metadata.map(|(name, value)| (name.to_owned(), value)).into())
         .start(service, env!("CARGO_PKG_VERSION"))
         .await
-        .map_err(|error| PresenceError { what: "an announcement", reason: error.to_string() })
+        .map_err(|error| PresenceError::new("an announcement", &error))
 }
 
 /// This machine and process.
@@ -122,12 +129,14 @@ async fn ask<T: DeserializeOwned>(
     bus: &Bus,
     subject: &'static str,
 ) -> Result<Vec<(T, Duration)>, PresenceError> {
-    let refused = |reason: String| PresenceError { what: "a question", reason };
     let inbox = bus.client.new_inbox();
-    let mut answers =
-        bus.client.subscribe(inbox.clone()).await.map_err(|error| refused(error.to_string()))?;
+    let mut answers = bus
+        .client
+        .subscribe(inbox.clone())
+        .await
+        .map_err(|error| PresenceError::new("a question", &error))?;
     let asked = bus.client.publish_with_reply(subject, inbox, bytes::Bytes::new()).await;
-    asked.map_err(|error| refused(error.to_string()))?;
+    asked.map_err(|error| PresenceError::new("a question", &error))?;
     let (begin, mut found) = (Instant::now(), Vec::new());
     while let Ok(Some(answer)) = tokio::time::timeout_at(begin + GATHER, answers.next()).await {
         // The server's own word, at once, that nobody listens.

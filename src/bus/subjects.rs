@@ -43,6 +43,11 @@ pub const SERVICES_INFO: &str = "$SRV.INFO";
 /// Core NATS, the service API: every service that is there says how it has done.
 pub const SERVICES_STATS: &str = "$SRV.STATS";
 
+/// Core NATS, request and reply: the service writes by hand that a step is done.
+pub fn complete(service: &str) -> String {
+    format!("fences.{service}.complete")
+}
+
 /// Where a command such as `seats.hold` travels.
 pub fn step(command: &str) -> String {
     format!("steps.{command}")

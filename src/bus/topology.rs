@@ -10,6 +10,9 @@ use super::{Bus, subjects};
 
 /// How long a delivered message may stay unacknowledged before it is delivered again.
 pub const ACK_WAIT: Duration = Duration::from_secs(5);
+/// How long a command or a reply may lie: services elsewhere may forget their outcomes later. What is still asked for by
+/// then is sent again by the sweeper.
+pub const WORK_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Deliveries without an acknowledgement before the server gives up on a message; the sweeper does not.
 const MAX_DELIVER: i64 = 1_000;
 
@@ -35,11 +38,13 @@ pub fn streams(replicas: usize) -> Vec<Config> {
     };
     vec![
         Config {
-            description: text("step commands to workers"),
+            description: text("step commands to workers, until they are done or too old"),
+            max_age: WORK_AGE,
             ..work(subjects::STEPS, &[subjects::ALL_STEPS])
         },
         Config {
-            description: text("replies and signals to the orchestrator"),
+            description: text("replies and signals to the orchestrator, until they are taken or too old"),
+            max_age: WORK_AGE,
             ..work(subjects::SAGAS, &[subjects::ALL_SAGAS])
         },
         Config {
@@ -194,7 +199,9 @@ mod tests {
             let events = stream.name == subjects::EVENTS;
             // A consumer that sleeps must neither keep events for ever nor make publishing fail.
             assert_eq!(stream.retention == RetentionPolicy::Limits, events, "{}", stream.name);
-            assert_eq!(stream.max_age > Duration::ZERO && stream.max_bytes > 0, events, "{}", stream.name);
+            assert_eq!(stream.max_bytes > 0, events, "{}", stream.name);
+            // An alarm may be set for any time.
+            assert_eq!(stream.max_age > Duration::ZERO, stream.name != subjects::TIMERS, "{}", stream.name);
             assert!(!events || stream.discard == DiscardPolicy::Old);
         }
     }

@@ -75,7 +75,11 @@ pub struct Command {
 impl Command {
     /// The message id: the same for the same send, so that the broker drops a repeat.
     pub fn message_id(&self) -> String {
-        let Self { saga_id, step, direction, visit, send, .. } = self;
-        format!("{saga_id}:{step}:{direction}:{visit}:{send}")
+        message_id(self.saga_id, &self.step, self.direction, self.visit, self.send)
     }
+}
+
+/// The name of one send of a command.
+pub fn message_id(saga: Uuid, step: &str, direction: Direction, visit: i32, send: i32) -> String {
+    format!("{saga}:{step}:{direction}:{visit}:{send}")
 }

@@ -148,7 +148,10 @@ impl<'a> World<'a> {
                 match &memory.outcome {
                     _ if refused => return,
                     Some(outcome) if memory.visit == command.visit => outcome.clone(),
-                    Some(Outcome::Done { .. }) => return,
+                    Some(done @ Outcome::Done { .. }) => {
+                        memory.visit = command.visit;
+                        done.clone()
+                    }
                     _ if late => Outcome::rejected(DEADLINE_PASSED),
                     _ => {
                         let outcome = outcome_of(kind, self.now);

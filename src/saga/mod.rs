@@ -27,7 +27,7 @@ pub mod delay;
 pub mod event;
 pub mod state;
 
-pub use action::{Action, Command, Decision, Entry, Transition};
+pub use action::{Action, Command, Decision, Entry, Transition, message_id};
 pub use apply::{DEADLINE_PASSED, allowed_acts, apply, lost_definition, outstanding, start};
 pub use definition::{Catalogue, Definition, Step, Work};
 pub use event::{Act, Event, Outcome, Reply};

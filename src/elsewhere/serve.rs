@@ -1,0 +1,153 @@
+//! The loop of a service elsewhere: fence, function, outcome in one transaction; then the reply, then the
+//! acknowledgement.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use async_nats::jetstream::Message;
+use futures::{FutureExt, StreamExt};
+use sqlx::{Acquire, PgConnection};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::judge::{self, Judgement};
+use super::{Asked, Handler, Service};
+use crate::bus::publish::publish;
+use crate::bus::{Bus, Deliveries, deliveries, messages, subjects, topology};
+use crate::saga::{Command, DEADLINE_PASSED, Outcome};
+use crate::store::outcomes::{self, Remembered};
+
+/// Most commands of one kind under way at once, each on a connection of its own.
+const AT_ONCE: usize = 8;
+/// The longest pause before a command that could not be handled is tried again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// How often outcomes that nobody can ask about are forgotten, and how many in one statement.
+const FORGET_EVERY: Duration = Duration::from_secs(600);
+const FORGET_AT_ONCE: i64 = 5_000;
+/// The code of the answer to a command whose function ended with an error.
+pub const HANDLER_FAILED: &str = "handler_failed";
+
+/// Starts a loop for each command, and the one that forgets.
+pub(super) fn run(service: &Service, bus: &Bus, tasks: &TaskTracker, stop: &CancellationToken) {
+    for (command, handler) in &service.handlers {
+        let (command, handler) = (command.clone(), handler.clone());
+        tasks.spawn(serve(service.clone(), bus.clone(), command, handler, stop.clone()));
+    }
+    tasks.spawn(forget(service.clone(), stop.clone()));
+}
+
+async fn serve(service: Service, bus: Bus, command: String, handler: Handler, stop: CancellationToken) {
+    let mut incoming = Deliveries::of(&bus, subjects::STEPS, topology::command_consumer(&command));
+    while !stop.is_cancelled() {
+        let batch = futures::stream::iter(incoming.next(&stop).await);
+        batch.for_each_concurrent(AT_ONCE, |message| take(&service, &bus, &handler, message)).await;
+    }
+}
+
+/// Handles one message; whatever goes wrong, it comes again, and in the end the orchestrator parks it.
+async fn take(service: &Service, bus: &Bus, handler: &Handler, message: Message) {
+    // A function that panics must not end the loop.
+    let handled = AssertUnwindSafe(try_take(service, bus, handler, &message)).catch_unwind().await;
+    let handled = handled.unwrap_or_else(|_panic| Err(anyhow!("the function panicked")));
+    match handled {
+        Ok(()) => deliveries::acknowledge(&message).await,
+        Err(error) => {
+            let delivered = message.info().map_or(1, |info| info.delivered);
+            let pause = pause_after(delivered);
+            tracing::warn!(subject = %message.subject, %error, delivered, ?pause, "a command was not handled");
+            deliveries::again_after(&message, pause).await;
+        }
+    }
+}
+
+async fn try_take(service: &Service, bus: &Bus, handler: &Handler, message: &Message) -> anyhow::Result<()> {
+    let command = messages::read_command(message)?;
+    let Some(outcome) = answer(service, handler, &command).await? else {
+        metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
+        return Ok(());
+    };
+    publish(bus, vec![messages::reply(&command, outcome)]).await?;
+    Ok(())
+}
+
+/// What is said to a command, committed with its effect; nothing if it belongs to the past.
+async fn answer(service: &Service, handler: &Handler, command: &Command) -> anyhow::Result<Option<Outcome>> {
+    let mut tx = service.pool.begin().await?;
+    let Command { saga_id, step, deadline, .. } = command;
+    let (known, now) = outcomes::lock(&mut tx, *saga_id, step, *deadline, service.keep).await?;
+    let outcome = match judge::judge(&known, command, now) {
+        Judgement::Past => None,
+        Judgement::Replay(outcome) => Some(outcome),
+        Judgement::Late => Some(Outcome::rejected(DEADLINE_PASSED)),
+        Judgement::Act { done } => {
+            let asked = Asked { command, done: done.as_ref() };
+            Some(act(&mut tx, handler, asked, &known).await?)
+        }
+    };
+    tx.commit().await?;
+    Ok(outcome)
+}
+
+/// Runs the function; its writes stay only if it says `done`. Then the outcome is remembered.
+async fn act(
+    conn: &mut PgConnection,
+    handler: &Handler,
+    asked: Asked<'_>,
+    known: &Remembered,
+) -> anyhow::Result<Outcome> {
+    let command = asked.command;
+    let mut effect = conn.begin().await?;
+    let outcome = match handler(&mut effect, asked).await {
+        Ok(outcome) => outcome,
+        Err(error) if is_away(&error) => return Err(error),
+        Err(error) => {
+            tracing::error!(saga = %command.saga_id, step = command.step, %error, "a step's function failed");
+            Outcome::Failed { code: HANDLER_FAILED.to_owned() }
+        }
+    };
+    match outcome {
+        Outcome::Done { .. } => effect.commit().await?,
+        _ => effect.rollback().await?,
+    }
+    let remembered = judge::after(known, command, &outcome);
+    outcomes::save(conn, command.saga_id, &command.step, &remembered).await?;
+    Ok(outcome)
+}
+
+/// Whether the database was away, so that nothing is known of the step.
+fn is_away(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<sqlx::Error>().is_some_and(crate::store::is_unavailable)
+}
+
+/// Doubles with every delivery, from a quarter of a second on.
+fn pause_after(delivered: i64) -> Duration {
+    let doublings = u32::try_from(delivered.clamp(1, 20) - 1).unwrap_or(0);
+    (Duration::from_millis(250) * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
+}
+
+/// Forgets what nobody can ask about any more, now and then.
+async fn forget(service: Service, stop: CancellationToken) {
+    loop {
+        match outcomes::purge(&service.pool, FORGET_AT_ONCE).await {
+            Ok(forgotten) if forgotten == FORGET_AT_ONCE as u64 => continue,
+            Ok(_) => {}
+            Err(error) => tracing::warn!(service = service.name, %error, "old outcomes were not forgotten"),
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_none() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_and_stays_short_enough_to_be_parked_within_the_hour() {
+        assert_eq!(pause_after(1), Duration::from_millis(250));
+        assert_eq!(pause_after(4), Duration::from_secs(2));
+        assert_eq!(pause_after(1_000), LONGEST_PAUSE);
+    }
+}

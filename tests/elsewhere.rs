@@ -1,0 +1,310 @@
+//! A service outside the engine's database, on a database and a NATS of its own: the fence around its functions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use async_nats::jetstream::consumer::pull;
+use boxoffice::bus::fences::{self, Completed, Completion, FenceError};
+use boxoffice::bus::{messages, presence, publish, subjects, topology};
+use boxoffice::elsewhere::{Asked, Service, StartError};
+use boxoffice::saga::{Command, Direction, Outcome, Reply};
+use boxoffice::{ids, store};
+use chrono::{TimeDelta, Utc};
+use futures::StreamExt;
+use serde_json::{Map, Value, json};
+use sqlx::{PgConnection, PgPool};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::common::app::until;
+use crate::common::{Env, fresh_database};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// A printer of badges, in as many instances as a test wants, and what it printed.
+struct Printer {
+    env: Env,
+    pool: PgPool,
+    calls: Arc<AtomicUsize>,
+    replies: pull::Stream,
+    stops: Vec<DropGuard>,
+}
+
+/// Prints by what the command says: `how` may be `refuse`, `fail`, `break` or `panic` (the first time only).
+async fn print(conn: &mut PgConnection, asked: Asked<'_>, calls: usize) -> anyhow::Result<Outcome> {
+    let (saga, how) = (asked.command.saga_id, asked.command.context["how"].as_str().unwrap_or_default());
+    sqlx::query("insert into badges (saga) values ($1)").bind(saga).execute(&mut *conn).await?;
+    match how {
+        "refuse" => return Ok(Outcome::rejected("no_paper")),
+        "fail" if calls == 1 => return Ok(Outcome::Failed { code: "offline".to_owned() }),
+        "doubt" if calls == 1 => return Ok(Outcome::Unknown { reason: "it hums".to_owned() }),
+        "break" if calls == 1 => {
+            sqlx::query("insert into badges (saga) values (null)").execute(&mut *conn).await?;
+        }
+        "panic" if calls == 1 => panic!("the printer is on fire"),
+        _ => {}
+    }
+    Ok(Outcome::Done { output: badge(calls) })
+}
+
+async fn shred(conn: &mut PgConnection, asked: Asked<'_>) -> anyhow::Result<Outcome> {
+    let gone =
+        sqlx::query("delete from badges where saga = $1").bind(asked.command.saga_id).execute(conn).await?;
+    assert_eq!(gone.rows_affected() == 1, asked.done.is_some(), "it is told what there is to undo");
+    Ok(Outcome::done())
+}
+
+fn badge(number: usize) -> Map<String, Value> {
+    Map::from_iter([("badge".to_owned(), json!(number))])
+}
+
+fn done(number: usize) -> Outcome {
+    Outcome::Done { output: badge(number) }
+}
+
+impl Printer {
+    async fn start() -> Self {
+        let env = Env::start().await;
+        topology::ensure(&env.bus).await.unwrap();
+        let pool = store::open(&fresh_database().await, 24).unwrap();
+        sqlx::query("create table badges (saga uuid not null)").execute(&pool).await.unwrap();
+        let replies = topology::work_consumer("replies", subjects::REPLIES);
+        let replies = topology::ensure_consumer(&env.bus, subjects::SAGAS, replies).await.unwrap();
+        let replies = replies.stream().messages().await.unwrap();
+        let mut printer = Self { env, pool, calls: Arc::default(), replies, stops: Vec::new() };
+        printer.another().await.unwrap();
+        printer
+    }
+
+    fn service(&self) -> Service {
+        let (calls, others) = (Arc::clone(&self.calls), Arc::clone(&self.calls));
+        Service::new("printer", self.pool.clone())
+            .command("printer.print", move |conn, asked| {
+                Box::pin(print(conn, asked, 1 + calls.fetch_add(1, Ordering::SeqCst)))
+            })
+            .command("printer.shred", move |conn, asked| {
+                others.fetch_add(1, Ordering::SeqCst);
+                Box::pin(shred(conn, asked))
+            })
+    }
+
+    /// One more instance.
+    async fn another(&mut self) -> Result<(), StartError> {
+        let stop = CancellationToken::new();
+        self.service().start(&self.env.bus, &TaskTracker::new(), &stop).await?;
+        self.stops.push(stop.drop_guard());
+        Ok(())
+    }
+
+    async fn send(&self, command: &Command) {
+        publish::publish(&self.env.bus, vec![messages::command(command)]).await.unwrap();
+    }
+
+    /// Waits until every command is acknowledged, then gives the replies that were not read yet.
+    async fn replies(&mut self) -> Vec<Reply> {
+        let steps = self.env.bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
+        until(10, "all commands to be acknowledged", || async {
+            steps.get_info().await.unwrap().state.messages == 0
+        })
+        .await;
+        let mut found = Vec::new();
+        while let Ok(Some(message)) =
+            tokio::time::timeout(Duration::from_millis(100), self.replies.next()).await
+        {
+            let message = message.unwrap();
+            found.push(messages::read_reply(&message).unwrap().1);
+            message.ack().await.unwrap();
+        }
+        found
+    }
+
+    /// Sends a command and gives what is said to it.
+    async fn ask(&mut self, command: &Command) -> Option<Outcome> {
+        self.send(command).await;
+        let replies = self.replies().await;
+        assert!(replies.len() <= 1, "{replies:?}");
+        replies.into_iter().next().map(|reply| reply.outcome)
+    }
+
+    async fn badges(&self) -> i64 {
+        sqlx::query_scalar("select count(*) from badges").fetch_one(&self.pool).await.unwrap()
+    }
+
+    fn calls(&self) -> usize {
+        self.calls.load(Ordering::SeqCst)
+    }
+}
+
+fn command(saga: Uuid, direction: Direction, visit: i32, how: &str) -> Command {
+    Command {
+        saga_id: saga,
+        workflow: "party".to_owned(),
+        subject: if direction == Direction::Do { "printer.print" } else { "printer.shred" }.to_owned(),
+        step: "print".to_owned(),
+        direction,
+        visit,
+        send: 0,
+        deadline: None,
+        reason: None,
+        context: json!({ "how": how }),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_twice_is_done_once_and_answered_twice() {
+    let mut printer = Printer::start().await;
+    printer.another().await.unwrap();
+    let print = command(ids::new(), Direction::Do, 1, "");
+    for _ in 0..6 {
+        printer.send(&print).await;
+    }
+    let replies = printer.replies().await;
+    assert_eq!(replies.iter().filter(|reply| reply.outcome == done(1)).count(), 6, "{replies:?}");
+    let anew = Command { visit: 2, ..print.clone() };
+    assert_eq!(printer.ask(&anew).await, Some(done(1)), "done is done, at a later visit too");
+    assert_eq!((printer.badges().await, printer.calls()), (1, 1));
+    let refused = command(ids::new(), Direction::Do, 1, "refuse");
+    for _ in 0..2 {
+        assert_eq!(printer.ask(&refused).await, Some(Outcome::rejected("no_paper")));
+    }
+    assert_eq!((printer.badges().await, printer.calls()), (1, 2), "a no leaves nothing behind");
+    assert!(matches!(
+        printer.ask(&Command { visit: 2, ..refused.clone() }).await,
+        Some(Outcome::Rejected { .. })
+    ));
+    assert_eq!(printer.calls(), 3, "a no is asked anew at a later visit");
+    assert_eq!(printer.ask(&refused).await, None, "a later visit was seen");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_takes_back_what_was_done_and_keeps_a_late_do_from_it() {
+    let mut printer = Printer::start().await;
+    let saga = ids::new();
+    assert_eq!(printer.ask(&command(saga, Direction::Do, 1, "")).await, Some(done(1)));
+    for _ in 0..2 {
+        assert_eq!(printer.ask(&command(saga, Direction::Undo, 1, "")).await, Some(Outcome::done()));
+    }
+    assert_eq!(printer.ask(&command(saga, Direction::Do, 1, "")).await, None, "it is too late for it");
+    assert_eq!((printer.badges().await, printer.calls()), (0, 2));
+
+    let early = ids::new();
+    assert_eq!(printer.ask(&command(early, Direction::Undo, 2, "")).await, Some(Outcome::done()));
+    assert_eq!(printer.ask(&command(early, Direction::Undo, 1, "")).await, None, "a later undo was done");
+    for visit in [1, 2] {
+        assert_eq!(printer.ask(&command(early, Direction::Do, visit, "")).await, None);
+    }
+    assert_eq!(printer.badges().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn do_and_undo_at_the_same_time_leave_nothing_behind() {
+    let mut printer = Printer::start().await;
+    printer.another().await.unwrap();
+    for _ in 0..20 {
+        let saga = ids::new();
+        let (one, other) = (command(saga, Direction::Do, 1, ""), command(saga, Direction::Undo, 1, ""));
+        tokio::join!(printer.send(&one), printer.send(&other));
+    }
+    let undone = printer.replies().await.into_iter().filter(|reply| reply.direction == Direction::Undo);
+    assert_eq!(undone.count(), 20);
+    assert_eq!(printer.badges().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_did_not_work_leaves_nothing_and_is_done_the_next_time() {
+    for (how, first) in [
+        ("fail", Some(Outcome::Failed { code: "offline".to_owned() })),
+        ("doubt", Some(Outcome::Unknown { reason: "it hums".to_owned() })),
+        ("break", Some(Outcome::Failed { code: "handler_failed".to_owned() })),
+        ("panic", None),
+    ] {
+        let mut printer = Printer::start().await;
+        let print = command(ids::new(), Direction::Do, 1, how);
+        let said = printer.ask(&print).await;
+        match first {
+            Some(first) => {
+                assert_eq!((said, printer.badges().await), (Some(first), 0), "{how}");
+                assert_eq!(printer.ask(&print).await, Some(done(2)), "{how}");
+            }
+            // It is not acknowledged, and so comes again by itself.
+            None => assert_eq!(said, Some(done(2)), "{how}"),
+        }
+        assert_eq!(printer.badges().await, 1, "{how}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_do_that_comes_too_late_is_refused_by_the_databases_clock() {
+    let mut printer = Printer::start().await;
+    let late = Command {
+        deadline: Some(Utc::now() - TimeDelta::seconds(1)),
+        ..command(ids::new(), Direction::Do, 1, "")
+    };
+    assert_eq!(printer.ask(&late).await, Some(Outcome::rejected("deadline_passed")));
+    let soon = Command { deadline: Some(Utc::now() + TimeDelta::milliseconds(1_500)), ..late };
+    assert_eq!(printer.ask(&soon).await, Some(done(1)));
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(printer.ask(&soon).await, Some(done(1)), "what was done in time stays done");
+    assert_eq!(printer.badges().await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_is_completed_by_hand_is_not_done_and_one_that_ran_says_so() {
+    let mut printer = Printer::start().await;
+    let bus = printer.env.bus.clone();
+    let wanted = |saga, visit| Completion { saga, step: "print".to_owned(), visit, output: badge(77) };
+    let by_hand = ids::new();
+    assert_eq!(fences::complete(&bus, "printer", &wanted(by_hand, 1)).await.unwrap(), Completed::Recorded);
+    assert_eq!(printer.ask(&command(by_hand, Direction::Do, 1, "")).await, Some(done(77)));
+    assert_eq!((printer.badges().await, printer.calls()), (0, 0), "the late command only repeats it");
+    let (ran, undone) = (ids::new(), ids::new());
+    printer.ask(&command(ran, Direction::Do, 1, "")).await;
+    printer.ask(&command(undone, Direction::Undo, 1, "")).await;
+    assert_eq!(fences::complete(&bus, "printer", &wanted(ran, 1)).await.unwrap(), Completed::Ran(done(1)));
+    let too_late = Completed::Ran(Outcome::rejected(fences::UNDONE));
+    assert_eq!(fences::complete(&bus, "printer", &wanted(undone, 1)).await.unwrap(), too_late);
+
+    let nobody = fences::complete(&bus, "stamper", &wanted(ran, 1)).await.unwrap_err();
+    assert!(matches!(&nobody, FenceError::NobodyServes { service } if service == "stamper"), "{nobody}");
+    let bare =
+        bus.client.request_with_headers("fences.printer.complete", HeaderMap::new(), "{}".into()).await;
+    let headers = bare.unwrap().headers.unwrap();
+    assert_eq!(headers.get("Nats-Service-Error-Code").unwrap().as_str(), "400");
+    assert!(headers.get("Nats-Service-Error").unwrap().as_str().contains("Direction"));
+    let present = presence::present(&bus).await.unwrap();
+    assert_eq!(presence::served_by(&present, "printer.shred").len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outcomes_are_kept_longer_than_anybody_can_ask() {
+    let printer = Printer::start().await;
+    let bus = &printer.env.bus;
+    let start = async |service: Service| {
+        service.start(bus, &TaskTracker::new(), &CancellationToken::new()).await.unwrap_err()
+    };
+    let short = start(printer.service().keep(8 * DAY, DAY)).await;
+    assert!(matches!(short, StartError::KeptTooShort { .. }), "{short}");
+    assert!(short.to_string().contains("691200s") && short.to_string().contains("STEPS"), "{short}");
+    let foreign = start(printer.service().command("seats.hold", |_, _| unreachable!())).await;
+    assert!(matches!(foreign, StartError::NotItsCommand { .. }), "{foreign}");
+    let mut endless = topology::streams(1).into_iter().find(|stream| stream.name == subjects::STEPS).unwrap();
+    endless.max_age = Duration::ZERO;
+    bus.jetstream.update_stream(endless).await.unwrap();
+    let endless = start(printer.service()).await;
+    assert!(matches!(endless, StartError::EndlessStream { .. }), "{endless}");
+
+    let mut conn = printer.pool.acquire().await.unwrap();
+    let (old, young, later) = (ids::new(), ids::new(), Utc::now() + TimeDelta::days(3));
+    store::outcomes::lock(&mut conn, old, "print", None, Duration::ZERO).await.unwrap();
+    store::outcomes::lock(&mut conn, young, "print", None, DAY).await.unwrap();
+    store::outcomes::lock(&mut conn, young, "print", Some(later), Duration::ZERO).await.unwrap();
+    store::outcomes::lock(&mut conn, ids::new(), "print", Some(later), Duration::ZERO).await.unwrap();
+    // The service's own pass may have come first.
+    store::outcomes::purge(&printer.pool, 10).await.unwrap();
+    let kept: Vec<Uuid> =
+        sqlx::query_scalar("select saga from saga_outcomes").fetch_all(&printer.pool).await.unwrap();
+    assert!(kept.len() == 2 && kept.contains(&young) && !kept.contains(&old), "{kept:?}");
+}
