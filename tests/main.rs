@@ -29,6 +29,7 @@ mod local;
 mod notifier;
 mod operators;
 mod process;
+mod replay;
 mod sqlx_data;
 mod tidy;
 mod waiting_room;

@@ -1,5 +1,7 @@
 //! `saga`: what operators look at first when something is late, and what they may do about it.
 
+mod replay;
+
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -29,6 +31,8 @@ pub(super) enum Command {
     Retry(What),
     /// Undo what a saga has done so far
     Cancel(What),
+    /// Publish events again, from history
+    ReplayEvents(replay::Arguments),
 }
 
 /// Which sagas to list; all that is given must hold.
@@ -95,6 +99,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
         Command::Show { id } => show(context, id).await,
         Command::Retry(what) => act(context, Act::Retry, &what).await,
         Command::Cancel(what) => act(context, Act::Cancel, &what).await,
+        Command::ReplayEvents(arguments) => replay::run(context, arguments).await,
     }
 }
 

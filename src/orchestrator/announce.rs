@@ -11,9 +11,6 @@ use crate::saga::{Catalogue, Definition, Direction, Saga, Transition};
 use crate::store::payments::Charge;
 use crate::store::sagas::HistoryRow;
 
-/// The name of the event that a charge is told with.
-pub(super) const CHARGE_EVENT: &str = "points.entry";
-
 /// Where an event stands: in whose history, at which number.
 struct Place<'a> {
     saga: &'a Saga,
@@ -113,14 +110,8 @@ pub fn charge_event(charge: &Charge) -> EventMessage {
         "reverses_id": null,
         "created_at": charge.created_at,
     });
-    EventMessage::new(
-        charge.id.to_string(),
-        CHARGE_EVENT,
-        charge.created_at,
-        charge.user_id,
-        charge.position,
-        data,
-    )
+    let (id, at) = (charge.id.to_string(), charge.created_at);
+    EventMessage::new(id, "points.entry", at, charge.user_id, charge.position, data)
 }
 
 #[cfg(test)]
