@@ -9,8 +9,10 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::common::app::{TestApp, assert_good, settled, until};
+use crate::common::fresh_database;
 use crate::common::program::Program;
 use crate::events::published;
+use crate::tidy::{files_below, root};
 
 const MONTH: TimeDelta = TimeDelta::days(30);
 
@@ -27,6 +29,10 @@ fn day(days_ago: i64) -> NaiveDate {
 /// The service without its clock: nothing is forgotten but by the test.
 async fn without_clock() -> TestApp {
     TestApp::roles(&[], &[Role::Orchestrator, Role::Worker]).await
+}
+
+fn part(days_ago: i64) -> String {
+    format!("saga_history_p{}", day(days_ago).format("%Y%m%d"))
 }
 
 async fn add_days(pool: &PgPool, days_ago: &[i64]) {
@@ -207,8 +213,7 @@ async fn several_instances_may_forget_at_once_and_again() {
 async fn a_day_without_a_part_of_its_own_is_sold_on() {
     let test = without_clock().await;
     let pool = &test.app.pool;
-    let name = |days_ago: i64| format!("saga_history_p{}", day(days_ago).format("%Y%m%d"));
-    let drop = format!("drop table {}, {}", name(0), name(-1));
+    let drop = format!("drop table {}, {}", part(0), part(-1));
     sqlx::raw_sql(sqlx::AssertSqlSafe(drop)).execute(pool).await.unwrap();
     let user = test.user(1_000).await;
     let first = test.reserve(user, &[1]).await;
@@ -268,4 +273,40 @@ async fn a_confirmed_reservation_outlives_its_saga_and_can_be_cancelled() {
     assert_eq!(later[1].0, "reservation.cancelled");
     assert!(told[..4].iter().all(|(_, number)| *number < later[0].1), "{told:?}");
     assert!(later.is_sorted_by_key(|(_, number)| *number), "{told:?}");
+}
+
+/// A database that was used before history was kept in parts.
+#[tokio::test]
+async fn history_from_before_moves_to_the_parts_of_its_days() {
+    let pool = store::open(&fresh_database().await, 2).unwrap();
+    sqlx::raw_sql("drop schema public cascade; create schema public").execute(&pool).await.unwrap();
+    let migrations = files_below("migrations");
+    let (before, after): (Vec<_>, Vec<_>) =
+        migrations.iter().partition(|path| path.as_str() < "migrations/0006");
+    let run = async |paths: Vec<&String>| {
+        for path in paths {
+            let sql = std::fs::read_to_string(root().join(path)).unwrap();
+            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
+        }
+    };
+    run(before).await;
+    add_ended(&pool, 12, 30).await;
+    add_ended(&pool, 3, 20).await;
+    let odd = "00000000-0000-7000-8000-000000000001";
+    let add_odd = format!(
+        "insert into sagas select (jsonb_populate_record(s, '{{\"id\": \"{odd}\"}}')).* from sagas s limit 1;
+         insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt)
+         values ('{odd}', 1, now(), 'done', 'confirm', 'do', 1, 0)"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(add_odd)).execute(&pool).await.unwrap();
+    run(after).await;
+    let parts: Vec<(String, i64)> =
+        sqlx::query_as("select tableoid::regclass::text, count(*) from saga_history group by 1 order by 1")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
+    let expected = [("saga_history_default".to_owned(), 1), (part(12), 90), (part(3), 60)];
+    assert_eq!(parts, expected);
+    let expected: Vec<NaiveDate> = [12, 3].into_iter().chain((-7..=0).rev()).map(day).collect();
+    assert_eq!(retention::days(&pool).await.unwrap(), expected);
 }

@@ -105,7 +105,7 @@ impl<'a> Replay<'a> {
         let Some(from) = self.charges_from else {
             return Ok(None);
         };
-        let charges = replay::charges(self.pool, from, self.below, PAGE as i64).await?;
+        let charges = store::payments::charges(self.pool, from, self.below, PAGE as i64).await?;
         self.charges_from = after(charges.len(), charges.last().map(|charge| charge.id));
         let reached = charges.last().map(|charge| charge.created_at);
         let events = charges.iter().map(announce::charge_event);

@@ -199,3 +199,21 @@ pub async fn announced(db: impl PgExecutor<'_>, entries: &[Uuid]) -> Result<()> 
     sqlx::query!("delete from unannounced_entries where entry_id = any($1)", entries).execute(db).await?;
     Ok(())
 }
+
+/// Up to `limit` charges from an id on and below another, in their order.
+pub async fn charges(db: impl PgExecutor<'_>, from: Uuid, below: Uuid, limit: i64) -> Result<Vec<Charge>> {
+    sqlx::query_as!(
+        Charge,
+        r#"
+        select id, user_id, amount, balance, position, created_at from ledger_entries
+        where kind = 'charge' and id >= $1 and id < $2
+        order by id
+        limit $3
+        "#,
+        from,
+        below,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}

@@ -1,11 +1,10 @@
-//! What events are told from again: sagas in pages along their ids, and charges.
+//! What events are told from again: sagas in pages along their ids. Charges are in `payments`.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::Result;
-use super::payments::Charge;
 use crate::saga::Saga;
 
 /// The ids of sagas older than `before` that were still under way at `since`: found without reading the others.
@@ -67,24 +66,6 @@ pub async fn sagas(
         from,
         below,
         workflow,
-        limit,
-    )
-    .fetch_all(db)
-    .await
-}
-
-/// Up to `limit` charges from an id on and below another, in their order.
-pub async fn charges(db: impl PgExecutor<'_>, from: Uuid, below: Uuid, limit: i64) -> Result<Vec<Charge>> {
-    sqlx::query_as!(
-        Charge,
-        r#"
-        select id, user_id, amount, balance, position, created_at from ledger_entries
-        where kind = 'charge' and id >= $1 and id < $2
-        order by id
-        limit $3
-        "#,
-        from,
-        below,
         limit,
     )
     .fetch_all(db)
