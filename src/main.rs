@@ -2,7 +2,31 @@
 
 use std::process::ExitCode;
 
+/// In builds for tests: the points where the process halts, separated by commas.
+const HALT_AT: &str = "BOXOFFICE_HALT_AT";
+
 #[tokio::main]
 async fn main() -> ExitCode {
+    halt_where_told();
     boxoffice::cli::main().await
+}
+
+/// Between commit, publish and acknowledgement stand points such as `fail_point!("worker::committed")`. In a build
+/// for tests whoever comes to a point that is named here says so and halts for good, until the test kills the
+/// process. Every other build has no points at all: the macro expands to nothing.
+fn halt_where_told() {
+    if !fail::has_failpoints() {
+        return;
+    }
+    let named = std::env::var(HALT_AT).unwrap_or_default();
+    for point in named.split(',').filter(|point| !point.is_empty()) {
+        let name = point.to_owned();
+        let halt = move || {
+            eprintln!("halted at {name}");
+            loop {
+                std::thread::park();
+            }
+        };
+        fail::cfg_callback(point, halt).expect("a callback can be set at every point");
+    }
 }

@@ -1,6 +1,7 @@
 //! Orders become reservations and sagas: all that wait at a moment in one transaction.
 
 use chrono::{DateTime, Utc};
+use fail::fail_point;
 use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
@@ -92,6 +93,7 @@ async fn start(pool: &PgPool, engine: &Engine, orders: &[(usize, NewReservation)
     });
     let consequences = orchestrator::start(&mut tx, &engine.catalogue, "booking", sagas.collect()).await?;
     tx.commit().await?;
+    fail_point!("start::committed");
     engine.follow_later(consequences);
     Ok(())
 }
@@ -123,6 +125,7 @@ pub(super) async fn cancellation(
     };
     let consequences = orchestrator::start(&mut tx, &engine.catalogue, "cancellation", vec![new]).await?;
     tx.commit().await?;
+    fail_point!("start::committed");
     engine.follow_later(consequences);
     Ok(true)
 }

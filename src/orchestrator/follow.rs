@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::PublishError;
 use chrono::{DateTime, Utc};
+use fail::fail_point;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -99,6 +100,7 @@ impl Engine {
         if !out.is_empty() {
             publish(&self.bus, out).await?;
         }
+        fail_point!("follow::published");
         for id in ended {
             // The receiver is gone only when the service stops; the sweeper puts the saga to rest then.
             let _queued = self.resting.send(id);

@@ -1,6 +1,7 @@
 //! Answers of workers elsewhere, and signals that come as messages: decided in batches, acknowledged last.
 
 use async_nats::jetstream::Message;
+use fail::fail_point;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -65,6 +66,7 @@ async fn take(engine: &Engine, items: &[(Message, Uuid, Event)]) -> store::Resul
     }
     let consequences = batch.write(&mut tx, &engine.catalogue).await?;
     tx.commit().await?;
+    fail_point!("replies::committed");
     for (message, why) in &illegal {
         engine.park(subjects::SAGAS, message, why).await;
     }
@@ -72,6 +74,7 @@ async fn take(engine: &Engine, items: &[(Message, Uuid, Event)]) -> store::Resul
         tracing::warn!(%error, "what follows from replies is done when they come again");
         return Ok(());
     }
+    fail_point!("replies::published");
     for (message, ..) in items {
         deliveries::acknowledge(message).await;
     }

@@ -1,5 +1,6 @@
 //! Signals from this process: drained into one transaction for all that wait.
 
+use fail::fail_point;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -92,6 +93,7 @@ async fn take(engine: &Engine, items: &[(usize, Uuid, String)]) -> store::Result
     }
     let consequences = batch.write(&mut tx, &engine.catalogue).await?;
     tx.commit().await?;
+    fail_point!("signals::committed");
     engine.follow_later(consequences);
     Ok(verdicts)
 }

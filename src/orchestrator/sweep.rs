@@ -1,6 +1,8 @@
 //! The safety net under everything that is carried by messages: sagas whose alarm has come are looked at
 //! once a second and at every start, whatever became of their messages.
 
+use fail::fail_point;
+
 use super::{Batch, Engine, Verdict};
 use crate::saga::Event;
 use crate::store;
@@ -37,6 +39,7 @@ async fn round(engine: &Engine) -> store::Result<usize> {
     }
     let consequences = batch.write(&mut tx, &engine.catalogue).await?;
     tx.commit().await?;
+    fail_point!("sweep::committed");
     metrics::counter!("boxoffice_swept_sagas_total").increment(ids.len() as u64);
     engine.follow_later(consequences);
     Ok(ids.len())

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::Message;
 use chrono::{DateTime, Utc};
+use fail::fail_point;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -56,10 +57,12 @@ async fn take(engine: &Engine, items: &[(Message, Uuid)]) -> store::Result<()> {
     }
     let consequences = batch.write(&mut tx, &engine.catalogue).await?;
     tx.commit().await?;
+    fail_point!("timers::committed");
     if let Err(error) = engine.follow(consequences).await {
         tracing::warn!(%error, "what follows from alarms is done when they come again");
         return Ok(());
     }
+    fail_point!("timers::published");
     for (message, _) in items {
         match early.iter().find(|(candidate, _)| std::ptr::eq(*candidate, message)) {
             Some((_, rest)) => deliveries::again_after(message, *rest).await,

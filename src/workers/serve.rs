@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use async_nats::jetstream::Message;
 use chrono::{DateTime, Utc};
+use fail::fail_point;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -91,6 +92,7 @@ async fn handle(engine: &Engine, service: Service, limits: Limits, items: &[Deli
     let illegal = advance(engine, &mut tx, &mut batch, service, limits, &commands).await?;
     let consequences = batch.write(&mut tx, &engine.catalogue).await?;
     tx.commit().await?;
+    fail_point!("worker::committed");
     for (at, why) in illegal {
         engine.park(subjects::STEPS, &items[at].0, &why).await;
     }
@@ -98,6 +100,7 @@ async fn handle(engine: &Engine, service: Service, limits: Limits, items: &[Deli
         tracing::warn!(%error, "what follows from commands is done when they come again");
         return Ok(());
     }
+    fail_point!("worker::published");
     for (message, _) in items {
         deliveries::acknowledge(message).await;
     }
