@@ -25,6 +25,7 @@ mod http_points;
 mod http_queue;
 mod http_sagas;
 mod keeping;
+mod laws;
 mod local;
 mod notifier;
 mod operators;
