@@ -160,7 +160,7 @@ impl Play {
 
     /// An operator lets a stuck saga go on.
     pub async fn retry(&self) {
-        let engine = &self.stage.app.engine;
+        let engine = &self.stage.engine;
         engine.act(self.begun.saga, Act::Retry, "a test", "the trouble is over").await.unwrap();
     }
 

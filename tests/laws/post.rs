@@ -135,6 +135,14 @@ impl Post {
         self.instruct(saga, Rules::default()).await;
     }
 
+    /// What was held for a saga is lost; everything after it goes its way.
+    pub fn lose(&self, saga: Uuid) {
+        let mut shelves = self.shelves.lock().unwrap();
+        let shelf = shelves.get_mut(&saga).expect("the saga is known here");
+        shelf.held.clear();
+        shelf.rules = Some(Rules::default());
+    }
+
     /// What the post holds of a step.
     pub fn held(&self, saga: Uuid, step: &str, direction: Direction) -> Vec<Letter> {
         let shelves = self.shelves.lock().unwrap();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use boxoffice::app::{App, Role};
+use boxoffice::booking::Desk;
 use boxoffice::bus::subjects;
 use boxoffice::orchestrator::Engine;
 use boxoffice::saga::{Definition, Saga, Status};
@@ -48,14 +49,17 @@ impl Pace {
 /// The servers, the service in this process, and the post.
 pub struct Stage {
     pub env: Env,
-    pub app: App,
+    pub engine: Engine,
+    pub desk: Desk,
+    app: Mutex<Option<App>>,
     pub post: Post,
     pub concert: Uuid,
     pub performance: Uuid,
-    pub flags: Vec<String>,
+    pace: Pace,
     next_seat: AtomicI32,
     guests: Mutex<Vec<Uuid>>,
-    _workflows: TempDir,
+    workflows: TempDir,
+    sweeping: CancellationToken,
     _sweeping: DropGuard,
 }
 
@@ -98,15 +102,32 @@ impl Stage {
         Self {
             post,
             env,
-            app,
+            engine: app.engine.clone(),
+            desk: app.desk.clone(),
+            app: Mutex::new(Some(app)),
             concert,
             performance,
-            flags,
+            pace,
             next_seat: AtomicI32::new(1),
             guests: Mutex::default(),
-            _workflows: folder,
+            workflows: folder,
+            sweeping: sweeping.clone(),
             _sweeping: sweeping.drop_guard(),
         }
+    }
+
+    /// Stops the service; the servers and the post stay.
+    pub async fn stop_service(&self) {
+        self.sweeping.cancel();
+        let app = self.app.lock().unwrap().take();
+        app.expect("it runs").stop().await;
+    }
+
+    /// The settings that a process on this stage needs beside the servers.
+    pub fn flags(&self) -> Vec<String> {
+        let workflows = self.workflows.path().display().to_string();
+        let pace = self.pace.flags.iter().map(ToString::to_string);
+        ["--workflows".to_owned(), workflows].into_iter().chain(pace).collect()
     }
 
     pub fn pool(&self) -> &PgPool {
@@ -115,7 +136,7 @@ impl Stage {
 
     /// The definitions as they are on this stage, the newest of each workflow.
     pub fn definition(&self, workflow: &str) -> &Definition {
-        self.app.engine.catalogue.latest(workflow).unwrap()
+        self.engine.catalogue.latest(workflow).unwrap()
     }
 
     /// A seat that no other case has.
@@ -151,7 +172,7 @@ impl Stage {
         let guests = self.guests.lock().unwrap().clone();
         for guest in guests {
             assert_eq!(self.saga(guest).await.status, Status::Waiting, "a guest lost the seat");
-            self.app.desk.cancel(guest).await.unwrap();
+            self.desk.cancel(guest).await.unwrap();
         }
         until(30, "every saga to end", || async {
             store::sagas::count_open(self.pool()).await.unwrap().is_empty()

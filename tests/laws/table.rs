@@ -82,7 +82,7 @@ async fn booking(stage: &Stage, rules: Rules, no: Option<No>) -> Begun {
 async fn order(stage: &Stage, id: Uuid, user: Uuid, seat: i32) {
     let (concert_id, performance_id) = (stage.concert, stage.performance);
     let order = Order { id, user_id: user, concert_id, performance_id, seats: vec![seat] };
-    stage.app.desk.reserve(order).await.unwrap();
+    stage.desk.reserve(order).await.unwrap();
 }
 
 /// Somebody else takes a seat, and must still have it at the end.
@@ -103,10 +103,10 @@ async fn cancellation(stage: &Stage, rules: Rules) -> Begun {
     let sold = booking(stage, Rules::default(), None).await;
     until(20, "the seat to be held", || async { stage.saga(sold.saga).await.status == Status::Waiting })
         .await;
-    stage.app.desk.pay(sold.saga).await.unwrap();
+    stage.desk.pay(sold.saga).await.unwrap();
     until(20, "the seat to be sold", || async { stage.saga(sold.saga).await.status == Status::Completed })
         .await;
-    stage.app.desk.cancel(sold.saga).await.unwrap();
+    stage.desk.cancel(sold.saga).await.unwrap();
     let saga = find(stage, sold.saga).await.cancellation_id.expect("the cancellation has begun");
     stage.post.instruct(saga, rules).await;
     Begun { saga, ..sold }
@@ -116,7 +116,7 @@ async fn parcel(stage: &Stage, rules: Rules) -> Begun {
     let saga = ids::new();
     stage.post.instruct(saga, rules).await;
     let new = NewSaga { id: saga, subject_id: saga, owner_id: None, input: Map::new(), seq: 0 };
-    let engine = &stage.app.engine;
+    let engine = &stage.engine;
     let mut tx = stage.pool().begin().await.unwrap();
     let begun = orchestrator::start(&mut tx, &engine.catalogue, "parcel", vec![new]).await.unwrap();
     tx.commit().await.unwrap();

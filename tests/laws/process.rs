@@ -1,0 +1,72 @@
+//! A process of the real program that halts where it is told, and is killed there.
+
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use super::stage::Stage;
+use crate::common::app::until;
+use crate::common::http::SECRET;
+
+/// It is killed when it is dropped.
+pub struct Process {
+    child: Child,
+    out: Lines<BufReader<ChildStdout>>,
+    halted: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    /// Starts these roles on the servers of a stage, to halt at these points.
+    pub fn start(stage: &Stage, roles: &str, halt_at: &[String]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
+            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--role", roles])
+            .args(["--access-secret", SECRET, "--queue-secret", SECRET])
+            .args(stage.flags())
+            .env("DATABASE_URL", &stage.env.database_url)
+            .env("NATS_URL", &stage.env.nats_url)
+            .env("BOXOFFICE_HALT_AT", halt_at.join(","))
+            .env("RUST_LOG", "error")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let halted = Arc::<Mutex<Vec<String>>>::default();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+        let heard = Arc::clone(&halted);
+        tokio::spawn(async move {
+            while let Ok(Some(line)) = said.next_line().await {
+                match line.strip_prefix("halted at ") {
+                    Some(point) => heard.lock().unwrap().push(point.to_owned()),
+                    None => eprintln!("{line}"),
+                }
+            }
+        });
+        let out = BufReader::new(child.stdout.take().unwrap()).lines();
+        Self { child, out, halted }
+    }
+
+    /// Where it answers; it needs the role for it.
+    pub async fn url(&mut self) -> String {
+        let line = self.out.next_line().await.unwrap().expect("it says where it is");
+        let answer: Value = serde_json::from_str(&line).unwrap();
+        answer["url"].as_str().unwrap().to_owned()
+    }
+
+    /// How often it has halted at a point.
+    pub fn halted(&self, point: &str) -> usize {
+        self.halted.lock().unwrap().iter().filter(|halted| *halted == point).count()
+    }
+
+    pub async fn until_halted(&self, point: &str, times: usize) {
+        until(20, &format!("the process to halt at {point}"), || async { self.halted(point) >= times }).await;
+    }
+
+    /// Kills it with -9.
+    pub async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
