@@ -17,6 +17,8 @@ pub mod booking;
 pub mod catalog;
 pub mod audit;
 
+pub mod operations;
+
 pub mod workers;
 
 pub mod orchestrator;

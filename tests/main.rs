@@ -28,6 +28,7 @@ mod keeping;
 mod laws;
 mod local;
 mod notifier;
+mod operations;
 mod operators;
 mod process;
 mod replay;

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::http::auth::{Access, Keys};
 use crate::http::health::Health;
-use crate::http::state::CHARGES_AT_ONCE;
+use crate::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
 use crate::http::{self, AppState};
 use crate::orchestrator::Engine;
 use crate::saga::{Catalogue, Definition};
@@ -142,6 +142,7 @@ impl App {
             queue: settings.queue.clone(),
             health: Health::new(self.bus.client.clone()),
             charges: Semaphore::new(CHARGES_AT_ONCE),
+            tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
             metrics: telemetry::start_metrics(),
             stop: self.stop.clone(),
         };

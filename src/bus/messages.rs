@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::publish::Outgoing;
 use super::subjects;
-use crate::saga::{Command, Direction, Outcome, Reply, message_id};
+use crate::saga::{self, Command, Direction, Outcome, Reply, Status, message_id};
 
 /// The version of every body.
 pub(super) const VERSION: u32 = 1;
@@ -92,6 +92,49 @@ pub struct EventMessage {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Settled {
     pub sagas: Vec<Uuid>,
+}
+
+/// A recorded transition of a saga, told live to whoever watches.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Transition {
+    pub version: u32,
+    pub saga_id: Uuid,
+    pub workflow: String,
+    /// The number of its row in the saga's history.
+    pub seq: i64,
+    pub at: DateTime<Utc>,
+    /// What happened, as the history calls it.
+    pub event: String,
+    /// Where the saga was when it happened.
+    pub step: String,
+    pub direction: Direction,
+    pub visit: i32,
+    pub attempt: i32,
+    /// The saga's status after it.
+    pub status: Status,
+    /// The saga's reason after it.
+    pub reason: Option<String>,
+}
+
+impl Transition {
+    /// What is told about a transition; nothing where only pacing changed.
+    pub fn of(transition: &saga::Transition) -> Option<Self> {
+        let (saga, entry) = (&transition.saga, transition.entry.as_ref()?);
+        Some(Self {
+            version: VERSION,
+            saga_id: saga.id,
+            workflow: saga.workflow.clone(),
+            seq: saga.seq,
+            at: saga.updated_at,
+            event: entry.event.clone(),
+            step: entry.step.clone(),
+            direction: entry.direction,
+            visit: entry.visit,
+            attempt: entry.attempt,
+            status: saga.status,
+            reason: saga.reason.clone(),
+        })
+    }
 }
 
 impl EventMessage {

@@ -100,6 +100,24 @@ pub fn timer_off(saga: Uuid) -> String {
     format!("timers.off.{saga}")
 }
 
+/// Core NATS, not stored: where a transition of a saga is told.
+pub fn transition(workflow: &str, saga: Uuid) -> String {
+    format!("transitions.{}.{saga}", word(workflow))
+}
+
+/// Where transitions are told, of one workflow or all, of one saga or all.
+pub fn transitions(workflow: Option<&str>, saga: Option<Uuid>) -> String {
+    let workflow = workflow.map_or("*".to_owned(), word);
+    let saga = saga.map_or("*".to_owned(), |saga| saga.to_string());
+    format!("transitions.{workflow}.{saga}")
+}
+
+/// A name as one word of a subject: what has a meaning there, or no place, becomes `_`.
+fn word(name: &str) -> String {
+    let plain = |letter: char| letter.is_alphanumeric() || matches!(letter, '-' | '_');
+    name.chars().map(|letter| if plain(letter) { letter } else { '_' }).collect()
+}
+
 /// Where a domain event such as `reservation.confirmed` is published.
 pub fn event(name: &str) -> String {
     format!("events.{name}")

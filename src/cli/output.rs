@@ -33,6 +33,18 @@ impl Output {
         print(line.trim_end())
     }
 
+    /// Answers with a list: as one line of JSON for each, or as a text about all.
+    pub(super) fn lines<T: Serialize>(
+        self,
+        values: &[T],
+        text: impl FnOnce() -> String,
+    ) -> anyhow::Result<()> {
+        if !self.json {
+            return print(text().trim_end());
+        }
+        values.iter().try_for_each(|value| print(&serde_json::to_string(value)?))
+    }
+
     /// A sentence for people, while the work goes on. Programs do not see it.
     pub(super) fn tell(self, sentence: &str) {
         if !self.json {

@@ -153,9 +153,15 @@ mod tests {
         GET /v1/admin/concerts/{concert}/queue
         PATCH /v1/admin/concerts/{concert}/queue
         GET /v1/ops/sagas
+        GET /v1/ops/sagas/counts
+        GET /v1/ops/sagas/tail
         GET /v1/ops/sagas/{saga}
+        GET /v1/ops/sagas/{saga}/why
         POST /v1/ops/sagas/{saga}/retry
         POST /v1/ops/sagas/{saga}/cancel
+        GET /v1/ops/acts
+        GET /v1/ops/parked
+        GET /v1/ops/parked/{message}
         GET /v1/ops/queues
         GET /v1/ops/queues/{concert}
         POST /v1/ops/queues/{concert}/pause

@@ -12,8 +12,7 @@ mod reservations;
 mod concerts;
 mod points;
 mod queue_tokens;
-mod ops_queues;
-mod ops_sagas;
+mod ops;
 mod users;
 mod probes;
 mod docs;
@@ -66,15 +65,21 @@ fn routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(admin::add_concert))
         .routes(routes!(admin::add_performance))
         .routes(routes!(queue_settings::show, queue_settings::change))
-        .routes(routes!(ops_sagas::list))
-        .routes(routes!(ops_sagas::show))
-        .routes(routes!(ops_sagas::retry))
-        .routes(routes!(ops_sagas::cancel))
-        .routes(routes!(ops_queues::list))
-        .routes(routes!(ops_queues::show))
-        .routes(routes!(ops_queues::pause))
-        .routes(routes!(ops_queues::resume))
-        .routes(routes!(ops_queues::admit))
+        .routes(routes!(ops::sagas::list))
+        .routes(routes!(ops::sagas::counts))
+        .routes(routes!(ops::sagas::show))
+        .routes(routes!(ops::sagas::why))
+        .routes(routes!(ops::tail::tail))
+        .routes(routes!(ops::saga_acts::retry))
+        .routes(routes!(ops::saga_acts::cancel))
+        .routes(routes!(ops::acts::list))
+        .routes(routes!(ops::parked::list))
+        .routes(routes!(ops::parked::show))
+        .routes(routes!(ops::queues::list))
+        .routes(routes!(ops::queues::show))
+        .routes(routes!(ops::queues::pause))
+        .routes(routes!(ops::queues::resume))
+        .routes(routes!(ops::queues::admit))
         .routes(routes!(probes::livez))
         .routes(routes!(probes::readyz))
         .routes(routes!(probes::metrics));

@@ -1,13 +1,18 @@
 //! Lists: `limit`, the opaque `cursor`, and the page that answers them.
 
+use std::borrow::Cow;
+
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
-use super::shape::{Faults, Shape};
+use super::shape::{Faults, Shape, read};
 
 const LIMIT_MAX: i64 = 100;
 const LIMIT_DEFAULT: i64 = 50;
@@ -53,6 +58,28 @@ impl ListQuery {
 pub fn check_limit(limit: Option<i64>, faults: &mut Faults) {
     let good = limit.is_none_or(|limit| (1..=LIMIT_MAX).contains(&limit));
     faults.expect(good, "/limit", format!("must be between 1 and {LIMIT_MAX}"));
+}
+
+/// A query that narrows a list, beside which part of it is asked for.
+#[derive(Clone, Debug)]
+pub struct Paged<T> {
+    pub wanted: T,
+    pub page: ListQuery,
+}
+
+impl<S: Send + Sync, T: Shape> FromRequestParts<S> for Paged<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        let pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let (page, wanted) = pairs.partition(|(name, _)| ["limit", "cursor"].contains(&name.as_ref()));
+        Ok(Self { page: read_pairs(page)?, wanted: read_pairs(wanted)? })
+    }
+}
+
+fn read_pairs<T: Shape>(pairs: Vec<(Cow<'_, str>, Cow<'_, str>)>) -> Result<T, Problem> {
+    let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
+    read(serde_urlencoded::Deserializer::new(form_urlencoded::parse(text.as_bytes())))
 }
 
 /// A part of a list.

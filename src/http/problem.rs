@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::error::Code;
 use crate::booking::DeskError;
 use crate::catalog::CatalogError;
+use crate::operations::AskError;
 use crate::orchestrator::ActError;
 use crate::store;
 use crate::waiting_room::{Refused, RoomError};
@@ -206,6 +207,19 @@ impl From<ActError> for Problem {
                 .with("saga_status", status.name())
                 .with("allowed", allowed),
             ActError::Database(error) => from_store(&error),
+        }
+    }
+}
+
+impl From<AskError> for Problem {
+    fn from(error: AskError) -> Self {
+        match error {
+            AskError::Unknown => Self::not_found("saga"),
+            AskError::TooWide => {
+                let reason = error.to_string();
+                Self::invalid(vec![Fault { pointer: String::new(), reason }])
+            }
+            AskError::Database(error) => from_store(&error),
         }
     }
 }

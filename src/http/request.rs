@@ -32,6 +32,20 @@ impl<S: Send + Sync> FromRequestParts<S> for PathId {
     }
 }
 
+/// The only number in a path; a malformed one names nothing, and reads as -1.
+#[derive(Clone, Copy, Debug)]
+pub struct PathNumber(pub i64);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathNumber {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let segment = Path::<String>::from_request_parts(parts, state).await;
+        let number = segment.ok().and_then(|Path(text)| text.parse().ok());
+        Ok(Self(number.unwrap_or(-1)))
+    }
+}
+
 /// The query string.
 #[derive(Clone, Debug)]
 pub struct Params<T>(pub T);

@@ -21,6 +21,9 @@ use crate::waiting_room::WaitingRoom;
 /// bound a hundred of them would take all connections there are, and everybody else would wait with them.
 pub const CHARGES_AT_ONCE: usize = 4;
 
+/// Open streams of transitions that one instance serves at most.
+pub const TAILS_AT_ONCE: usize = 32;
+
 /// The parts that the entrance stands on.
 pub struct AppState {
     /// The truth.
@@ -47,6 +50,8 @@ pub struct AppState {
     pub health: Health,
     /// How many charges may be under way at once; see [`CHARGES_AT_ONCE`].
     pub charges: Semaphore,
+    /// How many may watch sagas move at once; see [`TAILS_AT_ONCE`].
+    pub tails: Arc<Semaphore>,
     /// What `/metrics` shows.
     pub metrics: PrometheusHandle,
     /// Ends the event streams when the service stops.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use async_nats::connection::State as Connection;
 use async_nats::jetstream::context::PublishError;
 use chrono::{DateTime, Utc};
 use fail::fail_point;
@@ -31,6 +32,7 @@ pub struct Consequences {
     recalls: Vec<Uuid>,
     settled: Vec<Uuid>,
     ended: Vec<Uuid>,
+    told: Vec<messages::Transition>,
 }
 
 impl Consequences {
@@ -38,6 +40,7 @@ impl Consequences {
     pub(super) fn of(catalogue: &Catalogue, transitions: Vec<Transition>) -> Self {
         let mut all = Self::default();
         for transition in transitions {
+            all.told.extend(messages::Transition::of(&transition));
             if let Some(definition) = catalogue.get(&transition.saga.workflow, transition.saga.version) {
                 all.events.extend(announce::of_transition(definition, &transition));
             }
@@ -84,9 +87,10 @@ pub enum FollowError {
 impl Engine {
     /// Does what follows from a committed transaction and waits until JetStream has all of it.
     pub async fn follow(&self, consequences: Consequences) -> Result<(), FollowError> {
-        let Consequences { commands, alarms, alarms_off, mut events, recalls, settled, mut ended } =
+        let Consequences { commands, alarms, alarms_off, mut events, recalls, settled, mut ended, told } =
             consequences;
         self.tell_settled(settled).await;
+        self.tell_watchers(&told).await;
         if !recalls.is_empty() {
             let (recalled, at_rest) = self.recall(&recalls).await?;
             events.extend(recalled);
@@ -128,6 +132,22 @@ impl Engine {
             && let Err(error) = self.bus.client.publish(subjects::SETTLED, body.into()).await
         {
             tracing::debug!(%error, "nobody was told of settled sagas; whoever waits looks once more before giving up");
+        }
+    }
+
+    /// One core message per transition for whoever watches. Without a connection nobody does: the messages would only
+    /// fill the client's queue, and everybody behind it would wait.
+    async fn tell_watchers(&self, told: &[messages::Transition]) {
+        if self.bus.client.connection_state() != Connection::Connected {
+            return;
+        }
+        for transition in told {
+            let subject = subjects::transition(&transition.workflow, transition.saga_id);
+            if let Ok(body) = serde_json::to_vec(transition)
+                && let Err(error) = self.bus.client.publish(subject, body.into()).await
+            {
+                return tracing::debug!(%error, "whoever watches was not told of transitions");
+            }
         }
     }
 

@@ -19,6 +19,7 @@
 
 #[cfg(test)]
 mod laws;
+pub mod outlook;
 pub mod apply;
 mod moves;
 pub mod action;
@@ -31,4 +32,5 @@ pub use action::{Action, Command, Decision, Entry, Transition, message_id};
 pub use apply::{DEADLINE_PASSED, allowed_acts, apply, lost_definition, outstanding, start};
 pub use definition::{Catalogue, Definition, Step, Work};
 pub use event::{Act, Event, Outcome, Reply};
+pub use outlook::{Outlook, Prospect, Standing, StepAhead, Told, outlook, prospect};
 pub use state::{Direction, NewSaga, Saga, Status};

@@ -16,6 +16,7 @@ pub mod queue;
 pub mod replay;
 pub mod reservations;
 pub mod retention;
+pub mod saga_search;
 pub mod sagas;
 pub mod schema;
 pub mod seats;

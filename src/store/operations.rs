@@ -1,5 +1,6 @@
 //! What operators look at: parked messages, their own acts, start-ups.
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgExecutor;
 use uuid::Uuid;
@@ -29,6 +30,52 @@ pub async fn park(db: impl PgExecutor<'_>, parked: &Parked<'_>) -> Result<()> {
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// A message that was kept.
+#[derive(Clone, Debug)]
+pub struct ParkedRow {
+    pub id: i64,
+    pub stream: String,
+    pub subject: String,
+    pub headers: Value,
+    pub payload: Vec<u8>,
+    pub error: String,
+    pub parked_at: DateTime<Utc>,
+}
+
+/// Kept messages, newest first, before the message `before`; `saga` narrows to those whose header names it.
+pub async fn parked(
+    db: impl PgExecutor<'_>,
+    saga: Option<Uuid>,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<ParkedRow>> {
+    sqlx::query_as!(
+        ParkedRow,
+        r#"
+        select * from parked_messages
+        where ($1::text is null or headers ->> 'Saga' = $1 or subject like '%.' || $1)
+          and ($2::bigint is null or id < $2)
+        order by id desc limit $3
+        "#,
+        saga.map(|saga| saga.to_string()),
+        before,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// One kept message.
+pub async fn parked_message(db: impl PgExecutor<'_>, id: i64) -> Result<Option<ParkedRow>> {
+    sqlx::query_as!(ParkedRow, "select * from parked_messages where id = $1", id).fetch_optional(db).await
+}
+
+/// Removes a kept message; false if it is gone already.
+pub async fn unpark(db: impl PgExecutor<'_>, id: i64) -> Result<bool> {
+    let gone = sqlx::query!("delete from parked_messages where id = $1", id).execute(db).await?;
+    Ok(gone.rows_affected() > 0)
 }
 
 /// How many messages are parked.
@@ -64,6 +111,48 @@ pub async fn record_act(db: impl PgExecutor<'_>, act: &ActRow<'_>) -> Result<()>
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// An operator's act as it was written down.
+#[derive(Clone, Debug)]
+pub struct PastAct {
+    pub id: i64,
+    pub at: DateTime<Utc>,
+    pub actor: String,
+    pub act: String,
+    pub saga_id: Uuid,
+    pub reason: String,
+    pub from_status: String,
+    pub to_status: String,
+}
+
+/// Acts, newest first, before the act `before`.
+pub async fn acts(
+    db: impl PgExecutor<'_>,
+    saga: Option<Uuid>,
+    actor: Option<&str>,
+    since: Option<DateTime<Utc>>,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<PastAct>> {
+    sqlx::query_as!(
+        PastAct,
+        r#"
+        select id, at, actor, act, saga_id, reason, from_status, to_status from operator_acts
+        where ($1::uuid is null or saga_id = $1)
+          and ($2::text is null or actor = $2)
+          and ($3::timestamptz is null or at >= $3)
+          and ($4::bigint is null or id < $4)
+        order by id desc limit $5
+        "#,
+        saga,
+        actor,
+        since,
+        before,
+        limit,
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// Notes that an instance has started.

@@ -235,46 +235,6 @@ pub async fn history(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Histor
     .await
 }
 
-/// What a list of sagas is narrowed by; all that is given must hold.
-#[derive(Clone, Debug, Default)]
-pub struct Filter {
-    pub workflow: Option<String>,
-    pub status: Option<String>,
-    pub step: Option<String>,
-    pub subject_id: Option<Uuid>,
-    pub owner_id: Option<Uuid>,
-    /// Only sagas older than this one: ids are ordered by time.
-    pub before: Option<Uuid>,
-    pub limit: i64,
-}
-
-/// Sagas, newest first.
-pub async fn list(db: impl PgExecutor<'_>, filter: &Filter) -> Result<Vec<Saga>> {
-    sqlx::query_as!(
-        Saga,
-        r#"
-        select * from sagas
-        where ($1::text is null or workflow = $1)
-          and ($2::text is null or status = $2)
-          and ($3::text is null or step = $3)
-          and ($4::uuid is null or subject_id = $4)
-          and ($5::uuid is null or owner_id = $5)
-          and ($6::uuid is null or id < $6)
-        order by id desc
-        limit $7
-        "#,
-        filter.workflow.as_deref(),
-        filter.status.as_deref(),
-        filter.step.as_deref(),
-        filter.subject_id,
-        filter.owner_id,
-        filter.before,
-        filter.limit,
-    )
-    .fetch_all(db)
-    .await
-}
-
 /// How many sagas there are in each status of each workflow, ended ones left out.
 pub async fn count_open(db: impl PgExecutor<'_>) -> Result<Vec<(String, String, i64)>> {
     let rows = sqlx::query!(

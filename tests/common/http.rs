@@ -6,7 +6,7 @@ use std::sync::Arc;
 use boxoffice::catalog::Catalog;
 use boxoffice::http::auth::{Access, Keys, NewKey};
 use boxoffice::http::health::Health;
-use boxoffice::http::state::CHARGES_AT_ONCE;
+use boxoffice::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
 use boxoffice::http::{self, AppState};
 use boxoffice::store::api_keys::{self, Role};
 use boxoffice::{ids, telemetry};
@@ -80,6 +80,7 @@ impl Entrance {
             queue: settings.queue,
             health: Health::new(service.bus.client.clone()),
             charges: Semaphore::new(CHARGES_AT_ONCE),
+            tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
             metrics: telemetry::start_metrics(),
             stop: stop.clone(),
         };

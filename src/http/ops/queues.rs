@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::answer::Answer;
-use super::auth::{Operator, Staff, Viewer};
-use super::idempotency::once;
-use super::page::{ListQuery, Page};
-use super::problem::Result;
-use super::request::{Bodied, Command, Params, PathId};
-use super::shape::{Faults, Shape};
-use super::state::AppState;
+use super::super::answer::Answer;
+use super::super::auth::{Operator, Staff, Viewer};
+use super::super::idempotency::once;
+use super::super::page::{ListQuery, Page};
+use super::super::problem::Result;
+use super::super::request::{Bodied, Command, Params, PathId};
+use super::super::shape::{Faults, Shape};
+use super::super::state::AppState;
 use crate::store::queue::SettingsChange;
 use crate::waiting_room::QueueOverview;
 

@@ -1,0 +1,78 @@
+//! `saga`: what operators look at first when something is late, and what they may do about it.
+
+mod act;
+mod acts;
+mod list;
+mod parked;
+mod replay;
+mod show;
+mod tail;
+mod why;
+
+use uuid::Uuid;
+
+use super::{Context, Ending, Misuse};
+use crate::operations::{AskError, SagaFilter};
+use crate::saga::Act;
+
+#[derive(clap::Subcommand, Debug)]
+pub(super) enum Command {
+    /// List sagas, newest first
+    List(list::Wanted),
+    /// Count sagas by workflow, status and step
+    Counts(SagaFilter),
+    /// Show one saga: its steps as they stand, what happened, and the way back
+    Show {
+        /// The saga; for a booking the reservation's id
+        id: Uuid,
+    },
+    /// Say in one line what a saga waits for, since when, until when, and who could move it
+    Why {
+        /// The saga
+        id: Uuid,
+    },
+    /// Watch sagas move, live, until Ctrl-C
+    Tail(tail::Wanted),
+    /// Try the current step of a stuck saga again
+    Retry(act::What),
+    /// Undo what a saga has done so far
+    Cancel(act::What),
+    /// List what operators did, newest first
+    Acts(acts::Wanted),
+    /// Look at messages that nobody could act on, and release or drop them
+    #[command(subcommand)]
+    Parked(parked::Command),
+    /// Publish events again, from history
+    ReplayEvents(replay::Arguments),
+}
+
+pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<Ending> {
+    match command {
+        Command::List(wanted) => list::run(context, &wanted).await,
+        Command::Counts(filter) => list::counts(context, &filter).await,
+        Command::Show { id } => show::run(context, id).await,
+        Command::Why { id } => why::run(context, id).await,
+        Command::Tail(wanted) => tail::run(context, &wanted).await,
+        Command::Retry(what) => act::run(context, Act::Retry, &what).await,
+        Command::Cancel(what) => act::run(context, Act::Cancel, &what).await,
+        Command::Acts(wanted) => acts::run(context, &wanted).await,
+        Command::Parked(command) => parked::run(context, command).await,
+        Command::ReplayEvents(arguments) => replay::run(context, arguments).await,
+    }
+}
+
+/// A filter that cannot be meant is a misuse.
+fn check(filter: &SagaFilter) -> Result<(), Misuse> {
+    match filter.problems().first() {
+        Some((field, problem)) => Err(Misuse(format!("{field} {problem}"))),
+        None => Ok(()),
+    }
+}
+
+/// Names the saga that is not there.
+fn about(id: Uuid) -> impl FnOnce(AskError) -> anyhow::Error {
+    move |error| match error {
+        AskError::Unknown => anyhow::anyhow!("there is no saga {id}"),
+        error => error.into(),
+    }
+}

@@ -1,0 +1,83 @@
+//! `saga parked`: messages that nobody could act on.
+
+use serde_json::json;
+
+use super::super::output::table;
+use super::super::{Context, Ending};
+use crate::operations::AskError;
+use crate::operations::parked::{self, ParkedFilter, ParkedMessage};
+
+#[derive(clap::Subcommand, Debug)]
+pub(in crate::cli) enum Command {
+    /// List parked messages, newest first
+    List(Wanted),
+    /// Show one with its headers and payload
+    Show {
+        /// Its number
+        id: i64,
+    },
+}
+
+/// Which messages to list.
+#[derive(clap::Args, Debug)]
+pub(in crate::cli) struct Wanted {
+    #[command(flatten)]
+    filter: ParkedFilter,
+    /// Only messages before this one: the next page
+    #[arg(long, value_name = "ID")]
+    before: Option<i64>,
+    /// At most so many
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1000))]
+    limit: i64,
+}
+
+pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<Ending> {
+    let pool = context.database().await?;
+    match command {
+        Command::List(wanted) => {
+            let found = parked::list(&pool, &wanted.filter, wanted.before, wanted.limit).await?;
+            let next = found.last().map(|message| message.id).filter(|_| found.len() as i64 == wanted.limit);
+            context.output.answer(&json!({ "items": found, "next_cursor": next }), |_| {
+                let listed = table(["Id", "Parked", "Subject", "Error"], found.iter().map(row));
+                next.map_or(listed.clone(), |id| format!("{listed}\nThere are more: --before {id}"))
+            })?;
+        }
+        Command::Show { id } => {
+            let found = parked::show(&pool, id).await.map_err(|error| about(id, error))?;
+            context.output.answer(&found, draw)?;
+        }
+    }
+    Ok(Ending::Good)
+}
+
+fn about(id: i64, error: AskError) -> anyhow::Error {
+    match error {
+        AskError::Unknown => anyhow::anyhow!("there is no parked message {id}"),
+        error => error.into(),
+    }
+}
+
+fn row(message: &ParkedMessage) -> [String; 4] {
+    [
+        message.id.to_string(),
+        message.parked_at.format("%F %T").to_string(),
+        message.subject.clone(),
+        message.error.clone(),
+    ]
+}
+
+fn draw(message: &ParkedMessage) -> String {
+    let mut lines = vec![
+        format!("message {} on {} ({})", message.id, message.subject, message.stream),
+        format!("parked {}: {}", message.parked_at.format("%F %T%.3f"), message.error),
+    ];
+    for (name, value) in message.headers.as_object().into_iter().flatten() {
+        lines.push(format!("{name}: {}", value.as_str().unwrap_or_default()));
+    }
+    lines.push(String::new());
+    lines.push(match (&message.payload, &message.payload_base64) {
+        (Some(text), _) => text.clone(),
+        (None, bytes) => format!("no text; in base64: {}", bytes.as_deref().unwrap_or_default()),
+    });
+    lines.join("\n")
+}

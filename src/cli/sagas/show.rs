@@ -1,0 +1,122 @@
+//! `saga show`: one saga drawn as a tree: what is done, what is now, what is to come, and the way back.
+
+use serde_json::Value;
+use termtree::Tree;
+use uuid::Uuid;
+
+use super::super::{Context, Ending};
+use super::about;
+use crate::app;
+use crate::operations::timeline::{Happening, StepView};
+use crate::operations::{SagaDetail, sagas};
+use crate::saga::{Direction, Standing};
+
+/// Longer JSON is cut off in the drawing, in characters; `--json` has all of it.
+const JSON_CHARS: usize = 100;
+
+pub(super) async fn run(context: &Context, id: Uuid) -> anyhow::Result<Ending> {
+    let catalogue = app::catalogue(&context.settings)?;
+    let found = sagas::show(&context.database().await?, &catalogue, id).await.map_err(about(id))?;
+    context.output.answer(&found, draw)?;
+    Ok(Ending::Good)
+}
+
+fn draw(found: &SagaDetail) -> String {
+    let mut root = Tree::new(head(found));
+    root.push(Tree::new(format!("input {}", short(&found.saga.input))));
+    if found.steps.is_empty() {
+        let rows = found.history.iter().map(|row| Tree::new(happening(row, true)));
+        root.push(
+            Tree::new("there is no definition of this version any more; what happened:".to_owned())
+                .with_leaves(rows),
+        );
+        return root.to_string();
+    }
+    for step in &found.steps {
+        let own = found.history.iter().filter(|row| row.step == step.step);
+        root.push(Tree::new(line(step)).with_leaves(own.map(|row| Tree::new(happening(row, false)))));
+    }
+    if !found.undo_path.is_empty() {
+        let undos = found.undo_path.iter().map(|name| {
+            let undo = found.steps.iter().find(|step| step.step == *name).and_then(|step| step.undo.clone());
+            Tree::new(format!("↩ {name}  {}", undo.unwrap_or_default()))
+        });
+        let back = found.saga.direction == Direction::Undo;
+        let title = if back { "still to be undone" } else { "the way back, if it turned back now" };
+        root.push(Tree::new(title.to_owned()).with_leaves(undos));
+    }
+    let allowed = if found.allowed.is_empty() { "nothing".to_owned() } else { found.allowed.join(", ") };
+    root.push(Tree::new(format!("an operator can: {allowed}")));
+    root.to_string()
+}
+
+fn head(found: &SagaDetail) -> String {
+    let saga = &found.saga;
+    let mut head = format!("{} {} {} is {}", saga.workflow, saga.version, saga.id, saga.status);
+    if saga.paused {
+        head.push_str(" and paused");
+    }
+    if let Some(reason) = &saga.reason {
+        head.push_str(&format!(": {reason}"));
+    }
+    if let Some(due) = saga.due_at.filter(|_| saga.finished_at.is_none()) {
+        head.push_str(&format!(" (looked at next {})", due.format("%T")));
+    }
+    head
+}
+
+fn line(step: &StepView) -> String {
+    let (mark, word) = match step.standing {
+        Standing::Done => ('✓', ""),
+        Standing::Now => ('▶', "now"),
+        Standing::ToCome => ('○', "to come"),
+        Standing::NotReached => ('·', "not reached"),
+        Standing::UndoToCome => ('✓', "undo to come"),
+        Standing::Undone => ('↩', "undone"),
+    };
+    let work = match (&step.command, &step.signal) {
+        (Some(command), _) => command.clone(),
+        (None, signal) => format!("waits for the signal {}", signal.as_deref().unwrap_or_default()),
+    };
+    let parts = [format!("{mark} {}", step.step), work, word.to_owned()];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
+}
+
+/// A line of the history; `whole` names the step too.
+fn happening(row: &Happening, whole: bool) -> String {
+    let mut line = format!("#{} {}  {}", row.seq, row.at.format("%F %T%.3f"), row.event);
+    if whole {
+        line.push_str(&format!(" {} {}", row.direction, row.step));
+    } else if row.direction == Direction::Undo {
+        line.push_str(" (undo)");
+    }
+    if row.visit > 1 {
+        line.push_str(&format!(", visit {}", row.visit));
+    }
+    if row.attempt > 0 {
+        line.push_str(&format!(", after {} failed", row.attempt));
+    }
+    if row.duration_ms > 0 {
+        line.push_str(&format!(", {}", took(row.duration_ms)));
+    }
+    if let Some(detail) = row.detail.as_ref().filter(|detail| !detail.is_null()) {
+        line.push_str(&format!("  {}", short(detail)));
+    }
+    line
+}
+
+fn took(ms: i64) -> String {
+    match ms {
+        ..10_000 => format!("{ms} ms"),
+        10_000..600_000 => format!("{} s", ms / 1_000),
+        _ => format!("{} min", ms / 60_000),
+    }
+}
+
+fn short(value: &Value) -> String {
+    let text = value.to_string();
+    if text.chars().count() <= JSON_CHARS {
+        return text;
+    }
+    text.chars().take(JSON_CHARS - 1).chain(['…']).collect()
+}

@@ -1,0 +1,81 @@
+//! What operators did: who, when, why, from what to what.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use super::AskError;
+use crate::store::operations::{self, PastAct};
+
+/// The longest name of an actor, in characters.
+const ACTOR_CHARS_MAX: usize = 200;
+
+/// Which acts are meant; all that is given must hold.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams, clap::Args)]
+#[into_params(parameter_in = Query)]
+pub struct ActsFilter {
+    /// Only acts on this saga
+    #[arg(long = "saga", value_name = "ID")]
+    pub saga_id: Option<Uuid>,
+    /// Only acts of this key, or of this user of the command line (`cli:name`)
+    #[arg(long)]
+    pub actor: Option<String>,
+    /// Only acts since this time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<DateTime<Utc>>,
+}
+
+impl ActsFilter {
+    /// Fields with values that cannot be meant, and what is wrong with each.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let actor = self.actor.as_deref().unwrap_or_default();
+        let strange = actor.chars().count() > ACTOR_CHARS_MAX || actor.chars().any(char::is_control);
+        let problem = format!("must have {ACTOR_CHARS_MAX} characters at most, and no control characters");
+        if strange { vec![("actor", problem)] } else { Vec::new() }
+    }
+}
+
+/// An act as it was written down.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct OperatorAct {
+    pub id: i64,
+    pub at: DateTime<Utc>,
+    /// The key's name, or `cli:` and the user of the command line.
+    pub actor: String,
+    pub act: String,
+    pub saga_id: Uuid,
+    pub reason: String,
+    /// The status before.
+    pub from: String,
+    /// The status after.
+    pub to: String,
+}
+
+impl From<PastAct> for OperatorAct {
+    fn from(act: PastAct) -> Self {
+        Self {
+            id: act.id,
+            at: act.at,
+            actor: act.actor,
+            act: act.act,
+            saga_id: act.saga_id,
+            reason: act.reason,
+            from: act.from_status,
+            to: act.to_status,
+        }
+    }
+}
+
+/// Acts that match, newest first, before the act `before`.
+pub async fn list(
+    pool: &PgPool,
+    filter: &ActsFilter,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<OperatorAct>, AskError> {
+    let actor = filter.actor.as_deref();
+    let found = operations::acts(pool, filter.saga_id, actor, filter.since, before, limit).await?;
+    Ok(found.into_iter().map(OperatorAct::from).collect())
+}

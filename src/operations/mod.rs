@@ -1,0 +1,36 @@
+//! What an operator can ask and do, once: the API and the command line both call this, so that both can do the same.
+//!
+//! Questions read the database that the engine writes, so that no answer lags behind. Acts go through
+//! [`crate::orchestrator::Engine::act`], one saga at a time, each written down with who, when and why.
+
+pub mod why;
+pub mod sagas;
+pub mod acts;
+pub mod parked;
+pub mod tail;
+pub mod timeline;
+pub mod filter;
+pub mod view;
+
+pub use filter::SagaFilter;
+pub use timeline::SagaDetail;
+pub use view::SagaView;
+
+use crate::store::saga_search;
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum AskError {
+    #[error("there is no such saga")]
+    Unknown,
+    #[error("searching took longer than {} s; narrow the filter", saga_search::PATIENCE.as_secs())]
+    TooWide,
+    #[error(transparent)]
+    Database(sqlx::Error),
+}
+
+impl From<sqlx::Error> for AskError {
+    fn from(error: sqlx::Error) -> Self {
+        if saga_search::was_cut_off(&error) { Self::TooWide } else { Self::Database(error) }
+    }
+}

@@ -1,0 +1,32 @@
+//! Looking at sagas: the list, the counts, and one saga with all there is to know about it.
+
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use super::{AskError, SagaDetail, SagaFilter, timeline};
+use crate::saga::{Catalogue, Saga};
+use crate::store;
+use crate::store::saga_search::{self, Count};
+
+/// Sagas that match, newest first, older than `before`.
+pub async fn list(
+    pool: &PgPool,
+    filter: &SagaFilter,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Saga>, AskError> {
+    Ok(saga_search::list(pool, &filter.to_store(), before, limit).await?)
+}
+
+/// How many sagas that match stand where.
+pub async fn counts(pool: &PgPool, filter: &SagaFilter) -> Result<Vec<Count>, AskError> {
+    Ok(saga_search::counts(pool, &filter.to_store()).await?)
+}
+
+/// One saga with its history, its steps and its way back.
+pub async fn show(pool: &PgPool, catalogue: &Catalogue, id: Uuid) -> Result<SagaDetail, AskError> {
+    let saga = store::sagas::get(pool, id).await?.ok_or(AskError::Unknown)?;
+    let history = store::sagas::history(pool, &[id]).await?;
+    let definition = catalogue.get(&saga.workflow, saga.version);
+    Ok(timeline::detail(definition, saga, history))
+}

@@ -1,0 +1,220 @@
+//! One saga with all there is to know about it: what happened, when, how long it took, and what is still to come.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::view::SagaView;
+use crate::saga::{self, Act, Definition, Direction, Outlook, Saga, Standing, Told};
+use crate::store::sagas::HistoryRow;
+
+/// A saga with all that happened to it, oldest first, each of its steps as it stands, and the way back.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = SagaWithHistory)]
+pub struct SagaDetail {
+    #[serde(flatten)]
+    pub saga: SagaView,
+    /// What an operator may do to it now.
+    pub allowed: Vec<&'static str>,
+    pub history: Vec<Happening>,
+    /// Every step in the order of the workflow; empty if there is no definition any more.
+    pub steps: Vec<StepView>,
+    /// The steps whose undo would run, in this order, if the saga turned back now; once it has, those that still come.
+    pub undo_path: Vec<String>,
+}
+
+/// One transition.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Happening {
+    pub seq: i64,
+    pub at: DateTime<Utc>,
+    pub event: String,
+    /// Where the saga was when it happened.
+    pub step: String,
+    pub direction: Direction,
+    pub visit: i32,
+    pub attempt: i32,
+    pub detail: Option<Value>,
+    /// Milliseconds since the saga came to this step in this visit.
+    pub duration_ms: i64,
+    /// What the step gave, if this is its answer.
+    pub output: Option<Value>,
+    /// What went wrong, if something did.
+    pub error: Option<Value>,
+}
+
+/// A step of the workflow, and what became of it in this saga.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct StepView {
+    pub step: String,
+    #[schema(inline)]
+    pub standing: Standing,
+    /// The command that does it; null for a wait.
+    pub command: Option<String>,
+    pub undo: Option<String>,
+    /// The signal that it waits for; null for a command.
+    pub signal: Option<String>,
+    /// What its command carries: the saga's input and the outputs before it; null if it was not reached.
+    pub input: Option<Value>,
+    pub output: Option<Value>,
+    /// The last thing that went wrong, forward or back.
+    pub error: Option<Value>,
+    /// Answers so far, forward and back.
+    pub answers: i32,
+    /// Milliseconds from entering it, the last time, to its last answer.
+    pub duration_ms: Option<i64>,
+}
+
+/// Puts together what row, history and definition say.
+pub fn detail(definition: Option<&Definition>, saga: Saga, history: Vec<HistoryRow>) -> SagaDetail {
+    let happenings = happenings(history);
+    let outlook = definition.map(|definition| {
+        let told = happenings.iter().filter_map(|row| {
+            let told = row.output.is_some().then_some(row.direction)?;
+            Some(Told { step: &row.step, direction: told })
+        });
+        saga::outlook(definition, &saga, told)
+    });
+    let outlook = outlook.unwrap_or_default();
+    let allowed = definition.map(|definition| saga::allowed_acts(definition, &saga)).unwrap_or_default();
+    let steps = steps(&outlook, &saga, &happenings);
+    SagaDetail {
+        saga: saga.into(),
+        allowed: allowed.into_iter().map(Act::name).collect(),
+        history: happenings,
+        steps,
+        undo_path: outlook.undo_path,
+    }
+}
+
+/// History rows, each with the time since its step was entered.
+fn happenings(history: Vec<HistoryRow>) -> Vec<Happening> {
+    let mut here: Option<(String, Direction, i32)> = None;
+    let mut entered = DateTime::UNIX_EPOCH;
+    let mut last = history.first().map_or(DateTime::UNIX_EPOCH, |row| row.at);
+    let mut all = Vec::with_capacity(history.len());
+    for row in history {
+        let place = (row.step.clone(), row.direction, row.visit);
+        if here.as_ref() != Some(&place) {
+            (here, entered) = (Some(place), last);
+        }
+        last = row.at;
+        let (output, error) = told(&row);
+        all.push(Happening {
+            seq: row.seq,
+            at: row.at,
+            duration_ms: (row.at - entered).num_milliseconds(),
+            event: row.event,
+            step: row.step,
+            direction: row.direction,
+            visit: row.visit,
+            attempt: row.attempt,
+            detail: row.detail,
+            output,
+            error,
+        });
+    }
+    all
+}
+
+/// What a history row tells: an output, or an error.
+fn told(row: &HistoryRow) -> (Option<Value>, Option<Value>) {
+    let detail = || Some(row.detail.clone().unwrap_or_default());
+    match row.event.as_str() {
+        "done" | "undone" => (detail(), None),
+        "rejected" | "undo_rejected" | "failed" | "unknown" => (None, detail()),
+        _ => (None, None),
+    }
+}
+
+/// The steps of the outlook, with what the history knows about each.
+fn steps(outlook: &Outlook, saga: &Saga, history: &[Happening]) -> Vec<StepView> {
+    let inputs = inputs(saga, history);
+    let view = |step: &saga::StepAhead| {
+        let own = history.iter().filter(|row| row.step == step.step);
+        let answers: Vec<&Happening> =
+            own.clone().filter(|row| row.output.is_some() || row.error.is_some()).collect();
+        let forward = answers.iter().rev().find(|row| row.direction == Direction::Do && row.output.is_some());
+        // A wait has no answer: what ended it did.
+        let ended = answers.last().copied().or_else(|| own.clone().next_back());
+        StepView {
+            step: step.step.clone(),
+            standing: step.standing,
+            command: step.command.clone(),
+            undo: step.undo.clone(),
+            signal: step.signal.clone(),
+            input: inputs.get(step.step.as_str()).cloned(),
+            output: forward.and_then(|row| row.output.clone()),
+            error: answers.iter().rev().find_map(|row| row.error.clone()),
+            answers: i32::try_from(answers.len()).unwrap_or(i32::MAX),
+            duration_ms: ended.map(|row| row.duration_ms),
+        }
+    };
+    outlook.steps.iter().map(view).collect()
+}
+
+/// What each step that was reached was given: the input and the outputs of the steps before it.
+fn inputs<'a>(saga: &'a Saga, history: &'a [Happening]) -> BTreeMap<&'a str, Value> {
+    let mut context = saga.input.clone();
+    let mut inputs = BTreeMap::new();
+    for row in history.iter().filter(|row| row.direction == Direction::Do) {
+        inputs.insert(row.step.as_str(), context.clone());
+        if let (Value::Object(context), Some(Value::Object(output))) = (&mut context, &row.output) {
+            context.extend(output.clone());
+        }
+    }
+    if saga.direction == Direction::Do && !saga.status.is_end() {
+        inputs.insert(saga.step.as_str(), context);
+    }
+    inputs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chrono::TimeDelta;
+    use serde_json::json;
+    use uuid::Uuid;
+
+    fn row(
+        seq: i64,
+        after_ms: i64,
+        event: &str,
+        step: &str,
+        direction: Direction,
+        detail: Value,
+    ) -> HistoryRow {
+        HistoryRow {
+            saga_id: Uuid::nil(),
+            seq,
+            at: DateTime::UNIX_EPOCH + TimeDelta::milliseconds(after_ms),
+            event: event.to_owned(),
+            step: step.to_owned(),
+            direction,
+            visit: 1,
+            attempt: 0,
+            detail: Some(detail).filter(|detail| !detail.is_null()),
+            emits: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_duration_counts_from_when_the_step_was_entered() {
+        let told = happenings(vec![
+            row(1, 1_000, "started", "reserve", Direction::Do, Value::Null),
+            row(2, 1_030, "failed", "reserve", Direction::Do, json!({ "code": "busy" })),
+            row(3, 1_250, "done", "reserve", Direction::Do, json!({ "amount": 7 })),
+            row(4, 9_250, "signal:pay", "await_payment", Direction::Do, Value::Null),
+            row(5, 9_262, "done", "pay", Direction::Do, Value::Null),
+        ]);
+        let durations: Vec<i64> = told.iter().map(|row| row.duration_ms).collect();
+        assert_eq!(durations, [0, 30, 250, 8_000, 12]);
+        assert_eq!(told[1].error, Some(json!({ "code": "busy" })));
+        assert_eq!(told[2].output, Some(json!({ "amount": 7 })));
+        assert_eq!(told[4].output, Some(Value::Null), "done without an output is done");
+        assert_eq!((&told[3].output, &told[3].error), (&None, &None));
+    }
+}

@@ -1,0 +1,56 @@
+//! A saga as operators and programs see it: the saga object of the REST interface.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::saga::{Direction, Saga, Status};
+
+/// Where a saga stands.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Saga)]
+pub struct SagaView {
+    pub id: Uuid,
+    pub workflow: String,
+    pub version: i32,
+    pub status: Status,
+    /// Stopped by an operator; nothing rings until it goes on.
+    pub paused: bool,
+    pub step: String,
+    pub direction: Direction,
+    /// Rises whenever a step is entered anew.
+    pub visit: i32,
+    /// Failed answers in this visit.
+    pub attempt: i32,
+    /// When it is looked at next; null if it has ended, is stuck or paused.
+    pub due_at: Option<DateTime<Utc>>,
+    pub reason: Option<String>,
+    pub input: Value,
+    pub created_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+impl From<Saga> for SagaView {
+    fn from(saga: Saga) -> Self {
+        Self {
+            id: saga.id,
+            workflow: saga.workflow,
+            version: saga.version,
+            status: saga.status,
+            paused: saga.paused,
+            step: saga.step,
+            direction: saga.direction,
+            visit: saga.visit,
+            attempt: saga.attempt,
+            due_at: saga.due_at,
+            reason: saga.reason,
+            input: saga.input,
+            created_at: saga.created_at,
+            updated_at: saga.updated_at,
+            finished_at: saga.finished_at,
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! Why a saga is where it is, in one line: the row joined with what the carrier knows about its command.
+
+mod sentence;
+mod facts;
+
+pub use facts::{Backlog, Carrier, Facts, Present, ask};
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// One line, and what it is made of.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Why {
+    /// What it waits for, since when, until when, and who could move it.
+    pub sentence: String,
+    pub facts: Facts,
+}
+
+impl From<Facts> for Why {
+    fn from(facts: Facts) -> Self {
+        Self { sentence: sentence::of(&facts), facts }
+    }
+}

@@ -1,0 +1,79 @@
+//! Why a saga is where it is, asked of a running service.
+
+use boxoffice::app::Role as Does;
+use boxoffice::ids;
+use boxoffice::store::api_keys::Role;
+use serde_json::Value;
+
+use crate::common::app::TestApp;
+use crate::common::http::Entrance;
+use crate::common::program::Program;
+
+#[tokio::test]
+async fn a_wait_names_its_signals_and_its_end_alike_over_the_api_and_on_the_terminal() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(0).await;
+    let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
+    let viewer = entrance.key(Role::Viewer).await;
+    let id = held["id"].as_str().unwrap();
+    let why = entrance.get(&format!("/v1/ops/sagas/{id}/why"), &viewer).await.good(200).clone();
+    let sentence = why["sentence"].as_str().unwrap();
+    assert!(sentence.starts_with("waits for the signal pay since "), "{sentence}");
+    for part in
+        ["(then: compensation, hold_expired)", "moved by the signal pay or cancel", "an operator can "]
+    {
+        assert!(sentence.contains(part), "{part} is not in {sentence}");
+    }
+    assert_eq!(why["facts"]["saga"]["id"], held["id"]);
+    assert_eq!(why["facts"]["turns_back_at"], held["expires_at"]);
+    let ran = Program::of(&entrance.test.env).run(&format!("saga why {id}")).await;
+    assert_eq!(ran.out.trim_end(), sentence, "one line, and the same");
+
+    let unknown = format!("/v1/ops/sagas/{}/why", ids::new());
+    entrance.get(&unknown, &viewer).await.is(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_command_that_nobody_serves_says_so_with_what_waits_before_it() {
+    let test = TestApp::roles(&[], &[Does::Orchestrator]).await;
+    let order = test.order(ids::new(), &[1]);
+    let id = order.id;
+    let desk = test.app.desk.clone();
+    // Nobody holds seats here, so the answer takes its two seconds, and more.
+    tokio::spawn(async move { desk.reserve(order).await });
+    let program = Program::of(&test.env);
+    test.until(5, "the command to be out", || async {
+        program.run(&format!("saga why {id}")).await.out.contains("nobody serves seats.hold")
+    })
+    .await;
+    let why: Value = program.json(0, &format!("saga why {id}")).await;
+    let sentence = why["sentence"].as_str().unwrap();
+    assert!(sentence.starts_with("seats.hold is out since "), "{sentence}");
+    for part in ["(send 1, visit 1)", "asked again in ", "(then: compensation, unavailable)"] {
+        assert!(sentence.contains(part), "{part} is not in {sentence}");
+    }
+    assert_eq!(why["facts"]["carrier"]["workers"], Value::Array(Vec::new()));
+}
+
+#[tokio::test]
+async fn a_command_whose_workers_are_there_names_them() {
+    let test = TestApp::start().await;
+    // The row asks for a command that has gone astray: the workers are there, and nothing is before them.
+    let held = test.reserve(test.user(1_000).await, &[1]).await;
+    sqlx::query(
+        "update sagas set status = 'running', step = 'pay', since = now(), due_at = now() + interval '1 minute'
+         where id = $1",
+    )
+    .bind(held.id)
+    .execute(&test.app.pool)
+    .await
+    .unwrap();
+    let why = Program::of(&test.env).json(0, &format!("saga why {}", held.id)).await;
+    let sentence = why["sentence"].as_str().unwrap();
+    assert!(
+        sentence.contains("points.deduct is out since ") && sentence.contains("served by "),
+        "{sentence}"
+    );
+    assert_eq!(why["facts"]["carrier"]["workers"][0]["service"], "points");
+    assert_eq!(why["facts"]["carrier"]["consumers"][0]["consumer"], "points-deduct");
+}
