@@ -19,6 +19,12 @@ pub fn new() -> Uuid {
     Uuid::now_v7()
 }
 
+/// What this process calls itself: the machine's name and its own number.
+pub fn process() -> String {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    format!("{}:{}", host.as_deref().unwrap_or("unknown"), std::process::id())
+}
+
 /// Where the ids of a moment begin: every id that was made earlier sorts below it, every later one above. Moments
 /// before 1970 begin with it.
 pub fn first_of(moment: DateTime<Utc>) -> Uuid {

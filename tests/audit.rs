@@ -299,7 +299,7 @@ async fn a_hold_ends_in_time_unless_its_payment_is_under_way() {
 #[tokio::test]
 async fn stuck_sagas_are_listed_apart() {
     let report = audit_after(
-        "update sagas set status = 'stuck', due_at = null, reason = 'undo_failed'
+        "update sagas set status = 'stuck', stuck_since = now(), due_at = null, reason = 'undo_failed'
          where id = '00000000-0000-7000-8000-000000000015'",
     )
     .await;

@@ -150,6 +150,7 @@ fn command(saga: Uuid, direction: Direction, visit: i32, how: &str) -> Command {
         deadline: None,
         reason: None,
         context: json!({ "how": how }),
+        trace: saga,
     }
 }
 

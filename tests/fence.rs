@@ -33,6 +33,7 @@ async fn send(
         deadline: None,
         reason: None,
         context: saga.context,
+        trace: reservation,
     };
     publish(&test.app.bus, vec![messages::command(&command)]).await.unwrap();
 }

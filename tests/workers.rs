@@ -37,7 +37,8 @@ async fn with_parcels() -> TestApp {
 
 async fn send_a_parcel(test: &TestApp) -> Uuid {
     let id = ids::new();
-    let new = NewSaga { id, subject_id: id, owner_id: None, input: serde_json::Map::new(), seq: 0 };
+    let new =
+        NewSaga { id, subject_id: id, owner_id: None, input: serde_json::Map::new(), trace: None, seq: 0 };
     let engine = &test.app.engine;
     let mut tx = test.app.pool.begin().await.unwrap();
     let consequences = orchestrator::start(&mut tx, &engine.catalogue, "parcel", vec![new]).await.unwrap();

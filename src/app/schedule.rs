@@ -91,6 +91,9 @@ async fn look_after_streams(engine: Engine) {
     if let Err(error) = topology::ensure(&engine.bus).await {
         tracing::warn!(%error, "the streams could not be looked after");
     }
+    if let Err(error) = engine.keep_pauses().await {
+        tracing::warn!(%error, "what should be paused could not be looked after");
+    }
 }
 
 async fn forget_old_keys((engine, clock): (Engine, Clock)) {

@@ -89,6 +89,7 @@ async fn start(pool: &PgPool, engine: &Engine, orders: &[(usize, NewReservation)
         subject_id: order.id,
         owner_id: Some(order.user_id),
         input: input(order.id, order.user_id, order.concert_id, order.performance_id, &order.seats),
+        trace: None,
         seq: 0,
     });
     let consequences = orchestrator::start(&mut tx, &engine.catalogue, "booking", sagas.collect()).await?;
@@ -121,6 +122,7 @@ pub(super) async fn cancellation(
         subject_id: *reservation_id,
         owner_id: Some(*user_id),
         input,
+        trace: booking.first().map(|booking| booking.trace.unwrap_or(booking.id)),
         seq: last_number(booking.first(), now),
     };
     let consequences = orchestrator::start(&mut tx, &engine.catalogue, "cancellation", vec![new]).await?;

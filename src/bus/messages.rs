@@ -35,6 +35,11 @@ pub const DEADLINE: &str = "Deadline";
 /// Saga, step, direction, visit and send: names this send of the command.
 pub const MESSAGE_ID: &str = "Message-Id";
 
+/// Optional, on a reply: what the worker calls itself.
+pub const WORKER: &str = "Worker";
+/// More of a worker's name is not kept.
+const WORKER_CHARS_MAX: usize = 100;
+
 /// Why a message cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Malformed {
@@ -190,6 +195,7 @@ pub fn read_command(message: &Message) -> Result<Command, Malformed> {
         deadline,
         reason: body.reason,
         context: body.context,
+        trace: fence.saga,
     })
 }
 
@@ -210,7 +216,8 @@ pub fn read_reply(message: &Message) -> Result<(Uuid, Reply), Malformed> {
     }
     let body: ReplyBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
-    Ok((saga, Reply { step, direction, visit, send, outcome: body.outcome }))
+    let worker = header(message, WORKER).map(|name| name.chars().take(WORKER_CHARS_MAX).collect());
+    Ok((saga, Reply { step, direction, visit, send, outcome: body.outcome, worker }))
 }
 
 /// A signal to a saga.

@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::{Bus, subjects};
+use crate::ids;
 
 /// How long answers are gathered: nobody knows how many there will be.
 const GATHER: Duration = Duration::from_millis(250);
@@ -68,7 +69,7 @@ pub async fn announce(
     description: &str,
     commands: &[&str],
 ) -> Result<Service, PresenceError> {
-    let metadata = [(COMMANDS, commands.join(",")), (INSTANCE, instance())];
+    let metadata = [(COMMANDS, commands.join(",")), (INSTANCE, ids::process())];
     bus.client
         .service_builder()
         .description(description)
@@ -76,12 +77,6 @@ pub async fn announce(
         .start(service, env!("CARGO_PKG_VERSION"))
         .await
         .map_err(|error| PresenceError::new("an announcement", &error))
-}
-
-/// This machine and process.
-fn instance() -> String {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    format!("{}/{}", host.as_deref().unwrap_or("unknown"), std::process::id())
 }
 
 /// Every worker that answers within a quarter of a second, by service and id.

@@ -33,6 +33,8 @@ pub const REPLIES: &str = "sagas.reply";
 pub const SIGNALS: &str = "sagas.signal";
 /// Core NATS, not stored: one message per batch of sagas that came to rest, for whoever waits.
 pub const SETTLED: &str = "settled";
+/// Core NATS, not stored: an operator paused something, or let it go on.
+pub const PAUSES: &str = "pauses";
 /// Core NATS, not stored: somebody changed the settings of a line.
 pub const QUEUE_SETTINGS: &str = "queue.settings";
 /// Core NATS, request and reply: an operator asks whoever admits to admit some more at once.

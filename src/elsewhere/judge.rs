@@ -102,6 +102,7 @@ mod tests {
             deadline: deadline_s.map(|seconds| now() + TimeDelta::seconds(seconds)),
             reason: None,
             context: Value::Null,
+            trace: Uuid::from_u128(3),
         }
     }
 

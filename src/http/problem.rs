@@ -203,6 +203,10 @@ impl From<ActError> for Problem {
         let detail = sentence(&error);
         match error {
             ActError::Unknown => Self::not_found("saga"),
+            ActError::UnknownCommand(_) => Self::not_found("step"),
+            ActError::Covers { .. } => Self::new(Code::IllegalAct, detail),
+            ActError::Consumers(_) => Self::new(Code::Unavailable, detail),
+            ActError::Lacking(_) => Self::new(Code::InvalidRequest, detail),
             ActError::Illegal { status, allowed } => Self::new(Code::IllegalAct, detail)
                 .with("saga_status", status.name())
                 .with("allowed", allowed),

@@ -45,7 +45,9 @@ pub struct OperatorAct {
     /// The key's name, or `cli:` and the user of the command line.
     pub actor: String,
     pub act: String,
-    pub saga_id: Uuid,
+    pub saga_id: Option<Uuid>,
+    /// What an act was done to that is not one saga: a workflow, a step type, a parked message.
+    pub target: Option<String>,
     pub reason: String,
     /// The status before.
     pub from: String,
@@ -61,6 +63,7 @@ impl From<PastAct> for OperatorAct {
             actor: act.actor,
             act: act.act,
             saga_id: act.saga_id,
+            target: act.target,
             reason: act.reason,
             from: act.from_status,
             to: act.to_status,

@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::view::SagaView;
-use crate::saga::{self, Act, Definition, Direction, Outlook, Saga, Standing, Told};
+use crate::saga::{self, Definition, Direction, Outlook, Saga, Standing, Told};
 use crate::store::sagas::HistoryRow;
 
 /// A saga with all that happened to it, oldest first, each of its steps as it stands, and the way back.
@@ -79,15 +79,9 @@ pub fn detail(definition: Option<&Definition>, saga: Saga, history: Vec<HistoryR
         saga::outlook(definition, &saga, told)
     });
     let outlook = outlook.unwrap_or_default();
-    let allowed = definition.map(|definition| saga::allowed_acts(definition, &saga)).unwrap_or_default();
+    let allowed = saga::allowed_acts(definition, &saga);
     let steps = steps(&outlook, &saga, &happenings);
-    SagaDetail {
-        saga: saga.into(),
-        allowed: allowed.into_iter().map(Act::name).collect(),
-        history: happenings,
-        steps,
-        undo_path: outlook.undo_path,
-    }
+    SagaDetail { saga: saga.into(), allowed, history: happenings, steps, undo_path: outlook.undo_path }
 }
 
 /// History rows, each with the time since its step was entered.
@@ -197,6 +191,7 @@ mod tests {
             visit: 1,
             attempt: 0,
             detail: Some(detail).filter(|detail| !detail.is_null()),
+            worker: None,
             emits: Vec::new(),
         }
     }

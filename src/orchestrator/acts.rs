@@ -1,13 +1,21 @@
 //! Operators' acts: through the same lock and the same `apply` as everything else, written down with their reason.
 
-use async_nats::jetstream::Message;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::{Batch, Engine, Verdict};
+use crate::bus::consumers::ConsumersError;
 use crate::saga::{self, Act, Event, Saga, Status};
 use crate::store;
-use crate::store::operations::{ActRow, Parked};
+use crate::store::operations::ActRow;
+
+/// What an act has led to.
+#[derive(Clone, Debug)]
+pub struct Acted {
+    pub saga: Saga,
+    /// What belongs to the act: the hand-made output, or what is left behind.
+    pub detail: Option<Value>,
+}
 
 /// Why an act was not done.
 #[derive(Debug, thiserror::Error)]
@@ -16,58 +24,66 @@ pub enum ActError {
     Unknown,
     #[error("the saga is {status}; this act is not allowed now")]
     Illegal { status: Status, allowed: Vec<&'static str> },
+    #[error("the output must have {}: later deadlines refer to it, as RFC 3339", .0.join(", "))]
+    Lacking(Vec<String>),
+    #[error("no workflow has the command {0}, and nobody takes it")]
+    UnknownCommand(String),
+    #[error("these consumers take more than {command}, and all of it would pause: {}", .consumers.join("; "))]
+    Covers { command: String, consumers: Vec<String> },
+    #[error(transparent)]
+    Consumers(#[from] ConsumersError),
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
 
 impl Engine {
-    /// Does an operator's act and returns the saga as it is then.
-    pub async fn act(&self, id: Uuid, act: Act, actor: &str, reason: &str) -> Result<Saga, ActError> {
+    /// Does an operator's act, and writes down who did it, why, and from which state to which.
+    pub async fn act(&self, id: Uuid, act: Act, actor: &str, reason: &str) -> Result<Acted, ActError> {
         let mut tx = self.pool.begin().await?;
         let mut batch = Batch::lock(&mut tx, &[id]).await?;
         let before = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
+        let name = act.name();
+        let lacking = self.lacking(&before, &act);
         if batch.apply(&self.catalogue, id, &Event::Operator(act)) != Verdict::Moved {
-            let definition = self.catalogue.get(&before.workflow, before.version);
-            let allowed =
-                definition.map(|definition| saga::allowed_acts(definition, &before)).unwrap_or_default();
-            let allowed = allowed.into_iter().map(Act::name).collect();
-            return Err(ActError::Illegal { status: before.status, allowed });
+            let allowed = self.allowed_acts(&before);
+            return Err(match lacking {
+                Some(fields) if allowed.contains(&name) => ActError::Lacking(fields),
+                _ => ActError::Illegal { status: before.status, allowed },
+            });
         }
-        let after = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
+        let saga = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
+        let detail = batch.last_detail().cloned();
         let consequences = batch.write(&mut tx, &self.catalogue).await?;
         let row = ActRow {
             actor,
-            act: act.name(),
-            saga_id: id,
+            act: name,
+            saga_id: Some(id),
+            target: None,
             reason,
-            from_status: before.status.name(),
-            to_status: after.status.name(),
+            from: &state(&before),
+            to: &state(&saga),
+            detail: detail.as_ref(),
         };
         store::operations::record_act(&mut *tx, &row).await?;
         tx.commit().await?;
         self.follow_later(consequences);
-        Ok(after)
+        Ok(Acted { saga, detail })
     }
 
-    /// Keeps a message that nobody can act on, whole, and takes it off its stream. If even that fails it comes again.
-    pub async fn park(&self, stream: &str, message: &Message, error: &str) {
-        tracing::error!(stream, subject = %message.subject, error, "a message is parked");
-        metrics::counter!("boxoffice_parked_messages_total", "stream" => stream.to_owned()).increment(1);
-        let headers = headers(message);
-        let parked =
-            Parked { stream, subject: &message.subject, headers: &headers, payload: &message.payload, error };
-        match store::operations::park(&self.pool, &parked).await {
-            Ok(()) => crate::bus::deliveries::acknowledge(message).await,
-            Err(error) => tracing::warn!(%error, "a message could not be parked; it comes again"),
-        }
+    /// What a hand-made output must have and has not.
+    fn lacking(&self, saga: &Saga, act: &Act) -> Option<Vec<String>> {
+        let Act::Complete { output } = act else { return None };
+        let definition = self.catalogue.get(&saga.workflow, saga.version)?;
+        Some(saga::lacking(definition, saga, output)).filter(|fields| !fields.is_empty())
+    }
+
+    /// The acts that a saga's state allows, by name.
+    pub fn allowed_acts(&self, saga: &Saga) -> Vec<&'static str> {
+        saga::allowed_acts(self.catalogue.get(&saga.workflow, saga.version), saga)
     }
 }
 
-fn headers(message: &Message) -> Value {
-    let all = message.headers.iter().flat_map(async_nats::HeaderMap::iter);
-    let texts = all.map(|(name, values)| {
-        let joined: Vec<&str> = values.iter().map(async_nats::HeaderValue::as_str).collect();
-        (name.to_string(), Value::String(joined.join(",")))
-    });
-    Value::Object(texts.collect::<Map<String, Value>>())
+/// A saga's state in the records of acts.
+fn state(saga: &Saga) -> String {
+    if saga.paused { format!("{}, paused", saga.status) } else { saga.status.to_string() }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -78,7 +79,7 @@ impl Batch {
         };
         let decision = match catalogue.get(&saga.workflow, saga.version) {
             Some(definition) => saga::apply(definition, saga, event, self.now),
-            None => saga::lost_definition(saga, self.now),
+            None => saga::lost_definition(saga, event, self.now),
         };
         match decision {
             Decision::Transition(transition) => {
@@ -89,6 +90,11 @@ impl Batch {
             Decision::Stale => Verdict::Stale,
             Decision::Illegal(why) => Verdict::Illegal(why),
         }
+    }
+
+    /// What belongs to the latest transition.
+    pub(super) fn last_detail(&self) -> Option<&Value> {
+        self.transitions.last()?.entry.as_ref()?.detail.as_ref()
     }
 
     /// A message about this saga came twice or late: a crash may have cut short what followed the first time, so

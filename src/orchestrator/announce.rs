@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::bus::messages::EventMessage;
-use crate::saga::{Catalogue, Definition, Direction, Saga, Transition};
+use crate::saga::{self, Catalogue, Definition, Direction, Saga, Transition};
 use crate::store::payments::Charge;
 use crate::store::sagas::HistoryRow;
 
@@ -18,13 +18,16 @@ struct Place<'a> {
     at: DateTime<Utc>,
     step: &'a str,
     direction: Direction,
+    visit: i32,
+    attempt: i32,
     detail: Option<&'a Value>,
     context: &'a Value,
 }
 
 /// The events that follow from a transition.
-pub(super) fn of_transition(definition: &Definition, transition: &Transition) -> Vec<EventMessage> {
+pub(super) fn of_transition(catalogue: &Catalogue, transition: &Transition) -> Vec<EventMessage> {
     let saga = &transition.saga;
+    let definition = catalogue.get(&saga.workflow, saga.version);
     let Some(entry) = &transition.entry else {
         return Vec::new();
     };
@@ -34,6 +37,8 @@ pub(super) fn of_transition(definition: &Definition, transition: &Transition) ->
         at: saga.updated_at,
         step: &entry.step,
         direction: entry.direction,
+        visit: entry.visit,
+        attempt: entry.attempt,
         detail: entry.detail.as_ref(),
         context: &saga.context,
     };
@@ -49,11 +54,9 @@ pub(super) fn of_history(catalogue: &Catalogue, sagas: &[Saga], history: &[Histo
         let Some(saga) = sagas.get(&row.saga_id) else {
             continue;
         };
-        let Some(definition) = catalogue.get(&saga.workflow, saga.version) else {
-            continue;
-        };
+        let definition = catalogue.get(&saga.workflow, saga.version);
         let context = contexts.entry(saga.id).or_insert_with(|| saga.input.clone());
-        if row.event == "done"
+        if ["done", "operator:complete"].contains(&row.event.as_str())
             && let (Value::Object(context), Some(Value::Object(output))) = (&mut *context, &row.detail)
         {
             context.extend(output.clone());
@@ -64,6 +67,8 @@ pub(super) fn of_history(catalogue: &Catalogue, sagas: &[Saga], history: &[Histo
             at: row.at,
             step: &row.step,
             direction: row.direction,
+            visit: row.visit,
+            attempt: row.attempt,
             detail: row.detail.as_ref(),
             context,
         };
@@ -72,10 +77,31 @@ pub(super) fn of_history(catalogue: &Catalogue, sagas: &[Saga], history: &[Histo
     events
 }
 
-fn event(definition: &Definition, place: &Place<'_>, name: &str) -> EventMessage {
+fn event(definition: Option<&Definition>, place: &Place<'_>, name: &str) -> EventMessage {
     let id = format!("{}:{}:{name}", place.saga.id, place.seq);
-    let data = part(definition, place, name).unwrap_or_else(|| whole(place));
+    let data = about_the_saga(place, name)
+        .or_else(|| part(definition?, place, name))
+        .unwrap_or_else(|| whole(place));
     EventMessage::new(id, name, place.at, place.saga.subject_id, place.seq, data)
+}
+
+/// What the engine itself tells: that a saga is stuck or was given up, where, why, and what can be done or is left.
+fn about_the_saga(place: &Place<'_>, name: &str) -> Option<Value> {
+    let Place { saga, step, direction, visit, attempt, .. } = place;
+    let mut data = json!({
+        "saga_id": saga.id, "workflow": saga.workflow, "version": saga.version,
+        "step": step, "direction": direction, "visit": visit, "attempt": attempt,
+    });
+    let detail = place.detail.unwrap_or(&Value::Null);
+    match name {
+        saga::STUCK => {
+            data["reason"] = detail["stuck"].clone();
+            data["acts"] = detail["acts"].clone();
+        }
+        saga::ABANDONED => data["left"] = detail["left"].clone(),
+        _ => return None,
+    }
+    Some(data)
 }
 
 /// The part of a step's output that is an event of its own.
@@ -117,7 +143,7 @@ pub fn charge_event(charge: &Charge) -> EventMessage {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::{self, Decision, Event, NewSaga, Outcome, Reply};
+    use crate::saga::{Decision, Event, NewSaga, Outcome, Reply};
 
     fn row(transition: &Transition) -> HistoryRow {
         let (saga, entry) = (&transition.saga, transition.entry.clone().expect("it is recorded"));
@@ -131,6 +157,7 @@ mod tests {
             visit: entry.visit,
             attempt: entry.attempt,
             detail: entry.detail,
+            worker: entry.worker,
             emits: entry.emits,
         }
     }
@@ -138,7 +165,7 @@ mod tests {
     fn done(direction: Direction, output: Value) -> Event {
         let Value::Object(output) = output else { panic!("an output has fields") };
         let (step, outcome) = ("reserve".to_owned(), Outcome::Done { output });
-        Event::Reply(Reply { step, direction, visit: 1, send: 0, outcome })
+        Event::Reply(Reply { step, direction, visit: 1, send: 0, outcome, worker: None })
     }
 
     #[test]
@@ -147,9 +174,16 @@ mod tests {
         let definition = catalogue.latest("booking").unwrap();
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let id = Uuid::from_u128(7);
-        let new = NewSaga { id, subject_id: id, owner_id: None, input: serde_json::Map::new(), seq: 0 };
+        let new = NewSaga {
+            id,
+            subject_id: id,
+            owner_id: None,
+            input: serde_json::Map::new(),
+            trace: None,
+            seq: 0,
+        };
         let mut last = saga::start(definition, new, now);
-        let (mut history, mut told) = (vec![row(&last)], of_transition(definition, &last));
+        let (mut history, mut told) = (vec![row(&last)], of_transition(&catalogue, &last));
         let later = now + chrono::TimeDelta::minutes(5);
         let events = [
             done(Direction::Do, json!({ "amount": 20, "expires_at": later, "claimable_at": later })),
@@ -162,7 +196,7 @@ mod tests {
             };
             last = *next;
             history.push(row(&last));
-            told.extend(of_transition(definition, &last));
+            told.extend(of_transition(&catalogue, &last));
         }
         let names: Vec<&str> = told.iter().map(|event| event.name.as_str()).collect();
         assert_eq!(names, ["reservation.reserved", "reservation.cancelled"]);

@@ -41,14 +41,26 @@ impl Consequences {
         let mut all = Self::default();
         for transition in transitions {
             all.told.extend(messages::Transition::of(&transition));
-            if let Some(definition) = catalogue.get(&transition.saga.workflow, transition.saga.version) {
-                all.events.extend(announce::of_transition(definition, &transition));
-            }
-            if transition.saga.status.is_end() && transition.saga.due_at.is_some() {
+            all.events.extend(announce::of_transition(catalogue, &transition));
+            if transition.saga.status.rests() && transition.saga.due_at.is_some() {
                 all.ended.push(transition.saga.id);
             }
             for action in transition.actions {
                 all.add(transition.saga.id, action);
+            }
+        }
+        all
+    }
+
+    /// The commands that some rows ask for.
+    pub(super) fn asked_by(catalogue: &Catalogue, sagas: &[Saga]) -> Self {
+        let mut all = Self::default();
+        for saga in sagas {
+            if let Some(definition) = catalogue.get(&saga.workflow, saga.version) {
+                let asked = saga::outstanding(definition, saga).into_iter();
+                asked
+                    .filter(|action| matches!(action, Action::Send(_)))
+                    .for_each(|send| all.add(saga.id, send));
             }
         }
         all
@@ -87,8 +99,9 @@ pub enum FollowError {
 impl Engine {
     /// Does what follows from a committed transaction and waits until JetStream has all of it.
     pub async fn follow(&self, consequences: Consequences) -> Result<(), FollowError> {
-        let Consequences { commands, alarms, alarms_off, mut events, recalls, settled, mut ended, told } =
+        let Consequences { mut commands, alarms, alarms_off, mut events, recalls, settled, mut ended, told } =
             consequences;
+        commands.retain(|command| !self.pauses.hold_back(command));
         self.tell_settled(settled).await;
         self.tell_watchers(&told).await;
         if !recalls.is_empty() {
@@ -157,7 +170,7 @@ impl Engine {
         let history = store::sagas::history(&self.pool, ids).await?;
         let ended = sagas
             .iter()
-            .filter(|saga| saga.status.is_end() && saga.due_at.is_some())
+            .filter(|saga| saga.status.rests() && saga.due_at.is_some())
             .map(|saga| saga.id)
             .collect();
         Ok((announce::of_history(&self.catalogue, &sagas, &history), ended))

@@ -12,6 +12,8 @@ mod sweep;
 mod retention;
 mod replay;
 mod acts;
+mod pauses;
+mod poison;
 mod advance;
 mod follow;
 mod announce;
@@ -27,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-pub use acts::ActError;
+pub use acts::{ActError, Acted};
 pub use advance::{Batch, Verdict, start};
 pub use announce::charge_event;
 pub use follow::Consequences;
@@ -38,6 +40,7 @@ pub use signals::SignalError;
 pub use wait::Waiting;
 
 use crate::bus::Bus;
+use crate::ids;
 use crate::saga::Catalogue;
 
 /// What every part of the engine needs: the truth, the carrier, and the definitions.
@@ -46,10 +49,22 @@ pub struct Engine {
     pub pool: PgPool,
     pub bus: Bus,
     pub catalogue: Arc<Catalogue>,
+    /// What this process calls itself in the history of sagas.
+    pub instance: Arc<str>,
+    pauses: Arc<pauses::Pauses>,
     waiters: wait::Waiters,
     tasks: TaskTracker,
     signals: mpsc::Sender<signals::Request>,
     resting: mpsc::UnboundedSender<Uuid>,
+}
+
+/// Why the engine could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("NATS did not take a subscription: {0}")]
+    Subscribe(#[from] async_nats::SubscribeError),
+    #[error("what is paused could not be read: {0}")]
+    Database(#[from] sqlx::Error),
 }
 
 impl Engine {
@@ -61,14 +76,27 @@ impl Engine {
         catalogue: Arc<Catalogue>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Result<Self, async_nats::SubscribeError> {
+    ) -> Result<Self, StartError> {
         let (signals, requests) = mpsc::channel(4_096);
         let (resting, ended) = mpsc::unbounded_channel();
         let waiters = wait::Waiters::default();
         let settled = bus.client.subscribe(crate::bus::subjects::SETTLED).await?;
         tasks.spawn(wait::listen(waiters.clone(), settled, stop.clone()));
         tasks.spawn(follow::put_to_rest(pool.clone(), ended, stop.clone()));
-        let engine = Self { pool, bus, catalogue, waiters, tasks: tasks.clone(), signals, resting };
+        let paused = bus.client.subscribe(crate::bus::subjects::PAUSES).await?;
+        let engine = Self {
+            pool,
+            bus,
+            catalogue,
+            instance: ids::process().into(),
+            pauses: Arc::default(),
+            waiters,
+            tasks: tasks.clone(),
+            signals,
+            resting,
+        };
+        engine.reload_pauses().await?;
+        tasks.spawn(pauses::listen(engine.clone(), paused, stop.clone()));
         tasks.spawn(signals::run(engine.clone(), requests, stop.clone()));
         Ok(engine)
     }

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Batch, Engine, Halves, Verdict};
 use crate::bus::messages::{self, Malformed};
 use crate::bus::{Deliveries, deliveries, subjects, topology};
-use crate::saga::Event;
+use crate::saga::{Event, Poisoned, Reply};
 use crate::store;
 
 /// Takes what comes on the stream of replies and signals until the service stops.
@@ -42,8 +42,13 @@ fn read(message: &Message) -> Result<(Uuid, Event), Malformed> {
 async fn take_all(engine: &Engine, mut halves: Halves<(Message, Uuid, Event)>) -> store::Result<()> {
     while let Some(items) = halves.next() {
         let result = take(engine, items).await;
-        if let Some(((message, ..), error)) = halves.record(result).await? {
-            engine.park(subjects::SAGAS, message, &error.to_string()).await;
+        if let Some(((message, saga, event), error)) = halves.record(result).await? {
+            let error = error.to_string();
+            engine.park(subjects::SAGAS, message, &error).await;
+            // The same answer would come again, and fail again.
+            if let Event::Reply(Reply { step, direction, visit, .. }) = event.clone() {
+                engine.poisoned(*saga, Poisoned { step, direction, visit, error }).await;
+            }
         }
     }
     Ok(())

@@ -36,6 +36,8 @@ pub struct Entry {
     pub visit: i32,
     pub attempt: i32,
     pub detail: Option<Value>,
+    /// Who gave the answer that this is about.
+    pub worker: Option<String>,
     /// Domain events that follow, by name.
     pub emits: Vec<String>,
 }
@@ -70,6 +72,8 @@ pub struct Command {
     /// Why the saga turned back, for an undo.
     pub reason: Option<String>,
     pub context: Value,
+    /// The trace that the saga belongs to.
+    pub trace: Uuid,
 }
 
 impl Command {

@@ -4,9 +4,10 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 use super::action::{Action, Decision, Transition};
+use super::acts::acted;
 use super::definition::{Definition, Work};
-use super::event::{Act, Event, Outcome, Reply};
-use super::moves::{Move, command, rejection, step_deadline};
+use super::event::{Act, Event, Outcome, Poisoned, Reply};
+use super::moves::{Move, NO_DEADLINE, command, moved, rejection, step_deadline};
 use super::state::{Direction, NewSaga, Saga, Status};
 
 /// What a worker says to a `do` that reaches it after its deadline.
@@ -28,6 +29,7 @@ pub fn start(definition: &Definition, new: NewSaga, now: DateTime<Utc>) -> Trans
         visit: 1,
         attempt: 0,
         send: 0,
+        entered_at: now,
         since: now,
         backing_off: false,
         due_at: None,
@@ -36,6 +38,8 @@ pub fn start(definition: &Definition, new: NewSaga, now: DateTime<Utc>) -> Trans
         context: input.clone(),
         input,
         seq: new.seq,
+        stuck_since: None,
+        trace: new.trace,
         created_at: now,
         updated_at: now,
         finished_at: None,
@@ -52,25 +56,36 @@ pub fn apply(definition: &Definition, saga: &Saga, event: &Event, now: DateTime<
     };
     let next = Move::of(definition, saga, now);
     match (saga.status, event) {
-        (_, Event::Reply(reply)) => match fence(definition, saga, index, reply) {
-            Fence::Current => answered(next, saga, index, reply),
+        (_, Event::Reply(reply)) => match fence(definition, saga, index, Asked::by(reply)) {
+            Fence::Current => answered(next.said_by(reply.worker.as_deref()), saga, index, reply),
+            Fence::Past => Decision::Stale,
+            Fence::Impossible(why) => Decision::Illegal(why),
+        },
+        (_, Event::Poisoned(poisoned)) => match fence(definition, saga, index, Asked::with(poisoned)) {
+            Fence::Current => cannot_be_handled(next, saga, poisoned),
             Fence::Past => Decision::Stale,
             Fence::Impossible(why) => Decision::Illegal(why),
         },
         (Status::Waiting, Event::Signal(name)) => signalled(next, saga, index, name),
-        (_, Event::Alarm) => rung(next, saga, index),
-        (_, Event::Operator(act)) => acted(next, saga, index, *act),
+        (_, Event::Alarm) => rung(next, saga, Some(index)),
+        (_, Event::Operator(act)) => acted(next, saga, index, act),
         (_, Event::Signal(_)) => Decision::Stale,
     }
 }
 
-/// A saga whose definition is gone cannot go on by itself.
-pub fn lost_definition(saga: &Saga, now: DateTime<Utc>) -> Decision {
-    if saga.status.is_end() || saga.status == Status::Stuck {
-        return Decision::Stale;
-    }
+/// A saga whose definition is gone cannot go on by itself: whatever happens, it is stuck, until an operator gives it
+/// up or the definition is there again.
+pub fn lost_definition(saga: &Saga, event: &Event, now: DateTime<Utc>) -> Decision {
     let missing = Definition::missing(&saga.workflow, saga.version);
     let mut next = Move::of(&missing, saga, now);
+    match (saga.status, event) {
+        (status, Event::Alarm) if status.rests() => return rung(next, saga, None),
+        (status, Event::Operator(Act::Abandon)) if !status.is_end() => {
+            return acted(next, saga, 0, &Act::Abandon);
+        }
+        (status, _) if status.rests() => return Decision::Stale,
+        _ => {}
+    }
     next.get_stuck(&format!("there is no definition of {} version {}", saga.workflow, saga.version));
     moved(next.record(saga, "definition_missing", None))
 }
@@ -82,12 +97,22 @@ pub fn outstanding(definition: &Definition, saga: &Saga) -> Vec<Action> {
     sent.into_iter().chain(armed).chain([Action::Recall, Action::Notify]).collect()
 }
 
-/// The operator's acts that this state allows.
-pub fn allowed_acts(definition: &Definition, saga: &Saga) -> Vec<Act> {
-    let moves = |act: &Act| {
-        matches!(apply(definition, saga, &Event::Operator(*act), saga.updated_at), Decision::Transition(_))
-    };
-    [Act::Retry, Act::Cancel].into_iter().filter(moves).collect()
+/// What a message is about: the fence of the command that it answers.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    step: &'a str,
+    direction: Direction,
+    visit: i32,
+}
+
+impl<'a> Asked<'a> {
+    fn by(reply: &'a Reply) -> Self {
+        Self { step: &reply.step, direction: reply.direction, visit: reply.visit }
+    }
+
+    fn with(poisoned: &'a Poisoned) -> Self {
+        Self { step: &poisoned.step, direction: poisoned.direction, visit: poisoned.visit }
+    }
 }
 
 enum Fence {
@@ -97,23 +122,23 @@ enum Fence {
 }
 
 /// Where an answer stands: on what is asked now, on the past, or on what was never asked.
-fn fence(definition: &Definition, saga: &Saga, here: usize, reply: &Reply) -> Fence {
-    let Some(there) = definition.index(&reply.step) else {
-        return Fence::Impossible(format!("{} has no step {}", saga.workflow, reply.step));
+fn fence(definition: &Definition, saga: &Saga, here: usize, asked: Asked<'_>) -> Fence {
+    let Some(there) = definition.index(asked.step) else {
+        return Fence::Impossible(format!("{} has no step {}", saga.workflow, asked.step));
     };
     let never_asked = || {
         Fence::Impossible(format!(
             "{} {} of visit {} was never asked",
-            reply.direction, reply.step, reply.visit
+            asked.direction, asked.step, asked.visit
         ))
     };
-    if reply.visit > saga.visit {
+    if asked.visit > saga.visit {
         return never_asked();
     }
-    if reply.visit < saga.visit || saga.status.is_end() {
+    if asked.visit < saga.visit || saga.status.is_end() {
         return Fence::Past;
     }
-    match (saga.direction, reply.direction) {
+    match (saga.direction, asked.direction) {
         (Direction::Do, Direction::Undo) => never_asked(),
         (Direction::Do, Direction::Do) if there > here => never_asked(),
         (Direction::Undo, Direction::Undo) if there < here => never_asked(),
@@ -132,7 +157,7 @@ fn answered(next: Move<'_>, saga: &Saga, index: usize, reply: &Reply) -> Decisio
         (Outcome::Rejected { code, detail }, Direction::Do) => rejected(next, saga, index, code, detail),
         (Outcome::Rejected { code, detail }, Direction::Undo) => {
             let mut next = next;
-            next.get_stuck(&format!("undo of {} was rejected: {code}", saga.step));
+            next.get_stuck(&format!("the undo of {} was rejected: {code}", saga.step));
             moved(next.record(saga, "undo_rejected", Some(rejection(&saga.step, code, detail))))
         }
         (Outcome::Failed { .. } | Outcome::Unknown { .. }, _) if outdated => Decision::Stale,
@@ -174,17 +199,25 @@ fn failed(mut next: Move<'_>, saga: &Saga, index: usize, direction: Direction, c
     let step = &next.definition.steps[index];
     let policy = if direction == Direction::Do { &step.retry } else { &step.undo_retry };
     let attempt = saga.attempt + 1;
-    let (exhausted, pause) = (policy.exhausted(attempt, code), policy.pause(saga.id, attempt));
+    let exhausted = policy.exhausted(saga.id, attempt, code, next.now - saga.entered_at);
+    let pause = policy.pause(saga.id, attempt);
     next.saga.attempt = attempt;
     match (exhausted, direction) {
         (false, _) => next.back_off(pause),
         // It may have run all the same: the step itself is undone too.
         (true, Direction::Do) => next.turn_back(code, Some(index)),
         (true, Direction::Undo) => {
-            next.get_stuck(&format!("undo of {} failed {attempt} times: {code}", saga.step))
+            next.get_stuck(&format!("the undo of {} failed {attempt} times: {code}", saga.step))
         }
     }
     moved(next.record(saga, "failed", Some(json!({ "code": code, "attempt": attempt }))))
+}
+
+/// The command fails whenever it is tried, and would for ever: an operator must look.
+fn cannot_be_handled(mut next: Move<'_>, saga: &Saga, poisoned: &Poisoned) -> Decision {
+    let Poisoned { step, direction, error, .. } = poisoned;
+    next.get_stuck(&format!("the {direction} of {step} cannot be handled: {error}"));
+    moved(next.record(saga, "poisoned", None))
 }
 
 /// The worker cannot know: it is asked again soon, and that costs no attempt.
@@ -210,18 +243,26 @@ fn signalled(mut next: Move<'_>, saga: &Saga, index: usize, name: &str) -> Decis
 }
 
 /// Time has passed. An alarm that rings early is moved to where it belongs; one that is not due does nothing.
-fn rung(mut next: Move<'_>, saga: &Saga, index: usize) -> Decision {
+/// Without a step, where the definition is gone, only events can be asked for again.
+fn rung(mut next: Move<'_>, saga: &Saga, index: Option<usize>) -> Decision {
     let now = next.now;
-    if saga.paused || saga.due_at.is_none_or(|due| due > now) {
+    if saga.due_at.is_none_or(|due| due > now) {
         return Decision::Stale;
     }
-    let overdue = step_deadline(&next.definition.steps[index], saga).is_some_and(|deadline| now >= deadline);
+    let Some(index) = index.filter(|_| !saga.status.rests()) else {
+        next.recall();
+        return moved(next.unrecorded());
+    };
+    let deadline = step_deadline(&next.definition.steps[index], saga);
+    let overdue = deadline.is_some_and(|deadline| now >= deadline);
     match saga.status {
         Status::Running | Status::Waiting if overdue && next.definition.can_turn_back(index) => {
             next.miss_deadline(index);
             return moved(next.record(saga, "deadline", None));
         }
-        Status::Running | Status::Compensating => {
+        Status::Running if saga.paused => next.hold_back(),
+        Status::Waiting => next.rest_until(deadline.unwrap_or(now + NO_DEADLINE)),
+        _ => {
             let answer_by = next.answer_by();
             if saga.backing_off || now >= answer_by {
                 next.send_again();
@@ -229,30 +270,6 @@ fn rung(mut next: Move<'_>, saga: &Saga, index: usize) -> Decision {
                 next.rest_until(answer_by);
             }
         }
-        Status::Waiting => {
-            let deadline = step_deadline(&next.definition.steps[index], saga);
-            next.rest_until(deadline.unwrap_or(now + chrono::TimeDelta::days(1)));
-        }
-        Status::Completed | Status::Compensated | Status::Abandoned => next.recall(),
-        Status::Stuck => return Decision::Stale,
     }
     moved(next.unrecorded())
-}
-
-fn acted(mut next: Move<'_>, saga: &Saga, index: usize, act: Act) -> Decision {
-    match (act, saga.status, saga.direction) {
-        (Act::Retry, Status::Stuck, _) => next.visit_again(),
-        (Act::Retry, Status::Running | Status::Compensating, _) if saga.backing_off => next.send_again(),
-        (Act::Cancel, Status::Running | Status::Waiting | Status::Stuck, Direction::Do)
-            if next.definition.can_turn_back(index) =>
-        {
-            next.turn_back("cancelled", Some(index));
-        }
-        _ => return Decision::Stale,
-    }
-    moved(next.record(saga, &format!("operator:{}", act.name()), None))
-}
-
-fn moved(transition: Transition) -> Decision {
-    Decision::Transition(Box::new(transition))
 }

@@ -9,7 +9,7 @@ const SILENCE_CAP_MS: u64 = 60_000;
 
 /// When failed answers are tried again, and how often.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct Retry {
     /// The first pause, in milliseconds.
     pub first_ms: u64,
@@ -17,44 +17,71 @@ pub struct Retry {
     pub factor: f64,
     /// The longest pause, in milliseconds.
     pub cap_ms: u64,
-    /// Failed answers before giving up.
-    pub attempts: i32,
+    /// Failed answers before giving up; none: as many as there is time for.
+    pub attempts: Option<i32>,
+    /// Seconds from entering the step in which answers are tried again; none: no such bound.
+    pub total_seconds: Option<u32>,
+    /// How much shorter a pause may be by chance, as a part of it.
+    pub jitter: f64,
     /// Errors that are never tried again.
-    #[serde(default)]
     pub never: Vec<String>,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            first_ms: 100,
+            factor: 2.0,
+            cap_ms: 3_000,
+            attempts: None,
+            total_seconds: None,
+            jitter: 0.2,
+            never: Vec::new(),
+        }
+    }
 }
 
 impl Retry {
     /// The policy of a step that names none: about ten seconds in all.
     pub(super) fn of_do() -> Self {
-        Self { first_ms: 100, factor: 2.0, cap_ms: 3_000, attempts: 8, never: Vec::new() }
+        Self { attempts: Some(8), ..Self::default() }
     }
 
     /// The policy of an undo that names none: about an hour in all.
     pub(super) fn of_undo() -> Self {
-        Self { first_ms: 100, factor: 2.0, cap_ms: 60_000, attempts: 70, never: Vec::new() }
+        Self { cap_ms: 60_000, attempts: Some(70), ..Self::default() }
     }
 
     pub(super) fn check(&self) -> Result<(), String> {
         if self.first_ms == 0 || self.cap_ms < self.first_ms {
             return Err("its retry needs 1 <= first_ms <= cap_ms".into());
         }
-        if !(1.0..=10.0).contains(&self.factor) || self.attempts < 1 {
-            return Err("its retry needs a factor from 1 to 10 and at least 1 attempt".into());
+        if !(1.0..=10.0).contains(&self.factor) || !(0.0..=1.0).contains(&self.jitter) {
+            return Err("its retry needs a factor from 1 to 10 and a jitter from 0 to 1".into());
+        }
+        if self.attempts.is_none() && self.total_seconds.is_none() {
+            return Err("its retry needs attempts or total_seconds, or it would never give up".into());
+        }
+        if self.attempts.is_some_and(|attempts| attempts < 1) || self.total_seconds == Some(0) {
+            return Err("its retry needs at least 1 attempt and at least 1 second".into());
         }
         Ok(())
     }
 
-    /// Whether the `attempt`th failure, with this code, is the last.
-    pub fn exhausted(&self, attempt: i32, code: &str) -> bool {
-        attempt >= self.attempts || self.never.iter().any(|never| never == code)
+    /// Whether the `attempt`th failure, with this code, is the last: it is one that is never tried again, or the next
+    /// try would be one too many, or come after the total time; `so_far` has passed since the step was entered.
+    pub fn exhausted(&self, saga: Uuid, attempt: i32, code: &str, so_far: TimeDelta) -> bool {
+        let next = so_far + self.pause(saga, attempt);
+        self.never.iter().any(|never| never == code)
+            || self.attempts.is_some_and(|attempts| attempt >= attempts)
+            || self.total_seconds.is_some_and(|total| next > TimeDelta::seconds(total.into()))
     }
 
-    /// The pause after the `attempt`th failure (from 1), up to a fifth shorter by the saga's own jitter.
+    /// The pause after the `attempt`th failure (from 1), shortened by the saga's own jitter.
     pub fn pause(&self, saga: Uuid, attempt: i32) -> TimeDelta {
         let grown = self.first_ms as f64 * self.factor.powi((attempt - 1).clamp(0, 64));
         let capped = grown.min(self.cap_ms as f64);
-        let jitter = 1.0 - 0.2 * f64::from(spread(saga, attempt)) / f64::from(u32::MAX);
+        let jitter = 1.0 - self.jitter * f64::from(spread(saga, attempt)) / f64::from(u32::MAX);
         TimeDelta::milliseconds((capped * jitter) as i64)
     }
 }
@@ -80,8 +107,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_to_the_cap_and_differ_between_sagas() {
-        let retry =
-            Retry { first_ms: 100, factor: 2.0, cap_ms: 1_000, attempts: 5, never: vec!["no".into()] };
+        let retry = Retry { cap_ms: 1_000, attempts: Some(5), never: vec!["no".into()], ..Retry::default() };
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         for (attempt, full) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1_000), (50, 1_000)] {
             let pause = retry.pause(one, attempt).num_milliseconds();
@@ -89,7 +115,21 @@ mod tests {
             assert_eq!(retry.pause(one, attempt), retry.pause(one, attempt));
         }
         assert_ne!(retry.pause(one, 5), retry.pause(other, 5));
-        assert!(!retry.exhausted(4, "busy") && retry.exhausted(5, "busy") && retry.exhausted(1, "no"));
+        let exhausted = |attempt, code| retry.exhausted(one, attempt, code, TimeDelta::zero());
+        assert!(!exhausted(4, "busy") && exhausted(5, "busy") && exhausted(1, "no"));
+    }
+
+    #[test]
+    fn a_total_time_ends_the_retries_however_many_there_were() {
+        let retry = Retry { total_seconds: Some(60), cap_ms: 10_000, ..Retry::default() };
+        let saga = Uuid::from_u128(1);
+        assert!(retry.check().is_ok() && Retry::default().check().is_err());
+        assert!(!retry.exhausted(saga, 100, "busy", TimeDelta::seconds(49)));
+        assert!(
+            retry.exhausted(saga, 100, "busy", TimeDelta::seconds(55)),
+            "the next try would come too late"
+        );
+        assert!(retry.exhausted(saga, 1, "busy", TimeDelta::seconds(60)));
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub enum Event {
     Alarm,
     /// An operator's act.
     Operator(Act),
+    /// Nobody can handle this command: it fails whenever it is tried.
+    Poisoned(Poisoned),
 }
 
 /// A worker's answer, with the fence of the command that it answers.
@@ -26,6 +28,17 @@ pub struct Reply {
     pub visit: i32,
     pub send: i32,
     pub outcome: Outcome,
+    /// Who says so.
+    pub worker: Option<String>,
+}
+
+/// A command that cannot be handled, by its fence, and why.
+#[derive(Clone, Debug)]
+pub struct Poisoned {
+    pub step: String,
+    pub direction: Direction,
+    pub visit: i32,
+    pub error: String,
 }
 
 /// What a worker can say.
@@ -50,20 +63,41 @@ pub enum Outcome {
 }
 
 /// What an operator may do to a saga.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Act {
-    /// Try the current step again, with a new visit.
+    /// Try the current step again now; a stuck one with a new visit.
     Retry,
+    /// Take the current step as done, with this output.
+    Complete { output: Map<String, Value> },
+    /// Leave out the current undo, and what it would have taken back.
+    SkipUndo,
     /// Undo what was done.
     Cancel,
+    /// Give the saga up as it is.
+    Abandon,
+    /// Hold back the next forward command. No clock stops.
+    Pause,
+    /// Go on after a pause.
+    Resume,
 }
 
 impl Act {
+    /// One of each, in the order in which they are offered; completing has an empty output.
+    pub fn all() -> [Self; 7] {
+        let complete = Self::Complete { output: Map::new() };
+        [Self::Retry, complete, Self::SkipUndo, Self::Cancel, Self::Abandon, Self::Pause, Self::Resume]
+    }
+
     /// Its name in the records of acts.
-    pub fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Retry => "retry",
+            Self::Complete { .. } => "complete",
+            Self::SkipUndo => "skip_undo",
             Self::Cancel => "cancel",
+            Self::Abandon => "abandon",
+            Self::Pause => "pause",
+            Self::Resume => "resume",
         }
     }
 }

@@ -16,12 +16,19 @@
 //!      ▼                                   │
 //!    stuck ── retry (operator) ── compensating / running
 //! ```
+//!
+//! An operator may also complete a step by hand, skip an undo, turn a saga back, pause it or give it up (`abandoned`).
+//! A pause holds back the next forward command and nothing else: answers and signals are taken, clocks go on, and
+//! what has to be undone is undone.
 
 #[cfg(test)]
 mod laws;
 pub mod outlook;
 pub mod apply;
+mod acts;
+mod halts;
 mod moves;
+mod permits;
 pub mod action;
 pub mod definition;
 pub mod delay;
@@ -29,8 +36,11 @@ pub mod event;
 pub mod state;
 
 pub use action::{Action, Command, Decision, Entry, Transition, message_id};
-pub use apply::{DEADLINE_PASSED, allowed_acts, apply, lost_definition, outstanding, start};
+pub use apply::{DEADLINE_PASSED, apply, lost_definition, outstanding, start};
 pub use definition::{Catalogue, Definition, Step, Work};
-pub use event::{Act, Event, Outcome, Reply};
+pub use event::{Act, Event, Outcome, Poisoned, Reply};
+pub use halts::{ABANDONED, STUCK};
+pub use moves::may_have_run;
 pub use outlook::{Outlook, Prospect, Standing, StepAhead, Told, outlook, prospect};
+pub use permits::{allowed_acts, lacking};
 pub use state::{Direction, NewSaga, Saga, Status};

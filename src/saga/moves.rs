@@ -3,15 +3,15 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
-use super::action::{Action, Command, Entry, Transition};
+use super::action::{Action, Command, Decision, Entry, Transition};
 use super::definition::{Definition, Step, Work};
 use super::delay::silence;
 use super::state::{Direction, Saga, Status};
 
 /// A wait without a deadline is looked at once a day: no saga sleeps without an alarm.
-const NO_DEADLINE: TimeDelta = TimeDelta::days(1);
+pub(super) const NO_DEADLINE: TimeDelta = TimeDelta::days(1);
 /// How long the last events of an ended saga may stay unacknowledged before they are published again.
-const LAST_EVENTS: TimeDelta = TimeDelta::seconds(3);
+pub(super) const LAST_EVENTS: TimeDelta = TimeDelta::seconds(3);
 /// Pauses longer than this are alarms of the broker as well; shorter ones are the sweeper's alone.
 const LONG_PAUSE: TimeDelta = TimeDelta::seconds(10);
 
@@ -20,8 +20,22 @@ pub(super) struct Move<'a> {
     pub(super) definition: &'a Definition,
     pub(super) saga: Saga,
     pub(super) now: DateTime<Utc>,
-    actions: Vec<Action>,
-    emits: Vec<String>,
+    worker: Option<String>,
+    pub(super) actions: Vec<Action>,
+    pub(super) emits: Vec<String>,
+}
+
+/// Ends an event that moved the saga.
+pub(super) fn moved(transition: Transition) -> Decision {
+    Decision::Transition(Box::new(transition))
+}
+
+/// The steps whose effects may be there, oldest first: what is left behind when the saga is given up as it is.
+pub fn may_have_run(definition: &Definition, saga: &Saga) -> Vec<String> {
+    let here = definition.index(&saga.step).map_or(0, |index| index + 1);
+    let undone = |step: &&Step| saga.direction == Direction::Do || step.undo.is_some();
+    let steps = definition.steps[..here].iter().filter(|step| step.command.is_some()).filter(undone);
+    steps.map(|step| step.name.clone()).collect()
 }
 
 /// The deadline of a step that the saga is at, or is about to enter.
@@ -57,24 +71,34 @@ pub(super) fn command(definition: &Definition, saga: &Saga) -> Option<Command> {
         deadline,
         reason: saga.reason.clone(),
         context: saga.context.clone(),
+        trace: saga.trace.unwrap_or(saga.id),
     })
 }
 
-/// The deadline of the step the saga is at; a relative one counts from the saga's start.
+/// The deadline of the step the saga is at; a relative one counts from entering it.
 pub(super) fn step_deadline(step: &Step, saga: &Saga) -> Option<DateTime<Utc>> {
-    deadline(step, saga, saga.created_at)
+    deadline(step, saga, saga.entered_at)
 }
 
 impl<'a> Move<'a> {
     pub(super) fn of(definition: &'a Definition, saga: &Saga, now: DateTime<Utc>) -> Self {
         let mut saga = saga.clone();
         saga.updated_at = now;
-        Self { definition, saga, now, actions: Vec::new(), emits: Vec::new() }
+        Self { definition, saga, now, worker: None, actions: Vec::new(), emits: Vec::new() }
+    }
+
+    /// Notes who brought the answer.
+    pub(super) fn said_by(mut self, worker: Option<&str>) -> Self {
+        self.worker = worker.map(str::to_owned);
+        self
     }
 
     /// Ends the move with a history row about what happened to `was`.
-    pub(super) fn record(mut self, was: &Saga, event: &str, detail: Option<Value>) -> Transition {
+    pub(super) fn record(mut self, was: &Saga, event: &str, mut detail: Option<Value>) -> Transition {
         self.saga.seq += 1;
+        if self.saga.status == Status::Stuck {
+            detail = Some(self.explain(detail));
+        }
         let entry = Entry {
             event: event.to_owned(),
             step: was.step.clone(),
@@ -82,6 +106,7 @@ impl<'a> Move<'a> {
             visit: was.visit,
             attempt: was.attempt,
             detail,
+            worker: self.worker,
             emits: self.emits,
         };
         Transition { saga: self.saga, entry: Some(entry), actions: self.actions }
@@ -119,7 +144,7 @@ impl<'a> Move<'a> {
         if index + 1 < self.definition.steps.len() {
             self.enter(index + 1);
         } else {
-            self.end(Status::Completed);
+            self.end(Status::Completed, self.definition.announces_anything());
         }
     }
 
@@ -140,7 +165,10 @@ impl<'a> Move<'a> {
     pub(super) fn go_back_to_wait(&mut self, index: usize) {
         self.stand_at(&self.definition.steps[index].name, Direction::Do);
         self.saga.visit += 1;
-        self.wait(index, false);
+        // A deadline in seconds begins anew with the visit.
+        let arm =
+            self.definition.steps[index].deadline.as_ref().is_some_and(|deadline| deadline.at.is_none());
+        self.wait(index, arm);
     }
 
     fn wait(&mut self, index: usize, arm: bool) {
@@ -184,11 +212,18 @@ impl<'a> Move<'a> {
     pub(super) fn undo_from(&mut self, from: Option<usize>) {
         let below = from.map_or(0, |from| from + 1);
         let next = self.definition.steps[..below].iter().rfind(|step| step.undo.is_some());
+        let undone = self.saga.status == Status::Compensating;
         let Some(step) = next else {
-            return self.end(Status::Compensated);
+            // One that did nothing has nothing to tell.
+            if undone {
+                self.tell_the_end();
+            }
+            return self.end(Status::Compensated, undone && self.definition.announces_anything());
         };
         self.stand_at(&step.name, Direction::Undo);
         self.saga.status = Status::Compensating;
+        // What is undone does not wait for an operator to go on.
+        self.saga.paused = false;
         self.send();
     }
 
@@ -198,11 +233,16 @@ impl<'a> Move<'a> {
         self.saga.attempt = 0;
         self.saga.send = 0;
         self.saga.backing_off = false;
+        self.saga.entered_at = self.now;
         self.saga.since = self.now;
+        self.saga.stuck_since = None;
     }
 
     /// Sends the current command for the first time in this visit.
     fn send(&mut self) {
+        if self.saga.paused && self.saga.direction == Direction::Do {
+            return self.hold_back();
+        }
         self.saga.backing_off = false;
         self.saga.since = self.now;
         let answer_by = self.answer_by();
@@ -221,20 +261,25 @@ impl<'a> Move<'a> {
 
     /// Enters the current step anew: a new visit, so that earlier answers no longer count.
     pub(super) fn visit_again(&mut self) {
-        self.saga.visit += 1;
-        self.saga.attempt = 0;
-        self.saga.send = 0;
-        self.saga.reason = match self.saga.direction {
-            Direction::Do => None,
-            Direction::Undo => {
-                self.saga.rejection.as_ref().and_then(|why| Some(why["code"].as_str()?.to_owned()))
+        match self.saga.direction {
+            Direction::Do => {
+                self.saga.reason = None;
+                self.saga.status = Status::Running;
             }
-        };
-        self.saga.status = match self.saga.direction {
-            Direction::Do => Status::Running,
-            Direction::Undo => Status::Compensating,
-        };
+            Direction::Undo => self.go_on_undoing(),
+        }
+        self.saga.visit += 1;
+        self.stand_at(&self.saga.step.clone(), self.saga.direction);
         self.send();
+    }
+
+    /// An undo that was stuck goes on, for the reason for which the saga turned back.
+    pub(super) fn go_on_undoing(&mut self) {
+        if self.saga.status == Status::Stuck {
+            let kept = self.saga.rejection.as_ref();
+            self.saga.reason = kept.and_then(|why| Some(why["code"].as_str()?.to_owned()));
+            self.saga.status = Status::Compensating;
+        }
     }
 
     /// When silence must have ended: the answer is late, or the step's deadline is reached.
@@ -266,49 +311,6 @@ impl<'a> Move<'a> {
         if pause > LONG_PAUSE {
             self.actions.push(Action::Arm(until));
         }
-    }
-
-    /// An operator must look: nothing more happens by itself. Why the saga turned back is kept beside the cause, for
-    /// the undo that is tried again must still end the business for its own reason.
-    pub(super) fn get_stuck(&mut self, cause: &str) {
-        if self.saga.direction == Direction::Undo
-            && let Some(turned_back) = self.saga.reason.take()
-        {
-            self.saga.rejection = Some(rejection(&self.saga.step, &turned_back, &json!({ "stuck": cause })));
-        }
-        self.saga.status = Status::Stuck;
-        self.saga.reason = Some(cause.to_owned());
-        self.saga.backing_off = false;
-        self.saga.due_at = None;
-        self.actions.push(Action::Notify);
-    }
-
-    fn end(&mut self, status: Status) {
-        let undone = self.saga.status == Status::Compensating;
-        self.saga.status = status;
-        self.saga.backing_off = false;
-        self.saga.finished_at = Some(self.now);
-        if status == Status::Compensated && undone {
-            let ends = &self.definition.ends;
-            let event = self
-                .saga
-                .reason
-                .as_ref()
-                .and_then(|reason| ends.get(reason))
-                .or_else(|| ends.get("otherwise"));
-            self.emits.extend(event.cloned());
-        }
-        let announced = status == Status::Completed || undone;
-        self.saga.due_at =
-            (announced && self.definition.announces_anything()).then(|| self.now + LAST_EVENTS);
-        if self.definition.steps.iter().any(|step| step.wait.is_some() && self.alarm_is_armed(step)) {
-            self.actions.push(Action::Disarm);
-        }
-        self.actions.push(Action::Notify);
-    }
-
-    fn alarm_is_armed(&self, step: &Step) -> bool {
-        step_deadline(step, &self.saga).is_some_and(|deadline| deadline > self.now)
     }
 
     /// Asks for all of an ended saga's events again, and looks once more a little later.

@@ -170,7 +170,14 @@ mod tests {
             let definition = Catalogue::built_in().unwrap().latest("booking").unwrap().clone();
             let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
             let id = Uuid::from_u128(7);
-            let new = NewSaga { id, subject_id: id, owner_id: None, input: serde_json::Map::new(), seq: 0 };
+            let new = NewSaga {
+                id,
+                subject_id: id,
+                owner_id: None,
+                input: serde_json::Map::new(),
+                trace: None,
+                seq: 0,
+            };
             let saga = saga::start(&definition, new, now).saga;
             Self { definition, saga, told: Vec::new(), now }
         }
@@ -193,6 +200,7 @@ mod tests {
                 direction: self.saga.direction,
                 visit: self.saga.visit,
                 send: self.saga.send,
+                worker: None,
                 outcome,
             };
             self.meets(&Event::Reply(reply))

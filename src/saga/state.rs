@@ -44,6 +44,8 @@ pub struct NewSaga {
     pub subject_id: Uuid,
     pub owner_id: Option<Uuid>,
     pub input: Map<String, Value>,
+    /// The trace that it belongs to; none: one of its own, by its id.
+    pub trace: Option<Uuid>,
     /// The history begins after this number: a saga that continues another's story numbers its events on.
     pub seq: i64,
 }
@@ -63,6 +65,7 @@ pub struct Saga {
     pub visit: i32,
     pub attempt: i32,
     pub send: i32,
+    pub entered_at: DateTime<Utc>,
     pub since: DateTime<Utc>,
     pub backing_off: bool,
     pub due_at: Option<DateTime<Utc>>,
@@ -71,6 +74,8 @@ pub struct Saga {
     pub input: Value,
     pub context: Value,
     pub seq: i64,
+    pub stuck_since: Option<DateTime<Utc>>,
+    pub trace: Option<Uuid>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub finished_at: Option<DateTime<Utc>>,
@@ -80,6 +85,11 @@ impl Status {
     /// Nothing will ever happen to it again, but for its last events.
     pub fn is_end(self) -> bool {
         matches!(self, Self::Completed | Self::Compensated | Self::Abandoned)
+    }
+
+    /// It needs no alarm once its last events are acknowledged: ended, or waiting for an operator.
+    pub fn rests(self) -> bool {
+        self.is_end() || self == Self::Stuck
     }
 
     /// Somebody outside may want to know: it waits, has ended or is stuck.

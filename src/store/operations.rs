@@ -1,4 +1,4 @@
-//! What operators look at: parked messages, their own acts, start-ups.
+//! What operators look at: parked messages, pauses, their own acts, start-ups.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -83,30 +83,104 @@ pub async fn count_parked(db: impl PgExecutor<'_>) -> Result<i64> {
     sqlx::query_scalar!(r#"select count(*) as "count!" from parked_messages"#).fetch_one(db).await
 }
 
-/// Who did what to a saga, and why.
+/// What a pause is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, sqlx::Type, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum PauseKind {
+    /// A workflow, by name: its forward commands are held back.
+    Workflow,
+    /// A step type, by its command: its consumers are paused.
+    Step,
+}
+
+impl PauseKind {
+    /// Its name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Workflow => "workflow",
+            Self::Step => "step",
+        }
+    }
+}
+
+/// What is paused, by whom and why.
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct Pause {
+    pub kind: PauseKind,
+    pub name: String,
+    pub since: DateTime<Utc>,
+    pub actor: String,
+    pub reason: String,
+}
+
+/// Everything that is paused.
+pub async fn pauses(db: impl PgExecutor<'_>) -> Result<Vec<Pause>> {
+    sqlx::query_as!(
+        Pause,
+        r#"select kind as "kind: PauseKind", name, since, actor, reason from pauses order by since, kind, name"#
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Notes a pause; `false` if it is one already.
+pub async fn pause(
+    db: impl PgExecutor<'_>,
+    kind: PauseKind,
+    name: &str,
+    actor: &str,
+    reason: &str,
+) -> Result<bool> {
+    let done = sqlx::query!(
+        "insert into pauses (kind, name, actor, reason) values ($1, $2, $3, $4) on conflict do nothing",
+        kind.name(),
+        name,
+        actor,
+        reason,
+    )
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Takes a pause away; `false` if there was none.
+pub async fn resume(db: impl PgExecutor<'_>, kind: PauseKind, name: &str) -> Result<bool> {
+    let done = sqlx::query!("delete from pauses where kind = $1 and name = $2", kind.name(), name)
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Who did what, and why.
 #[derive(Clone, Debug)]
 pub struct ActRow<'a> {
     pub actor: &'a str,
     pub act: &'a str,
-    pub saga_id: Uuid,
+    /// None for an act on something else, which `target` names.
+    pub saga_id: Option<Uuid>,
+    pub target: Option<&'a str>,
     pub reason: &'a str,
-    pub from_status: &'a str,
-    pub to_status: &'a str,
+    pub from: &'a str,
+    pub to: &'a str,
+    pub detail: Option<&'a Value>,
 }
 
 /// Writes an operator's act down, in the transaction of the act.
 pub async fn record_act(db: impl PgExecutor<'_>, act: &ActRow<'_>) -> Result<()> {
     sqlx::query!(
         r#"
-        insert into operator_acts (at, actor, act, saga_id, reason, from_status, to_status)
-        values (clock_timestamp(), $1, $2, $3, $4, $5, $6)
+        insert into operator_acts (at, actor, act, saga_id, target, reason, from_status, to_status, detail)
+        values (clock_timestamp(), $1, $2, $3, $4, $5, $6, $7, $8)
         "#,
         act.actor,
         act.act,
         act.saga_id,
+        act.target,
         act.reason,
-        act.from_status,
-        act.to_status,
+        act.from,
+        act.to,
+        act.detail,
     )
     .execute(db)
     .await?;
@@ -120,7 +194,9 @@ pub struct PastAct {
     pub at: DateTime<Utc>,
     pub actor: String,
     pub act: String,
-    pub saga_id: Uuid,
+    /// None for an act on something else, which `target` names.
+    pub saga_id: Option<Uuid>,
+    pub target: Option<String>,
     pub reason: String,
     pub from_status: String,
     pub to_status: String,
@@ -138,7 +214,7 @@ pub async fn acts(
     sqlx::query_as!(
         PastAct,
         r#"
-        select id, at, actor, act, saga_id, reason, from_status, to_status from operator_acts
+        select id, at, actor, act, saga_id, target, reason, from_status, to_status from operator_acts
         where ($1::uuid is null or saga_id = $1)
           and ($2::text is null or actor = $2)
           and ($3::timestamptz is null or at >= $3)

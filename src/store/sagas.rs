@@ -20,6 +20,7 @@ pub struct HistoryRow {
     pub visit: i32,
     pub attempt: i32,
     pub detail: Option<Value>,
+    pub worker: Option<String>,
     pub emits: Vec<String>,
 }
 
@@ -32,8 +33,11 @@ struct Columns<'a> {
     visits: Vec<i32>,
     attempts: Vec<i32>,
     sends: Vec<i32>,
+    entered: Vec<DateTime<Utc>>,
     since: Vec<DateTime<Utc>>,
     backing_off: Vec<bool>,
+    paused: Vec<bool>,
+    stuck: Vec<Option<DateTime<Utc>>>,
     due: Vec<Option<DateTime<Utc>>>,
     reasons: Vec<Option<&'a str>>,
     rejections: Vec<Option<&'a Value>>,
@@ -53,8 +57,11 @@ impl<'a> Columns<'a> {
             visits: sagas.iter().map(|saga| saga.visit).collect(),
             attempts: sagas.iter().map(|saga| saga.attempt).collect(),
             sends: sagas.iter().map(|saga| saga.send).collect(),
+            entered: sagas.iter().map(|saga| saga.entered_at).collect(),
             since: sagas.iter().map(|saga| saga.since).collect(),
             backing_off: sagas.iter().map(|saga| saga.backing_off).collect(),
+            paused: sagas.iter().map(|saga| saga.paused).collect(),
+            stuck: sagas.iter().map(|saga| saga.stuck_since).collect(),
             due: sagas.iter().map(|saga| saga.due_at).collect(),
             reasons: sagas.iter().map(|saga| saga.reason.as_deref()).collect(),
             rejections: sagas.iter().map(|saga| saga.rejection.as_ref()).collect(),
@@ -73,17 +80,19 @@ pub async fn insert(conn: &mut PgConnection, sagas: &[&Saga]) -> Result<()> {
     let versions: Vec<i32> = sagas.iter().map(|saga| saga.version).collect();
     let subjects: Vec<Uuid> = sagas.iter().map(|saga| saga.subject_id).collect();
     let owners: Vec<Option<Uuid>> = sagas.iter().map(|saga| saga.owner_id).collect();
+    let traces: Vec<Option<Uuid>> = sagas.iter().map(|saga| saga.trace).collect();
     let inputs: Vec<&Value> = sagas.iter().map(|saga| &saga.input).collect();
     sqlx::query!(
         r#"
         insert into sagas (id, workflow, version, subject_id, owner_id, status, step, direction, visit, attempt, send,
-                           since, due_at, input, context, seq, created_at, updated_at)
+                           entered_at, since, due_at, input, context, seq, trace, created_at, updated_at)
         select id, workflow, version, subject_id, owner_id, status, step, direction, 1, 0, 0,
-               at, due_at, input, context, seq, at, at
+               at, at, due_at, input, context, seq, trace, at, at
         from unnest($1::uuid[], $2::text[], $3::int[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[],
-                    $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::jsonb[], $13::bigint[])
+                    $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::jsonb[], $13::bigint[],
+                    $14::uuid[])
             as new (id, workflow, version, subject_id, owner_id, status, step, direction,
-                    at, due_at, input, context, seq)
+                    at, due_at, input, context, seq, trace)
         "#,
         &columns.ids,
         &workflows as &[&str],
@@ -98,6 +107,7 @@ pub async fn insert(conn: &mut PgConnection, sagas: &[&Saga]) -> Result<()> {
         &inputs as &[&Value],
         &columns.contexts as &[&Value],
         &columns.seqs,
+        &traces as &[Option<Uuid>],
     )
     .execute(conn)
     .await?;
@@ -113,12 +123,14 @@ pub async fn save(conn: &mut PgConnection, sagas: &[&Saga]) -> Result<()> {
             status = new.status, step = new.step, direction = new.direction, visit = new.visit,
             attempt = new.attempt, send = new.send, since = new.since, backing_off = new.backing_off,
             due_at = new.due_at, reason = new.reason, rejection = new.rejection, context = new.context,
-            seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at
+            seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at,
+            entered_at = new.entered_at, paused = new.paused, stuck_since = new.stuck_since
         from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[],
                     $8::timestamptz[], $9::bool[], $10::timestamptz[], $11::text[], $12::jsonb[], $13::jsonb[],
-                    $14::bigint[], $15::timestamptz[], $16::timestamptz[])
+                    $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::bool[],
+                    $19::timestamptz[])
             as new (id, status, step, direction, visit, attempt, send, since, backing_off, due_at, reason,
-                    rejection, context, seq, updated_at, finished_at)
+                    rejection, context, seq, updated_at, finished_at, entered_at, paused, stuck_since)
         where sagas.id = new.id
         "#,
         &columns.ids,
@@ -137,6 +149,9 @@ pub async fn save(conn: &mut PgConnection, sagas: &[&Saga]) -> Result<()> {
         &columns.seqs,
         &columns.updated,
         &columns.finished as &[Option<DateTime<Utc>>],
+        &columns.entered,
+        &columns.paused,
+        &columns.stuck as &[Option<DateTime<Utc>>],
     )
     .execute(conn)
     .await?;
@@ -154,14 +169,15 @@ pub async fn record(conn: &mut PgConnection, entries: &[(&Saga, &Entry)]) -> Res
     let visits: Vec<i32> = entries.iter().map(|(_, entry)| entry.visit).collect();
     let attempts: Vec<i32> = entries.iter().map(|(_, entry)| entry.attempt).collect();
     let details: Vec<Option<&Value>> = entries.iter().map(|(_, entry)| entry.detail.as_ref()).collect();
+    let workers: Vec<Option<&str>> = entries.iter().map(|(_, entry)| entry.worker.as_deref()).collect();
     let emits: Vec<String> = entries.iter().map(|(_, entry)| entry.emits.join(",")).collect();
     sqlx::query!(
         r#"
-        insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt, detail, emits)
-        select saga_id, seq, at, event, step, direction, visit, attempt, detail, string_to_array(emits, ',')
+        insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
+        select saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, string_to_array(emits, ',')
         from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[],
-                    $7::int[], $8::int[], $9::jsonb[], $10::text[])
-            as new (saga_id, seq, at, event, step, direction, visit, attempt, detail, emits)
+                    $7::int[], $8::int[], $9::jsonb[], $10::text[], $11::text[])
+            as new (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
         "#,
         &ids,
         &seqs,
@@ -172,6 +188,7 @@ pub async fn record(conn: &mut PgConnection, entries: &[(&Saga, &Entry)]) -> Res
         &visits,
         &attempts,
         &details as &[Option<&Value>],
+        &workers as &[Option<&str>],
         &emits,
     )
     .execute(conn)
@@ -199,13 +216,13 @@ pub async fn lock_due(conn: &mut PgConnection, now: DateTime<Utc>, limit: i64) -
     .await
 }
 
-/// Ended sagas whose events are all acknowledged need no alarm any more.
+/// Sagas that have ended or are stuck, and whose events are all acknowledged, need no alarm any more.
 pub async fn rest(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<()> {
     sqlx::query!(
         r#"
         update sagas set due_at = null
         where id in (select id from sagas where id = any($1)
-                     and status in ('completed', 'compensated', 'abandoned') order by id for no key update)
+                     and status in ('completed', 'compensated', 'abandoned', 'stuck') order by id for no key update)
         "#,
         ids,
     )
@@ -230,6 +247,16 @@ pub async fn history(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Histor
         HistoryRow,
         "select * from saga_history where saga_id = any($1) order by saga_id, seq",
         ids
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// The running sagas of a workflow: each has an alarm, and is found by it.
+pub async fn running(db: impl PgExecutor<'_>, workflow: &str) -> Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        "select id from sagas where due_at is not null and workflow = $1 and status = 'running' order by id",
+        workflow,
     )
     .fetch_all(db)
     .await

@@ -163,6 +163,7 @@ mod tests {
             deadline: None,
             reason: reason.map(str::to_owned),
             context: Value::Null,
+            trace: Uuid::from_u128(3),
         };
         let mut job = Job { command: &command, outcome: None };
         act(&mut job);

@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::{Job, Limits, Service};
 use crate::bus::{Bus, Deliveries, deliveries, messages, presence, subjects, topology};
 use crate::orchestrator::{Batch, Engine, Halves, Verdict};
-use crate::saga::{Command, DEADLINE_PASSED, Direction, Event, Outcome, Reply};
+use crate::saga::{Command, DEADLINE_PASSED, Direction, Event, Outcome, Poisoned, Reply};
 use crate::store;
 
 type Delivered = (Message, Command);
@@ -77,8 +77,9 @@ async fn handle_all(
 ) -> store::Result<()> {
     while let Some(items) = halves.next() {
         let result = handle(engine, service, limits, items).await;
-        if let Some(((message, _), error)) = halves.record(result).await? {
+        if let Some(((message, command), error)) = halves.record(result).await? {
             engine.park(subjects::STEPS, message, &error.to_string()).await;
+            engine.poisoned(command.saga_id, poison(command, &error)).await;
         }
     }
     Ok(())
@@ -130,7 +131,7 @@ async fn advance(
     let mut illegal = Vec::new();
     for job in open.into_iter().chain(refused) {
         let outcome = job.outcome.unwrap_or(Outcome::Failed { code: "unanswered".to_owned() });
-        let event = Event::Reply(answer(job.command, outcome));
+        let event = Event::Reply(answer(job.command, outcome, &engine.instance));
         if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, job.command.saga_id, &event) {
             let at = commands.iter().position(|command| std::ptr::eq(*command, job.command));
             illegal.extend(at.map(|at| (at, why)));
@@ -139,18 +140,25 @@ async fn advance(
     Ok(illegal)
 }
 
+/// What is to be said of a command whose handling fails even alone.
+fn poison(command: &Command, error: &sqlx::Error) -> Poisoned {
+    let Command { step, direction, visit, .. } = command.clone();
+    Poisoned { step, direction, visit, error: error.to_string() }
+}
+
 /// A `do` that comes after its deadline is refused by the database's clock; an undo has none.
 fn refusal(command: &Command, now: DateTime<Utc>) -> Option<Outcome> {
     let late = command.direction == Direction::Do && command.deadline.is_some_and(|deadline| now >= deadline);
     late.then(|| Outcome::rejected(DEADLINE_PASSED))
 }
 
-fn answer(command: &Command, outcome: Outcome) -> Reply {
+fn answer(command: &Command, outcome: Outcome, worker: &str) -> Reply {
     Reply {
         step: command.step.clone(),
         direction: command.direction,
         visit: command.visit,
         send: command.send,
         outcome,
+        worker: Some(worker.to_owned()),
     }
 }

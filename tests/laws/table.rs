@@ -115,7 +115,7 @@ async fn cancellation(stage: &Stage, rules: Rules) -> Begun {
 async fn parcel(stage: &Stage, rules: Rules) -> Begun {
     let saga = ids::new();
     stage.post.instruct(saga, rules).await;
-    let new = NewSaga { id: saga, subject_id: saga, owner_id: None, input: Map::new(), seq: 0 };
+    let new = NewSaga { id: saga, subject_id: saga, owner_id: None, input: Map::new(), trace: None, seq: 0 };
     let engine = &stage.engine;
     let mut tx = stage.pool().begin().await.unwrap();
     let begun = orchestrator::start(&mut tx, &engine.catalogue, "parcel", vec![new]).await.unwrap();

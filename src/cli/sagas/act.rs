@@ -39,8 +39,8 @@ pub(super) async fn run(context: &Context, act: Act, what: &What) -> anyhow::Res
     tasks.close();
     tasks.wait().await;
     match done {
-        Ok(saga) => {
-            context.output.answer(&SagaView::from(saga), |object| {
+        Ok(acted) => {
+            context.output.answer(&SagaView::from(acted.saga), |object| {
                 format!("The saga is now {} in {}.", object.status, object.step)
             })?;
             Ok(Ending::Good)

@@ -30,7 +30,7 @@ pub(super) async fn run(context: &Context, wanted: &Wanted) -> anyhow::Result<En
                 time(act.at),
                 act.actor.clone(),
                 act.act.clone(),
-                act.saga_id.to_string(),
+                act.saga_id.map(|id| id.to_string()).or_else(|| act.target.clone()).unwrap_or_default(),
                 format!("{} → {}", act.from, act.to),
                 act.reason.clone(),
             ]

@@ -69,8 +69,8 @@ async fn act(
     act: Act,
 ) -> Result<Response> {
     once(&app.pool, staff.caller(), command, async |why, _| {
-        let saga = app.engine.act(id, act, &staff.key.name, &why.reason).await?;
-        Ok(Answer::ok(&SagaView::from(saga)))
+        let acted = app.engine.act(id, act, &staff.key.name, &why.reason).await?;
+        Ok(Answer::ok(&SagaView::from(acted.saga)))
     })
     .await
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::bus::{Bus, consumers, presence};
 use crate::operations::{AskError, SagaView};
-use crate::saga::{self, Act, Catalogue, Definition, Direction, Saga, Work};
+use crate::saga::{self, Catalogue, Definition, Direction, Saga, Work};
 use crate::store;
 
 /// Parked messages are counted up to so many.
@@ -115,7 +115,7 @@ fn of_row(definition: Option<&Definition>, saga: Saga, now: DateTime<Utc>) -> Fa
     let other = definition.filter(|_| signal.is_some()).map(|definition| definition.signals.keys().cloned());
     let coming = definition.map(|definition| saga::prospect(definition, &saga, now)).unwrap_or_default();
     let (turns_back_at, turns_back_for) = coming.turns_back.unzip();
-    let allowed = definition.map(|definition| saga::allowed_acts(definition, &saga)).unwrap_or_default();
+    let allowed = saga::allowed_acts(definition, &saga);
     Facts {
         now,
         since: saga.since,
@@ -129,7 +129,7 @@ fn of_row(definition: Option<&Definition>, saga: Saga, now: DateTime<Utc>) -> Fa
         turns_back_at,
         turns_back_for,
         defined: definition.is_some(),
-        allowed: allowed.into_iter().map(Act::name).collect(),
+        allowed,
         parked: 0,
         carrier: None,
         saga: saga.into(),

@@ -6,7 +6,8 @@ use sqlx::PgConnection;
 use super::super::Result;
 use super::{Moment, NAMED, Offender, StuckSaga};
 
-/// Every saga is ended, stuck, paused or has an alarm; every reservation that is not settled has a saga.
+/// Every saga is ended, stuck, paused or has an alarm; every reservation that is not settled has a saga, or
+/// one that an operator gave up.
 pub async fn asleep(conn: &mut PgConnection) -> Result<Vec<Offender>> {
     sqlx::query_as!(
         Offender,
@@ -14,12 +15,12 @@ pub async fn asleep(conn: &mut PgConnection) -> Result<Vec<Offender>> {
         with found (id, problem) as (
             select id::text, 'the saga is ' || status || ' in ' || step || ' without an alarm'
             from sagas
-            where due_at is null and not paused and finished_at is null and status <> 'stuck'
+            where due_at is null and not paused and finished_at is null and stuck_since is null
             union all
             select r.id::text, 'the reservation is ' || r.status || ', but no saga is on its way for it'
             from reservations r
             where r.status in ('pending', 'held') and not exists (
-                select from sagas g where g.id = r.id and g.finished_at is null)
+                select from sagas g where g.id = r.id and (g.finished_at is null or g.status = 'abandoned'))
         )
         select id as "id!", problem as "problem!", count(*) over () as "total!"
         from found
@@ -47,7 +48,7 @@ pub async fn overdue_sagas(
                 || ' and nobody looked' as "problem!",
             count(*) over () as "total!"
         from sagas
-        where due_at is not null and not paused and greatest(due_at, $2::timestamptz) < $1
+        where due_at is not null and greatest(due_at, $2::timestamptz) < $1
             and $2 is not null
         order by due_at, 1
         limit $3
@@ -65,8 +66,8 @@ pub async fn stuck_sagas(conn: &mut PgConnection) -> Result<Vec<StuckSaga>> {
     sqlx::query_as!(
         StuckSaga,
         r#"
-        select id, workflow, step, direction as "direction: String", reason, updated_at as since
-        from sagas where status = 'stuck' order by updated_at, id limit $1
+        select id, workflow, step, direction as "direction: String", reason, stuck_since as "since!"
+        from sagas where stuck_since is not null order by stuck_since, id limit $1
         "#,
         NAMED,
     )

@@ -126,7 +126,7 @@ pub async fn held_seats(conn: &mut PgConnection, moment: Moment) -> Result<Vec<O
 /// No seat is still held `patience` after its hold ran out, counted from the latest start-up at the earliest.
 ///
 /// A payment that came in time may go on until the seat is claimable. The seats of a saga that is stuck or
-/// paused wait for an operator (anybody may claim them meanwhile).
+/// was given up wait for an operator (anybody may claim them meanwhile).
 pub async fn overdue_holds(
     conn: &mut PgConnection,
     moment: Moment,
@@ -142,7 +142,7 @@ pub async fn overdue_holds(
         from seats s
         left join sagas g on g.id = s.holder
         where s.status = 'held' and $2::timestamptz is not null
-            and g.status is distinct from 'stuck' and g.paused is distinct from true
+            and g.status is distinct from 'stuck' and g.status is distinct from 'abandoned'
             and greatest($2, case when g.step in ('pay', 'confirm') then s.claimable_at else s.expires_at end)
                 < $1
         order by s.expires_at, 1

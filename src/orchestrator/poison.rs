@@ -1,0 +1,54 @@
+//! Messages that nobody can act on: kept whole for an operator, and off the stream, so that they block nobody.
+
+use async_nats::jetstream::Message;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::{Batch, Engine, Verdict};
+use crate::bus::deliveries;
+use crate::saga::{Event, Poisoned};
+use crate::store;
+use crate::store::operations::Parked;
+
+impl Engine {
+    /// Keeps a message that nobody can act on, whole, and takes it off its stream. If even that fails it comes again.
+    pub async fn park(&self, stream: &str, message: &Message, error: &str) {
+        tracing::error!(stream, subject = %message.subject, error, "a message is parked");
+        metrics::counter!("boxoffice_parked_messages_total", "stream" => stream.to_owned()).increment(1);
+        let headers = headers(message);
+        let parked =
+            Parked { stream, subject: &message.subject, headers: &headers, payload: &message.payload, error };
+        match store::operations::park(&self.pool, &parked).await {
+            Ok(()) => deliveries::acknowledge(message).await,
+            Err(error) => tracing::warn!(%error, "a message could not be parked; it comes again"),
+        }
+    }
+
+    /// The message about this command was parked because it fails whenever it is tried. If the saga still asks for the
+    /// command it is stuck from now on: to send it again would only fail again.
+    pub async fn poisoned(&self, id: Uuid, poisoned: Poisoned) {
+        if let Err(error) = self.get_stuck(id, poisoned).await {
+            tracing::warn!(saga = %id, %error, "a poisoned saga could not be stopped; its command comes again");
+        }
+    }
+
+    async fn get_stuck(&self, id: Uuid, poisoned: Poisoned) -> store::Result<()> {
+        let mut tx = self.pool.begin().await?;
+        let mut batch = Batch::lock(&mut tx, &[id]).await?;
+        if batch.apply(&self.catalogue, id, &Event::Poisoned(poisoned)) == Verdict::Moved {
+            let consequences = batch.write(&mut tx, &self.catalogue).await?;
+            tx.commit().await?;
+            self.follow_later(consequences);
+        }
+        Ok(())
+    }
+}
+
+fn headers(message: &Message) -> Value {
+    let all = message.headers.iter().flat_map(async_nats::HeaderMap::iter);
+    let texts = all.map(|(name, values)| {
+        let joined: Vec<&str> = values.iter().map(async_nats::HeaderValue::as_str).collect();
+        (name.to_string(), Value::String(joined.join(",")))
+    });
+    Value::Object(texts.collect::<Map<String, Value>>())
+}

@@ -1,0 +1,99 @@
+//! How a saga stops: it ends, is stuck, is given up, or is held back by a pause.
+
+use serde_json::{Value, json};
+
+use super::action::Action;
+use super::definition::Step;
+use super::moves::{LAST_EVENTS, Move, rejection, step_deadline};
+use super::permits::allowed_acts;
+use super::state::{Direction, Status};
+
+/// The event that tells of a saga that cannot go on by itself.
+pub const STUCK: &str = "saga.stuck";
+/// The event that tells of a saga that an operator gave up.
+pub const ABANDONED: &str = "saga.abandoned";
+
+impl Move<'_> {
+    /// An operator must look: nothing more happens by itself. Why the saga turned back is kept beside the cause, for
+    /// the undo that is tried again must still end the business for its own reason.
+    pub(super) fn get_stuck(&mut self, cause: &str) {
+        if self.saga.direction == Direction::Undo
+            && let Some(turned_back) = self.saga.reason.take()
+        {
+            self.saga.rejection = Some(rejection(&self.saga.step, &turned_back, &json!({ "stuck": cause })));
+        }
+        self.saga.status = Status::Stuck;
+        self.saga.reason = Some(cause.to_owned());
+        self.saga.backing_off = false;
+        self.saga.paused = false;
+        self.saga.stuck_since = Some(self.now);
+        self.emits.push(STUCK.to_owned());
+        self.saga.due_at = Some(self.now + LAST_EVENTS);
+        self.actions.push(Action::Notify);
+    }
+
+    /// An operator gives the saga up as it is.
+    pub(super) fn give_up(&mut self, reason: &str) {
+        self.saga.reason = Some(reason.to_owned());
+        self.emits.push(ABANDONED.to_owned());
+        self.end(Status::Abandoned, true);
+    }
+
+    /// What a compensated saga tells the world.
+    pub(super) fn tell_the_end(&mut self) {
+        let ends = &self.definition.ends;
+        let reason = self.saga.reason.as_deref().unwrap_or_default();
+        self.emits.extend(ends.get(reason).or_else(|| ends.get("otherwise")).cloned());
+    }
+
+    /// Comes to an end. One that has told something rests only once JetStream has all of it.
+    pub(super) fn end(&mut self, status: Status, told: bool) {
+        self.saga.status = status;
+        self.saga.backing_off = false;
+        self.saga.paused = false;
+        self.saga.stuck_since = None;
+        self.saga.finished_at = Some(self.now);
+        self.saga.due_at = told.then(|| self.now + LAST_EVENTS);
+        if self.definition.steps.iter().any(|step| step.wait.is_some() && self.alarm_is_armed(step)) {
+            self.actions.push(Action::Disarm);
+        }
+        self.actions.push(Action::Notify);
+    }
+
+    fn alarm_is_armed(&self, step: &Step) -> bool {
+        step_deadline(step, &self.saga).is_some_and(|deadline| deadline > self.now)
+    }
+
+    /// Stops going forward: what is out may still be answered, and the step's deadline stays.
+    pub(super) fn pause(&mut self) {
+        self.saga.paused = true;
+        if self.saga.status == Status::Running {
+            self.hold_back();
+        }
+    }
+
+    /// Goes on after a pause.
+    pub(super) fn resume(&mut self) {
+        self.saga.paused = false;
+        if self.saga.status == Status::Running {
+            self.send_again();
+        }
+    }
+
+    /// A paused saga sends nothing; only the step's deadline rings.
+    pub(super) fn hold_back(&mut self) {
+        let step = self.definition.index(&self.saga.step).map(|index| &self.definition.steps[index]);
+        self.saga.backing_off = true;
+        self.saga.due_at = step.and_then(|step| step_deadline(step, &self.saga)).filter(|at| *at > self.now);
+    }
+
+    /// Why the saga is stuck and what can be done about it, beside what happened: the event about it is made from here.
+    pub(super) fn explain(&self, detail: Option<Value>) -> Value {
+        let acts = allowed_acts(Some(self.definition), &self.saga);
+        let mut told = json!({ "stuck": self.saga.reason, "acts": acts });
+        if let (Value::Object(told), Some(Value::Object(detail))) = (&mut told, detail) {
+            told.extend(detail);
+        }
+        told
+    }
+}
