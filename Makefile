@@ -7,7 +7,7 @@ export SQLX_OFFLINE := true
 ALONE := env $(foreach name,DATABASE_URL NATS_URL $(filter BOXOFFICE_%,$(.VARIABLES)),-u $(name))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps cargo demo up test lint prepare
+.PHONY: help deps deps-of-tests cargo demo up test lint prepare
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -18,13 +18,16 @@ demo: deps ## Run a whole on-sale: buyers, holds, payments, and the verdict of t
 up: deps ## Run everything in one process, until Ctrl-C
 	cargo run -- up
 
-test: deps lint ## Run every check: format, lints, tests against real servers, documentation
+test: deps-of-tests lint ## Run every check: format, lints, tests against real servers, documentation
 	$(ALONE) cargo test --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 
 lint: cargo ## Check format and lints
 	cargo fmt --check
 	cargo clippy --all-targets --quiet -- -D warnings
+
+deps-of-tests: cargo
+	@scripts/deps.sh tests
 
 deps: cargo ## Install what is missing: Postgres and nats-server
 	@scripts/deps.sh

