@@ -8,6 +8,7 @@ COPY .sqlx .sqlx
 COPY migrations migrations
 COPY nats/single.conf nats/single.conf
 COPY workflows workflows
+COPY docs/asyncapi.json docs/asyncapi.json
 COPY src src
 # The manifest names the tests; they are not built here.
 RUN mkdir tests && touch tests/main.rs

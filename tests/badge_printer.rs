@@ -134,6 +134,7 @@ async fn completes_by_hand(test: &TestApp, ran: uuid::Uuid) {
         deadline: None,
         reason: None,
         context: json!({ "seats": [9], "reservation_id": saga }),
+        trace: saga,
     };
     publish::publish(bus, vec![messages::command(&late)]).await.unwrap();
     // Its answer is to a saga that does not exist: it is parked, and shows what was said.

@@ -121,7 +121,7 @@ async fn workers_that_are_there_are_known_and_those_that_left_are_not() {
     let seats = presence::served_by(&present, "seats.hold")[0];
     assert_eq!(seats.commands, ["seats.hold", "seats.release"]);
     assert!(seats.started.unwrap() > Utc::now() - TimeDelta::minutes(1));
-    assert!(seats.instance.as_ref().unwrap().ends_with(&format!("/{}", std::process::id())));
+    assert!(seats.instance.as_ref().unwrap().ends_with(&std::process::id().to_string()));
     assert_eq!(serving("printer.print").await, 0);
 
     let other = test.another(&[]).await;

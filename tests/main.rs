@@ -5,6 +5,7 @@
 
 mod common;
 
+mod asyncapi;
 mod audit;
 mod badge_printer;
 mod booking;
@@ -35,5 +36,6 @@ mod process;
 mod replay;
 mod sqlx_data;
 mod tidy;
+mod undelivered;
 mod waiting_room;
 mod workers;

@@ -1,9 +1,11 @@
 //! What operators do from the command line: look at sagas, act on them, and ask what is wrong with the servers.
 
+use boxoffice::app::Role;
 use boxoffice::bus::topology;
 use serde_json::Value;
 
 use crate::common::Env;
+use crate::common::app::{start, until};
 use crate::common::program::{Program, with_database};
 
 /// The same consistent rows that the audit is tested with.
@@ -68,6 +70,15 @@ async fn the_doctor_finds_missing_streams_and_a_missing_schema_and_is_content_wh
     for check in ["postgres", "schema", "clock", "nats", "streams"] {
         assert_eq!(state(&after, check), "ok", "{after}");
     }
+
+    assert_eq!(state(&after, "workers"), "note");
+    assert!(after.to_string().contains("nobody serves points.deduct, points.refund, seats.hold"), "{after}");
+    let app = start(&env, &[], &[Role::Worker]).await;
+    until(10, "every step to be served", || async {
+        state(&program.json(0, "doctor").await, "workers") == "ok"
+    })
+    .await;
+    app.stop().await;
 
     sqlx::query("delete from _sqlx_migrations where version = 4").execute(&env.pool).await.unwrap();
     let behind = program.json(1, "doctor").await;

@@ -62,7 +62,7 @@ async fn pack(test: &TestApp, bad: Bad) {
             let message: Message = message;
             match messages::read_command(&message) {
                 Ok(command) if !bad.lock().unwrap().contains(&command.saga_id) => {
-                    let reply = messages::reply(&command, Outcome::done(), "a test");
+                    let reply = messages::reply(&command, Outcome::done());
                     publish::publish(&bus, vec![reply]).await.unwrap();
                     message.ack().await.unwrap();
                 }
@@ -94,8 +94,14 @@ async fn what_is_never_acknowledged_is_kept_and_its_saga_is_stuck_and_others_go_
         // Known as bad before its command goes out.
         let id = ids::new();
         bad.lock().unwrap().insert(id);
-        let new =
-            NewSaga { id, subject_id: id, owner_id: None, input: serde_json::Map::new(), trace: None, seq: 0 };
+        let new = NewSaga {
+            id,
+            subject_id: id,
+            owner_id: None,
+            input: serde_json::Map::new(),
+            trace: None,
+            seq: 0,
+        };
         let mut tx = test.app.pool.begin().await.unwrap();
         let catalogue = &test.app.engine.catalogue;
         let consequences = orchestrator::start(&mut tx, catalogue, "parcel", vec![new]).await.unwrap();

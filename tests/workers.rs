@@ -141,12 +141,25 @@ async fn answers_that_cannot_be_are_parked_and_change_nothing() {
     reply(&own, "send", "1", &good).await;
     reply(&own, "pack", "2", &good).await;
     reply(&nobody, "pack", "1", &good).await;
+    // Its `Message-Id` is of another saga's command: a worker has mixed two answers up.
+    let mut mixed_up = HeaderMap::new();
+    let other = format!("{nobody}:pack:do:1:0");
+    for (name, value) in
+        [("Saga", &*own), ("Step", "pack"), ("Direction", "do"), ("Visit", "1"), ("Message-Id", &*other)]
+    {
+        mixed_up.insert(name, value);
+    }
+    let sent = test.app.bus.jetstream.publish_with_headers("sagas.reply", mixed_up, good.clone().into());
+    sent.await.unwrap().await.unwrap();
     test.until(10, "all of them to be parked", || async {
-        store::operations::count_parked(&test.app.pool).await.unwrap() == 7
+        store::operations::count_parked(&test.app.pool).await.unwrap() == 8
     })
     .await;
     let saga = store::sagas::get(&test.app.pool, id).await.unwrap().unwrap();
     assert_eq!((saga.status, saga.step.as_str(), saga.seq), (Status::Running, "pack", 1));
+    let errors: Vec<String> =
+        sqlx::query_scalar("select error from parked_messages").fetch_all(&test.app.pool).await.unwrap();
+    assert!(errors.iter().any(|error| error.contains("it answers somebody else")), "{errors:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -107,7 +107,7 @@ async def serve(js, command):
     while True:
         try:
             messages = await commands.fetch(64, timeout=5)
-        except nats.errors.TimeoutError:
+        except asyncio.TimeoutError:
             continue
         for message in messages:
             try:

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::booking::Desk;
-use crate::bus::topology;
+use crate::bus::{presence, topology};
 use crate::clock::Clock;
 use crate::orchestrator::Engine;
 use crate::store;
@@ -30,6 +30,7 @@ pub(super) async fn start(
     every(&jobs, stop, "* * * * * *", engine, sweep).await?;
     every(&jobs, stop, "* * * * * *", desk, announce_charges).await?;
     every(&jobs, stop, "*/5 * * * * *", engine, look_after_streams).await?;
+    every(&jobs, stop, "*/15 * * * * *", engine, count_workers).await?;
     every(&jobs, stop, "0 17 * * * *", &(engine.clone(), clock.clone()), forget_old_keys).await?;
     let forgetting = (engine.clone(), keep);
     every(&jobs, stop, "0 37 * * * *", &forgetting, forget_what_is_over).await?;
@@ -93,6 +94,20 @@ async fn look_after_streams(engine: Engine) {
     }
     if let Err(error) = engine.keep_pauses().await {
         tracing::warn!(%error, "what should be paused could not be looked after");
+    }
+}
+
+/// How many serve each step: core NATS alone is asked.
+async fn count_workers(engine: Engine) {
+    match presence::present(&engine.bus).await {
+        Ok(present) => {
+            for command in engine.catalogue.commands() {
+                let serving = presence::served_by(&present, command).len();
+                metrics::gauge!("boxoffice_step_workers", "command" => command.to_owned())
+                    .set(serving as f64);
+            }
+        }
+        Err(error) => tracing::warn!(%error, "workers could not be counted"),
     }
 }
 

@@ -40,6 +40,11 @@ impl Deliveries {
         stop.run_until_cancelled(self.receive()).await.unwrap_or_default()
     }
 
+    /// Asks for no more messages until the next call of [`Self::next`].
+    pub fn rest(&mut self) {
+        self.open = None;
+    }
+
     async fn receive(&mut self) -> Vec<Message> {
         loop {
             match self.take().await {

@@ -15,6 +15,8 @@ use uuid::Uuid;
 
 use super::publish::Outgoing;
 use super::subjects;
+use super::trace::{trace_of, traceparent};
+use crate::ids;
 use crate::saga::{self, Command, Direction, Outcome, Reply, Status, message_id};
 
 /// The version of every body.
@@ -37,6 +39,8 @@ pub const MESSAGE_ID: &str = "Message-Id";
 
 /// Optional, on a reply: what the worker calls itself.
 pub const WORKER: &str = "Worker";
+/// The trace that the saga belongs to, as W3C Trace Context has it.
+pub const TRACE: &str = "traceparent";
 /// More of a worker's name is not kept.
 const WORKER_CHARS_MAX: usize = 100;
 
@@ -91,6 +95,9 @@ pub struct EventMessage {
     /// Rises with every event about the same subject.
     pub sequence: i64,
     pub data: Value,
+    /// The trace that it belongs to. It travels as a header.
+    #[serde(skip)]
+    pub trace: Uuid,
 }
 
 /// Sagas that came to rest, for whoever waits for one of them.
@@ -152,7 +159,13 @@ impl EventMessage {
         sequence: i64,
         data: Value,
     ) -> Self {
-        Self { id, name: name.to_owned(), version: VERSION, at, subject_id, sequence, data }
+        let trace = subject_id;
+        Self { id, name: name.to_owned(), version: VERSION, at, subject_id, sequence, data, trace }
+    }
+
+    /// The same as a part of a trace; else it belongs to one of its subject's own.
+    pub fn traced(self, trace: Uuid) -> Self {
+        Self { trace, ..self }
     }
 }
 
@@ -168,6 +181,7 @@ pub fn command(command: &Command) -> Outgoing {
         headers.insert(NATS_MESSAGE_ID, id.as_str());
     }
     headers.insert(MESSAGE_ID, id.as_str());
+    headers.insert(TRACE, traceparent(command.trace, &id).as_str());
     let body = CommandBody {
         version: VERSION,
         workflow: command.workflow.clone(),
@@ -178,7 +192,7 @@ pub fn command(command: &Command) -> Outgoing {
 }
 
 /// Reads a step command.
-pub fn read_command(message: &Message) -> Result<Command, Malformed> {
+pub fn read_command(message: &async_nats::Message) -> Result<Command, Malformed> {
     let fence = read_fence(message)?;
     let body: CommandBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
@@ -195,20 +209,23 @@ pub fn read_command(message: &Message) -> Result<Command, Malformed> {
         deadline,
         reason: body.reason,
         context: body.context,
-        trace: fence.saga,
+        trace: header(message, TRACE).and_then(trace_of).unwrap_or(fence.saga),
     })
 }
 
 /// A worker's answer on its way to the orchestrator.
 pub fn reply(command: &Command, outcome: Outcome) -> Outgoing {
     let mut headers = fence(command.saga_id, &command.step, command.direction, command.visit, command.send);
-    headers.insert(MESSAGE_ID, command.message_id().as_str());
+    let id = command.message_id();
+    headers.insert(MESSAGE_ID, id.as_str());
+    headers.insert(TRACE, traceparent(command.trace, &id).as_str());
+    headers.insert(WORKER, ids::process().as_str());
     outgoing(subjects::REPLIES.to_owned(), headers, &ReplyBody { version: VERSION, outcome })
 }
 
 /// Reads a worker's answer: the saga and what was said. One that names a command by its `Message-Id`, and another by the
 /// other headers, is nobody's.
-pub fn read_reply(message: &Message) -> Result<(Uuid, Reply), Malformed> {
+pub fn read_reply(message: &async_nats::Message) -> Result<(Uuid, Reply), Malformed> {
     let Fence { saga, step, direction, visit, send } = read_fence(message)?;
     let own = message_id(saga, &step, direction, visit, send);
     if let Some(given) = header(message, MESSAGE_ID).filter(|given| *given != own) {
@@ -260,6 +277,7 @@ pub fn read_alarm(message: &Message) -> Option<Uuid> {
 pub fn event(event: &EventMessage) -> Outgoing {
     let mut headers = HeaderMap::new();
     headers.insert(MESSAGE_ID, event.id.as_str());
+    headers.insert(TRACE, traceparent(event.trace, &event.id).as_str());
     outgoing(subjects::event(&event.name), headers, event)
 }
 
@@ -327,7 +345,7 @@ mod tests {
     #[test]
     fn the_page_for_workers_shows_messages_as_they_are() {
         let page = include_str!("../../docs/workers.md");
-        for name in [SAGA, STEP, DIRECTION, VISIT, SEND, DEADLINE, MESSAGE_ID] {
+        for name in [SAGA, STEP, DIRECTION, VISIT, SEND, DEADLINE, MESSAGE_ID, TRACE] {
             assert!(page.contains(&format!("| `{name}` |")), "{name}");
         }
         assert!(
@@ -338,6 +356,11 @@ mod tests {
         for block in page.split("```json\n").skip(1) {
             let text = block.split("```").next().unwrap();
             let shown: Value = serde_json::from_str(text).unwrap();
+            let by_hand =
+                shown["recorded"].is_boolean() || shown.get("workflow").or(shown.get("outcome")).is_none();
+            if by_hand && !shown["signal"].is_string() {
+                continue;
+            }
             let read = if shown["outcome"].is_string() {
                 let reply: ReplyBody = serde_json::from_str(text).unwrap();
                 outcomes.push(shown["outcome"].clone());

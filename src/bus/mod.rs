@@ -7,6 +7,7 @@ pub mod presence;
 pub mod fences;
 pub mod consumers;
 pub mod messages;
+mod trace;
 pub mod publish;
 pub mod deliveries;
 pub mod topology;

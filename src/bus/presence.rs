@@ -126,6 +126,11 @@ pub fn served_by<'a>(present: &'a [WorkerSeen], command: &str) -> Vec<&'a Worker
     present.iter().filter(serves).collect()
 }
 
+/// Those of these commands that nobody serves.
+pub fn unserved<'a>(present: &[WorkerSeen], commands: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    commands.into_iter().filter(|command| served_by(present, command).is_empty()).collect()
+}
+
 fn listed(commands: Option<&String>) -> Vec<String> {
     let commands = commands.map(String::as_str).unwrap_or_default().split(',').map(str::trim);
     commands.filter(|command| !command.is_empty()).map(str::to_owned).collect()

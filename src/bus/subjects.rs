@@ -10,6 +10,8 @@ pub const SAGAS: &str = "SAGAS";
 pub const TIMERS: &str = "TIMERS";
 /// Domain events for other systems.
 pub const EVENTS: &str = "EVENTS";
+/// What the server says about messages that were delivered too often.
+pub const UNDELIVERED: &str = "UNDELIVERED";
 /// The KV bucket of the places in line.
 pub const QUEUE_TOKENS: &str = "queue_tokens";
 /// The stream beneath that bucket.
@@ -118,6 +120,11 @@ pub fn transitions(workflow: Option<&str>, saga: Option<Uuid>) -> String {
 fn word(name: &str) -> String {
     let plain = |letter: char| letter.is_alphanumeric() || matches!(letter, '-' | '_');
     name.chars().map(|letter| if plain(letter) { letter } else { '_' }).collect()
+}
+
+/// Where the server says that it gives up on a message of a stream, which stays there.
+pub fn given_up(stream: &str) -> String {
+    format!("$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.{stream}.*")
 }
 
 /// Where a domain event such as `reservation.confirmed` is published.

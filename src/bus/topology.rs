@@ -13,8 +13,11 @@ pub const ACK_WAIT: Duration = Duration::from_secs(5);
 /// How long a command or a reply may lie: services elsewhere may forget their outcomes later. What is still asked for by
 /// then is sent again by the sweeper.
 pub const WORK_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Deliveries without an acknowledgement before the server gives up on a message; the sweeper does not.
-const MAX_DELIVER: i64 = 1_000;
+/// Deliveries without an acknowledgement before the server gives up on a message, which is then kept for an operator.
+/// Whoever takes messages asks for none while the database is away, so what comes so often ends every process that
+/// tries it: twenty are enough to be sure, and within two minutes. Giving up too early would cost an operator's retry
+/// and no effect: the fence holds.
+const MAX_DELIVER: i64 = 20;
 
 /// What is wrong with the topology, and with which part of it.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +39,7 @@ pub fn streams(replicas: usize) -> Vec<Config> {
         duplicate_window: Duration::from_secs(120),
         ..Config::default()
     };
+    let given_up = [subjects::STEPS, subjects::SAGAS, subjects::TIMERS].map(subjects::given_up);
     vec![
         Config {
             description: text("step commands to workers, until they are done or too old"),
@@ -54,6 +58,11 @@ pub fn streams(replicas: usize) -> Vec<Config> {
             allow_message_schedules: true,
             allow_message_ttl: true,
             ..work(subjects::TIMERS, &[subjects::ALL_TIMERS])
+        },
+        Config {
+            description: text("what the server says about messages that it gave up on"),
+            max_age: WORK_AGE,
+            ..work(subjects::UNDELIVERED, &given_up.each_ref().map(String::as_str))
         },
         Config {
             description: text("domain events for other systems, kept seven days"),

@@ -6,7 +6,8 @@ use sqlx::PgPool;
 
 use super::output::table;
 use super::{Context, Ending};
-use crate::bus::{Bus, subjects, topology};
+use crate::app;
+use crate::bus::{Bus, presence, subjects, topology};
 use crate::clock::Clock;
 use crate::store::{self, schema};
 
@@ -47,6 +48,7 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
             checks.push(nats(&bus));
             checks.push(durability());
             checks.extend(streams(&bus).await);
+            checks.push(workers(context, &bus).await);
         }
         Err(error) => {
             checks.push(wrong("nats", &error, "start nats-server 2.14 or newer with JetStream (-js)"))
@@ -138,6 +140,30 @@ async fn streams(bus: &Bus) -> Vec<Check> {
         advice: Some("start the service: it makes them and loses nothing by it".to_owned()),
         ..ok("streams", format!("missing: {}", missing.join(", ")))
     }]
+}
+
+/// Whether every step of the workflows is served by somebody now.
+async fn workers(context: &Context, bus: &Bus) -> Check {
+    let advice = "look at the definitions: `boxoffice workflow list`";
+    let catalogue = match app::catalogue(&context.settings) {
+        Ok(catalogue) => catalogue,
+        Err(error) => return wrong("workers", &error, advice),
+    };
+    let present = match presence::present(bus).await {
+        Ok(present) => present,
+        Err(error) => return wrong("workers", &error.into(), "look at the log of NATS"),
+    };
+    let unserved = presence::unserved(&present, catalogue.commands());
+    if unserved.is_empty() {
+        return ok("workers", format!("{} are there, and every step is served", present.len()));
+    }
+    Check {
+        state: State::Note,
+        advice: Some(
+            "start a worker of them (`boxoffice serve --role worker`): their sagas wait for it".to_owned(),
+        ),
+        ..ok("workers", format!("nobody serves {}", unserved.join(", ")))
+    }
 }
 
 fn ok(check: &'static str, found: String) -> Check {

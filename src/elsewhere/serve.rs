@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 use super::judge::{self, Judgement};
 use super::{Asked, Handler, Service};
 use crate::bus::publish::publish;
+use crate::bus::retry::retry;
 use crate::bus::{Bus, Deliveries, deliveries, messages, subjects, topology};
 use crate::saga::{Command, DEADLINE_PASSED, Outcome};
 use crate::store::outcomes::{self, Remembered};
@@ -41,22 +42,43 @@ async fn serve(service: Service, bus: Bus, command: String, handler: Handler, st
     let mut incoming = Deliveries::of(&bus, subjects::STEPS, topology::command_consumer(&command));
     while !stop.is_cancelled() {
         let batch = futures::stream::iter(incoming.next(&stop).await);
-        batch.for_each_concurrent(AT_ONCE, |message| take(&service, &bus, &handler, message)).await;
+        let handled = batch.map(|message| take(&service, &bus, &handler, message)).buffer_unordered(AT_ONCE);
+        let handled: Vec<Handled> = handled.collect().await;
+        if handled.contains(&Handled::DatabaseAway) {
+            // Each delivery counts, and after the last one a message is given up: ask for none meanwhile.
+            incoming.rest();
+            let answers = retry("reaching the service's database", None, || service.pool.acquire());
+            let _answered = stop.run_until_cancelled(answers).await;
+        }
     }
 }
 
+/// What became of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handled {
+    Done,
+    /// It comes again.
+    NotYet,
+    /// It comes again, once the database answers.
+    DatabaseAway,
+}
+
 /// Handles one message; whatever goes wrong, it comes again, and in the end the orchestrator parks it.
-async fn take(service: &Service, bus: &Bus, handler: &Handler, message: Message) {
+async fn take(service: &Service, bus: &Bus, handler: &Handler, message: Message) -> Handled {
     // A function that panics must not end the loop.
     let handled = AssertUnwindSafe(try_take(service, bus, handler, &message)).catch_unwind().await;
     let handled = handled.unwrap_or_else(|_panic| Err(anyhow!("the function panicked")));
     match handled {
-        Ok(()) => deliveries::acknowledge(&message).await,
+        Ok(()) => {
+            deliveries::acknowledge(&message).await;
+            Handled::Done
+        }
         Err(error) => {
             let delivered = message.info().map_or(1, |info| info.delivered);
             let pause = pause_after(delivered);
             tracing::warn!(subject = %message.subject, %error, delivered, ?pause, "a command was not handled");
             deliveries::again_after(&message, pause).await;
+            if is_away(&error) { Handled::DatabaseAway } else { Handled::NotYet }
         }
     }
 }

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use serde_json::Value;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -19,6 +21,14 @@ use super::error::Code;
 use super::problem::ProblemBody;
 
 const OWN: &str = "x-problems";
+
+/// The description of all messages; `tests/asyncapi.rs` holds it to the code.
+const MESSAGES: &str = include_str!("../../docs/asyncapi.json");
+
+/// What travels by NATS, for authors of workers and listeners.
+pub async fn messages() -> impl IntoResponse {
+    ([(CONTENT_TYPE, "application/json")], MESSAGES)
+}
 
 /// The description before any route is added.
 pub fn base() -> OpenApi {

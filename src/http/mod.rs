@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::routing::get;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use utoipa::openapi::OpenApi;
@@ -94,9 +95,10 @@ pub fn description() -> OpenApi {
 /// The whole entrance as a service.
 pub fn router(state: Arc<AppState>) -> Router {
     let (router, api) = routes(state.access.is_local()).split_for_parts();
-    let docs = SwaggerUi::new("/docs").url("/openapi.json", docs::complete(api));
+    let page = SwaggerUi::new("/docs").url("/openapi.json", docs::complete(api));
     let router = router
-        .merge(docs)
+        .merge(page)
+        .route("/asyncapi.json", get(docs::messages))
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "See Allow for what this takes.")
         })

@@ -82,7 +82,8 @@ fn event(definition: Option<&Definition>, place: &Place<'_>, name: &str) -> Even
     let data = about_the_saga(place, name)
         .or_else(|| part(definition?, place, name))
         .unwrap_or_else(|| whole(place));
-    EventMessage::new(id, name, place.at, place.saga.subject_id, place.seq, data)
+    let trace = place.saga.trace.unwrap_or(place.saga.id);
+    EventMessage::new(id, name, place.at, place.saga.subject_id, place.seq, data).traced(trace)
 }
 
 /// What the engine itself tells: that a saga is stuck or was given up, where, why, and what can be done or is left.

@@ -12,6 +12,7 @@ mod sweep;
 mod retention;
 mod replay;
 mod acts;
+mod undelivered;
 mod pauses;
 mod poison;
 mod advance;
@@ -39,7 +40,7 @@ pub use retention::Forgotten;
 pub use signals::SignalError;
 pub use wait::Waiting;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, retry};
 use crate::ids;
 use crate::saga::Catalogue;
 
@@ -101,10 +102,20 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Runs the orchestrator's loops: answers of workers elsewhere, signals by message, alarms.
+    /// Runs the orchestrator's loops: answers of workers elsewhere, signals by message, alarms, and what nobody could
+    /// handle.
     pub fn run(&self, tasks: &TaskTracker, stop: &CancellationToken) {
         tasks.spawn(replies::run(self.clone(), stop.clone()));
         tasks.spawn(timers::run(self.clone(), stop.clone()));
+        tasks.spawn(undelivered::run(self.clone(), stop.clone()));
+    }
+
+    /// Waits until Postgres answers, or `stop`. Whoever takes messages asks for none meanwhile: each delivery counts, and
+    /// after the last one a message is given up.
+    pub async fn wait_for_database(&self, stop: &CancellationToken) {
+        let answers = retry::retry("reaching Postgres", None, || self.pool.acquire());
+        // Nothing is wanted of the connection.
+        let _answered = stop.run_until_cancelled(answers).await;
     }
 
     /// One pass of the sweeper: whatever is due is looked at.

@@ -13,15 +13,25 @@ use crate::store::operations::Parked;
 impl Engine {
     /// Keeps a message that nobody can act on, whole, and takes it off its stream. If even that fails it comes again.
     pub async fn park(&self, stream: &str, message: &Message, error: &str) {
+        match self.keep(stream, message, error).await {
+            Ok(()) => deliveries::acknowledge(message).await,
+            Err(error) => tracing::warn!(%error, "a message could not be parked; it comes again"),
+        }
+    }
+
+    /// Keeps a message for an operator; whoever brought it takes it off its stream.
+    pub(super) async fn keep(
+        &self,
+        stream: &str,
+        message: &async_nats::Message,
+        error: &str,
+    ) -> store::Result<()> {
         tracing::error!(stream, subject = %message.subject, error, "a message is parked");
         metrics::counter!("boxoffice_parked_messages_total", "stream" => stream.to_owned()).increment(1);
         let headers = headers(message);
         let parked =
             Parked { stream, subject: &message.subject, headers: &headers, payload: &message.payload, error };
-        match store::operations::park(&self.pool, &parked).await {
-            Ok(()) => deliveries::acknowledge(message).await,
-            Err(error) => tracing::warn!(%error, "a message could not be parked; it comes again"),
-        }
+        store::operations::park(&self.pool, &parked).await
     }
 
     /// The message about this command was parked because it fails whenever it is tried. If the saga still asks for the
@@ -44,7 +54,7 @@ impl Engine {
     }
 }
 
-fn headers(message: &Message) -> Value {
+fn headers(message: &async_nats::Message) -> Value {
     let all = message.headers.iter().flat_map(async_nats::HeaderMap::iter);
     let texts = all.map(|(name, values)| {
         let joined: Vec<&str> = values.iter().map(async_nats::HeaderValue::as_str).collect();

@@ -26,6 +26,8 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
         }
         if let Err(error) = take_all(&engine, Halves::of(readable)).await {
             tracing::warn!(%error, "replies could not be taken; they come again");
+            incoming.rest();
+            engine.wait_for_database(&stop).await;
         }
     }
 }

@@ -28,6 +28,8 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
         }
         if let Err(error) = take_all(&engine, Halves::of(readable)).await {
             tracing::warn!(%error, "alarms could not be taken; they come again");
+            incoming.rest();
+            engine.wait_for_database(&stop).await;
         }
     }
 }

@@ -240,6 +240,11 @@ impl Catalogue {
             .max_by_key(|found| found.version)
     }
 
+    /// Every command that any of them sends, undo included.
+    pub fn commands(&self) -> BTreeSet<&str> {
+        self.iter().flat_map(Definition::commands).collect()
+    }
+
     /// All of them, by name and version.
     pub fn iter(&self) -> impl Iterator<Item = &Definition> {
         self.definitions.values()

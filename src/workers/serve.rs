@@ -56,6 +56,8 @@ async fn serve(engine: Engine, service: Service, command: &str, limits: Limits, 
             let (now, later) = first_of_each_saga(readable);
             if let Err(error) = handle_all(&engine, service, limits, Halves::of(now)).await {
                 tracing::warn!(command, %error, "commands could not be handled; they come again");
+                incoming.rest();
+                engine.wait_for_database(&stop).await;
                 break;
             }
             readable = later;

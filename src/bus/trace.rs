@@ -1,0 +1,38 @@
+//! Traces across messages, as W3C Trace Context writes them in the header `traceparent`.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+/// A message's place in a trace: its span is derived from its id, so that a repeat is the same span.
+pub(super) fn traceparent(trace: Uuid, id: &str) -> String {
+    let digest = Sha256::digest(id.as_bytes());
+    let span = digest.iter().take(8).fold(String::new(), |span, byte| span + &format!("{byte:02x}"));
+    format!("00-{}-{span}-01", trace.simple())
+}
+
+/// The trace that a `traceparent` names.
+pub(super) fn trace_of(traceparent: &str) -> Option<Uuid> {
+    let trace = traceparent.split('-').nth(1).filter(|trace| trace.len() == 32)?;
+    Uuid::try_parse(trace).ok().filter(|trace| !trace.is_nil())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_goes_on_and_a_repeat_is_the_same_span() {
+        let trace = Uuid::from_u128(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
+        let first = traceparent(trace, "a:print:do:1:0");
+        assert!(
+            first.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-") && first.ends_with("-01"),
+            "{first}"
+        );
+        assert_eq!((first.len(), &first), (55, &traceparent(trace, "a:print:do:1:0")));
+        assert_ne!(first, traceparent(trace, "a:print:do:1:1"));
+        assert_eq!(trace_of(&first), Some(trace));
+        for wrong in ["", "00-x-y-01", "00-00000000000000000000000000000000-00f067aa0ba902b7-01"] {
+            assert_eq!(trace_of(wrong), None, "{wrong}");
+        }
+    }
+}
