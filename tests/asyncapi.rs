@@ -150,6 +150,12 @@ fn what_the_pages_show_fits_and_what_is_wrong_does_not() {
     }
 }
 
+/// Whether an event is as it is described.
+pub fn assert_event_fits(event: &messages::EventMessage) {
+    let about = &document()["components"]["messages"][&event.name];
+    assert_fits(&about["payload"], &serde_json::to_value(event).unwrap());
+}
+
 fn command() -> Command {
     Command {
         saga_id: ids::new(),

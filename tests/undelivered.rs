@@ -8,7 +8,7 @@ use async_nats::jetstream::{AckKind, Message};
 use boxoffice::app::Role;
 use boxoffice::bus::{messages, publish, subjects};
 use boxoffice::orchestrator;
-use boxoffice::saga::{NewSaga, Outcome, Status};
+use boxoffice::saga::{NewSaga, Outcome, STUCK, Status};
 use boxoffice::{ids, store};
 use futures::StreamExt;
 use serde_json::Value;
@@ -114,6 +114,9 @@ async fn what_is_never_acknowledged_is_kept_and_its_saga_is_stuck_and_others_go_
     test.until(10, "the sick saga", || async { status(sick).await == Status::Stuck }).await;
     let saga = store::sagas::get(&test.app.pool, sick).await.unwrap().unwrap();
     assert!(saga.reason.unwrap().contains("delivered 2 times to parcels-pack"), "an operator sees why");
+    let told = async || crate::events::published(&test).await.into_iter().find(|event| event.name == STUCK);
+    test.until(5, "the event", || async { told().await.is_some() }).await;
+    crate::asyncapi::assert_event_fits(&told().await.unwrap());
     let kept = parked(&test).await;
     assert_eq!((kept.len(), kept[0].0.as_str()), (1, subjects::STEPS));
     assert_eq!(kept[0].2["Saga"], sick.to_string());

@@ -96,6 +96,11 @@ impl Deliveries {
     }
 }
 
+/// How often a message was delivered by now, this time included.
+pub fn count(message: &Message) -> i64 {
+    message.info().map_or(1, |info| info.delivered)
+}
+
 /// Acknowledges a message whose work is committed. One that gets lost means a redelivery, which is harmless.
 pub async fn acknowledge(message: &Message) {
     if let Err(error) = message.ack().await {

@@ -74,7 +74,7 @@ async fn take(service: &Service, bus: &Bus, handler: &Handler, message: Message)
             Handled::Done
         }
         Err(error) => {
-            let delivered = message.info().map_or(1, |info| info.delivered);
+            let delivered = deliveries::count(&message);
             let pause = pause_after(delivered);
             tracing::warn!(subject = %message.subject, %error, delivered, ?pause, "a command was not handled");
             deliveries::again_after(&message, pause).await;

@@ -5,9 +5,11 @@ use std::collections::BTreeSet;
 use async_nats::jetstream::Message;
 use chrono::{DateTime, Utc};
 use fail::fail_point;
+use rand::seq::SliceRandom;
 use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::{Job, Limits, Service};
 use crate::bus::{Bus, Deliveries, deliveries, messages, presence, subjects, topology};
@@ -16,6 +18,9 @@ use crate::saga::{Command, DEADLINE_PASSED, Direction, Event, Outcome, Poisoned,
 use crate::store;
 
 type Delivered = (Message, Command);
+
+/// From this delivery on a command is handled alone.
+const SUSPECT: i64 = 4;
 
 /// Announces every service and serves its commands until `stop`, each command by a loop of its own.
 pub fn run(engine: &Engine, limits: Limits, tasks: &TaskTracker, stop: &CancellationToken) {
@@ -52,23 +57,34 @@ async fn serve(engine: Engine, service: Service, command: &str, limits: Limits, 
                 Err(error) => engine.park(subjects::STEPS, &message, &error.to_string()).await,
             }
         }
-        while !readable.is_empty() {
-            let (now, later) = first_of_each_saga(readable);
-            if let Err(error) = handle_all(&engine, service, limits, Halves::of(now)).await {
+        let saga = |(_, command): &Delivered| command.saga_id;
+        for round in rounds(readable, saga, |(message, _)| deliveries::count(message)) {
+            if let Err(error) = handle_all(&engine, service, limits, Halves::of(round)).await {
                 tracing::warn!(command, %error, "commands could not be handled; they come again");
                 incoming.rest();
                 engine.wait_for_database(&stop).await;
                 break;
             }
-            readable = later;
         }
     }
 }
 
-/// A second command of a saga can only be judged once the first is done.
-fn first_of_each_saga(commands: Vec<Delivered>) -> (Vec<Delivered>, Vec<Delivered>) {
-    let mut seen = BTreeSet::new();
-    commands.into_iter().partition(|(_, command)| seen.insert(command.saga_id))
+/// What is handled together, one round after the other. A second command of a saga can only be judged once the first
+/// is done. What came again and again may be what ends every process that tries it: it is handled alone, at last and in
+/// an order of chance, so that it does not take others with it each time.
+fn rounds<T>(commands: Vec<T>, saga: impl Fn(&T) -> Uuid, delivered: impl Fn(&T) -> i64) -> Vec<Vec<T>> {
+    let (mut left, mut suspects): (Vec<T>, Vec<T>) =
+        commands.into_iter().partition(|command| delivered(command) < SUSPECT);
+    let mut rounds = Vec::new();
+    while !left.is_empty() {
+        let mut seen = BTreeSet::new();
+        let (now, later) = left.into_iter().partition(|command| seen.insert(saga(command)));
+        rounds.push(now);
+        left = later;
+    }
+    suspects.shuffle(&mut rand::rng());
+    rounds.extend(suspects.into_iter().map(|alone| vec![alone]));
+    rounds
 }
 
 async fn handle_all(
@@ -162,5 +178,22 @@ fn answer(command: &Command, outcome: Outcome, worker: &str) -> Reply {
         send: command.send,
         outcome,
         worker: Some(worker.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_of_one_saga_come_one_after_the_other_and_what_came_often_comes_alone() {
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let commands = vec![(one, 1), (one, 2), (other, SUSPECT), (other, 1), (one, 9), (one, 3)];
+        let mut rounds = rounds(commands, |command| command.0, |command| command.1);
+        let alone = rounds.split_off(3);
+        assert_eq!(rounds, [vec![(one, 1), (other, 1)], vec![(one, 2)], vec![(one, 3)]]);
+        assert!(
+            alone.contains(&vec![(other, SUSPECT)]) && alone.contains(&vec![(one, 9)]) && alone.len() == 2
+        );
     }
 }
