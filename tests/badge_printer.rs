@@ -149,3 +149,21 @@ async fn completes_by_hand(test: &TestApp, ran: uuid::Uuid) {
         json!({ "version": 1, "outcome": "done", "output": { "badge": "by hand" } })
     );
 }
+
+#[test]
+fn the_page_for_workers_shows_the_example_as_it_is() {
+    let page = include_str!("../docs/workers.md");
+    let worker = include_str!("../examples/badge_printer/worker.py");
+    assert!(page.contains(&format!("```python\n{worker}```")), "docs/workers.md shows another worker.py");
+    let step = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let longer = include_str!("../examples/badge_printer/booking.toml");
+    assert!(longer.contains(step), "{step}");
+    // But for the step, the version and its words, it is the booking of the program.
+    let rules = |text: &str| {
+        let lines =
+            text.lines().skip_while(|line| line.starts_with('#')).filter(|line| !line.starts_with("version"));
+        lines.map(|line| format!("{line}\n")).collect::<String>()
+    };
+    let built_in = include_str!("../workflows/booking.toml");
+    assert_eq!(rules(&longer.replace(&format!("{step}\n"), "")), rules(built_in));
+}
