@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
 use boxoffice::bus::fences::{self, Completed, Completion, FenceError};
-use boxoffice::bus::{messages, presence, publish, subjects, topology};
+use boxoffice::bus::{consumers, messages, presence, publish, subjects, topology};
 use boxoffice::elsewhere::{Asked, Service, StartError};
 use boxoffice::saga::{Command, Direction, Outcome, Reply};
 use boxoffice::{ids, store};
@@ -27,6 +27,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A printer of badges, in as many instances as a test wants, and what it printed.
 struct Printer {
     env: Env,
+    url: String,
     pool: PgPool,
     calls: Arc<AtomicUsize>,
     replies: pull::Stream,
@@ -69,12 +70,13 @@ impl Printer {
     async fn start() -> Self {
         let env = Env::start().await;
         topology::ensure(&env.bus).await.unwrap();
-        let pool = store::open(&fresh_database().await, 24).unwrap();
+        let url = fresh_database().await;
+        let pool = store::open(&url, 24).unwrap();
         sqlx::query("create table badges (saga uuid not null)").execute(&pool).await.unwrap();
         let replies = topology::work_consumer("replies", subjects::REPLIES);
         let replies = topology::ensure_consumer(&env.bus, subjects::SAGAS, replies).await.unwrap();
         let replies = replies.stream().messages().await.unwrap();
-        let mut printer = Self { env, pool, calls: Arc::default(), replies, stops: Vec::new() };
+        let mut printer = Self { env, url, pool, calls: Arc::default(), replies, stops: Vec::new() };
         printer.another().await.unwrap();
         printer
     }
@@ -235,6 +237,25 @@ async fn what_did_not_work_leaves_nothing_and_is_done_the_next_time() {
         }
         assert_eq!(printer.badges().await, 1, "{how}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_its_database_is_away_it_asks_for_nothing_so_that_no_delivery_is_used_up() {
+    let mut printer = Printer::start().await;
+    printer.pool.close().await;
+    printer.send(&command(ids::new(), Direction::Do, 1, "")).await;
+    let state = async || consumers::of_command(&printer.env.bus, "printer.print").await.unwrap().remove(0);
+    until(10, "it to ask no more", || async {
+        let state = state().await;
+        state.waiting == 0 && state.redelivered + state.ack_pending > 0
+    })
+    .await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(state().await.waiting, 0);
+    printer.pool = store::open(&printer.url, 24).unwrap();
+    printer.another().await.unwrap();
+    let replies = printer.replies().await;
+    assert_eq!((replies.len(), &replies[0].outcome), (1, &done(1)), "whoever has a database does it");
 }
 
 #[tokio::test(flavor = "multi_thread")]
