@@ -31,6 +31,10 @@ const ROUNDS: usize = 4;
 /// How long a process gets to take what it finds; what a killed one had is delivered again after five seconds.
 const ROUND: Duration = Duration::from_secs(12);
 
+fn program(stage: &Stage, roles: &str, halt_at: &[String]) -> Process {
+    Process::start(&stage.env, &stage.flags(), roles, halt_at)
+}
+
 /// A saga whose next message is on its way when the process comes, and what must become of it.
 struct Prepared {
     play: Play,
@@ -92,7 +96,7 @@ async fn kill_at(stage: &Stage, roles: &str, points: &[(String, usize)], prepare
     let names: Vec<String> = points.iter().map(|(point, _)| point.clone()).collect();
     let mut halted = vec![0; points.len()];
     for _ in 0..ROUNDS {
-        let process = Process::start(stage, roles, &names);
+        let process = program(stage, roles, &names);
         let end = Instant::now() + ROUND;
         let halts = || points.iter().map(|(point, _)| process.halted(point));
         let missing =
@@ -121,7 +125,7 @@ async fn killed_at_each_step(moment: &str) {
     let loops = services.iter().map(|service| service.commands().len()).sum();
     let points = [(format!("worker::{moment}"), loops), (format!("replies::{moment}"), 1)];
     kill_at(&stage, "orchestrator,worker", &points, &prepared).await;
-    let _alive = Process::start(&stage, "orchestrator,worker,scheduler", &[]);
+    let _alive = program(&stage, "orchestrator,worker,scheduler", &[]);
     join_all(prepared.iter().map(Prepared::ends)).await;
     stage.close().await;
 }
@@ -154,7 +158,7 @@ async fn killed_at_alarms(moment: &str) {
     stage.stop_service().await;
     let (prepared, expected): (Vec<_>, Vec<_>) = waits.into_iter().unzip();
     kill_at(&stage, "orchestrator", &[(format!("timers::{moment}"), 1)], &prepared).await;
-    let _alive = Process::start(&stage, "orchestrator,worker,scheduler", &[]);
+    let _alive = program(&stage, "orchestrator,worker,scheduler", &[]);
     for (one, leads) in prepared.iter().zip(&expected) {
         one.play.lead(leads, None).await;
     }
@@ -178,7 +182,7 @@ async fn killed_at_requests(point_of_start: &str, point_of_signal: &str) {
     points.dedup();
     // Another test of this process may have chosen it before.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
-    let mut process = Process::start(&stage, "api", &points);
+    let mut process = program(&stage, "api", &points);
     let url = process.url().await;
     let mut requests = Vec::new();
     for play in [&hold, &sold] {
@@ -200,7 +204,7 @@ async fn killed_at_requests(point_of_start: &str, point_of_signal: &str) {
     let begun = table::find(&stage, sold.begun.saga).await.cancellation_id.expect("it was committed");
     stage.post.release(begun).await;
 
-    let _alive = Process::start(&stage, "orchestrator,worker,scheduler", &[]);
+    let _alive = program(&stage, "orchestrator,worker,scheduler", &[]);
     let saga = hold.go_to_rest().await;
     hold.check(&saga).await;
     until(20, "the cancellation to end", || async { stage.saga(begun).await.status == Status::Completed })
@@ -239,10 +243,10 @@ async fn what_the_sweeper_sends_again_survives_a_kill_before_it_is_published() {
         stage.post.lose(play.begun.saga);
         sends.push(play.saga().await.send);
     }
-    let process = Process::start(&stage, "scheduler", &["sweep::committed".to_owned()]);
+    let process = program(&stage, "scheduler", &["sweep::committed".to_owned()]);
     process.until_halted("sweep::committed", 1).await;
     process.kill().await;
-    let _alive = Process::start(&stage, "orchestrator,worker,scheduler", &[]);
+    let _alive = program(&stage, "orchestrator,worker,scheduler", &[]);
     let mut caught = 0;
     for (play, sent) in plays.iter().zip(sends) {
         let saga = play.go_to_rest().await;

@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::stage::Stage;
+use crate::common::Env;
 use crate::common::app::until;
 use crate::common::http::SECRET;
 
@@ -19,14 +19,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts these roles on the servers of a stage, to halt at these points.
-    pub fn start(stage: &Stage, roles: &str, halt_at: &[String]) -> Self {
+    /// Starts these roles on the servers of a test, to halt at these points.
+    pub fn start(env: &Env, flags: &[String], roles: &str, halt_at: &[String]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--role", roles])
             .args(["--access-secret", SECRET, "--queue-secret", SECRET])
-            .args(stage.flags())
-            .env("DATABASE_URL", &stage.env.database_url)
-            .env("NATS_URL", &stage.env.nats_url)
+            .args(flags)
+            .env("DATABASE_URL", &env.database_url)
+            .env("NATS_URL", &env.nats_url)
             .env("BOXOFFICE_HALT_AT", halt_at.join(","))
             .env("RUST_LOG", "error")
             .stdout(Stdio::piped())
@@ -68,5 +68,11 @@ impl Process {
     /// Kills it with -9.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
+    }
+
+    /// Freezes it, or lets it go on.
+    pub fn signal(&self, signal: nix::sys::signal::Signal) {
+        let pid = i32::try_from(self.child.id().expect("it runs")).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
     }
 }

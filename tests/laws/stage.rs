@@ -20,6 +20,7 @@ use toml::{Table, Value};
 use uuid::Uuid;
 
 use super::post::{Post, detour};
+use super::wire::Wire;
 use crate::common::Env;
 use crate::common::app::{add_concert, add_performance, start, until};
 
@@ -80,11 +81,15 @@ pub fn workflows() -> Vec<(String, Definition)> {
 
 impl Stage {
     pub async fn set(pace: Pace) -> Self {
-        Self::with_roles(pace, &[Role::Orchestrator, Role::Worker, Role::Scheduler]).await
+        Self::wired(pace, None).await
     }
 
-    pub async fn with_roles(pace: Pace, roles: &[Role]) -> Self {
-        let env = Env::start().await;
+    /// The same, with the service reaching Postgres by this wire.
+    pub async fn wired(pace: Pace, wire: Option<&Wire>) -> Self {
+        let mut env = Env::start().await;
+        if let Some(wire) = wire {
+            env.database_url = wire.lay(&env.database_url).await;
+        }
         let folder = tempfile::tempdir().unwrap();
         for (text, definition) in workflows() {
             let file = folder.path().join(format!("{}.toml", definition.name));
@@ -93,7 +98,8 @@ impl Stage {
         // Nobody waits for an answer here: the cases look at the rows.
         let given = ["--settle-ms", "1", "--workflows", folder.path().to_str().unwrap()];
         let flags: Vec<String> = given.iter().chain(pace.flags).map(ToString::to_string).collect();
-        let app = start(&env, &flags.iter().map(String::as_str).collect::<Vec<_>>(), roles).await;
+        let roles = [Role::Orchestrator, Role::Worker, Role::Scheduler];
+        let app = start(&env, &flags.iter().map(String::as_str).collect::<Vec<_>>(), &roles).await;
         let concert = add_concert(&app).await;
         let performance = add_performance(&app, concert, SEATS, PRICE).await;
         let post = Post::open(&env.bus).await;

@@ -1,0 +1,95 @@
+//! A backlog compensates no saga that is healthy: the only worker is frozen for half a minute while bookings and
+//! payments keep coming, and then takes up its work where it was.
+
+use std::time::Duration;
+
+use boxoffice::app::{App, Role};
+use boxoffice::booking::Order;
+use boxoffice::{ids, store};
+use nix::sys::signal::Signal;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use uuid::Uuid;
+
+use super::process::Process;
+use crate::common::Env;
+use crate::common::app::{add_concert, add_performance, assert_good, start, until};
+
+/// A booking this often.
+const BEAT: Duration = Duration::from_millis(100);
+/// The worker works for so long, is frozen, and goes on.
+const BEFORE: Duration = Duration::from_secs(3);
+const FROZEN: Duration = Duration::from_secs(30);
+const AFTER: Duration = Duration::from_secs(2);
+const PRICE: i64 = 100;
+
+/// Bookings keep coming until `end`, each by a buyer of its own who can pay; and whoever holds a seat pays.
+async fn come(app: &App, concert_id: Uuid, performance_id: Uuid, end: Instant) -> i32 {
+    let mut beat = interval(BEAT);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut seat = 0;
+    while Instant::now() < end {
+        beat.tick().await;
+        seat += 1;
+        let user_id = ids::new();
+        store::points::charge(&app.pool, ids::new(), user_id, PRICE).await.unwrap().unwrap();
+        let order = Order { id: ids::new(), user_id, concert_id, performance_id, seats: vec![seat] };
+        app.desk.reserve(order).await.unwrap();
+        if seat % 5 == 0 {
+            pay_what_is_held(app).await;
+        }
+    }
+    seat
+}
+
+async fn pay_what_is_held(app: &App) {
+    let held = sqlx::query_scalar::<_, Uuid>("select id from sagas where status = 'waiting'");
+    for id in held.fetch_all(&app.pool).await.unwrap() {
+        app.desk.pay(id).await.unwrap();
+    }
+}
+
+async fn count(app: &App, sql: &'static str) -> i64 {
+    sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap()
+}
+
+/// What a worker has done until now: it moves sagas on.
+async fn done(app: &App) -> i64 {
+    count(app, "select count(*) from saga_history where event = 'done'").await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_stands_still_for_half_a_minute_under_load_costs_no_saga_its_seat() {
+    let env = Env::start().await;
+    // The buyers do not wait for their answers here.
+    let app = start(&env, &["--settle-ms", "0"], &[Role::Orchestrator, Role::Scheduler]).await;
+    let concert = add_concert(&app).await;
+    let performance = add_performance(&app, concert, 1_000, PRICE).await;
+    let worker = Process::start(&env, &[], "worker", &[]);
+    let begin = Instant::now();
+    let freeze = async {
+        until(20, "the worker to work", || async { done(&app).await > 0 }).await;
+        sleep_until(begin + BEFORE).await;
+        worker.signal(Signal::SIGSTOP);
+        let frozen = Instant::now();
+        // What it had begun may still be committed by the database.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let before = done(&app).await;
+        sleep_until(frozen + FROZEN).await;
+        assert_eq!(done(&app).await, before, "somebody else did its work");
+        worker.signal(Signal::SIGCONT);
+    };
+    let sale = come(&app, concert, performance, begin + BEFORE + FROZEN + AFTER);
+    let ((), bookings) = tokio::join!(freeze, sale);
+    until(20, "every booking to be paid and confirmed", || async {
+        pay_what_is_held(&app).await;
+        count(&app, "select count(*) from reservations where status = 'confirmed'").await
+            == i64::from(bookings)
+    })
+    .await;
+    assert!(bookings > 100, "there was no load: {bookings} bookings");
+    assert_eq!(count(&app, "select count(*) from sagas where status <> 'completed'").await, 0);
+    let lost = "select count(*) from saga_history where event in ('failed', 'deadline') or attempt > 0";
+    assert_eq!(count(&app, lost).await, 0, "silence cost an attempt or a saga its deadline");
+    assert_eq!(count(&app, "select sum(balance)::bigint from accounts").await, 0);
+    assert_good(&app).await;
+}

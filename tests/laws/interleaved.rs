@@ -1,0 +1,135 @@
+//! Do and undo of each step meet, statement by statement, on two connections: one is stopped in the middle of its
+//! transaction, before each of its statements in turn, and the other comes. It waits, or it is refused.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use boxoffice::orchestrator::ActError;
+use boxoffice::saga::{Act, Direction, Status};
+use futures::future::join_all;
+
+use super::play::{Play, turning_back};
+use super::post::{Rule, Rules, is_here};
+use super::stage::{Pace, Stage, workflows};
+use super::wire::{Stop, Wire};
+use crate::common::app::until;
+
+/// Long enough for whoever would not wait.
+const MOMENT: Duration = Duration::from_millis(150);
+
+/// A saga with the command of a step at the post.
+async fn ready(stage: &Arc<Stage>, workflow: &str, step: &str, direction: Direction) -> Play {
+    let rules = Rules::default().with(step, direction, Rule::Hold);
+    let rules = match direction {
+        Direction::Do => rules,
+        Direction::Undo => turning_back(stage.definition(workflow), rules),
+    };
+    let play = Play::begin(stage, workflow, rules, None).await;
+    play.go_to_hold(step, direction).await;
+    play
+}
+
+/// Lets the held command go; the transaction that it leads to stops before its statement of this number.
+async fn go_and_stop(play: &Play, wire: &Wire, before: usize) -> Arc<Stop> {
+    let stop = wire.stop(play.begun.saga, before);
+    play.stage.post.release(play.begun.saga).await;
+    stop
+}
+
+/// How many statements the transaction of a step has, its commit among them.
+async fn count(stage: &Arc<Stage>, wire: &Wire, workflow: &str, step: &str, direction: Direction) -> usize {
+    let play = ready(stage, workflow, step, direction).await;
+    let stop = go_and_stop(&play, wire, usize::MAX).await;
+    let saga = play.go_to_rest().await;
+    play.check(&saga).await;
+    let statements = *stop.statements.lock().unwrap();
+    statements.expect("its transaction came over the wire")
+}
+
+/// Somebody waits for a row that somebody else has.
+async fn until_somebody_waits(stage: &Stage) {
+    until(10, "the other to wait", || async {
+        let waiting = sqlx::query_scalar::<_, i64>(
+            "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
+        );
+        waiting.fetch_one(stage.pool()).await.unwrap() > 0
+    })
+    .await;
+}
+
+/// The `do` of a step is stopped; its saga is cancelled meanwhile, which undoes it.
+async fn undo_meets_do(play: &Play, wire: &Wire, before: usize) {
+    let (id, operator) = (play.begun.saga, play.stage.engine.clone());
+    let stop = go_and_stop(play, wire, before).await;
+    stop.reached.notified().await;
+    let mut act = tokio::spawn(async move { operator.act(id, Act::Cancel, "a test", "to interleave").await });
+    if before == 0 {
+        // The do has nothing yet: the undo overtakes it, and it finds its saga moved on.
+        act.await.unwrap().expect("nothing is in its way");
+        assert_eq!(play.go_to_rest().await.status, Status::Compensated);
+        stop.released.notify_one();
+    } else {
+        until_somebody_waits(&play.stage).await;
+        assert!(
+            tokio::time::timeout(MOMENT, &mut act).await.is_err(),
+            "the undo began while the do was under way"
+        );
+        stop.released.notify_one();
+        let answer = act.await.unwrap();
+        assert!(matches!(answer, Ok(_) | Err(ActError::Illegal { .. })), "{answer:?}");
+    }
+    let saga = play.go_to_rest().await;
+    play.stage.drained().await;
+    play.check(&saga).await;
+}
+
+/// The undo of a step is stopped; its `do` comes late meanwhile, and does nothing.
+async fn do_meets_undo(play: &Play, wire: &Wire, step: &str, before: usize) {
+    let stage = &play.stage;
+    let stop = go_and_stop(play, wire, before).await;
+    stop.reached.notified().await;
+    let letters = stage.post.letters(play.begun.saga);
+    let late = letters.iter().find(|letter| letter.is_of(step, Direction::Do)).expect("it was asked for");
+    stage.post.forward(late).await;
+    if before > 0 {
+        until_somebody_waits(stage).await;
+    }
+    tokio::time::sleep(MOMENT).await;
+    let saga = play.saga().await;
+    assert_eq!((saga.status, saga.step.as_str()), (Status::Compensating, step), "it did not wait");
+    stop.released.notify_one();
+    let saga = play.go_to_rest().await;
+    assert_eq!(saga.status, Status::Compensated);
+    stage.drained().await;
+    play.check(&saga).await;
+}
+
+/// One step, stopped everywhere, in both directions.
+async fn interleaved(workflow: String, step: String) {
+    let wire = Wire::default();
+    let stage = Arc::new(Stage::wired(Pace::CALM, Some(&wire)).await);
+    for direction in [Direction::Do, Direction::Undo] {
+        let statements = count(&stage, &wire, &workflow, &step, direction).await;
+        assert!(statements > 3, "{direction} {step} has {statements} statements");
+        let plays = (0..statements).map(|_| ready(&stage, &workflow, &step, direction));
+        for (before, play) in join_all(plays).await.iter().enumerate() {
+            match direction {
+                Direction::Do => undo_meets_do(play, &wire, before).await,
+                Direction::Undo => do_meets_undo(play, &wire, &step, before).await,
+            }
+        }
+    }
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn do_and_undo_of_each_step_wait_for_each_other_at_every_statement() {
+    let mut steps = Vec::new();
+    for (_, definition) in workflows() {
+        let here = definition.steps.iter().filter(|step| step.undo.is_some());
+        let here = here.filter(|step| step.command.as_ref().is_some_and(|command| is_here(command)));
+        steps.extend(here.map(|step| (definition.name.clone(), step.name.clone())));
+    }
+    assert!(!steps.is_empty());
+    join_all(steps.into_iter().map(|(workflow, step)| interleaved(workflow, step))).await;
+}
