@@ -7,10 +7,11 @@ use std::time::Duration;
 use boxoffice::orchestrator::ActError;
 use boxoffice::saga::{Act, Direction, Status};
 use futures::future::join_all;
+use sqlx::PgPool;
 
 use super::play::{Play, turning_back};
 use super::post::{Rule, Rules, is_here};
-use super::stage::{Pace, Stage, workflows};
+use super::stage::{Pace, Side, Stage, workflows};
 use super::wire::{Stop, Wire};
 use crate::common::app::until;
 
@@ -47,35 +48,42 @@ async fn count(stage: &Arc<Stage>, wire: &Wire, workflow: &str, step: &str, dire
 }
 
 /// Somebody waits for a row that somebody else has.
-async fn until_somebody_waits(stage: &Stage) {
+async fn until_somebody_waits(pool: &PgPool) {
     until(10, "the other to wait", || async {
         let waiting = sqlx::query_scalar::<_, i64>(
             "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
         );
-        waiting.fetch_one(stage.pool()).await.unwrap() > 0
+        waiting.fetch_one(pool).await.unwrap() > 0
     })
     .await;
 }
 
+/// Where the step's transactions are.
+fn pool_of(play: &Play, here: bool) -> &PgPool {
+    if here { play.stage.pool() } else { &play.stage.post.parcels.pool }
+}
+
 /// The `do` of a step is stopped; its saga is cancelled meanwhile, which undoes it.
-async fn undo_meets_do(play: &Play, wire: &Wire, before: usize) {
-    let (id, operator) = (play.begun.saga, play.stage.engine.clone());
+async fn undo_meets_do(play: &Play, wire: &Wire, here: bool, before: usize) {
+    let (id, engine) = (play.begun.saga, play.stage.engine.clone());
     let stop = go_and_stop(play, wire, before).await;
-    stop.reached.notified().await;
-    let mut act = tokio::spawn(async move { operator.act(id, Act::Cancel, "a test", "to interleave").await });
+    stop.reached().await;
+    let mut act = tokio::spawn(async move { engine.act(id, Act::Cancel, "a test", "to interleave").await });
     if before == 0 {
-        // The do has nothing yet: the undo overtakes it, and it finds its saga moved on.
+        // The do has nothing yet: the undo overtakes it, and it finds its saga moved on, or its tombstone.
         act.await.unwrap().expect("nothing is in its way");
         assert_eq!(play.go_to_rest().await.status, Status::Compensated);
         stop.released.notify_one();
     } else {
-        until_somebody_waits(&play.stage).await;
-        assert!(
-            tokio::time::timeout(MOMENT, &mut act).await.is_err(),
-            "the undo began while the do was under way"
-        );
+        // Here the act itself waits, for the row of the saga; elsewhere the command of the undo, for the step's row.
+        until_somebody_waits(pool_of(play, here)).await;
+        let waits = tokio::time::timeout(MOMENT, &mut act).await;
+        assert_eq!(waits.is_err(), here, "the undo began while the do was under way");
         stop.released.notify_one();
-        let answer = act.await.unwrap();
+        let answer = match waits {
+            Ok(answer) => answer.unwrap(),
+            Err(_) => act.await.unwrap(),
+        };
         assert!(matches!(answer, Ok(_) | Err(ActError::Illegal { .. })), "{answer:?}");
     }
     let saga = play.go_to_rest().await;
@@ -84,15 +92,15 @@ async fn undo_meets_do(play: &Play, wire: &Wire, before: usize) {
 }
 
 /// The undo of a step is stopped; its `do` comes late meanwhile, and does nothing.
-async fn do_meets_undo(play: &Play, wire: &Wire, step: &str, before: usize) {
+async fn do_meets_undo(play: &Play, wire: &Wire, here: bool, step: &str, before: usize) {
     let stage = &play.stage;
     let stop = go_and_stop(play, wire, before).await;
-    stop.reached.notified().await;
+    stop.reached().await;
     let letters = stage.post.letters(play.begun.saga);
     let late = letters.iter().find(|letter| letter.is_of(step, Direction::Do)).expect("it was asked for");
     stage.post.forward(late).await;
     if before > 0 {
-        until_somebody_waits(stage).await;
+        until_somebody_waits(pool_of(play, here)).await;
     }
     tokio::time::sleep(MOMENT).await;
     let saga = play.saga().await;
@@ -105,31 +113,44 @@ async fn do_meets_undo(play: &Play, wire: &Wire, step: &str, before: usize) {
 }
 
 /// One step, stopped everywhere, in both directions.
-async fn interleaved(workflow: String, step: String) {
+async fn interleaved(workflow: String, step: String, here: bool) {
     let wire = Wire::default();
-    let stage = Arc::new(Stage::wired(Pace::CALM, Some(&wire)).await);
+    let side = if here { Side::Here } else { Side::Elsewhere };
+    let stage = Arc::new(Stage::wired(Pace::CALM, Some((&wire, side))).await);
     for direction in [Direction::Do, Direction::Undo] {
         let statements = count(&stage, &wire, &workflow, &step, direction).await;
         assert!(statements > 3, "{direction} {step} has {statements} statements");
         let plays = (0..statements).map(|_| ready(&stage, &workflow, &step, direction));
         for (before, play) in join_all(plays).await.iter().enumerate() {
             match direction {
-                Direction::Do => undo_meets_do(play, &wire, before).await,
-                Direction::Undo => do_meets_undo(play, &wire, &step, before).await,
+                Direction::Do => undo_meets_do(play, &wire, here, before).await,
+                Direction::Undo => do_meets_undo(play, &wire, here, &step, before).await,
             }
         }
     }
     stage.close().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn do_and_undo_of_each_step_wait_for_each_other_at_every_statement() {
+/// The steps with an undo of all workflows, as far as they are served here or elsewhere.
+async fn all_interleaved(here: bool) {
     let mut steps = Vec::new();
     for (_, definition) in workflows() {
-        let here = definition.steps.iter().filter(|step| step.undo.is_some());
-        let here = here.filter(|step| step.command.as_ref().is_some_and(|command| is_here(command)));
-        steps.extend(here.map(|step| (definition.name.clone(), step.name.clone())));
+        for step in definition.steps.iter().filter(|step| step.undo.is_some()) {
+            if step.command.as_ref().is_some_and(|command| is_here(command) == here) {
+                steps.push(interleaved(definition.name.clone(), step.name.clone(), here));
+            }
+        }
     }
     assert!(!steps.is_empty());
-    join_all(steps.into_iter().map(|(workflow, step)| interleaved(workflow, step))).await;
+    join_all(steps).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn do_and_undo_of_each_step_wait_for_each_other_at_every_statement() {
+    all_interleaved(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn do_and_undo_of_each_step_that_is_served_elsewhere_wait_for_each_other_at_every_statement() {
+    all_interleaved(false).await;
 }

@@ -1,73 +1,87 @@
-//! The service of the made-up workflow: a worker elsewhere that keeps the fence of `docs/workers.md` in memory.
+//! The service of the made-up workflow: elsewhere, in a database of its own, with the fence that every such service
+//! gets. Its effect is a row, and nothing keeps it from writing it twice but the fence.
 
-use std::collections::HashMap;
-use std::sync::Mutex;
+use std::time::Duration;
 
-use boxoffice::saga::{Command, DEADLINE_PASSED, Direction, Outcome};
-use chrono::Utc;
-use serde_json::{Map, json};
+use boxoffice::bus::Bus;
+use boxoffice::elsewhere::{Asked, Service};
+use boxoffice::saga::{Command, Definition, Direction, Outcome};
+use boxoffice::store;
+use boxoffice::store::outcomes;
+use sqlx::{PgConnection, PgPool};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-/// Its book: one row per saga and step.
-#[derive(Default)]
+use super::wire::Wire;
+use crate::common::fresh_database;
+
+/// It ends when it is dropped.
 pub struct Parcels {
-    book: Mutex<HashMap<(Uuid, String), Row>>,
+    pub pool: PgPool,
+    _stop: DropGuard,
 }
 
-#[derive(Default)]
-struct Row {
-    visit: i32,
-    undone: i32,
-    outcome: Option<Outcome>,
-    /// How often the effect is there: one or none, or something is wrong.
-    effects: i32,
+async fn make(conn: &mut PgConnection, command: &Command) -> anyhow::Result<Outcome> {
+    let sql = match command.direction {
+        Direction::Do => "insert into parcels (saga, step) values ($1, $2)",
+        Direction::Undo => "delete from parcels where saga = $1 and step = $2",
+    };
+    sqlx::query(sql).bind(command.saga_id).bind(&command.step).execute(conn).await?;
+    Ok(Outcome::done())
+}
+
+async fn serve(conn: &mut PgConnection, asked: Asked<'_>) -> anyhow::Result<Outcome> {
+    make(conn, asked.command).await
 }
 
 impl Parcels {
-    /// The answer to a command, or none if it belongs to the past.
-    pub fn serve(&self, command: &Command) -> Option<Outcome> {
-        let mut book = self.book.lock().unwrap();
-        let row = book.entry((command.saga_id, command.step.clone())).or_default();
+    /// Serves every command of its workflow; by the wire, if there is one.
+    pub async fn open(bus: &Bus, definition: &Definition, wire: Option<&Wire>) -> Self {
+        let url = fresh_database().await;
+        let pool = store::open(&url, 8).unwrap();
+        sqlx::query("create table parcels (saga uuid not null, step text not null)")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let theirs = match wire {
+            Some(wire) => store::open(&wire.lay(&url).await, 12).unwrap(),
+            None => pool.clone(),
+        };
+        let mut service = Service::new("parcels", theirs);
+        for command in definition.commands() {
+            service = service.command(command, |conn, asked| Box::pin(serve(conn, asked)));
+        }
+        let stop = CancellationToken::new();
+        service.start(bus, &TaskTracker::new(), &stop).await.unwrap();
+        Self { pool, _stop: stop.drop_guard() }
+    }
+
+    /// What a worker leaves that dies between its commit and its reply.
+    pub async fn do_without_a_word(&self, command: &Command) {
+        let mut tx = self.pool.begin().await.unwrap();
+        let (saga, step) = (command.saga_id, &command.step);
+        let (mut known, _) =
+            outcomes::lock(&mut tx, saga, step, None, Duration::from_secs(600)).await.unwrap();
+        let again = match command.direction {
+            Direction::Do => known.undone >= command.visit || known.outcome.is_some(),
+            Direction::Undo => known.undone >= command.visit,
+        };
+        if again {
+            return;
+        }
+        let outcome = make(&mut tx, command).await.unwrap();
         match command.direction {
-            Direction::Do => row.make(command),
-            Direction::Undo => row.take_back(command.visit),
+            Direction::Do => (known.visit, known.outcome) = (command.visit, Some(outcome)),
+            Direction::Undo => (known.undone, known.outcome) = (command.visit, None),
         }
+        outcomes::save(&mut tx, saga, step, &known).await.unwrap();
+        tx.commit().await.unwrap();
     }
 
-    /// How often the effect of a step is there.
-    pub fn effects(&self, saga: Uuid, step: &str) -> i32 {
-        let book = self.book.lock().unwrap();
-        book.get(&(saga, step.to_owned())).map_or(0, |row| row.effects)
-    }
-}
-
-impl Row {
-    fn make(&mut self, command: &Command) -> Option<Outcome> {
-        if command.visit <= self.undone || command.visit < self.visit {
-            return None;
-        }
-        if let Some(outcome) = &self.outcome {
-            return Some(outcome.clone());
-        }
-        if command.deadline.is_some_and(|deadline| Utc::now() >= deadline) {
-            return Some(Outcome::rejected(DEADLINE_PASSED));
-        }
-        let output = Map::from_iter([(command.step.clone(), json!("done"))]);
-        self.visit = command.visit;
-        self.effects += 1;
-        self.outcome = Some(Outcome::Done { output });
-        self.outcome.clone()
-    }
-
-    fn take_back(&mut self, visit: i32) -> Option<Outcome> {
-        if visit < self.undone {
-            return None;
-        }
-        if self.outcome.take().is_some() {
-            self.effects -= 1;
-        }
-        self.visit = self.visit.max(visit);
-        self.undone = visit;
-        Some(Outcome::done())
+    /// How often the effect of a step is there: once or not at all, or something is wrong.
+    pub async fn effects(&self, saga: Uuid, step: &str) -> i64 {
+        let sql = "select count(*) from parcels where saga = $1 and step = $2";
+        sqlx::query_scalar(sql).bind(saga).bind(step).fetch_one(&self.pool).await.unwrap()
     }
 }

@@ -8,7 +8,7 @@ use async_nats::HeaderMap;
 use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull;
-use boxoffice::bus::publish::{Outgoing, publish};
+use boxoffice::bus::publish::publish;
 use boxoffice::bus::{Bus, messages, subjects};
 use boxoffice::saga::{Command, Direction, Outcome};
 use boxoffice::workers::Service;
@@ -31,7 +31,7 @@ pub enum Rule {
     Hold,
     /// Nobody hears of it; this is the answer.
     Answer(Outcome),
-    /// A worker elsewhere does it, and its answer is lost. For the services here doing it is the answer.
+    /// A worker elsewhere does it, and dies before it answers. For the services here doing it is the answer.
     Mute,
 }
 
@@ -51,13 +51,20 @@ pub struct Letter {
     payload: Bytes,
 }
 
+/// A worker's answer as it went by.
+#[derive(Clone, PartialEq)]
+struct Reply {
+    headers: HeaderMap,
+    payload: Bytes,
+}
+
 #[derive(Default)]
 struct Shelf {
     /// None until the saga has said what is to become of its commands; until then they stay.
     rules: Option<Rules>,
     letters: Vec<Letter>,
     held: Vec<Letter>,
-    replies: Vec<Outgoing>,
+    replies: Vec<Reply>,
 }
 
 /// The post of one stage.
@@ -96,8 +103,8 @@ impl Rules {
 
 impl Post {
     /// Opens it; it closes with the test.
-    pub async fn open(bus: &Bus) -> Self {
-        let post = Self { bus: bus.clone(), shelves: Arc::default(), parcels: Arc::default() };
+    pub async fn open(bus: &Bus, parcels: Parcels) -> Self {
+        let post = Self { bus: bus.clone(), shelves: Arc::default(), parcels: Arc::new(parcels) };
         let stream = bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
         let config = pull::Config {
             durable_name: Some(POST.to_owned()),
@@ -105,7 +112,13 @@ impl Post {
             ..pull::Config::default()
         };
         let mut incoming = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
-        let this = post.clone();
+        let (this, other) = (post.clone(), post.clone());
+        let mut replies = bus.client.subscribe(subjects::REPLIES).await.unwrap();
+        tokio::spawn(async move {
+            while let Some(reply) = replies.next().await {
+                other.note(reply);
+            }
+        });
         tokio::spawn(async move {
             while let Some(message) = incoming.next().await {
                 // A heartbeat that was missed on a busy machine; the stream goes on.
@@ -160,8 +173,27 @@ impl Post {
         for letter in self.letters(saga) {
             self.forward(&letter).await;
         }
-        let replies = self.shelves.lock().unwrap().get(&saga).unwrap().replies.clone();
-        publish(&self.bus, replies).await.unwrap();
+        let replies = self.shelves.lock().unwrap().get(&saga).map(|shelf| shelf.replies.clone());
+        for Reply { headers, payload } in replies.unwrap_or_default() {
+            self.send(subjects::REPLIES.to_owned(), headers, payload).await;
+        }
+    }
+
+    async fn send(&self, subject: String, headers: HeaderMap, payload: Bytes) {
+        let sent = self.bus.jetstream.publish_with_headers(subject, headers, payload);
+        sent.await.unwrap().await.unwrap();
+    }
+
+    /// Keeps a reply, to be repeated.
+    fn note(&self, message: async_nats::Message) {
+        let headers = message.headers.expect("a reply has a fence");
+        let saga = headers.get(messages::SAGA).unwrap().as_str().parse().unwrap();
+        let reply = Reply { headers, payload: message.payload };
+        let mut shelves = self.shelves.lock().unwrap();
+        let replies = &mut shelves.entry(saga).or_default().replies;
+        if !replies.contains(&reply) {
+            replies.push(reply);
+        }
     }
 
     async fn take(&self, message: &Message) {
@@ -199,7 +231,7 @@ impl Post {
         let copies = if repeated { 2 } else { 1 };
         match rule {
             Rule::Hold => {}
-            Rule::Mute => drop(self.parcels.serve(&letter.command)),
+            Rule::Mute => self.parcels.do_without_a_word(&letter.command).await,
             Rule::Forward => {
                 for _ in 0..copies {
                     self.forward(&letter).await;
@@ -217,17 +249,8 @@ impl Post {
 
     /// Hands a command to whoever serves it.
     pub async fn forward(&self, letter: &Letter) {
-        let command = real(&letter.command.subject);
-        if is_here(&command) {
-            let (headers, payload) = (letter.headers.clone(), letter.payload.clone());
-            let sent = self.bus.jetstream.publish_with_headers(subjects::step(&command), headers, payload);
-            sent.await.unwrap().await.unwrap();
-        } else if let Some(outcome) = self.parcels.serve(&letter.command) {
-            let reply = messages::reply(&letter.command, outcome);
-            let saga = letter.command.saga_id;
-            self.shelves.lock().unwrap().entry(saga).or_default().replies.push(reply.clone());
-            publish(&self.bus, vec![reply]).await.unwrap();
-        }
+        let subject = subjects::step(&real(&letter.command.subject));
+        self.send(subject, letter.headers.clone(), letter.payload.clone()).await;
     }
 }
 

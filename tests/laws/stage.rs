@@ -19,6 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use toml::{Table, Value};
 use uuid::Uuid;
 
+use super::parcels::Parcels;
 use super::post::{Post, detour};
 use super::wire::Wire;
 use crate::common::Env;
@@ -40,6 +41,13 @@ pub struct Pace {
     pub deadline_seconds: Option<i64>,
     /// The settings of the service.
     pub flags: &'static [&'static str],
+}
+
+/// Where services are: in the program, or elsewhere.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Here,
+    Elsewhere,
 }
 
 impl Pace {
@@ -84,10 +92,10 @@ impl Stage {
         Self::wired(pace, None).await
     }
 
-    /// The same, with the service reaching Postgres by this wire.
-    pub async fn wired(pace: Pace, wire: Option<&Wire>) -> Self {
+    /// The same, with the services on one side reaching their Postgres by this wire.
+    pub async fn wired(pace: Pace, wire: Option<(&Wire, Side)>) -> Self {
         let mut env = Env::start().await;
-        if let Some(wire) = wire {
+        if let Some((wire, Side::Here)) = wire {
             env.database_url = wire.lay(&env.database_url).await;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -102,7 +110,11 @@ impl Stage {
         let app = start(&env, &flags.iter().map(String::as_str).collect::<Vec<_>>(), &roles).await;
         let concert = add_concert(&app).await;
         let performance = add_performance(&app, concert, SEATS, PRICE).await;
-        let post = Post::open(&env.bus).await;
+        let elsewhere = wire.and_then(|(wire, side)| (side == Side::Elsewhere).then_some(wire));
+        let all = workflows();
+        let (_, made_up) = all.iter().find(|(_, definition)| definition.name == "parcel").unwrap();
+        let parcels = Parcels::open(&env.bus, made_up, elsewhere).await;
+        let post = Post::open(&env.bus, parcels).await;
         let sweeping = CancellationToken::new();
         tokio::spawn(sweeping.clone().run_until_cancelled_owned(sweep(app.engine.clone())));
         Self {

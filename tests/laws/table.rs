@@ -150,8 +150,8 @@ pub async fn make_good(stage: &Stage, begun: &Begun, no: Option<No>) {
 pub async fn check_slate(stage: &Stage, workflow: &str, begun: &Begun, status: Status, reason: Option<&str>) {
     let Some(reservation) = begun.reservation else {
         for step in &stage.definition(workflow).steps {
-            let effects = i32::from(status == Status::Completed && step.command.is_some());
-            assert_eq!(stage.post.parcels.effects(begun.saga, &step.name), effects, "{}", step.name);
+            let effects = i64::from(status == Status::Completed && step.command.is_some());
+            assert_eq!(stage.post.parcels.effects(begun.saga, &step.name).await, effects, "{}", step.name);
         }
         return;
     };

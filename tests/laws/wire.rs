@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -13,6 +14,8 @@ use tokio::sync::Notify;
 use url::Url;
 use uuid::Uuid;
 
+/// How long a transaction may take to come to its stop.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Binds the arguments of a statement, which is executed right after.
 const BIND: u8 = b'B';
 /// A statement without arguments: the beginning and the end of a transaction.
@@ -28,7 +31,7 @@ pub struct Wire {
 pub struct Stop {
     /// Before its statement of this number, from 0; its commit is the last.
     before: usize,
-    pub reached: Notify,
+    reached: Notify,
     pub released: Notify,
     /// All its statements, once it is over.
     pub statements: Mutex<Option<usize>>,
@@ -87,12 +90,13 @@ impl Wire {
             from.read_exact(&mut body).await?;
             match kind {
                 QUERY if body.starts_with(b"BEGIN") => begun = true,
-                QUERY => {
+                QUERY if body == b"COMMIT\0" || body == b"ROLLBACK\0" => {
                     if let Some(watched) = watched.take() {
                         Watched::end(watched).await;
                     }
                 }
-                BIND => {
+                // A savepoint is a statement like any other.
+                QUERY | BIND => {
                     if std::mem::take(&mut begun) {
                         watched = self.watch(&body);
                     }
@@ -116,6 +120,15 @@ impl Wire {
         let named = |saga: &&Uuid| body.windows(16).any(|bytes| bytes == saga.as_bytes());
         let saga = stops.keys().find(named).copied()?;
         stops.remove(&saga).map(|stop| Watched { stop, passed: 0 })
+    }
+}
+
+impl Stop {
+    /// Returns when the transaction stands still.
+    pub async fn reached(&self) {
+        tokio::time::timeout(PATIENCE, self.reached.notified())
+            .await
+            .expect("the transaction comes this far");
     }
 }
 
