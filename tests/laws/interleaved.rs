@@ -16,7 +16,7 @@ use super::wire::{Stop, Wire};
 use crate::common::app::until;
 
 /// Long enough for whoever would not wait.
-const MOMENT: Duration = Duration::from_millis(150);
+const MOMENT: Duration = Duration::from_millis(100);
 
 /// A saga with the command of a step at the post.
 async fn ready(stage: &Arc<Stage>, workflow: &str, step: &str, direction: Direction) -> Play {

@@ -131,13 +131,8 @@ async fn killed_at_each_step(moment: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_step_survives_a_kill_between_its_commit_and_what_is_published() {
-    killed_at_each_step("committed").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn each_step_survives_a_kill_between_what_is_published_and_its_acknowledgement() {
-    killed_at_each_step("published").await;
+async fn each_step_survives_a_kill_before_and_after_what_it_publishes() {
+    tokio::join!(killed_at_each_step("committed"), killed_at_each_step("published"));
 }
 
 /// A saga of each workflow in each wait that has a deadline; when the process comes, the alarm is due.

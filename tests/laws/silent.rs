@@ -12,9 +12,12 @@ use super::stage::{Pace, Stage, workflows};
 /// Every deadline comes soon.
 const HASTY: Pace = Pace {
     timeout_ms: 300,
-    deadline_seconds: Some(4),
-    flags: &["--hold-seconds", "4", "--payment-grace-seconds", "1"],
+    deadline_seconds: Some(5),
+    flags: &["--hold-seconds", "5", "--payment-grace-seconds", "1"],
 };
+
+/// Silence is soon noticed, and there is time enough to end it.
+const IMPATIENT: Pace = Pace { timeout_ms: 500, ..Pace::CALM };
 
 /// Nobody answers a step, or nobody ends a wait, until the deadline; what is heard of it later changes nothing.
 async fn timed_out(stage: Arc<Stage>, workflow: String, index: usize, rule: Rule) {
@@ -127,7 +130,7 @@ fn commands(definition: &Definition) -> Vec<(String, Direction, bool)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_step_that_is_answered_late_goes_on_and_has_lost_no_attempt() {
-    let stage = Arc::new(Stage::set(Pace::CALM).await);
+    let stage = Arc::new(Stage::set(IMPATIENT).await);
     let mut cases = Cases::default();
     for (_, definition) in workflows() {
         for (step, direction, here) in commands(&definition) {

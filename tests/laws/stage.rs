@@ -52,7 +52,7 @@ pub enum Side {
 
 impl Pace {
     /// Time enough for everything, also on a busy machine.
-    pub const CALM: Self = Self { timeout_ms: 500, deadline_seconds: None, flags: &[] };
+    pub const CALM: Self = Self { timeout_ms: 20_000, deadline_seconds: None, flags: &[] };
 }
 
 /// The servers, the service in this process, and the post.
