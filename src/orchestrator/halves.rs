@@ -3,28 +3,10 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::store;
+
 /// Tries of a batch that fails for a passing reason before it is left to a redelivery.
 const PASSING_TRIES: u32 = 5;
-
-/// Whether an error says nothing about the items: a deadlock, a lost connection, a full pool.
-pub fn is_passing(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(error) => {
-            let code = error.code().unwrap_or_default();
-            // Serialization and deadlock, lock timeout, shutdown and start of the server, lack of resources.
-            ["40001", "40P01", "55P03"].contains(&code.as_ref())
-                || code.starts_with("57P")
-                || code.starts_with("53")
-        }
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed
-        | sqlx::Error::Protocol(_) => true,
-        _ => false,
-    }
-}
 
 /// Items on their way through attempts: all at once, then in halves where an attempt failed for a reason of its own.
 #[derive(Debug)]
@@ -56,7 +38,8 @@ impl<T> Halves<T> {
         let (Some(range), Err(error)) = (self.left.pop(), result) else {
             return Ok(None);
         };
-        if is_passing(&error) {
+        // It says nothing about the items: a deadlock, a lost connection, a full pool.
+        if store::is_unavailable(&error) {
             self.passing += 1;
             if self.passing == PASSING_TRIES {
                 return Err(error);

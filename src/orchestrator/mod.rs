@@ -34,7 +34,7 @@ pub use acts::{ActError, Acted};
 pub use advance::{Batch, Verdict, start};
 pub use announce::charge_event;
 pub use follow::Consequences;
-pub use halves::{Halves, is_passing};
+pub use halves::Halves;
 pub use replay::{Pace, Page, Replay, Wanted};
 pub use retention::Forgotten;
 pub use signals::SignalError;

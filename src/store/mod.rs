@@ -70,9 +70,12 @@ pub fn is_unavailable(error: &sqlx::Error) -> bool {
 }
 
 /// SQLSTATEs that pass: connection lost (08), resources short (53), shut down or starting (57P),
-/// serialisation failure or deadlock (40), a lock not got in time (55P03), read-only after a switch-over (25006).
+/// serialisation failure or deadlock (40), a lock not got in time (55P03), read-only after a switch-over (25006), cut
+/// off in a transaction that stood still (25P03, 25P04): a process that was frozen, and goes on.
 fn passes(sqlstate: &str) -> bool {
-    ["08", "53", "57P", "40", "55P03", "25006"].iter().any(|class| sqlstate.starts_with(class))
+    ["08", "53", "57P", "40", "55P03", "25006", "25P03", "25P04"]
+        .iter()
+        .any(|class| sqlstate.starts_with(class))
 }
 
 #[cfg(test)]
@@ -81,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_server_that_stops_passes_and_a_broken_constraint_does_not() {
-        for sqlstate in ["08006", "53300", "57P01", "57P03", "40P01", "55P03"] {
+        for sqlstate in ["08006", "53300", "57P01", "57P03", "40P01", "55P03", "25P03"] {
             assert!(passes(sqlstate), "{sqlstate}");
         }
         for sqlstate in ["23505", "23514", "42601", "57014", "22P02"] {
