@@ -29,6 +29,8 @@ pub mod bus;
 
 pub mod store;
 
+pub mod checker;
+
 pub mod saga;
 
 pub mod telemetry;

@@ -3,17 +3,17 @@
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::output::table;
 use super::{Context, Ending, Misuse};
 use crate::app;
-use crate::saga::{Catalogue, Definition};
+use crate::saga::Catalogue;
 
+mod check;
 mod graph;
 
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
-    /// Read every definition, built-in ones and those of --workflows, and say what is wrong
-    Check,
+    /// Walk through all that can happen to the sagas of every definition, and say what is wrong
+    Check(check::Arguments),
     /// Draw a workflow as a Mermaid state diagram
     Graph {
         /// The workflow, for instance `booking`
@@ -23,36 +23,9 @@ pub(super) enum Command {
 
 pub(super) fn run(context: &Context, command: &Command) -> anyhow::Result<Ending> {
     match command {
-        Command::Check => check(context),
+        Command::Check(arguments) => check::run(context, arguments),
         Command::Graph { name } => draw(context, name),
     }
-}
-
-fn check(context: &Context) -> anyhow::Result<Ending> {
-    let catalogue = match app::catalogue(&context.settings) {
-        Ok(catalogue) => catalogue,
-        Err(problem) => {
-            let problem = format!("{problem:#}");
-            let found = json!({ "verdict": "broken", "problem": problem });
-            context.output.answer(&found, |_| problem)?;
-            return Ok(Ending::Wrong);
-        }
-    };
-    let all: Vec<&Definition> = catalogue.iter().collect();
-    let items: Vec<_> = all.iter().map(|definition| summary(definition)).collect();
-    context.output.answer(&json!({ "verdict": "good", "items": items }), |_| {
-        let rows = all.iter().map(|definition| {
-            let steps: Vec<&str> = definition.steps.iter().map(|step| step.name.as_str()).collect();
-            [definition.name.clone(), definition.version.to_string(), steps.join(", "), "ok".to_owned()]
-        });
-        table(["Workflow", "Version", "Steps", "Verdict"], rows)
-    })?;
-    Ok(Ending::Good)
-}
-
-fn summary(definition: &Definition) -> serde_json::Value {
-    let steps: Vec<&str> = definition.steps.iter().map(|step| step.name.as_str()).collect();
-    json!({ "workflow": definition.name, "version": definition.version, "steps": steps })
 }
 
 fn draw(context: &Context, name: &str) -> anyhow::Result<Ending> {

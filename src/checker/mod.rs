@@ -1,0 +1,43 @@
+//! A model checker for workflows: the real [`crate::saga::apply()`], with a model of the bus, the workers, the
+//! operators and everything that can go wrong between them, walked through all its states.
+
+mod report;
+mod model;
+mod moves;
+mod shell;
+mod workers;
+mod rules;
+mod thrift;
+mod tale;
+mod normal;
+mod world;
+#[cfg(test)]
+mod laws;
+
+use serde::Serialize;
+
+pub use model::{Flaw, Home};
+pub use report::{Finding, Report, Walk, check, walk};
+
+/// How often each thing may go wrong on one way through the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Bounds {
+    /// Processes that die between commit and acknowledgement.
+    pub crashes: u8,
+    /// Messages that the bus loses.
+    pub losses: u8,
+    /// Messages that are delivered twice, and commands that are sent again too early.
+    pub duplicates: u8,
+    /// Acts of operators.
+    pub acts: u8,
+    /// Rejections that lead back to a wait.
+    pub returns: u8,
+    /// Answers that the worker cannot know.
+    pub unknowns: u8,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { crashes: 2, losses: 1, duplicates: 2, acts: 1, returns: 1, unknowns: 1 }
+    }
+}

@@ -1,0 +1,197 @@
+//! What can happen next: every delivery, loss, alarm, signal and act that a state allows, with every mishap on the way.
+//!
+//! Commit, publish and acknowledge are three moves, and a crash may come between any two. Nobody can see a message
+//! before it is published, and nobody but its holder sees whether it is acknowledged; so a publish or an
+//! acknowledgement that comes later is a message that is slow, and it is enough to choose, with each commit,
+//! after which of the three the crash comes, if it comes.
+
+use super::model::Model;
+use super::world::{Answer, Asked, Flying, Left, OTHER, World};
+use crate::saga::{Act, Direction, Status};
+
+/// One thing that happens.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Move {
+    /// A message arrives. A command that is worked on is answered by `say`.
+    Deliver { message: Flying, say: Say, mishap: Mishap },
+    /// The bus loses a message.
+    Lose(Flying),
+    /// Somebody looks at a saga that is due: the sweeper, or the broker's alarm.
+    Ring { mishap: Mishap },
+    /// A deadline passes, the last of so many, and nobody has noticed yet.
+    Pass(u8),
+    /// Somebody outside tells the saga something, by its index among the signals.
+    Signal { signal: u8, mishap: Mishap },
+    /// An operator acts.
+    Act { act: Act, mishap: Mishap },
+}
+
+/// What a worker's work comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Say {
+    Answer(Answer),
+    /// The effect took place, but the worker cannot know.
+    UnknownDone,
+}
+
+/// What goes wrong on the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mishap {
+    None,
+    /// A crash after the commit, before anything is published. The message comes again.
+    Unpublished,
+    /// A crash after publishing, before the acknowledgement, or a message that comes twice.
+    Kept,
+}
+
+impl Mishap {
+    /// Takes its price from what may still go wrong. What looks the same as a repeat counts as one while any are left.
+    pub(super) fn pay(self, left: &mut Left) {
+        match self {
+            Self::None => {}
+            Self::Kept if left.duplicates > 0 => left.duplicates -= 1,
+            Self::Kept | Self::Unpublished => {
+                left.crashes = left.crashes.saturating_sub(1);
+            }
+        }
+    }
+}
+
+impl Left {
+    fn may_repeat(&self) -> bool {
+        self.duplicates > 0 || self.crashes > 0
+    }
+}
+
+impl Model {
+    /// Everything that can happen in a state.
+    pub(super) fn possible(&self, world: &World, moves: &mut Vec<Move>) {
+        if world.fault.is_some() {
+            return;
+        }
+        if world.saga.status.is_end() {
+            return self.after_end(world, moves);
+        }
+        for message in world.bus.iter().copied() {
+            self.deliveries(world, message, moves);
+            // What nobody waits for is as good as lost as long as it does not arrive.
+            if world.left.losses > 0 && world.counts(message) {
+                moves.push(Move::Lose(message));
+            }
+        }
+        self.time(world, moves);
+        self.outside(world, moves);
+    }
+
+    /// Only commands are still under way, and the most harmful thing is that one is done.
+    fn after_end(&self, world: &World, moves: &mut Vec<Move>) {
+        let say = Say::Answer(Answer::Done);
+        let delivered =
+            world.bus.iter().map(|message| Move::Deliver { message: *message, say, mishap: Mishap::None });
+        moves.extend(delivered);
+    }
+
+    fn deliveries(&self, world: &World, message: Flying, moves: &mut Vec<Move>) {
+        let nothing = [Say::Answer(Answer::Done)];
+        let says = match message {
+            Flying::Command(asked) => self.answers(world, asked),
+            _ => nothing.to_vec(),
+        };
+        let engine = self.reaches_engine(message);
+        let once = self.thrifty && !world.counts(message);
+        for say in says {
+            let mut push = |mishap| moves.push(Move::Deliver { message, say, mishap });
+            push(Mishap::None);
+            // A second delivery of what nobody waits for finds the fence as the first one left it.
+            if once {
+                continue;
+            }
+            if world.left.may_repeat() {
+                push(Mishap::Kept);
+            }
+            if world.left.crashes > 0 && (engine || !self.thrifty) {
+                push(Mishap::Unpublished);
+            }
+        }
+    }
+
+    fn time(&self, world: &World, moves: &mut Vec<Move>) {
+        let saga = &world.saga;
+        if self.is_due(world) {
+            // Looking early, while the answer is still under way, is one way for a command to come twice.
+            let patient = saga.backing_off || saga.status == Status::Waiting || !world.awaits();
+            if patient || self.is_overdue(world) || world.left.may_repeat() {
+                moves.push(Move::Ring { mishap: Mishap::None });
+                if world.left.crashes > 0 {
+                    moves.push(Move::Ring { mishap: Mishap::Unpublished });
+                }
+            }
+        }
+        moves.extend(self.next_deadline(world).map(Move::Pass));
+    }
+
+    /// The next deadline that anybody looks at: the saga in its step, or a worker with a command.
+    pub(super) fn next_deadline(&self, world: &World) -> Option<u8> {
+        let of_step = |step: u8| self.small.deadlines[usize::from(step)].filter(|at| *at > world.passed);
+        let open = matches!(world.saga.status, Status::Running | Status::Waiting);
+        let own = Some(world.step).filter(|_| open && world.saga.direction == Direction::Do);
+        let flying = world.bus.iter().filter_map(|message| match message {
+            Flying::Command(asked) if !asked.undo => Some(asked.step),
+            _ => None,
+        });
+        own.into_iter().chain(flying).filter_map(of_step).min()
+    }
+
+    fn outside(&self, world: &World, moves: &mut Vec<Move>) {
+        if world.saga.status == Status::Waiting {
+            for signal in 0..self.small.signals.len() as u8 {
+                moves.push(Move::Signal { signal, mishap: Mishap::None });
+                if world.left.may_repeat() {
+                    moves.push(Move::Signal { signal, mishap: Mishap::Kept });
+                }
+                if world.left.crashes > 0 {
+                    moves.push(Move::Signal { signal, mishap: Mishap::Unpublished });
+                }
+            }
+        }
+        if world.left.acts > 0 {
+            for act in [Act::Retry, Act::Cancel] {
+                moves.push(Move::Act { act, mishap: Mishap::None });
+                if world.left.crashes > 0 {
+                    moves.push(Move::Act { act, mishap: Mishap::Unpublished });
+                }
+            }
+        }
+    }
+
+    /// What a worker may answer to a command in this state.
+    pub(super) fn answers(&self, world: &World, asked: Asked) -> Vec<Say> {
+        let mut all = vec![Say::Answer(Answer::Done)];
+        if !self.performs(world, asked) {
+            return all;
+        }
+        all.push(Say::Answer(Answer::Failed));
+        if asked.undo {
+            all.push(Say::Answer(Answer::Rejected(OTHER)));
+            return all;
+        }
+        let place = &world.places[usize::from(asked.step)];
+        let elsewhere = self.is_elsewhere();
+        if place.unsure {
+            // The effect is there: a worker that looks can only find it, or still not know.
+            all.pop();
+        } else {
+            all.push(Say::Answer(Answer::Rejected(OTHER)));
+            let back = &self.small.definition.steps[usize::from(asked.step)].back_to;
+            let ways = if world.left.returns > 0 { back.len() as u8 } else { 0 };
+            all.extend((0..ways).map(|code| Say::Answer(Answer::Rejected(code))));
+        }
+        if elsewhere && world.left.unknowns > 0 {
+            all.push(Say::Answer(Answer::Unknown));
+            if !place.unsure {
+                all.push(Say::UnknownDone);
+            }
+        }
+        all
+    }
+}

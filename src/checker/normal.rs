@@ -1,0 +1,149 @@
+//! A workflow made small, so that all its ways can be walked: few attempts, short pauses, deadlines far apart.
+//!
+//! Time is abstract. Pauses and silences take milliseconds, deadlines lie days apart, and after each move the clock
+//! is set back to the last deadline that has passed. So any number of pauses fits before a deadline, or none does.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::saga::{Definition, NewSaga, Saga, Transition, Work, start};
+
+/// Failed answers before a step or an undo gives up, in the model.
+pub(super) const ATTEMPTS: i32 = 2;
+/// The pause after a failed answer and the silence before a command is sent again, in milliseconds.
+const PAUSE_MS: u64 = 10;
+/// From one deadline to the next. Waits without a deadline are looked at once a day: that must be short.
+const APART: TimeDelta = TimeDelta::days(10);
+/// What is further away than this is a deadline.
+const FAR: TimeDelta = TimeDelta::days(5);
+/// How long ago a command went out whose silence is over.
+const LONG_AGO: TimeDelta = TimeDelta::hours(1);
+
+/// A definition as the model runs it.
+#[derive(Clone, Debug)]
+pub(super) struct Small {
+    pub(super) definition: Definition,
+    /// Of each step: which deadline is its own, counted from 1 in the order in which they pass.
+    pub(super) deadlines: Vec<Option<u8>>,
+    /// Everything that can be told to a saga that waits.
+    pub(super) signals: Vec<String>,
+    input: Map<String, Value>,
+}
+
+impl Small {
+    /// Keeps steps, undos, ways and ends; makes the rest small.
+    pub(super) fn of(definition: &Definition) -> Self {
+        let mut definition = definition.clone();
+        let relative: BTreeSet<u32> = definition
+            .steps
+            .iter()
+            .filter_map(|step| step.deadline.as_ref().and_then(|deadline| deadline.seconds))
+            .collect();
+        let mut fields: Vec<String> = Vec::new();
+        for step in &definition.steps {
+            let named = step.deadline.as_ref().and_then(|deadline| deadline.at.clone());
+            fields.extend(named.filter(|field| !fields.contains(field)));
+        }
+        let place = |seconds: Option<u32>, field: Option<&String>| {
+            let early = seconds.and_then(|seconds| relative.iter().position(|other| *other == seconds));
+            let late = field.and_then(|field| fields.iter().position(|other| other == field));
+            early.or(late.map(|at| at + relative.len())).map(|at| at as u8 + 1)
+        };
+        let deadlines: Vec<Option<u8>> = definition
+            .steps
+            .iter()
+            .map(|step| step.deadline.as_ref().and_then(|own| place(own.seconds, own.at.as_ref())))
+            .collect();
+        for (step, own) in definition.steps.iter_mut().zip(&deadlines) {
+            step.timeout_ms = PAUSE_MS;
+            for retry in [&mut step.retry, &mut step.undo_retry] {
+                (retry.first_ms, retry.cap_ms, retry.factor) = (PAUSE_MS, PAUSE_MS, 1.0);
+                retry.attempts = retry.attempts.min(ATTEMPTS);
+            }
+            if let (Some(deadline), Some(own)) = (&mut step.deadline, own) {
+                let seconds = (base(*own) - base(0)).num_seconds();
+                deadline.seconds = deadline.seconds.map(|_| seconds as u32);
+            }
+        }
+        let at = |index: usize| json!(base((relative.len() + index) as u8 + 1).to_rfc3339());
+        let input = fields.iter().enumerate().map(|(index, field)| (field.clone(), at(index))).collect();
+        let signals = signals(&definition);
+        Self { definition, deadlines, signals, input }
+    }
+
+    /// The saga's first transition.
+    pub(super) fn start(&self) -> Transition {
+        let id = Uuid::from_u128(7);
+        let new = NewSaga { id, subject_id: id, owner_id: None, input: self.input.clone(), seq: 0 };
+        start(&self.definition, new, base(0))
+    }
+
+    /// Sets a saga's times back to what they are right after the last deadline that has passed: what is due soon is
+    /// due, silence is over when it is, and what tells two rows apart without meaning anything is evened out.
+    pub(super) fn settle(&self, mut saga: Saga, now: DateTime<Utc>, passed: u8) -> Saga {
+        saga.since = base(passed) - LONG_AGO;
+        saga.due_at = saga.due_at.map(|due| if due - now > FAR { due } else { base(passed) });
+        saga.seq = 0;
+        saga.updated_at = base(0);
+        saga.finished_at = saga.finished_at.map(|_| base(0));
+        saga
+    }
+
+    /// How many deadlines there are.
+    pub(super) fn last_deadline(&self) -> u8 {
+        self.deadlines.iter().flatten().copied().max().unwrap_or(0)
+    }
+
+    /// The saga when a deadline passes that nobody has looked at yet: whatever was due is overdue.
+    pub(super) fn let_pass(&self, saga: &Saga, before: u8, passed: u8) -> Saga {
+        let mut saga = saga.clone();
+        saga.since = base(passed) - LONG_AGO;
+        saga.due_at = saga.due_at.map(|due| if due - base(before) > FAR { due } else { base(passed) });
+        saga
+    }
+}
+
+/// The time right after so many deadlines have passed.
+pub(super) fn base(passed: u8) -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + APART * (i32::from(passed) + 1)
+}
+
+fn signals(definition: &Definition) -> Vec<String> {
+    let mut all: Vec<String> = definition.signals.keys().cloned().collect();
+    for step in &definition.steps {
+        if let Work::Wait { signal } = step.work()
+            && !all.iter().any(|known| known == signal)
+        {
+            all.push(signal.to_owned());
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::saga::Catalogue;
+
+    #[test]
+    fn deadlines_are_numbered_in_the_order_in_which_they_pass() {
+        let small = Small::of(Catalogue::built_in().unwrap().latest("booking").unwrap());
+        assert_eq!(small.deadlines, [Some(1), Some(2), Some(3), Some(3)]);
+        assert_eq!(small.signals, ["cancel", "pay"]);
+    }
+
+    #[test]
+    fn a_row_is_the_same_however_long_its_pauses_took() {
+        let small = Small::of(Catalogue::built_in().unwrap().latest("booking").unwrap());
+        let saga = small.start().saga;
+        let settled = small.settle(saga.clone(), base(0), 0);
+        let mut later = saga;
+        let delay = TimeDelta::milliseconds(170);
+        later.since += delay;
+        later.due_at = later.due_at.map(|due| due + delay);
+        assert_eq!(small.settle(later, base(0) + delay, 0), settled);
+    }
+}

@@ -1,0 +1,133 @@
+//! The engine's shell, as the model knows it: what comes is handed to the real `apply`, the row is written, and the
+//! commands that follow go out, unless something goes wrong in between.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+
+use super::model::{Flaw, Model};
+use super::moves::Mishap;
+use super::normal::base;
+use super::rules::Fault;
+use super::world::{Answer, Asked, Flying, OTHER, World};
+use crate::saga::{Action, Command, Decision, Direction, Event, Outcome, Reply, Status};
+use crate::saga::{DEADLINE_PASSED, apply, outstanding};
+
+/// A code that no workflow gives a meaning to.
+const OTHER_CODE: &str = "no";
+
+impl Model {
+    /// The event that a message to the engine brings; a command brings none.
+    pub(super) fn event(&self, message: Flying) -> Option<Event> {
+        match message {
+            Flying::Command(_) | Flying::Echo => None,
+            Flying::Signal(signal) => Some(Event::Signal(self.small.signals[usize::from(signal)].clone())),
+            Flying::Reply(asked, answer) => Some(Event::Reply(self.reply(asked, answer))),
+        }
+    }
+
+    pub(super) fn reply(&self, asked: Asked, answer: Answer) -> Reply {
+        let step = &self.small.definition.steps[usize::from(asked.step)];
+        let outcome = match answer {
+            Answer::Done => Outcome::done(),
+            Answer::Rejected(OTHER) => Outcome::rejected(OTHER_CODE),
+            Answer::Rejected(code) => {
+                Outcome::rejected(step.back_to.keys().nth(code.into()).map_or(OTHER_CODE, String::as_str))
+            }
+            Answer::TooLate => Outcome::rejected(DEADLINE_PASSED),
+            Answer::Failed => Outcome::Failed { code: "busy".to_owned() },
+            Answer::Unknown => Outcome::Unknown { reason: "no answer from elsewhere".to_owned() },
+        };
+        Reply {
+            step: step.name.clone(),
+            direction: if asked.undo { Direction::Undo } else { Direction::Do },
+            visit: asked.visit.into(),
+            send: asked.send.into(),
+            outcome,
+        }
+    }
+
+    /// Lets an event happen to the saga: apply, commit, publish. Says whether the saga moved.
+    pub(super) fn happen(
+        &self,
+        world: &mut World,
+        event: &Event,
+        now: DateTime<Utc>,
+        mishap: Mishap,
+    ) -> bool {
+        let before = Arc::clone(&world.saga);
+        let event = self.as_the_engine_sees_it(world, event);
+        let (moved, actions) = match apply(&self.small.definition, &before, &event, now) {
+            Decision::Transition(transition) => {
+                let saga = self.small.settle(transition.saga, now, world.passed);
+                world.step = self.small.definition.index(&saga.step).unwrap_or(0) as u8;
+                world.saga = Arc::new(saga);
+                self.judge_row(world, &before);
+                (true, transition.actions)
+            }
+            // A message that comes twice or late: what the row asks for is published again.
+            Decision::Stale if matches!(event, Event::Reply(_) | Event::Signal(_)) => {
+                (false, outstanding(&self.small.definition, &before))
+            }
+            Decision::Stale => (false, Vec::new()),
+            Decision::Illegal(why) => {
+                world.blame(Fault::Illegal(why));
+                (false, Vec::new())
+            }
+        };
+        if mishap != Mishap::Unpublished {
+            self.publish(world, actions);
+        }
+        moved
+    }
+
+    /// Publishes commands. Alarms need no message of their own here: whoever looks first, looks.
+    pub(super) fn publish(&self, world: &mut World, actions: Vec<Action>) {
+        for action in actions {
+            if let Action::Send(command) = action
+                && let Some(asked) = self.asked(&command)
+            {
+                world.send(Flying::Command(asked));
+            }
+        }
+    }
+
+    fn asked(&self, command: &Command) -> Option<Asked> {
+        Some(Asked {
+            step: self.small.definition.index(&command.step)? as u8,
+            undo: command.direction == Direction::Undo,
+            visit: command.visit as u8,
+            send: command.send as u8,
+        })
+    }
+
+    /// A sound engine sees a reply as it is.
+    fn as_the_engine_sees_it(&self, world: &World, event: &Event) -> Event {
+        match event {
+            Event::Reply(reply) if self.flaw == Some(Flaw::EngineTakesAnyReply) => Event::Reply(Reply {
+                step: world.saga.step.clone(),
+                direction: world.saga.direction,
+                visit: world.saga.visit,
+                send: world.saga.send,
+                outcome: reply.outcome.clone(),
+            }),
+            other => other.clone(),
+        }
+    }
+
+    /// Whether anybody who looks now finds the saga due: its pause or its silence may be over, or a deadline is.
+    pub(super) fn is_due(&self, world: &World) -> bool {
+        let saga = &world.saga;
+        let near = |due| due < base(world.passed + 1);
+        self.flaw != Some(Flaw::EngineNeverSweeps)
+            && !saga.paused
+            && saga.status != Status::Stuck
+            && saga.due_at.is_some_and(near)
+    }
+
+    /// Whether the deadline of the saga's own step has passed.
+    pub(super) fn is_overdue(&self, world: &World) -> bool {
+        let deadline = self.small.deadlines[usize::from(world.step)];
+        world.saga.direction == Direction::Do && deadline.is_some_and(|at| at <= world.passed)
+    }
+}

@@ -1,0 +1,122 @@
+//! A way through the model in words: one line for each thing that happened.
+
+use super::model::Model;
+use super::moves::{Mishap, Move, Say};
+use super::workers::Ruling;
+use super::world::{Answer, Asked, Flying, OTHER, World};
+use crate::saga::Status;
+
+impl Model {
+    /// What happened between two states.
+    pub(super) fn tell(&self, before: &World, step: &Move, after: &World) -> String {
+        match step {
+            Move::Deliver { message: Flying::Command(asked), say, mishap } => {
+                self.tell_work(before, *asked, *say, *mishap, after)
+            }
+            Move::Deliver { message, mishap, .. } => {
+                let end = self.outcome(before, after);
+                format!("engine: {} -> {end}{}", self.message(*message), after_commit(*mishap))
+            }
+            Move::Lose(message) => format!("bus: {} is lost", self.message(*message)),
+            Move::Ring { mishap } => {
+                format!("engine: the alarm rings -> {}{}", self.outcome(before, after), after_commit(*mishap))
+            }
+            Move::Pass(passed) => format!("time: {}", self.deadline(*passed)),
+            Move::Signal { signal, mishap } => {
+                let (name, end) = (&self.small.signals[usize::from(*signal)], self.outcome(before, after));
+                format!("outside: signal {name} -> {end}{}", after_commit(*mishap))
+            }
+            Move::Act { act, mishap } => {
+                let end = self.outcome(before, after);
+                format!("operator: {} -> {end}{}", act.name(), after_commit(*mishap))
+            }
+        }
+    }
+
+    fn tell_work(&self, before: &World, asked: Asked, say: Say, mishap: Mishap, after: &World) -> String {
+        let step = self.asked_name(asked);
+        let said = match (self.ruling(before, asked), say) {
+            (Ruling::Ignore, _) => "not asked for any more, nothing done".to_owned(),
+            (Ruling::Repeat(answer), _) => format!("{} again, nothing done", self.answer(asked, answer)),
+            (Ruling::TooLate, _) => "refused, its deadline has passed".to_owned(),
+            (Ruling::Perform, Say::Answer(answer)) => self.answer(asked, answer),
+            (Ruling::Perform, Say::UnknownDone) => "unknown, though it took effect".to_owned(),
+        };
+        let moved =
+            if self.is_elsewhere() { String::new() } else { format!(", {}", self.outcome(before, after)) };
+        let crash = match mishap {
+            Mishap::Unpublished if self.is_elsewhere() => "; crash after the commit, before the reply",
+            other => after_commit(other),
+        };
+        format!("worker: {step} -> {said}{moved}{crash}")
+    }
+
+    fn message(&self, message: Flying) -> String {
+        match message {
+            Flying::Command(asked) => format!("the command {}", self.asked_name(asked)),
+            Flying::Reply(asked, answer) => {
+                format!("{} to {}", self.answer(asked, answer), self.asked_name(asked))
+            }
+            Flying::Signal(signal) => format!("signal {}", self.small.signals[usize::from(signal)]),
+            Flying::Echo => "a late answer to what is past".to_owned(),
+        }
+    }
+
+    fn asked_name(&self, asked: Asked) -> String {
+        let direction = if asked.undo { "undo" } else { "do" };
+        format!("{direction} {} (visit {})", self.step_name(asked.step), asked.visit)
+    }
+
+    fn answer(&self, asked: Asked, answer: Answer) -> String {
+        match answer {
+            Answer::Done => "done".to_owned(),
+            Answer::Rejected(OTHER) => "rejected".to_owned(),
+            Answer::Rejected(code) => {
+                let step = &self.small.definition.steps[usize::from(asked.step)];
+                let code = step.back_to.keys().nth(code.into());
+                format!("rejected, {}", code.map_or("", String::as_str))
+            }
+            Answer::TooLate => "rejected, deadline_passed".to_owned(),
+            Answer::Failed => "failed".to_owned(),
+            Answer::Unknown => "unknown".to_owned(),
+        }
+    }
+
+    /// Where the saga stands after a move.
+    fn outcome(&self, before: &World, after: &World) -> String {
+        let saga = &after.saga;
+        let place = match saga.status {
+            Status::Completed | Status::Compensated | Status::Abandoned => saga.status.to_string(),
+            Status::Stuck => {
+                format!("stuck at {}: {}", saga.step, saga.reason.as_deref().unwrap_or("no reason"))
+            }
+            Status::Running if saga.backing_off => format!("pauses before {}", saga.step),
+            Status::Compensating if saga.backing_off => format!("pauses before undo {}", saga.step),
+            Status::Running => format!("asks for {}", saga.step),
+            Status::Compensating => format!("asks for undo {}", saga.step),
+            Status::Waiting => format!("waits at {}", saga.step),
+        };
+        let same = (before.saga.status, before.step, before.saga.direction)
+            == (saga.status, after.step, saga.direction);
+        if same && before.saga.backing_off == saga.backing_off { format!("still {place}") } else { place }
+    }
+
+    fn deadline(&self, passed: u8) -> String {
+        let steps = self.small.definition.steps.iter().zip(&self.small.deadlines);
+        let names: Vec<&str> =
+            steps.filter(|(_, at)| **at == Some(passed)).map(|(step, _)| step.name.as_str()).collect();
+        format!("the deadline of {} passes", names.join(" and "))
+    }
+
+    pub(super) fn step_name(&self, step: u8) -> &str {
+        &self.small.definition.steps[usize::from(step)].name
+    }
+}
+
+fn after_commit(mishap: Mishap) -> &'static str {
+    match mishap {
+        Mishap::None => "",
+        Mishap::Unpublished => "; crash after the commit, before anything is published",
+        Mishap::Kept => "; the message comes again (sent twice, or a crash before the acknowledgement)",
+    }
+}

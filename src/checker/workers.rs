@@ -1,0 +1,143 @@
+//! The workers, as the model knows them: one elsewhere, with the table of outcomes of `docs/workers.md`, and one in
+//! the engine's own database, whose effect is committed together with the saga.
+
+use super::model::{Flaw, Home, Model};
+use super::moves::{Mishap, Say};
+use super::normal::base;
+use super::rules::Fault;
+use super::world::{Answer, Asked, Flying, World};
+use crate::saga::{Event, outstanding};
+
+/// What the fence says to a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ruling {
+    /// It belongs to the past: it is acknowledged without a reply.
+    Ignore,
+    /// It was answered already.
+    Repeat(Answer),
+    /// Its deadline has passed.
+    TooLate,
+    Perform,
+}
+
+impl Model {
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.home == Home::Elsewhere
+    }
+
+    /// Whether a message leads to a decision about the saga.
+    pub(super) fn reaches_engine(&self, message: Flying) -> bool {
+        !self.is_elsewhere() || !matches!(message, Flying::Command(_))
+    }
+
+    /// Whether a command would be worked on.
+    pub(super) fn performs(&self, world: &World, asked: Asked) -> bool {
+        self.ruling(world, asked) == Ruling::Perform
+    }
+
+    /// What the fence says to a command: the rows of the table in `docs/workers.md`, from the top.
+    pub(super) fn ruling(&self, world: &World, asked: Asked) -> Ruling {
+        let late = self.small.deadlines[usize::from(asked.step)].is_some_and(|at| at <= world.passed);
+        if self.home == Home::Inside {
+            return match world.asks_for(asked) {
+                false => Ruling::Ignore,
+                true if late && !asked.undo => Ruling::TooLate,
+                true => Ruling::Perform,
+            };
+        }
+        let place = &world.places[usize::from(asked.step)];
+        match (asked.undo, place.saved) {
+            (true, _) if place.undone > asked.visit => Ruling::Ignore,
+            (true, _) => Ruling::Perform,
+            _ if asked.visit <= place.undone || asked.visit < place.visit => Ruling::Ignore,
+            (_, Some(saved)) if place.visit == asked.visit || saved == Answer::Done => Ruling::Repeat(saved),
+            _ if late => Ruling::TooLate,
+            _ => Ruling::Perform,
+        }
+    }
+
+    /// A command reaches its worker.
+    pub(super) fn work(&self, world: &mut World, asked: Asked, say: Say, mishap: Mishap) {
+        let ruling = self.ruling(world, asked);
+        let answer = match ruling {
+            Ruling::Ignore => None,
+            Ruling::Repeat(answer) => Some(answer),
+            Ruling::TooLate => Some(Answer::TooLate),
+            Ruling::Perform => Some(self.perform(world, asked, say)),
+        };
+        match self.home {
+            Home::Elsewhere => {
+                if let Some(answer) = answer.filter(|_| mishap != Mishap::Unpublished) {
+                    world.send(Flying::Reply(asked, answer));
+                }
+            }
+            // The effect is committed, and with it should have been the saga.
+            Home::Inside if mishap == Mishap::Unpublished && self.flaw == Some(Flaw::WorkerCommitsApart) => {}
+            Home::Inside => match answer {
+                Some(answer) => {
+                    let event = Event::Reply(self.reply(asked, answer));
+                    self.happen(world, &event, base(world.passed), mishap);
+                }
+                None if mishap == Mishap::Unpublished => {}
+                None => {
+                    let again = outstanding(&self.small.definition, &world.saga);
+                    self.publish(world, again);
+                }
+            },
+        }
+    }
+
+    /// The work itself: the effect, and the outcome in the same transaction.
+    fn perform(&self, world: &mut World, asked: Asked, say: Say) -> Answer {
+        let answer = match say {
+            Say::Answer(answer) => answer,
+            Say::UnknownDone => Answer::Unknown,
+        };
+        match answer {
+            Answer::Rejected(code) if !asked.undo && code != super::world::OTHER => world.left.returns -= 1,
+            Answer::Unknown => world.left.unknowns -= 1,
+            _ => {}
+        }
+        if asked.undo {
+            if answer == Answer::Done {
+                self.undo(world, asked);
+            }
+            return answer;
+        }
+        let (index, visit) = (usize::from(asked.step), asked.visit);
+        if answer == Answer::Done || say == Say::UnknownDone {
+            let place = &world.places[index];
+            let late = place.truly_undone >= visit;
+            // A worker that could not know looks before it does anything again.
+            let twice = place.effect && !place.unsure;
+            if late {
+                world.blame(Fault::DoneAfterUndo(asked.step));
+            } else if twice {
+                world.blame(Fault::DoneTwice(asked.step));
+            }
+            world.places[index].effect = true;
+        }
+        let place = &mut world.places[index];
+        place.unsure = say == Say::UnknownDone || (place.unsure && answer == Answer::Unknown);
+        if self.is_elsewhere() {
+            let forgets = self.flaw == Some(Flaw::WorkerForgetsOutcomes);
+            place.visit = place.visit.max(visit);
+            place.saved = Some(answer)
+                .filter(|answer| matches!(answer, Answer::Done | Answer::Rejected(_)) && !forgets);
+        }
+        answer
+    }
+
+    fn undo(&self, world: &mut World, asked: Asked) {
+        let place = &mut world.places[usize::from(asked.step)];
+        (place.effect, place.unsure) = (false, false);
+        place.truly_undone = place.truly_undone.max(asked.visit);
+        if self.is_elsewhere() {
+            place.saved = None;
+            place.visit = place.visit.max(asked.visit);
+            if self.flaw != Some(Flaw::WorkerForgetsUndos) {
+                place.undone = place.undone.max(asked.visit);
+            }
+        }
+    }
+}
