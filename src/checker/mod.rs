@@ -1,23 +1,25 @@
 //! A model checker for workflows: the real [`crate::saga::apply()`], with a model of the bus, the workers, the
 //! operators and everything that can go wrong between them, walked through all its states.
 
-mod report;
-mod model;
-mod moves;
-mod shell;
-mod workers;
-mod rules;
-mod thrift;
-mod tale;
-mod normal;
-mod world;
 #[cfg(test)]
 mod laws;
+mod report;
+mod model;
+mod tale;
+mod thrift;
+mod choices;
+mod workers;
+mod shell;
+mod rules;
+mod setting;
+mod world;
+mod fault;
+mod normal;
 
 use serde::Serialize;
 
-pub use model::{Flaw, Home};
 pub use report::{Finding, Report, Walk, check, walk};
+pub use setting::{Flaw, Home};
 
 /// How often each thing may go wrong on one way through the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

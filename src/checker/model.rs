@@ -1,57 +1,16 @@
 //! The model as the checker walks it: where it begins, how a move changes it, and the one thing that must hold.
 
-use std::collections::HashSet;
-use std::hash::{BuildHasher, RandomState};
-use std::sync::{Mutex, PoisonError};
+use std::hash::BuildHasher;
+use std::sync::{Arc, PoisonError};
 
-use serde::Serialize;
 use stateright::Property;
 
 use super::Bounds;
-use super::moves::{Mishap, Move};
-use super::normal::{Small, base};
-use super::rules::Fault;
-use super::world::{Flying, Left, Place, World};
-use crate::saga::{Act, Decision, Definition, Event, Saga, Status, apply, outstanding};
-
-/// Where the workers of a workflow are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Home {
-    /// Services with a database of their own, that reply by message.
-    Elsewhere,
-    /// Services in the engine's database: effect and saga in one commit.
-    Inside,
-}
-
-/// A defect that is built into the model on purpose, to see that it is found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
-    /// A worker elsewhere leaves no note of an undo.
-    WorkerForgetsUndos,
-    /// A worker elsewhere keeps no outcomes.
-    WorkerForgetsOutcomes,
-    /// A service in the engine's database commits its effect before the saga.
-    WorkerCommitsApart,
-    /// The engine takes every reply for the answer to what is asked now.
-    EngineTakesAnyReply,
-    /// Nobody looks at sagas that are due.
-    EngineNeverSweeps,
-}
-
-/// A workflow with its bus, its workers and its operators.
-#[derive(Debug)]
-pub(super) struct Model {
-    pub(super) small: Small,
-    pub(super) home: Home,
-    pub(super) flaw: Option<Flaw>,
-    /// Whether states that differ in nothing that matters are one.
-    pub(super) thrifty: bool,
-    bounds: Bounds,
-    /// States from which an end is known to be reached, by their hash.
-    leading_on: Mutex<HashSet<u64>>,
-    hashing: RandomState,
-}
+use super::fault::Fault;
+use super::normal::base;
+use super::setting::{Mishap, Model, Move, Say};
+use super::world::{Answer, Flying, Left, Place, World};
+use crate::saga::{Act, Decision, Event, Saga, Status, apply, outstanding};
 
 /// The one property: no state breaks a rule, and each leads to an end.
 pub(super) const RULE: &str = "sound";
@@ -59,26 +18,13 @@ pub(super) const RULE: &str = "sound";
 const PATIENCE: usize = 1_000;
 
 impl Model {
-    pub(super) fn of(definition: &Definition, home: Home, bounds: Bounds, flaw: Option<Flaw>) -> Self {
-        let small = Small::of(definition);
-        Self {
-            small,
-            home,
-            flaw,
-            thrifty: flaw.is_none(),
-            bounds,
-            leading_on: Mutex::default(),
-            hashing: RandomState::new(),
-        }
-    }
-
     pub(super) fn begin(&self) -> World {
         let first = self.small.start();
         let Bounds { crashes, losses, duplicates, acts, returns, unknowns } = self.bounds;
         let saga = self.small.settle(first.saga, base(0), 0);
         let mut world = World {
             step: 0,
-            saga: std::sync::Arc::new(saga),
+            saga: Arc::new(saga),
             passed: 0,
             bus: Vec::new(),
             places: vec![Place::default(); self.small.definition.steps.len()],
@@ -135,7 +81,7 @@ impl Model {
     }
 
     pub(super) fn pass(&self, world: &mut World, passed: u8) {
-        world.saga = std::sync::Arc::new(self.small.let_pass(&world.saga, world.passed, passed));
+        world.saga = Arc::new(self.small.let_pass(&world.saga, world.passed, passed));
         world.passed = passed;
     }
 
@@ -153,7 +99,7 @@ impl Model {
 
     /// Fair weather: everything arrives, workers do their work, and whoever can help, does.
     fn fair(&self, world: &World) -> Option<Move> {
-        let (say, mishap) = (super::moves::Say::Answer(super::world::Answer::Done), Mishap::None);
+        let (say, mishap) = (Say::Answer(Answer::Done), Mishap::None);
         if world.saga.status == Status::Stuck {
             return Some(Move::Act { act: Act::Retry, mishap });
         }

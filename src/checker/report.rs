@@ -8,9 +8,9 @@ use serde::Serialize;
 use stateright::{Checker, Model as _};
 
 use super::Bounds;
-use super::model::{Flaw, Home, Model, RULE};
-use super::moves::Move;
-use super::rules::Fault;
+use super::fault::Fault;
+use super::model::RULE;
+use super::setting::{Flaw, Home, Model, Move};
 use super::world::World;
 use crate::saga::Definition;
 
@@ -91,6 +91,6 @@ impl Model {
         let last = way.last().map(|(world, _)| world);
         let fault = last.and_then(|world| world.fault.clone().or_else(|| self.leads_on(world).err()));
         let fault = fault.unwrap_or(Fault::NeverEnds);
-        Finding { problem: fault.told(self), way: lines.collect() }
+        Finding { problem: fault.told(&self.small.definition), way: lines.collect() }
     }
 }

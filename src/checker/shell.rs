@@ -5,48 +5,13 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
-use super::model::{Flaw, Model};
-use super::moves::Mishap;
+use super::fault::Fault;
 use super::normal::base;
-use super::rules::Fault;
-use super::world::{Answer, Asked, Flying, OTHER, World};
-use crate::saga::{Action, Command, Decision, Direction, Event, Outcome, Reply, Status};
-use crate::saga::{DEADLINE_PASSED, apply, outstanding};
-
-/// A code that no workflow gives a meaning to.
-const OTHER_CODE: &str = "no";
+use super::setting::{Flaw, Mishap, Model};
+use super::world::{Asked, Flying, World};
+use crate::saga::{Action, Command, Decision, Direction, Event, Reply, Status, apply, outstanding};
 
 impl Model {
-    /// The event that a message to the engine brings; a command brings none.
-    pub(super) fn event(&self, message: Flying) -> Option<Event> {
-        match message {
-            Flying::Command(_) | Flying::Echo => None,
-            Flying::Signal(signal) => Some(Event::Signal(self.small.signals[usize::from(signal)].clone())),
-            Flying::Reply(asked, answer) => Some(Event::Reply(self.reply(asked, answer))),
-        }
-    }
-
-    pub(super) fn reply(&self, asked: Asked, answer: Answer) -> Reply {
-        let step = &self.small.definition.steps[usize::from(asked.step)];
-        let outcome = match answer {
-            Answer::Done => Outcome::done(),
-            Answer::Rejected(OTHER) => Outcome::rejected(OTHER_CODE),
-            Answer::Rejected(code) => {
-                Outcome::rejected(step.back_to.keys().nth(code.into()).map_or(OTHER_CODE, String::as_str))
-            }
-            Answer::TooLate => Outcome::rejected(DEADLINE_PASSED),
-            Answer::Failed => Outcome::Failed { code: "busy".to_owned() },
-            Answer::Unknown => Outcome::Unknown { reason: "no answer from elsewhere".to_owned() },
-        };
-        Reply {
-            step: step.name.clone(),
-            direction: if asked.undo { Direction::Undo } else { Direction::Do },
-            visit: asked.visit.into(),
-            send: asked.send.into(),
-            outcome,
-        }
-    }
-
     /// Lets an event happen to the saga: apply, commit, publish. Says whether the saga moved.
     pub(super) fn happen(
         &self,

@@ -1,7 +1,6 @@
 //! A way through the model in words: one line for each thing that happened.
 
-use super::model::Model;
-use super::moves::{Mishap, Move, Say};
+use super::setting::{Mishap, Model, Move, Say};
 use super::workers::Ruling;
 use super::world::{Answer, Asked, Flying, OTHER, World};
 use crate::saga::Status;
@@ -106,10 +105,6 @@ impl Model {
         let names: Vec<&str> =
             steps.filter(|(_, at)| **at == Some(passed)).map(|(step, _)| step.name.as_str()).collect();
         format!("the deadline of {} passes", names.join(" and "))
-    }
-
-    pub(super) fn step_name(&self, step: u8) -> &str {
-        &self.small.definition.steps[usize::from(step)].name
     }
 }
 

@@ -13,7 +13,7 @@
 
 use std::sync::Arc;
 
-use super::model::Model;
+use super::setting::Model;
 use super::workers::Ruling;
 use super::world::{Answer, Asked, Flying, Left, Place, World};
 use crate::saga::{Direction, Status};

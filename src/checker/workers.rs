@@ -1,10 +1,9 @@
 //! The workers, as the model knows them: one elsewhere, with the table of outcomes of `docs/workers.md`, and one in
 //! the engine's own database, whose effect is committed together with the saga.
 
-use super::model::{Flaw, Home, Model};
-use super::moves::{Mishap, Say};
+use super::fault::Fault;
 use super::normal::base;
-use super::rules::Fault;
+use super::setting::{Flaw, Home, Mishap, Model, Say};
 use super::world::{Answer, Asked, Flying, World};
 use crate::saga::{Event, outstanding};
 
@@ -21,10 +20,6 @@ pub(super) enum Ruling {
 }
 
 impl Model {
-    pub(super) fn is_elsewhere(&self) -> bool {
-        self.home == Home::Elsewhere
-    }
-
     /// Whether a message leads to a decision about the saga.
     pub(super) fn reaches_engine(&self, message: Flying) -> bool {
         !self.is_elsewhere() || !matches!(message, Flying::Command(_))

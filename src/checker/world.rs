@@ -4,8 +4,8 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::fault::Fault;
 use super::normal::base;
-use super::rules::Fault;
 use crate::saga::{Direction, Saga};
 
 /// The code of a rejection that the workflow does not name.

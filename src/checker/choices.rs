@@ -5,57 +5,9 @@
 //! acknowledgement that comes later is a message that is slow, and it is enough to choose, with each commit,
 //! after which of the three the crash comes, if it comes.
 
-use super::model::Model;
+use super::setting::{Mishap, Model, Move, Say};
 use super::world::{Answer, Asked, Flying, Left, OTHER, World};
 use crate::saga::{Act, Direction, Status};
-
-/// One thing that happens.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Move {
-    /// A message arrives. A command that is worked on is answered by `say`.
-    Deliver { message: Flying, say: Say, mishap: Mishap },
-    /// The bus loses a message.
-    Lose(Flying),
-    /// Somebody looks at a saga that is due: the sweeper, or the broker's alarm.
-    Ring { mishap: Mishap },
-    /// A deadline passes, the last of so many, and nobody has noticed yet.
-    Pass(u8),
-    /// Somebody outside tells the saga something, by its index among the signals.
-    Signal { signal: u8, mishap: Mishap },
-    /// An operator acts.
-    Act { act: Act, mishap: Mishap },
-}
-
-/// What a worker's work comes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Say {
-    Answer(Answer),
-    /// The effect took place, but the worker cannot know.
-    UnknownDone,
-}
-
-/// What goes wrong on the way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mishap {
-    None,
-    /// A crash after the commit, before anything is published. The message comes again.
-    Unpublished,
-    /// A crash after publishing, before the acknowledgement, or a message that comes twice.
-    Kept,
-}
-
-impl Mishap {
-    /// Takes its price from what may still go wrong. What looks the same as a repeat counts as one while any are left.
-    pub(super) fn pay(self, left: &mut Left) {
-        match self {
-            Self::None => {}
-            Self::Kept if left.duplicates > 0 => left.duplicates -= 1,
-            Self::Kept | Self::Unpublished => {
-                left.crashes = left.crashes.saturating_sub(1);
-            }
-        }
-    }
-}
 
 impl Left {
     fn may_repeat(&self) -> bool {
