@@ -7,7 +7,7 @@
 
 use super::setting::{Mishap, Model, Move, Say};
 use super::world::{Answer, Asked, Flying, Left, OTHER, World};
-use crate::saga::{Act, Direction, Status};
+use crate::saga::{Act, Status, allowed_acts};
 
 impl Left {
     fn may_repeat(&self) -> bool {
@@ -84,14 +84,11 @@ impl Model {
 
     /// The next deadline that anybody looks at: the saga in its step, or a worker with a command.
     pub(super) fn next_deadline(&self, world: &World) -> Option<u8> {
-        let of_step = |step: u8| self.small.deadlines[usize::from(step)].filter(|at| *at > world.passed);
-        let open = matches!(world.saga.status, Status::Running | Status::Waiting);
-        let own = Some(world.step).filter(|_| open && world.saga.direction == Direction::Do);
         let flying = world.bus.iter().filter_map(|message| match message {
-            Flying::Command(asked) if !asked.undo => Some(asked.step),
+            Flying::Command(asked) => Some(asked.by),
             _ => None,
         });
-        own.into_iter().chain(flying).filter_map(of_step).min()
+        self.own_deadline(world).into_iter().chain(flying).filter(|at| *at > world.passed).min()
     }
 
     fn outside(&self, world: &World, moves: &mut Vec<Move>) {
@@ -106,12 +103,13 @@ impl Model {
                 }
             }
         }
-        if world.left.acts > 0 {
-            for act in [Act::Retry, Act::Cancel] {
-                moves.push(Move::Act { act, mishap: Mishap::None });
-                if world.left.crashes > 0 {
-                    moves.push(Move::Act { act, mishap: Mishap::Unpublished });
-                }
+        let allowed = allowed_acts(Some(&self.small.definition), &world.saga);
+        // Who pauses a saga lets it go on some time.
+        let free = |act: &Act| world.left.acts > 0 || *act == Act::Resume;
+        for act in Act::all().into_iter().filter(|act| free(act) && allowed.contains(&act.name())) {
+            moves.push(Move::Act { act: act.clone(), mishap: Mishap::None });
+            if world.left.crashes > 0 {
+                moves.push(Move::Act { act, mishap: Mishap::Unpublished });
             }
         }
     }
@@ -123,6 +121,9 @@ impl Model {
             return all;
         }
         all.push(Say::Answer(Answer::Failed));
+        if !self.is_elsewhere() {
+            all.push(Say::Poisoned);
+        }
         if asked.undo {
             all.push(Say::Answer(Answer::Rejected(OTHER)));
             return all;

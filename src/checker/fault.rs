@@ -26,7 +26,7 @@ impl Fault {
                 format!("{} takes effect after its undo: nothing takes it back any more", name(step))
             }
             Self::LeftBehind(step) => {
-                format!("the saga is compensated, but the effect of {} is still there", name(step))
+                format!("the saga has ended, but the effect of {} is left behind", name(step))
             }
             Self::NotDone(step) => {
                 format!("the saga is completed, but the effect of {} is not there", name(step))

@@ -40,7 +40,7 @@ fn a_worker_that_forgets_outcomes_is_found() {
 #[test]
 fn an_engine_that_takes_every_reply_is_found() {
     let finding = found(Home::Elsewhere, FEW, Flaw::EngineTakesAnyReply);
-    assert_eq!(finding.problem, "the saga is compensated, but the effect of reserve is still there");
+    assert_eq!(finding.problem, "the saga has ended, but the effect of reserve is left behind");
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_step_without_undo_before_one_that_may_be_refused_is_found() {
     let text = "name='t'\nversion=1\n[[steps]]\nname='a'\ncommand='x.y'\n[[steps]]\nname='b'\ncommand='x.z'\nundo='x.u'";
     let report = check(&Definition::parse("t", text).unwrap(), FEW);
     let finding = report.walks[0].finding.as_ref().unwrap();
-    assert_eq!(finding.problem, "the saga is compensated, but the effect of a is still there");
+    assert_eq!(finding.problem, "the saga has ended, but the effect of a is left behind");
 }
 
 #[test]

@@ -69,8 +69,13 @@ impl Model {
             }
             Move::Act { act, mishap } => {
                 mishap.pay(&mut next.left);
-                next.left.acts = next.left.acts.saturating_sub(1);
-                if !self.happen(&mut next, &Event::Operator(*act), base(world.passed), *mishap) {
+                if *act != Act::Resume {
+                    next.left.acts = next.left.acts.saturating_sub(1);
+                }
+                if matches!(act, Act::Complete { .. }) && !self.complete_by_hand(&mut next) {
+                    return None;
+                }
+                if !self.happen(&mut next, &Event::Operator(act.clone()), base(world.passed), *mishap) {
                     return None;
                 }
             }
@@ -102,6 +107,9 @@ impl Model {
         let (say, mishap) = (Say::Answer(Answer::Done), Mishap::None);
         if world.saga.status == Status::Stuck {
             return Some(Move::Act { act: Act::Retry, mishap });
+        }
+        if world.saga.paused {
+            return Some(Move::Act { act: Act::Resume, mishap });
         }
         if let Some(message) = world.bus.first() {
             return Some(Move::Deliver { message: *message, say, mishap });
@@ -139,7 +147,7 @@ impl Model {
             drop(known);
             way.push(hash);
             let step = self.fair(&here).ok_or(Fault::NeverEnds)?;
-            beyond |= matches!(step, Move::Act { .. }) && here.left.acts == 0;
+            beyond |= matches!(step, Move::Act { act: Act::Retry, .. }) && here.left.acts == 0;
             here = self.after(&here, &step).ok_or(Fault::NeverEnds)?;
         }
         Err(Fault::NeverEnds)

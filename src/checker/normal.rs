@@ -3,13 +3,11 @@
 //! Time is abstract. Pauses and silences take milliseconds, deadlines lie days apart, and after each move the clock
 //! is set back to the last deadline that has passed. So any number of pauses fits before a deadline, or none does.
 
-use std::collections::BTreeSet;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::saga::{Definition, NewSaga, Saga, Transition, Work, start};
+use crate::saga::{Definition, Direction, NewSaga, Saga, Transition, Work, start};
 
 /// Failed answers before a step or an undo gives up, in the model.
 pub(super) const ATTEMPTS: i32 = 2;
@@ -26,75 +24,66 @@ const LONG_AGO: TimeDelta = TimeDelta::hours(1);
 #[derive(Clone, Debug)]
 pub(super) struct Small {
     pub(super) definition: Definition,
-    /// Of each step: which deadline is its own, counted from 1 in the order in which they pass.
-    pub(super) deadlines: Vec<Option<u8>>,
     /// Everything that can be told to a saga that waits.
     pub(super) signals: Vec<String>,
     input: Map<String, Value>,
+    last_deadline: u8,
 }
 
 impl Small {
-    /// Keeps steps, undos, ways and ends; makes the rest small.
+    /// Keeps steps, undos, ways and ends; makes the rest small. A deadline in seconds is the next to pass once its step
+    /// is entered; those that stand in fields follow, in the order in which the steps name them.
     pub(super) fn of(definition: &Definition) -> Self {
         let mut definition = definition.clone();
-        let relative: BTreeSet<u32> = definition
-            .steps
-            .iter()
-            .filter_map(|step| step.deadline.as_ref().and_then(|deadline| deadline.seconds))
-            .collect();
         let mut fields: Vec<String> = Vec::new();
-        for step in &definition.steps {
-            let named = step.deadline.as_ref().and_then(|deadline| deadline.at.clone());
-            fields.extend(named.filter(|field| !fields.contains(field)));
-        }
-        let place = |seconds: Option<u32>, field: Option<&String>| {
-            let early = seconds.and_then(|seconds| relative.iter().position(|other| *other == seconds));
-            let late = field.and_then(|field| fields.iter().position(|other| other == field));
-            early.or(late.map(|at| at + relative.len())).map(|at| at as u8 + 1)
-        };
-        let deadlines: Vec<Option<u8>> = definition
-            .steps
-            .iter()
-            .map(|step| step.deadline.as_ref().and_then(|own| place(own.seconds, own.at.as_ref())))
-            .collect();
-        for (step, own) in definition.steps.iter_mut().zip(&deadlines) {
+        let mut relative = 0;
+        for step in &mut definition.steps {
             step.timeout_ms = PAUSE_MS;
             for retry in [&mut step.retry, &mut step.undo_retry] {
                 (retry.first_ms, retry.cap_ms, retry.factor) = (PAUSE_MS, PAUSE_MS, 1.0);
-                retry.attempts = retry.attempts.min(ATTEMPTS);
+                (retry.jitter, retry.total_seconds) = (0.0, None);
+                retry.attempts = retry.attempts.map(|attempts| attempts.min(ATTEMPTS));
             }
-            if let (Some(deadline), Some(own)) = (&mut step.deadline, own) {
-                let seconds = (base(*own) - base(0)).num_seconds();
-                deadline.seconds = deadline.seconds.map(|_| seconds as u32);
-            }
+            let Some(deadline) = &mut step.deadline else { continue };
+            relative = relative.max(u8::from(deadline.seconds.is_some()));
+            deadline.seconds = deadline.seconds.map(|_| APART.num_seconds() as u32);
+            fields.extend(deadline.at.clone().filter(|field| !fields.contains(field)));
         }
-        let at = |index: usize| json!(base((relative.len() + index) as u8 + 1).to_rfc3339());
+        let at = |index: usize| json!(base(relative + index as u8 + 1).to_rfc3339());
         let input = fields.iter().enumerate().map(|(index, field)| (field.clone(), at(index))).collect();
         let signals = signals(&definition);
-        Self { definition, deadlines, signals, input }
+        Self { definition, signals, input, last_deadline: relative + fields.len() as u8 }
     }
 
     /// The saga's first transition.
     pub(super) fn start(&self) -> Transition {
         let id = Uuid::from_u128(7);
-        let new = NewSaga { id, subject_id: id, owner_id: None, input: self.input.clone(), seq: 0 };
+        let input = self.input.clone();
+        let new = NewSaga { id, subject_id: id, owner_id: None, input, trace: None, seq: 0 };
         start(&self.definition, new, base(0))
     }
 
     /// Sets a saga's times back to what they are right after the last deadline that has passed: what is due soon is
     /// due, silence is over when it is, and what tells two rows apart without meaning anything is evened out.
     pub(super) fn settle(&self, mut saga: Saga, now: DateTime<Utc>, passed: u8) -> Saga {
+        let step = self.definition.index(&saga.step).map(|index| &self.definition.steps[index]);
+        let counts = step.is_some_and(|step| {
+            saga.direction == Direction::Do
+                && step.deadline.as_ref().is_some_and(|deadline| deadline.seconds.is_some())
+        });
+        saga.entered_at = if counts { saga.entered_at } else { base(0) };
         saga.since = base(passed) - LONG_AGO;
         saga.due_at = saga.due_at.map(|due| if due - now > FAR { due } else { base(passed) });
         saga.seq = 0;
         saga.updated_at = base(0);
         saga.finished_at = saga.finished_at.map(|_| base(0));
+        saga.stuck_since = saga.stuck_since.map(|_| base(0));
         saga
     }
 
-    /// How many deadlines there are.
+    /// A deadline in seconds counts from its step, so that there is always one more that may pass.
     pub(super) fn last_deadline(&self) -> u8 {
-        self.deadlines.iter().flatten().copied().max().unwrap_or(0)
+        self.last_deadline
     }
 
     /// The saga when a deadline passes that nobody has looked at yet: whatever was due is overdue.
@@ -104,6 +93,11 @@ impl Small {
         saga.due_at = saga.due_at.map(|due| if due - base(before) > FAR { due } else { base(passed) });
         saga
     }
+}
+
+/// How many deadlines have passed at this time, this one included; none is 0.
+pub(super) fn number(deadline: Option<DateTime<Utc>>) -> u8 {
+    deadline.map_or(0, |at| ((at - base(0)).num_seconds() / APART.num_seconds()) as u8)
 }
 
 /// The time right after so many deadlines have passed.
@@ -131,7 +125,10 @@ mod tests {
     #[test]
     fn deadlines_are_numbered_in_the_order_in_which_they_pass() {
         let small = Small::of(Catalogue::built_in().unwrap().latest("booking").unwrap());
-        assert_eq!(small.deadlines, [Some(1), Some(2), Some(3), Some(3)]);
+        let saga = small.start().saga;
+        assert_eq!(number(saga.time("expires_at")), 2);
+        assert_eq!(number(saga.time("claimable_at")), 3);
+        assert_eq!((small.last_deadline(), number(None)), (3, 0));
         assert_eq!(small.signals, ["cancel", "pay"]);
     }
 

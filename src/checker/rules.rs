@@ -1,5 +1,7 @@
 //! What must be true of every state.
 
+use serde_json::Value;
+
 use super::fault::Fault;
 use super::normal::base;
 use super::setting::Model;
@@ -31,12 +33,14 @@ impl Model {
             return;
         }
         for (index, step) in self.small.definition.steps.iter().enumerate() {
-            let effect = world.places[index].effect;
+            let (effect, excused) = (world.places[index].effect, world.places[index].excused);
             match status {
                 Status::Completed if step.command.is_some() && !effect => {
                     world.blame(Fault::NotDone(index as u8));
                 }
-                Status::Compensated if effect => world.blame(Fault::LeftBehind(index as u8)),
+                Status::Compensated | Status::Abandoned if effect && !excused => {
+                    world.blame(Fault::LeftBehind(index as u8))
+                }
                 _ => {}
             }
         }
@@ -46,10 +50,19 @@ impl Model {
         world.bus.retain(|message| matches!(message, Flying::Command(_)));
     }
 
+    /// What an operator leaves behind is excused if it stands in the history.
+    pub(super) fn excuse(&self, world: &mut World, detail: &Value) {
+        let left: Vec<&str> =
+            detail["left"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        for (step, place) in self.small.definition.steps.iter().zip(&mut world.places) {
+            place.excused |= left.contains(&step.name.as_str());
+        }
+    }
+
     fn moves_after_end(&self, world: &World) -> bool {
         let flying = world.bus.iter().filter_map(|message| self.event(*message));
         let signals = self.small.signals.iter().cloned().map(Event::Signal);
-        let acts = [Act::Retry, Act::Cancel].into_iter().map(Event::Operator);
+        let acts = Act::all().into_iter().map(Event::Operator);
         let mut events = flying.chain(signals).chain(acts).chain([Event::Alarm]);
         events.any(|event| {
             let decision = apply(&self.small.definition, &world.saga, &event, base(world.passed));

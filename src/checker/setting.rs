@@ -76,6 +76,8 @@ pub(super) enum Say {
     Answer(Answer),
     /// The effect took place, but the worker cannot know.
     UnknownDone,
+    /// Handling the command fails whenever it is tried: it is parked, and the saga is told.
+    Poisoned,
 }
 
 /// What goes wrong on the way.
@@ -146,6 +148,7 @@ impl Model {
             visit: asked.visit.into(),
             send: asked.send.into(),
             outcome,
+            worker: None,
         }
     }
 

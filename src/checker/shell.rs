@@ -6,7 +6,7 @@ use std::sync::Arc;
 use chrono::{DateTime, Utc};
 
 use super::fault::Fault;
-use super::normal::base;
+use super::normal::{base, number};
 use super::setting::{Flaw, Mishap, Model};
 use super::world::{Asked, Flying, World};
 use crate::saga::{Action, Command, Decision, Direction, Event, Reply, Status, apply, outstanding};
@@ -28,6 +28,9 @@ impl Model {
                 world.step = self.small.definition.index(&saga.step).unwrap_or(0) as u8;
                 world.saga = Arc::new(saga);
                 self.judge_row(world, &before);
+                if let Some(detail) = transition.entry.and_then(|entry| entry.detail) {
+                    self.excuse(world, &detail);
+                }
                 (true, transition.actions)
             }
             // A message that comes twice or late: what the row asks for is published again.
@@ -63,6 +66,7 @@ impl Model {
             undo: command.direction == Direction::Undo,
             visit: command.visit as u8,
             send: command.send as u8,
+            by: number(command.deadline),
         })
     }
 
@@ -75,6 +79,7 @@ impl Model {
                 visit: world.saga.visit,
                 send: world.saga.send,
                 outcome: reply.outcome.clone(),
+                worker: None,
             }),
             other => other.clone(),
         }
@@ -85,14 +90,25 @@ impl Model {
         let saga = &world.saga;
         let near = |due| due < base(world.passed + 1);
         self.flaw != Some(Flaw::EngineNeverSweeps)
-            && !saga.paused
             && saga.status != Status::Stuck
             && saga.due_at.is_some_and(near)
     }
 
     /// Whether the deadline of the saga's own step has passed.
     pub(super) fn is_overdue(&self, world: &World) -> bool {
-        let deadline = self.small.deadlines[usize::from(world.step)];
-        world.saga.direction == Direction::Do && deadline.is_some_and(|at| at <= world.passed)
+        self.own_deadline(world).is_some_and(|at| at <= world.passed)
+    }
+
+    /// The deadline of the saga's own step, if it still goes forward.
+    pub(super) fn own_deadline(&self, world: &World) -> Option<u8> {
+        let saga = &world.saga;
+        let open =
+            matches!(saga.status, Status::Running | Status::Waiting) && saga.direction == Direction::Do;
+        let deadline =
+            self.small.definition.steps[usize::from(world.step)].deadline.as_ref().filter(|_| open)?;
+        Some(match (&deadline.at, deadline.seconds) {
+            (Some(field), _) => number(saga.time(field)),
+            (None, _) => number(Some(saga.entered_at)) + 1,
+        })
     }
 }

@@ -1,5 +1,7 @@
 //! A way through the model in words: one line for each thing that happened.
 
+use std::collections::BTreeSet;
+
 use super::setting::{Mishap, Model, Move, Say};
 use super::workers::Ruling;
 use super::world::{Answer, Asked, Flying, OTHER, World};
@@ -20,7 +22,7 @@ impl Model {
             Move::Ring { mishap } => {
                 format!("engine: the alarm rings -> {}{}", self.outcome(before, after), after_commit(*mishap))
             }
-            Move::Pass(passed) => format!("time: {}", self.deadline(*passed)),
+            Move::Pass(passed) => format!("time: {}", self.deadline(before, *passed)),
             Move::Signal { signal, mishap } => {
                 let (name, end) = (&self.small.signals[usize::from(*signal)], self.outcome(before, after));
                 format!("outside: signal {name} -> {end}{}", after_commit(*mishap))
@@ -39,6 +41,7 @@ impl Model {
             (Ruling::Repeat(answer), _) => format!("{} again, nothing done", self.answer(asked, answer)),
             (Ruling::TooLate, _) => "refused, its deadline has passed".to_owned(),
             (Ruling::Perform, Say::Answer(answer)) => self.answer(asked, answer),
+            (Ruling::Perform, Say::Poisoned) => "cannot be handled, parked".to_owned(),
             (Ruling::Perform, Say::UnknownDone) => "unknown, though it took effect".to_owned(),
         };
         let moved =
@@ -100,10 +103,14 @@ impl Model {
         if same && before.saga.backing_off == saga.backing_off { format!("still {place}") } else { place }
     }
 
-    fn deadline(&self, passed: u8) -> String {
-        let steps = self.small.definition.steps.iter().zip(&self.small.deadlines);
-        let names: Vec<&str> =
-            steps.filter(|(_, at)| **at == Some(passed)).map(|(step, _)| step.name.as_str()).collect();
+    fn deadline(&self, before: &World, passed: u8) -> String {
+        let flying = before.bus.iter().filter_map(|message| match message {
+            Flying::Command(asked) if asked.by == passed => Some(asked.step),
+            _ => None,
+        });
+        let own = self.own_deadline(before).filter(|at| *at == passed).map(|_| before.step);
+        let steps: BTreeSet<u8> = own.into_iter().chain(flying).collect();
+        let names: Vec<&str> = steps.into_iter().map(|step| self.step_name(step)).collect();
         format!("the deadline of {} passes", names.join(" and "))
     }
 }

@@ -60,16 +60,11 @@ impl Model {
                 Ruling::Ignore if !self.is_elsewhere() => Worth::Echo,
                 Ruling::Ignore => Worth::Nothing,
                 Ruling::Repeat(_) => Worth::Echo,
-                Ruling::Perform if asked.undo && self.is_undone(world, asked) => Worth::Echo,
                 _ => Worth::Itself,
             },
             Flying::Echo if world.saga.status.is_end() => Worth::Nothing,
             _ => Worth::Itself,
         }
-    }
-
-    fn is_undone(&self, world: &World, asked: Asked) -> bool {
-        world.places[usize::from(asked.step)].undone >= asked.visit
     }
 
     /// A step that is not entered again needs no memory once no command for it is under way.
@@ -81,8 +76,8 @@ impl Model {
                 _ => false,
             });
             if !flying && again.is_none_or(|again| step < again) && (step != world.step || again.is_none()) {
-                let Place { effect, unsure, .. } = world.places[usize::from(step)];
-                world.places[usize::from(step)] = Place { effect, unsure, ..Place::default() };
+                let Place { effect, unsure, excused, .. } = world.places[usize::from(step)];
+                world.places[usize::from(step)] = Place { effect, unsure, excused, ..Place::default() };
             }
         }
     }

@@ -5,7 +5,7 @@ use super::fault::Fault;
 use super::normal::base;
 use super::setting::{Flaw, Home, Mishap, Model, Say};
 use super::world::{Answer, Asked, Flying, World};
-use crate::saga::{Event, outstanding};
+use crate::saga::{Event, Poisoned, Reply, Status, outstanding};
 
 /// What the fence says to a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Model {
 
     /// What the fence says to a command: the rows of the table in `docs/workers.md`, from the top.
     pub(super) fn ruling(&self, world: &World, asked: Asked) -> Ruling {
-        let late = self.small.deadlines[usize::from(asked.step)].is_some_and(|at| at <= world.passed);
+        let late = asked.by > 0 && asked.by <= world.passed;
         if self.home == Home::Inside {
             return match world.asks_for(asked) {
                 false => Ruling::Ignore,
@@ -43,6 +43,7 @@ impl Model {
         let place = &world.places[usize::from(asked.step)];
         match (asked.undo, place.saved) {
             (true, _) if place.undone > asked.visit => Ruling::Ignore,
+            (true, _) if place.undone == asked.visit => Ruling::Repeat(Answer::Done),
             (true, _) => Ruling::Perform,
             _ if asked.visit <= place.undone || asked.visit < place.visit => Ruling::Ignore,
             (_, Some(saved)) if place.visit == asked.visit || saved == Answer::Done => Ruling::Repeat(saved),
@@ -53,6 +54,12 @@ impl Model {
 
     /// A command reaches its worker.
     pub(super) fn work(&self, world: &mut World, asked: Asked, say: Say, mishap: Mishap) {
+        if say == Say::Poisoned {
+            let Reply { step, direction, visit, .. } = self.reply(asked, Answer::Done);
+            let poisoned = Poisoned { step, direction, visit, error: "it cannot be read".to_owned() };
+            self.happen(world, &Event::Poisoned(poisoned), base(world.passed), mishap);
+            return;
+        }
         let ruling = self.ruling(world, asked);
         let answer = match ruling {
             Ruling::Ignore => None,
@@ -63,7 +70,7 @@ impl Model {
         match self.home {
             Home::Elsewhere => {
                 if let Some(answer) = answer.filter(|_| mishap != Mishap::Unpublished) {
-                    world.send(Flying::Reply(asked, answer));
+                    world.send(Flying::Reply(Asked { by: 0, ..asked }, answer));
                 }
             }
             // The effect is committed, and with it should have been the saga.
@@ -86,7 +93,7 @@ impl Model {
     fn perform(&self, world: &mut World, asked: Asked, say: Say) -> Answer {
         let answer = match say {
             Say::Answer(answer) => answer,
-            Say::UnknownDone => Answer::Unknown,
+            Say::UnknownDone | Say::Poisoned => Answer::Unknown,
         };
         match answer {
             Answer::Rejected(code) if !asked.undo && code != super::world::OTHER => world.left.returns -= 1,
@@ -129,10 +136,29 @@ impl Model {
         place.truly_undone = place.truly_undone.max(asked.visit);
         if self.is_elsewhere() {
             place.saved = None;
-            place.visit = place.visit.max(asked.visit);
             if self.flaw != Some(Flaw::WorkerForgetsUndos) {
                 place.undone = place.undone.max(asked.visit);
             }
         }
+    }
+
+    /// An operator completes the current step by hand. Its effect is made elsewhere; the fence is written first, and
+    /// if the step has run, the act is none. Says whether it may go on.
+    pub(super) fn complete_by_hand(&self, world: &mut World) -> bool {
+        let index = usize::from(world.step);
+        if self.small.definition.steps[index].command.is_none() || world.saga.status == Status::Waiting {
+            return true;
+        }
+        let visit = world.saga.visit as u8;
+        let place = &mut world.places[index];
+        if self.home == Home::Elsewhere {
+            let ran = place.saved == Some(Answer::Done) || (place.saved.is_some() && visit == place.visit);
+            if visit <= place.undone || ran || visit < place.visit {
+                return false;
+            }
+            (place.visit, place.saved) = (visit, Some(Answer::Done));
+        }
+        (place.effect, place.unsure) = (true, false);
+        true
     }
 }

@@ -18,6 +18,8 @@ pub(super) struct Asked {
     pub(super) undo: bool,
     pub(super) visit: u8,
     pub(super) send: u8,
+    /// Which deadline is a command's own, counted in the order in which they pass; 0 is none.
+    pub(super) by: u8,
 }
 
 /// What a worker answers. A rejection names its code by its index among the step's `back_to`.
@@ -53,6 +55,8 @@ pub(super) struct Place {
     pub(super) effect: bool,
     /// The effect is there, but the worker could not know and saved nothing.
     pub(super) unsure: bool,
+    /// An operator left the effect behind, and it was written down.
+    pub(super) excused: bool,
     /// The last visit whose undo took effect: what a fence should know, whether or not the worker does.
     pub(super) truly_undone: u8,
 }
@@ -133,7 +137,8 @@ impl Hash for World {
         let saga = &*self.saga;
         let due = saga.due_at.map(|due| (due - base(self.passed)).num_days());
         (saga.status, self.step, saga.direction, saga.visit, saga.attempt, saga.send).hash(state);
-        (saga.paused, saga.backing_off, due).hash(state);
+        let entered = (saga.entered_at - base(self.passed)).num_days();
+        (saga.paused, saga.backing_off, due, entered).hash(state);
         (self.passed, &self.bus, &self.places, self.left, &self.fault).hash(state);
     }
 }
