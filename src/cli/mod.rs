@@ -134,7 +134,7 @@ async fn run(command: Command, context: &Context) -> anyhow::Result<Ending> {
         Command::Saga(command) => sagas::run(context, command).await,
         Command::Queue(command) => queues::run(context, command).await,
         Command::Concert(command) => concerts::run(context, command).await,
-        Command::Workflow(command) => workflows::run(context, &command),
+        Command::Workflow(command) => workflows::run(context, &command).await,
         Command::Keys(command) => keys::run(context, command).await,
         Command::Doctor => doctor::run(context).await,
         Command::Erd => erd::run(context).await,

@@ -8,6 +8,7 @@ use crate::app;
 use crate::saga::Catalogue;
 
 mod check;
+mod dry_run;
 mod graph;
 
 #[derive(clap::Subcommand, Debug)]
@@ -21,9 +22,9 @@ pub(super) enum Command {
     },
 }
 
-pub(super) fn run(context: &Context, command: &Command) -> anyhow::Result<Ending> {
+pub(super) async fn run(context: &Context, command: &Command) -> anyhow::Result<Ending> {
     match command {
-        Command::Check(arguments) => check::run(context, arguments),
+        Command::Check(arguments) => check::run(context, arguments).await,
         Command::Graph { name } => draw(context, name),
     }
 }

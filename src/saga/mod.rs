@@ -23,6 +23,7 @@
 
 #[cfg(test)]
 mod laws;
+pub mod versions;
 pub mod outlook;
 pub mod apply;
 mod acts;
@@ -44,3 +45,4 @@ pub use moves::may_have_run;
 pub use outlook::{Outlook, Prospect, Standing, StepAhead, Told, outlook, prospect};
 pub use permits::{allowed_acts, lacking};
 pub use state::{Direction, NewSaga, Saga, Status};
+pub use versions::{Change, compare};

@@ -22,6 +22,7 @@ pub mod schema;
 pub mod seats;
 pub mod tickets;
 pub mod users;
+pub mod versions;
 
 use std::time::Duration;
 

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::super::output::table;
 use super::super::{Context, Ending, Misuse};
+use super::dry_run::DryRun;
 use crate::app;
 use crate::checker::{self, Bounds, Home, Report};
-use crate::saga::Definition;
+use crate::saga::{Catalogue, Definition};
 
 #[derive(clap::Args, Debug)]
 pub(in crate::cli) struct Arguments {
@@ -29,43 +29,54 @@ pub(in crate::cli) struct Arguments {
     acts: u8,
 }
 
-pub(super) fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
-    let definitions = match definitions(context, arguments)? {
-        Ok(definitions) => definitions,
+pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
+    let (catalogue, definitions) = match definitions(context, arguments)? {
+        Ok(found) => found,
         Err(problem) => {
             let found = json!({ "verdict": "broken", "problem": problem });
             context.output.answer(&found, |_| problem)?;
             return Ok(Ending::Wrong);
         }
     };
+    let under_way = DryRun::look(context, &catalogue).await?;
     let Arguments { crashes, losses, duplicates, acts, .. } = *arguments;
     let bounds = Bounds { crashes, losses, duplicates, acts, ..Bounds::default() };
     let mut reports = Vec::new();
     for definition in &definitions {
         context.output.tell(&format!("walking through {} {}", definition.name, definition.version));
-        reports.push(checker::check(definition, bounds));
+        let definition = definition.clone();
+        reports.push(tokio::task::spawn_blocking(move || checker::check(&definition, bounds)).await?);
     }
-    let good = reports.iter().all(Report::is_good);
+    let good = under_way.is_good() && reports.iter().all(Report::is_good);
     let items: Vec<Value> = definitions.iter().zip(&reports).map(|(of, report)| item(of, report)).collect();
     let verdict = if good { "good" } else { "broken" };
-    let answer = json!({ "verdict": verdict, "bounds": bounds, "items": items });
-    context.output.answer(&answer, |_| text(&reports, bounds))?;
+    let answer = json!({ "verdict": verdict, "bounds": bounds, "items": items, "under_way": under_way });
+    context.output.answer(&answer, |_| format!("{}\n{}", text(&reports, bounds), under_way.text()))?;
     Ok(if good { Ending::Good } else { Ending::Wrong })
 }
 
-/// What is to be checked, or what is wrong with its text.
-fn definitions(context: &Context, arguments: &Arguments) -> anyhow::Result<Result<Vec<Definition>, String>> {
+/// All that is known, and what of it is to be checked; or what is wrong with a text.
+fn definitions(
+    context: &Context,
+    arguments: &Arguments,
+) -> anyhow::Result<Result<(Catalogue, Vec<Definition>), String>> {
+    let mut catalogue = match app::catalogue(&context.settings) {
+        Ok(catalogue) => catalogue,
+        Err(problem) => return Ok(Err(format!("{problem:#}"))),
+    };
     let Some(file) = &arguments.file else {
-        let catalogue = app::catalogue(&context.settings);
-        return Ok(catalogue
-            .map(|catalogue| catalogue.iter().cloned().collect())
-            .map_err(|problem| format!("{problem:#}")));
+        let all = catalogue.iter().cloned().collect();
+        return Ok(Ok((catalogue, all)));
     };
     let text = std::fs::read_to_string(file)
-        .with_context(|| format!("{} cannot be read", file.display()))
-        .map_err(|error| Misuse(format!("{error:#}")))?;
-    let parsed = Definition::parse(&file.display().to_string(), &text);
-    Ok(parsed.map(|definition| vec![definition]).map_err(|problem| problem.to_string()))
+        .map_err(|error| Misuse(format!("{} cannot be read: {error}", file.display())))?;
+    Ok(match Definition::parse(&file.display().to_string(), &text) {
+        Ok(definition) => {
+            catalogue.add(definition.clone());
+            Ok((catalogue, vec![definition]))
+        }
+        Err(problem) => Err(problem.to_string()),
+    })
 }
 
 fn item(definition: &Definition, report: &Report) -> Value {
