@@ -7,7 +7,7 @@
 
 use super::setting::{Mishap, Model, Move, Say};
 use super::world::{Answer, Asked, Flying, Left, OTHER, World};
-use crate::saga::{Act, Status, allowed_acts};
+use crate::saga::{Act, Status, allowed_acts, outstanding};
 
 impl Left {
     fn may_repeat(&self) -> bool {
@@ -21,18 +21,31 @@ impl Model {
         if world.fault.is_some() {
             return;
         }
-        if world.saga.status.is_end() {
+        if self.is_over(world) {
             return self.after_end(world, moves);
         }
         for message in world.bus.iter().copied() {
             self.deliveries(world, message, moves);
             // What nobody waits for is as good as lost as long as it does not arrive.
-            if world.left.losses > 0 && world.counts(message) {
+            if world.left.losses > 0 && world.counts(message) && !matches!(message, Flying::Signal(_)) {
                 moves.push(Move::Lose(message));
             }
         }
         self.time(world, moves);
         self.outside(world, moves);
+    }
+
+    /// Whether nothing can happen to the saga any more: it has ended, or is stuck and no operator acts.
+    pub(super) fn is_over(&self, world: &World) -> bool {
+        let status = world.saga.status;
+        status.is_end() || (self.thrifty && status == Status::Stuck && world.left.acts == 0)
+    }
+
+    /// Whether publishing again what the row asks for would put anything on the bus.
+    fn echo_matters(&self, world: &World) -> bool {
+        let mut after = world.clone();
+        self.publish(&mut after, outstanding(&self.small.definition, &world.saga));
+        after.bus != world.bus
     }
 
     /// Only commands are still under way, and the most harmful thing is that one is done.
@@ -49,6 +62,9 @@ impl Model {
             Flying::Command(asked) => self.answers(world, asked),
             _ => nothing.to_vec(),
         };
+        if message == Flying::Echo && !self.echo_matters(world) {
+            return;
+        }
         let engine = self.reaches_engine(message);
         let once = self.thrifty && !world.counts(message);
         for say in says {
@@ -85,7 +101,8 @@ impl Model {
     /// The next deadline that anybody looks at: the saga in its step, or a worker with a command.
     pub(super) fn next_deadline(&self, world: &World) -> Option<u8> {
         let flying = world.bus.iter().filter_map(|message| match message {
-            Flying::Command(asked) => Some(asked.by),
+            // A late do is worse without its deadline.
+            Flying::Command(asked) if !self.thrifty || world.asks_for(*asked) => Some(asked.by),
             _ => None,
         });
         self.own_deadline(world).into_iter().chain(flying).filter(|at| *at > world.passed).min()
@@ -103,6 +120,9 @@ impl Model {
                 }
             }
         }
+        if world.left.acts == 0 && !world.saga.paused {
+            return;
+        }
         let allowed = allowed_acts(Some(&self.small.definition), &world.saga);
         // Who pauses a saga lets it go on some time.
         let free = |act: &Act| world.left.acts > 0 || *act == Act::Resume;
@@ -117,7 +137,9 @@ impl Model {
     /// What a worker may answer to a command in this state.
     pub(super) fn answers(&self, world: &World, asked: Asked) -> Vec<Say> {
         let mut all = vec![Say::Answer(Answer::Done)];
-        if !self.performs(world, asked) {
+        // Of what nobody waits for any more, only an effect would be harmful.
+        let past = self.thrifty && !world.asks_for(asked);
+        if past || !self.performs(world, asked) {
             return all;
         }
         all.push(Say::Answer(Answer::Failed));

@@ -75,6 +75,8 @@ impl Small {
         saga.since = base(passed) - LONG_AGO;
         saga.due_at = saga.due_at.map(|due| if due - now > FAR { due } else { base(passed) });
         saga.seq = 0;
+        // Nothing reads it again, and each state would carry it.
+        saga.input = Value::Null;
         saga.updated_at = base(0);
         saga.finished_at = saga.finished_at.map(|_| base(0));
         saga.stuck_since = saga.stuck_since.map(|_| base(0));

@@ -31,7 +31,7 @@ impl Model {
         if !may_do && world.passed < self.small.last_deadline() {
             self.pass(world, self.small.last_deadline());
         }
-        if world.saga.status.is_end() {
+        if self.is_over(world) {
             world.left = Left::default();
         }
     }
@@ -62,7 +62,8 @@ impl Model {
                 Ruling::Repeat(_) => Worth::Echo,
                 _ => Worth::Itself,
             },
-            Flying::Echo if world.saga.status.is_end() => Worth::Nothing,
+            Flying::Echo | Flying::Signal(_) if self.is_over(world) => Worth::Nothing,
+            Flying::Signal(_) if !self.may_wait(world) => Worth::Echo,
             _ => Worth::Itself,
         }
     }
@@ -80,6 +81,12 @@ impl Model {
                 world.places[usize::from(step)] = Place { effect, unsure, excused, ..Place::default() };
             }
         }
+    }
+
+    fn may_wait(&self, world: &World) -> bool {
+        let steps = &self.small.definition.steps;
+        self.entered_again(world)
+            .is_some_and(|first| steps[usize::from(first)..].iter().any(|step| step.wait.is_some()))
     }
 
     /// The first step that may still be done; none once the saga only undoes.
@@ -120,6 +127,9 @@ fn forget_sends(world: &mut World) {
         if let Flying::Command(mut asked) = message {
             let old = is_old_copy(world, asked, last);
             asked.send = if old { 0 } else { newest };
+            if !world.asks_for(asked) {
+                asked.by = 0;
+            }
             bus.push(Flying::Command(asked));
         }
     }
