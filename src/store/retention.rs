@@ -122,6 +122,6 @@ mod tests {
         assert_eq!(part(day), "saga_history_p20260109");
         assert_eq!(NaiveDate::parse_from_str(&part(day), "saga_history_p%Y%m%d"), Ok(day));
         assert!(NaiveDate::parse_from_str("saga_history_default", "saga_history_p%Y%m%d").is_err());
-        assert_eq!(first_id(day).to_string(), "019ba0ac-cc00-0000-0000-000000000000");
+        assert_eq!(first_id(day).to_string(), "019ba00d-8800-0000-0000-000000000000");
     }
 }
