@@ -1,20 +1,27 @@
 //! What happens by the clock: one line per job.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use anyhow::Context;
 use chrono::TimeDelta;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_cron_scheduler::{Job, JobScheduler};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::booking::Desk;
-use crate::bus::{presence, topology};
+use crate::booking::{Desk, DeskError};
+use crate::bus::presence;
 use crate::clock::Clock;
 use crate::orchestrator::Engine;
 use crate::store;
+
+/// With no alarm nearer than this, and no charge to announce, nothing is under way.
+const SOON: TimeDelta = TimeDelta::minutes(2);
+/// How long nobody looks then; a little less than whole seconds, for the job runs on the second.
+const QUIET: Duration = Duration::from_millis(2_900);
 
 /// Starts the jobs, and stops them with the process. The sweeper also runs once now: a start heals at once.
 pub(super) async fn start(
@@ -26,10 +33,10 @@ pub(super) async fn start(
     stop: &CancellationToken,
 ) -> anyhow::Result<()> {
     let mut jobs = JobScheduler::new().await.context("the scheduler cannot be started")?;
-    sweep(engine.clone()).await;
-    every(&jobs, stop, "* * * * * *", engine, sweep).await?;
-    every(&jobs, stop, "* * * * * *", desk, announce_charges).await?;
-    every(&jobs, stop, "*/5 * * * * *", engine, look_after_streams).await?;
+    let watch = Watch { engine: engine.clone(), desk: desk.clone(), quiet_until: Arc::default() };
+    look(watch.clone()).await;
+    every(&jobs, stop, "* * * * * *", &watch, look).await?;
+    every(&jobs, stop, "*/5 * * * * *", engine, look_after_pauses).await?;
     every(&jobs, stop, "*/15 * * * * *", engine, count_workers).await?;
     every(&jobs, stop, "0 17 * * * *", &(engine.clone(), clock.clone()), forget_old_keys).await?;
     let forgetting = (engine.clone(), keep);
@@ -76,22 +83,46 @@ where
     Ok(())
 }
 
-async fn sweep(engine: Engine) {
-    if let Err(error) = engine.sweep().await {
-        tracing::warn!(%error, "the sweeper did not get through; it tries again in a second");
+/// What is looked after every second: overdue sagas, and charges that are still to be announced.
+#[derive(Clone)]
+struct Watch {
+    engine: Engine,
+    desk: Desk,
+    /// Nothing is under way: until then nobody asks the database.
+    quiet_until: Arc<std::sync::Mutex<Option<Instant>>>,
+}
+
+impl Watch {
+    fn quiet_until(&self) -> std::sync::MutexGuard<'_, Option<Instant>> {
+        self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One look: what is due is done. Returns whether anything is due now or soon.
+    async fn look(&self) -> Result<bool, DeskError> {
+        let pulse = store::pulse::pulse(&self.engine.pool).await?;
+        if pulse.next_due.is_some_and(|due| due <= pulse.now) {
+            self.engine.sweep().await?;
+        }
+        if pulse.charges {
+            self.desk.announce_forgotten_charges().await?;
+        }
+        Ok(pulse.charges || pulse.next_due.is_some_and(|due| due - pulse.now < SOON))
     }
 }
 
-async fn announce_charges(desk: Desk) {
-    if let Err(error) = desk.announce_forgotten_charges().await {
-        tracing::warn!(%error, "charges could not be announced; they are tried again in a second");
+/// Looks once a second as long as anything is under way, and less often while nothing is.
+async fn look(watch: Watch) {
+    if watch.quiet_until().is_some_and(|until| Instant::now() < until) {
+        return;
     }
+    let busy = watch.look().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "what is due could not be looked after; it is tried again in a second");
+        true
+    });
+    *watch.quiet_until() = (!busy).then(|| Instant::now() + QUIET);
 }
 
-async fn look_after_streams(engine: Engine) {
-    if let Err(error) = topology::ensure(&engine.bus).await {
-        tracing::warn!(%error, "the streams could not be looked after");
-    }
+async fn look_after_pauses(engine: Engine) {
     if let Err(error) = engine.keep_pauses().await {
         tracing::warn!(%error, "what should be paused could not be looked after");
     }

@@ -39,6 +39,8 @@ pub const SETTLED: &str = "settled";
 pub const PAUSES: &str = "pauses";
 /// Core NATS, not stored: somebody changed the settings of a line.
 pub const QUEUE_SETTINGS: &str = "queue.settings";
+/// Core NATS, not stored: the bucket of places was missing and has been made.
+pub const QUEUE_BUCKET: &str = "queue.bucket";
 /// Core NATS, request and reply: an operator asks whoever admits to admit some more at once.
 pub const QUEUE_ADMIT: &str = "queue.admit";
 

@@ -125,6 +125,9 @@ pub struct ProblemBody {
     /// With `illegal_act`: what could be done instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     allowed: Option<Vec<String>>,
+    /// With `illegal_act`, where the step did run: its outcome.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<Value>,
 }
 
 impl IntoResponse for Problem {
@@ -203,6 +206,10 @@ impl From<ActError> for Problem {
         let detail = sentence(&error);
         match error {
             ActError::Unknown => Self::not_found("saga"),
+            ActError::Ran(outcome) => {
+                Self::new(Code::IllegalAct, detail).with("outcome", serde_json::json!(outcome))
+            }
+            ActError::Fence(_) => Self::new(Code::Unavailable, detail),
             ActError::UnknownCommand(_) => Self::not_found("step"),
             ActError::Covers { .. } => Self::new(Code::IllegalAct, detail),
             ActError::Consumers(_) => Self::new(Code::Unavailable, detail),

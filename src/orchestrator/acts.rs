@@ -1,11 +1,13 @@
 //! Operators' acts: through the same lock and the same `apply` as everything else, written down with their reason.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{Batch, Engine, Verdict};
 use crate::bus::consumers::ConsumersError;
-use crate::saga::{self, Act, Event, Saga, Status};
+use crate::bus::fences::{self, Completed, Completion, FenceError};
+use crate::bus::subjects;
+use crate::saga::{self, Act, Event, Outcome, Saga, Status};
 use crate::store;
 use crate::store::operations::ActRow;
 
@@ -26,6 +28,10 @@ pub enum ActError {
     Illegal { status: Status, allowed: Vec<&'static str> },
     #[error("the output must have {}: later deadlines refer to it, as RFC 3339", .0.join(", "))]
     Lacking(Vec<String>),
+    #[error("the step did run: its service has an outcome of it, and the saga goes by that")]
+    Ran(Outcome),
+    #[error(transparent)]
+    Fence(#[from] FenceError),
     #[error("no workflow has the command {0}, and nobody takes it")]
     UnknownCommand(String),
     #[error("these consumers take more than {command}, and all of it would pause: {}", .consumers.join("; "))]
@@ -39,6 +45,9 @@ pub enum ActError {
 impl Engine {
     /// Does an operator's act, and writes down who did it, why, and from which state to which.
     pub async fn act(&self, id: Uuid, act: Act, actor: &str, reason: &str) -> Result<Acted, ActError> {
+        if let Act::Complete { output } = &act {
+            self.write_fence(id, &act, output).await?;
+        }
         let mut tx = self.pool.begin().await?;
         let mut batch = Batch::lock(&mut tx, &[id]).await?;
         let before = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
@@ -68,6 +77,30 @@ impl Engine {
         tx.commit().await?;
         self.follow_later(consequences);
         Ok(Acted { saga, detail })
+    }
+
+    /// Before a step is completed by hand, its service elsewhere writes that in its own fence, so that the step can not
+    /// run any more. A step that did run tells its outcome instead. For a service in this database the saga's row,
+    /// locked, is the fence. What is not allowed is left to be refused by `apply`.
+    async fn write_fence(&self, id: Uuid, act: &Act, output: &Map<String, Value>) -> Result<(), ActError> {
+        let saga = store::sagas::get(&self.pool, id).await?.ok_or(ActError::Unknown)?;
+        let definition = self.catalogue.get(&saga.workflow, saga.version);
+        let step = definition.and_then(|definition| Some(&definition.steps[definition.index(&saga.step)?]));
+        let Some(command) = step.and_then(|step| step.command.as_deref()) else {
+            return Ok(());
+        };
+        let service = subjects::service_of(command);
+        let refused = !self.allowed_acts(&saga).contains(&act.name()) || self.lacking(&saga, act).is_some();
+        if refused || self.in_database.contains(&service) {
+            return Ok(());
+        }
+        let wanted = Completion { saga: id, step: saga.step, visit: saga.visit, output: output.clone() };
+        match fences::complete(&self.bus, service, &wanted).await? {
+            Completed::Recorded => Ok(()),
+            // The same wish came before and got no further than the fence.
+            Completed::Ran(Outcome::Done { output: saved }) if saved == *output => Ok(()),
+            Completed::Ran(outcome) => Err(ActError::Ran(outcome)),
+        }
     }
 
     /// What a hand-made output must have and has not.

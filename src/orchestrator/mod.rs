@@ -52,6 +52,8 @@ pub struct Engine {
     pub catalogue: Arc<Catalogue>,
     /// What this process calls itself in the history of sagas.
     pub instance: Arc<str>,
+    /// Services whose fence is the saga's own row.
+    in_database: &'static [&'static str],
     pauses: Arc<pauses::Pauses>,
     waiters: wait::Waiters,
     tasks: TaskTracker,
@@ -70,11 +72,13 @@ pub enum StartError {
 
 impl Engine {
     /// Makes the engine and starts what every instance needs of it: the batcher of signals, the listener for
-    /// sagas that settle, and the one that puts ended sagas to rest.
+    /// sagas that settle, and the one that puts ended sagas to rest. `in_database` names the services that do their effects
+    /// in the engine's own transaction.
     pub async fn start(
         pool: PgPool,
         bus: Bus,
         catalogue: Arc<Catalogue>,
+        in_database: &'static [&'static str],
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
@@ -90,6 +94,7 @@ impl Engine {
             bus,
             catalogue,
             instance: ids::process().into(),
+            in_database,
             pauses: Arc::default(),
             waiters,
             tasks: tasks.clone(),

@@ -12,6 +12,7 @@ pub mod operations;
 pub mod outcomes;
 pub mod payments;
 pub mod points;
+pub mod pulse;
 pub mod queue;
 pub mod replay;
 pub mod reservations;

@@ -74,6 +74,8 @@ pub struct Hall {
     pub turn: Notify,
     /// Settings may have changed: read them now.
     pub reread: Notify,
+    /// The watch of the bucket may have missed something: look now.
+    pub doubt: Notify,
     /// The process is stopping.
     pub stop: CancellationToken,
 }
@@ -94,6 +96,11 @@ impl Hall {
         self.bus.client.connection_state() == async_nats::connection::State::Connected
     }
 
+    /// Nobody waits or is admitted anywhere, as far as this instance knows: there is nothing to lead.
+    pub fn is_quiet(&self) -> bool {
+        self.memory.lines().queues().all(|(_, queue)| queue.waiting() == 0 && queue.active() == 0)
+    }
+
     /// Ends this place: refused here at once, and written behind; answers whether that was done within `patience`.
     pub async fn end(&self, claims: &Claims, patience: Duration) -> bool {
         self.memory.bar(claims.concert, claims.user, claims.place, self.clock.now());
@@ -105,6 +112,9 @@ impl Hall {
     pub fn judge(&self, claims: &Claims) -> Judged {
         let view = self.memory.view(claims.concert, claims.user);
         let promised = self.promises.until(claims);
+        if claims.place > self.memory.seen() {
+            self.doubt.notify_one();
+        }
         judge(claims, &view, self.memory.seen(), promised, self.clock.now())
     }
 

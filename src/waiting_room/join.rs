@@ -14,6 +14,7 @@ use super::hall::{Hall, RoomError};
 use super::lease::LAPSE;
 use super::place::{Entry, Record, Standing};
 use super::status::{Phase, QueueToken};
+use super::watch;
 use crate::bus::subjects;
 use crate::ids::{ConcertId, UserId};
 
@@ -76,7 +77,10 @@ async fn take(hall: &Hall, user: UserId, concert: ConcertId) -> Result<(bool, En
                 let entry = Entry { revision, place: revision, issued_at: now, standing: Standing::Waiting };
                 return Ok((true, entry));
             }
-            Err(WriteError::Missing) => hall.bucket.ensure().await.map_err(|error| unavailable(&error))?,
+            Err(WriteError::Missing) => {
+                hall.bucket.ensure().await.map_err(|error| unavailable(&error))?;
+                watch::tell_of_doubt(hall).await;
+            }
             Err(WriteError::Busy) => tokio::time::sleep(BREATH).await,
             Err(WriteError::Conflict | WriteError::Unknown(_)) => (),
         }

@@ -41,12 +41,13 @@ pub struct Lease {
 #[error("the lease of the admission is lost: {0}")]
 pub struct Lost(pub String);
 
-/// Waits until the lease is free and takes it. `holder` is the id of this process.
+/// Waits until somebody is in line and the lease is free, and takes it. `holder` is the id of this process.
 pub async fn acquire(hall: &Hall, holder: Uuid) -> Lease {
     let mut seen = hall.memory.subscribe();
     loop {
         let lease = hall.memory.lines().lease();
-        if hall.memory.is_complete() && hall.is_connected() && is_free(&lease, holder, Instant::now()) {
+        let needed = hall.memory.is_complete() && hall.is_connected() && !hall.is_quiet();
+        if needed && is_free(&lease, holder, Instant::now()) {
             match write(hall, Some(holder), lease.revision).await {
                 Ok(revision) => {
                     return Lease { holder, revision, renewed: Instant::now() };

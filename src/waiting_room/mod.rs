@@ -97,6 +97,7 @@ impl WaitingRoom {
             promises: promises::Promises::new(),
             turn: Notify::new(),
             reread: Notify::new(),
+            doubt: Notify::new(),
             stop,
         });
         let room = Arc::new(Self { hall, pool, tasks: tasks.clone() });
@@ -104,6 +105,7 @@ impl WaitingRoom {
         room.spawn(|hall| async move { writer::run(&hall).await });
         room.spawn(|hall| async move { refresh::run(&hall).await });
         room.spawn(|hall| async move { refresh::listen(&hall).await });
+        room.spawn(|hall| async move { watch::listen(&hall).await });
         room
     }
 

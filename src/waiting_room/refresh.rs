@@ -1,9 +1,10 @@
-//! Keeps the settings and the stock in memory up to date, by the second and whenever somebody says that they changed.
+//! Keeps the settings and the stock in memory up to date: whenever somebody says that they changed, by the second while
+//! anybody is in line or asks, and now and then while nobody is. Who joins meanwhile has them read first.
 
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::hall::Hall;
 use super::overview;
@@ -12,17 +13,25 @@ use crate::store::queue::QueueSettings;
 
 /// How old the settings can get.
 const EVERY: Duration = Duration::from_millis(900);
+/// The same while nobody is in line and nobody has asked for a while.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// Runs until the process stops.
 pub async fn run(hall: &Hall) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut read = None;
     loop {
         tokio::select! {
             () = hall.stop.cancelled() => return,
             () = hall.reread.notified() => (),
-            _ = tick.tick() => (),
+            _ = tick.tick() => {
+                if read.is_some_and(|read: Instant| read.elapsed() < QUIET) && hall.is_quiet() && !hall.sales.are_of_interest() {
+                    continue;
+                }
+            }
         }
+        read = Some(Instant::now());
         let with_people = hall.memory.lines().queues().map(|(concert, _)| concert).collect();
         match hall.sales.refresh(with_people).await {
             Ok(()) => hall.turn.notify_one(),

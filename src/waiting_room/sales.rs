@@ -1,6 +1,6 @@
 //! What Postgres says of each sale, kept in memory: the settings of its line, and what is left to buy.
 //!
-//! Both are read anew every second (a change of settings is also announced, so that it is in force sooner), never on
+//! Both are read anew every second while anybody is there (a change of settings is also announced, so that it is in force sooner), never on
 //! the way of a status poll. While Postgres is away the last answer stands.
 
 use std::collections::{HashMap, HashSet};
@@ -128,14 +128,16 @@ impl Sales {
         self.known_mut().retain(|_, known| known.learnt >= asked);
         let mut concerts = with_people;
         concerts.extend(
-            self.known()
-                .iter()
-                .filter(|(_, known)| known.asked.is_some_and(|asked| asked.elapsed() < OF_INTEREST))
-                .map(|(concert, _)| *concert),
+            self.known().iter().filter(|(_, known)| known.is_of_interest()).map(|(concert, _)| *concert),
         );
         concerts.sort_unstable();
         concerts.dedup();
         if concerts.is_empty() { Ok(()) } else { self.read_stock(&concerts).await }
+    }
+
+    /// Whether anybody has asked for the stock of any concert lately.
+    pub fn are_of_interest(&self) -> bool {
+        self.known().values().any(Known::is_of_interest)
     }
 
     /// Takes over settings that were read or changed just now.
@@ -189,6 +191,10 @@ impl Sales {
 impl Known {
     fn new(settings: QueueSettings) -> Self {
         Self { settings, learnt: Instant::now(), stock: None, stock_read: None, asked: None }
+    }
+
+    fn is_of_interest(&self) -> bool {
+        self.asked.is_some_and(|asked| asked.elapsed() < OF_INTEREST)
     }
 
     fn sale(&self, now: DateTime<Utc>) -> Sale {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use super::admission::{Leader, sweep};
@@ -21,6 +22,8 @@ const ON_THE_MINUTE: &str = "0 * * * * *";
 const CLEARED: usize = 2_000;
 /// Clearings in flight at once.
 const WIDTH: usize = 8;
+/// How long the lease is kept while nobody is in any line.
+const QUIET: Duration = Duration::from_secs(5);
 /// How long an operator's wish may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -44,24 +47,47 @@ pub async fn admit(hall: &Hall) {
         let lease = tokio::select! {
             () = hall.stop.cancelled() => return,
             lease = acquire(hall, holder) => lease,
+            never = decline(hall) => match never {},
         };
         tracing::info!(revision = lease.revision, "this instance admits now");
         let mut leader = Leader::new(lease);
         match hall.stop.run_until_cancelled(lead(hall, &mut leader)).await {
             Some(Err(error)) => tracing::warn!(%error, "this instance admits no more"),
-            Some(Ok(never)) => match never {},
+            Some(Ok(())) => leader.lease.give_back(hall).await,
             None => return leader.lease.give_back(hall).await,
         }
     }
 }
 
-/// Leads until the lease is lost.
-async fn lead(hall: &Hall, leader: &mut Leader) -> Result<Infallible, Lost> {
+/// While nobody leads because nobody is there, an operator's wish is answered all the same: there is nobody to admit.
+async fn decline(hall: &Hall) -> Infallible {
+    loop {
+        if let Ok(mut asks) = hall.bus.client.subscribe(subjects::QUEUE_ADMIT).await {
+            while let Some(ask) = asks.next().await {
+                if let Some(reply) = ask.reply.filter(|_| hall.is_quiet()) {
+                    let answer = serde_json::to_vec(&Answer { admitted: 0 }).unwrap_or_default();
+                    // Whoever asked may be gone.
+                    let _ = hall.bus.client.publish(reply, answer.into()).await;
+                }
+            }
+        }
+        tokio::time::sleep(PATIENCE).await;
+    }
+}
+
+/// Leads until the lease is lost, or nobody has been there for a while.
+async fn lead(hall: &Hall, leader: &mut Leader) -> Result<(), Lost> {
     let asks = hall.bus.client.subscribe(subjects::QUEUE_ADMIT).await;
     let mut asks = asks.map_err(|error| Lost(error.to_string()))?;
+    let mut busy = Instant::now();
     loop {
         leader.prepare(hall).await?;
         leader.round(hall).await?;
+        if !hall.is_quiet() {
+            busy = Instant::now();
+        } else if busy.elapsed() >= QUIET {
+            return Ok(());
+        }
         let next = leader.next_round(hall);
         tokio::select! {
             Some(ask) = asks.next() => answer(hall, leader, &ask).await?,

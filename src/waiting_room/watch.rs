@@ -86,15 +86,46 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
                 Some(chunk) => progress.apply(hall, chunk.into_iter().filter_map(Result::ok)),
                 None => return Ok("the watch ended"),
             },
-            _ = check.tick() => {
-                if self::connects(hall) != connects {
-                    return Ok("the connection was made anew");
-                }
+            () = hall.doubt.notified() => {
                 if let Some(reason) = progress.check(hall, made).await {
                     return Ok(reason);
                 }
             }
+            _ = check.tick() => {
+                if self::connects(hall) != connects {
+                    return Ok("the connection was made anew");
+                }
+                // While nobody is there nothing can be missed; whoever comes first raises the doubt.
+                if progress.complete && hall.is_quiet() {
+                    progress.moved = Instant::now();
+                } else if let Some(reason) = progress.check(hall, made).await {
+                    return Ok(reason);
+                }
+            }
         }
+    }
+}
+
+/// The bucket was missing and has been made: every instance looks at its watch.
+pub async fn tell_of_doubt(hall: &Hall) {
+    hall.doubt.notify_one();
+    if let Err(error) = hall.bus.client.publish(subjects::QUEUE_BUCKET, bytes::Bytes::new()).await {
+        tracing::debug!(%error, "other instances find the new bucket when somebody comes to them");
+    }
+}
+
+/// Passes on what other instances say of the bucket. Runs until the process stops.
+pub async fn listen(hall: &Hall) {
+    while !hall.stop.is_cancelled() {
+        match hall.bus.client.subscribe(subjects::QUEUE_BUCKET).await {
+            Ok(mut said) => {
+                while let Some(Some(_)) = hall.stop.run_until_cancelled(said.next()).await {
+                    hall.doubt.notify_one();
+                }
+            }
+            Err(error) => tracing::debug!(%error, "a new bucket is found by looking only"),
+        }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 

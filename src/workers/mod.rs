@@ -63,6 +63,8 @@ struct Booking {
 impl Service {
     /// Every service of this program.
     pub const ALL: [Self; 3] = [Self::Seats, Self::Points, Self::Tickets];
+    /// Their names.
+    pub const NAMES: &[&str] = &["seats", "points", "tickets"];
 
     /// Its name: the first part of its commands.
     pub fn name(self) -> &'static str {
@@ -186,6 +188,7 @@ mod tests {
         let sent: BTreeSet<&str> = catalogue.iter().flat_map(|definition| definition.commands()).collect();
         assert_eq!(sent, served);
         for service in Service::ALL {
+            assert!(Service::NAMES.contains(&service.name()));
             assert!(service.commands().iter().all(|command| subjects::service_of(command) == service.name()));
         }
     }

@@ -13,6 +13,7 @@ use crate::app;
 use crate::operations::{AskError, SagaView};
 use crate::orchestrator::{ActError, Engine};
 use crate::saga::Act;
+use crate::workers::Service;
 
 /// An act, and why.
 #[derive(clap::Args, Debug)]
@@ -31,7 +32,7 @@ pub(super) async fn run(context: &Context, act: Act, what: &What) -> anyhow::Res
     let pool = context.database().await?;
     let catalogue = Arc::new(app::catalogue(&context.settings)?);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let engine = Engine::start(pool, context.bus().await?, catalogue, &tasks, &stop).await?;
+    let engine = Engine::start(pool, context.bus().await?, catalogue, Service::NAMES, &tasks, &stop).await?;
     let actor = format!("cli:{}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()));
     let done = engine.act(what.id, act, &actor, &what.reason).await;
     // What follows from the act is published before the program ends.

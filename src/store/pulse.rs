@@ -1,0 +1,30 @@
+//! One question for all that happens by the clock: is there anything to do?
+
+use chrono::{DateTime, Utc};
+use sqlx::PgExecutor;
+
+use super::Result;
+
+/// What there is to do, and when there will be.
+#[derive(Clone, Copy, Debug)]
+pub struct Pulse {
+    pub now: DateTime<Utc>,
+    /// The earliest alarm of any saga.
+    pub next_due: Option<DateTime<Utc>>,
+    /// Whether charges wait to be announced.
+    pub charges: bool,
+}
+
+/// Asks with one statement over three small indexes.
+pub async fn pulse(db: impl PgExecutor<'_>) -> Result<Pulse> {
+    sqlx::query_as!(
+        Pulse,
+        r#"
+        select clock_timestamp() as "now!",
+            (select min(due_at) from sagas where due_at is not null) as next_due,
+            exists (select from unannounced_entries) as "charges!"
+        "#
+    )
+    .fetch_one(db)
+    .await
+}
