@@ -11,7 +11,7 @@ use boxoffice::local::programs;
 use boxoffice::waiting_room::Sessions;
 
 use super::leaders::refuses_old_leases;
-use super::surroundings::{Instance, Witness, concert, join_at_once, until};
+use super::surroundings::{Instance, Witness, concert, join_at_once, somebody_waits, until};
 use crate::common::{fresh_database, fresh_dir};
 
 /// Waits for the end of its input, which only this process holds open, and then ends the server.
@@ -82,6 +82,7 @@ async fn on_three_servers_old_leases_are_refused_and_the_cap_and_the_order_hold(
         Instance::with_replicas(url, &pool, sessions, true, 3).await
     };
     let first = start(0).await;
+    somebody_waits(&first, &pool).await;
     refuses_old_leases(&bus).await;
 
     let witness = Witness::start(&bus).await;

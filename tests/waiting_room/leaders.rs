@@ -13,7 +13,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, watch};
 
-use super::surroundings::{Instance, LONG, Testimony, Witness, concert, env, join_at_once, until, within};
+use super::surroundings::{
+    Instance, LONG, Testimony, Witness, concert, env, join_at_once, somebody_waits, until, within,
+};
 
 #[tokio::test]
 async fn the_cap_and_the_order_hold_while_leaders_are_killed() {
@@ -23,6 +25,7 @@ async fn the_cap_and_the_order_hold_while_leaders_are_killed() {
     let sessions = Sessions { session: Duration::from_secs(600), claim: Duration::from_secs(1) };
     let first = Instance::start(&env.nats_url, &env.pool, sessions, true).await;
     let witness = Witness::start(&env.bus).await;
+    somebody_waits(&first, &env.pool).await;
     until("the first leads", || witness.ask(|seen| seen.leaders.len()) == 1).await;
     let second = Instance::start(&env.nats_url, &env.pool, sessions, true).await;
     let users: Vec<_> = (0..100).map(|_| ids::new()).collect();
@@ -62,7 +65,8 @@ async fn a_leader_that_stops_hands_over_at_once() {
 #[tokio::test]
 async fn the_server_refuses_what_names_an_old_lease() {
     let env = env().await;
-    let _leader = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
+    let leader = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
+    somebody_waits(&leader, &env.pool).await;
     refuses_old_leases(&env.bus).await;
 }
 
@@ -107,6 +111,7 @@ async fn a_leader_that_was_cut_off_cannot_admit_when_it_comes_back() {
     let line = Line::to(&env.nats_url).await;
     let cut_off = Instance::start(&line.url, &env.pool, LONG, true).await;
     let witness = Witness::start(&env.bus).await;
+    somebody_waits(&cut_off, &env.pool).await;
     until("the first leads", || witness.ask(|seen| seen.leaders.len()) == 1).await;
     let healthy = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
     let places = healthy.join_many(concert, 20).await;
@@ -140,8 +145,9 @@ async fn a_new_place_is_not_overwritten_by_an_admission_of_the_old_one() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000_000).await;
     let line = Line::to(&env.nats_url).await;
-    let _leader = Instance::start(&line.url, &env.pool, LONG, true).await;
+    let leader = Instance::start(&line.url, &env.pool, LONG, true).await;
     let witness = Witness::start(&env.bus).await;
+    somebody_waits(&leader, &env.pool).await;
     until("it leads", || witness.ask(|seen| seen.leaders.len()) == 1).await;
     let other = Instance::start(&env.nats_url, &env.pool, LONG, false).await;
     let old = other.join_many(concert, 1).await.remove(0);

@@ -163,6 +163,12 @@ pub async fn performance(pool: &PgPool, concert: Uuid, closes_in: TimeDelta) -> 
     id
 }
 
+/// Lets somebody wait in a line that does not move: nobody leads as long as nobody is there.
+pub async fn somebody_waits(instance: &Instance, pool: &PgPool) {
+    let closed = concert(pool, 0, 60).await;
+    instance.join_many(closed, 1).await;
+}
+
 /// Waits until a condition holds, and fails after a while.
 pub async fn until(what: &str, condition: impl FnMut() -> bool) {
     within(Duration::from_secs(15), what, condition).await;
