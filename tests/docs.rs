@@ -21,7 +21,7 @@ fn page(name: &str) -> PathBuf {
 }
 
 /// The generated part of a page is this text; with `UPDATE_DOCS` set, it becomes it.
-fn check_part(page_name: &str, part: &str, expected: &str) {
+pub fn check_part(page_name: &str, part: &str, expected: &str) {
     let path = page(page_name);
     let text = fs::read_to_string(&path).unwrap();
     let opening = format!("<!-- generated: {part} -->\n");

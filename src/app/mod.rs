@@ -25,6 +25,7 @@ use crate::http::auth::{Access, Keys};
 use crate::http::health::Health;
 use crate::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
 use crate::http::{self, AppState};
+use crate::operations::gauges::Gauges;
 use crate::orchestrator::Engine;
 use crate::saga::{Catalogue, Definition};
 use crate::waiting_room::{Sessions, WaitingRoom};
@@ -145,6 +146,7 @@ impl App {
             health: Health::new(self.bus.client.clone()),
             charges: Semaphore::new(CHARGES_AT_ONCE),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
+            gauges: Gauges::default(),
             metrics: telemetry::start_metrics(),
             stop: self.stop.clone(),
         };

@@ -168,7 +168,20 @@ mod tests {
         GET /v1/ops/sagas/{saga}
         GET /v1/ops/sagas/{saga}/why
         POST /v1/ops/sagas/{saga}/retry
+        POST /v1/ops/sagas/{saga}/complete
+        POST /v1/ops/sagas/{saga}/skip-undo
         POST /v1/ops/sagas/{saga}/cancel
+        POST /v1/ops/sagas/{saga}/abandon
+        POST /v1/ops/sagas/{saga}/pause
+        POST /v1/ops/sagas/{saga}/resume
+        POST /v1/ops/sagas/batch
+        GET /v1/ops/pauses
+        POST /v1/ops/workflows/{workflow}/pause
+        POST /v1/ops/workflows/{workflow}/resume
+        POST /v1/ops/steps/{command}/pause
+        POST /v1/ops/steps/{command}/resume
+        POST /v1/ops/parked/{message}/release
+        POST /v1/ops/parked/{message}/drop
         GET /v1/ops/acts
         GET /v1/ops/parked
         GET /v1/ops/parked/{message}

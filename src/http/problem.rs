@@ -210,10 +210,12 @@ impl From<ActError> for Problem {
                 Self::new(Code::IllegalAct, detail).with("outcome", serde_json::json!(outcome))
             }
             ActError::Fence(_) => Self::new(Code::Unavailable, detail),
-            ActError::UnknownCommand(_) => Self::not_found("step"),
+            ActError::UnknownCommand(_) => Self::not_found("command"),
             ActError::Covers { .. } => Self::new(Code::IllegalAct, detail),
             ActError::Consumers(_) => Self::new(Code::Unavailable, detail),
-            ActError::Lacking(_) => Self::new(Code::InvalidRequest, detail),
+            ActError::Lacking(_) => {
+                Self::invalid(vec![Fault { pointer: "/output".to_owned(), reason: error.to_string() }])
+            }
             ActError::Illegal { status, allowed } => Self::new(Code::IllegalAct, detail)
                 .with("saga_status", status.name())
                 .with("allowed", allowed),

@@ -46,6 +46,20 @@ impl<S: Send + Sync> FromRequestParts<S> for PathNumber {
     }
 }
 
+/// The only name in a path; one that no name can be reads as an empty one, which nothing has.
+#[derive(Clone, Debug)]
+pub struct PathName(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let segment = Path::<String>::from_request_parts(parts, state).await;
+        let plain = |text: &String| text.len() <= 200 && !text.chars().any(char::is_control);
+        Ok(Self(segment.ok().map(|Path(text)| text).filter(plain).unwrap_or_default()))
+    }
+}
+
 /// The query string.
 #[derive(Clone, Debug)]
 pub struct Params<T>(pub T);

@@ -14,6 +14,7 @@ use crate::booking::Desk;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config;
+use crate::operations::gauges::Gauges;
 use crate::orchestrator::Engine;
 use crate::waiting_room::WaitingRoom;
 
@@ -52,6 +53,8 @@ pub struct AppState {
     pub charges: Semaphore,
     /// How many may watch sagas move at once; see [`TAILS_AT_ONCE`].
     pub tails: Arc<Semaphore>,
+    /// What is measured when `/metrics` is asked for.
+    pub gauges: Gauges,
     /// What `/metrics` shows.
     pub metrics: PrometheusHandle,
     /// Ends the event streams when the service stops.

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
@@ -45,14 +46,17 @@ pub struct OperatorAct {
     /// The key's name, or `cli:` and the user of the command line.
     pub actor: String,
     pub act: String,
+    /// The saga it was done to; null for an act on something else.
     pub saga_id: Option<Uuid>,
-    /// What an act was done to that is not one saga: a workflow, a step type, a parked message.
+    /// What it was done to that is no saga: a workflow, a command, a parked message.
     pub target: Option<String>,
     pub reason: String,
     /// The status before.
     pub from: String,
     /// The status after.
     pub to: String,
+    /// What belongs to the act: a hand-made output, what was left behind.
+    pub detail: Option<Value>,
 }
 
 impl From<PastAct> for OperatorAct {
@@ -67,6 +71,7 @@ impl From<PastAct> for OperatorAct {
             reason: act.reason,
             from: act.from_status,
             to: act.to_status,
+            detail: act.detail,
         }
     }
 }

@@ -3,16 +3,21 @@
 //! Questions read the database that the engine writes, so that no answer lags behind. Acts go through
 //! [`crate::orchestrator::Engine::act`], one saga at a time, each written down with who, when and why.
 
+pub mod batch;
+pub mod repair;
 pub mod why;
+pub mod pauses;
 pub mod sagas;
 pub mod acts;
 pub mod parked;
 pub mod tail;
+pub mod gauges;
 pub mod timeline;
 pub mod filter;
 pub mod view;
 
 pub use filter::SagaFilter;
+pub use repair::Repaired;
 pub use timeline::SagaDetail;
 pub use view::SagaView;
 

@@ -1,16 +1,25 @@
-//! Messages that nobody could act on: looked at, released to try again, or dropped.
+//! Messages that nobody could act on: looked at, released to try again, or dropped. Both acts are written down.
 
+use std::str::FromStr;
+
+use async_nats::HeaderMap;
+use async_nats::header::{HeaderName, HeaderValue};
+use async_nats::jetstream::context::PublishError;
+use async_nats::jetstream::message::PublishMessage;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::AskError;
-use crate::store::operations::{self, ParkedRow};
+use crate::bus::messages::SAGA;
+use crate::bus::publish::{self, Outgoing};
+use crate::orchestrator;
+use crate::store::operations::{self, ActRow, ParkedRow};
 
 /// Which parked messages are meant.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams, clap::Args)]
@@ -71,4 +80,87 @@ pub async fn list(
 /// One parked message.
 pub async fn show(pool: &PgPool, id: i64) -> Result<ParkedMessage, AskError> {
     Ok(operations::parked_message(pool, id).await?.ok_or(AskError::Unknown)?.into())
+}
+
+/// Why a parked message is still where it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ParkedError {
+    #[error("there is no such parked message")]
+    Unknown,
+    #[error("JetStream did not take the message: {0}; it is still parked")]
+    Publish(#[from] PublishError),
+    #[error(transparent)]
+    Database(#[from] sqlx::Error),
+}
+
+/// Publishes a parked message again, where it came from, and takes it out of the list. If the process dies in between it
+/// goes out and stays: whoever gets it is fenced against a second time.
+pub async fn release(
+    engine: &orchestrator::Engine,
+    id: i64,
+    actor: &str,
+    reason: &str,
+) -> Result<(), ParkedError> {
+    let row = operations::parked_message(&engine.pool, id).await?.ok_or(ParkedError::Unknown)?;
+    let message = PublishMessage::build().headers(headers(&row.headers)).payload(row.payload.clone().into());
+    publish::publish(&engine.bus, vec![Outgoing { subject: row.subject.clone(), message }]).await?;
+    take_out(&engine.pool, &row, "release", actor, reason).await
+}
+
+/// Throws a parked message away.
+pub async fn discard(pool: &PgPool, id: i64, actor: &str, reason: &str) -> Result<(), ParkedError> {
+    let row = operations::parked_message(pool, id).await?.ok_or(ParkedError::Unknown)?;
+    take_out(pool, &row, "drop", actor, reason).await
+}
+
+async fn take_out(
+    pool: &PgPool,
+    row: &ParkedRow,
+    act: &str,
+    actor: &str,
+    reason: &str,
+) -> Result<(), ParkedError> {
+    let mut tx = pool.begin().await?;
+    if !operations::unpark(&mut *tx, row.id).await? {
+        return Err(ParkedError::Unknown);
+    }
+    let saga = row.headers.get(SAGA).and_then(Value::as_str).and_then(|id| id.parse().ok());
+    let target = format!("parked message {} on {}", row.id, row.subject);
+    let detail = json!({ "error": row.error, "headers": row.headers });
+    let to = if act == "release" { "released" } else { "dropped" };
+    let written = ActRow {
+        actor,
+        act,
+        saga_id: saga,
+        target: Some(&target),
+        reason,
+        from: "parked",
+        to,
+        detail: Some(&detail),
+    };
+    operations::record_act(&mut *tx, &written).await?;
+    Ok(tx.commit().await?)
+}
+
+/// The message's own headers. Those of the broker had their effect; a message id would make it drop the repeat.
+fn headers(saved: &Value) -> HeaderMap {
+    let saved = saved.as_object().into_iter().flatten();
+    let own = saved.filter(|(name, _)| !name.starts_with("Nats-"));
+    own.filter_map(|(name, value)| {
+        let name = HeaderName::from_str(name).ok()?;
+        Some((name, HeaderValue::from_str(value.as_str()?).ok()?))
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_keeps_its_own_headers_and_not_those_of_the_broker() {
+        let kept = headers(&json!({ "Saga": "7", "Step": "hold", "Nats-Msg-Id": "7:hold:do:1:1" }));
+        assert_eq!(kept.get("Saga").map(HeaderValue::as_str), Some("7"));
+        assert_eq!(kept.len(), 2);
+    }
 }

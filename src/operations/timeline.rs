@@ -38,6 +38,8 @@ pub struct Happening {
     pub visit: i32,
     pub attempt: i32,
     pub detail: Option<Value>,
+    /// Who gave the answer: the instance, or what a worker elsewhere calls itself.
+    pub worker: Option<String>,
     /// Milliseconds since the saga came to this step in this visit.
     pub duration_ms: i64,
     /// What the step gave, if this is its answer.
@@ -62,6 +64,8 @@ pub struct StepView {
     pub output: Option<Value>,
     /// The last thing that went wrong, forward or back.
     pub error: Option<Value>,
+    /// Who gave the last answer.
+    pub worker: Option<String>,
     /// Answers so far, forward and back.
     pub answers: i32,
     /// Milliseconds from entering it, the last time, to its last answer.
@@ -73,7 +77,9 @@ pub fn detail(definition: Option<&Definition>, saga: Saga, history: Vec<HistoryR
     let happenings = happenings(history);
     let outlook = definition.map(|definition| {
         let told = happenings.iter().filter_map(|row| {
-            let told = row.output.is_some().then_some(row.direction)?;
+            // A wait has no answer: it is behind the saga once a signal or its deadline has ended it.
+            let passed = row.event.starts_with("signal:") || row.event == "deadline";
+            let told = (row.output.is_some() || passed).then_some(row.direction)?;
             Some(Told { step: &row.step, direction: told })
         });
         saga::outlook(definition, &saga, told)
@@ -107,6 +113,7 @@ fn happenings(history: Vec<HistoryRow>) -> Vec<Happening> {
             visit: row.visit,
             attempt: row.attempt,
             detail: row.detail,
+            worker: row.worker,
             output,
             error,
         });
@@ -118,8 +125,8 @@ fn happenings(history: Vec<HistoryRow>) -> Vec<Happening> {
 fn told(row: &HistoryRow) -> (Option<Value>, Option<Value>) {
     let detail = || Some(row.detail.clone().unwrap_or_default());
     match row.event.as_str() {
-        "done" | "undone" => (detail(), None),
-        "rejected" | "undo_rejected" | "failed" | "unknown" => (None, detail()),
+        "done" | "undone" | "operator:complete" => (detail(), None),
+        "rejected" | "undo_rejected" | "failed" | "unknown" | "poisoned" => (None, detail()),
         _ => (None, None),
     }
 }
@@ -143,6 +150,7 @@ fn steps(outlook: &Outlook, saga: &Saga, history: &[Happening]) -> Vec<StepView>
             input: inputs.get(step.step.as_str()).cloned(),
             output: forward.and_then(|row| row.output.clone()),
             error: answers.iter().rev().find_map(|row| row.error.clone()),
+            worker: answers.last().and_then(|row| row.worker.clone()),
             answers: i32::try_from(answers.len()).unwrap_or(i32::MAX),
             duration_ms: ended.map(|row| row.duration_ms),
         }

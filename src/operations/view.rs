@@ -26,6 +26,8 @@ pub struct SagaView {
     pub attempt: i32,
     /// When it is looked at next; null if it has ended, is stuck or paused.
     pub due_at: Option<DateTime<Utc>>,
+    /// Since when it waits for an operator.
+    pub stuck_since: Option<DateTime<Utc>>,
     pub reason: Option<String>,
     pub input: Value,
     pub created_at: DateTime<Utc>,
@@ -46,6 +48,7 @@ impl From<Saga> for SagaView {
             visit: saga.visit,
             attempt: saga.attempt,
             due_at: saga.due_at,
+            stuck_since: saga.stuck_since,
             reason: saga.reason,
             input: saga.input,
             created_at: saga.created_at,

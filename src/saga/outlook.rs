@@ -97,7 +97,8 @@ pub fn prospect(definition: &Definition, saga: &Saga, now: DateTime<Utc>) -> Pro
     };
     let forward = saga.direction == Direction::Do && matches!(saga.status, Status::Running | Status::Waiting);
     let deadline = step_deadline(step, saga).filter(|_| forward);
-    let is_out = matches!(saga.status, Status::Running | Status::Compensating);
+    let held_back = saga.paused && saga.direction == Direction::Do;
+    let is_out = matches!(saga.status, Status::Running | Status::Compensating) && !held_back;
     let next = if saga.backing_off { saga.due_at } else { Some(Move::of(definition, saga, now).answer_by()) };
     Prospect {
         asked_again_at: next.filter(|_| is_out),

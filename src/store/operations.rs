@@ -124,6 +124,38 @@ pub async fn pauses(db: impl PgExecutor<'_>) -> Result<Vec<Pause>> {
     .await
 }
 
+/// A paused saga, and the act that paused it.
+#[derive(Clone, Debug)]
+pub struct PausedSaga {
+    pub saga_id: Uuid,
+    pub since: Option<DateTime<Utc>>,
+    pub actor: Option<String>,
+    pub reason: Option<String>,
+}
+
+/// Paused sagas, all or this one, newest first.
+pub async fn paused_sagas(
+    db: impl PgExecutor<'_>,
+    saga: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<PausedSaga>> {
+    sqlx::query_as!(
+        PausedSaga,
+        r#"
+        select paused.id as "saga_id!", last.at as "since?", last.actor as "actor?", last.reason as "reason?"
+        from (select id from sagas where paused and ($1::uuid is null or id = $1) order by id desc limit $2) as paused
+        left join lateral (
+            select at, actor, reason from operator_acts
+            where saga_id = paused.id and act = 'pause' order by id desc limit 1) as last on true
+        order by paused.id desc
+        "#,
+        saga,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// Notes a pause; `false` if it is one already.
 pub async fn pause(
     db: impl PgExecutor<'_>,
@@ -194,12 +226,12 @@ pub struct PastAct {
     pub at: DateTime<Utc>,
     pub actor: String,
     pub act: String,
-    /// None for an act on something else, which `target` names.
     pub saga_id: Option<Uuid>,
     pub target: Option<String>,
     pub reason: String,
     pub from_status: String,
     pub to_status: String,
+    pub detail: Option<Value>,
 }
 
 /// Acts, newest first, before the act `before`.
@@ -214,7 +246,7 @@ pub async fn acts(
     sqlx::query_as!(
         PastAct,
         r#"
-        select id, at, actor, act, saga_id, target, reason, from_status, to_status from operator_acts
+        select * from operator_acts
         where ($1::uuid is null or saga_id = $1)
           and ($2::text is null or actor = $2)
           and ($3::timestamptz is null or at >= $3)

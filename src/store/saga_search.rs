@@ -71,9 +71,10 @@ pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i
           and ($11::timestamptz is null or created_at <= $11)
           and ($12::timestamptz is null or updated_at <= $12)
           and (not $13::bool or finished_at is null)
-          and ($14::uuid is null or id < $14)
+          and (not $14::bool or stuck_since is not null)
+          and ($15::uuid is null or id < $15)
         order by id desc
-        limit $15
+        limit $16
         "#,
         filter.workflow.as_deref(),
         filter.version,
@@ -88,6 +89,7 @@ pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i
         times.created_before,
         times.updated_before,
         filter.is_open(),
+        filter.status == Some(Status::Stuck),
         before,
         limit,
     )
@@ -120,6 +122,7 @@ pub async fn counts(pool: &PgPool, filter: &Filter) -> Result<Vec<Count>> {
           and ($11::timestamptz is null or created_at <= $11)
           and ($12::timestamptz is null or updated_at <= $12)
           and (not $13::bool or finished_at is null)
+          and (not $14::bool or stuck_since is not null)
         group by workflow, version, status, step, direction
         order by workflow, version, status, step, direction
         "#,
@@ -136,11 +139,22 @@ pub async fn counts(pool: &PgPool, filter: &Filter) -> Result<Vec<Count>> {
         times.created_before,
         times.updated_before,
         filter.is_open(),
+        filter.status == Some(Status::Stuck),
     )
     .fetch_all(&mut *tx)
     .await?;
     tx.commit().await?;
     Ok(found)
+}
+
+/// How many sagas of each workflow are stuck; none where there are none.
+pub async fn count_stuck(pool: &PgPool) -> Result<Vec<(String, i64)>> {
+    let rows = sqlx::query!(
+        r#"select workflow, count(*) as "count!" from sagas where stuck_since is not null group by workflow"#
+    )
+    .fetch_all(pool)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.workflow, row.count)).collect())
 }
 
 impl Filter {

@@ -8,6 +8,7 @@ use boxoffice::http::auth::{Access, Keys, NewKey};
 use boxoffice::http::health::Health;
 use boxoffice::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
 use boxoffice::http::{self, AppState};
+use boxoffice::operations::gauges::Gauges;
 use boxoffice::store::api_keys::{self, Role};
 use boxoffice::{ids, telemetry};
 use reqwest::Method;
@@ -81,6 +82,7 @@ impl Entrance {
             health: Health::new(service.bus.client.clone()),
             charges: Semaphore::new(CHARGES_AT_ONCE),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
+            gauges: Gauges::default(),
             metrics: telemetry::start_metrics(),
             stop: stop.clone(),
         };

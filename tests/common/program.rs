@@ -42,7 +42,8 @@ impl Program {
         self.run_words(&words.split(' ').collect::<Vec<_>>()).await
     }
 
-    async fn run_words(&self, words: &[&str]) -> Ran {
+    /// The same where a word may have spaces in it.
+    pub async fn run_words(&self, words: &[&str]) -> Ran {
         let output = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
             .args(words)
             .env_clear()

@@ -77,3 +77,25 @@ async fn a_command_whose_workers_are_there_names_them() {
     assert_eq!(why["facts"]["carrier"]["workers"][0]["service"], "points");
     assert_eq!(why["facts"]["carrier"]["consumers"][0]["consumer"], "points-deduct");
 }
+
+#[tokio::test]
+async fn without_nats_the_answer_says_so() {
+    let entrance = Entrance::start().await;
+    let held = entrance.test.reserve(ids::new(), &[1]).await;
+    let viewer = entrance.key(Role::Viewer).await;
+    entrance.kill_nats();
+    sqlx::query("update sagas set status = 'running', step = 'pay', since = now() where id = $1")
+        .bind(held.id)
+        .execute(&entrance.pool)
+        .await
+        .unwrap();
+    let path = format!("/v1/ops/sagas/{}/why", held.id);
+    let told = async || entrance.get(&path, &viewer).await.good(200)["sentence"].as_str().unwrap().to_owned();
+    entrance
+        .test
+        .until(10, "NATS to be missed", || async {
+            told().await.contains("NATS does not answer, so backlog and workers are not known")
+        })
+        .await;
+    assert!(told().await.starts_with("points.deduct is out since "));
+}

@@ -1,66 +1,65 @@
 //! `saga retry` and its like: one act on one saga, written down with who and why.
 
-use std::sync::Arc;
-
-use serde_json::json;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::super::{Context, Ending, Misuse};
 use super::about;
-use crate::app;
-use crate::operations::{AskError, SagaView};
-use crate::orchestrator::{ActError, Engine};
+use super::acting::{Acting, Why, refused};
+use crate::operations::{AskError, Repaired};
+use crate::orchestrator::ActError;
 use crate::saga::Act;
-use crate::workers::Service;
 
 /// An act, and why.
 #[derive(clap::Args, Debug)]
 pub(in crate::cli) struct What {
     /// The saga
     id: Uuid,
-    /// Why; it is written down
-    #[arg(long)]
-    reason: String,
+    #[command(flatten)]
+    why: Why,
+}
+
+/// A step's output, by hand.
+#[derive(clap::Args, Debug)]
+pub(in crate::cli) struct ByHand {
+    #[command(flatten)]
+    what: What,
+    /// What the step has given, as a JSON object: later commands carry it
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    output: String,
+}
+
+impl ByHand {
+    /// The act with its output.
+    pub(super) fn read(&self) -> Result<(Act, &What), Misuse> {
+        let output: Map<String, Value> = serde_json::from_str(&self.output)
+            .map_err(|error| Misuse(format!("--output must be a JSON object: {error}")))?;
+        Ok((Act::Complete { output }, &self.what))
+    }
 }
 
 pub(super) async fn run(context: &Context, act: Act, what: &What) -> anyhow::Result<Ending> {
-    if what.reason.trim().is_empty() {
-        return Err(Misuse("an act needs a reason".to_owned()).into());
-    }
-    let pool = context.database().await?;
-    let catalogue = Arc::new(app::catalogue(&context.settings)?);
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let engine = Engine::start(pool, context.bus().await?, catalogue, Service::NAMES, &tasks, &stop).await?;
-    let actor = format!("cli:{}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()));
-    let done = engine.act(what.id, act, &actor, &what.reason).await;
-    // What follows from the act is published before the program ends.
-    stop.cancel();
-    tasks.close();
-    tasks.wait().await;
+    what.why.check()?;
+    let acting = Acting::begin(context).await?;
+    let done = acting.engine.act(what.id, act, &acting.actor, &what.why.reason).await;
+    acting.end().await;
     match done {
         Ok(acted) => {
-            context.output.answer(&SagaView::from(acted.saga), |object| {
-                format!("The saga is now {} in {}.", object.status, object.step)
-            })?;
+            context.output.answer(&Repaired::from(acted), text)?;
             Ok(Ending::Good)
         }
         Err(ActError::Unknown) => Err(about(what.id)(AskError::Unknown)),
-        Err(refused @ ActError::Illegal { .. }) => {
-            let ActError::Illegal { status, allowed } = &refused else {
-                return Err(refused.into());
-            };
-            let told = json!({ "code": "illegal_act", "saga_status": status, "allowed": allowed });
-            context
-                .output
-                .answer(&told, |_| format!("{refused}; allowed: {}", or_none(&allowed.join(", "))))?;
-            Ok(Ending::Wrong)
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => refused(context, error),
     }
 }
 
-fn or_none(text: &str) -> &str {
-    if text.is_empty() { "none" } else { text }
+/// How the saga is after the act.
+pub(super) fn text(repaired: &Repaired) -> String {
+    let saga = &repaired.saga;
+    let paused = if saga.paused { " and paused" } else { "" };
+    let mut text = format!("The saga is now {}{paused} in {}.", saga.status, saga.step);
+    if !repaired.left_behind.is_empty() {
+        text.push_str(&format!("\nLeft behind, for you to look after: {}.", repaired.left_behind.join(", ")));
+    }
+    text
 }

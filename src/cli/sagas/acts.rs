@@ -35,7 +35,7 @@ pub(super) async fn run(context: &Context, wanted: &Wanted) -> anyhow::Result<En
                 act.reason.clone(),
             ]
         });
-        let listed = table(["At", "Who", "Act", "Saga", "From, to", "Why"], rows);
+        let listed = table(["At", "Who", "Act", "On", "From, to", "Why"], rows);
         let next = found.last().filter(|_| found.len() as i64 == wanted.limit);
         next.map_or(listed.clone(), |act| format!("{listed}\nThere are more: --before {}", act.id))
     })?;

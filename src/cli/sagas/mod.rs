@@ -1,6 +1,8 @@
 //! `saga`: what operators look at first when something is late, and what they may do about it.
 
+mod pauses;
 mod act;
+mod batch;
 mod acts;
 mod list;
 mod parked;
@@ -8,6 +10,7 @@ mod replay;
 mod show;
 mod tail;
 mod why;
+mod acting;
 
 use uuid::Uuid;
 
@@ -33,10 +36,24 @@ pub(super) enum Command {
     },
     /// Watch sagas move, live, until Ctrl-C
     Tail(tail::Wanted),
-    /// Try the current step of a stuck saga again
+    /// Try the current step again now; a stuck saga's with a new visit
     Retry(act::What),
+    /// Take the current step as done, with an output made by hand
+    Complete(act::ByHand),
+    /// Leave out the undo that a saga is at
+    SkipUndo(act::What),
     /// Undo what a saga has done so far
     Cancel(act::What),
+    /// Give a saga up as it is, and say what is left behind
+    Abandon(act::What),
+    /// Hold back one saga, a workflow, or a step type everywhere; no clock stops
+    Pause(pauses::Hold),
+    /// Let it go on
+    Resume(pauses::Target),
+    /// List what is paused, by whom, since when and why
+    Pauses,
+    /// Do one act to every saga that a filter finds
+    Batch(batch::Order),
     /// List what operators did, newest first
     Acts(acts::Wanted),
     /// Look at messages that nobody could act on, and release or drop them
@@ -54,7 +71,17 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
         Command::Why { id } => why::run(context, id).await,
         Command::Tail(wanted) => tail::run(context, &wanted).await,
         Command::Retry(what) => act::run(context, Act::Retry, &what).await,
+        Command::Complete(by_hand) => {
+            let (act, what) = by_hand.read()?;
+            act::run(context, act, what).await
+        }
+        Command::SkipUndo(what) => act::run(context, Act::SkipUndo, &what).await,
         Command::Cancel(what) => act::run(context, Act::Cancel, &what).await,
+        Command::Abandon(what) => act::run(context, Act::Abandon, &what).await,
+        Command::Pause(hold) => pauses::pause(context, &hold).await,
+        Command::Resume(target) => pauses::resume(context, &target).await,
+        Command::Pauses => pauses::list(context).await,
+        Command::Batch(order) => batch::run(context, order).await,
         Command::Acts(wanted) => acts::run(context, &wanted).await,
         Command::Parked(command) => parked::run(context, command).await,
         Command::ReplayEvents(arguments) => replay::run(context, arguments).await,

@@ -4,8 +4,9 @@ use serde_json::json;
 
 use super::super::output::table;
 use super::super::{Context, Ending};
+use super::acting::{Acting, Why};
 use crate::operations::AskError;
-use crate::operations::parked::{self, ParkedFilter, ParkedMessage};
+use crate::operations::parked::{self, ParkedError, ParkedFilter, ParkedMessage};
 
 #[derive(clap::Subcommand, Debug)]
 pub(in crate::cli) enum Command {
@@ -16,6 +17,19 @@ pub(in crate::cli) enum Command {
         /// Its number
         id: i64,
     },
+    /// Publish one again, where it came from
+    Release(Taken),
+    /// Throw one away
+    Drop(Taken),
+}
+
+/// A message to be taken out of the list, and why.
+#[derive(clap::Args, Debug)]
+pub(in crate::cli) struct Taken {
+    /// Its number
+    id: i64,
+    #[command(flatten)]
+    why: Why,
 }
 
 /// Which messages to list.
@@ -32,9 +46,9 @@ pub(in crate::cli) struct Wanted {
 }
 
 pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<Ending> {
-    let pool = context.database().await?;
     match command {
         Command::List(wanted) => {
+            let pool = context.database().await?;
             let found = parked::list(&pool, &wanted.filter, wanted.before, wanted.limit).await?;
             let next = found.last().map(|message| message.id).filter(|_| found.len() as i64 == wanted.limit);
             context.output.answer(&json!({ "items": found, "next_cursor": next }), |_| {
@@ -43,11 +57,32 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
             })?;
         }
         Command::Show { id } => {
-            let found = parked::show(&pool, id).await.map_err(|error| about(id, error))?;
+            let found =
+                parked::show(&context.database().await?, id).await.map_err(|error| about(id, error))?;
             context.output.answer(&found, draw)?;
         }
+        Command::Release(taken) => take_out(context, &taken, true).await?,
+        Command::Drop(taken) => take_out(context, &taken, false).await?,
     }
     Ok(Ending::Good)
+}
+
+async fn take_out(context: &Context, taken: &Taken, release: bool) -> anyhow::Result<()> {
+    taken.why.check()?;
+    let (id, reason) = (taken.id, taken.why.reason.as_str());
+    let acting = Acting::begin(context).await?;
+    let done = if release {
+        parked::release(&acting.engine, id, &acting.actor, reason).await
+    } else {
+        parked::discard(&acting.engine.pool, id, &acting.actor, reason).await
+    };
+    acting.end().await;
+    done.map_err(|error| match error {
+        ParkedError::Unknown => about(id, AskError::Unknown),
+        error => error.into(),
+    })?;
+    let outcome = if release { "released" } else { "dropped" };
+    context.output.answer(&json!({ "id": id, "outcome": outcome }), |_| format!("Message {id} is {outcome}."))
 }
 
 fn about(id: i64, error: AskError) -> anyhow::Error {

@@ -99,6 +99,9 @@ fn happening(row: &Happening, whole: bool) -> String {
     if row.duration_ms > 0 {
         line.push_str(&format!(", {}", took(row.duration_ms)));
     }
+    if let Some(worker) = &row.worker {
+        line.push_str(&format!(", by {worker}"));
+    }
     if let Some(detail) = row.detail.as_ref().filter(|detail| !detail.is_null()) {
         line.push_str(&format!("  {}", short(detail)));
     }

@@ -2,7 +2,9 @@
 
 pub mod queues;
 pub mod sagas;
-pub mod saga_acts;
+pub mod batch;
+pub mod pauses;
 pub mod acts;
 pub mod parked;
 pub mod tail;
+pub mod saga_acts;

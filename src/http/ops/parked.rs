@@ -3,16 +3,22 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::response::Response;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::super::answer::Answer;
-use super::super::auth::{Staff, Viewer};
+use super::super::auth::{Operator, Staff, Viewer};
+use super::super::error::Code;
+use super::super::idempotency::once;
 use super::super::page::{ListQuery, Page, Paged};
 use super::super::problem::{Problem, Result};
-use super::super::request::PathNumber;
+use super::super::request::{Command, PathNumber};
 use super::super::shape::Shape;
 use super::super::state::AppState;
+use super::saga_acts::Why;
 use crate::operations::AskError;
-use crate::operations::parked::{self, ParkedFilter, ParkedMessage};
+use crate::operations::parked::{self, ParkedError, ParkedFilter, ParkedMessage};
 
 impl Shape for ParkedFilter {}
 
@@ -38,6 +44,61 @@ pub async fn show(
     PathNumber(id): PathNumber,
 ) -> Result<Answer> {
     Ok(Answer::ok(&parked::show(&app.pool, id).await.map_err(named)?))
+}
+
+/// What became of a parked message.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Unparked {
+    id: i64,
+    /// `released` or `dropped`.
+    outcome: &'static str,
+}
+
+/// Publishes a parked message again, where it came from: what stood in its way has been mended.
+#[utoipa::path(post, path = "/v1/ops/parked/{message}/release", tag = "operations", request_body = Why,
+    params(("message" = i64, Path)), security(("key" = [])), responses((status = 200, body = Unparked)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
+pub async fn release(
+    State(app): State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    PathNumber(id): PathNumber,
+    command: Command<Why>,
+) -> Result<Response> {
+    once(&app.pool, staff.caller(), command, async |why, _| {
+        parked::release(&app.engine, id, &staff.key.name, &why.reason).await?;
+        Ok(Answer::ok(&Unparked { id, outcome: "released" }))
+    })
+    .await
+}
+
+/// Throws a parked message away.
+#[utoipa::path(post, path = "/v1/ops/parked/{message}/drop", tag = "operations", request_body = Why,
+    params(("message" = i64, Path)), security(("key" = [])), responses((status = 200, body = Unparked)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
+pub async fn discard(
+    State(app): State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    PathNumber(id): PathNumber,
+    command: Command<Why>,
+) -> Result<Response> {
+    once(&app.pool, staff.caller(), command, async |why, _| {
+        parked::discard(&app.pool, id, &staff.key.name, &why.reason).await?;
+        Ok(Answer::ok(&Unparked { id, outcome: "dropped" }))
+    })
+    .await
+}
+
+impl From<ParkedError> for Problem {
+    fn from(error: ParkedError) -> Self {
+        match error {
+            ParkedError::Unknown => Self::not_found("parked message"),
+            ParkedError::Publish(error) => Self::new(
+                Code::Unavailable,
+                format!("JetStream did not take the message: {error}. It is still parked."),
+            ),
+            ParkedError::Database(error) => error.into(),
+        }
+    }
 }
 
 /// What is not there is a message here.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::super::answer::Answer;
@@ -14,7 +15,8 @@ use super::super::problem::Result;
 use super::super::request::{Bodied, Command, PathId};
 use super::super::shape::{Faults, Shape};
 use super::super::state::AppState;
-use crate::operations::SagaView;
+use crate::operations::Repaired;
+use crate::operations::repair::reason_problem;
 use crate::saga::Act;
 
 /// Why an operator acts.
@@ -22,20 +24,66 @@ use crate::saga::Act;
 pub struct Why {
     /// Written down with the act.
     #[schema(min_length = 1, max_length = 1_000)]
-    reason: String,
+    pub reason: String,
 }
 
 impl Bodied for Why {}
 
 impl Shape for Why {
     fn check(&self, faults: &mut Faults) {
-        faults.expect_text(&self.reason, 1..=1_000, "/reason");
+        check_reason(&self.reason, faults);
     }
 }
 
-/// Lets a saga try its step once more, now.
+/// Notes a reason that says nothing.
+pub fn check_reason(reason: &str, faults: &mut Faults) {
+    if let Some(problem) = reason_problem(reason) {
+        faults.expect(false, "/reason", problem);
+    }
+}
+
+/// What a step has given, by an operator's hand.
+#[derive(Clone, Debug, Deserialize, ToSchema)]
+pub struct ByHand {
+    /// Written down with the act.
+    #[schema(min_length = 1, max_length = 1_000)]
+    reason: String,
+    /// Joins what later commands carry, as the step's own output would.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    output: Map<String, Value>,
+}
+
+impl Bodied for ByHand {}
+
+impl Shape for ByHand {
+    fn check(&self, faults: &mut Faults) {
+        check_reason(&self.reason, faults);
+    }
+}
+
+/// Takes the step that a saga is at as done, with this output. If it did run, nothing is changed, and the answer has its
+/// outcome.
+#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/complete", tag = "operations", request_body = ByHand,
+    params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
+        "idempotency_key_reused"]))))]
+pub async fn complete(
+    State(app): State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    PathId(id): PathId,
+    command: Command<ByHand>,
+) -> Result<Response> {
+    once(&app.pool, staff.caller(), command, async |ByHand { reason, output }, _| {
+        let acted = app.engine.act(id, Act::Complete { output }, &staff.key.name, &reason).await?;
+        Ok(Answer::ok(&Repaired::from(acted)))
+    })
+    .await
+}
+
+/// Lets a saga try its step again, now; a stuck one with a new visit.
 #[utoipa::path(post, path = "/v1/ops/sagas/{saga}/retry", tag = "operations", request_body = Why,
-    params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = SagaView)),
+    params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
 pub async fn retry(
@@ -47,9 +95,23 @@ pub async fn retry(
     act(state, staff, saga, command, Act::Retry).await
 }
 
+/// Leaves out the undo that a saga is at; what it would have taken back stays.
+#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/skip-undo", tag = "operations", request_body = Why,
+    params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
+        "idempotency_key_reused"]))))]
+pub async fn skip_undo(
+    state: State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    saga: PathId,
+    command: Command<Why>,
+) -> Result<Response> {
+    act(state, staff, saga, command, Act::SkipUndo).await
+}
+
 /// Turns a saga back: what it did is undone.
 #[utoipa::path(post, path = "/v1/ops/sagas/{saga}/cancel", tag = "operations", request_body = Why,
-    params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = SagaView)),
+    params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
 pub async fn cancel(
@@ -61,6 +123,48 @@ pub async fn cancel(
     act(state, staff, saga, command, Act::Cancel).await
 }
 
+/// Gives a saga up as it is. The answer names the steps whose effects may be left behind.
+#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/abandon", tag = "operations", request_body = Why,
+    params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
+        "idempotency_key_reused"]))))]
+pub async fn abandon(
+    state: State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    saga: PathId,
+    command: Command<Why>,
+) -> Result<Response> {
+    act(state, staff, saga, command, Act::Abandon).await
+}
+
+/// Holds back the next forward command of a saga. No clock stops, a hold's least of all.
+#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/pause", tag = "operations", request_body = Why,
+    params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
+        "idempotency_key_reused"]))))]
+pub async fn pause(
+    state: State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    saga: PathId,
+    command: Command<Why>,
+) -> Result<Response> {
+    act(state, staff, saga, command, Act::Pause).await
+}
+
+/// Lets a paused saga go on.
+#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/resume", tag = "operations", request_body = Why,
+    params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
+        "idempotency_key_reused"]))))]
+pub async fn resume(
+    state: State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    saga: PathId,
+    command: Command<Why>,
+) -> Result<Response> {
+    act(state, staff, saga, command, Act::Resume).await
+}
+
 async fn act(
     State(app): State<Arc<AppState>>,
     staff: Staff<Operator>,
@@ -70,7 +174,7 @@ async fn act(
 ) -> Result<Response> {
     once(&app.pool, staff.caller(), command, async |why, _| {
         let acted = app.engine.act(id, act, &staff.key.name, &why.reason).await?;
-        Ok(Answer::ok(&SagaView::from(acted.saga)))
+        Ok(Answer::ok(&Repaired::from(acted)))
     })
     .await
 }

@@ -1,5 +1,6 @@
 //! What bears on a saga's next move: its row, its definition, pauses, parked messages, and what NATS knows.
 
+use async_nats::connection::State as Connection;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -8,6 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::bus::{Bus, consumers, presence};
+use crate::operations::pauses::{self, PauseView};
 use crate::operations::{AskError, SagaView};
 use crate::saga::{self, Catalogue, Definition, Direction, Saga, Work};
 use crate::store;
@@ -45,6 +47,8 @@ pub struct Facts {
     pub defined: bool,
     /// What an operator may do now.
     pub allowed: Vec<&'static str>,
+    /// What holds it back.
+    pub pauses: Vec<PauseView>,
     /// Messages about it that nobody could act on; a hundred at most are counted.
     pub parked: usize,
     /// What NATS knows about the command; null if there is none.
@@ -91,6 +95,8 @@ pub async fn ask(
     let now = store::now(pool).await?;
     let definition = catalogue.get(&saga.workflow, saga.version);
     let mut facts = of_row(definition, saga, now);
+    let workflow = facts.saga.workflow.clone();
+    facts.pauses = pauses::of_saga(pool, id, &workflow, facts.command.as_deref()).await?;
     facts.parked = store::operations::parked(pool, Some(id), None, PARKED_MAX).await?.len();
     if facts.backing_off {
         let history = store::sagas::history(pool, &[id]).await?;
@@ -130,6 +136,7 @@ fn of_row(definition: Option<&Definition>, saga: Saga, now: DateTime<Utc>) -> Fa
         turns_back_for,
         defined: definition.is_some(),
         allowed,
+        pauses: Vec::new(),
         parked: 0,
         carrier: None,
         saga: saga.into(),
@@ -143,7 +150,8 @@ fn cause(detail: &Value) -> Option<String> {
 
 async fn carrier(bus: Option<&Bus>, command: &str) -> Carrier {
     let unknown = |reason: String| Carrier { unknown: Some(reason), ..Carrier::default() };
-    let Some(bus) = bus else {
+    let connected = |bus: &&Bus| bus.client.connection_state() == Connection::Connected;
+    let Some(bus) = bus.filter(connected) else {
         return unknown("NATS does not answer".to_owned());
     };
     let (found, present) = tokio::join!(consumers::of_command(bus, command), presence::present(bus));

@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::facts::{Backlog, Carrier, Facts};
+use crate::operations::pauses::{PauseOf, PauseView};
 use crate::saga::{Direction, Status};
 
 /// What it waits for, since when, until when, and who could move it.
@@ -12,13 +13,13 @@ pub(super) fn of(facts: &Facts) -> String {
         Status::Completed | Status::Compensated | Status::Abandoned => return ended(facts),
         _ if !facts.defined => parts.push(undefined(facts)),
         Status::Stuck => parts.push(stuck(facts)),
-        _ if facts.saga.paused => parts.push("is paused; nothing rings until it is resumed".to_owned()),
         Status::Waiting => parts.push(waiting(facts)),
         Status::Running | Status::Compensating => {
             parts.push(out(facts));
             parts.extend(facts.carrier.iter().flat_map(|carrier| carried(facts, carrier)));
         }
     }
+    parts.extend(facts.pauses.iter().map(|pause| held(pause, facts.now)));
     if facts.parked > 0 {
         let messages = if facts.parked == 1 { "message" } else { "messages" };
         parts.push(format!("{} parked {messages} about it", facts.parked));
@@ -46,7 +47,8 @@ fn undefined(facts: &Facts) -> String {
 
 fn stuck(facts: &Facts) -> String {
     let reason = facts.saga.reason.as_deref().unwrap_or("for no reason that was written down");
-    format!("stuck since {}: {reason}", clock(facts.saga.updated_at, facts.now))
+    let since = facts.saga.stuck_since.unwrap_or(facts.saga.updated_at);
+    format!("stuck since {}: {reason}", clock(since, facts.now))
 }
 
 fn waiting(facts: &Facts) -> String {
@@ -62,7 +64,9 @@ fn out(facts: &Facts) -> String {
     let again = facts.asked_again_at.map(|at| format!("asked again {}", coming(at, facts.now)));
     let fence = format!("send {}, visit {}", facts.send + 1, saga.visit);
     let mut parts = Vec::new();
-    if facts.backing_off {
+    if facts.backing_off && facts.saga.paused && facts.last_error.is_none() {
+        parts.push(format!("{command} is held back"));
+    } else if facts.backing_off {
         let error = facts.last_error.as_deref().unwrap_or("no word");
         let times = if saga.attempt > 0 {
             format!("failed {} ({error})", times(saga.attempt))
@@ -130,10 +134,23 @@ fn queue(backlog: &Backlog, now: DateTime<Utc>) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
+/// What holds it back, by whom and why. Clocks go on all the same.
+fn held(pause: &PauseView, now: DateTime<Utc>) -> String {
+    let what = match pause.kind {
+        PauseOf::Saga => "the saga is paused".to_owned(),
+        PauseOf::Workflow => format!("the workflow {} is paused", pause.name),
+        PauseOf::Step => format!("{} is paused everywhere", pause.name),
+    };
+    let since = pause.since.map(|since| format!(" since {}", clock(since, now))).unwrap_or_default();
+    let actor = pause.actor.as_ref().map(|actor| format!(" by {actor}")).unwrap_or_default();
+    let reason = pause.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    format!("{what}{since}{actor}{reason}")
+}
+
 /// Who could move it, besides what comes by itself.
 fn movers(facts: &Facts) -> Vec<String> {
     let mut parts = Vec::new();
-    if facts.saga.status == Status::Waiting && !facts.saga.paused && facts.defined {
+    if facts.saga.status == Status::Waiting && facts.defined {
         let signals = facts.signal.iter().chain(&facts.other_signals).map(String::as_str);
         parts.push(format!("moved by the signal {}", either(&signals.collect::<Vec<_>>())));
     }
@@ -201,6 +218,7 @@ mod tests {
             visit: 1,
             attempt: 0,
             due_at: Some(at("12:08:07")),
+            stuck_since: None,
             reason: None,
             input: Value::Null,
             created_at: at("12:03:00"),
@@ -222,6 +240,7 @@ mod tests {
             turns_back_for: Some("hold_expired".to_owned()),
             defined: true,
             allowed: vec!["cancel"],
+            pauses: Vec::new(),
             parked: 0,
             carrier: Some(Carrier::default()),
         }
@@ -298,7 +317,7 @@ mod tests {
         let mut facts = paying();
         (facts.saga.status, facts.saga.direction) = (Status::Stuck, Direction::Undo);
         facts.saga.reason = Some("undo of reserve failed 70 times: busy".to_owned());
-        facts.saga.updated_at = "2026-11-20T09:00:00Z".parse().unwrap();
+        facts.saga.stuck_since = Some("2026-11-20T09:00:00Z".parse().unwrap());
         facts.allowed = vec!["retry", "skip_undo", "abandon"];
         assert_eq!(
             of(&facts),
@@ -325,8 +344,17 @@ mod tests {
     #[test]
     fn a_paused_saga_and_one_without_a_definition() {
         let mut facts = paying();
-        facts.saga.paused = true;
-        assert_eq!(of(&facts), "is paused; nothing rings until it is resumed; an operator can cancel");
+        (facts.saga.paused, facts.backing_off, facts.asked_again_at) = (true, true, None);
+        let since = Some(at("12:07:00"));
+        let (actor, reason) = (Some("ada".to_owned()), Some("a new price".to_owned()));
+        facts.pauses = vec![PauseView { kind: PauseOf::Saga, name: String::new(), since, actor, reason }];
+        facts.carrier = None;
+        assert_eq!(
+            of(&facts),
+            "points.deduct is held back, until 12:08:25 (then: compensation, hold_expired); the saga is paused \
+             since 12:07:00 by ada (a new price); an operator can cancel"
+        );
+        (facts.pauses, facts.saga.paused) = (Vec::new(), false);
         (facts.defined, facts.allowed) = (false, Vec::new());
         assert_eq!(of(&facts), "there is no definition of booking version 1 here, so it cannot go on");
     }

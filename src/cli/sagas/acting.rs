@@ -1,0 +1,81 @@
+//! What every act on the command line needs: who acts and why, and an engine that does it.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::super::{Context, Ending, Misuse};
+use crate::app;
+use crate::operations::repair::reason_problem;
+use crate::orchestrator::{ActError, Engine};
+use crate::workers::Service;
+
+/// Why an operator acts.
+#[derive(clap::Args, Debug)]
+pub(in crate::cli) struct Why {
+    /// Why; it is written down
+    #[arg(long)]
+    pub(super) reason: String,
+}
+
+impl Why {
+    /// A reason that says nothing is a misuse.
+    pub(super) fn check(&self) -> Result<(), Misuse> {
+        match reason_problem(&self.reason) {
+            Some(problem) => Err(Misuse(format!("--reason {problem}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An engine for the length of one command.
+pub(super) struct Acting {
+    pub(super) engine: Engine,
+    pub(super) actor: String,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Acting {
+    pub(super) async fn begin(context: &Context) -> anyhow::Result<Self> {
+        let pool = context.database().await?;
+        let catalogue = Arc::new(app::catalogue(&context.settings)?);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let engine =
+            Engine::start(pool, context.bus().await?, catalogue, Service::NAMES, &tasks, &stop).await?;
+        let actor = format!("cli:{}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()));
+        Ok(Self { engine, actor, tasks, stop })
+    }
+
+    /// What follows from the acts is published before the program ends.
+    pub(super) async fn end(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+/// Says why an act was refused; what is no refusal is an error.
+pub(super) fn refused(context: &Context, error: ActError) -> anyhow::Result<Ending> {
+    let told = match &error {
+        ActError::Illegal { status, allowed } => {
+            json!({ "code": "illegal_act", "detail": error.to_string(), "saga_status": status, "allowed": allowed })
+        }
+        ActError::Covers { consumers, .. } => {
+            json!({ "code": "illegal_act", "detail": error.to_string(), "consumers": consumers })
+        }
+        ActError::Ran(outcome) => {
+            json!({ "code": "illegal_act", "detail": error.to_string(), "outcome": outcome })
+        }
+        _ => return Err(error.into()),
+    };
+    context.output.answer(&told, |told| match &error {
+        ActError::Illegal { allowed, .. } if allowed.is_empty() => format!("{error}; nothing is"),
+        ActError::Illegal { allowed, .. } => format!("{error}; allowed: {}", allowed.join(", ")),
+        ActError::Ran(_) => format!("{error}: {}", told["outcome"]),
+        _ => format!("{error}; --whole-consumer pauses all of it"),
+    })?;
+    Ok(Ending::Wrong)
+}

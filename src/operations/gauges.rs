@@ -1,0 +1,74 @@
+//! What is to be watched from outside: stuck sagas, parked messages, commands that wait and workers that are there.
+//!
+//! Measured when somebody asks for the metrics, and not by a clock: an idle service does nothing for it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sqlx::PgPool;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
+
+use crate::bus::{Bus, consumers, presence, subjects};
+use crate::saga::Catalogue;
+use crate::store;
+
+/// Answers within this time are given from the last measurement.
+const FRESH: Duration = Duration::from_millis(900);
+/// How long a measurement may take before the metrics are given without it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// When the last measurement was made. Two that ask at once share one.
+#[derive(Debug, Default)]
+pub struct Gauges(Mutex<Option<Instant>>);
+
+impl Gauges {
+    /// Measures anew, unless that was done just now. What does not answer keeps its last value.
+    pub async fn measure(&self, pool: &PgPool, bus: &Bus, catalogue: &Catalogue) {
+        let mut last = self.0.lock().await;
+        if last.is_some_and(|last| last.elapsed() < FRESH) {
+            return;
+        }
+        let all = async {
+            let (rows, commands) = tokio::join!(of_rows(pool, catalogue), of_commands(bus, catalogue));
+            if let Err(error) = rows {
+                tracing::debug!(%error, "stuck sagas and parked messages were not counted");
+            }
+            if let Err(error) = commands {
+                tracing::debug!(%error, "commands and workers were not counted");
+            }
+        };
+        if timeout(PATIENCE, all).await.is_err() {
+            tracing::debug!("the measurement took too long");
+        }
+        *last = Some(Instant::now());
+    }
+}
+
+async fn of_rows(pool: &PgPool, catalogue: &Catalogue) -> store::Result<()> {
+    let mut stuck: BTreeMap<String, i64> = catalogue.iter().map(|known| (known.name.clone(), 0)).collect();
+    stuck.extend(store::saga_search::count_stuck(pool).await?);
+    for (workflow, count) in stuck {
+        metrics::gauge!("boxoffice_stuck_sagas", "workflow" => workflow).set(count as f64);
+    }
+    let parked = store::operations::count_parked(pool).await?;
+    metrics::gauge!("boxoffice_parked_messages").set(parked as f64);
+    Ok(())
+}
+
+async fn of_commands(bus: &Bus, catalogue: &Catalogue) -> anyhow::Result<()> {
+    let (consumers, present) = tokio::join!(consumers::all(bus), presence::present(bus));
+    let (consumers, present) = (consumers?, present?);
+    let commands = catalogue.iter().flat_map(|definition| definition.commands());
+    for command in commands.map(str::to_owned).collect::<std::collections::BTreeSet<String>>() {
+        let subject = subjects::step(&command);
+        let own = consumers
+            .iter()
+            .filter(|state| state.filter.split(", ").any(|filter| subjects::covers(filter, &subject)));
+        let waiting: u64 = own.map(|state| state.pending).sum();
+        let workers = presence::served_by(&present, &command).len();
+        metrics::gauge!("boxoffice_commands_waiting", "command" => command.clone()).set(waiting as f64);
+        metrics::gauge!("boxoffice_command_workers", "command" => command).set(workers as f64);
+    }
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! An operator's act on one saga, and what it has led to.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::view::SagaView;
+use crate::orchestrator::Acted;
+
+/// The longest reason of an act, in characters.
+pub const REASON_CHARS_MAX: usize = 1_000;
+
+/// A saga after an act.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct Repaired {
+    #[serde(flatten)]
+    pub saga: SagaView,
+    /// The steps whose effects may still be there and that nobody will take back now: of a saga that was given up, or
+    /// an undo that was skipped.
+    pub left_behind: Vec<String>,
+}
+
+impl From<Acted> for Repaired {
+    fn from(acted: Acted) -> Self {
+        let left = acted.detail.as_ref().and_then(|detail| detail.get("left")?.as_array());
+        let names = left.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned));
+        Self { left_behind: names.collect(), saga: acted.saga.into() }
+    }
+}
+
+/// What is wrong with a reason, if anything is.
+pub fn reason_problem(reason: &str) -> Option<String> {
+    let good = (1..=REASON_CHARS_MAX).contains(&reason.trim().chars().count())
+        && !reason.chars().any(|letter| letter.is_control() && !matches!(letter, '\n' | '\r' | '\t'));
+    let problem = || format!("must have 1 to {REASON_CHARS_MAX} characters, and no control characters");
+    (!good).then(problem)
+}

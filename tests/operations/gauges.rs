@@ -1,0 +1,69 @@
+//! What is to be watched from outside, as a running program shows it.
+
+use std::process::Stdio;
+
+use crate::common::Env;
+use crate::common::app::until;
+use crate::common::fresh_dir;
+
+const GOOD: &str = include_str!("../data/audit_good.sql");
+
+#[tokio::test]
+async fn stuck_sagas_parked_messages_and_absent_workers_are_seen_at_once() {
+    // Another test of this process may have installed it before.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let env = Env::start().await;
+    let dir = fresh_dir("gauges");
+    std::fs::create_dir_all(&dir).unwrap();
+    // The measurement is of one process: it has to be the program itself.
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_boxoffice"))
+        .args(["serve", "--role", "api,worker,scheduler,orchestrator", "--listen", "127.0.0.1:0", "--local"])
+        .env_clear()
+        .env("DATABASE_URL", &env.database_url)
+        .env("NATS_URL", &env.nats_url)
+        .env("BOXOFFICE_DATA_DIR", &dir)
+        .env("BOXOFFICE_ACCESS_SECRET", "a secret of the tests, long enough for anybody")
+        .env("BOXOFFICE_QUEUE_SECRET", "a secret of the tests, long enough for anybody")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let stdout = child.stdout.take().unwrap();
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(stdout));
+    let line = lines.next_line().await.unwrap().expect("it says where it listens");
+    let address =
+        line.split_whitespace().find(|word| word.contains("127.0.0.1")).unwrap().trim_end_matches('.');
+    let address = format!("http://{}/metrics", address.trim_start_matches("http://").trim_end_matches('/'));
+    let metrics = async || reqwest::get(&address).await.unwrap().text().await.unwrap();
+    until(10, "the first measurement", || async {
+        metrics().await.contains("boxoffice_stuck_sagas{workflow=\"booking\"} 0")
+    })
+    .await;
+
+    sqlx::raw_sql(GOOD).execute(&env.pool).await.unwrap();
+    sqlx::raw_sql(
+        "update sagas set status = 'stuck', stuck_since = now(), due_at = null where status = 'waiting';
+         insert into parked_messages (stream, subject, headers, payload, error) values ('SAGAS', 's', '{}', '', 'x')",
+    )
+    .execute(&env.pool)
+    .await
+    .unwrap();
+    let changed = tokio::time::Instant::now();
+    until(5, "the gauge", || async {
+        metrics().await.contains("boxoffice_stuck_sagas{workflow=\"booking\"} 1")
+    })
+    .await;
+    assert!(changed.elapsed() < std::time::Duration::from_secs(3), "{:?}", changed.elapsed());
+    let text = metrics().await;
+    assert!(text.contains("boxoffice_parked_messages 1"), "{text}");
+    assert!(text.contains("boxoffice_command_workers{command=\"seats.hold\"} 1"), "{text}");
+    let page = include_str!("../../docs/operations.md");
+    let rows = page.lines().filter_map(|line| line.strip_prefix("| `boxoffice_")?.split(['`', '{']).next());
+    let named: Vec<&str> = rows.collect();
+    assert_eq!(named.len(), 4, "{named:?}");
+    for name in named {
+        assert!(text.contains(&format!("boxoffice_{name}")), "{name} is not in {text}");
+        assert!(page.matches(&format!("boxoffice_{name}")).count() >= 2, "{name} has no rule");
+    }
+    assert!(text.contains("boxoffice_commands_waiting{command=\"seats.hold\"} 0"), "{text}");
+}
