@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use boxoffice::app::Role as Does;
 use boxoffice::catalog::Catalog;
 use boxoffice::http::auth::{Access, Keys, NewKey};
 use boxoffice::http::health::Health;
@@ -56,7 +57,12 @@ impl Entrance {
 
     /// Local mode, with these flags.
     pub async fn with(flags: &[&str]) -> Self {
-        let test = TestApp::with(flags).await;
+        Self::roles(flags, &Does::ALL).await
+    }
+
+    /// Local mode, with these flags and roles; the api is one of them.
+    pub async fn roles(flags: &[&str], roles: &[Does]) -> Self {
+        let test = TestApp::roles(flags, roles).await;
         let address = test.app.address.expect("the service has the api role");
         Self::at(test, address, None).await
     }

@@ -1,6 +1,7 @@
 //! What operators ask and do, over the API and on the command line: the same powers, the same answers.
 
 mod batches;
+mod by_hand;
 mod gauges;
 mod parked;
 mod pausing;

@@ -1,0 +1,112 @@
+//! Completing a step by hand that a service elsewhere serves: its fence knows best.
+
+use std::path::PathBuf;
+
+use boxoffice::app::Role as Does;
+use boxoffice::elsewhere::Service;
+use boxoffice::saga::{NewSaga, Outcome};
+use boxoffice::store::api_keys::Role;
+use boxoffice::{ids, orchestrator, store};
+use serde_json::{Map, Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::common::app::until;
+use crate::common::http::Entrance;
+use crate::common::program::Program;
+use crate::common::{fresh_database, fresh_dir};
+
+const WORKFLOW: &str = "
+    name = 'badge'
+    version = 1
+    [[steps]]
+    name = 'print'
+    command = 'printer.print'
+    undo = 'printer.shred'";
+
+/// A folder with the workflow of badges.
+fn workflows() -> PathBuf {
+    let folder = fresh_dir("workflows");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("badge.toml"), WORKFLOW).unwrap();
+    folder
+}
+
+/// A printer of badges with a database of its own, until the answer is dropped.
+async fn printer(entrance: &Entrance) -> DropGuard {
+    let pool = store::open(&fresh_database().await, 4).unwrap();
+    let stop = CancellationToken::new();
+    let badge = || Outcome::Done { output: Map::from_iter([("badge".to_owned(), json!(7))]) };
+    let service = Service::new("printer", pool)
+        .command("printer.print", move |_, _| Box::pin(async move { Ok(badge()) }))
+        .command("printer.shred", |_, _| Box::pin(async { Ok(Outcome::done()) }));
+    service.start(&entrance.test.env.bus, &TaskTracker::new(), &stop).await.unwrap();
+    stop.drop_guard()
+}
+
+/// A saga whose command is out.
+async fn begun(entrance: &Entrance) -> Uuid {
+    let (id, engine) = (ids::new(), &entrance.test.app.engine);
+    let new = NewSaga { id, subject_id: id, owner_id: None, input: Map::new(), trace: None, seq: 0 };
+    let mut tx = entrance.pool.begin().await.unwrap();
+    let begun = orchestrator::start(&mut tx, &engine.catalogue, "badge", vec![new]).await.unwrap();
+    tx.commit().await.unwrap();
+    engine.follow(begun).await.unwrap();
+    id
+}
+
+#[tokio::test]
+async fn a_step_that_did_run_elsewhere_is_not_completed_by_hand_and_its_outcome_is_shown() {
+    let folder = workflows();
+    let flags = ["--workflows", folder.to_str().unwrap()];
+    // Nobody takes replies here, so that the saga does not hear that its step has run.
+    let entrance = Entrance::roles(&flags, &[Does::Api]).await;
+    let (operator, program) = (entrance.key(Role::Operator).await, Program::of(&entrance.test.env));
+    let program = program.with("BOXOFFICE_WORKFLOWS", flags[1]);
+    let id = begun(&entrance).await;
+    let path = format!("/v1/ops/sagas/{id}/complete");
+    let wanted = json!({ "reason": "printed by hand", "output": { "badge": 8 } });
+
+    let nobody = entrance.post(&path, &operator, wanted.clone()).await;
+    let refused = nobody.is(503, "unavailable");
+    assert!(refused["detail"].as_str().unwrap().contains("obody serves printer"), "{refused}");
+
+    let _printer = printer(&entrance).await;
+    let steps = entrance.test.env.bus.jetstream.get_stream("STEPS").await.unwrap();
+    until(10, "the badge to be printed", || async { steps.get_info().await.unwrap().state.messages == 0 })
+        .await;
+    let reply = entrance.post(&path, &operator, wanted).await;
+    let refused = reply.is(409, "illegal_act");
+    assert_eq!(refused["outcome"], json!({ "outcome": "done", "output": { "badge": 7 } }));
+    let told = program.json(1, &format!("saga complete {id} --output {{\"badge\":8}} --reason x")).await;
+    assert_eq!(told["outcome"], refused["outcome"]);
+    let shown = program.json(0, &format!("saga show {id}")).await;
+    assert_eq!((&shown["status"], &shown["steps"][0]["output"]), (&"running".into(), &Value::Null));
+    let acts = program.run("saga acts --json").await.out;
+    assert_eq!(acts, "", "nothing was done, and nothing is written down");
+}
+
+#[tokio::test]
+async fn a_step_that_did_not_run_is_completed_at_its_service_first() {
+    let folder = workflows();
+    let flags = ["--workflows", folder.to_str().unwrap()];
+    let entrance = Entrance::roles(&flags, &[Does::Api, Does::Orchestrator]).await;
+    let program = Program::of(&entrance.test.env).with("BOXOFFICE_WORKFLOWS", flags[1]);
+    let _printer = printer(&entrance).await;
+    program.json(0, "saga pause --step printer.print --reason no-paper").await;
+    let id = begun(&entrance).await;
+    let done =
+        program.json(0, &format!("saga complete {id} --output {{\"badge\":8}} --reason by-hand")).await;
+    assert_eq!(done["status"], "completed");
+    let known = program.json(0, &format!("saga show {id}")).await;
+    assert_eq!(known["steps"][0]["output"], json!({ "badge": 8 }));
+    // The command comes after all; the fence answers it with what was said by hand.
+    program.json(0, "saga resume --step printer.print --reason paper").await;
+    let steps = entrance.test.env.bus.jetstream.get_stream("STEPS").await.unwrap();
+    until(10, "the late command", || async { steps.get_info().await.unwrap().state.messages == 0 }).await;
+    assert_eq!(
+        program.json(0, &format!("saga show {id}")).await["steps"][0]["output"],
+        json!({ "badge": 8 })
+    );
+}
