@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod demo;
+pub mod bench;
 
 pub mod app;
 pub mod local;

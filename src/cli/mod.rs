@@ -8,6 +8,7 @@ mod up;
 mod serve;
 mod migrate;
 mod demo;
+mod bench;
 mod audit;
 mod sagas;
 mod queues;
@@ -52,6 +53,8 @@ enum Command {
     Migrate,
     /// Play an on-sale: hundreds of buyers, far fewer seats, and the audit's verdict
     Demo(demo::Arguments),
+    /// Measure the service: how long it takes to undo, to recover, to free what ran out
+    Bench(bench::Arguments),
     /// Judge the database: whether seats, tickets, points and sagas agree
     Audit(audit::Arguments),
     /// Look at sagas
@@ -130,6 +133,7 @@ async fn run(command: Command, context: &Context) -> anyhow::Result<Ending> {
         Command::Serve(arguments) => serve::run(context, &arguments).await,
         Command::Migrate => migrate::run(context).await,
         Command::Demo(arguments) => demo::run(context, &arguments).await,
+        Command::Bench(arguments) => bench::run(context, &arguments).await,
         Command::Audit(arguments) => audit::run(context, &arguments).await,
         Command::Saga(command) => sagas::run(context, command).await,
         Command::Queue(command) => queues::run(context, command).await,

@@ -11,10 +11,13 @@ pub(super) struct Arguments {
     /// What this process does, separated by commas
     #[arg(long, value_delimiter = ',', required = true)]
     role: Vec<Role>,
+    /// Stop when standard input ends: whoever started this is gone then
+    #[arg(long, hide = true)]
+    until_stdin_ends: bool,
 }
 
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
-    let stopped = signals::stopped(false)?;
+    let stopped = signals::stopped(arguments.until_stdin_ends)?;
     tokio::pin!(stopped);
     let mut settings = context.settings.clone();
     settings.servers.database_url = Some(context.database_url()?);

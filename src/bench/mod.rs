@@ -1,0 +1,108 @@
+//! Measurements of the whole service, as its users and operators meet it.
+//!
+//! The service runs as processes of its own (this very program), the generator in this one, on servers of their own
+//! unless some are given. Buyers come over HTTP at a pace that does not wait for answers, so that a slow answer is not
+//! hidden by the next one coming later. What cannot be asked over HTTP is read from where it is told: transitions and
+//! events on NATS, the history in Postgres. Every scenario ends with the audit.
+//!
+//! One file per scenario; `docs/benchmarks.md` has the figures and what they mean.
+
+mod undo;
+mod stuck;
+mod takeover;
+mod expiry;
+mod timers;
+mod idle;
+mod crowd;
+mod refusal;
+mod watch;
+mod load;
+mod stage;
+mod process;
+mod client;
+mod progress;
+mod report;
+mod timing;
+mod cpu;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use report::{Measure, Report};
+pub use timing::Spread;
+
+use progress::Progress;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scenario {
+    /// From a refused last step until both steps before it are undone
+    Undo,
+    /// From a refused undo until operators see that the saga is stuck
+    Stuck,
+    /// From the death of one of two processes until its sagas go on
+    Takeover,
+    /// Thousands of holds that run out within one second
+    Expiry,
+    /// How late alarms ring when many are pending
+    Timers,
+    /// What the service does while nobody asks anything of it
+    Idle,
+}
+
+/// How much of it. Each scenario has its own idea of what is left out.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// What is begun per second.
+    pub rate: Option<u32>,
+    /// Callers at once, where a scenario works off a given amount.
+    pub concurrency: Option<u32>,
+    /// How long.
+    pub seconds: Option<u32>,
+    /// How often, where the same is done again and again.
+    pub repeats: Option<u32>,
+    /// Holds that run out together.
+    pub holds: Option<u32>,
+    /// Alarms that wait meanwhile.
+    pub pending: Option<u32>,
+    /// Postgres and NATS, if they are not to be started.
+    pub database_url: Option<String>,
+    pub nats_url: Option<String>,
+    /// Where private servers keep their files; it is removed in the end.
+    pub data_dir: PathBuf,
+    /// Show nothing.
+    pub quiet: bool,
+}
+
+/// Measures one scenario.
+///
+/// # Errors
+/// When a server or the service cannot be started, or does not do what it must for there to be anything to measure.
+pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
+    let progress = Progress::new(plan.quiet);
+    let report = match scenario {
+        Scenario::Undo => undo::run(plan, &progress).await,
+        Scenario::Stuck => stuck::run(plan, &progress).await,
+        Scenario::Takeover => takeover::run(plan, &progress).await,
+        Scenario::Expiry => expiry::run(plan, &progress).await,
+        Scenario::Timers => timers::run(plan, &progress).await,
+        Scenario::Idle => idle::run(plan, &progress).await,
+    };
+    progress.done();
+    report
+}
+
+/// Asks `check` again and again until it says yes; says whether it did within `patience`.
+async fn comes_true(
+    patience: Duration,
+    mut check: impl AsyncFnMut() -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
+    let end = tokio::time::Instant::now() + patience;
+    while tokio::time::Instant::now() < end {
+        if check().await? {
+            return Ok(true);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(false)
+}

@@ -1,0 +1,74 @@
+//! A worker elsewhere that says no to whatever it is asked: how failures are made that are none of the service's.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::stage::Stage;
+use crate::bus::publish::publish;
+use crate::bus::{Deliveries, deliveries, messages, subjects, topology};
+use crate::saga::Outcome;
+
+type Moments = Arc<Mutex<BTreeMap<Uuid, DateTime<Utc>>>>;
+
+/// Serves one command until it is dropped, and remembers when it first answered each saga.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    answered: Moments,
+    serving: JoinHandle<()>,
+}
+
+impl Refusal {
+    /// Begins to serve; the streams must be there.
+    pub(super) fn of(stage: &Stage, command: &str) -> Self {
+        let answered = Moments::default();
+        let incoming = Deliveries::of(&stage.bus, subjects::STEPS, topology::command_consumer(command));
+        let serving =
+            tokio::spawn(serve(stage.bus.clone(), stage.clock.clone(), incoming, Arc::clone(&answered)));
+        Self { answered, serving }
+    }
+
+    /// The moment before the answer to each saga was sent.
+    pub(super) fn answered(&self) -> BTreeMap<Uuid, DateTime<Utc>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Refusal {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+async fn serve(
+    bus: crate::bus::Bus,
+    clock: crate::clock::Clock,
+    mut incoming: Deliveries,
+    answered: Moments,
+) {
+    let never = CancellationToken::new();
+    loop {
+        let batch = incoming.next(&never).await;
+        let commands = batch.iter().filter_map(|message| messages::read_command(message).ok());
+        let commands: Vec<_> = commands.collect();
+        let now = clock.now();
+        {
+            let mut answered = answered.lock().unwrap_or_else(PoisonError::into_inner);
+            for command in &commands {
+                answered.entry(command.saga_id).or_insert(now);
+            }
+        }
+        let no = |command| messages::reply(command, Outcome::rejected("refused"));
+        if let Err(error) = publish(&bus, commands.iter().map(no).collect()).await {
+            tracing::error!(%error, "answers were not taken; the commands come again");
+            continue;
+        }
+        for message in &batch {
+            deliveries::acknowledge(message).await;
+        }
+    }
+}

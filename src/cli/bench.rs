@@ -1,0 +1,106 @@
+//! `bench`: measures a scenario and tells its figures, and whether they are as good as they should be.
+
+use tokio_util::sync::CancellationToken;
+
+use super::output::table;
+use super::{Context, Ending, Misuse, signals};
+use crate::bench::{self, Measure, Plan, Report, Scenario};
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Arguments {
+    /// What to measure
+    scenario: Scenario,
+    /// What is begun per second, whatever became of what was begun before
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rate: Option<u32>,
+    /// Callers at once, where a given amount is worked off
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    concurrency: Option<u32>,
+    /// How long, in seconds
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: Option<u32>,
+    /// How often, where the same is done again and again (stuck: 40, takeover: 5)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    repeats: Option<u32>,
+    /// Holds that run out together (expiry: 10000)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    holds: Option<u32>,
+    /// Alarms that wait meanwhile (timers: 100000)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
+    pending: Option<u32>,
+}
+
+pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
+    let servers = &context.settings.servers;
+    if servers.database_url.is_some() && arguments.scenario == Scenario::Idle {
+        let told = "idle measures a Postgres that nobody else uses; leave out DATABASE_URL";
+        return Err(Misuse(told.to_owned()).into());
+    }
+    let data_dir = std::env::temp_dir().join(format!("boxoffice-bench-{}", std::process::id()));
+    let plan = Plan {
+        rate: arguments.rate,
+        concurrency: arguments.concurrency,
+        seconds: arguments.seconds,
+        repeats: arguments.repeats,
+        holds: arguments.holds,
+        pending: arguments.pending,
+        database_url: servers.database_url.clone(),
+        nats_url: servers.nats_url.clone(),
+        data_dir,
+        quiet: context.output.is_json(),
+    };
+    if cfg!(debug_assertions) {
+        context
+            .output
+            .tell("This program was built without optimisation; `make bench` measures one that was.");
+    }
+    let stop = CancellationToken::new();
+    let asked = signals::stopped(false)?;
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            asked.await;
+            stop.cancel();
+        }
+    });
+    let measured = stop.run_until_cancelled(bench::run(arguments.scenario, &plan)).await;
+    if plan.data_dir.exists() && !matches!(measured, Some(Ok(_))) {
+        context.output.tell(&format!("The logs are left in {}.", plan.data_dir.display()));
+    }
+    let report = measured.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before the end")))?;
+    context.output.answer(&report, text)?;
+    Ok(if report.good { Ending::Good } else { Ending::Wrong })
+}
+
+/// The figures as people read them.
+fn text(report: &Report) -> String {
+    let shown = |figure: f64| format!("{figure:.1}");
+    let row = |measure: &Measure| {
+        let figures = match measure.spread {
+            Some(s) => {
+                [s.count.to_string(), shown(s.p50_ms), shown(s.p95_ms), shown(s.p99_ms), shown(s.max_ms)]
+            }
+            None => ["-"; 5].map(str::to_owned),
+        };
+        let [count, p50, p95, p99, max] = figures;
+        let goal = measure.goal_ms.map_or("-".to_owned(), |goal| format!("{:?} < {goal}", measure.of));
+        let verdict = match measure.met {
+            Some(true) => "met",
+            Some(false) => "MISSED",
+            None => "-",
+        };
+        [measure.name.to_owned(), count, p50, p95, p99, max, goal, verdict.to_owned()]
+    };
+    let header = ["Milliseconds from", "count", "p50", "p95", "p99", "max", "goal", "verdict"];
+    let mut lines = vec![table(header, report.measures.iter().map(row))];
+    lines.push(format!("{} per second, {} errors, audit {}", report.per_second, report.errors, report.audit));
+    if let Some(cpu) = report.server_cpu_s_per_1000 {
+        lines.push(format!("{cpu} processor seconds of the servers per thousand"));
+    }
+    if let Some(late) = report.generator_late {
+        lines.push(format!("the generator began what was due {} ms late at p99", late.p99_ms));
+    }
+    lines.extend(report.more.iter().map(|(name, value)| format!("{name}: {value}")));
+    lines.push(format!("on: {}", report.surroundings));
+    lines.join("\n")
+}
