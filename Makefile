@@ -7,7 +7,7 @@ export SQLX_OFFLINE := true
 ALONE := env $(foreach name,DATABASE_URL NATS_URL $(filter BOXOFFICE_%,$(.VARIABLES)),-u $(name))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-of-tests cargo demo up test lint prepare
+.PHONY: help deps deps-of-tests cargo demo up test lint prepare bench
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +21,10 @@ up: deps ## Run everything in one process, until Ctrl-C
 test: deps-of-tests lint ## Run every check: format, lints, tests against real servers, documentation
 	$(ALONE) cargo test --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+
+bench: deps ## Measure every scenario with an optimised build, a quarter of an hour; results in bench/results
+	cargo build --release
+	$(ALONE) scripts/bench.sh
 
 lint: cargo ## Check format and lints
 	cargo fmt --check

@@ -5,8 +5,8 @@
 //! function that decides what happens next. `ARCHITECTURE.md` walks one reservation through all of it.
 
 pub mod cli;
-pub mod demo;
 pub mod bench;
+pub mod demo;
 
 pub mod app;
 pub mod local;

@@ -8,6 +8,7 @@ mod common;
 mod asyncapi;
 mod audit;
 mod badge_printer;
+mod bench;
 mod booking;
 mod cli;
 mod consumers;

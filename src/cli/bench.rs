@@ -1,5 +1,8 @@
 //! `bench`: measures a scenario and tells its figures, and whether they are as good as they should be.
 
+use std::path::PathBuf;
+
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::output::table;
@@ -28,6 +31,9 @@ pub(super) struct Arguments {
     /// Alarms that wait meanwhile (timers: 100000)
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     pending: Option<u32>,
+    /// Also write the JSON to this file
+    #[arg(long, value_name = "FILE")]
+    save: Option<PathBuf>,
 }
 
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
@@ -69,6 +75,10 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     }
     let report = measured.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before the end")))?;
     context.output.answer(&report, text)?;
+    if let Some(file) = &arguments.save {
+        let written = std::fs::write(file, format!("{}\n", serde_json::to_string_pretty(&report)?));
+        written.with_context(|| format!("cannot write {}", file.display()))?;
+    }
     Ok(if report.good { Ending::Good } else { Ending::Wrong })
 }
 

@@ -1,0 +1,89 @@
+//! Every scenario of the benchmark, small: that it runs to its end, tells all that it must, and leaves nothing behind.
+//! How fast it was is not judged here.
+
+use serde_json::Value;
+
+use crate::common::fresh_dir;
+use crate::common::program::Program;
+
+/// Runs a scenario on servers of its own and checks what every report has.
+async fn measure(words: &str) -> Value {
+    let scratch = fresh_dir("bench");
+    std::fs::create_dir_all(&scratch).unwrap();
+    let program = Program::alone()
+        .with("TMPDIR", scratch.to_str().unwrap())
+        .with("PATH", &std::env::var("PATH").unwrap())
+        .with("HOME", &std::env::var("HOME").unwrap_or_default());
+    let ran = program.run(&format!("bench {words} --json")).await;
+    // 1 says that a goal was missed: this machine is busy with other tests.
+    assert!(ran.code == 0 || ran.code == 1, "{words}: {}{}", ran.out, ran.err);
+    assert_eq!(ran.out.trim_end().lines().count(), 1, "{words}: {}{}", ran.out, ran.err);
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(report["scenario"].as_str(), words.split(' ').next());
+    for field in ["per_second", "p50_ms", "p95_ms", "p99_ms", "errors", "server_cpu_s_per_1000"] {
+        assert!(report.get(field).is_some(), "{words} does not tell {field}: {report:#}");
+    }
+    assert_eq!(report["audit"], "good", "{report:#}");
+    assert!(report["per_second"].as_f64() > Some(0.0), "{report:#}");
+    let left = std::fs::read_dir(&scratch).unwrap().count();
+    assert_eq!(left, 0, "{words} leaves files behind");
+    report
+}
+
+/// How many of the `at`th measure were counted.
+fn count(report: &Value, at: usize) -> u64 {
+    report["measures"][at]["spread"]["count"].as_u64().unwrap_or(0)
+}
+
+#[tokio::test]
+async fn undo_counts_every_refused_booking_as_told_announced_and_recorded() {
+    let report = measure("undo --rate 10 --seconds 2").await;
+    assert_eq!(report["errors"], 0, "{report:#}");
+    assert_eq!([0, 1, 2].map(|at| count(&report, at)), [20; 3], "{report:#}");
+}
+
+#[tokio::test]
+async fn stuck_sees_every_saga_in_the_list_and_as_an_event() {
+    let report = measure("stuck --repeats 2").await;
+    assert_eq!([0, 2].map(|at| count(&report, at)), [2; 2], "{report:#}");
+}
+
+#[tokio::test]
+async fn takeover_ends_every_saga_after_the_death_of_a_process() {
+    let report = measure("takeover --rate 10 --seconds 2 --repeats 1").await;
+    assert_eq!(report["errors"], 0, "{report:#}");
+    assert_eq!(report["longest_gap_ms"].as_array().map(Vec::len), Some(1), "{report:#}");
+}
+
+#[tokio::test]
+async fn expiry_frees_every_hold() {
+    let report = measure("expiry --holds 30").await;
+    assert_eq!(report["errors"], 0, "{report:#}");
+    assert_eq!((count(&report, 0), &report["holds"]), (30, &30.into()), "{report:#}");
+}
+
+#[tokio::test]
+async fn timers_ring_and_free_every_hold_while_others_are_pending() {
+    let report = measure("timers --rate 10 --seconds 1 --pending 100").await;
+    assert_eq!(report["errors"], 0, "{report:#}");
+    assert_eq!([0, 1].map(|at| count(&report, at)), [10; 2], "{report:#}");
+}
+
+#[tokio::test]
+async fn idle_counts_statements_and_messages() {
+    let report = measure("idle --seconds 7").await;
+    assert!(report["statements"].as_array().is_some_and(|kinds| !kinds.is_empty()), "{report:#}");
+    let pulls = report["messages"].as_object().unwrap().keys().any(|kind| kind.contains("MSG.NEXT"));
+    assert!(pulls, "{report:#}");
+}
+
+#[tokio::test]
+async fn an_amount_that_cannot_be_is_refused_with_its_limits() {
+    let program = Program::alone();
+    let ran = program.run("bench undo --rate 0").await;
+    assert_eq!(ran.code, 2, "{}", ran.out);
+    assert!(ran.err.contains("--rate"), "{}", ran.err);
+    let given = program.with("DATABASE_URL", "postgres://somewhere").run("bench idle").await;
+    assert_eq!(given.code, 2);
+    assert!(given.err.contains("DATABASE_URL"), "{}", given.err);
+}
