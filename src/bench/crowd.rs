@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use chrono::TimeDelta;
 use futures::{StreamExt, TryStreamExt};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use super::client::{Caller, Client};
+use super::client::{Answer, Caller, Client};
 use super::progress::Progress;
 use super::stage::Stage;
 
@@ -21,6 +21,8 @@ const POINTS: i64 = 10_000_000;
 const PRICE: i64 = 100;
 /// The pause between two looks at one's place.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long any other call may take in which a buyer gets ready.
+const PREPARATION: Duration = Duration::from_secs(30);
 /// How long an admission may take.
 const ADMISSION: Duration = Duration::from_secs(60);
 
@@ -62,15 +64,12 @@ pub(super) async fn gather(
 }
 
 async fn get_ready(client: &Client, concert: Uuid) -> anyhow::Result<Caller> {
-    let user = client.post("/v1/users", &Caller::default(), json!({ "name": "Somebody" })).await?;
+    let user = insist(client, "/v1/users", &Caller::default(), json!({ "name": "Somebody" })).await?;
     let bearer = user.body["access_token"].as_str().context("a new user gets an access token")?.to_owned();
     let mut caller = Caller { bearer, queue_token: String::new() };
-    let charged = client.post("/v1/points/charges", &caller, json!({ "amount": POINTS })).await?;
-    if charged.status != 201 {
-        bail!("points were not charged: {} {}", charged.status, charged.body);
-    }
+    insist(client, "/v1/points/charges", &caller, json!({ "amount": POINTS })).await?;
     let path = format!("/v1/concerts/{concert}/queue-tokens");
-    let place = client.post(&path, &caller, json!({})).await?;
+    let place = insist(client, &path, &caller, json!({})).await?;
     caller.queue_token = place.body["token"].as_str().context("whoever joins gets a token")?.to_owned();
     let end = Instant::now() + ADMISSION;
     while Instant::now() < end {
@@ -82,4 +81,17 @@ async fn get_ready(client: &Client, concert: Uuid) -> anyhow::Result<Caller> {
         }
     }
     bail!("a buyer was not admitted within {} s", ADMISSION.as_secs())
+}
+
+/// Getting ready is not what is measured: a service that asks for patience gets some.
+async fn insist(client: &Client, path: &str, caller: &Caller, body: Value) -> anyhow::Result<Answer> {
+    let end = Instant::now() + PREPARATION;
+    loop {
+        let answer = client.post(path, caller, body.clone()).await?;
+        match answer.status {
+            200 | 201 => return Ok(answer),
+            429 | 503 if Instant::now() < end => sleep(LOOK_EVERY).await,
+            status => bail!("POST {path} was answered {status} {}", answer.body),
+        }
+    }
 }

@@ -84,9 +84,10 @@ fn kind(subject: &str) -> String {
     if subject.starts_with(INBOX) { INBOX.to_owned() } else { subject.to_owned() }
 }
 
-/// Pulls of consumers, what answers them, and what is not JetStream's at all.
+/// Pulls of consumers, and what is not JetStream's at all: answers, and messages of core NATS.
 fn is_a_pull(kind: &str) -> bool {
-    kind == INBOX || kind.starts_with("$JS.API.CONSUMER.MSG.NEXT.") || !kind.starts_with('$')
+    let jetstream = kind.starts_with("$JS.") || kind.starts_with("$KV.");
+    !jetstream || kind.starts_with("$JS.API.CONSUMER.MSG.NEXT.")
 }
 
 #[cfg(test)]
