@@ -13,6 +13,7 @@ use super::progress::Progress;
 use super::report::{Measure, Report};
 use super::stage::{ALL_ROLES, Meter, Stage, Wanted};
 use super::timing::Timings;
+use crate::bus::subjects;
 use crate::demo::concerts;
 use crate::store::rehearsal;
 
@@ -86,7 +87,7 @@ fn kind(subject: &str) -> String {
 
 /// Pulls of consumers, and what is not JetStream's at all: answers, and messages of core NATS.
 fn is_a_pull(kind: &str) -> bool {
-    let jetstream = kind.starts_with("$JS.") || kind.starts_with("$KV.");
+    let jetstream = kind.starts_with("$JS.") || kind.starts_with(&subjects::queue_key(""));
     !jetstream || kind.starts_with("$JS.API.CONSUMER.MSG.NEXT.")
 }
 

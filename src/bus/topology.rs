@@ -8,8 +8,9 @@ use async_nats::jetstream::{ErrorCode, consumer, kv, stream};
 
 use super::{Bus, subjects};
 
-/// How long a delivered message may stay unacknowledged before it is delivered again.
-pub const ACK_WAIT: Duration = Duration::from_secs(5);
+/// How long a delivered message may stay unacknowledged before it is delivered again: what a process that died had in
+/// hand goes on elsewhere after so long. Who is slower than this does some work twice, which the fence makes harmless.
+pub const ACK_WAIT: Duration = Duration::from_secs(3);
 /// How long a command or a reply may lie: services elsewhere may forget their outcomes later. What is still asked for by
 /// then is sent again by the sweeper.
 pub const WORK_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
