@@ -38,6 +38,18 @@ pub fn check_part(page_name: &str, part: &str, expected: &str) {
     fs::write(&path, format!("{}{expected}{}", &text[..from], &text[to..])).unwrap();
 }
 
+/// A generated file is this text; with `UPDATE_DOCS` set, it becomes it.
+fn check_file(name: &str, expected: &str) {
+    if fs::read_to_string(page(name)).is_ok_and(|text| text == expected) {
+        return;
+    }
+    assert!(
+        std::env::var_os(UPDATE).is_some(),
+        "docs/{name} is out of date; run: {UPDATE}=1 cargo test --test it docs::"
+    );
+    fs::write(page(name), expected).unwrap();
+}
+
 fn fenced(mermaid: &str) -> String {
     format!("```mermaid\n{}\n```\n", mermaid.trim_end())
 }
@@ -62,6 +74,8 @@ async fn the_sagas_are_drawn_as_they_are() {
     for workflow in ["booking", "cancellation"] {
         let drawn = program.json(0, &format!("workflow graph {workflow}")).await;
         check_part("sagas.md", workflow, &fenced(drawn["mermaid"].as_str().unwrap()));
+        let drawn = program.json(0, &format!("workflow graph {workflow} --format svg")).await;
+        check_file(&format!("{workflow}.svg"), drawn["svg"].as_str().unwrap());
     }
 }
 

@@ -10,6 +10,7 @@ mod audit;
 mod badge_printer;
 mod bench;
 mod booking;
+mod checking;
 mod cli;
 mod consumers;
 mod demo;

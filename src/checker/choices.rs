@@ -161,7 +161,7 @@ impl Model {
             let ways = if world.left.returns > 0 { back.len() as u8 } else { 0 };
             all.extend((0..ways).map(|code| Say::Answer(Answer::Rejected(code))));
         }
-        if elsewhere && world.left.unknowns > 0 {
+        if elsewhere && world.left.losses > 0 {
             all.push(Say::Answer(Answer::Unknown));
             if !place.unsure {
                 all.push(Say::UnknownDone);

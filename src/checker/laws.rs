@@ -5,7 +5,7 @@ use super::*;
 use crate::saga::{Catalogue, Definition};
 use stateright::{Checker, Model as _};
 
-const FEW: Bounds = Bounds { crashes: 0, losses: 1, duplicates: 1, acts: 0, returns: 1, unknowns: 0 };
+const FEW: Bounds = Bounds { crashes: 0, losses: 1, duplicates: 1, acts: 0, returns: 1 };
 
 fn booking() -> Definition {
     Catalogue::built_in().unwrap().latest("booking").unwrap().clone()

@@ -26,7 +26,7 @@ pub use setting::{Flaw, Home};
 pub struct Bounds {
     /// Processes that die between commit and acknowledgement.
     pub crashes: u8,
-    /// Messages that the bus loses.
+    /// Messages that the bus loses, and answers that say nothing, because the worker cannot know.
     pub losses: u8,
     /// Messages that are delivered twice, and commands that are sent again too early.
     pub duplicates: u8,
@@ -34,12 +34,10 @@ pub struct Bounds {
     pub acts: u8,
     /// Rejections that lead back to a wait.
     pub returns: u8,
-    /// Answers that the worker cannot know.
-    pub unknowns: u8,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { crashes: 2, losses: 1, duplicates: 2, acts: 1, returns: 1, unknowns: 1 }
+        Self { crashes: 2, losses: 1, duplicates: 2, acts: 1, returns: 1 }
     }
 }

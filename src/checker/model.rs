@@ -20,7 +20,7 @@ const PATIENCE: usize = 1_000;
 impl Model {
     pub(super) fn begin(&self) -> World {
         let first = self.small.start();
-        let Bounds { crashes, losses, duplicates, acts, returns, unknowns } = self.bounds;
+        let Bounds { crashes, losses, duplicates, acts, returns } = self.bounds;
         let saga = self.small.settle(first.saga, base(0), 0);
         let mut world = World {
             step: 0,
@@ -28,7 +28,7 @@ impl Model {
             passed: 0,
             bus: Vec::new(),
             places: vec![Place::default(); self.small.definition.steps.len()],
-            left: Left { crashes, losses, duplicates, acts, returns, unknowns },
+            left: Left { crashes, losses, duplicates, acts, returns },
             fault: None,
         };
         self.publish(&mut world, first.actions);

@@ -77,6 +77,7 @@ impl Small {
         saga.seq = 0;
         // Nothing reads it again, and each state would carry it.
         saga.input = Value::Null;
+        saga.workflow = String::new();
         saga.updated_at = base(0);
         saga.finished_at = saga.finished_at.map(|_| base(0));
         saga.stuck_since = saga.stuck_since.map(|_| base(0));

@@ -5,6 +5,7 @@
 //!   goes forward, then back.
 //! - A command that its worker would not work on any more is gone, or an echo if it would still be answered.
 //! - Which send of a visit a message belongs to matters only as far as it is the last one or not.
+//! - Which visit is which matters only as far as one is before another.
 //! - What a worker remembers of a step matters as long as a command for that step is under way or may come.
 //! - Deadlines matter as long as something can still be done, not undone.
 //!
@@ -34,6 +35,10 @@ impl Model {
         if self.is_over(world) {
             world.left = Left::default();
         }
+        if !self.may_return(world) {
+            world.left.returns = 0;
+        }
+        number_visits(world);
     }
 
     fn drop_messages(&self, world: &mut World) {
@@ -81,6 +86,12 @@ impl Model {
                 world.places[usize::from(step)] = Place { effect, unsure, excused, ..Place::default() };
             }
         }
+    }
+
+    /// Whether a rejection may still lead back to a wait.
+    fn may_return(&self, world: &World) -> bool {
+        let ahead = self.entered_again(world).map(|first| &self.small.definition.steps[usize::from(first)..]);
+        ahead.is_some_and(|steps| steps.iter().any(|step| !step.back_to.is_empty()))
     }
 
     fn may_wait(&self, world: &World) -> bool {
@@ -136,6 +147,40 @@ fn forget_sends(world: &mut World) {
     bus.sort_unstable();
     bus.dedup();
     world.bus = bus;
+}
+
+/// Visits are only compared: those that are still named are numbered anew, from 1.
+fn number_visits(world: &mut World) {
+    let mut named = vec![world.saga.visit as u8];
+    for message in &world.bus {
+        if let Flying::Command(asked) | Flying::Reply(asked, _) = message {
+            named.push(asked.visit);
+        }
+    }
+    for place in &world.places {
+        named.extend([place.visit, place.undone, place.truly_undone]);
+    }
+    named.sort_unstable();
+    named.dedup();
+    let gaps = usize::from(named[0] == 0);
+    if usize::from(named[named.len() - 1]) == named.len() - gaps {
+        return;
+    }
+    let number = |visit: u8| match visit {
+        0 => 0,
+        visit => (named.partition_point(|other| *other < visit) + 1 - gaps) as u8,
+    };
+    Arc::make_mut(&mut world.saga).visit = number(world.saga.visit as u8).into();
+    for message in &mut world.bus {
+        if let Flying::Command(asked) | Flying::Reply(asked, _) = message {
+            asked.visit = number(asked.visit);
+        }
+    }
+    for place in &mut world.places {
+        (place.visit, place.undone, place.truly_undone) =
+            (number(place.visit), number(place.undone), number(place.truly_undone));
+    }
+    world.bus.sort_unstable();
 }
 
 fn is_old_copy(world: &World, asked: Asked, last: i32) -> bool {

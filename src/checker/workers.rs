@@ -97,7 +97,7 @@ impl Model {
         };
         match answer {
             Answer::Rejected(code) if !asked.undo && code != super::world::OTHER => world.left.returns -= 1,
-            Answer::Unknown => world.left.unknowns -= 1,
+            Answer::Unknown => world.left.losses -= 1,
             _ => {}
         }
         if asked.undo {

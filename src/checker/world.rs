@@ -69,7 +69,6 @@ pub(super) struct Left {
     pub(super) duplicates: u8,
     pub(super) acts: u8,
     pub(super) returns: u8,
-    pub(super) unknowns: u8,
 }
 
 /// A state of the model.

@@ -9,35 +9,64 @@ use crate::saga::Catalogue;
 
 mod check;
 mod dry_run;
+mod drawing;
 mod graph;
 
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
     /// Walk through all that can happen to the sagas of every definition, and say what is wrong
     Check(check::Arguments),
-    /// Draw a workflow as a Mermaid state diagram
+    /// Draw a workflow
     Graph {
         /// The workflow, for instance `booking`
         name: String,
+        /// This version of it, instead of the newest
+        #[arg(long)]
+        version: Option<i32>,
+        /// A Mermaid state diagram, or a picture
+        #[arg(long, value_enum, default_value_t = Format::Mermaid)]
+        format: Format,
     },
+}
+
+/// What a workflow is drawn as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum Format {
+    Mermaid,
+    Svg,
 }
 
 pub(super) async fn run(context: &Context, command: &Command) -> anyhow::Result<Ending> {
     match command {
         Command::Check(arguments) => check::run(context, arguments).await,
-        Command::Graph { name } => draw(context, name),
+        Command::Graph { name, version, format } => draw(context, name, *version, *format),
     }
 }
 
-fn draw(context: &Context, name: &str) -> anyhow::Result<Ending> {
+fn draw(context: &Context, name: &str, version: Option<i32>, format: Format) -> anyhow::Result<Ending> {
     let catalogue = app::catalogue(&context.settings).context("the definitions cannot be read")?;
-    let definition = catalogue.latest(name).ok_or_else(|| unknown(name, &catalogue))?;
-    let drawn = json!({ "workflow": definition.name, "version": definition.version, "mermaid": graph::mermaid(definition) });
-    context.output.answer(&drawn, |_| graph::mermaid(definition))?;
+    let found = version.map_or_else(|| catalogue.latest(name), |version| catalogue.get(name, version));
+    let definition = found.ok_or_else(|| unknown(name, version, &catalogue))?;
+    let (kind, text) = match format {
+        Format::Mermaid => ("mermaid", graph::mermaid(definition)),
+        Format::Svg => ("svg", drawing::svg(definition)),
+    };
+    let drawn = json!({ "workflow": definition.name, "version": definition.version, kind: text });
+    context.output.answer(&drawn, |_| text.clone())?;
     Ok(Ending::Good)
 }
 
-fn unknown(name: &str, catalogue: &Catalogue) -> Misuse {
-    let known: Vec<&str> = catalogue.iter().map(|definition| definition.name.as_str()).collect();
-    Misuse(format!("there is no workflow {name}; there are {}", known.join(", ")))
+fn unknown(name: &str, version: Option<i32>, catalogue: &Catalogue) -> Misuse {
+    let wanted = version.map_or(name.to_owned(), |version| format!("{name} {version}"));
+    let versions: Vec<i32> =
+        catalogue.iter().filter(|other| other.name == name).map(|other| other.version).collect();
+    let known: Vec<String> = match version {
+        Some(_) if !versions.is_empty() => versions.iter().map(|known| format!("{name} {known}")).collect(),
+        _ => {
+            let mut names: Vec<String> = catalogue.iter().map(|other| other.name.clone()).collect();
+            names.dedup();
+            names
+        }
+    };
+    Misuse(format!("there is no workflow {wanted}; there are {}", known.join(", ")))
 }

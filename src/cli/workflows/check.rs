@@ -121,10 +121,10 @@ fn text(reports: &[Report], bounds: Bounds) -> String {
 }
 
 fn told(bounds: Bounds) -> String {
-    let Bounds { crashes, losses, duplicates, acts, returns, unknowns } = bounds;
+    let Bounds { crashes, losses, duplicates, acts, returns } = bounds;
     format!(
         "On each way at most: {crashes} crashes, {losses} lost, {duplicates} twice, {acts} acts of operators, \
-         {returns} returns to a wait, {unknowns} answers unknown."
+         {returns} returns to a wait."
     )
 }
 

@@ -1,32 +1,55 @@
-//! A workflow as a Mermaid state diagram: the way forward, the ways back, and where it may end.
+//! A workflow as a graph: the way forward, the ways back, and where it may end; and as Mermaid text.
 
 use std::fmt::Write;
 
 use crate::saga::{Definition, Step, Work};
 
-/// Draws a definition. States are its steps, `undo_` steps, and the ends.
+/// From one state to another, and what leads there.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Edge {
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) label: String,
+}
+
+/// The beginning and the end of the drawing.
+pub(super) const OUTSIDE: &str = "[*]";
+pub(super) const COMPLETED: &str = "completed";
+pub(super) const COMPENSATED: &str = "compensated";
+pub(super) const STUCK: &str = "stuck";
+
+/// Draws a definition as a Mermaid state diagram.
 pub(super) fn mermaid(definition: &Definition) -> String {
     let mut drawing = String::from("stateDiagram-v2\n");
-    let mut line = |from: &str, to: &str, label: &str| {
+    for Edge { from, to, label } in edges(definition) {
         let colon = if label.is_empty() { "" } else { ": " };
         // Writing to a string cannot fail.
         let _written = writeln!(drawing, "    {from} --> {to}{colon}{label}");
+    }
+    drawing
+}
+
+/// Every way between two states. States are the steps, their `undo_` states, and the ends.
+pub(super) fn edges(definition: &Definition) -> Vec<Edge> {
+    let mut all = Vec::new();
+    let mut line = |from: &str, to: &str, label: &str| {
+        all.push(Edge { from: from.to_owned(), to: to.to_owned(), label: label.to_owned() });
     };
-    line("[*]", &definition.steps[0].name, "");
+    line(OUTSIDE, &definition.steps[0].name, "");
     for (index, step) in definition.steps.iter().enumerate() {
         forward(definition, index, step, &mut line);
         backward(definition, index, step, &mut line);
     }
     undoing(definition, &mut line);
-    line("completed", "[*]", "");
+    line(COMPLETED, OUTSIDE, "");
     if may_turn_back(definition) {
-        line("compensated", "[*]", "");
+        line(COMPENSATED, OUTSIDE, "");
     }
-    drawing
+    all
 }
 
 fn forward(definition: &Definition, index: usize, step: &Step, line: &mut impl FnMut(&str, &str, &str)) {
-    let next = definition.steps.get(index + 1).map_or("completed", |next| next.name.as_str());
+    let next = definition.steps.get(index + 1).map_or(COMPLETED, |next| next.name.as_str());
     let label = match step.work() {
         Work::Command { command, .. } => format!("{command} done"),
         Work::Wait { signal } => format!("signal {signal}"),
@@ -43,8 +66,8 @@ fn backward(definition: &Definition, index: usize, step: &Step, line: &mut impl 
     let is_command = matches!(step.work(), Work::Command { .. });
     if !definition.can_turn_back(index) {
         if is_command {
-            line(&step.name, "stuck", "rejected, attempts used up");
-            line("stuck", &step.name, "operator, retry");
+            line(&step.name, STUCK, "rejected, attempts used up");
+            line(STUCK, &step.name, "operator, retry");
         }
         return;
     }
@@ -71,8 +94,8 @@ fn undoing(definition: &Definition, line: &mut impl FnMut(&str, &str, &str)) {
         let Some(undo) = &step.undo else { continue };
         let name = undo_state(step);
         line(&name, &undo_at_or_below(definition, index.checked_sub(1)), &format!("{undo} done"));
-        line(&name, "stuck", "undo rejected, attempts used up");
-        line("stuck", &name, "operator, retry");
+        line(&name, STUCK, "undo rejected, attempts used up");
+        line(STUCK, &name, "operator, retry");
     }
 }
 
@@ -83,10 +106,11 @@ fn may_turn_back(definition: &Definition) -> bool {
 fn undo_at_or_below(definition: &Definition, from: Option<usize>) -> String {
     let below = from.map_or(0, |from| from + 1);
     let step = definition.steps[..below].iter().rfind(|step| step.undo.is_some());
-    step.map_or("compensated".to_owned(), undo_state)
+    step.map_or(COMPENSATED.to_owned(), undo_state)
 }
 
-fn undo_state(step: &Step) -> String {
+/// The state in which a step is undone.
+pub(super) fn undo_state(step: &Step) -> String {
     format!("undo_{}", step.name)
 }
 
