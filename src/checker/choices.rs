@@ -80,6 +80,9 @@ impl Model {
             if world.left.crashes > 0 && (engine || !self.thrifty) {
                 push(Mishap::Unpublished);
             }
+            if world.left.crashes > 0 && engine {
+                push(Mishap::NoDefinition);
+            }
         }
     }
 
@@ -92,6 +95,7 @@ impl Model {
                 moves.push(Move::Ring { mishap: Mishap::None });
                 if world.left.crashes > 0 {
                     moves.push(Move::Ring { mishap: Mishap::Unpublished });
+                    moves.push(Move::Ring { mishap: Mishap::NoDefinition });
                 }
             }
         }
@@ -117,6 +121,7 @@ impl Model {
                 }
                 if world.left.crashes > 0 {
                     moves.push(Move::Signal { signal, mishap: Mishap::Unpublished });
+                    moves.push(Move::Signal { signal, mishap: Mishap::NoDefinition });
                 }
             }
         }

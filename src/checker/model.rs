@@ -41,7 +41,7 @@ impl Model {
         match step {
             Move::Deliver { message, say, mishap } => {
                 mishap.pay(&mut next.left);
-                if *mishap == Mishap::None {
+                if matches!(mishap, Mishap::None | Mishap::NoDefinition) {
                     next.remove(*message);
                 }
                 match (message, self.event(*message)) {
@@ -60,7 +60,7 @@ impl Model {
             Move::Signal { signal, mishap } => {
                 mishap.pay(&mut next.left);
                 let event = Event::Signal(self.small.signals[usize::from(*signal)].clone());
-                if *mishap != Mishap::None {
+                if matches!(mishap, Mishap::Kept | Mishap::Unpublished) {
                     next.send(Flying::Signal(*signal));
                 }
                 if !self.happen(&mut next, &event, base(world.passed), *mishap) {

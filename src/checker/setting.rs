@@ -88,6 +88,8 @@ pub(super) enum Mishap {
     Unpublished,
     /// A crash after publishing, before the acknowledgement, or a message that comes twice.
     Kept,
+    /// An instance that does not have the saga's definition takes the message.
+    NoDefinition,
 }
 
 impl Mishap {
@@ -96,7 +98,7 @@ impl Mishap {
         match self {
             Self::None => {}
             Self::Kept if left.duplicates > 0 => left.duplicates -= 1,
-            Self::Kept | Self::Unpublished => {
+            Self::Kept | Self::Unpublished | Self::NoDefinition => {
                 left.crashes = left.crashes.saturating_sub(1);
             }
         }

@@ -9,7 +9,9 @@ use super::fault::Fault;
 use super::normal::{base, number};
 use super::setting::{Flaw, Mishap, Model};
 use super::world::{Asked, Flying, World};
-use crate::saga::{Action, Command, Decision, Direction, Event, Reply, Status, apply, outstanding};
+use crate::saga::{
+    Action, Command, Decision, Direction, Event, Reply, Status, apply, lost_definition, outstanding,
+};
 
 impl Model {
     /// Lets an event happen to the saga: apply, commit, publish. Says whether the saga moved.
@@ -22,7 +24,11 @@ impl Model {
     ) -> bool {
         let before = Arc::clone(&world.saga);
         let event = self.as_the_engine_sees_it(world, event);
-        let (moved, actions) = match apply(&self.small.definition, &before, &event, now) {
+        let decision = match mishap {
+            Mishap::NoDefinition => lost_definition(&before, &event, now),
+            _ => apply(&self.small.definition, &before, &event, now),
+        };
+        let (moved, actions) = match decision {
             Decision::Transition(transition) => {
                 let saga = self.small.settle(transition.saga, now, world.passed);
                 world.step = self.small.definition.index(&saga.step).unwrap_or(0) as u8;

@@ -37,6 +37,7 @@ impl Model {
     fn tell_work(&self, before: &World, asked: Asked, say: Say, mishap: Mishap, after: &World) -> String {
         let step = self.asked_name(asked);
         let said = match (self.ruling(before, asked), say) {
+            _ if mishap == Mishap::NoDefinition => "nothing done".to_owned(),
             (Ruling::Ignore, _) => "not asked for any more, nothing done".to_owned(),
             (Ruling::Repeat(answer), _) => format!("{} again, nothing done", self.answer(asked, answer)),
             (Ruling::TooLate, _) => "refused, its deadline has passed".to_owned(),
@@ -119,6 +120,7 @@ fn after_commit(mishap: Mishap) -> &'static str {
     match mishap {
         Mishap::None => "",
         Mishap::Unpublished => "; crash after the commit, before anything is published",
+        Mishap::NoDefinition => "; this instance does not have the definition",
         Mishap::Kept => "; the message comes again (sent twice, or a crash before the acknowledgement)",
     }
 }

@@ -60,6 +60,11 @@ impl Model {
             self.happen(world, &Event::Poisoned(poisoned), base(world.passed), mishap);
             return;
         }
+        if mishap == Mishap::NoDefinition {
+            let refused = Event::Reply(self.reply(asked, Answer::Failed));
+            self.happen(world, &refused, base(world.passed), mishap);
+            return;
+        }
         let ruling = self.ruling(world, asked);
         let answer = match ruling {
             Ruling::Ignore => None,

@@ -270,7 +270,10 @@ impl<'a> Move<'a> {
         }
         self.saga.visit += 1;
         self.stand_at(&self.saga.step.clone(), self.saga.direction);
-        self.send();
+        match self.definition.index(&self.saga.step) {
+            Some(index) if self.definition.steps[index].wait.is_some() => self.wait(index, true),
+            _ => self.send(),
+        }
     }
 
     /// An undo that was stuck goes on, for the reason for which the saga turned back.

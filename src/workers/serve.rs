@@ -138,7 +138,10 @@ async fn advance(
     let mut jobs: Vec<Job<'_>> = Vec::with_capacity(commands.len());
     for command in commands {
         if batch.asks_for(command) {
-            jobs.push(Job { command, outcome: refusal(command, batch.now) });
+            let known = batch
+                .saga(command.saga_id)
+                .is_some_and(|saga| engine.catalogue.get(&saga.workflow, saga.version).is_some());
+            jobs.push(Job { command, outcome: refusal(command, known, batch.now) });
         } else {
             metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
             batch.note_stale(command.saga_id);
@@ -164,8 +167,12 @@ fn poison(command: &Command, error: &sqlx::Error) -> Poisoned {
     Poisoned { step, direction, visit, error: error.to_string() }
 }
 
-/// A `do` that comes after its deadline is refused by the database's clock; an undo has none.
-fn refusal(command: &Command, now: DateTime<Utc>) -> Option<Outcome> {
+/// What is answered without any work. A `do` that comes after its deadline is refused by the database's clock; an undo
+/// has none. Nothing is done for a saga whose definition is not here: it gets stuck, and would ask for it again.
+fn refusal(command: &Command, is_defined: bool, now: DateTime<Utc>) -> Option<Outcome> {
+    if !is_defined {
+        return Some(Outcome::Failed { code: "no_definition".to_owned() });
+    }
     let late = command.direction == Direction::Do && command.deadline.is_some_and(|deadline| now >= deadline);
     late.then(|| Outcome::rejected(DEADLINE_PASSED))
 }
@@ -195,5 +202,30 @@ mod tests {
         assert!(
             alone.contains(&vec![(other, SUSPECT)]) && alone.contains(&vec![(one, 9)]) && alone.len() == 2
         );
+    }
+
+    #[test]
+    fn nothing_is_done_late_or_without_the_definition() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let command = |direction, deadline| Command {
+            saga_id: Uuid::from_u128(1),
+            workflow: "booking".to_owned(),
+            subject: "points.deduct".to_owned(),
+            step: "pay".to_owned(),
+            direction,
+            visit: 1,
+            send: 0,
+            deadline,
+            reason: None,
+            context: serde_json::Value::Null,
+            trace: Uuid::from_u128(1),
+        };
+        let (late, undo) = (command(Direction::Do, Some(now)), command(Direction::Undo, None));
+        assert_eq!(refusal(&late, true, now), Some(Outcome::rejected(DEADLINE_PASSED)));
+        assert_eq!(refusal(&command(Direction::Do, None), true, now), None);
+        assert_eq!(refusal(&undo, true, now), None);
+        for asked in [late, undo] {
+            assert!(matches!(refusal(&asked, false, now), Some(Outcome::Failed { .. })));
+        }
     }
 }
