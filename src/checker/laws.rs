@@ -18,9 +18,15 @@ fn found(home: Home, bounds: Bounds, flaw: Flaw) -> Finding {
 #[test]
 fn the_built_in_workflows_pass() {
     for definition in Catalogue::built_in().unwrap().iter() {
-        let report = check(definition, FEW);
-        assert!(report.is_good(), "{report:#?}");
-        assert!(report.walks.iter().all(|walk| walk.states > 50 && walk.depth > 5), "{report:#?}");
+        let some = Bounds { acts: 1, ..FEW };
+        for (home, bounds) in [(Home::Elsewhere, FEW), (Home::Inside, Bounds { crashes: 1, ..some })] {
+            let walked = walk(definition, home, bounds, None);
+            assert!(walked.finding.is_none(), "{walked:#?}");
+            assert!(
+                walked.states > 100 && walked.explored > walked.states && walked.depth > 5,
+                "{walked:#?}"
+            );
+        }
     }
 }
 
@@ -66,12 +72,22 @@ fn a_step_without_undo_before_one_that_may_be_refused_is_found() {
 }
 
 #[test]
+fn every_act_of_an_operator_leads_to_an_end() {
+    let acts = Bounds { losses: 0, duplicates: 0, acts: 1, ..FEW };
+    let walked = walk(&booking(), Home::Elsewhere, acts, None);
+    assert!(walked.finding.is_none(), "{walked:#?}");
+}
+
+#[test]
 fn thrift_changes_no_verdict() {
-    let few = Bounds { duplicates: 1, losses: 0, returns: 0, ..FEW };
-    let mut plain = Model::of(&booking(), Home::Elsewhere, few, None);
-    plain.thrifty = false;
-    let checker = plain.checker().threads(2).spawn_bfs().join();
-    assert!(checker.discovery(model::RULE).is_none());
-    let thrifty = walk(&booking(), Home::Elsewhere, few, None);
-    assert!(thrifty.finding.is_none() && thrifty.states * 3 < checker.unique_state_count());
+    let cancellation = Catalogue::built_in().unwrap().latest("cancellation").unwrap().clone();
+    let few = Bounds { losses: 0, returns: 0, ..FEW };
+    for (definition, home) in [(booking(), Home::Inside), (cancellation, Home::Elsewhere)] {
+        let mut plain = Model::of(&definition, home, few, None);
+        plain.thrifty = false;
+        let checker = plain.checker().threads(2).spawn_bfs().join();
+        assert!(checker.discovery(model::RULE).is_none());
+        let thrifty = walk(&definition, home, few, None);
+        assert!(thrifty.finding.is_none() && thrifty.states < checker.unique_state_count());
+    }
 }
