@@ -97,3 +97,38 @@ impl Move<'_> {
         told
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+    use serde_json::Map;
+    use uuid::Uuid;
+
+    use crate::saga::{
+        Act, Decision, Definition, Event, NewSaga, Saga, Status, apply, lost_definition, start,
+    };
+
+    fn moved(decision: Decision) -> Saga {
+        match decision {
+            Decision::Transition(transition) => transition.saga,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_wait_whose_definition_was_gone_for_a_while_is_a_wait_again() {
+        let text =
+            "name='t'\nversion=1\n[[steps]]\nname='ask'\nwait='go'\n[[steps]]\nname='act'\ncommand='x.y'";
+        let definition = Definition::parse("t", text).unwrap();
+        let (id, now) = (Uuid::from_u128(7), DateTime::UNIX_EPOCH);
+        let new = NewSaga { id, subject_id: id, owner_id: None, input: Map::new(), trace: None, seq: 0 };
+        let waiting = start(&definition, new, now).saga;
+        let go = Event::Signal("go".to_owned());
+        let stuck = moved(lost_definition(&waiting, &go, now));
+        assert_eq!(stuck.status, Status::Stuck);
+        let again = moved(apply(&definition, &stuck, &Event::Operator(Act::Retry), now));
+        assert_eq!((again.status, again.step.as_str(), again.visit), (Status::Waiting, "ask", 2));
+        let on = moved(apply(&definition, &again, &go, now));
+        assert_eq!((on.status, on.step.as_str()), (Status::Running, "act"));
+    }
+}

@@ -385,22 +385,6 @@ fn an_undo_that_was_stuck_still_ends_the_business_for_its_own_reason() {
 }
 
 #[test]
-fn a_wait_whose_definition_was_gone_for_a_while_is_a_wait_again() {
-    let catalogue = Catalogue::built_in().unwrap();
-    let mut world = World::begin(catalogue.latest("booking").unwrap());
-    deliver(7).iter().for_each(|chance| world.play(chance));
-    let Decision::Transition(lost) = lost_definition(&world.saga, &Event::Signal("pay".into()), world.now)
-    else {
-        panic!("it is stuck");
-    };
-    world.take(*lost);
-    world.play(&Chance::Operator(Act::Retry));
-    assert_eq!((world.saga.status, world.saga.step.as_str()), (Status::Waiting, "await_payment"));
-    world.play(&Chance::Signal("pay"));
-    assert_eq!((world.saga.status, world.saga.step.as_str()), (Status::Running, "pay"));
-}
-
-#[test]
 fn an_answer_to_what_was_never_asked_is_illegal() {
     let catalogue = Catalogue::built_in().unwrap();
     let definition = catalogue.latest("booking").unwrap();
