@@ -4,7 +4,7 @@ use boxoffice::ids;
 use boxoffice::store::api_keys::Role;
 use serde_json::{Value, json};
 
-use super::common::http::Entrance;
+use super::common::http::{Entrance, reply};
 
 #[tokio::test]
 async fn a_booking_can_be_followed_and_found() {
@@ -106,4 +106,41 @@ async fn an_operator_cancels_what_waits_and_not_what_has_ended() {
     assert_eq!((&body["saga_status"], &body["allowed"]), (&"compensated".into(), &json!([])));
     let unknown = format!("/v1/ops/sagas/{}/retry", ids::new());
     entrance.post(&unknown, &operator, json!({ "reason": "x" })).await.is(404, "not_found");
+}
+
+#[tokio::test]
+async fn a_booking_goes_on_with_the_trace_of_its_request() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(0).await;
+    let body = json!({ "performance_id": entrance.test.performance, "seats": [1] });
+    let request = entrance.request(reqwest::Method::POST, "/v1/reservations", &buyer).json(&body);
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let held = reply(request.header("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"))).await;
+    let id: uuid::Uuid = held.good(201)["id"].as_str().unwrap().parse().unwrap();
+    let saga = boxoffice::store::sagas::get(&entrance.pool, id).await.unwrap().unwrap();
+    assert_eq!(saga.trace, Some(trace.parse().unwrap()));
+}
+
+/// The program was started without the workflows that it had before.
+#[tokio::test]
+async fn a_saga_whose_definition_is_gone_is_stuck_in_sight_and_can_be_given_up() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(1_000).await;
+    let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
+    let id: uuid::Uuid = held["id"].as_str().unwrap().parse().unwrap();
+    let gone = "update sagas set version = 99, due_at = clock_timestamp() where id = $1";
+    sqlx::query(gone).bind(id).execute(&entrance.pool).await.unwrap();
+    let viewer = entrance.key(Role::Viewer).await;
+    let stuck = async || entrance.get("/v1/ops/sagas?status=stuck", &viewer).await.body["items"].clone();
+    entrance.test.until(10, "it to be seen", || async { stuck().await.as_array().unwrap().len() == 1 }).await;
+    let seen = &stuck().await[0];
+    assert_eq!(seen["reason"], "there is no definition of booking version 99");
+    let operator = entrance.key(Role::Operator).await;
+    let act = async |name: &str| {
+        entrance.post(&format!("/v1/ops/sagas/{id}/{name}"), &operator, json!({ "reason": "gone" })).await
+    };
+    let refused = act("retry").await;
+    assert_eq!(refused.is(409, "illegal_act")["allowed"], json!(["abandon"]));
+    act("abandon").await.good(200);
+    assert_eq!(stuck().await, json!([]));
 }

@@ -89,7 +89,7 @@ async fn start(pool: &PgPool, engine: &Engine, orders: &[(usize, NewReservation)
         subject_id: order.id,
         owner_id: Some(order.user_id),
         input: input(order.id, order.user_id, order.concert_id, order.performance_id, &order.seats),
-        trace: None,
+        trace: order.trace,
         seq: 0,
     });
     let consequences = orchestrator::start(&mut tx, &engine.catalogue, "booking", sagas.collect()).await?;

@@ -1,10 +1,12 @@
 //! What surrounds every request: its id, its span, how long it took, and a net for panics.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{FromRequestParts, MatchedPath, Request};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -13,6 +15,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 use tracing::Span;
 use tracing::field::Empty;
+use uuid::Uuid;
 
 use super::error::Code;
 use super::problem::Problem;
@@ -66,6 +69,18 @@ fn span(request: &Request) -> Span {
         span.record("trace_id", trace).record("parent_id", parent);
     }
     span
+}
+
+/// The trace that the caller says the request belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct TraceId(pub Option<Uuid>);
+
+impl<S: Send + Sync> FromRequestParts<S> for TraceId {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self(trace_parent(&parts.headers).and_then(|(trace, _)| trace.parse().ok())))
+    }
 }
 
 /// Trace id and parent id of a `traceparent` header (W3C Trace Context, version 00 or later).

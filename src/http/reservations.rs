@@ -14,6 +14,7 @@ use super::auth::AuthUser;
 use super::error::Code;
 use super::gate::QueuePass;
 use super::idempotency::once;
+use super::observe::TraceId;
 use super::page::{ListQuery, Page};
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, Params, PathId};
@@ -117,6 +118,7 @@ pub async fn reserve(
     State(app): State<Arc<AppState>>,
     user: AuthUser,
     pass: QueuePass,
+    TraceId(trace): TraceId,
     command: Command<NewReservation>,
 ) -> Result<Response> {
     once(&app.pool, user.caller(), command, async |wanted, effect| {
@@ -124,8 +126,8 @@ pub async fn reserve(
         let concert_id = performance.concert_id;
         app.room.pass(pass.token(), user.id, concert_id)?;
         let seats = wanted.numbers(app.booking.max_seats)?;
-        let order =
-            Order { id: effect.id, user_id: user.id, concert_id, performance_id: performance.id, seats };
+        let (user_id, performance_id) = (user.id, performance.id);
+        let order = Order { id: effect.id, user_id, concert_id, performance_id, seats, trace };
         hold(&app, order).await
     })
     .await

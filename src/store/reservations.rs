@@ -86,6 +86,8 @@ pub struct NewReservation {
     pub concert_id: Uuid,
     pub performance_id: Uuid,
     pub seats: Vec<i32>,
+    /// The trace of the request; the saga goes on with it.
+    pub trace: Option<Uuid>,
 }
 
 /// What a step does to a reservation; only what is given changes.

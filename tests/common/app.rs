@@ -83,6 +83,7 @@ impl TestApp {
             concert_id: self.concert,
             performance_id: self.performance,
             seats: seats.to_vec(),
+            trace: None,
         }
     }
 
