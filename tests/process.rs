@@ -205,7 +205,7 @@ async fn of_two_instances_one_is_killed_and_the_other_finishes_its_work() {
     Arc::clone(&crowd).come(5).await;
     assert!(crowd.paid.load(Ordering::Relaxed) >= 5, "the sale does not go on");
     ends_right(&env.pool).await;
-    let serving = "boxoffice_step_workers{command=\"points.deduct\"} 1";
+    let serving = "boxoffice_command_workers{command=\"points.deduct\"} 1";
     until(20, "the one worker that is left to be counted", || async {
         let answer = client().get(format!("{}/metrics", second.url)).send().await;
         answer.unwrap().text().await.unwrap().lines().any(|line| line == serving)

@@ -13,7 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::booking::{Desk, DeskError};
-use crate::bus::presence;
 use crate::clock::Clock;
 use crate::orchestrator::Engine;
 use crate::store;
@@ -37,7 +36,6 @@ pub(super) async fn start(
     look(watch.clone()).await;
     every(&jobs, stop, "* * * * * *", &watch, look).await?;
     every(&jobs, stop, "*/5 * * * * *", engine, look_after_pauses).await?;
-    every(&jobs, stop, "*/15 * * * * *", engine, count_workers).await?;
     every(&jobs, stop, "0 17 * * * *", &(engine.clone(), clock.clone()), forget_old_keys).await?;
     let forgetting = (engine.clone(), keep);
     every(&jobs, stop, "0 37 * * * *", &forgetting, forget_what_is_over).await?;
@@ -125,20 +123,6 @@ async fn look(watch: Watch) {
 async fn look_after_pauses(engine: Engine) {
     if let Err(error) = engine.keep_pauses().await {
         tracing::warn!(%error, "what should be paused could not be looked after");
-    }
-}
-
-/// How many serve each step: core NATS alone is asked.
-async fn count_workers(engine: Engine) {
-    match presence::present(&engine.bus).await {
-        Ok(present) => {
-            for command in engine.catalogue.commands() {
-                let serving = presence::served_by(&present, command).len();
-                metrics::gauge!("boxoffice_step_workers", "command" => command.to_owned())
-                    .set(serving as f64);
-            }
-        }
-        Err(error) => tracing::warn!(%error, "workers could not be counted"),
     }
 }
 
