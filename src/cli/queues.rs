@@ -82,7 +82,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
     let paused = |paused| SettingsChange { paused: Some(paused), ..SettingsChange::default() };
     match command {
         Command::List => {
-            let all = Observer::enter(context, &pool).await?.room.overview();
+            let all = Observer::enter(context, &pool).await?.room.overview_now().await?;
             context.output.answer(&json!({ "items": all }), |_| lines(&all))?;
             Ok(Ending::Good)
         }

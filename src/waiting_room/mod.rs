@@ -198,6 +198,12 @@ impl WaitingRoom {
         self.hall.end(claims, patience).await;
     }
 
+    /// Every concert's line, with its settings as Postgres has them now.
+    pub async fn overview_now(&self) -> Result<Vec<QueueOverview>, RoomError> {
+        self.hall.sales.refresh(Vec::new()).await.map_err(|_| RoomError::Unavailable)?;
+        Ok(self.overview())
+    }
+
     /// Every concert's line. Needs no database.
     pub fn overview(&self) -> Vec<QueueOverview> {
         overview::all(&self.hall)

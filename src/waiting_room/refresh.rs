@@ -31,10 +31,12 @@ pub async fn run(hall: &Hall) {
                 }
             }
         }
-        read = Some(Instant::now());
         let with_people = hall.memory.lines().queues().map(|(concert, _)| concert).collect();
         match hall.sales.refresh(with_people).await {
-            Ok(()) => hall.turn.notify_one(),
+            Ok(()) => {
+                read = Some(Instant::now());
+                hall.turn.notify_one();
+            }
             Err(error) => {
                 tracing::warn!(%error, "the settings of the lines cannot be read; the last ones stand")
             }
