@@ -85,8 +85,11 @@ async fn book(client: Client, buyer: Arc<Mutex<Caller>>, performance: Uuid, seat
     }
 }
 
+/// When a step was rejected, and when the last one was undone.
+type Span = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
+
 async fn by_history(stage: &Stage, ids: &[Uuid]) -> anyhow::Result<Timings> {
-    let mut spans: BTreeMap<Uuid, (Option<DateTime<Utc>>, Option<DateTime<Utc>>)> = BTreeMap::new();
+    let mut spans: BTreeMap<Uuid, Span> = BTreeMap::new();
     for row in store::sagas::history(&stage.pool, ids).await? {
         let span = spans.entry(row.saga_id).or_default();
         match (row.event.as_str(), row.direction) {
@@ -95,8 +98,6 @@ async fn by_history(stage: &Stage, ids: &[Uuid]) -> anyhow::Result<Timings> {
             _ => {}
         }
     }
-    let took = |span: &(Option<DateTime<Utc>>, Option<DateTime<Utc>>)| -> Option<TimeDelta> {
-        Some(span.1? - span.0?)
-    };
+    let took = |span: &Span| -> Option<TimeDelta> { Some(span.1? - span.0?) };
     Ok(spans.values().filter_map(took).collect())
 }
