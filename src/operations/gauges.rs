@@ -13,8 +13,9 @@ use crate::bus::{Bus, consumers, presence, subjects};
 use crate::saga::Catalogue;
 use crate::store;
 
-/// Answers within this time are given from the last measurement.
-const FRESH: Duration = Duration::from_millis(900);
+/// Answers within this time are given from the last measurement. With the time that one takes (workers are given a
+/// moment to answer) what is stuck is still seen within a second.
+const FRESH: Duration = Duration::from_millis(250);
 /// How long a measurement may take before the metrics are given without it.
 const PATIENCE: Duration = Duration::from_secs(2);
 

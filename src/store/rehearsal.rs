@@ -94,6 +94,11 @@ pub async fn bring_forward(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
+/// Clears away what [`bring_forward`] leaves behind, as autovacuum would sooner or later.
+pub async fn tidy(db: impl PgExecutor<'_>) -> Result<()> {
+    sqlx::query("vacuum (analyze) reservations, seats, sagas").execute(db).await.map(drop)
+}
+
 /// Adds sagas that wait until `due`: a crowd for others to be slow in.
 pub async fn add_waiting(db: impl PgExecutor<'_>, ids: &[Uuid], due: DateTime<Utc>) -> Result<()> {
     let sql = "
