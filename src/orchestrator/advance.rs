@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -39,10 +39,11 @@ impl Batch {
         Self::of(conn, sagas).await
     }
 
-    /// Locks up to `limit` sagas whose alarm has come and that nobody else is at.
-    pub async fn lock_due(conn: &mut PgConnection, limit: i64) -> store::Result<Self> {
+    /// Locks up to `limit` sagas whose alarm has come and that nobody else is at. Those that wait also have an alarm
+    /// in the broker, which goes first for as long as `ring`.
+    pub async fn lock_due(conn: &mut PgConnection, ring: TimeDelta, limit: i64) -> store::Result<Self> {
         let before = store::now(&mut *conn).await?;
-        let sagas = store::sagas::lock_due(conn, before, limit).await?;
+        let sagas = store::sagas::lock_due(conn, before, before - ring, limit).await?;
         Self::of(conn, sagas).await
     }
 

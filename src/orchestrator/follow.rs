@@ -18,8 +18,9 @@ use crate::bus::subjects;
 use crate::saga::{self, Action, Catalogue, Command, Saga, Transition};
 use crate::store;
 
-/// Ended sagas are put to rest in batches, this far apart: nobody waits for it.
-const REST_EVERY: Duration = Duration::from_millis(200);
+/// Ended sagas are put to rest in batches, this far apart: nobody waits for it. It has to be well below the three seconds
+/// after which the sweeper tells their events again.
+const REST_EVERY: Duration = Duration::from_secs(1);
 const REST_BATCH: usize = 2_000;
 
 /// Everything to be done after a commit, and safe to be done again.

@@ -1,6 +1,7 @@
 //! The safety net under everything that is carried by messages: sagas whose alarm has come are looked at
 //! once a second and at every start, whatever became of their messages.
 
+use chrono::TimeDelta;
 use fail::fail_point;
 
 use super::{Batch, Engine, Verdict};
@@ -11,6 +12,8 @@ use crate::store;
 const LIMIT: i64 = 256;
 /// Most transactions of one pass: the rest waits for the next second.
 const ROUNDS: usize = 40;
+/// How long the broker's alarm of a wait goes first: when thousands ring in one second, both would be after the same rows.
+const RING: TimeDelta = TimeDelta::milliseconds(1_500);
 
 /// Looks at every saga that is due, a bounded number per pass, and returns how many it moved.
 pub(super) async fn run_once(engine: &Engine) -> store::Result<usize> {
@@ -27,7 +30,7 @@ pub(super) async fn run_once(engine: &Engine) -> store::Result<usize> {
 
 async fn round(engine: &Engine) -> store::Result<usize> {
     let mut tx = engine.pool.begin().await?;
-    let mut batch = Batch::lock_due(&mut tx, LIMIT).await?;
+    let mut batch = Batch::lock_due(&mut tx, RING, LIMIT).await?;
     let ids = batch.ids();
     if ids.is_empty() {
         return Ok(0);

@@ -204,12 +204,22 @@ pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Saga>> {
         .await
 }
 
-/// Locks up to `limit` sagas whose alarm has come, leaving out those that somebody else is at.
-pub async fn lock_due(conn: &mut PgConnection, now: DateTime<Utc>, limit: i64) -> Result<Vec<Saga>> {
+/// Locks up to `limit` sagas whose alarm has come, leaving out those that somebody else is at; of the waiting ones only
+/// those that were due by `rung`.
+pub async fn lock_due(
+    conn: &mut PgConnection,
+    now: DateTime<Utc>,
+    rung: DateTime<Utc>,
+    limit: i64,
+) -> Result<Vec<Saga>> {
     sqlx::query_as!(
         Saga,
-        "select * from sagas where due_at <= $1 order by due_at limit $2 for no key update skip locked",
+        r#"
+        select * from sagas where due_at <= $1 and (status <> 'waiting' or due_at <= $2)
+        order by due_at limit $3 for no key update skip locked
+        "#,
         now,
+        rung,
         limit,
     )
     .fetch_all(conn)
