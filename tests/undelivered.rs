@@ -7,14 +7,13 @@ use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::{AckKind, Message};
 use boxoffice::app::Role;
 use boxoffice::bus::{messages, publish, subjects};
-use boxoffice::orchestrator;
-use boxoffice::saga::{NewSaga, Outcome, STUCK, Status};
+use boxoffice::saga::{Outcome, STUCK, Status};
 use boxoffice::{ids, store};
 use futures::StreamExt;
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::common::app::{TestApp, start};
+use crate::common::app::{TestApp, begin_saga, start};
 
 const PARCEL: &str = r#"
 name = "parcel"
@@ -25,22 +24,11 @@ command = "parcels.pack"
 undo = "parcels.unpack"
 "#;
 
-async fn with_parcels(roles: &[Role]) -> (TestApp, tempfile::TempDir) {
+/// The service with a workflow of one step that somebody else serves; its folder.
+pub async fn with_parcels(roles: &[Role]) -> (TestApp, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("parcel.toml"), PARCEL).unwrap();
     (TestApp::roles(&["--workflows", folder.path().to_str().unwrap()], roles).await, folder)
-}
-
-async fn send_a_parcel(test: &TestApp) -> Uuid {
-    let id = ids::new();
-    let new =
-        NewSaga { id, subject_id: id, owner_id: None, input: serde_json::Map::new(), trace: None, seq: 0 };
-    let engine = &test.app.engine;
-    let mut tx = test.app.pool.begin().await.unwrap();
-    let consequences = orchestrator::start(&mut tx, &engine.catalogue, "parcel", vec![new]).await.unwrap();
-    tx.commit().await.unwrap();
-    engine.follow(consequences).await.unwrap();
-    id
 }
 
 /// Whom a worker cannot handle.
@@ -90,26 +78,11 @@ async fn what_is_never_acknowledged_is_kept_and_its_saga_is_stuck_and_others_go_
     let bad = Bad::default();
     pack(&test, Arc::clone(&bad)).await;
     let status = async |id| store::sagas::get(&test.app.pool, id).await.unwrap().unwrap().status;
-    let sick = {
-        // Known as bad before its command goes out.
-        let id = ids::new();
-        bad.lock().unwrap().insert(id);
-        let new = NewSaga {
-            id,
-            subject_id: id,
-            owner_id: None,
-            input: serde_json::Map::new(),
-            trace: None,
-            seq: 0,
-        };
-        let mut tx = test.app.pool.begin().await.unwrap();
-        let catalogue = &test.app.engine.catalogue;
-        let consequences = orchestrator::start(&mut tx, catalogue, "parcel", vec![new]).await.unwrap();
-        tx.commit().await.unwrap();
-        test.app.engine.follow(consequences).await.unwrap();
-        id
-    };
-    let well = send_a_parcel(&test).await;
+    let (sick, well) = (ids::new(), ids::new());
+    // Known as bad before its command goes out.
+    bad.lock().unwrap().insert(sick);
+    begin_saga(&test.app.engine, "parcel", sick).await;
+    begin_saga(&test.app.engine, "parcel", well).await;
     test.until(10, "the other saga", || async { status(well).await == Status::Completed }).await;
     test.until(10, "the sick saga", || async { status(sick).await == Status::Stuck }).await;
     let saga = store::sagas::get(&test.app.pool, sick).await.unwrap().unwrap();

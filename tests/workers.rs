@@ -3,14 +3,13 @@
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
 use boxoffice::app::Role;
-use boxoffice::orchestrator;
-use boxoffice::saga::{NewSaga, Saga, Status};
+use boxoffice::saga::{Saga, Status};
 use boxoffice::{ids, store};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::common::app::TestApp;
+use crate::common::app::{TestApp, begin_saga};
 
 const PARCEL: &str = r#"
 name = "parcel"
@@ -37,13 +36,7 @@ async fn with_parcels() -> TestApp {
 
 async fn send_a_parcel(test: &TestApp) -> Uuid {
     let id = ids::new();
-    let new =
-        NewSaga { id, subject_id: id, owner_id: None, input: serde_json::Map::new(), trace: None, seq: 0 };
-    let engine = &test.app.engine;
-    let mut tx = test.app.pool.begin().await.unwrap();
-    let consequences = orchestrator::start(&mut tx, &engine.catalogue, "parcel", vec![new]).await.unwrap();
-    tx.commit().await.unwrap();
-    engine.follow(consequences).await.unwrap();
+    begin_saga(&test.app.engine, "parcel", id).await;
     id
 }
 

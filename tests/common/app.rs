@@ -3,6 +3,8 @@
 use boxoffice::app::{App, Role};
 use boxoffice::booking::{Answer, Order};
 use boxoffice::config::Settings;
+use boxoffice::orchestrator::{self, Engine};
+use boxoffice::saga::NewSaga;
 use boxoffice::store::catalog::{NewConcert, Performance, SeatRange};
 use boxoffice::store::reservations::Reservation;
 use boxoffice::{audit, ids, store};
@@ -132,6 +134,16 @@ pub async fn until<Fut: Future<Output = bool>>(seconds: u64, what: &str, check: 
         assert!(tokio::time::Instant::now() < end, "waited {seconds} s in vain for {what}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
+}
+
+/// Begins a saga of a workflow that takes no input; its first command is out unless it is held back.
+pub async fn begin_saga(engine: &Engine, workflow: &str, id: Uuid) {
+    let (input, trace) = (serde_json::Map::new(), None);
+    let new = NewSaga { id, subject_id: id, owner_id: None, input, trace, seq: 0 };
+    let mut tx = engine.pool.begin().await.unwrap();
+    let begun = orchestrator::start(&mut tx, &engine.catalogue, workflow, vec![new]).await.unwrap();
+    tx.commit().await.unwrap();
+    engine.follow(begun).await.unwrap();
 }
 
 /// A process of these roles.

@@ -2,15 +2,14 @@
 //! there when all is done or undone. A workflow or a step that has no row here fails the tests.
 
 use boxoffice::booking::Order;
-use boxoffice::saga::{NewSaga, Status};
+use boxoffice::saga::Status;
 use boxoffice::store::reservations::{Reservation, ReservationStatus};
-use boxoffice::{ids, orchestrator, store};
-use serde_json::Map;
+use boxoffice::{ids, store};
 use uuid::Uuid;
 
 use super::post::Rules;
 use super::stage::{PRICE, Stage};
-use crate::common::app::until;
+use crate::common::app::{begin_saga, until};
 
 /// How the service of a step comes to say no.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,12 +114,7 @@ async fn cancellation(stage: &Stage, rules: Rules) -> Begun {
 async fn parcel(stage: &Stage, rules: Rules) -> Begun {
     let saga = ids::new();
     stage.post.instruct(saga, rules).await;
-    let new = NewSaga { id: saga, subject_id: saga, owner_id: None, input: Map::new(), trace: None, seq: 0 };
-    let engine = &stage.engine;
-    let mut tx = stage.pool().begin().await.unwrap();
-    let begun = orchestrator::start(&mut tx, &engine.catalogue, "parcel", vec![new]).await.unwrap();
-    tx.commit().await.unwrap();
-    engine.follow(begun).await.unwrap();
+    begin_saga(&stage.engine, "parcel", saga).await;
     Begun { saga, reservation: None, user: saga, seat: 0 }
 }
 

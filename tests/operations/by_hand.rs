@@ -4,15 +4,15 @@ use std::path::PathBuf;
 
 use boxoffice::app::Role as Does;
 use boxoffice::elsewhere::Service;
-use boxoffice::saga::{NewSaga, Outcome};
+use boxoffice::saga::Outcome;
 use boxoffice::store::api_keys::Role;
-use boxoffice::{ids, orchestrator, store};
+use boxoffice::{ids, store};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use crate::common::app::until;
+use crate::common::app::{begin_saga, until};
 use crate::common::http::Entrance;
 use crate::common::program::Program;
 use crate::common::{fresh_database, fresh_dir};
@@ -47,12 +47,8 @@ async fn printer(entrance: &Entrance) -> DropGuard {
 
 /// A saga whose command is out.
 async fn begun(entrance: &Entrance) -> Uuid {
-    let (id, engine) = (ids::new(), &entrance.test.app.engine);
-    let new = NewSaga { id, subject_id: id, owner_id: None, input: Map::new(), trace: None, seq: 0 };
-    let mut tx = entrance.pool.begin().await.unwrap();
-    let begun = orchestrator::start(&mut tx, &engine.catalogue, "badge", vec![new]).await.unwrap();
-    tx.commit().await.unwrap();
-    engine.follow(begun).await.unwrap();
+    let id = ids::new();
+    begin_saga(&entrance.test.app.engine, "badge", id).await;
     id
 }
 
