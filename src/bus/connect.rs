@@ -1,5 +1,6 @@
 //! Connecting to NATS, and saying plainly what is wrong with a server that will not do.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream::{self, context::ContextBuilder};
@@ -16,6 +17,13 @@ pub struct Bus {
     pub client: Client,
     pub jetstream: jetstream::Context,
     pub replicas: usize,
+}
+
+impl Bus {
+    /// How often the connection was made. A higher number than before: what was told meanwhile, and not stored, is lost.
+    pub fn connects(&self) -> u64 {
+        self.client.statistics().connects.load(Ordering::Relaxed)
+    }
 }
 
 /// Why a server cannot be used.

@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::AskError;
-use crate::bus::consumers::ConsumerState;
+use crate::orchestrator::{ActError, Engine, StepPause};
 use crate::store::operations::{self, PauseKind};
 
 /// Most paused sagas that are listed; `saga list --paused` pages through all.
@@ -52,16 +52,42 @@ pub struct PauseChange {
     pub consumers: Vec<String>,
 }
 
-impl PauseChange {
-    /// A workflow's pause.
-    pub fn of_workflow(name: &str, paused: bool, changed: bool) -> Self {
-        Self { kind: PauseOf::Workflow, name: name.to_owned(), paused, changed, consumers: Vec::new() }
-    }
+/// What is to be paused, or to go on, that is more than one saga.
+#[derive(Clone, Copy, Debug)]
+pub enum Target<'a> {
+    /// A workflow, by name.
+    Workflow(&'a str),
+    /// A step type, by its command; `whole`: pause a consumer also if it takes other commands too.
+    Step { command: &'a str, whole: bool },
+}
 
-    /// A step type's pause.
-    pub fn of_step(command: &str, paused: bool, changed: bool, consumers: &[ConsumerState]) -> Self {
-        let consumers = consumers.iter().map(|state| state.name.clone()).collect();
-        Self { kind: PauseOf::Step, name: command.to_owned(), paused, changed, consumers }
+/// Pauses, or lets go on.
+pub async fn change(
+    engine: &Engine,
+    target: Target<'_>,
+    paused: bool,
+    actor: &str,
+    reason: &str,
+) -> Result<PauseChange, ActError> {
+    match target {
+        Target::Workflow(name) => {
+            let changed = if paused {
+                engine.pause_workflow(name, actor, reason).await?
+            } else {
+                engine.resume_workflow(name, actor, reason).await?
+            };
+            let (kind, name) = (PauseOf::Workflow, name.to_owned());
+            Ok(PauseChange { kind, name, paused, changed, consumers: Vec::new() })
+        }
+        Target::Step { command, whole } => {
+            let StepPause { changed, consumers } = if paused {
+                engine.pause_step(command, whole, actor, reason).await?
+            } else {
+                engine.resume_step(command, actor, reason).await?
+            };
+            let consumers = consumers.into_iter().map(|consumer| consumer.name).collect();
+            Ok(PauseChange { kind: PauseOf::Step, name: command.to_owned(), paused, changed, consumers })
+        }
     }
 }
 

@@ -35,6 +35,7 @@ pub use advance::{Batch, Verdict, start};
 pub use announce::charge_event;
 pub use follow::Consequences;
 pub use halves::Halves;
+pub use pauses::StepPause;
 pub use replay::{Pace, Page, Replay, Wanted};
 pub use retention::Forgotten;
 pub use signals::SignalError;
@@ -88,6 +89,7 @@ impl Engine {
         let settled = bus.client.subscribe(crate::bus::subjects::SETTLED).await?;
         tasks.spawn(wait::listen(waiters.clone(), settled, stop.clone()));
         tasks.spawn(follow::put_to_rest(pool.clone(), ended, stop.clone()));
+        let connects = bus.connects();
         let paused = bus.client.subscribe(crate::bus::subjects::PAUSES).await?;
         let engine = Self {
             pool,
@@ -102,7 +104,7 @@ impl Engine {
             resting,
         };
         engine.reload_pauses().await?;
-        tasks.spawn(pauses::listen(engine.clone(), paused, stop.clone()));
+        tasks.spawn(pauses::listen(engine.clone(), paused, connects, stop.clone()));
         tasks.spawn(signals::run(engine.clone(), requests, stop.clone()));
         Ok(engine)
     }

@@ -3,10 +3,12 @@
 //! Answers and deadlines go on, as with the pause of one saga.
 
 use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
 
 use async_nats::Subscriber;
 use chrono::TimeDelta;
 use futures::StreamExt;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -22,6 +24,8 @@ use crate::store::operations::{ActRow, Pause, PauseKind};
 const CHUNK: usize = 256;
 /// JetStream wants an end for every pause; ours end when somebody says so.
 const UNTIL_RESUMED: TimeDelta = TimeDelta::days(3_650);
+/// How often it is looked whether the connection was made anew.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What is paused, as this process last heard.
 #[derive(Debug, Default)]
@@ -50,6 +54,15 @@ impl Pauses {
     }
 }
 
+/// A step type's pause after an act on it.
+#[derive(Clone, Debug)]
+pub struct StepPause {
+    /// Whether the act has changed anything.
+    pub changed: bool,
+    /// The consumers that take the command, as they were before the act.
+    pub consumers: Vec<ConsumerState>,
+}
+
 impl Engine {
     /// Reads what is paused.
     pub async fn reload_pauses(&self) -> store::Result<()> {
@@ -62,12 +75,12 @@ impl Engine {
         if self.catalogue.latest(name).is_none() {
             return Err(ActError::Unknown);
         }
-        self.set_pause(PauseKind::Workflow, name, actor, reason).await
+        self.change_pause(PauseKind::Workflow, name, true, actor, reason).await
     }
 
     /// Lets a workflow go on: what was held back is sent. `false` if it was not paused.
     pub async fn resume_workflow(&self, name: &str, actor: &str, reason: &str) -> Result<bool, ActError> {
-        if !self.lift_pause(PauseKind::Workflow, name, actor, reason).await? {
+        if !self.change_pause(PauseKind::Workflow, name, false, actor, reason).await? {
             return Ok(false);
         }
         let running: Vec<Uuid> = store::sagas::running(&self.pool, name).await?;
@@ -82,14 +95,14 @@ impl Engine {
     }
 
     /// Pauses a step type everywhere: nothing is delivered by the consumers that take its command. One that takes other
-    /// commands too is only paused with `whole`. Returns the consumers that are paused.
+    /// commands too is only paused with `whole`.
     pub async fn pause_step(
         &self,
         command: &str,
         whole: bool,
         actor: &str,
         reason: &str,
-    ) -> Result<Vec<ConsumerState>, ActError> {
+    ) -> Result<StepPause, ActError> {
         let consumers = consumers::of_command(&self.bus, command).await?;
         let known = self.catalogue.iter().any(|definition| definition.commands().contains(command));
         if consumers.is_empty() && !known {
@@ -102,26 +115,24 @@ impl Engine {
             return Err(ActError::Covers { command: command.to_owned(), consumers: wider });
         }
         // The note comes first: a consumer that is lost and made again is paused again by it.
-        self.set_pause(PauseKind::Step, command, actor, reason).await?;
-        self.pause_consumers(command, &consumers).await?;
-        Ok(consumers)
+        let noted = self.change_pause(PauseKind::Step, command, true, actor, reason).await?;
+        let paused = self.pause_consumers(command, &consumers).await?;
+        Ok(StepPause { changed: noted || paused, consumers })
     }
 
-    /// Lets a step type go on. Returns the consumers that take it; `None` if it was not paused.
-    pub async fn resume_step(
-        &self,
-        command: &str,
-        actor: &str,
-        reason: &str,
-    ) -> Result<Option<Vec<ConsumerState>>, ActError> {
-        if !self.lift_pause(PauseKind::Step, command, actor, reason).await? {
-            return Ok(None);
-        }
+    /// Lets a step type go on. Its consumers go on also if nothing is noted: an earlier call may have lifted the note, and
+    /// not have reached JetStream.
+    pub async fn resume_step(&self, command: &str, actor: &str, reason: &str) -> Result<StepPause, ActError> {
+        // The note goes first: as long as it is there, whoever sees a consumer going pauses it.
+        let lifted = self.change_pause(PauseKind::Step, command, false, actor, reason).await?;
         let consumers = consumers::of_command(&self.bus, command).await?;
-        for consumer in &consumers {
-            consumers::resume(&self.bus, &consumer.name).await?;
+        let left_paused = consumers.iter().any(|consumer| consumer.paused_until.is_some());
+        self.resume_consumers(&consumers).await?;
+        if left_paused && !lifted {
+            let row = act(PauseKind::Step, command, false, actor, reason);
+            store::operations::record_act(&self.pool, &row).await?;
         }
-        Ok(Some(consumers))
+        Ok(StepPause { changed: lifted || left_paused, consumers })
     }
 
     /// Pauses again what should be paused and is not: a consumer that was lost and made again. Asks nobody if nothing
@@ -129,92 +140,99 @@ impl Engine {
     pub async fn keep_pauses(&self) -> Result<(), ActError> {
         for command in self.pauses.steps() {
             let consumers = consumers::of_command(&self.bus, &command).await?;
-            self.pause_consumers(&command, &consumers).await?;
+            if !self.pause_consumers(&command, &consumers).await? {
+                continue;
+            }
+            // It may have been let go on just now, before this instance was told.
+            self.reload_pauses().await?;
+            if !self.pauses.has(PauseKind::Step, &command) {
+                self.resume_consumers(&consumers).await?;
+            }
         }
         Ok(())
     }
 
-    async fn pause_consumers(&self, command: &str, consumers: &[ConsumerState]) -> Result<(), ActError> {
-        let going = consumers.iter().filter(|consumer| consumer.paused_until.is_none());
-        for consumer in going {
+    /// Pauses those that go on; whether there were any.
+    async fn pause_consumers(&self, command: &str, consumers: &[ConsumerState]) -> Result<bool, ActError> {
+        let going: Vec<_> = consumers.iter().filter(|consumer| consumer.paused_until.is_none()).collect();
+        for consumer in &going {
             let until = store::now(&self.pool).await? + UNTIL_RESUMED;
             tracing::info!(command, consumer = consumer.name, "a consumer is paused");
             consumers::pause(&self.bus, &consumer.name, until).await?;
         }
+        Ok(!going.is_empty())
+    }
+
+    async fn resume_consumers(&self, consumers: &[ConsumerState]) -> Result<(), ActError> {
+        for consumer in consumers {
+            consumers::resume(&self.bus, &consumer.name).await?;
+        }
         Ok(())
     }
 
-    async fn set_pause(
+    /// Notes a pause, or lifts the note, with the act, and tells every instance. `false` if it was so before.
+    async fn change_pause(
         &self,
         kind: PauseKind,
         name: &str,
+        paused: bool,
         actor: &str,
         reason: &str,
     ) -> Result<bool, ActError> {
         let mut tx = self.pool.begin().await?;
-        let new = store::operations::pause(&mut *tx, kind, name, actor, reason).await?;
-        if new {
-            let row = act("pause", kind, name, actor, reason, ["running", "paused"]);
+        let changed = if paused {
+            store::operations::pause(&mut *tx, kind, name, actor, reason).await?
+        } else {
+            store::operations::resume(&mut *tx, kind, name).await?
+        };
+        if changed {
+            let row = act(kind, name, paused, actor, reason);
             store::operations::record_act(&mut *tx, &row).await?;
             tx.commit().await?;
             self.tell_pauses().await?;
         }
-        Ok(new)
-    }
-
-    async fn lift_pause(
-        &self,
-        kind: PauseKind,
-        name: &str,
-        actor: &str,
-        reason: &str,
-    ) -> Result<bool, ActError> {
-        let mut tx = self.pool.begin().await?;
-        let gone = store::operations::resume(&mut *tx, kind, name).await?;
-        if gone {
-            let row = act("resume", kind, name, actor, reason, ["paused", "running"]);
-            store::operations::record_act(&mut *tx, &row).await?;
-            tx.commit().await?;
-            self.tell_pauses().await?;
-        }
-        Ok(gone)
+        Ok(changed)
     }
 
     async fn tell_pauses(&self) -> store::Result<()> {
         self.reload_pauses().await?;
         if let Err(error) = self.bus.client.publish(subjects::PAUSES, Vec::new().into()).await {
-            tracing::warn!(%error, "other instances hear of the pause at their next look");
+            tracing::warn!(%error, "other instances hear of the pause once they are connected again");
         }
         Ok(())
     }
 }
 
-fn act<'a>(
-    name: &'static str,
-    kind: PauseKind,
-    target: &'a str,
-    actor: &'a str,
-    reason: &'a str,
-    [from, to]: [&'a str; 2],
-) -> ActRow<'a> {
-    let act = match kind {
-        PauseKind::Workflow => name,
-        PauseKind::Step => {
-            if name == "pause" {
-                "pause_step"
-            } else {
-                "resume_step"
-            }
-        }
+fn act<'a>(kind: PauseKind, name: &'a str, paused: bool, actor: &'a str, reason: &'a str) -> ActRow<'a> {
+    let act = match (kind, paused) {
+        (PauseKind::Workflow, true) => "pause",
+        (PauseKind::Workflow, false) => "resume",
+        (PauseKind::Step, true) => "pause_step",
+        (PauseKind::Step, false) => "resume_step",
     };
-    ActRow { actor, act, saga_id: None, target: Some(target), reason, from, to, detail: None }
+    let [from, to] = if paused { ["running", "paused"] } else { ["paused", "running"] };
+    ActRow { actor, act, saga_id: None, target: Some(name), reason, from, to, detail: None }
 }
 
-/// Listens for pauses on other instances.
-pub(super) async fn listen(engine: Engine, mut changed: Subscriber, stop: CancellationToken) {
-    while let Some(Some(_)) = stop.run_until_cancelled(changed.next()).await {
-        if let Err(error) = engine.reload_pauses().await {
-            tracing::warn!(%error, "what is paused could not be read");
+/// Listens for pauses on other instances, and reads them again after every new connection: what was told meanwhile is lost.
+/// `connects` is the number of connections before they were first read.
+pub(super) async fn listen(engine: Engine, mut told: Subscriber, connects: u64, stop: CancellationToken) {
+    let mut read_at = Some(connects);
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let connects = engine.bus.connects();
+        tokio::select! {
+            () = stop.cancelled() => return,
+            message = told.next() => if message.is_none() { return },
+            _ = look.tick() => if read_at == Some(connects) { continue },
         }
+        read_at = match engine.reload_pauses().await {
+            Ok(()) => Some(connects),
+            Err(error) => {
+                tracing::warn!(%error, "what is paused could not be read, trying again");
+                None
+            }
+        };
     }
 }

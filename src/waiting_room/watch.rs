@@ -5,7 +5,6 @@
 //! every reconnect, whenever the bucket is another one, and when it lags without moving; memory takes from a second
 //! telling only what is newer, and drops what is not told of any more.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::jetstream::kv::{Entry, Operation};
@@ -56,7 +55,7 @@ pub async fn run(hall: &Hall) {
 
 /// One watch, until there is a reason for another.
 async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<&'static str, ReadError> {
-    let connects = connects(hall);
+    let connects = hall.bus.connects();
     let start = match hall.bucket.info().await? {
         Some(info) => info,
         None => {
@@ -92,7 +91,7 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
                 }
             }
             _ = check.tick() => {
-                if self::connects(hall) != connects {
+                if hall.bus.connects() != connects {
                     return Ok("the connection was made anew");
                 }
                 // While nobody is there nothing can be missed; whoever comes first raises the doubt.
@@ -189,10 +188,6 @@ impl Progress {
         }
         (self.moved.elapsed() > PATIENCE).then_some("news are missing")
     }
-}
-
-fn connects(hall: &Hall) -> u64 {
-    hall.bus.client.statistics().connects.load(Ordering::Relaxed)
 }
 
 /// Reads a message of the bucket.

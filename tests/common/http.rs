@@ -145,9 +145,7 @@ impl Entrance {
 
     /// Ends the nats-server of this test, at once.
     pub fn kill_nats(&self) {
-        let pid = std::fs::read_to_string(self.test.env.dir.join("nats/pid")).unwrap();
-        let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        self.test.env.kill_nats();
     }
 
     pub async fn get(&self, path: &str, caller: &Caller) -> Reply {

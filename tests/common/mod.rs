@@ -48,6 +48,13 @@ impl Env {
         Self { database_url, pool, nats_url, bus, dir, nats }
     }
 
+    /// Kills the nats-server as `kill -9` does; [`Env::restart_nats`] starts it again.
+    pub fn kill_nats(&self) {
+        let pid = std::fs::read_to_string(self.dir.join("nats/pid")).unwrap();
+        let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    }
+
     /// Ends the nats-server and starts it again, on the same port and with the same streams.
     pub async fn restart_nats(mut self) -> Self {
         self.nats.stop().await;

@@ -1,12 +1,18 @@
 //! Holding back a workflow, and a step type everywhere.
 
-use boxoffice::bus::topology;
+use async_nats::jetstream::stream::LastRawMessageErrorKind;
+use boxoffice::app::Role as Does;
+use boxoffice::bus::{consumers, subjects, topology};
 use boxoffice::store::api_keys::Role;
+use boxoffice::store::operations::PauseKind;
+use boxoffice::{ids, store};
 use serde_json::json;
 
 use super::until_status;
+use crate::common::app::{TestApp, begin_saga, until};
 use crate::common::http::Entrance;
 use crate::common::program::Program;
+use crate::undelivered::with_parcels;
 
 #[tokio::test]
 async fn a_workflow_is_held_back_on_every_instance_and_goes_on_where_it_was() {
@@ -85,4 +91,52 @@ async fn a_consumer_that_takes_more_pauses_only_when_somebody_insists() {
     let insisted = json!({ "reason": "x", "whole_consumer": true });
     let paused = entrance.post(path, &operator, insisted).await.good(200).clone();
     assert_eq!(paused["consumers"], json!(["parcels"]));
+}
+
+#[tokio::test]
+async fn a_resume_that_did_not_reach_nats_is_finished_by_the_next() {
+    let TestApp { app, env, .. } = TestApp::start().await;
+    let (engine, command) = (&app.engine, "points.deduct");
+    let paused = async || {
+        let found = consumers::of_command(&app.bus, command).await;
+        found.map(|found| found.iter().any(|consumer| consumer.paused_until.is_some()))
+    };
+    assert!(engine.pause_step(command, false, "ada", "the ledger moves").await.unwrap().changed);
+    assert!(paused().await.unwrap());
+    env.kill_nats();
+    engine.resume_step(command, "ada", "ready").await.unwrap_err();
+    let _env = env.restart_nats().await;
+    until(20, "NATS to answer", || async { paused().await.is_ok() }).await;
+    assert!(paused().await.unwrap(), "it never heard of the first");
+    assert!(engine.resume_step(command, "ada", "ready").await.unwrap().changed);
+    assert!(!paused().await.unwrap());
+    assert!(!engine.resume_step(command, "ada", "ready").await.unwrap().changed);
+    let acts = store::operations::acts(&app.pool, None, Some("ada"), None, None, 9).await.unwrap();
+    let acts: Vec<&str> = acts.iter().map(|act| act.act.as_str()).collect();
+    assert_eq!(acts, ["resume_step", "resume_step", "pause_step"]);
+}
+
+#[tokio::test]
+async fn an_instance_that_was_cut_off_when_a_pause_was_told_learns_of_it_when_it_is_back() {
+    let (test, _folder) = with_parcels(&[Does::Orchestrator]).await;
+    let TestApp { app, env, .. } = test;
+    env.kill_nats();
+    // As another instance does that reaches Postgres; what it tells, nobody here hears.
+    store::operations::pause(&app.pool, PauseKind::Workflow, "parcel", "ada", "a new box").await.unwrap();
+    let _env = env.restart_nats().await;
+    until(20, "NATS to answer", || async { app.bus.jetstream.get_stream(subjects::STEPS).await.is_ok() })
+        .await;
+    let stream = app.bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
+    let is_held_back = async || {
+        let id = ids::new();
+        begin_saga(&app.engine, "parcel", id).await;
+        match stream.get_last_raw_message_by_subject(&subjects::step("parcels.pack")).await {
+            Ok(sent) => sent.headers.get("Saga").is_none_or(|saga| saga.as_str() != id.to_string()),
+            Err(error) => {
+                assert_eq!(error.kind(), LastRawMessageErrorKind::NoMessageFound);
+                true
+            }
+        }
+    };
+    until(5, "new parcels to be held back", || async { is_held_back().await }).await;
 }

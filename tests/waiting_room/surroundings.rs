@@ -272,7 +272,5 @@ pub async fn env() -> Env {
 
 /// Kills the nats-server as `kill -9` does; [`Env::restart_nats`] starts it again.
 pub fn kill_nats(env: &Env) {
-    let pid = std::fs::read_to_string(env.dir.join("nats/pid")).unwrap();
-    let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    env.kill_nats();
 }

@@ -71,29 +71,18 @@ enum Changed {
 
 async fn apply(acting: &Acting, target: &Target, whole: Option<bool>) -> Result<Changed, ActError> {
     let (engine, actor, reason) = (&acting.engine, acting.actor.as_str(), target.why.reason.as_str());
-    match (target.id, &target.workflow, &target.step) {
-        (_, Some(name), _) => {
-            let changed = match whole {
-                Some(_) => engine.pause_workflow(name, actor, reason).await?,
-                None => engine.resume_workflow(name, actor, reason).await?,
-            };
-            Ok(Changed::More(PauseChange::of_workflow(name, whole.is_some(), changed)))
-        }
-        (_, _, Some(command)) => {
-            let consumers = match whole {
-                Some(whole) => Some(engine.pause_step(command, whole, actor, reason).await?),
-                None => engine.resume_step(command, actor, reason).await?,
-            };
-            let changed = consumers.is_some();
-            let consumers = consumers.unwrap_or_default();
-            Ok(Changed::More(PauseChange::of_step(command, whole.is_some(), changed, &consumers)))
-        }
-        (id, ..) => {
-            let act = if whole.is_some() { Act::Pause } else { Act::Resume };
-            let acted = engine.act(id.unwrap_or_default(), act, actor, reason).await?;
-            Ok(Changed::Saga(Box::new(acted.into())))
-        }
+    let more = match (&target.workflow, &target.step) {
+        (Some(name), _) => Some(pauses::Target::Workflow(name)),
+        (_, Some(command)) => Some(pauses::Target::Step { command, whole: whole.unwrap_or_default() }),
+        (None, None) => None,
+    };
+    if let Some(more) = more {
+        let changed = pauses::change(engine, more, whole.is_some(), actor, reason).await?;
+        return Ok(Changed::More(changed));
     }
+    let act = if whole.is_some() { Act::Pause } else { Act::Resume };
+    let acted = engine.act(target.id.unwrap_or_default(), act, actor, reason).await?;
+    Ok(Changed::Saga(Box::new(acted.into())))
 }
 
 fn text(change: &PauseChange) -> String {

@@ -16,7 +16,7 @@ use super::super::request::{Bodied, Command, PathName};
 use super::super::shape::{Faults, Shape};
 use super::super::state::AppState;
 use super::saga_acts::{Why, check_reason};
-use crate::operations::pauses::{self, PauseChange, PauseView};
+use crate::operations::pauses::{self, PauseChange, PauseView, Target};
 use crate::orchestrator::ActError;
 
 /// Everything that is paused.
@@ -62,11 +62,7 @@ pub async fn pause_workflow(
     PathName(name): PathName,
     command: Command<Why>,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |why, _| {
-        let changed = app.engine.pause_workflow(&name, &staff.key.name, &why.reason).await.map_err(named)?;
-        Ok(Answer::ok(&PauseChange::of_workflow(&name, true, changed)))
-    })
-    .await
+    change(&app, &staff, Target::Workflow(&name), true, command).await
 }
 
 /// Lets a workflow go on: what was held back is sent.
@@ -79,11 +75,7 @@ pub async fn resume_workflow(
     PathName(name): PathName,
     command: Command<Why>,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |why, _| {
-        let changed = app.engine.resume_workflow(&name, &staff.key.name, &why.reason).await.map_err(named)?;
-        Ok(Answer::ok(&PauseChange::of_workflow(&name, false, changed)))
-    })
-    .await
+    change(&app, &staff, Target::Workflow(&name), false, command).await
 }
 
 /// Pauses a step type everywhere, also at workers elsewhere: the consumers of its command deliver nothing.
@@ -98,9 +90,8 @@ pub async fn pause_step(
     command: Command<StepPause>,
 ) -> Result<Response> {
     once(&app.pool, staff.caller(), command, async |why, _| {
-        let (actor, engine) = (&staff.key.name, &app.engine);
-        let consumers = engine.pause_step(&name, why.whole_consumer, actor, &why.reason).await?;
-        Ok(Answer::ok(&PauseChange::of_step(&name, true, true, &consumers)))
+        let target = Target::Step { command: &name, whole: why.whole_consumer };
+        changed(&app, &staff, target, true, &why.reason).await
     })
     .await
 }
@@ -115,12 +106,31 @@ pub async fn resume_step(
     PathName(name): PathName,
     command: Command<Why>,
 ) -> Result<Response> {
+    change(&app, &staff, Target::Step { command: &name, whole: false }, false, command).await
+}
+
+async fn change(
+    app: &AppState,
+    staff: &Staff<Operator>,
+    target: Target<'_>,
+    paused: bool,
+    command: Command<Why>,
+) -> Result<Response> {
     once(&app.pool, staff.caller(), command, async |why, _| {
-        let resumed = app.engine.resume_step(&name, &staff.key.name, &why.reason).await?;
-        let consumers = resumed.as_deref().unwrap_or_default();
-        Ok(Answer::ok(&PauseChange::of_step(&name, false, resumed.is_some(), consumers)))
+        changed(app, staff, target, paused, &why.reason).await
     })
     .await
+}
+
+async fn changed(
+    app: &AppState,
+    staff: &Staff<Operator>,
+    target: Target<'_>,
+    paused: bool,
+    reason: &str,
+) -> Result<Answer> {
+    let changed = pauses::change(&app.engine, target, paused, &staff.key.name, reason).await;
+    Ok(Answer::ok(&changed.map_err(named)?))
 }
 
 /// What is not there is a workflow here.
