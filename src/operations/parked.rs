@@ -93,41 +93,52 @@ pub enum ParkedError {
     Database(#[from] sqlx::Error),
 }
 
-/// Publishes a parked message again, where it came from, and takes it out of the list. If the process dies in between it
-/// goes out and stays: whoever gets it is fenced against a second time.
-pub async fn release(
+/// What becomes of a parked message that is taken out of the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Fate {
+    /// Published again, where it came from.
+    Released,
+    /// Thrown away.
+    Dropped,
+}
+
+impl Fate {
+    /// Its name in answers and in the list of acts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Dropped => "dropped",
+        }
+    }
+}
+
+/// Releases a parked message, or drops it, and takes it out of the list. If the process dies in a release it goes out and
+/// stays: whoever gets it is fenced against a second time.
+pub async fn take_out(
     engine: &orchestrator::Engine,
     id: i64,
+    fate: Fate,
     actor: &str,
     reason: &str,
 ) -> Result<(), ParkedError> {
     let row = operations::parked_message(&engine.pool, id).await?.ok_or(ParkedError::Unknown)?;
-    let message = PublishMessage::build().headers(headers(&row.headers)).payload(row.payload.clone().into());
-    publish::publish(&engine.bus, vec![Outgoing { subject: row.subject.clone(), message }]).await?;
-    take_out(&engine.pool, &row, "release", actor, reason).await
-}
-
-/// Throws a parked message away.
-pub async fn discard(pool: &PgPool, id: i64, actor: &str, reason: &str) -> Result<(), ParkedError> {
-    let row = operations::parked_message(pool, id).await?.ok_or(ParkedError::Unknown)?;
-    take_out(pool, &row, "drop", actor, reason).await
-}
-
-async fn take_out(
-    pool: &PgPool,
-    row: &ParkedRow,
-    act: &str,
-    actor: &str,
-    reason: &str,
-) -> Result<(), ParkedError> {
-    let mut tx = pool.begin().await?;
+    let act = match fate {
+        Fate::Released => {
+            let (headers, payload) = (headers(&row.headers), row.payload.clone());
+            let message = PublishMessage::build().headers(headers).payload(payload.into());
+            publish::publish(&engine.bus, vec![Outgoing { subject: row.subject.clone(), message }]).await?;
+            "release"
+        }
+        Fate::Dropped => "drop",
+    };
+    let mut tx = engine.pool.begin().await?;
     if !operations::unpark(&mut *tx, row.id).await? {
         return Err(ParkedError::Unknown);
     }
     let saga = row.headers.get(SAGA).and_then(Value::as_str).and_then(|id| id.parse().ok());
     let target = format!("parked message {} on {}", row.id, row.subject);
     let detail = json!({ "error": row.error, "headers": row.headers });
-    let to = if act == "release" { "released" } else { "dropped" };
     let written = ActRow {
         actor,
         act,
@@ -135,7 +146,7 @@ async fn take_out(
         target: Some(&target),
         reason,
         from: "parked",
-        to,
+        to: fate.name(),
         detail: Some(&detail),
     };
     operations::record_act(&mut *tx, &written).await?;

@@ -6,7 +6,7 @@ use super::super::output::table;
 use super::super::{Context, Ending};
 use super::acting::{Acting, Why};
 use crate::operations::AskError;
-use crate::operations::parked::{self, ParkedError, ParkedFilter, ParkedMessage};
+use crate::operations::parked::{self, Fate, ParkedError, ParkedFilter, ParkedMessage};
 
 #[derive(clap::Subcommand, Debug)]
 pub(in crate::cli) enum Command {
@@ -61,28 +61,24 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
                 parked::show(&context.database().await?, id).await.map_err(|error| about(id, error))?;
             context.output.answer(&found, draw)?;
         }
-        Command::Release(taken) => take_out(context, &taken, true).await?,
-        Command::Drop(taken) => take_out(context, &taken, false).await?,
+        Command::Release(taken) => take_out(context, &taken, Fate::Released).await?,
+        Command::Drop(taken) => take_out(context, &taken, Fate::Dropped).await?,
     }
     Ok(Ending::Good)
 }
 
-async fn take_out(context: &Context, taken: &Taken, release: bool) -> anyhow::Result<()> {
+async fn take_out(context: &Context, taken: &Taken, fate: Fate) -> anyhow::Result<()> {
     taken.why.check()?;
     let (id, reason) = (taken.id, taken.why.reason.as_str());
     let acting = Acting::begin(context).await?;
-    let done = if release {
-        parked::release(&acting.engine, id, &acting.actor, reason).await
-    } else {
-        parked::discard(&acting.engine.pool, id, &acting.actor, reason).await
-    };
+    let done = parked::take_out(&acting.engine, id, fate, &acting.actor, reason).await;
     acting.end().await;
     done.map_err(|error| match error {
         ParkedError::Unknown => about(id, AskError::Unknown),
         error => error.into(),
     })?;
-    let outcome = if release { "released" } else { "dropped" };
-    context.output.answer(&json!({ "id": id, "outcome": outcome }), |_| format!("Message {id} is {outcome}."))
+    let told = json!({ "id": id, "outcome": fate });
+    context.output.answer(&told, |_| format!("Message {id} is {}.", fate.name()))
 }
 
 fn about(id: i64, error: AskError) -> anyhow::Error {

@@ -18,7 +18,7 @@ use super::super::shape::Shape;
 use super::super::state::AppState;
 use super::saga_acts::Why;
 use crate::operations::AskError;
-use crate::operations::parked::{self, ParkedError, ParkedFilter, ParkedMessage};
+use crate::operations::parked::{self, Fate, ParkedError, ParkedFilter, ParkedMessage};
 
 impl Shape for ParkedFilter {}
 
@@ -50,8 +50,8 @@ pub async fn show(
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Unparked {
     id: i64,
-    /// `released` or `dropped`.
-    outcome: &'static str,
+    #[schema(inline)]
+    outcome: Fate,
 }
 
 /// Publishes a parked message again, where it came from: what stood in its way has been mended.
@@ -64,11 +64,7 @@ pub async fn release(
     PathNumber(id): PathNumber,
     command: Command<Why>,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |why, _| {
-        parked::release(&app.engine, id, &staff.key.name, &why.reason).await?;
-        Ok(Answer::ok(&Unparked { id, outcome: "released" }))
-    })
-    .await
+    take_out(&app, &staff, id, Fate::Released, command).await
 }
 
 /// Throws a parked message away.
@@ -81,9 +77,19 @@ pub async fn discard(
     PathNumber(id): PathNumber,
     command: Command<Why>,
 ) -> Result<Response> {
+    take_out(&app, &staff, id, Fate::Dropped, command).await
+}
+
+async fn take_out(
+    app: &AppState,
+    staff: &Staff<Operator>,
+    id: i64,
+    fate: Fate,
+    command: Command<Why>,
+) -> Result<Response> {
     once(&app.pool, staff.caller(), command, async |why, _| {
-        parked::discard(&app.pool, id, &staff.key.name, &why.reason).await?;
-        Ok(Answer::ok(&Unparked { id, outcome: "dropped" }))
+        parked::take_out(&app.engine, id, fate, &staff.key.name, &why.reason).await?;
+        Ok(Answer::ok(&Unparked { id, outcome: fate }))
     })
     .await
 }
