@@ -1,14 +1,14 @@
 //! What operators did: who, when, why, from what to what.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::Deserialize;
 use sqlx::PgPool;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::AskError;
-use crate::store::operations::{self, PastAct};
+use crate::store::operations;
+pub use crate::store::operations::OperatorAct;
 
 /// The longest name of an actor, in characters.
 const ACTOR_CHARS_MAX: usize = 200;
@@ -38,44 +38,6 @@ impl ActsFilter {
     }
 }
 
-/// An act as it was written down.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub struct OperatorAct {
-    pub id: i64,
-    pub at: DateTime<Utc>,
-    /// The key's name, or `cli:` and the user of the command line.
-    pub actor: String,
-    pub act: String,
-    /// The saga it was done to; null for an act on something else.
-    pub saga_id: Option<Uuid>,
-    /// What it was done to that is no saga: a workflow, a command, a parked message.
-    pub target: Option<String>,
-    pub reason: String,
-    /// The status before.
-    pub from: String,
-    /// The status after.
-    pub to: String,
-    /// What belongs to the act: a hand-made output, what was left behind.
-    pub detail: Option<Value>,
-}
-
-impl From<PastAct> for OperatorAct {
-    fn from(act: PastAct) -> Self {
-        Self {
-            id: act.id,
-            at: act.at,
-            actor: act.actor,
-            act: act.act,
-            saga_id: act.saga_id,
-            target: act.target,
-            reason: act.reason,
-            from: act.from_status,
-            to: act.to_status,
-            detail: act.detail,
-        }
-    }
-}
-
 /// Acts that match, newest first, before the act `before`.
 pub async fn list(
     pool: &PgPool,
@@ -84,6 +46,5 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<OperatorAct>, AskError> {
     let actor = filter.actor.as_deref();
-    let found = operations::acts(pool, filter.saga_id, actor, filter.since, before, limit).await?;
-    Ok(found.into_iter().map(OperatorAct::from).collect())
+    Ok(operations::acts(pool, filter.saga_id, actor, filter.since, before, limit).await?)
 }

@@ -219,18 +219,26 @@ pub async fn record_act(db: impl PgExecutor<'_>, act: &ActRow<'_>) -> Result<()>
     Ok(())
 }
 
-/// An operator's act as it was written down.
-#[derive(Clone, Debug)]
-pub struct PastAct {
+/// An act as it was written down.
+#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+pub struct OperatorAct {
     pub id: i64,
     pub at: DateTime<Utc>,
+    /// The key's name, or `cli:` and the user of the command line.
     pub actor: String,
     pub act: String,
+    /// The saga it was done to; null for an act on something else.
     pub saga_id: Option<Uuid>,
+    /// What it was done to that is no saga: a workflow, a command, a parked message.
     pub target: Option<String>,
     pub reason: String,
+    /// The status before.
+    #[serde(rename = "from")]
     pub from_status: String,
+    /// The status after.
+    #[serde(rename = "to")]
     pub to_status: String,
+    /// What belongs to the act: a hand-made output, what was left behind.
     pub detail: Option<Value>,
 }
 
@@ -242,9 +250,9 @@ pub async fn acts(
     since: Option<DateTime<Utc>>,
     before: Option<i64>,
     limit: i64,
-) -> Result<Vec<PastAct>> {
+) -> Result<Vec<OperatorAct>> {
     sqlx::query_as!(
-        PastAct,
+        OperatorAct,
         r#"
         select * from operator_acts
         where ($1::uuid is null or saga_id = $1)

@@ -31,7 +31,7 @@ pub(super) async fn run(context: &Context, wanted: &Wanted) -> anyhow::Result<En
                 act.actor.clone(),
                 act.act.clone(),
                 act.saga_id.map(|id| id.to_string()).or_else(|| act.target.clone()).unwrap_or_default(),
-                format!("{} → {}", act.from, act.to),
+                format!("{} → {}", act.from_status, act.to_status),
                 act.reason.clone(),
             ]
         });
