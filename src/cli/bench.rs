@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use tokio_util::sync::CancellationToken;
 
 use super::output::table;
 use super::{Context, Ending, Misuse, signals};
@@ -60,15 +59,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
             .output
             .tell("This program was built without optimisation; `make bench` measures one that was.");
     }
-    let stop = CancellationToken::new();
-    let asked = signals::stopped(false)?;
-    tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            asked.await;
-            stop.cancel();
-        }
-    });
+    let stop = signals::stop_token()?;
     let measured = stop.run_until_cancelled(bench::run(arguments.scenario, &plan)).await;
     if plan.data_dir.exists() && !matches!(measured, Some(Ok(_))) {
         context.output.tell(&format!("The logs are left in {}.", plan.data_dir.display()));

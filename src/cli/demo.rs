@@ -45,15 +45,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
-    let stop = CancellationToken::new();
-    let asked = signals::stopped(false)?;
-    tokio::spawn({
-        let stop = stop.clone();
-        async move {
-            asked.await;
-            stop.cancel();
-        }
-    });
+    let stop = signals::stop_token()?;
     let outcome = match &arguments.url {
         Some(url) => play(context, arguments, &given_stage(context, arguments, url)?, &stop).await?,
         None => {

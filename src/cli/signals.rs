@@ -4,6 +4,7 @@ use std::future::Future;
 
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 /// Ends when this process is asked to stop. Signals count from the call on, not only once it is awaited.
 pub(super) fn stopped(with_stdin: bool) -> std::io::Result<impl Future<Output = ()>> {
@@ -16,6 +17,19 @@ pub(super) fn stopped(with_stdin: bool) -> std::io::Result<impl Future<Output = 
             () = stdin_ended(), if with_stdin => {}
         }
     })
+}
+
+/// A token that is cancelled when this process is asked to stop.
+pub(super) fn stop_token() -> std::io::Result<CancellationToken> {
+    let (stop, stopped) = (CancellationToken::new(), stopped(false)?);
+    tokio::spawn({
+        let stop = stop.clone();
+        async move {
+            stopped.await;
+            stop.cancel();
+        }
+    });
+    Ok(stop)
 }
 
 async fn stdin_ended() {
