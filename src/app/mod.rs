@@ -95,7 +95,7 @@ impl App {
         tasks.spawn(time::follow(pool.clone(), clock.clone(), stop.clone()));
 
         let engine =
-            Engine::start(pool.clone(), bus.clone(), catalogue, workers::Service::NAMES, &tasks, &stop)
+            Engine::start(pool.clone(), bus.clone(), catalogue, &workers::Service::NAMES, &tasks, &stop)
                 .await?;
         let desk = Desk::open(pool.clone(), engine.clone(), settings.engine.settle(), &tasks, &stop);
         let mut app = Self { pool, bus, clock, engine, desk, room: None, address: None, tasks, stop };

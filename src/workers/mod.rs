@@ -64,10 +64,11 @@ impl Service {
     /// Every service of this program.
     pub const ALL: [Self; 3] = [Self::Seats, Self::Points, Self::Tickets];
     /// Their names.
-    pub const NAMES: &[&str] = &["seats", "points", "tickets"];
+    pub const NAMES: [&'static str; Self::ALL.len()] =
+        [Self::Seats.name(), Self::Points.name(), Self::Tickets.name()];
 
     /// Its name: the first part of its commands.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Seats => "seats",
             Self::Points => "points",
