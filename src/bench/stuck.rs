@@ -10,13 +10,13 @@ use uuid::Uuid;
 use super::client::{Caller, Client};
 use super::crowd::{self, Crowd};
 use super::progress::Progress;
-use super::refusal::Refusal;
 use super::report::{Measure, Quantile, Report};
 use super::stage::{ALL_ROLES, Meter, Stage, Wanted};
 use super::timing::Timings;
 use super::watch::Watch;
+use super::worker::Worker;
 use super::{Plan, comes_true};
-use crate::saga;
+use crate::saga::{self, Outcome};
 
 const GOAL_MS: f64 = 1_000.0;
 /// How long each of the three is waited for.
@@ -38,7 +38,8 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let wanted = Wanted { workflow: Some(include_str!("workflows/stuck.toml")), ..Wanted::default() };
     let stage = Stage::open(plan, wanted).await?;
     let service = stage.serve(ALL_ROLES).await?;
-    let refusal = Refusal::of(&stage, "bench.release");
+    let consent = Worker::of(&stage, "bench.mark", Outcome::done());
+    let refusal = Worker::of(&stage, "bench.unmark", Outcome::rejected("refused"));
     let announced = Watch::event(&stage.bus, &stage.clock, saga::STUCK).await?;
     let crowd = crowd::gather(&stage, &service.client, repeats, repeats, progress).await?;
 
@@ -60,7 +61,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let mut report = Report::new("stuck", measures).work(repeats.into(), seconds, cpu);
     report.errors = seen.missing;
     let report = report.with("repeats", repeats);
-    drop(refusal);
+    drop((consent, refusal));
     stage.close(vec![service], report).await
 }
 
@@ -81,7 +82,7 @@ async fn get_stuck(client: &Client, crowd: &Crowd, number: u32) -> anyhow::Resul
 async fn watch(
     stage: &Stage,
     client: &Client,
-    refusal: &Refusal,
+    refusal: &Worker,
     announced: &Watch,
     saga: Uuid,
     number: f64,

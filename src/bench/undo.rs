@@ -12,13 +12,13 @@ use uuid::Uuid;
 use super::client::{Caller, Client};
 use super::load::steadily;
 use super::progress::Progress;
-use super::refusal::Refusal;
 use super::report::{Measure, Quantile, Report};
 use super::stage::{ALL_ROLES, Meter, Stage, Wanted};
 use super::timing::Timings;
 use super::watch::Watch;
+use super::worker::Worker;
 use super::{Plan, comes_true, crowd};
-use crate::saga::{Direction, Status};
+use crate::saga::{Direction, Outcome, Status};
 use crate::store;
 
 const GOAL_MS: f64 = 150.0;
@@ -31,7 +31,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let wanted = Wanted { workflow: Some(include_str!("workflows/refused.toml")), ..Wanted::default() };
     let stage = Stage::open(plan, wanted).await?;
     let service = stage.serve(ALL_ROLES).await?;
-    let refusal = Refusal::of(&stage, "bench.confirm");
+    let refusal = Worker::of(&stage, "bench.confirm", Outcome::rejected("refused"));
     let told =
         Watch::transitions(&stage.bus, &stage.clock, |seen| seen.status == Status::Compensated).await?;
     let announced = Watch::event(&stage.bus, &stage.clock, "reservation.failed").await?;

@@ -189,6 +189,13 @@ impl Definition {
                 return Err(format!("{subject} is not of the form service.verb"));
             }
         }
+        if let (Some(command), Some(undo)) = (&step.command, &step.undo)
+            && service(command) != service(undo)
+        {
+            return Err(format!(
+                "one service must serve both {command} and its undo {undo}: they share a fence"
+            ));
+        }
         if let Some(deadline) = &step.deadline {
             if deadline.seconds.is_some() == deadline.at.is_some() {
                 return Err("its deadline needs either seconds or at".into());
@@ -205,6 +212,11 @@ impl Definition {
         }
         step.retry.check().and_then(|()| step.undo_retry.check())
     }
+}
+
+/// The service that a command belongs to.
+fn service(command: &str) -> &str {
+    command.split_once('.').map_or(command, |(service, _)| service)
 }
 
 /// Every definition the program knows, each version on its own.
@@ -277,6 +289,7 @@ mod tests {
         assert!(problem(&step("command='x'")).contains("service.verb"));
         assert!(problem(&step("command='x.y'\ndeadline={reason='r'}")).contains("either seconds or at"));
         assert!(problem(&step("command='x.y'\nback_to={no='b'}")).contains("no earlier wait"));
+        assert!(problem(&step("command='x.y'\nundo='z.y'")).contains("both x.y and its undo z.y"));
         assert!(problem(&step("command='x.y'\ncolour=1")).contains("colour"));
         assert!(
             problem(&step("command='x.y'\nretry={first_ms=0,factor=2.0,cap_ms=1,attempts=1}"))

@@ -1,4 +1,5 @@
-//! A worker elsewhere that says no to whatever it is asked: how failures are made that are none of the service's.
+//! A worker elsewhere that gives the same answer to whatever it is asked: how failures are made that are none of the
+//! service's.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,18 +18,18 @@ type Moments = Arc<Mutex<BTreeMap<Uuid, DateTime<Utc>>>>;
 
 /// Serves one command until it is dropped, and remembers when it first answered each saga.
 #[derive(Debug)]
-pub(super) struct Refusal {
+pub(super) struct Worker {
     answered: Moments,
     serving: JoinHandle<()>,
 }
 
-impl Refusal {
-    /// Begins to serve; the streams must be there.
-    pub(super) fn of(stage: &Stage, command: &str) -> Self {
+impl Worker {
+    /// Begins to serve with this answer; the streams must be there.
+    pub(super) fn of(stage: &Stage, command: &str, outcome: Outcome) -> Self {
         let answered = Moments::default();
         let incoming = Deliveries::of(&stage.bus, subjects::STEPS, topology::command_consumer(command));
-        let serving =
-            tokio::spawn(serve(stage.bus.clone(), stage.clock.clone(), incoming, Arc::clone(&answered)));
+        let (bus, clock) = (stage.bus.clone(), stage.clock.clone());
+        let serving = tokio::spawn(serve(bus, clock, incoming, outcome, Arc::clone(&answered)));
         Self { answered, serving }
     }
 
@@ -38,7 +39,7 @@ impl Refusal {
     }
 }
 
-impl Drop for Refusal {
+impl Drop for Worker {
     fn drop(&mut self) {
         self.serving.abort();
     }
@@ -48,6 +49,7 @@ async fn serve(
     bus: crate::bus::Bus,
     clock: crate::clock::Clock,
     mut incoming: Deliveries,
+    outcome: Outcome,
     answered: Moments,
 ) {
     let never = CancellationToken::new();
@@ -62,8 +64,8 @@ async fn serve(
                 answered.entry(command.saga_id).or_insert(now);
             }
         }
-        let no = |command| messages::reply(command, Outcome::rejected("refused"));
-        if let Err(error) = publish(&bus, commands.iter().map(no).collect()).await {
+        let answer = |command| messages::reply(command, outcome.clone());
+        if let Err(error) = publish(&bus, commands.iter().map(answer).collect()).await {
             tracing::error!(%error, "answers were not taken; the commands come again");
             continue;
         }
