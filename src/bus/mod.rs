@@ -13,6 +13,7 @@ pub mod deliveries;
 pub mod topology;
 pub mod connect;
 pub mod retry;
+pub mod incarnation;
 pub mod subjects;
 
 pub use connect::{Bus, connect};

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::context::CreateStreamErrorKind;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
-use async_nats::jetstream::{ErrorCode, consumer, kv, stream};
+use async_nats::jetstream::{ErrorCode, consumer, stream};
 
-use super::{Bus, subjects};
+use super::{Bus, incarnation, subjects};
+use crate::clock::Clock;
 
 /// How long a delivered message may stay unacknowledged before it is delivered again: what a process that died had in
 /// hand goes on elsewhere after so long. Who is slower than this does some work twice, which the fence makes harmless.
@@ -76,17 +78,24 @@ pub fn streams(replicas: usize) -> Vec<Config> {
     ]
 }
 
-/// The bucket of the places in line.
-pub fn bucket(replicas: usize) -> kv::Config {
-    kv::Config {
-        bucket: subjects::QUEUE_TOKENS.to_owned(),
-        description: "places in line, one key per concert and user; the lease of the admission leader"
-            .to_owned(),
-        history: 1,
+/// The stream beneath the bucket of the places in line. `first` is the revision with which a new one begins.
+pub fn bucket(replicas: usize, first: Option<u64>) -> Config {
+    Config {
+        name: subjects::QUEUE_TOKENS_STREAM.to_owned(),
+        description: text("places in line, one key per concert and user; the lease of the admission leader"),
+        subjects: vec![subjects::queue_key(">")],
         storage: StorageType::File,
+        discard: DiscardPolicy::New,
         num_replicas: replicas,
-        limit_markers: Some(Duration::from_secs(60)),
-        ..kv::Config::default()
+        // What makes a stream a bucket, as the client library would make it.
+        max_messages_per_subject: 1,
+        allow_rollup: true,
+        deny_delete: true,
+        allow_direct: true,
+        allow_message_ttl: true,
+        subject_delete_marker_ttl: Some(Duration::from_secs(60)),
+        first_sequence: first,
+        ..Config::default()
     }
 }
 
@@ -114,7 +123,7 @@ pub async fn ensure(bus: &Bus) -> Result<(), TopologyError> {
     for config in streams(bus.replicas) {
         ensure_stream(bus, config).await?;
     }
-    ensure_bucket(bus).await
+    ensure_bucket(bus, 0).await
 }
 
 async fn ensure_stream(bus: &Bus, config: Config) -> Result<(), TopologyError> {
@@ -123,15 +132,26 @@ async fn ensure_stream(bus: &Bus, config: Config) -> Result<(), TopologyError> {
     Ok(())
 }
 
-/// Makes the bucket of the places in line if it is missing.
-pub async fn ensure_bucket(bus: &Bus) -> Result<(), TopologyError> {
-    let config = bucket(bus.replicas);
-    let name = config.bucket.clone();
-    bus.jetstream
-        .create_or_update_key_value(config)
-        .await
-        .map_err(|error| refused("bucket", &name, &error))?;
-    Ok(())
+/// Makes the bucket of the places in line if it is missing. It begins behind `known`, the last revision that is known of
+/// buckets before it.
+pub async fn ensure_bucket(bus: &Bus, known: u64) -> Result<(), TopologyError> {
+    let told = |error: &dyn std::fmt::Display| refused("bucket", subjects::QUEUE_TOKENS, &error);
+    // Never with a first revision: the server would empty the bucket at its next start if it were a later one.
+    let there_is = bucket(bus.replicas, None);
+    match bus.jetstream.update_stream(there_is.clone()).await {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == CreateStreamErrorKind::NotFound => (),
+        Err(error) => return Err(told(&error)),
+    }
+    let first = incarnation::first_revision(incarnation::next(Clock::default().now(), known));
+    match bus.jetstream.create_stream(bucket(bus.replicas, Some(first))).await {
+        Ok(_) => Ok(()),
+        // Another process may have been quicker.
+        Err(error) => match bus.jetstream.update_stream(there_is).await {
+            Ok(_) => Ok(()),
+            Err(_) => Err(told(&error)),
+        },
+    }
 }
 
 /// The named durable consumer of a stream; stream and consumer are made if they are missing.

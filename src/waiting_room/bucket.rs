@@ -12,8 +12,9 @@ use async_nats::jetstream::kv;
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::{Info, LastRawMessageErrorKind, Stream};
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 
-use crate::bus::{Bus, subjects, topology};
+use crate::bus::{Bus, incarnation, subjects, topology};
 
 /// Says that a deleted key held a place that was still in line, see [`super::join`].
 pub const LEFT_THE_LINE: &str = "Box-Office-Left-The-Line";
@@ -176,9 +177,16 @@ impl Bucket {
         }
     }
 
-    /// Makes the bucket if it is missing.
-    pub async fn ensure(&self) -> Result<(), ReadError> {
-        topology::ensure_bucket(&self.bus).await.map_err(|error| ReadError(error.to_string()))
+    /// Makes the bucket if it is missing, with revisions behind all that are `known`.
+    pub async fn ensure(&self, known: u64) -> Result<(), ReadError> {
+        topology::ensure_bucket(&self.bus, known).await.map_err(|error| ReadError(error.to_string()))
+    }
+
+    /// Empties a bucket that is not what it should be, and lets it go on behind all revisions that are `known`.
+    pub async fn begin_behind(&self, known: u64, now: DateTime<Utc>) -> Result<(), ReadError> {
+        let first = incarnation::first_revision(incarnation::next(now, known));
+        let purge = self.stream().await?.purge().sequence(first);
+        purge.await.map(|_| ()).map_err(|error| ReadError(error.to_string()))
     }
 
     /// Everything that lies in the bucket, and then every change.

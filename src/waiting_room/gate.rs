@@ -5,9 +5,11 @@
 
 use chrono::{DateTime, Utc};
 
+use super::era::Era;
 use super::place::Standing;
 use super::queue::View;
 use super::token::{Claims, Signer};
+use crate::bus::incarnation;
 use crate::ids::{ConcertId, UserId};
 
 /// Why a token does not open the gate.
@@ -71,7 +73,7 @@ pub enum Judged {
     /// In line; the rank is missing only where this instance has not seen the place yet.
     Waiting { rank: Option<usize> },
     /// Admitted.
-    Active { activated_at: DateTime<Utc>, expires_at: DateTime<Utc>, used: bool },
+    Active { activated_at: DateTime<Utc>, expires_at: DateTime<Utc>, used: bool, bucket: u64 },
     /// Over.
     Over { activated_at: Option<DateTime<Utc>>, expires_at: Option<DateTime<Utc>> },
 }
@@ -100,6 +102,7 @@ pub fn judge(
     claims: &Claims,
     view: &View,
     seen: u64,
+    era: &Era,
     promised: Option<DateTime<Utc>>,
     now: DateTime<Utc>,
 ) -> Judged {
@@ -111,40 +114,51 @@ pub fn judge(
             expires_at: ends.into_iter().flatten().min(),
         };
     }
-    match view.entry {
-        // Written before the token's place was taken: this instance is behind, only the token knows.
-        Some(entry) if entry.revision < claims.place => by_token(claims, promised, now, None),
-        Some(entry) if entry.place > claims.place => over,
-        Some(entry) => match entry.standing {
-            Standing::Waiting => by_token(claims, promised, now, view.rank),
-            Standing::Active { activated_at, expires_at, used } => {
-                let ends = [Some(expires_at), claims.expires_at, promised].into_iter().flatten().max();
-                session(activated_at, ends.unwrap_or(expires_at), used || promised.is_some(), now)
-            }
-        },
-        None if claims.activated_at.is_none() && seen >= claims.place => over,
-        None => by_token(claims, promised, now, None),
-    }
-}
-
-fn by_token(
-    claims: &Claims,
-    promised: Option<DateTime<Utc>>,
-    now: DateTime<Utc>,
-    rank: Option<usize>,
-) -> Judged {
-    match (claims.activated_at, claims.expires_at) {
-        (Some(activated_at), Some(expires_at)) => {
+    let is_admitted = claims.activated_at.is_some() && is_believed(claims, era, promised);
+    let by_token = |rank| match (claims.activated_at, claims.expires_at) {
+        (Some(activated_at), Some(expires_at)) if is_admitted => {
             let ends = promised.map_or(expires_at, |promised| promised.max(expires_at));
-            session(activated_at, ends, promised.is_some(), now)
+            session(activated_at, ends, promised.is_some(), claims.bucket, now)
         }
         _ => Judged::Waiting { rank },
+    };
+    match view.entry {
+        // Written before the token's place was taken: this instance is behind, only the token knows.
+        Some(entry) if entry.revision < claims.place => by_token(None),
+        // Joined anew after the bucket was lost; the old place may come back.
+        Some(entry) if entry.place > claims.place => match entry.standing {
+            Standing::Waiting if era.is_undecided(claims.place) => by_token(view.rank),
+            Standing::Waiting | Standing::Active { .. } => over,
+        },
+        Some(entry) => match entry.standing {
+            Standing::Waiting => by_token(view.rank),
+            Standing::Active { activated_at, expires_at, used } => {
+                let ends = [Some(expires_at), claims.expires_at, promised].into_iter().flatten().max();
+                let (ends, used) = (ends.unwrap_or(expires_at), used || promised.is_some());
+                session(activated_at, ends, used, incarnation::of(entry.revision), now)
+            }
+        },
+        None if era.is_undecided(claims.place) => by_token(None),
+        None if !is_admitted && seen >= claims.place => over,
+        None => by_token(None),
     }
 }
 
-fn session(activated_at: DateTime<Utc>, expires_at: DateTime<Utc>, used: bool, now: DateTime<Utc>) -> Judged {
+/// Whether what a token says of its admission counts: not if the bucket that it was written in has been lost since. What
+/// this instance has granted on top of it stands until the journal has been read.
+fn is_believed(claims: &Claims, era: &Era, promised: Option<DateTime<Utc>>) -> bool {
+    era.believes(claims.bucket) || (promised.is_some() && !era.is_restored())
+}
+
+fn session(
+    activated_at: DateTime<Utc>,
+    expires_at: DateTime<Utc>,
+    used: bool,
+    bucket: u64,
+    now: DateTime<Utc>,
+) -> Judged {
     if now < expires_at {
-        Judged::Active { activated_at, expires_at, used }
+        Judged::Active { activated_at, expires_at, used, bucket }
     } else {
         Judged::Over { activated_at: Some(activated_at), expires_at: Some(expires_at) }
     }
@@ -168,7 +182,13 @@ mod tests {
             issued_at: at(0),
             activated_at: until.map(|_| at(5)),
             expires_at: until.map(at),
+            bucket: 0,
         }
+    }
+
+    /// A bucket before which there was none.
+    fn first() -> Era {
+        Era::new(0)
     }
 
     fn view(place: u64, revision: u64, until: Option<i64>) -> View {
@@ -188,7 +208,7 @@ mod tests {
     }
 
     fn judged(claims: &Claims, view: &View, seen: u64, now: i64) -> &'static str {
-        match judge(claims, view, seen, None, at(now)) {
+        match judge(claims, view, seen, &first(), None, at(now)) {
             Judged::Waiting { rank: Some(3) } => "waiting at 3",
             Judged::Waiting { .. } => "waiting",
             Judged::Active { .. } => "active",
@@ -215,7 +235,7 @@ mod tests {
     #[test]
     fn an_early_end_is_told_with_its_time() {
         let claims = claims(7, Some(60));
-        let over_at = |since, now| judge(&claims, &ended(at(since)), 9, None, at(now));
+        let over_at = |since, now| judge(&claims, &ended(at(since)), 9, &first(), None, at(now));
         let over = |since| Judged::Over { activated_at: Some(at(5)), expires_at: Some(at(since)) };
         assert_eq!(over_at(20, 30), over(20));
         assert_eq!(over_at(61, 70), over(60), "the deletion of what had run out before");
@@ -240,8 +260,40 @@ mod tests {
     #[test]
     fn what_was_promised_here_counts_before_it_is_written() {
         let claims = claims(7, Some(60));
-        let verdict = judge(&claims, &view(7, 9, Some(60)), 9, Some(at(600)), at(100));
-        assert_eq!(verdict, Judged::Active { activated_at: at(5), expires_at: at(600), used: true });
+        let verdict = judge(&claims, &view(7, 9, Some(60)), 9, &first(), Some(at(600)), at(100));
+        let expected = Judged::Active { activated_at: at(5), expires_at: at(600), used: true, bucket: 0 };
+        assert_eq!(verdict, expected);
+    }
+
+    #[test]
+    fn after_a_lost_bucket_a_token_proves_its_place_and_is_no_pass() {
+        let (last, base) = (incarnation::first_revision(7), incarnation::first_revision(8));
+        let mut era = Era::new(8);
+        let (waiting, admitted) =
+            (claims(last + 5, None), Claims { bucket: 7, ..claims(last + 5, Some(60)) });
+        let verdict =
+            |claims: &Claims, view: &View, era: &Era| judge(claims, view, base + 9, era, None, at(10));
+        let is_waiting = |judged| matches!(judged, Judged::Waiting { .. });
+        let anew = View { rank: Some(3), ..view(base + 2, base + 2, None) };
+        for claims in [&waiting, &admitted] {
+            assert!(is_waiting(verdict(claims, &View::default(), &era)), "the journal has not been read");
+            assert!(is_waiting(verdict(claims, &anew, &era)), "the old place may come back");
+        }
+        let known = view(last + 5, last + 6, Some(60));
+        assert!(
+            matches!(verdict(&waiting, &known, &era), Judged::Active { bucket: 7, .. }),
+            "known from before"
+        );
+
+        era.restore(last + 5);
+        assert!(matches!(verdict(&waiting, &View::default(), &era), Judged::Over { .. }));
+        assert!(matches!(verdict(&admitted, &View::default(), &era), Judged::Over { .. }));
+        assert!(matches!(verdict(&admitted, &anew, &era), Judged::Over { .. }));
+        assert!(is_waiting(verdict(&admitted, &view(last + 5, base + 1, None), &era)), "restored in line");
+        let restored = view(last + 5, base + 1, Some(60));
+        assert!(matches!(verdict(&waiting, &restored, &era), Judged::Active { bucket: 8, .. }));
+        era.restore(last + 4);
+        assert!(is_waiting(verdict(&admitted, &View::default(), &era)), "taken in the last moment");
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Hall {
         if claims.place > self.memory.seen() {
             self.doubt.notify_one();
         }
-        judge(claims, &view, self.memory.seen(), promised, self.clock.now())
+        judge(claims, &view, self.memory.seen(), &self.memory.era(), promised, self.clock.now())
     }
 
     /// A place as its owner sees it, from memory.
@@ -130,7 +130,8 @@ impl Hall {
         };
         // Until Postgres has been read nothing is known against a sale.
         let sale = self.sales.get(claims.concert);
-        let latest = Claims { activated_at, expires_at, ..claims.clone() };
+        let bucket = if let Judged::Active { bucket, .. } = judged { bucket } else { claims.bucket };
+        let latest = Claims { activated_at, expires_at, bucket, ..claims.clone() };
         let left = expires_at.map(|end| (end - self.clock.now()).num_milliseconds().max(0));
         let expires_in_seconds = left.map(|ms| (ms + 999) / 1_000);
         let seen = QueueToken {

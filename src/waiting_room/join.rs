@@ -78,7 +78,7 @@ async fn take(hall: &Hall, user: UserId, concert: ConcertId) -> Result<(bool, En
                 return Ok((true, entry));
             }
             Err(WriteError::Missing) => {
-                hall.bucket.ensure().await.map_err(|error| unavailable(&error))?;
+                hall.bucket.ensure(hall.memory.seen()).await.map_err(|error| unavailable(&error))?;
                 watch::tell_of_doubt(hall).await;
             }
             Err(WriteError::Busy) => tokio::time::sleep(BREATH).await,

@@ -10,6 +10,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use super::era::Era;
 use super::place::Entry;
 use super::queue::{Queue, View};
 use super::token::Place;
@@ -50,12 +51,20 @@ pub struct LeaseSeen {
     pub since: Instant,
 }
 
+impl LeaseSeen {
+    /// Nobody has taken it yet.
+    fn never() -> Self {
+        Self { revision: 0, holder: None, since: Instant::now() }
+    }
+}
+
 /// Every concert's queue.
 #[derive(Debug)]
 pub struct Lines {
     queues: HashMap<ConcertId, Queue>,
     lease: LeaseSeen,
     replay: u32,
+    era: Era,
 }
 
 impl Lines {
@@ -72,6 +81,11 @@ impl Lines {
     /// The lease as last seen.
     pub fn lease(&self) -> LeaseSeen {
         self.lease
+    }
+
+    /// Which bucket this is told by.
+    pub fn era(&self) -> Era {
+        self.era
     }
 
     fn apply(&mut self, news: News, since_start: Option<Duration>) {
@@ -105,9 +119,9 @@ pub struct Memory {
 impl Memory {
     /// Knows nothing yet.
     pub fn new() -> Self {
-        let lease = LeaseSeen { revision: 0, holder: None, since: Instant::now() };
+        let lines = Lines { queues: HashMap::new(), lease: LeaseSeen::never(), replay: 0, era: Era::new(0) };
         Self {
-            lines: RwLock::new(Lines { queues: HashMap::new(), lease, replay: 0 }),
+            lines: RwLock::new(lines),
             seen: watch::Sender::new(0),
             waiting: Mutex::default(),
             complete: AtomicBool::new(false),
@@ -144,9 +158,22 @@ impl Memory {
         self.tell(last);
     }
 
-    /// The bucket is told anew from here on.
-    pub fn begin_replay(&self) {
-        self.lines_mut().replay += 1;
+    /// The bucket is told anew from here on. Another bucket than before has a lease of its own, and nobody is in line.
+    pub fn begin_replay(&self, incarnation: u64) {
+        let mut lines = self.lines_mut();
+        lines.replay += 1;
+        if incarnation == lines.era.incarnation {
+            return;
+        }
+        let is_first = lines.replay == 1;
+        lines.era = Era::new(incarnation);
+        lines.era.restore(u64::MAX);
+        lines.lease = LeaseSeen::never();
+        lines.queues.clear();
+        drop(lines);
+        if !is_first {
+            self.complete.store(false, Ordering::Release);
+        }
     }
 
     /// The bucket has been told completely: what was not told of is gone.
@@ -160,17 +187,6 @@ impl Memory {
         }
         self.complete.store(true, Ordering::Release);
         self.seen.send_modify(|_| ());
-    }
-
-    /// The bucket is a new one: its revisions begin again, and nobody is in line.
-    pub fn start_over(&self) {
-        let mut lines = self.lines_mut();
-        lines.queues.clear();
-        lines.lease = LeaseSeen { revision: 0, holder: None, since: Instant::now() };
-        drop(lines);
-        self.complete.store(false, Ordering::Release);
-        self.seen.send_replace(0);
-        self.waiting().clear();
     }
 
     /// Whether a replay has been complete, so that ranks are true.
@@ -216,6 +232,11 @@ impl Memory {
 
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, Vec<oneshot::Sender<()>>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Which bucket this instance is told by.
+    pub fn era(&self) -> Era {
+        self.lines().era()
     }
 
     /// Everything known of one user's place.
@@ -269,10 +290,10 @@ mod tests {
         let memory = Memory::new();
         let concert = crate::ids::new();
         let (first, second) = (crate::ids::new(), crate::ids::new());
-        memory.begin_replay();
+        memory.begin_replay(0);
         memory.apply(vec![put(concert, first, 1), put(concert, second, 2)]);
         memory.end_replay();
-        memory.begin_replay();
+        memory.begin_replay(0);
         memory.apply(vec![put(concert, second, 2)]);
         assert_eq!(
             memory.view(concert, second).rank,

@@ -27,6 +27,7 @@ mod sales;
 mod status;
 mod gate;
 mod memory;
+mod era;
 #[cfg(test)]
 mod laws;
 mod queue;

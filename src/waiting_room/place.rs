@@ -14,6 +14,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::token::{Claims, Place};
+use crate::bus::incarnation;
 use crate::ids::{ConcertId, UserId};
 
 /// After this long in line a place is given up: nobody waits for a day, and the key must not live for ever.
@@ -102,7 +103,16 @@ impl Entry {
             Standing::Waiting => (None, None),
             Standing::Active { activated_at, expires_at, .. } => (Some(activated_at), Some(expires_at)),
         };
-        Claims { user, concert, place: self.place, issued_at: self.issued_at, activated_at, expires_at }
+        let bucket = incarnation::of(self.revision);
+        Claims {
+            user,
+            concert,
+            place: self.place,
+            issued_at: self.issued_at,
+            activated_at,
+            expires_at,
+            bucket,
+        }
     }
 }
 

@@ -236,6 +236,7 @@ mod tests {
             issued_at: at(0),
             activated_at: None,
             expires_at: None,
+            bucket: 0,
         }
     }
 

@@ -7,7 +7,8 @@ use sha2::{Digest, Sha256};
 
 use crate::ids::{ConcertId, UserId};
 
-/// A place in a line: the revision of the bucket at which it was first written. Lower comes first.
+/// A place in a line: the revision of the bucket at which it was first written. Lower comes first, also across buckets,
+/// see [`crate::bus::incarnation`].
 pub type Place = u64;
 
 /// What a token says about its owner and its place.
@@ -28,6 +29,9 @@ pub struct Claims {
     /// Until when the session lasted as far as was known when the token was signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
+    /// Which bucket the admission was last seen in. After that one was lost it proves the place, and is no pass.
+    #[serde(default)]
+    pub bucket: u64,
 }
 
 /// Signs tokens and checks them. The same place always gives the same token.
@@ -97,6 +101,7 @@ mod tests {
             issued_at: DateTime::from_timestamp(1_900_000_000, 123_456_789).unwrap(),
             activated_at: None,
             expires_at: None,
+            bucket: 3,
         }
     }
 

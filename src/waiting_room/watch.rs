@@ -19,7 +19,7 @@ use super::bucket::ReadError;
 use super::hall::Hall;
 use super::memory::News;
 use super::place::Record;
-use crate::bus::subjects;
+use crate::bus::{incarnation, subjects};
 
 /// Most messages applied under one lock.
 const CHUNK: usize = 512;
@@ -59,7 +59,7 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
     let start = match hall.bucket.info().await? {
         Some(info) => info,
         None => {
-            hall.bucket.ensure().await?;
+            hall.bucket.ensure(hall.memory.seen()).await?;
             hall.bucket
                 .info()
                 .await?
@@ -67,11 +67,19 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
         }
     };
     let made = start.created;
-    if bucket_made.replace(made).is_some_and(|before| before != made) {
-        tracing::warn!("the bucket of places is a new one: the line begins anew");
-        hall.memory.start_over();
+    let is_another = bucket_made.is_some_and(|before| before != made);
+    let (now, before) = (incarnation::of(start.state.last_sequence + 1), hall.memory.era().incarnation);
+    if now < before || (now == before && is_another) {
+        // Made by hand, or put back from a copy: its revisions would be taken for old ones.
+        hall.bucket.begin_behind(hall.memory.seen(), hall.clock.now()).await?;
+        tell_of_doubt(hall).await;
+        return Ok("the bucket was older than what is known, and has been emptied");
     }
-    hall.memory.begin_replay();
+    *bucket_made = Some(made);
+    if is_another {
+        tracing::warn!("the bucket of places is a new one: the line begins anew");
+    }
+    hall.memory.begin_replay(now);
     let mut progress = Progress::new(&start);
     let mut entries = hall.bucket.watch().await?.ready_chunks(CHUNK);
     if start.state.messages == 0 {
