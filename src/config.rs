@@ -116,6 +116,15 @@ pub struct Queue {
     #[arg(long, env = "BOXOFFICE_QUEUE_CLAIM_SECONDS", global = true, default_value_t = 60,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub queue_claim_seconds: u32,
+    /// How long nothing may be heard of somebody in line before others are admitted first, in seconds; never less than
+    /// three of the pauses that they were asked for (up to 90)
+    #[arg(long, env = "BOXOFFICE_QUEUE_SILENCE_SECONDS", global = true, default_value_t = 60,
+          value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub queue_silence_seconds: u32,
+    /// How long the place of somebody who went silent is kept, in seconds
+    #[arg(long, env = "BOXOFFICE_QUEUE_GRACE_SECONDS", global = true, default_value_t = 180,
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub queue_grace_seconds: u32,
 }
 
 /// How logs are written; what is written is filtered by `RUST_LOG`.

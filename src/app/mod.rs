@@ -174,6 +174,8 @@ impl App {
         let sessions = Sessions {
             session: Duration::from_secs(settings.queue.queue_session_seconds.into()),
             claim: Duration::from_secs(settings.queue.queue_claim_seconds.into()),
+            silence: Duration::from_secs(settings.queue.queue_silence_seconds.into()),
+            grace: Duration::from_secs(settings.queue.queue_grace_seconds.into()),
         };
         Ok(WaitingRoom::start(
             self.bus.clone(),

@@ -41,6 +41,8 @@ pub const PAUSES: &str = "pauses";
 pub const QUEUE_SETTINGS: &str = "queue.settings";
 /// Core NATS, not stored: the bucket of places was missing and has been made.
 pub const QUEUE_BUCKET: &str = "queue.bucket";
+/// Core NATS, not stored: an instance tells of whom in line it has heard lately.
+pub const QUEUE_HEARD: &str = "queue.heard";
 /// Core NATS, request and reply: an operator asks whoever admits to admit some more at once.
 pub const QUEUE_ADMIT: &str = "queue.admit";
 

@@ -115,7 +115,12 @@ impl Observer {
         let bus = context.bus().await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         // Nobody is given a token here, so the lives of sessions and the secret do not matter.
-        let sessions = Sessions { session: Duration::ZERO, claim: Duration::ZERO };
+        let sessions = Sessions {
+            session: Duration::ZERO,
+            claim: Duration::ZERO,
+            silence: Duration::ZERO,
+            grace: Duration::ZERO,
+        };
         let room =
             WaitingRoom::start(bus, pool.clone(), Clock::default(), sessions, "", &tasks, stop.clone());
         let patience = Instant::now() + PATIENCE;

@@ -11,16 +11,18 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures::StreamExt;
-use futures::future::join_all;
 use tokio::time::Instant;
 
-use super::bucket::{If, Sent, WriteError};
+use super::bucket::{If, WriteError};
+use super::fenced::{self, Written};
 use super::hall::Hall;
 use super::lease::{Lease, Lost};
-use super::place::{Entry, Event, Outcome, Record, Standing, next};
+use super::place::{Entry, Event, Standing};
 use super::promises::Key;
 use super::rate::Permits;
+use super::silence::Patrol;
 use super::status::Phase;
 use crate::bus::subjects;
 use crate::ids::{ConcertId, UserId};
@@ -29,10 +31,8 @@ use crate::ids::{ConcertId, UserId};
 const ROUND: usize = 128;
 /// How long the watch may take to show what has been written.
 const SIGHT: Duration = Duration::from_millis(1_500);
-/// How often a write is tried again that found an earlier one on its way to the replicas.
-const TRIES: u32 = 50;
-/// The pause in between.
-const BREATH: Duration = Duration::from_millis(2);
+/// Keys deleted in one go of each line, for the same reason.
+const SWEPT: usize = 1_024;
 /// The pause before trying again to delete what is over.
 const AGAIN: Duration = Duration::from_millis(50);
 /// The shortest pause between rounds.
@@ -53,14 +53,15 @@ pub struct Leader {
     /// The lease it holds.
     pub lease: Lease,
     permits: HashMap<ConcertId, Permits>,
-    /// Admissions whose answer is missing, with the lease's revision that they named.
+    /// Writes whose answer is missing, with the lease's revision that they named.
     unsettled: HashMap<Key, u64>,
+    patrol: Patrol,
 }
 
 impl Leader {
     /// Holding this lease.
     pub fn new(lease: Lease) -> Self {
-        Self { lease, permits: HashMap::new(), unsettled: HashMap::new() }
+        Self { lease, permits: HashMap::new(), unsettled: HashMap::new(), patrol: Patrol::new() }
     }
 
     /// Renews the lease if it is time to, and makes sure that all that happened before has been seen.
@@ -96,34 +97,62 @@ impl Leader {
     pub async fn admit(&mut self, hall: &Hall, concert: ConcertId, limit: usize) -> Result<u32, Lost> {
         let chosen = self.choose(hall, concert, limit);
         let lease = self.lease.revision;
-        let answers = if hall.bus.replicas > 1 {
-            write_one_by_one(hall, concert, chosen, lease).await
-        } else {
-            write_in_a_row(hall, concert, chosen, lease).await
+        let claim = hall.sessions.claim;
+        let written = fenced::write(hall, concert, chosen, lease, |now| Event::Admit { now, claim }).await;
+        let (admitted, lost) = self.settle(hall, concert, written).await;
+        metrics::counter!("boxoffice_queue_admitted_total", "concert" => concert.to_string())
+            .increment(u64::from(admitted));
+        lost.map_or(Ok(admitted), Err)
+    }
+
+    /// Passes over some who have gone silent; answers how many.
+    pub async fn pass_over(&mut self, hall: &Hall) -> Result<u32, Lost> {
+        let Some((concert, silent)) = self.patrol.next(hall, ROUND).await else {
+            return Ok(0);
         };
-        let (mut admitted, mut last, mut lost) = (0, 0, None);
+        // What was not answered may be an admission.
+        let is_settled = |user: &UserId| !self.unsettled.contains_key(&(concert, *user));
+        let silent = silent.into_iter().filter(|(user, _)| is_settled(user)).collect();
+        let (lease, grace) = (self.lease.revision, hall.sessions.grace);
+        let written = fenced::write(hall, concert, silent, lease, |now| Event::Miss { now, grace }).await;
+        let (silenced, lost) = self.settle(hall, concert, written).await;
+        metrics::counter!("boxoffice_queue_silenced_total", "concert" => concert.to_string())
+            .increment(u64::from(silenced));
+        if self.patrol.has_more() {
+            hall.turn.notify_one();
+        }
+        lost.map_or(Ok(silenced), Err)
+    }
+
+    /// Takes note of the answers, and waits until what was written has been seen: how many it were, and whether the
+    /// lease is lost.
+    async fn settle(
+        &mut self,
+        hall: &Hall,
+        concert: ConcertId,
+        answers: Vec<Written>,
+    ) -> (u32, Option<Lost>) {
+        let (mut done, mut last, mut lost) = (0, 0, None);
         for (user, answer) in answers {
             match answer {
                 Ok(revision) => {
-                    admitted += 1;
+                    done += 1;
                     last = last.max(revision);
                 }
                 Err(WriteError::Conflict) => lost = Some(Lost("another instance admits".to_owned())),
                 Err(WriteError::Unknown(reason)) => {
-                    tracing::warn!(reason, %concert, %user, "an admission was not answered");
-                    self.unsettled.insert((concert, user), lease);
+                    tracing::warn!(reason, %concert, %user, "a write of the leader was not answered");
+                    self.unsettled.insert((concert, user), self.lease.revision);
                 }
                 // Nothing was written: the next round tries again.
                 Err(WriteError::Busy) => hall.turn.notify_one(),
                 Err(WriteError::Missing) => (),
             }
         }
-        metrics::counter!("boxoffice_queue_admitted_total", "concert" => concert.to_string())
-            .increment(u64::from(admitted));
         if !hall.memory.wait_for(last, SIGHT).await {
-            return Err(Lost("the watch does not show the admissions".to_owned()));
+            lost = Some(Lost("the watch does not show what was written".to_owned()));
         }
-        lost.map_or(Ok(admitted), Err)
+        (done, lost)
     }
 
     /// When the next round is due, if nothing happens before.
@@ -153,8 +182,8 @@ impl Leader {
             let since_start = hall.memory.since_start();
             lines
                 .queues()
-                .filter(|(_, queue)| queue.waiting() > 0)
-                .map(|(concert, queue)| (concert, queue.admitted.over(since_start, 1)))
+                .filter(|(_, queue)| queue.waiting() > queue.silent())
+                .map(|(concert, queue)| (concert, queue.tally.admitted.over(since_start, 1)))
                 .collect()
         };
         let mut turns = Vec::new();
@@ -184,7 +213,7 @@ impl Leader {
         };
         let is_active = |user: &UserId| {
             let entry = queue.view(*user).entry;
-            entry.is_some_and(|entry| entry.standing != Standing::Waiting)
+            entry.is_some_and(|entry| !entry.standing.is_in_line())
         };
         // An unsettled admission that has been seen counts already.
         let unsettled = self.unsettled.keys().filter(|(of, user)| *of == concert && !is_active(user)).count();
@@ -197,85 +226,7 @@ impl Leader {
     }
 }
 
-/// Whom an admission was for, and what became of it.
-type Admission = (UserId, Result<u64, WriteError>);
-
-/// Sends all admissions in the order of the line, which is the order in which they are stored, then awaits the answers.
-async fn write_in_a_row(
-    hall: &Hall,
-    concert: ConcertId,
-    chosen: Vec<(UserId, Entry)>,
-    lease: u64,
-) -> Vec<Admission> {
-    let mut sent = Vec::with_capacity(chosen.len());
-    for (user, entry) in chosen {
-        sent.push((user, send(hall, concert, user, &entry, lease).await));
-    }
-    let answers = sent.into_iter().map(|(user, sent)| async move {
-        let answer = match sent {
-            Ok(sent) => sent.answer().await,
-            Err(error) => Err(error),
-        };
-        (user, answer)
-    });
-    join_all(answers).await
-}
-
-/// On a cluster the server lets only one write per fence be on its way: each waits for the one before. When one does not
-/// get through, those behind it have to wait for the next round, or they would overtake it.
-async fn write_one_by_one(
-    hall: &Hall,
-    concert: ConcertId,
-    chosen: Vec<(UserId, Entry)>,
-    lease: u64,
-) -> Vec<Admission> {
-    let mut answers = Vec::with_capacity(chosen.len());
-    for (user, entry) in chosen {
-        let answer = write_patiently(hall, concert, user, &entry, lease).await;
-        let is_written = answer.is_ok();
-        answers.push((user, answer));
-        if !is_written {
-            break;
-        }
-    }
-    answers
-}
-
-async fn write_patiently(
-    hall: &Hall,
-    concert: ConcertId,
-    user: UserId,
-    entry: &Entry,
-    lease: u64,
-) -> Result<u64, WriteError> {
-    for _ in 0..TRIES {
-        match send(hall, concert, user, entry, lease).await?.answer().await {
-            Err(WriteError::Busy) => tokio::time::sleep(BREATH).await,
-            answer => return answer,
-        }
-    }
-    Err(WriteError::Busy)
-}
-
-async fn send(
-    hall: &Hall,
-    concert: ConcertId,
-    user: UserId,
-    entry: &Entry,
-    lease: u64,
-) -> Result<Sent, WriteError> {
-    let now = hall.now();
-    let event = Event::Admit { now, claim: hall.sessions.claim };
-    let Some(Outcome::Write(standing)) = next(entry, event) else {
-        return Err(WriteError::Busy);
-    };
-    let record = Record::standing(user, concert, entry, standing);
-    let (bytes, life) = (record.to_bytes(), record.key_life(now));
-    let key = subjects::queue_place(concert, user);
-    hall.bucket.send(&key, If::Leading(lease), bytes, Some(life)).await
-}
-
-/// Deletes every place that is over, each if it is still as it was when it was found over. Any instance may do so.
+/// Deletes places that are over, each if it is still as it was when it was found over. Any instance may do so.
 pub async fn sweep(hall: &Hall) -> u32 {
     let now = hall.clock.now();
     let overdue: Vec<(ConcertId, UserId, Entry)> = {
@@ -283,11 +234,13 @@ pub async fn sweep(hall: &Hall) -> u32 {
         lines
             .queues()
             .flat_map(|(concert, queue)| {
-                queue.overdue(now).into_iter().map(move |(user, entry)| (concert, user, entry))
+                queue.overdue(now, SWEPT).into_iter().map(move |(user, entry)| (concert, user, entry))
             })
             .filter(|(concert, user, entry)| {
                 // Made longer by this instance, and not written yet.
-                hall.promises.until(&entry.claims(*user, *concert)).is_none_or(|until| until <= now)
+                let kept =
+                    hall.promises.until(&entry.claims(*user, *concert)).is_some_and(|until| until > now);
+                !kept && !hall.promises.is_coming_back((*concert, *user), entry.place)
             })
             .collect()
     };
@@ -297,8 +250,11 @@ pub async fn sweep(hall: &Hall) -> u32 {
     let deleted: Vec<u64> = futures::stream::iter(overdue)
         .map(|(concert, user, entry)| async move {
             let key = subjects::queue_place(concert, user);
-            let in_line = entry.standing == Standing::Waiting;
-            hall.bucket.delete(&key, If::At(entry.revision), in_line).await
+            let deleted = hall.bucket.delete(&key, If::At(entry.revision), entry.standing.is_in_line()).await;
+            if deleted.is_ok() {
+                count_end(concert, &entry, now);
+            }
+            deleted
         })
         .buffer_unordered(ROUND)
         .filter_map(|deleted| async { deleted.ok() })
@@ -306,4 +262,14 @@ pub async fn sweep(hall: &Hall) -> u32 {
         .await;
     hall.memory.wait_for(deleted.iter().copied().max().unwrap_or(0), SIGHT).await;
     u32::try_from(deleted.len()).unwrap_or(u32::MAX)
+}
+
+/// Counts why a place that was over is over.
+fn count_end(concert: ConcertId, entry: &Entry, now: DateTime<Utc>) {
+    let name = match entry.standing {
+        Standing::Active { used: false, .. } if entry.is_over(now) => "boxoffice_queue_no_shows_total",
+        Standing::Silent { .. } if entry.is_over(now) => "boxoffice_queue_lost_total",
+        _ => return,
+    };
+    metrics::counter!(name, "concert" => concert.to_string()).increment(1);
 }

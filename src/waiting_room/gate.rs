@@ -70,8 +70,8 @@ impl PassState {
 /// How a place stands now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Judged {
-    /// In line; the rank is missing only where this instance has not seen the place yet.
-    Waiting { rank: Option<usize> },
+    /// In line; the rank is missing only where this instance has not seen the place yet. Whoever is silent has a grace.
+    Waiting { rank: Option<usize>, grace_until: Option<DateTime<Utc>> },
     /// Admitted.
     Active { activated_at: DateTime<Utc>, expires_at: DateTime<Utc>, used: bool, bucket: u64 },
     /// Over.
@@ -120,18 +120,25 @@ pub fn judge(
             let ends = promised.map_or(expires_at, |promised| promised.max(expires_at));
             session(activated_at, ends, promised.is_some(), claims.bucket, now)
         }
-        _ => Judged::Waiting { rank },
+        _ => Judged::Waiting { rank, grace_until: None },
     };
     match view.entry {
         // Written before the token's place was taken: this instance is behind, only the token knows.
         Some(entry) if entry.revision < claims.place => by_token(None),
         // Joined anew after the bucket was lost; the old place may come back.
         Some(entry) if entry.place > claims.place => match entry.standing {
-            Standing::Waiting if era.is_undecided(claims.place) => by_token(view.rank),
-            Standing::Waiting | Standing::Active { .. } => over,
+            standing if standing.is_in_line() && era.is_undecided(claims.place) => by_token(view.rank),
+            _ => over,
         },
         Some(entry) => match entry.standing {
             Standing::Waiting => by_token(view.rank),
+            Standing::Silent { grace_until } => match by_token(view.rank) {
+                Judged::Waiting { rank, .. } if now < grace_until => {
+                    Judged::Waiting { rank, grace_until: Some(grace_until) }
+                }
+                Judged::Waiting { .. } => over,
+                session => session,
+            },
             Standing::Active { activated_at, expires_at, used } => {
                 let ends = [Some(expires_at), claims.expires_at, promised].into_iter().flatten().max();
                 let (ends, used) = (ends.unwrap_or(expires_at), used || promised.is_some());
@@ -209,7 +216,8 @@ mod tests {
 
     fn judged(claims: &Claims, view: &View, seen: u64, now: i64) -> &'static str {
         match judge(claims, view, seen, &first(), None, at(now)) {
-            Judged::Waiting { rank: Some(3) } => "waiting at 3",
+            Judged::Waiting { rank: Some(3), grace_until: Some(_) } => "silent at 3",
+            Judged::Waiting { rank: Some(3), .. } => "waiting at 3",
             Judged::Waiting { .. } => "waiting",
             Judged::Active { .. } => "active",
             Judged::Over { .. } => "over",
@@ -255,6 +263,20 @@ mod tests {
         let waiting = claims(7, None);
         assert_eq!(judged(&waiting, &View::default(), 6, 10), "waiting");
         assert_eq!(judged(&waiting, &View::default(), 7, 10), "over");
+    }
+
+    #[test]
+    fn who_is_silent_keeps_the_rank_until_the_grace_is_over() {
+        let silent = Standing::Silent { grace_until: at(60) };
+        let entry = Entry { revision: 9, place: 7, issued_at: at(0), standing: silent };
+        let view = View { entry: Some(entry), rank: Some(3), ..View::default() };
+        assert_eq!(judged(&claims(7, None), &view, 9, 59), "silent at 3");
+        assert_eq!(judged(&claims(7, None), &view, 9, 60), "over");
+        assert_eq!(
+            judged(&claims(7, Some(90)), &view, 9, 60),
+            "active",
+            "its admission was not seen here yet"
+        );
     }
 
     #[test]

@@ -8,23 +8,30 @@ use tokio_util::sync::CancellationToken;
 
 use super::bucket::Bucket;
 use super::gate::{Judged, judge};
+use super::hearing::Hearing;
 use super::memory::Memory;
-use super::place::Entry;
+use super::pause::poll_after;
+use super::place::{Entry, Standing};
 use super::promises::Promises;
+use super::queue::View;
 use super::sales::{Sale, Sales};
-use super::status::{Inventory, Outlook, Phase, QueueToken, Status, estimate, poll_after};
-use super::token::{Claims, Signer};
+use super::status::{Inventory, Outlook, Phase, QueueToken, Status, estimate};
+use super::token::{Claims, Place, Signer};
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::ids::{ConcertId, UserId};
 
-/// How long sessions live.
+/// How long sessions live, and the places of those who went silent.
 #[derive(Clone, Copy, Debug)]
 pub struct Sessions {
     /// From the first use to the end.
     pub session: Duration,
     /// How long an admitted user may wait with the first use.
     pub claim: Duration,
+    /// The shortest silence after which somebody in line is passed over.
+    pub silence: Duration,
+    /// How long the place is kept from then on.
+    pub grace: Duration,
 }
 
 impl Sessions {
@@ -70,6 +77,8 @@ pub struct Hall {
     pub sales: Sales,
     /// What was granted here and is still to be written.
     pub promises: Promises,
+    /// Who was heard of here.
+    pub hearing: Hearing,
     /// Somebody changed something that may let the leader admit.
     pub turn: Notify,
     /// Settings may have changed: read them now.
@@ -84,6 +93,9 @@ pub struct Hall {
 const ACTIVE_PAUSE: u64 = 3_000;
 /// What whoever is over should wait before asking again, in milliseconds.
 const OVER_PAUSE: u64 = 30_000;
+
+/// More than these are never missed for longer than a moment.
+const MISSED: u64 = 100_000;
 
 impl Hall {
     /// The time now, in whole milliseconds: what tokens and records carry.
@@ -108,14 +120,38 @@ impl Hall {
         self.promises.written(claims, patience).await
     }
 
-    /// How a place stands, from memory.
+    /// From now on this instance hears; what was said before, it may have missed.
+    pub fn hear_anew(&self) {
+        self.hearing.begin_anew(self.memory.now());
+    }
+
+    /// How a place stands, from memory. Whoever asks is heard of.
     pub fn judge(&self, claims: &Claims) -> Judged {
-        let view = self.memory.view(claims.concert, claims.user);
+        let view = self.hear(claims);
         let promised = self.promises.until(claims);
         if claims.place > self.memory.seen() {
             self.doubt.notify_one();
         }
         judge(claims, &view, self.memory.seen(), &self.memory.era(), promised, self.clock.now())
+    }
+
+    /// What is known of a place whose owner was heard of just now. One that had been silent is in line again.
+    fn hear(&self, claims: &Claims) -> View {
+        let (mut view, is_news) = self.memory.hear(claims.concert, claims.user, claims.place);
+        if is_news {
+            self.hearing.note(claims.concert, claims.user);
+        }
+        if let Some(entry) = view.entry.filter(|entry| entry.place == claims.place)
+            && matches!(entry.standing, Standing::Silent { .. })
+        {
+            let (key, now) = ((claims.concert, claims.user), self.now());
+            if self.promises.is_coming_back(key, entry.place) {
+                view.entry = Some(Entry { standing: Standing::Waiting, ..entry });
+            } else if !entry.is_over(now) {
+                self.promises.come_back(key, entry.place, now);
+            }
+        }
+        view
     }
 
     /// A place as its owner sees it, from memory.
@@ -154,7 +190,9 @@ impl Hall {
             grace_until: None,
         };
         match judged {
-            Judged::Waiting { rank } => self.with_prospects(seen, rank, sale),
+            Judged::Waiting { rank, grace_until } => {
+                QueueToken { grace_until, ..self.with_prospects(seen, claims.place, rank, sale) }
+            }
             Judged::Active { .. } | Judged::Over { .. } => seen,
         }
     }
@@ -164,17 +202,26 @@ impl Hall {
         self.look(&entry.claims(user, concert))
     }
 
-    fn with_prospects(&self, seen: QueueToken, rank: Option<usize>, sale: Option<Sale>) -> QueueToken {
+    fn with_prospects(
+        &self,
+        seen: QueueToken,
+        place: Place,
+        rank: Option<usize>,
+        sale: Option<Sale>,
+    ) -> QueueToken {
+        // Asked before the lines, so that nothing that is in line by now is missing from both.
+        let last_seen = self.memory.seen();
         let (waiting, active, admitted_last_minute) = {
             let lines = self.memory.lines();
             let queue = lines.queue(seen.concert_id);
             queue.map_or((0, 0, 0), |queue| {
-                let admitted = queue.admitted.total(self.memory.since_start());
+                let admitted = queue.tally.admitted.total(self.memory.since_start());
                 (queue.waiting(), queue.active() as u64, admitted)
             })
         };
-        // A place that this instance has not seen yet stands behind all that it has.
-        let rank = rank.unwrap_or(waiting + 1) as u64;
+        // A place that this instance has not seen yet stands behind all that it has, and all that it may have missed.
+        let unseen = || place.saturating_sub(last_seen).clamp(1, MISSED);
+        let rank = rank.map_or_else(|| waiting as u64 + unseen(), |rank| rank as u64);
         let eta_seconds = sale.and_then(|sale| {
             let opens_at = sale.settings.opens_at.filter(|_| !sale.settings.paused);
             let outlook = Outlook {

@@ -98,7 +98,7 @@ async fn take(hall: &Hall, user: UserId, concert: ConcertId) -> Result<(bool, En
                     return Ok((bytes == record.to_bytes(), entry));
                 }
                 // Its owner left, and the deletion is on its way: never overwrite a place that may be admitted.
-                Some(Entry { standing: Standing::Waiting, .. }) => {
+                Some(entry) if entry.standing.is_in_line() => {
                     let _ = hall.bucket.delete(&key, If::At(revision), true).await;
                     continue;
                 }
@@ -151,7 +151,7 @@ async fn wait_for_admission(hall: &Hall, user: UserId, concert: ConcertId, max_a
     let mut seen = hall.memory.subscribe();
     let is_admitted = |_: &u64| {
         let entry = hall.memory.view(concert, user).entry;
-        entry.is_some_and(|entry| entry.standing != Standing::Waiting)
+        entry.is_some_and(|entry| !entry.standing.is_in_line())
     };
     let _ = tokio::time::timeout_at(deadline, seen.wait_for(is_admitted)).await;
 }

@@ -2,7 +2,8 @@
 //!
 //! Arrivals stand in a plain array in order of their place; a Fenwick tree beside it counts who is still there.
 //! Places rise, so a join is a push. One that comes late (a place from before, seen again) costs O(n), which is
-//! rare enough. Those who left stay as gaps until they are half of the array; then the array is written anew.
+//! rare enough. Those who left stay as gaps until they are half of the array; then the array is written anew. Some are
+//! passed over for a while: they keep their rank, and those behind them theirs.
 
 use super::token::Place;
 
@@ -19,7 +20,20 @@ pub struct Line<T> {
 struct Slot<T> {
     place: Place,
     owner: T,
-    present: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Present,
+    PassedOver,
+    Gone,
+}
+
+impl<T> Slot<T> {
+    fn is_there(&self) -> bool {
+        self.state != State::Gone
+    }
 }
 
 /// Below this many slots gaps are not worth closing.
@@ -47,7 +61,7 @@ impl<T: Copy> Line<T> {
         match self.slots.last() {
             Some(last) if last.place >= place => self.insert_before_the_end(place, owner),
             _ => {
-                self.slots.push(Slot { place, owner, present: true });
+                self.slots.push(Slot { place, owner, state: State::Present });
                 self.push_count();
                 self.len += 1;
                 true
@@ -60,11 +74,11 @@ impl<T: Copy> Line<T> {
         let Some(index) = self.find(place) else {
             return false;
         };
-        self.slots[index].present = false;
+        self.slots[index].state = State::Gone;
         self.add(index, false);
         self.len -= 1;
         if self.slots.len() >= SMALL && self.len < self.slots.len() / 2 {
-            self.slots.retain(|slot| slot.present);
+            self.slots.retain(Slot::is_there);
             self.count_anew();
         }
         true
@@ -75,21 +89,41 @@ impl<T: Copy> Line<T> {
         self.find(place).map(|index| self.count_up_to(index))
     }
 
+    /// Whether whoever stands at `place` is passed over from now on; false if nobody stands there.
+    pub fn pass_over(&mut self, place: Place, is_passed_over: bool) -> bool {
+        let Some(index) = self.find(place) else {
+            return false;
+        };
+        self.slots[index].state = if is_passed_over { State::PassedOver } else { State::Present };
+        true
+    }
+
     /// From the front on: places and their owners.
     pub fn iter(&self) -> impl Iterator<Item = (Place, T)> + '_ {
+        self.slots_from_first().filter(|slot| slot.is_there()).map(|slot| (slot.place, slot.owner))
+    }
+
+    /// The same without those who are passed over.
+    pub fn ready(&self) -> impl Iterator<Item = (Place, T)> + '_ {
+        self.slots_from_first()
+            .filter(|slot| slot.state == State::Present)
+            .map(|slot| (slot.place, slot.owner))
+    }
+
+    fn slots_from_first(&self) -> impl Iterator<Item = &Slot<T>> + '_ {
         let start = if self.is_empty() { self.slots.len() } else { self.index_of_first() };
-        self.slots[start..].iter().filter(|slot| slot.present).map(|slot| (slot.place, slot.owner))
+        self.slots[start..].iter()
     }
 
     fn find(&self, place: Place) -> Option<usize> {
         let index = self.slots.binary_search_by_key(&place, |slot| slot.place).ok()?;
-        self.slots[index].present.then_some(index)
+        self.slots[index].is_there().then_some(index)
     }
 
     fn insert_before_the_end(&mut self, place: Place, owner: T) -> bool {
-        let slot = Slot { place, owner, present: true };
+        let slot = Slot { place, owner, state: State::Present };
         match self.slots.binary_search_by_key(&place, |slot| slot.place) {
-            Ok(index) if self.slots[index].present => return false,
+            Ok(index) if self.slots[index].is_there() => return false,
             Ok(index) => {
                 self.slots[index] = slot;
                 self.add(index, true);
@@ -99,7 +133,7 @@ impl<T: Copy> Line<T> {
                 self.count_anew();
             }
         }
-        self.len = self.slots.iter().filter(|slot| slot.present).count();
+        self.len += 1;
         true
     }
 
@@ -150,7 +184,7 @@ impl<T: Copy> Line<T> {
     }
 
     fn count_anew(&mut self) {
-        self.tree = self.slots.iter().map(|slot| u32::from(slot.present)).collect();
+        self.tree = self.slots.iter().map(|slot| u32::from(slot.is_there())).collect();
         for node in 1..=self.tree.len() {
             let parent = node + lowbit(node);
             if parent <= self.tree.len() {
@@ -166,19 +200,22 @@ fn lowbit(node: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use proptest::prelude::*;
 
     use super::*;
 
     /// The same line, told naively.
-    fn check(line: &Line<u32>, model: &BTreeMap<Place, u32>) {
+    fn check(line: &Line<u32>, model: &BTreeMap<Place, u32>, passed_over: &BTreeSet<Place>) {
         assert_eq!(line.len(), model.len());
         assert_eq!(line.is_empty(), model.is_empty());
         let ours: Vec<_> = line.iter().collect();
         let theirs: Vec<_> = model.iter().map(|(place, owner)| (*place, *owner)).collect();
         assert_eq!(ours, theirs);
+        let ready: Vec<Place> = line.ready().map(|(place, _)| place).collect();
+        let theirs: Vec<Place> = model.keys().filter(|place| !passed_over.contains(place)).copied().collect();
+        assert_eq!(ready, theirs);
         for (index, place) in model.keys().enumerate() {
             assert_eq!(line.rank(*place), Some(index + 1));
         }
@@ -190,6 +227,7 @@ mod tests {
         JoinLate(Place, u32),
         Leave(usize),
         LeaveFront,
+        PassOver(usize, bool),
     }
 
     fn acts() -> impl Strategy<Value = Vec<Act>> {
@@ -198,6 +236,7 @@ mod tests {
             1 => (0u64..400, any::<u32>()).prop_map(|(place, owner)| Act::JoinLate(place, owner)),
             3 => any::<usize>().prop_map(Act::Leave),
             2 => Just(Act::LeaveFront),
+            2 => (any::<usize>(), any::<bool>()).prop_map(|(at, over)| Act::PassOver(at, over)),
         ];
         prop::collection::vec(act, 0..400)
     }
@@ -206,7 +245,7 @@ mod tests {
         #[test]
         fn it_agrees_with_a_sorted_map(acts in acts()) {
             let mut line = Line::default();
-            let mut model = BTreeMap::new();
+            let (mut model, mut passed_over) = (BTreeMap::new(), BTreeSet::new());
             let mut next = 1;
             for act in acts {
                 match act {
@@ -226,17 +265,26 @@ mod tests {
                         prop_assert!(line.remove(place));
                         prop_assert!(!line.remove(place));
                         prop_assert_eq!(line.rank(place), None);
+                        prop_assert!(!line.pass_over(place, true));
                         model.remove(&place);
+                        passed_over.remove(&place);
                     }
                     Act::LeaveFront => {
                         if let Some((place, _)) = model.pop_first() {
                             prop_assert!(line.remove(place));
+                            passed_over.remove(&place);
                         }
                     }
+                    Act::PassOver(at, over) if !model.is_empty() => {
+                        let place = *model.keys().nth(at % model.len()).unwrap();
+                        prop_assert!(line.pass_over(place, over));
+                        if over { passed_over.insert(place) } else { passed_over.remove(&place) };
+                    }
+                    Act::PassOver(..) => prop_assert!(!line.pass_over(7, true)),
                     Act::Leave(_) => prop_assert!(!line.remove(7)),
                 }
             }
-            check(&line, &model);
+            check(&line, &model, &passed_over);
         }
     }
 

@@ -11,7 +11,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::era::Era;
-use super::place::Entry;
+use super::pause::seconds;
+use super::place::{Entry, Standing};
 use super::queue::{Queue, View};
 use super::token::Place;
 use crate::ids::{ConcertId, UserId};
@@ -65,6 +66,8 @@ pub struct Lines {
     lease: LeaseSeen,
     replay: u32,
     era: Era,
+    /// The shortest silence that means anything.
+    silence: Duration,
 }
 
 impl Lines {
@@ -88,14 +91,23 @@ impl Lines {
         self.era
     }
 
+    fn queue_mut(&mut self, concert: ConcertId) -> &mut Queue {
+        let silence = self.silence;
+        self.queues.entry(concert).or_insert_with(|| Queue::new(silence))
+    }
+
     fn apply(&mut self, news: News, since_start: Option<Duration>) {
         let replay = self.replay;
         match news {
             News::Put { concert, user, entry } => {
-                self.queues.entry(concert).or_default().put(user, entry, replay, since_start);
+                self.queue_mut(concert).put(user, entry, replay, since_start);
             }
             News::Gone { concert, user, revision, at } => {
-                self.queues.entry(concert).or_default().delete(user, revision, at);
+                let queue = self.queue_mut(concert);
+                if let Some(since_start) = since_start {
+                    queue.count_end(user, at, since_start);
+                }
+                queue.delete(user, revision, at);
             }
             News::Lease { revision, holder } if revision > self.lease.revision => {
                 self.lease = LeaseSeen { revision, holder, since: Instant::now() };
@@ -117,9 +129,10 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Knows nothing yet.
-    pub fn new() -> Self {
-        let lines = Lines { queues: HashMap::new(), lease: LeaseSeen::never(), replay: 0, era: Era::new(0) };
+    /// Knows nothing yet. A silence of less than `silence` means nothing.
+    pub fn new(silence: Duration) -> Self {
+        let (lease, era) = (LeaseSeen::never(), Era::new(0));
+        let lines = Lines { queues: HashMap::new(), lease, replay: 0, era, silence };
         Self {
             lines: RwLock::new(lines),
             seen: watch::Sender::new(0),
@@ -139,7 +152,7 @@ impl Memory {
     }
 
     /// Applies what the watch told, in its order.
-    pub fn apply(&self, news: Vec<News>) {
+    pub fn apply(&self, news: &[News]) {
         let Some(last) = news.last().map(News::revision) else {
             return;
         };
@@ -147,7 +160,7 @@ impl Memory {
         {
             let mut lines = self.lines_mut();
             for one in news {
-                lines.apply(one, since_start);
+                lines.apply(*one, since_start);
             }
         }
         self.seen.send_if_modified(|seen| {
@@ -239,6 +252,48 @@ impl Memory {
         self.lines().era()
     }
 
+    /// Notes that the owner of a place was heard of just now. Answers everything known of it, and whether that was news:
+    /// something to be told to the other instances.
+    pub fn hear(&self, concert: ConcertId, user: UserId, place: Place) -> (View, bool) {
+        let lines = self.lines();
+        let Some(queue) = lines.queue(concert) else {
+            return (View::default(), false);
+        };
+        let is_news = queue.hear(user, place, self.now()).unwrap_or(false);
+        (queue.view(user), is_news)
+    }
+
+    /// Another instance has heard of these users.
+    pub fn hear_of(&self, concert: ConcertId, users: &[UserId]) {
+        let now = self.now();
+        if let Some(queue) = self.lines().queue(concert) {
+            for user in users {
+                queue.hear_of(*user, now);
+            }
+        }
+    }
+
+    /// Those among the news who were taken for silent, although they were heard of here not long ago.
+    pub fn wrongly_silent(&self, news: &[News]) -> Vec<(ConcertId, UserId, Entry)> {
+        let silent = news.iter().filter_map(|one| match one {
+            News::Put { concert, user, entry } if matches!(entry.standing, Standing::Silent { .. }) => {
+                Some((*concert, *user, *entry))
+            }
+            _ => None,
+        });
+        let silent: Vec<_> = silent.collect();
+        if silent.is_empty() {
+            return silent;
+        }
+        let lines = self.lines();
+        let is_wrong = |concert, user| {
+            let queue = lines.queue(concert);
+            // Whoever leads may know a little less than others, but not this much.
+            queue.is_some_and(|queue| queue.trusted_for(user, self.now()) > seconds(lines.silence / 2))
+        };
+        silent.into_iter().filter(|(concert, user, _)| is_wrong(*concert, *user)).collect()
+    }
+
     /// Everything known of one user's place.
     pub fn view(&self, concert: ConcertId, user: UserId) -> View {
         self.lines().queue(concert).map(|queue| queue.view(user)).unwrap_or_default()
@@ -246,7 +301,7 @@ impl Memory {
 
     /// Ends a place for this instance, see [`Queue::bar`].
     pub fn bar(&self, concert: ConcertId, user: UserId, place: Place, at: DateTime<Utc>) {
-        self.lines_mut().queues.entry(concert).or_default().bar(user, place, at);
+        self.lines_mut().queue_mut(concert).bar(user, place, at);
         self.seen.send_modify(|_| ());
     }
 
@@ -258,6 +313,11 @@ impl Memory {
         });
     }
 
+    /// The same as [`Self::since_start`], in whole seconds.
+    pub fn now(&self) -> u32 {
+        seconds(self.since_start())
+    }
+
     /// Monotonic time since this process began to watch.
     pub fn since_start(&self) -> Duration {
         self.started.elapsed()
@@ -267,7 +327,6 @@ impl Memory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::waiting_room::place::Standing;
 
     fn put(concert: ConcertId, user: UserId, revision: u64) -> News {
         let entry =
@@ -277,24 +336,24 @@ mod tests {
 
     #[tokio::test]
     async fn whoever_waits_for_a_revision_is_told_when_it_was_seen() {
-        let memory = Memory::new();
+        let memory = Memory::new(Duration::ZERO);
         let (concert, user) = (crate::ids::new(), crate::ids::new());
         assert!(!memory.wait_for(3, Duration::from_millis(10)).await);
-        memory.apply(vec![put(concert, user, 3)]);
+        memory.apply(&[put(concert, user, 3)]);
         assert!(memory.wait_for(3, Duration::from_millis(10)).await);
         assert_eq!(memory.view(concert, user).rank, Some(1));
     }
 
     #[test]
     fn a_second_replay_changes_nothing_but_what_is_gone() {
-        let memory = Memory::new();
+        let memory = Memory::new(Duration::ZERO);
         let concert = crate::ids::new();
         let (first, second) = (crate::ids::new(), crate::ids::new());
         memory.begin_replay(0);
-        memory.apply(vec![put(concert, first, 1), put(concert, second, 2)]);
+        memory.apply(&[put(concert, first, 1), put(concert, second, 2)]);
         memory.end_replay();
         memory.begin_replay(0);
-        memory.apply(vec![put(concert, second, 2)]);
+        memory.apply(&[put(concert, second, 2)]);
         assert_eq!(
             memory.view(concert, second).rank,
             Some(2),
@@ -307,10 +366,10 @@ mod tests {
 
     #[test]
     fn an_older_lease_is_not_news() {
-        let memory = Memory::new();
+        let memory = Memory::new(Duration::ZERO);
         let holder = Some(crate::ids::new());
-        memory.apply(vec![News::Lease { revision: 5, holder }]);
-        memory.apply(vec![News::Lease { revision: 4, holder: None }]);
+        memory.apply(&[News::Lease { revision: 5, holder }]);
+        memory.apply(&[News::Lease { revision: 4, holder: None }]);
         let lease = memory.lines().lease();
         assert_eq!((lease.revision, lease.holder), (5, holder));
     }

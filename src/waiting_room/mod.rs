@@ -15,13 +15,17 @@
 mod scheduler;
 mod payments;
 mod admission;
+mod silence;
+mod fenced;
 mod join;
 mod lease;
 mod watch;
 mod writer;
 mod refresh;
+mod reports;
 mod overview;
 mod hall;
+mod hearing;
 mod promises;
 mod sales;
 mod status;
@@ -31,7 +35,11 @@ mod era;
 #[cfg(test)]
 mod laws;
 mod queue;
+mod entries;
 mod ends;
+mod pause;
+mod deadlines;
+mod tally;
 mod bucket;
 mod place;
 mod rate;
@@ -52,7 +60,7 @@ use self::gate::{Judged, identify_for};
 use self::hall::Hall;
 use crate::bus::Bus;
 use crate::clock::Clock;
-use crate::ids::{ConcertId, UserId};
+use crate::ids::{self, ConcertId, UserId};
 use crate::store;
 use crate::store::queue::{QueueSettings, SettingsChange};
 
@@ -94,8 +102,9 @@ impl WaitingRoom {
             clock,
             sessions,
             signer: token::Signer::new(secret.as_bytes()),
-            memory: memory::Memory::new(),
+            memory: memory::Memory::new(sessions.silence),
             promises: promises::Promises::new(),
+            hearing: hearing::Hearing::new(ids::new()),
             turn: Notify::new(),
             reread: Notify::new(),
             doubt: Notify::new(),
@@ -106,6 +115,7 @@ impl WaitingRoom {
         room.spawn(|hall| async move { writer::run(&hall).await });
         room.spawn(|hall| async move { refresh::run(&hall).await });
         room.spawn(|hall| async move { refresh::listen(&hall).await });
+        room.spawn(|hall| async move { reports::tell(&hall).await });
         room.spawn(|hall| async move { watch::listen(&hall).await });
         room
     }
@@ -115,6 +125,7 @@ impl WaitingRoom {
         self.spawn(|hall| async move { scheduler::admit(&hall).await });
         self.spawn(|hall| async move { scheduler::tidy_on_the_minute(&hall).await });
         self.spawn(|hall| async move { payments::run(&hall).await });
+        self.spawn(|hall| async move { reports::listen(&hall).await });
     }
 
     fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Arc<Hall>) -> F) {
@@ -263,8 +274,10 @@ async fn next_change(hall: Arc<Hall>, claims: Claims, last: Option<QueueToken>) 
 
 /// Whether a client would see a difference that is not just the passing of time.
 fn differs(now: &QueueToken, before: &QueueToken) -> bool {
-    (now.status, now.phase, now.inventory, now.position, &now.token, now.expires_at)
-        != (before.status, before.phase, before.inventory, before.position, &before.token, before.expires_at)
+    let seen = |token: &QueueToken| {
+        (token.status, token.phase, token.inventory, token.position, token.expires_at, token.grace_until)
+    };
+    seen(now) != seen(before) || now.token != before.token
 }
 
 fn away(error: &sqlx::Error) -> RoomError {

@@ -6,8 +6,11 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::hall::{Hall, RoomError};
+use super::queue::Queue;
+use super::rate::LastMinute;
 use super::sales::Sale;
 use super::status::{Inventory, Phase};
+use super::tally::Tally;
 use crate::ids::ConcertId;
 use crate::store::queue::QueueSettings;
 
@@ -22,12 +25,18 @@ pub struct QueueOverview {
     pub inventory: Inventory,
     /// How many wait.
     pub length: u64,
+    /// How many of those nobody has heard of for a while: passed over, until they are heard of or their grace is over.
+    pub silent: u64,
     /// How many are admitted and not over.
     pub active: u64,
     /// Joins of the last minute, as far as this instance has been watching.
     pub joined_last_minute: u64,
     /// Admissions of the last minute, as far as this instance has been watching.
     pub admitted_last_minute: u64,
+    /// Who went silent in the last minute, as far as this instance has been watching.
+    pub silenced_last_minute: u64,
+    /// Whose claim window ran out unused in the last minute, as far as this instance has been watching.
+    pub no_shows_last_minute: u64,
     /// Since when the first in line waits.
     pub oldest_waiter_since: Option<DateTime<Utc>>,
     /// The same, in whole seconds.
@@ -54,6 +63,7 @@ pub fn measure(hall: &Hall) {
     for (concert, queue) in hall.memory.lines().queues() {
         let concert = concert.to_string();
         metrics::gauge!("boxoffice_queue_waiting", "concert" => concert.clone()).set(queue.waiting() as f64);
+        metrics::gauge!("boxoffice_queue_silent", "concert" => concert.clone()).set(queue.silent() as f64);
         metrics::gauge!("boxoffice_queue_active", "concert" => concert).set(queue.active() as f64);
     }
 }
@@ -62,15 +72,21 @@ fn of(hall: &Hall, sale: Sale) -> QueueOverview {
     let lines = hall.memory.lines();
     let queue = lines.queue(sale.settings.concert_id);
     let since_start = hall.memory.since_start();
-    let oldest = queue.and_then(|queue| queue.front().next()).map(|(_, entry)| entry.issued_at);
+    let oldest = queue.and_then(Queue::oldest);
+    let last_minute = |of: fn(&Tally) -> &LastMinute| {
+        queue.map_or(0, |queue| u64::from(of(&queue.tally).total(since_start)))
+    };
     QueueOverview {
         concert_id: sale.settings.concert_id,
         phase: sale.phase,
         inventory: sale.inventory,
         length: queue.map_or(0, |queue| queue.waiting() as u64),
         active: queue.map_or(0, |queue| queue.active() as u64),
-        joined_last_minute: queue.map_or(0, |queue| u64::from(queue.joined.total(since_start))),
-        admitted_last_minute: queue.map_or(0, |queue| u64::from(queue.admitted.total(since_start))),
+        silent: queue.map_or(0, |queue| queue.silent() as u64),
+        joined_last_minute: last_minute(|tally| &tally.joined),
+        admitted_last_minute: last_minute(|tally| &tally.admitted),
+        silenced_last_minute: last_minute(|tally| &tally.silenced),
+        no_shows_last_minute: last_minute(|tally| &tally.no_shows),
         oldest_waiter_since: oldest,
         oldest_waiter_seconds: oldest.map(|since| (hall.clock.now() - since).num_seconds().max(0)),
         settings: sale.settings,

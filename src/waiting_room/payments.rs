@@ -85,6 +85,6 @@ fn session_to_end(hall: &Hall, event: &Confirmed) -> Option<Claims> {
         Standing::Active { activated_at, .. } if activated_at <= event.at => {
             Some(entry.claims(user_id, concert_id))
         }
-        Standing::Active { .. } | Standing::Waiting => None,
+        Standing::Active { .. } | Standing::Silent { .. } | Standing::Waiting => None,
     }
 }

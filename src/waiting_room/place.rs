@@ -1,9 +1,12 @@
 //! A place from joining to its end: one pure function says what may become of it.
 //!
 //! ```text
+//! waiting ── not heard of ──▶ silent (grace) ── heard of ──▶ waiting
+//!
 //! waiting ── admitted ──▶ active (claim window) ── first use ──▶ active (session) ── held a seat ──▶ active (longer)
 //!    │                       │                                        │
 //!    └── given up, too old ──┴──────── paid, given up, ran out ───────┴──▶ gone: the key is deleted
+//!                                          (and silent, when the grace is over)
 //! ```
 //!
 //! What is stored is the [`Record`], one key of the bucket; what the line keeps in memory is an [`Entry`].
@@ -27,6 +30,8 @@ const KEY_OUTLIVES: TimeDelta = TimeDelta::hours(1);
 pub enum Standing {
     /// In line.
     Waiting,
+    /// In line, but nobody has heard of its owner for a while: not admitted, and kept until then.
+    Silent { grace_until: DateTime<Utc> },
     /// Admitted. `used` is false until the first booking request: so long only the claim window is granted.
     Active { activated_at: DateTime<Utc>, expires_at: DateTime<Utc>, used: bool },
 }
@@ -53,6 +58,10 @@ pub enum Event {
     Use { until: DateTime<Utc> },
     /// Its owner holds a seat until then.
     Hold { until: DateTime<Utc> },
+    /// Nobody has heard of its owner for too long.
+    Miss { now: DateTime<Utc>, grace: Duration },
+    /// Its owner was heard of.
+    Hear { now: DateTime<Utc> },
     /// It was given up, or used for a payment.
     End,
     /// Somebody looks whether its time is over.
@@ -70,12 +79,14 @@ pub enum Outcome {
 
 /// What an event makes of a place; nothing if it changes nothing.
 pub fn next(entry: &Entry, event: Event) -> Option<Outcome> {
-    use Standing::{Active, Waiting};
+    use Standing::{Active, Silent, Waiting};
     match (entry.standing, event) {
         (Waiting, Event::Admit { now, claim }) => {
             let standing = Active { activated_at: now, expires_at: now + claim, used: false };
             Some(Outcome::Write(standing))
         }
+        (Waiting, Event::Miss { now, grace }) => Some(Outcome::Write(Silent { grace_until: now + grace })),
+        (Silent { .. }, Event::Hear { now }) => (!entry.is_over(now)).then_some(Outcome::Write(Waiting)),
         (Active { activated_at, expires_at, used }, Event::Use { until }) => {
             let longer = Active { activated_at, expires_at: expires_at.max(until), used: true };
             (!used).then_some(Outcome::Write(longer))
@@ -84,14 +95,32 @@ pub fn next(entry: &Entry, event: Event) -> Option<Outcome> {
             let longer = Active { activated_at, expires_at: until, used: true };
             (until > expires_at).then_some(Outcome::Write(longer))
         }
-        (Waiting | Active { .. }, Event::End) => Some(Outcome::Delete),
-        (Waiting, Event::Look { now }) => (entry.issued_at + LONGEST_WAIT <= now).then_some(Outcome::Delete),
-        (Active { expires_at, .. }, Event::Look { now }) => (expires_at <= now).then_some(Outcome::Delete),
-        (Waiting, Event::Use { .. } | Event::Hold { .. }) | (Active { .. }, Event::Admit { .. }) => None,
+        (_, Event::End) => Some(Outcome::Delete),
+        (_, Event::Look { now }) => (entry.end() <= now).then_some(Outcome::Delete),
+        (Waiting | Silent { .. }, Event::Use { .. } | Event::Hold { .. })
+        | (Silent { .. } | Active { .. }, Event::Admit { .. } | Event::Miss { .. })
+        | (Waiting | Active { .. }, Event::Hear { .. }) => None,
+    }
+}
+
+impl Standing {
+    /// Whether the place is in line: not admitted yet.
+    pub fn is_in_line(&self) -> bool {
+        !matches!(self, Self::Active { .. })
     }
 }
 
 impl Entry {
+    /// When the place is over, if nothing happens before.
+    pub fn end(&self) -> DateTime<Utc> {
+        let too_old = self.issued_at + LONGEST_WAIT;
+        match self.standing {
+            Standing::Waiting => too_old,
+            Standing::Silent { grace_until } => grace_until.min(too_old),
+            Standing::Active { expires_at, .. } => expires_at,
+        }
+    }
+
     /// Whether the place's time is over, deleted or not.
     pub fn is_over(&self, now: DateTime<Utc>) -> bool {
         next(self, Event::Look { now }) == Some(Outcome::Delete)
@@ -100,7 +129,7 @@ impl Entry {
     /// What its owner's token says.
     pub fn claims(&self, user: UserId, concert: ConcertId) -> Claims {
         let (activated_at, expires_at) = match self.standing {
-            Standing::Waiting => (None, None),
+            Standing::Waiting | Standing::Silent { .. } => (None, None),
             Standing::Active { activated_at, expires_at, .. } => (Some(activated_at), Some(expires_at)),
         };
         let bucket = incarnation::of(self.revision);
@@ -129,6 +158,9 @@ pub struct Record {
     place: Option<Place>,
     #[serde(default)]
     used: bool,
+    /// Of somebody in line who went silent: until when the place is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    grace_until: Option<DateTime<Utc>>,
     /// Tells apart two first writes of the same millisecond, so that each writer knows its own again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nonce: Option<u32>,
@@ -153,6 +185,7 @@ impl Record {
             expires_at: None,
             place: None,
             used: false,
+            grace_until: None,
             nonce: Some(rand::random()),
         }
     }
@@ -163,6 +196,7 @@ impl Record {
             Self { place: Some(entry.place), nonce: None, ..Self::joining(user, concert, entry.issued_at) };
         match standing {
             Standing::Waiting => record,
+            Standing::Silent { grace_until } => Self { grace_until: Some(grace_until), ..record },
             Standing::Active { activated_at, expires_at, used } => Self {
                 status: RecordStatus::Active,
                 activated_at: Some(activated_at),
@@ -177,7 +211,10 @@ impl Record {
     pub fn read(bytes: &[u8], revision: u64) -> Option<Entry> {
         let record: Self = serde_json::from_slice(bytes).ok()?;
         let standing = match (record.status, record.activated_at, record.expires_at) {
-            (RecordStatus::Waiting, ..) => Standing::Waiting,
+            (RecordStatus::Waiting, ..) => match record.grace_until {
+                Some(grace_until) => Standing::Silent { grace_until },
+                None => Standing::Waiting,
+            },
             (RecordStatus::Active, Some(activated_at), Some(expires_at)) => {
                 Standing::Active { activated_at, expires_at, used: record.used }
             }
@@ -250,8 +287,25 @@ mod tests {
     }
 
     #[test]
+    fn who_is_silent_waits_on_when_heard_within_the_grace_and_is_not_admitted_before() {
+        let silent = Standing::Silent { grace_until: at(100) };
+        let miss = Event::Miss { now: at(40), grace: CLAIM };
+        assert_eq!(next(&entry(Standing::Waiting), miss), Some(Outcome::Write(silent)));
+        assert_eq!(next(&entry(silent), Event::Miss { now: at(50), grace: CLAIM }), None, "kept no longer");
+        assert_eq!(next(&entry(silent), Event::Admit { now: at(50), claim: CLAIM }), None);
+        let hear = |now| next(&entry(silent), Event::Hear { now: at(now) });
+        assert_eq!((hear(99), hear(100)), (Some(Outcome::Write(Standing::Waiting)), None));
+        assert!(!entry(silent).is_over(at(99)) && entry(silent).is_over(at(100)));
+        for standing in [Standing::Waiting, active(70, true)] {
+            assert_eq!(next(&entry(standing), Event::Hear { now: at(50) }), None);
+        }
+        assert_eq!(next(&entry(active(70, true)), miss), None);
+    }
+
+    #[test]
     fn an_end_ends_every_standing() {
-        for standing in [Standing::Waiting, active(70, false), active(610, true)] {
+        let silent = Standing::Silent { grace_until: at(100) };
+        for standing in [Standing::Waiting, silent, active(70, false), active(610, true)] {
             assert_eq!(next(&entry(standing), Event::End), Some(Outcome::Delete));
         }
     }
@@ -275,6 +329,10 @@ mod tests {
         let admitted = Record::standing(user, concert, &entry, active(70, true));
         let entry = Record::read(&admitted.to_bytes(), 50).unwrap();
         assert_eq!((entry.place, entry.revision, entry.standing), (42, 50, active(70, true)));
+        let silent = Standing::Silent { grace_until: at(200) };
+        let skipped = Record::standing(user, concert, &entry, silent);
+        let entry = Record::read(&skipped.to_bytes(), 60).unwrap();
+        assert_eq!((entry.place, entry.revision, entry.standing), (42, 60, silent));
         assert_eq!(Record::read(b"{}", 1), None);
         assert_eq!(Record::read(b"", 1), None);
     }

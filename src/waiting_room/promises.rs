@@ -31,6 +31,8 @@ pub struct Promise {
     used_until: Option<DateTime<Utc>>,
     /// A seat is held until then.
     held_until: Option<DateTime<Utc>>,
+    /// Its owner was heard of then, who had been silent.
+    heard_at: Option<DateTime<Utc>>,
     ended: bool,
     since: Instant,
     not_before: Instant,
@@ -78,6 +80,20 @@ impl Promises {
         let passed = self.open().get(&key).map(|promise| promise.place);
         let Some(place) = passed.max(known) else { return };
         self.change(key, place, |promise| promise.held_until = promise.held_until.max(Some(until)));
+    }
+
+    /// The owner of this place, who had been silent, was heard of at that time: the place is in line again.
+    pub fn come_back(&self, key: Key, place: Place, heard_at: DateTime<Utc>) {
+        self.change(key, place, |promise| {
+            promise.heard_at.get_or_insert(heard_at);
+        });
+    }
+
+    /// Whether this place has been promised to be in line again.
+    pub fn is_coming_back(&self, key: Key, place: Place) -> bool {
+        let open = self.open();
+        let promise = open.get(&key).filter(|promise| promise.place == place && !promise.ended);
+        promise.is_some_and(|promise| promise.heard_at.is_some())
     }
 
     /// This place is over.
@@ -167,6 +183,7 @@ impl Promise {
             place,
             used_until: None,
             held_until: None,
+            heard_at: None,
             ended: false,
             since: now,
             not_before: now,
@@ -190,7 +207,7 @@ impl Promise {
         if self.ended {
             return match next(&entry, Event::End) {
                 Some(Outcome::Delete) if entry.revision >= self.place => {
-                    Need::Delete(If::At(entry.revision), entry.standing == Standing::Waiting)
+                    Need::Delete(If::At(entry.revision), entry.standing.is_in_line())
                 }
                 _ => Need::Patience,
             };
@@ -198,7 +215,15 @@ impl Promise {
         if view.is_over(self.place) {
             return Need::Nothing;
         }
-        if entry.place < self.place || entry.standing == Standing::Waiting {
+        let back = self.heard_at.filter(|_| entry.place == self.place);
+        let back = back.and_then(|now| next(&entry, Event::Hear { now }));
+        if let Some(Outcome::Write(standing)) = back {
+            return Need::Write(entry, standing);
+        }
+        if self.used_until.max(self.held_until).is_none() {
+            return Need::Nothing;
+        }
+        if entry.place < self.place || entry.standing.is_in_line() {
             return Need::Patience;
         }
         let began =
@@ -263,6 +288,25 @@ mod tests {
         assert_eq!(promise.need(&view(12, 12, Standing::Waiting), 12), Need::Nothing, "the user joined anew");
         assert_eq!(promise.need(&View::default(), 4), Need::Patience);
         assert_eq!(promise.need(&View::default(), 9), Need::Nothing);
+    }
+
+    #[tokio::test]
+    async fn who_was_silent_and_is_heard_of_in_time_is_in_line_again_and_nothing_else_is_written() {
+        let promises = Promises::new();
+        let key = (claims(5).concert, claims(5).user);
+        promises.come_back(key, 5, at(50));
+        assert!(promises.is_coming_back(key, 5) && !promises.is_coming_back(key, 6));
+        let promise = only(&promises);
+        let silent = |until| view(5, 9, Standing::Silent { grace_until: at(until) });
+        let entry = silent(60).entry.unwrap();
+        assert_eq!(promise.need(&silent(60), 9), Need::Write(entry, Standing::Waiting));
+        assert_eq!(promise.need(&silent(50), 9), Need::Nothing, "too late");
+        assert_eq!(promise.need(&view(5, 10, Standing::Waiting), 10), Need::Nothing, "done");
+        assert_eq!(promise.need(&view(5, 10, active(60, false)), 10), Need::Nothing);
+        assert_eq!(promise.need(&view(12, 12, Standing::Silent { grace_until: at(60) }), 12), Need::Nothing);
+        promises.end(&claims(5));
+        assert!(!promises.is_coming_back(key, 5));
+        assert_eq!(only(&promises).need(&silent(60), 9), Need::Delete(If::At(9), true));
     }
 
     #[tokio::test]

@@ -3,15 +3,18 @@
 //! It mirrors the bucket: a change is applied in the order of its revision, and one that is older than what is
 //! known of its key is ignored, because a watch that starts again tells everything once more.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
+use super::deadlines::Deadlines;
 use super::ends::{End, Ends};
+use super::entries::{Entries, Handle};
 use super::line::Line;
+use super::pause::{patience, seconds};
 use super::place::{Entry, LONGEST_WAIT, Standing};
-use super::rate::LastMinute;
+use super::tally::Tally;
 use super::token::Place;
 use crate::ids::UserId;
 
@@ -29,24 +32,19 @@ pub struct View {
 /// One concert's line.
 #[derive(Debug, Default)]
 pub struct Queue {
-    line: Line<UserId>,
-    entries: HashMap<UserId, Kept>,
+    /// The shortest silence that means anything.
+    shortest: Duration,
+    line: Line<Handle>,
+    entries: Entries,
     /// Everybody admitted whose key has not been deleted, by the end of the session: what counts for the cap.
-    active: BTreeSet<(DateTime<Utc>, UserId)>,
+    active: Deadlines,
+    /// Everybody in line who went silent, by the end of the grace.
+    silent: Deadlines,
     ends: Ends,
     /// Keys that still hold a place which is over: to be deleted.
     leftovers: HashSet<UserId>,
-    /// Joins, as far as this instance has been watching.
-    pub joined: LastMinute,
-    /// Admissions, as far as this instance has been watching.
-    pub admitted: LastMinute,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Kept {
-    entry: Entry,
-    /// The replay that last told of this key.
-    replay: u32,
+    /// What happened here lately.
+    pub tally: Tally,
 }
 
 impl View {
@@ -57,35 +55,49 @@ impl View {
 }
 
 impl Queue {
+    /// Nobody is here yet. A silence of less than `shortest` means nothing.
+    pub fn new(shortest: Duration) -> Self {
+        Self { shortest, ..Self::default() }
+    }
+
     /// Applies a written place. `since_start` is given for news, and not for what a first replay tells.
     pub fn put(&mut self, user: UserId, entry: Entry, replay: u32, since_start: Option<Duration>) {
-        let before = match self.entries.get_mut(&user) {
-            Some(kept) if kept.entry.revision >= entry.revision => {
-                kept.replay = replay;
+        let known = self.entries.find(user);
+        let before = match known.map(|handle| (handle, self.entries.at(handle).1)) {
+            Some((handle, before)) if before.revision >= entry.revision => {
+                self.entries.retell(handle, replay);
                 return;
             }
-            Some(kept) => Some(kept.entry),
+            Some((_, before)) => Some(before),
             None => None,
         };
         if self.ends.is_deleted_since(user, entry.revision) {
             return;
         }
         if let Some(before) = before {
-            self.unlist(user, &before);
+            let stays = before.place == entry.place && entry.standing.is_in_line();
+            self.unlist(user, &before, stays);
         }
         if let Some(since_start) = since_start {
-            self.count(before.as_ref(), &entry, since_start);
+            let was = before.filter(|before| before.place == entry.place).map(|before| before.standing);
+            self.tally.note(was, entry.standing, since_start);
         }
-        self.entries.insert(user, Kept { entry, replay });
+        let handle = self.entries.put(user, entry, replay);
         if self.ends.covers(user, entry.place) {
             self.leftovers.insert(user);
         }
-        self.list(user, &entry);
+        self.list(user, handle, &entry);
+        if let Some(since_start) = since_start
+            && entry.standing == Standing::Waiting
+        {
+            // Written by an instance that has just heard of its owner.
+            self.hear(user, entry.place, seconds(since_start));
+        }
     }
 
     /// Applies the deletion of a key: every place of this user so far is over.
     pub fn delete(&mut self, user: UserId, marker: u64, at: DateTime<Utc>) {
-        if self.entries.get(&user).is_some_and(|kept| kept.entry.revision > marker) {
+        if self.entries.get(user).is_some_and(|entry| entry.revision > marker) {
             return;
         }
         self.drop_entry(user);
@@ -96,20 +108,21 @@ impl Queue {
     /// keeps counting for the cap until its deletion has been seen.
     pub fn bar(&mut self, user: UserId, place: Place, at: DateTime<Utc>) {
         self.ends.bar(user, place, at);
-        let Some(entry) = self.entries.get(&user).map(|kept| kept.entry) else {
+        let Some(entry) = self.entries.get(user) else {
             return;
         };
         if self.ends.covers(user, entry.place) {
-            self.line.remove(entry.place);
+            self.unlist(user, &entry, false);
             self.leftovers.insert(user);
+            if let Standing::Active { expires_at, .. } = entry.standing {
+                self.active.insert(expires_at, user);
+            }
         }
     }
 
     /// After a complete replay: keys that it did not tell of are gone.
     pub fn forget_untold(&mut self, replay: u32) {
-        let gone: Vec<UserId> =
-            self.entries.iter().filter(|(_, kept)| kept.replay != replay).map(|(user, _)| *user).collect();
-        for user in gone {
+        for user in self.entries.untold(replay) {
             self.drop_entry(user);
         }
     }
@@ -121,39 +134,95 @@ impl Queue {
 
     /// Deletions seen before `before`, whose traces in the bucket can be cleared away: users and revisions.
     pub fn old_markers(&self, before: DateTime<Utc>, most: usize) -> Vec<(UserId, u64)> {
-        let gone = self.ends.markers(before).filter(|(user, _)| !self.entries.contains_key(user));
+        let gone = self.ends.markers(before).filter(|(user, _)| self.entries.find(*user).is_none());
         gone.take(most).collect()
     }
 
     /// Everything known of one user.
     pub fn view(&self, user: UserId) -> View {
-        let entry = self.entries.get(&user).map(|kept| kept.entry);
+        let entry = self.entries.get(user);
         let rank = entry.and_then(|entry| self.line.rank(entry.place));
         View { entry, end: self.ends.of(user), rank }
     }
 
-    /// Who is in line, from the front on.
+    /// Notes that the owner of this place was heard of at a second since the start; answers whether this second knew
+    /// nothing of it yet, and nothing at all about somebody who is not in line.
+    pub fn hear(&self, user: UserId, place: Place, now: u32) -> Option<bool> {
+        let handle = self.entries.find(user)?;
+        let rank = self.line.rank(place)?;
+        let is_it = self.entries.at(handle).1.place == place;
+        is_it.then(|| self.entries.trust(handle, now + patience(rank as u64, self.shortest)))
+    }
+
+    /// The same for whatever place this user has here.
+    pub fn hear_of(&self, user: UserId, now: u32) {
+        if let Some(entry) = self.entries.get(user) {
+            self.hear(user, entry.place, now);
+        }
+    }
+
+    /// For how many seconds more nothing needs to be heard of this user.
+    pub fn trusted_for(&self, user: UserId, now: u32) -> u32 {
+        let until = self.entries.find(user).map_or(0, |handle| self.entries.trusted_until(handle));
+        until.saturating_sub(now)
+    }
+
+    /// Those among `most` places from `first` on who wait and went silent, and where to go on. Nobody had anything to
+    /// listen with before `anew`, so nobody's silence is counted from before it.
+    pub fn gone_silent(
+        &self,
+        first: Handle,
+        most: usize,
+        now: u32,
+        anew: u32,
+    ) -> (Vec<(UserId, Entry)>, Option<Handle>) {
+        let (doubtful, next) = self.entries.doubtful(first, most, now);
+        let silent = doubtful.into_iter().map(|handle| self.entries.at(handle)).filter(|(_, entry)| {
+            let rank = self.line.rank(entry.place);
+            rank.is_some_and(|rank| anew + patience(rank as u64, self.shortest) < now)
+        });
+        (silent.collect(), next)
+    }
+
+    /// Who can be admitted, from the front on.
     pub fn front(&self) -> impl Iterator<Item = (UserId, Entry)> + '_ {
-        self.line.iter().filter_map(|(_, user)| Some((user, self.entries.get(&user)?.entry)))
+        self.line.ready().map(|(_, handle)| self.entries.at(handle))
     }
 
-    /// Places whose key must be deleted: sessions that ran out, waits that took a day, ended places that lie there still.
-    pub fn overdue(&self, now: DateTime<Utc>) -> Vec<(UserId, Entry)> {
-        let sessions = self.active.iter().take_while(|(end, _)| *end <= now).map(|(_, user)| *user);
-        let waits =
-            self.front().take_while(|(_, entry)| entry.issued_at + LONGEST_WAIT <= now).map(|(user, _)| user);
-        let users: BTreeSet<UserId> = sessions.chain(waits).chain(self.leftovers.iter().copied()).collect();
-        users.into_iter().filter_map(|user| Some((user, self.entries.get(&user)?.entry))).collect()
+    /// Places whose key must be deleted: sessions and graces that ran out, waits that took a day, ended places that lie
+    /// there still. At most so many.
+    pub fn overdue(&self, now: DateTime<Utc>, most: usize) -> Vec<(UserId, Entry)> {
+        let line = self.line.iter().map(|(_, handle)| self.entries.at(handle));
+        let waits = line.take_while(|(_, entry)| entry.issued_at + LONGEST_WAIT <= now).map(|(user, _)| user);
+        let users: BTreeSet<UserId> = self
+            .active
+            .over(now)
+            .take(most)
+            .chain(self.silent.over(now).take(most))
+            .chain(waits.take(most))
+            .chain(self.leftovers.iter().copied())
+            .collect();
+        users.into_iter().take(most).filter_map(|user| Some((user, self.entries.get(user)?))).collect()
     }
 
-    /// When the next session runs out.
+    /// When the next session or grace runs out.
     pub fn next_end(&self) -> Option<DateTime<Utc>> {
-        self.active.first().map(|(end, _)| *end)
+        [self.active.next(), self.silent.next()].into_iter().flatten().min()
     }
 
-    /// How many wait.
+    /// How many are in line, silent or not.
     pub fn waiting(&self) -> usize {
         self.line.len()
+    }
+
+    /// How many of those in line are silent.
+    pub fn silent(&self) -> usize {
+        self.silent.len()
+    }
+
+    /// Since when the first in line waits.
+    pub fn oldest(&self) -> Option<DateTime<Utc>> {
+        self.line.iter().next().map(|(_, handle)| self.entries.at(handle).1.issued_at)
     }
 
     /// How many count for the cap.
@@ -166,42 +235,53 @@ impl Queue {
         self.entries.is_empty() && self.ends.is_empty()
     }
 
-    fn count(&mut self, before: Option<&Entry>, entry: &Entry, since_start: Duration) {
-        let was = before.filter(|before| before.place == entry.place).map(|before| before.standing);
-        match (was, entry.standing) {
-            (None, Standing::Waiting) => self.joined.count(since_start),
-            (None | Some(Standing::Waiting), Standing::Active { .. }) => self.admitted.count(since_start),
-            (Some(_), _) => (),
+    /// Counts an end that is news, before it is applied.
+    pub fn count_end(&mut self, user: UserId, at: DateTime<Utc>, since_start: Duration) {
+        if let Some(entry) = self.entries.get(user) {
+            self.tally.note_end(entry.standing, at, since_start);
         }
     }
 
-    fn list(&mut self, user: UserId, entry: &Entry) {
+    fn list(&mut self, user: UserId, handle: Handle, entry: &Entry) {
         match entry.standing {
-            Standing::Waiting if self.leftovers.contains(&user) => (),
-            Standing::Waiting => {
-                self.line.insert(entry.place, user);
-            }
             Standing::Active { expires_at, .. } => {
-                self.active.insert((expires_at, user));
+                self.active.insert(expires_at, user);
+            }
+            Standing::Waiting | Standing::Silent { .. } => {
+                if self.leftovers.contains(&user) {
+                    return;
+                }
+                // False where the place has stayed in line.
+                self.line.insert(entry.place, handle);
+                self.line.pass_over(entry.place, entry.standing != Standing::Waiting);
+                if let Standing::Silent { grace_until } = entry.standing {
+                    self.silent.insert(grace_until, user);
+                }
             }
         }
     }
 
-    fn unlist(&mut self, user: UserId, entry: &Entry) {
+    fn unlist(&mut self, user: UserId, entry: &Entry, stays_in_line: bool) {
         self.leftovers.remove(&user);
         match entry.standing {
-            Standing::Waiting => {
-                self.line.remove(entry.place);
-            }
             Standing::Active { expires_at, .. } => {
-                self.active.remove(&(expires_at, user));
+                self.active.remove(expires_at, user);
+            }
+            Standing::Waiting | Standing::Silent { .. } => {
+                if let Standing::Silent { grace_until } = entry.standing {
+                    self.silent.remove(grace_until, user);
+                }
+                if !stays_in_line {
+                    self.line.remove(entry.place);
+                }
             }
         }
     }
 
     fn drop_entry(&mut self, user: UserId) {
-        if let Some(kept) = self.entries.remove(&user) {
-            self.unlist(user, &kept.entry);
+        if let Some(entry) = self.entries.get(user) {
+            self.unlist(user, &entry, false);
+            self.entries.remove(user);
         }
     }
 }
@@ -263,12 +343,12 @@ mod tests {
         // An admission that was on its way when its owner left: it counts for the cap until it is deleted again.
         queue.put(user(1), active(5, 9, 60), 0, None);
         assert_eq!(queue.active(), 1);
-        assert_eq!(queue.overdue(at(1)).len(), 1);
+        assert_eq!(queue.overdue(at(1), 10).len(), 1);
         queue.delete(user(1), 10, at(1));
-        assert_eq!((queue.active(), queue.overdue(at(1)).len()), (0, 0));
+        assert_eq!((queue.active(), queue.overdue(at(1), 10).len()), (0, 0));
         queue.put(user(1), waiting(11), 0, None);
         assert_eq!(queue.view(user(1)).rank, Some(1));
-        assert!(queue.overdue(at(1)).is_empty());
+        assert!(queue.overdue(at(1), 10).is_empty());
     }
 
     #[test]
@@ -281,11 +361,11 @@ mod tests {
         queue.bar(user(3), 1, at(1));
         assert_eq!((queue.waiting(), queue.active()), (1, 1));
         assert_eq!(queue.view(user(2)).rank, Some(1));
-        assert_eq!(queue.overdue(at(1)).len(), 2, "both are to be deleted");
+        assert_eq!(queue.overdue(at(1), 10).len(), 2, "both are to be deleted");
         // The place of a join that the watch has not told of yet.
         queue.bar(user(4), 9, at(1));
         queue.put(user(4), waiting(9), 0, None);
-        assert_eq!((queue.waiting(), queue.overdue(at(1)).len()), (1, 3));
+        assert_eq!((queue.waiting(), queue.overdue(at(1), 10).len()), (1, 3));
     }
 
     #[test]
@@ -294,8 +374,8 @@ mod tests {
         queue.put(user(1), active(1, 11, 60), 0, None);
         queue.put(user(2), active(2, 12, 30), 0, None);
         assert_eq!(queue.next_end(), Some(at(30)));
-        assert_eq!(queue.overdue(at(29)).len(), 0);
-        assert_eq!(queue.overdue(at(30)).iter().map(|(user, _)| *user).collect::<Vec<_>>(), [user(2)]);
+        assert_eq!(queue.overdue(at(29), 10).len(), 0);
+        assert_eq!(queue.overdue(at(30), 10).iter().map(|(user, _)| *user).collect::<Vec<_>>(), [user(2)]);
         queue.put(user(2), active(2, 13, 90), 0, None);
         assert_eq!(queue.next_end(), Some(at(60)), "a longer session replaces the shorter");
         assert_eq!(queue.active(), 2);
@@ -311,26 +391,5 @@ mod tests {
         queue.forget_untold(2);
         assert_eq!(queue.front().map(|(user, _)| user).collect::<Vec<_>>(), [user(2), user(3)]);
         assert_eq!(queue.view(user(1)), View::default());
-    }
-
-    #[test]
-    fn only_news_are_counted_and_each_admission_once() {
-        let mut queue = Queue::default();
-        let second = Duration::from_secs(1);
-        queue.put(user(1), waiting(1), 0, None);
-        queue.put(user(2), waiting(2), 0, Some(second));
-        queue.put(user(2), active(2, 3, 60), 0, Some(second));
-        queue.put(user(2), active(2, 4, 90), 0, Some(second));
-        assert_eq!((queue.joined.total(second), queue.admitted.total(second)), (1, 1));
-    }
-
-    #[test]
-    fn old_ends_are_cleared_away() {
-        let mut queue = Queue::default();
-        queue.delete(user(1), 5, at(0));
-        queue.delete(user(2), 6, at(100));
-        assert_eq!(queue.old_markers(at(50), 10), [(user(1), 5)]);
-        queue.forget_ends(at(50));
-        assert!(!queue.view(user(1)).is_over(5) && queue.view(user(2)).is_over(6));
     }
 }

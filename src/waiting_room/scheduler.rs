@@ -79,10 +79,12 @@ async fn decline(hall: &Hall) -> Infallible {
 async fn lead(hall: &Hall, leader: &mut Leader) -> Result<(), Lost> {
     let asks = hall.bus.client.subscribe(subjects::QUEUE_ADMIT).await;
     let mut asks = asks.map_err(|error| Lost(error.to_string()))?;
+    hall.hear_anew();
     let mut busy = Instant::now();
     loop {
         leader.prepare(hall).await?;
         leader.round(hall).await?;
+        leader.pass_over(hall).await?;
         if !hall.is_quiet() {
             busy = Instant::now();
         } else if busy.elapsed() >= QUIET {
@@ -167,7 +169,14 @@ pub async fn tidy(hall: &Hall) {
     if !hall.memory.is_complete() {
         return;
     }
-    let ended = sweep(hall).await;
+    let mut ended = 0;
+    loop {
+        let some = sweep(hall).await;
+        ended += some;
+        if some == 0 {
+            break;
+        }
+    }
     let before = hall.clock.now() - hall.sessions.memory();
     let markers: Vec<_> = {
         let lines = hall.memory.lines();

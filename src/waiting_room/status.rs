@@ -82,7 +82,8 @@ pub struct QueueToken {
     pub expires_at: Option<DateTime<Utc>>,
     /// The same, in whole seconds from now, so that the client's clock does not matter; never below 0.
     pub expires_in_seconds: Option<i64>,
-    /// Until when the place of somebody who went silent is kept; null for whoever is in line.
+    /// Until when the place of somebody who went silent was going to be kept, told when it is asked for again; null for
+    /// whoever is in line.
     pub grace_until: Option<DateTime<Utc>>,
 }
 
@@ -123,27 +124,8 @@ pub fn estimate(rank: u64, outlook: &Outlook) -> Option<u64> {
     (per_second > 0.0).then(|| (opens_in + rank as f64 / per_second).ceil().max(1.0) as u64)
 }
 
-/// The shortest pause that a client is ever asked for.
-const SHORTEST: f64 = 300.0;
-/// The pause in front, and what the one at the back is longer by, in milliseconds.
-const FRONT: f64 = 1_250.0;
-const BACK: f64 = 30_000.0 - FRONT;
-/// From this rank on clients ask as rarely as it gets.
-const FAR: f64 = 10_000.0;
-
-/// When to ask again, in milliseconds: 1 to 2 s in front, up to 30 s at the back, never more than a third of the
-/// estimate. `jitter` in -1..=1 spreads clients that joined together by a fifth.
-pub fn poll_after(rank: u64, eta_seconds: Option<u64>, jitter: f64) -> u64 {
-    let by_rank = FRONT + BACK * (rank as f64 / FAR).min(1.0).powf(0.75);
-    let spread = (by_rank * (1.0 + jitter / 5.0)).clamp(1_000.0, 30_000.0);
-    let third = eta_seconds.map_or(f64::MAX, |eta| eta as f64 * 1_000.0 / 3.0);
-    spread.min(third).max(SHORTEST).floor() as u64
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     const MOVING: Outlook =
@@ -173,27 +155,5 @@ mod tests {
         assert_eq!(estimate(1, &Outlook { per_minute: 0, ..MOVING }), None);
         let early = Outlook { moving: false, opens_in: Some(Duration::from_secs(90)), ..MOVING };
         assert_eq!(estimate(5, &early), Some(91));
-    }
-
-    proptest! {
-        #[test]
-        fn pauses_keep_their_bounds(rank in 1u64..2_000_000, eta in prop::option::of(1u64..100_000), jitter in -1.0f64..=1.0) {
-            let pause = poll_after(rank, eta, jitter);
-            prop_assert!((300..=30_000).contains(&pause));
-            if let Some(eta) = eta {
-                prop_assert!(pause * 3 <= eta * 1_000);
-            } else {
-                prop_assert!(pause >= 1_000);
-            }
-            if rank <= 10 {
-                prop_assert!(pause <= 2_000);
-            }
-        }
-    }
-
-    #[test]
-    fn the_back_of_a_long_line_asks_rarely() {
-        assert!(poll_after(1_000_000, None, 0.0) == 30_000);
-        assert!(poll_after(1_000, Some(10_000), 0.0) > 4_000);
     }
 }

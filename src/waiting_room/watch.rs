@@ -80,6 +80,7 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
         tracing::warn!("the bucket of places is a new one: the line begins anew");
     }
     hall.memory.begin_replay(now);
+    hall.hear_anew();
     let mut progress = Progress::new(&start);
     let mut entries = hall.bucket.watch().await?.ready_chunks(CHUNK);
     if start.state.messages == 0 {
@@ -161,7 +162,10 @@ impl Progress {
             return;
         }
         self.moved = Instant::now();
-        hall.memory.apply(news);
+        hall.memory.apply(&news);
+        for (concert, user, entry) in hall.memory.wrongly_silent(&news) {
+            hall.promises.come_back((concert, user), entry.place, hall.now());
+        }
         if reached {
             self.finish(hall);
         }

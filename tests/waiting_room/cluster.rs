@@ -11,7 +11,7 @@ use boxoffice::local::programs;
 use boxoffice::waiting_room::Sessions;
 
 use super::leaders::refuses_old_leases;
-use super::surroundings::{Instance, Witness, concert, join_at_once, somebody_waits, until};
+use super::surroundings::{Instance, LONG, Witness, concert, join_at_once, somebody_waits, until};
 use crate::common::{fresh_database, fresh_dir};
 
 /// Waits for the end of its input, which only this process holds open, and then ends the server.
@@ -76,7 +76,7 @@ async fn on_three_servers_old_leases_are_refused_and_the_cap_and_the_order_hold(
     let bus = cluster.connect().await;
     let pool = boxoffice::store::open(&fresh_database().await, 10).unwrap();
     let concert = concert(&pool, 10, 6_000_000).await;
-    let sessions = Sessions { session: Duration::from_secs(600), claim: Duration::from_secs(1) };
+    let sessions = Sessions { claim: Duration::from_secs(1), ..LONG };
     let start = async |n: usize| {
         let url = &cluster.urls[n];
         Instance::with_replicas(url, &pool, sessions, true, 3).await

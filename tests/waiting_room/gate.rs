@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::surroundings::{Instance, LONG, concert, env, until, within};
 
-const SHORT: Sessions = Sessions { session: Duration::from_secs(4), claim: Duration::from_secs(1) };
+const SHORT: Sessions = Sessions { session: Duration::from_secs(4), claim: Duration::from_secs(1), ..LONG };
 
 fn token(instance: &Instance, claims: &Claims) -> String {
     instance.room.look(claims).token

@@ -22,7 +22,7 @@ async fn the_cap_and_the_order_hold_while_leaders_are_killed() {
     let env = env().await;
     let concert = concert(&env.pool, 20, 6_000_000).await;
     // Nobody shows up, so that places are given on and on.
-    let sessions = Sessions { session: Duration::from_secs(600), claim: Duration::from_secs(1) };
+    let sessions = Sessions { claim: Duration::from_secs(1), ..LONG };
     let first = Instance::start(&env.nats_url, &env.pool, sessions, true).await;
     let witness = Witness::start(&env.bus).await;
     somebody_waits(&first, &env.pool).await;
@@ -177,14 +177,14 @@ async fn a_new_place_is_not_overwritten_by_an_admission_of_the_old_one() {
 }
 
 /// A connection between a client and the server, whose words to the server can be held back.
-struct Line {
-    url: String,
+pub struct Line {
+    pub url: String,
     holding: watch::Sender<bool>,
     held: Arc<std::sync::Mutex<Vec<u8>>>,
 }
 
 impl Line {
-    async fn to(server: &str) -> Self {
+    pub async fn to(server: &str) -> Self {
         let (credentials, server) = server.rsplit_once('@').unwrap();
         let server = server.to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -200,11 +200,11 @@ impl Line {
         Self { url, holding, held }
     }
 
-    fn hold(&self) {
+    pub fn hold(&self) {
         self.holding.send_replace(true);
     }
 
-    fn release(&self) {
+    pub fn release(&self) {
         self.holding.send_replace(false);
     }
 

@@ -5,4 +5,5 @@ mod gate;
 mod leaders;
 mod line;
 mod setting;
+mod silence;
 mod surroundings;

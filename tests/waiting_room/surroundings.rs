@@ -26,7 +26,12 @@ use crate::common::Env;
 pub const SECRET: &str = "a secret that all instances of a test share";
 
 /// Long enough that nothing ends by itself during a test.
-pub const LONG: Sessions = Sessions { session: Duration::from_secs(600), claim: Duration::from_secs(60) };
+pub const LONG: Sessions = Sessions {
+    session: Duration::from_secs(600),
+    claim: Duration::from_secs(60),
+    silence: Duration::from_secs(60),
+    grace: Duration::from_secs(180),
+};
 
 /// One process' waiting room. Dropped without [`Instance::stop`] it vanishes as if it had been killed.
 pub struct Instance {

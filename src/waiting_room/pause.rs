@@ -1,0 +1,88 @@
+//! When a client should ask again, and how long its silence means nothing.
+
+use std::time::Duration;
+
+/// The shortest pause that a client is ever asked for, in milliseconds.
+const SHORTEST: f64 = 300.0;
+/// The pause in front, and what the one at the back is longer by, in milliseconds.
+const FRONT: f64 = 1_250.0;
+const BACK: f64 = 30_000.0 - FRONT;
+/// From this rank on clients ask as rarely as it gets.
+const FAR: f64 = 10_000.0;
+/// How many of its pauses a client may miss.
+const MISSED: f64 = 3.0;
+/// In seconds: seconds are whole here, and a word takes a moment to come from another instance.
+const DELAY: u32 = 1;
+
+/// When to ask again, in milliseconds: 1 to 2 s in front, up to 30 s at the back, never more than a third of the
+/// estimate. `jitter` in -1..=1 spreads clients that joined together by a fifth.
+pub fn poll_after(rank: u64, eta_seconds: Option<u64>, jitter: f64) -> u64 {
+    let third = eta_seconds.map_or(f64::MAX, |eta| eta as f64 * 1_000.0 / 3.0);
+    by_rank(rank, jitter).min(third).max(SHORTEST).floor() as u64
+}
+
+/// For how many seconds nothing needs to be heard of somebody at `rank`: three of the longest pauses that are asked for
+/// there, and at least `shortest`.
+pub fn patience(rank: u64, shortest: Duration) -> u32 {
+    let missed = MISSED * by_rank(rank, 1.0) / 1_000.0;
+    missed.max(shortest.as_secs_f64()).ceil() as u32 + DELAY
+}
+
+/// Whole seconds, of time since the start of this process.
+pub fn seconds(since_start: Duration) -> u32 {
+    u32::try_from(since_start.as_secs()).unwrap_or(u32::MAX)
+}
+
+fn by_rank(rank: u64, jitter: f64) -> f64 {
+    let by_rank = FRONT + BACK * (rank as f64 / FAR).min(1.0).powf(0.75);
+    (by_rank * (1.0 + jitter / 5.0)).clamp(1_000.0, 30_000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn pauses_keep_their_bounds(rank in 1u64..2_000_000, eta in prop::option::of(1u64..100_000), jitter in -1.0f64..=1.0) {
+            let pause = poll_after(rank, eta, jitter);
+            prop_assert!((300..=30_000).contains(&pause));
+            if let Some(eta) = eta {
+                prop_assert!(pause * 3 <= eta * 1_000);
+            } else {
+                prop_assert!(pause >= 1_000);
+            }
+            if rank <= 10 {
+                prop_assert!(pause <= 2_000);
+            }
+            prop_assert!(u64::from(patience(rank, Duration::ZERO)) * 1_000 >= 3 * pause);
+        }
+    }
+
+    #[test]
+    fn the_back_of_a_long_line_asks_rarely() {
+        assert!(poll_after(1_000_000, None, 0.0) == 30_000);
+        assert!(poll_after(1_000, Some(10_000), 0.0) > 4_000);
+    }
+
+    #[test]
+    fn two_hundred_thousand_who_follow_the_hints_ask_less_than_ten_thousand_times_a_second() {
+        // 2,000 are admitted a minute.
+        let per_second =
+            |rank: u64, jitter| 1_000.0 / poll_after(rank, Some(rank * 60 / 2_000 + 1), jitter) as f64;
+        let load = |jitter| (1..=200_000).map(|rank| per_second(rank, jitter)).sum::<f64>();
+        // Jitter is even: the mean of its ends is close to the mean of all.
+        let mean = f64::midpoint(load(-1.0), load(1.0));
+        assert!(mean < 10_000.0, "{mean} requests a second");
+    }
+
+    #[test]
+    fn three_pauses_and_at_least_the_shortest_silence_mean_nothing() {
+        let minute = Duration::from_secs(60);
+        assert_eq!((patience(1, minute), patience(100, minute), patience(20_000, minute)), (61, 61, 91));
+        assert_eq!(patience(1, Duration::from_secs(300)), 301);
+        assert!(patience(1, Duration::ZERO) <= 6);
+    }
+}
