@@ -125,6 +125,10 @@ pub struct Queue {
     #[arg(long, env = "BOXOFFICE_QUEUE_GRACE_SECONDS", global = true, default_value_t = 180,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub queue_grace_seconds: u32,
+    /// Most event streams of places in line that one instance keeps open
+    #[arg(long, env = "BOXOFFICE_QUEUE_STREAMS", global = true, default_value_t = 1_000,
+          value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub queue_streams: u32,
 }
 
 /// How logs are written; what is written is filtered by `RUST_LOG`.

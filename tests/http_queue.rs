@@ -204,3 +204,43 @@ async fn a_date_that_is_not_on_sale_yet_lets_people_join() {
     let user = entrance.user(0).await;
     entrance.post(&line(concert), &user, json!({})).await.good(201);
 }
+
+#[tokio::test]
+async fn a_place_in_line_is_told_from_memory_alone_with_the_time_to_ask_again() {
+    let entrance = Entrance::start().await;
+    let admin = entrance.key(Role::Admin).await;
+    let settings = format!("/v1/admin/concerts/{}/queue", entrance.test.concert);
+    entrance.send(Method::PATCH, &settings, &admin, Some(json!({ "max_active": 0 }))).await.good(200);
+    let user = entrance.user(0).await;
+    let joined = entrance.post(&line(entrance.test.concert), &user, json!({})).await;
+    assert!(joined.headers.contains_key("retry-after"));
+    let user = user.with("queue-token", joined.good(201)["token"].as_str().unwrap());
+
+    entrance.kill_nats();
+    entrance.pool.close().await;
+    let place = entrance.get("/v1/queue-tokens/current", &user).await;
+    assert_eq!((&place.good(200)["status"], &place.body["position"]), (&"waiting".into(), &1.into()));
+    let pause = place.body["poll_after_ms"].as_u64().unwrap();
+    assert!((300..=2_000).contains(&pause), "{pause}");
+    let seconds: u64 = place.headers["retry-after"].to_str().unwrap().parse().unwrap();
+    assert_eq!(seconds, pause.div_ceil(1_000));
+}
+
+#[tokio::test]
+async fn streams_are_bounded_and_a_listener_who_goes_home_leaves_room_for_another() {
+    let entrance = Entrance::with(&["--queue-streams", "1"]).await;
+    let buyer = entrance.admitted(0).await;
+    let path = "/v1/queue-tokens/current/events";
+    let mut first = entrance.request(Method::GET, path, &buyer).send().await.unwrap();
+    assert!(first.chunk().await.unwrap().is_some(), "it is told its place");
+    let refused = entrance.get(path, &buyer).await;
+    let detail = refused.is(503, "unavailable")["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("BOXOFFICE_QUEUE_STREAMS"), "{detail}");
+    drop(first);
+    // A connection that is gone is noticed when the next comment is written, every 15 s.
+    until(20, "the seat to be free", || async {
+        let answer = entrance.request(Method::GET, path, &buyer).send().await.unwrap();
+        answer.status() == 200
+    })
+    .await;
+}

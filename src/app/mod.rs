@@ -23,6 +23,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::http::auth::{Access, Keys};
 use crate::http::health::Health;
+use crate::http::listeners::Listeners;
 use crate::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
 use crate::http::{self, AppState};
 use crate::operations::gauges::Gauges;
@@ -146,6 +147,7 @@ impl App {
             health: Health::new(self.bus.client.clone()),
             charges: Semaphore::new(CHARGES_AT_ONCE),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
+            listeners: Listeners::new(settings.queue.queue_streams),
             gauges: Gauges::default(),
             metrics: telemetry::start_metrics(),
             stop: self.stop.clone(),

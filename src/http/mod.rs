@@ -18,6 +18,7 @@ mod probes;
 mod docs;
 mod gate;
 pub mod state;
+pub mod listeners;
 pub mod health;
 mod idempotency;
 mod observe;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
@@ -25,8 +25,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// Joins the line of a concert; asking again gives the same place.
 #[utoipa::path(post, path = "/v1/concerts/{concert}/queue-tokens", tag = "queue",
     params(("concert" = Uuid, Path)), security(("user" = [])),
-    responses((status = 201, body = QueueToken, description = "A new place"),
-              (status = 200, body = QueueToken, description = "The place there was")),
+    responses((status = 201, body = QueueToken, description = "A new place",
+                  headers(("Retry-After" = u64, description = "Seconds until it is worth asking for it"))),
+              (status = 200, body = QueueToken, description = "The place there was",
+                  headers(("Retry-After" = u64, description = "Seconds until it is worth asking for it")))),
     extensions(("x-problems" = json!(["not_found", "sold_out", "queue_closed", "request_in_progress",
         "idempotency_key_reused"]))))]
 pub async fn join(
@@ -38,17 +40,25 @@ pub async fn join(
     once(&app.pool, user.caller(), command, async |_, _| {
         let joined = app.room.join(user.id, concert).await?;
         let status = if joined.created { StatusCode::CREATED } else { StatusCode::OK };
-        Ok(Answer::new(status, &joined.token))
+        Ok(with_pause(Answer::new(status, &joined.token), &joined.token))
     })
     .await
 }
 
 /// The caller's place as it stands now.
 #[utoipa::path(get, path = "/v1/queue-tokens/current", tag = "queue", security(("user" = [], "queue_token" = [])),
-    responses((status = 200, body = QueueToken)), extensions(("x-problems" = json!(["queue_token_identity"]))))]
+    responses((status = 200, body = QueueToken,
+        headers(("Retry-After" = u64, description = "poll_after_ms in seconds, rounded up")))),
+    extensions(("x-problems" = json!(["queue_token_identity"]))))]
 pub async fn current(State(app): State<Arc<AppState>>, user: AuthUser, pass: QueuePass) -> Result<Answer> {
     let claims = app.room.identify(pass.token(), user.id)?;
-    Ok(Answer::ok(&app.room.look(&claims)))
+    let place = app.room.look(&claims);
+    Ok(with_pause(Answer::ok(&place), &place))
+}
+
+/// Says in a header, too, when to ask again.
+fn with_pause(answer: Answer, place: &QueueToken) -> Answer {
+    answer.with(header::RETRY_AFTER, &place.retry_after_seconds().to_string())
 }
 
 /// The caller's place at once and whenever it changes, as server-sent events; ends when the place does.
@@ -56,14 +66,19 @@ pub async fn current(State(app): State<Arc<AppState>>, user: AuthUser, pass: Que
     params(("queue_token" = Option<String>, Cookie, description = "Instead of the header Queue-Token")),
     security(("user" = [], "queue_token" = [])),
     responses((status = 200, body = QueueToken, content_type = "text/event-stream")),
-    extensions(("x-problems" = json!(["queue_token_identity"]))))]
+    extensions(("x-problems" = json!(["queue_token_identity", "unavailable"]))))]
 pub async fn events(
     State(app): State<Arc<AppState>>,
     user: AuthUser,
     StreamPass(pass): StreamPass,
 ) -> Result<Response> {
     let claims = app.room.identify(pass.token(), user.id)?;
-    let changes = app.room.changes(claims).map(|token| Event::default().json_data(token));
+    let listener = app.listeners.admit()?;
+    let changes = app.room.changes(claims).map(move |token| {
+        // The seat is given back when the stream ends, or the listener goes home.
+        let _seated = &listener;
+        Event::default().json_data(token)
+    });
     // Without this a stop would wait for the last listener to go home.
     let stop = app.stop.clone();
     let events = changes.take_until(async move { stop.cancelled().await });

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::{Access, Keys};
 use super::health::Health;
+use super::listeners::Listeners;
 use crate::booking::Desk;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -53,6 +54,8 @@ pub struct AppState {
     pub charges: Semaphore,
     /// How many may watch sagas move at once; see [`TAILS_AT_ONCE`].
     pub tails: Arc<Semaphore>,
+    /// Who has a stream of a place open.
+    pub listeners: Listeners,
     /// What is measured when `/metrics` is asked for.
     pub gauges: Gauges,
     /// What `/metrics` shows.

@@ -1,5 +1,5 @@
 //! What is kept of each place of a line, packed: most of a long line simply waits, and a waiter takes 48 bytes here and
-//! five in the index.
+//! nine in the index.
 //!
 //! The places stand in one array and keep their index in it, a [`Handle`], for as long as they live; a hash table of
 //! handles finds them by user. How those stand who do not simply wait lies beside it. Beside each place is noted
@@ -24,11 +24,25 @@ pub type Handle = u32;
 #[derive(Debug, Default)]
 pub struct Entries {
     kept: Vec<Kept>,
-    index: HashTable<Handle>,
+    index: HashTable<Indexed>,
     vacant: Vec<Handle>,
     /// How those stand who do not simply wait.
     standings: HashMap<Handle, Standing>,
     hasher: RandomState,
+}
+
+/// A handle beside half of its user's hash, so that the index grows without a look at every place there is.
+#[derive(Clone, Copy, Debug)]
+struct Indexed {
+    half: u32,
+    handle: Handle,
+}
+
+impl Indexed {
+    /// The table takes its bits from both ends.
+    fn hash(&self) -> u64 {
+        (u64::from(self.half) << 32) | u64::from(self.half)
+    }
 }
 
 #[derive(Debug)]
@@ -60,8 +74,9 @@ impl Entries {
 
     /// Where a user's place is kept.
     pub fn find(&self, user: UserId) -> Option<Handle> {
-        let is_it = |handle: &Handle| self.kept[*handle as usize].user == user;
-        self.index.find(self.hasher.hash_one(user), is_it).copied()
+        let wanted = self.indexed(user, 0);
+        let found = self.index.find(wanted.hash(), |one| self.is_of(one, wanted.half, user));
+        found.map(|one| one.handle)
     }
 
     /// A user's place.
@@ -108,9 +123,9 @@ impl Entries {
 
     /// Removes a user's place.
     pub fn remove(&mut self, user: UserId) -> Option<Entry> {
-        let hash = self.hasher.hash_one(user);
-        let found = self.index.find_entry(hash, |handle| self.kept[*handle as usize].user == user).ok()?;
-        let (handle, _) = found.remove();
+        let wanted = self.indexed(user, 0);
+        let is_it = |one: &Indexed| one.half == wanted.half && self.kept[one.handle as usize].user == user;
+        let (Indexed { handle, .. }, _) = self.index.find_entry(wanted.hash(), is_it).ok()?.remove();
         let (_, entry) = self.at(handle);
         self.kept[handle as usize].kind = Kind::Vacant;
         self.standings.remove(&handle);
@@ -171,9 +186,17 @@ impl Entries {
                 (self.kept.len() - 1) as Handle
             }
         };
-        let hash = |handle: &Handle| self.hasher.hash_one(self.kept[*handle as usize].user);
-        self.index.insert_unique(self.hasher.hash_one(user), handle, hash);
+        let indexed = self.indexed(user, handle);
+        self.index.insert_unique(indexed.hash(), indexed, Indexed::hash);
         handle
+    }
+
+    fn indexed(&self, user: UserId, handle: Handle) -> Indexed {
+        Indexed { half: (self.hasher.hash_one(user) >> 32) as u32, handle }
+    }
+
+    fn is_of(&self, one: &Indexed, half: u32, user: UserId) -> bool {
+        one.half == half && self.kept[one.handle as usize].user == user
     }
 }
 

@@ -211,12 +211,11 @@ impl Hall {
     ) -> QueueToken {
         // Asked before the lines, so that nothing that is in line by now is missing from both.
         let last_seen = self.memory.seen();
-        let (waiting, active, admitted_last_minute) = {
+        let (waiting, active, freed_per_second) = {
             let lines = self.memory.lines();
             let queue = lines.queue(seen.concert_id);
-            queue.map_or((0, 0, 0), |queue| {
-                let admitted = queue.tally.admitted.total(self.memory.since_start());
-                (queue.waiting(), queue.active() as u64, admitted)
+            queue.map_or((0, 0, None), |queue| {
+                (queue.waiting(), queue.active() as u64, queue.tally.pace.per_second())
             })
         };
         // A place that this instance has not seen yet stands behind all that it has, and all that it may have missed.
@@ -229,7 +228,7 @@ impl Hall {
                 opens_in: opens_at.and_then(|at| (at - self.clock.now()).to_std().ok()),
                 free: u64::try_from(sale.settings.max_active).unwrap_or(0).saturating_sub(active),
                 per_minute: u32::try_from(sale.settings.admit_per_minute).unwrap_or(0),
-                admitted_last_minute,
+                freed_per_second,
             };
             estimate(rank, &outlook)
         });

@@ -305,6 +305,14 @@ impl Memory {
         self.seen.send_modify(|_| ());
     }
 
+    /// Lets time pass for the pace of every line; `is_open` says whether anybody is admitted there.
+    pub fn pass_time(&self, is_open: impl Fn(ConcertId) -> bool) {
+        let since_start = self.since_start();
+        for (concert, queue) in &mut self.lines_mut().queues {
+            queue.pass_time(since_start, is_open(*concert));
+        }
+    }
+
     /// Forgets ends from before `before`, and queues of which nothing is left.
     pub fn forget_ends(&self, before: DateTime<Utc>) {
         self.lines_mut().queues.retain(|_, queue| {

@@ -40,6 +40,7 @@ mod ends;
 mod pause;
 mod deadlines;
 mod tally;
+mod pace;
 mod bucket;
 mod place;
 mod rate;
@@ -75,6 +76,8 @@ pub use self::token::Claims;
 const WRITTEN: Duration = Duration::from_secs(1);
 /// How often a stream of changes looks, between the changes it is told of.
 const LOOK: Duration = Duration::from_secs(1);
+/// The shortest pause between two looks, however much happens in all the lines.
+const BREATH: Duration = Duration::from_millis(100);
 
 /// The lines of all concerts, in memory, on every instance.
 #[derive(Debug)]
@@ -269,6 +272,7 @@ async fn next_change(hall: Arc<Hall>, claims: Claims, last: Option<QueueToken>) 
         }
         // A session's end by the clock is told by nobody.
         let _ = tokio::time::timeout(LOOK, seen.changed()).await;
+        tokio::time::sleep(BREATH).await;
     }
 }
 

@@ -235,6 +235,11 @@ impl Queue {
         self.entries.is_empty() && self.ends.is_empty()
     }
 
+    /// Lets time pass for the pace of this line, in which somebody could be admitted if `is_open`.
+    pub fn pass_time(&mut self, since_start: Duration, is_open: bool) {
+        self.tally.pace.pass(since_start, is_open && !self.line.is_empty());
+    }
+
     /// Counts an end that is news, before it is applied.
     pub fn count_end(&mut self, user: UserId, at: DateTime<Utc>, since_start: Duration) {
         if let Some(entry) = self.entries.get(user) {

@@ -8,6 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::hall::Hall;
 use super::overview;
+use super::status::Phase;
 use crate::bus::subjects;
 use crate::store::queue::QueueSettings;
 
@@ -26,6 +27,8 @@ pub async fn run(hall: &Hall) {
             () = hall.stop.cancelled() => return,
             () = hall.reread.notified() => (),
             _ = tick.tick() => {
+                let is_open = |concert| hall.sales.get(concert).is_some_and(|sale| sale.phase == Phase::Open);
+                hall.memory.pass_time(is_open);
                 if read.is_some_and(|read: Instant| read.elapsed() < QUIET) && hall.is_quiet() && !hall.sales.are_of_interest() {
                     continue;
                 }

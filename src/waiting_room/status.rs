@@ -70,7 +70,7 @@ pub struct QueueToken {
     pub ahead: Option<u64>,
     /// Estimated seconds until admission; null if there is nothing to estimate from, and unless waiting.
     pub eta_seconds: Option<u64>,
-    /// Whether the estimate rests on the rate and the admissions seen.
+    /// Whether there is an estimate: it rests on the rate that is set, and on how often places were given back.
     pub eta_known: bool,
     /// When to ask again, in milliseconds from now.
     pub poll_after_ms: u64,
@@ -87,8 +87,15 @@ pub struct QueueToken {
     pub grace_until: Option<DateTime<Utc>>,
 }
 
+impl QueueToken {
+    /// When to ask again, in whole seconds, rounded up.
+    pub fn retry_after_seconds(&self) -> u64 {
+        self.poll_after_ms.div_ceil(1_000)
+    }
+}
+
 /// What an estimate rests on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outlook {
     /// Whether the line moves: not paused, not over, not before its opening.
     pub moving: bool,
@@ -98,12 +105,9 @@ pub struct Outlook {
     pub free: u64,
     /// The rate that is set.
     pub per_minute: u32,
-    /// Admissions seen in the last minute.
-    pub admitted_last_minute: u32,
+    /// How often a place is given back, as far as was measured.
+    pub freed_per_second: Option<f64>,
 }
-
-/// Fewer admissions than these in a minute say nothing about the next one.
-const ENOUGH_TO_GO_BY: u32 = 3;
 
 /// Estimated seconds until the place at `rank` is admitted; nothing if there is nothing to go by.
 pub fn estimate(rank: u64, outlook: &Outlook) -> Option<u64> {
@@ -113,15 +117,16 @@ pub fn estimate(rank: u64, outlook: &Outlook) -> Option<u64> {
         None => return None,
     };
     let set = f64::from(outlook.per_minute) / 60.0;
-    let seen = f64::from(outlook.admitted_last_minute) / 60.0;
-    let per_second = if rank <= outlook.free {
-        set
-    } else if outlook.admitted_last_minute >= ENOUGH_TO_GO_BY {
-        set.min(seen)
-    } else {
+    if set <= 0.0 {
         return None;
-    };
-    (per_second > 0.0).then(|| (opens_in + rank as f64 / per_second).ceil().max(1.0) as u64)
+    }
+    // The free places are given at the rate that is set, and the others as they are given back.
+    let behind = rank.saturating_sub(outlook.free);
+    let mut seconds = opens_in + (rank - behind) as f64 / set;
+    if behind > 0 {
+        seconds += behind as f64 / outlook.freed_per_second.filter(|freed| *freed > 0.0)?.min(set);
+    }
+    Some(seconds.ceil().max(1.0) as u64)
 }
 
 #[cfg(test)]
@@ -129,7 +134,7 @@ mod tests {
     use super::*;
 
     const MOVING: Outlook =
-        Outlook { moving: true, opens_in: None, free: 10, per_minute: 600, admitted_last_minute: 0 };
+        Outlook { moving: true, opens_in: None, free: 10, per_minute: 600, freed_per_second: None };
 
     #[test]
     fn with_free_places_the_rate_alone_decides() {
@@ -139,13 +144,18 @@ mod tests {
     }
 
     #[test]
-    fn behind_a_full_house_the_admissions_seen_decide() {
-        let full = Outlook { free: 0, admitted_last_minute: 30, ..MOVING };
+    fn behind_a_full_house_the_places_given_back_decide() {
+        let full = Outlook { free: 0, freed_per_second: Some(0.5), ..MOVING };
         assert_eq!(estimate(60, &full), Some(120));
         assert_eq!(
             estimate(60, &Outlook { per_minute: 20, ..full }),
             Some(180),
             "never faster than the rate"
+        );
+        assert_eq!(
+            estimate(60, &Outlook { free: 10, ..full }),
+            Some(101),
+            "ten at the rate, fifty behind them"
         );
     }
 

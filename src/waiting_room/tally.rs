@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use super::pace::Pace;
 use super::place::Standing;
 use super::rate::LastMinute;
 
@@ -18,6 +19,8 @@ pub struct Tally {
     pub silenced: LastMinute,
     /// Those who were admitted and did not come within the claim window.
     pub no_shows: LastMinute,
+    /// How often places are given back.
+    pub pace: Pace,
 }
 
 impl Tally {
@@ -35,6 +38,9 @@ impl Tally {
 
     /// A place that stood like this ended at that time.
     pub fn note_end(&mut self, was: Standing, at: DateTime<Utc>, since_start: Duration) {
+        if !was.is_in_line() {
+            self.pace.count();
+        }
         // The bucket tells whole seconds.
         let at = at + TimeDelta::seconds(1);
         if matches!(was, Standing::Active { expires_at, used: false, .. } if expires_at <= at) {

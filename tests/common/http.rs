@@ -7,6 +7,7 @@ use boxoffice::app::Role as Does;
 use boxoffice::catalog::Catalog;
 use boxoffice::http::auth::{Access, Keys, NewKey};
 use boxoffice::http::health::Health;
+use boxoffice::http::listeners::Listeners;
 use boxoffice::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
 use boxoffice::http::{self, AppState};
 use boxoffice::operations::gauges::Gauges;
@@ -84,10 +85,11 @@ impl Entrance {
             access: Access::new(&settings.http, service.clock.clone()).expect("the secret is good"),
             keys: Keys::new(service.pool.clone()),
             booking: settings.booking,
-            queue: settings.queue,
             health: Health::new(service.bus.client.clone()),
             charges: Semaphore::new(CHARGES_AT_ONCE),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
+            listeners: Listeners::new(settings.queue.queue_streams),
+            queue: settings.queue,
             gauges: Gauges::default(),
             metrics: telemetry::start_metrics(),
             stop: stop.clone(),

@@ -85,6 +85,8 @@ async fn whoever_does_not_show_up_gives_the_place_back_and_looking_is_not_showin
     assert_eq!(instance.status(&places[0]), Status::Expired, "at its very end");
     within(Duration::from_secs(1), "the next is admitted", || instance.status(&places[1]) == Status::Active)
         .await;
+    let seen = instance.room.overview_of(concert).await.unwrap();
+    assert_eq!(seen.no_shows_last_minute, 1, "{seen:?}");
 }
 
 #[tokio::test]
