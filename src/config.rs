@@ -1,11 +1,12 @@
 //! Every setting, once: a flag, an environment variable and a default each, listed by `--help`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use chrono::TimeDelta;
 use clap::Args;
+use ipnet::IpNet;
 
 /// What every command may be told.
 #[derive(Args, Clone, Debug)]
@@ -74,6 +75,23 @@ pub struct Http {
     /// Secret (32 bytes or more) that queue tokens are signed with
     #[arg(long, env = "BOXOFFICE_QUEUE_SECRET", global = true, hide_env_values = true)]
     pub queue_secret: Option<String>,
+    /// Further secrets whose queue tokens count, separated by commas: earlier ones, or the next one before it is used
+    #[arg(
+        long,
+        env = "BOXOFFICE_QUEUE_PREVIOUS_SECRETS",
+        global = true,
+        hide_env_values = true,
+        value_delimiter = ','
+    )]
+    pub queue_previous_secrets: Vec<String>,
+    /// How long a client may take to send the head of a request, and then its body, in seconds; also how long a connection
+    /// may stay idle
+    #[arg(long, env = "BOXOFFICE_CLIENT_SECONDS", global = true, default_value_t = 40,
+          value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub client_seconds: u32,
+    /// Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas
+    #[arg(long, env = "BOXOFFICE_TRUSTED_PROXIES", global = true, value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
 }
 
 /// What may be booked, and how long a hold lives.
@@ -95,6 +113,11 @@ pub struct Booking {
     #[arg(long, env = "BOXOFFICE_MAX_SEATS_PER_USER", global = true, default_value_t = 12,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_seats_per_user: u32,
+    /// Most unpaid holds of one user and performance that may run out within an hour before the next is refused; 0 sets no
+    /// limit
+    #[arg(long, env = "BOXOFFICE_MAX_EXPIRED_HOLDS", global = true, default_value_t = 10,
+          value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub max_expired_holds: u32,
 }
 
 /// Defaults of a new concert's line, and the life of a place in it.
@@ -129,6 +152,12 @@ pub struct Queue {
     #[arg(long, env = "BOXOFFICE_QUEUE_STREAMS", global = true, default_value_t = 1_000,
           value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub queue_streams: u32,
+    /// How often one user may ask for a place in line per minute, on each instance; 0 sets no limit
+    #[arg(long, env = "BOXOFFICE_QUEUE_JOINS_PER_MINUTE", global = true, default_value_t = 60)]
+    pub queue_joins_per_minute: u32,
+    /// The same for one address (of IPv6: a network of 64 bits); 0 sets no limit
+    #[arg(long, env = "BOXOFFICE_QUEUE_JOINS_PER_ADDRESS_PER_MINUTE", global = true, default_value_t = 0)]
+    pub queue_joins_per_address_per_minute: u32,
 }
 
 /// How logs are written; what is written is filtered by `RUST_LOG`.
@@ -175,5 +204,25 @@ impl Engine {
     /// How long ended sagas and their history are kept.
     pub fn keep(&self) -> TimeDelta {
         TimeDelta::days(self.keep_finished_days.into())
+    }
+}
+
+/// A network such as 10.0.0.0/8, or a single address.
+fn network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse().map(|address: IpAddr| IpNet::from(address.to_canonical()));
+    let told = "neither an address nor a network such as 10.0.0.0/8";
+    text.parse().or_else(|_| address()).map_err(|_| told.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_an_address_or_a_network() {
+        assert_eq!(network("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
+        assert_eq!(network("192.0.2.7").unwrap().to_string(), "192.0.2.7/32");
+        assert_eq!(network("fd00::1").unwrap().to_string(), "fd00::1/128");
+        assert!(network("proxy.example").unwrap_err().contains("10.0.0.0/8"));
     }
 }

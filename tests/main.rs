@@ -5,6 +5,7 @@
 
 mod common;
 
+mod abuse;
 mod asyncapi;
 mod audit;
 mod badge_printer;
@@ -35,6 +36,7 @@ mod notifier;
 mod operations;
 mod operators;
 mod process;
+mod queue_keys;
 mod replay;
 mod sqlx_data;
 mod tidy;

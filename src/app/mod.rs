@@ -25,13 +25,13 @@ use crate::http::auth::{Access, Keys};
 use crate::http::health::Health;
 use crate::http::listeners::Listeners;
 use crate::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
-use crate::http::{self, AppState};
+use crate::http::{self, AppState, Joins};
 use crate::operations::gauges::Gauges;
 use crate::orchestrator::Engine;
 use crate::saga::{Catalogue, Definition};
-use crate::waiting_room::{Sessions, WaitingRoom};
+use crate::waiting_room::{Sessions, Signer, WaitingRoom};
 use crate::workers::Limits;
-use crate::{ids, store, telemetry, workers};
+use crate::{config, ids, store, telemetry, workers};
 
 /// How long a start waits for servers that are not there yet.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -142,6 +142,9 @@ impl App {
             engine: self.engine.clone(),
             access: Access::new(&settings.http, self.clock.clone())?,
             keys: Keys::new(self.pool.clone()),
+            joins: Joins::new(&settings.queue),
+            trusted_proxies: settings.http.trusted_proxies.clone(),
+            client_patience: Duration::from_secs(settings.http.client_seconds.into()),
             booking: settings.booking.clone(),
             queue: settings.queue.clone(),
             health: Health::new(self.bus.client.clone()),
@@ -156,23 +159,11 @@ impl App {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         self.address = Some(listener.local_addr()?);
-        self.tasks.spawn(async move {
-            if let Err(error) = http::serve(listener, Arc::new(state)).await {
-                tracing::error!(%error, "the REST entrance has closed");
-            }
-        });
+        self.tasks.spawn(http::serve(listener, Arc::new(state)));
         Ok(())
     }
 
     fn open_room(&self, settings: &Settings) -> anyhow::Result<Arc<WaitingRoom>> {
-        let secret = settings
-            .http
-            .queue_secret
-            .as_deref()
-            .context("BOXOFFICE_QUEUE_SECRET is needed, the same on every instance")?;
-        if secret.len() < SECRET_BYTES {
-            bail!("BOXOFFICE_QUEUE_SECRET must have {SECRET_BYTES} bytes or more");
-        }
         let sessions = Sessions {
             session: Duration::from_secs(settings.queue.queue_session_seconds.into()),
             claim: Duration::from_secs(settings.queue.queue_claim_seconds.into()),
@@ -184,7 +175,7 @@ impl App {
             self.pool.clone(),
             self.clock.clone(),
             sessions,
-            secret,
+            signer(&settings.http)?,
             &self.tasks,
             self.stop.clone(),
         ))
@@ -223,6 +214,21 @@ pub fn catalogue(settings: &Settings) -> anyhow::Result<Catalogue> {
     Ok(catalogue)
 }
 
+/// Signs queue tokens with the current secret, and reads those of all secrets that are named.
+fn signer(settings: &config::Http) -> anyhow::Result<Signer> {
+    let secret = settings.queue_secret.as_deref();
+    let secret = secret.context("BOXOFFICE_QUEUE_SECRET is needed, the same on every instance")?;
+    let long = |name: &str, secret: &str| {
+        let good = secret.len() >= SECRET_BYTES;
+        good.then_some(()).with_context(|| format!("{name} must have {SECRET_BYTES} bytes or more"))
+    };
+    long("BOXOFFICE_QUEUE_SECRET", secret)?;
+    settings.queue_previous_secrets.iter().try_fold(Signer::new(secret.as_bytes()), |signer, previous| {
+        long("each of BOXOFFICE_QUEUE_PREVIOUS_SECRETS", previous)?;
+        Ok(signer.accepting(previous.as_bytes()))
+    })
+}
+
 async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     retry::retry("reaching Postgres", Some(PATIENCE), || sqlx::Pool::acquire(pool))
         .await
@@ -243,5 +249,6 @@ fn limits(settings: &Settings) -> Limits {
         hold: TimeDelta::seconds(settings.booking.hold_seconds.into()),
         grace: TimeDelta::seconds(settings.booking.payment_grace_seconds.into()),
         seats_per_user: settings.booking.max_seats_per_user.into(),
+        expired_holds: settings.booking.max_expired_holds.into(),
     }
 }

@@ -118,6 +118,8 @@ fn environment(local: &Local, wanted: Wanted<'_>) -> anyhow::Result<Vec<(String,
         ("NATS_URL", local.nats_url.clone()),
         ("BOXOFFICE_DATA_DIR", local.dir().display().to_string()),
         ("BOXOFFICE_LOCAL", "true".to_owned()),
+        // A few buyers let thousands of holds run out.
+        ("BOXOFFICE_MAX_EXPIRED_HOLDS", "0".to_owned()),
     ];
     all.extend(wanted.settings.iter().map(|(name, value)| (*name, (*value).to_owned())));
     if let Some(definition) = wanted.workflow {

@@ -18,7 +18,7 @@ use super::output::table;
 use super::{Context, Ending, Misuse};
 use crate::clock::Clock;
 use crate::store::queue::{self, QueueSettings, SettingsChange};
-use crate::waiting_room::{QueueOverview, Sessions, WaitingRoom};
+use crate::waiting_room::{QueueOverview, Sessions, Signer, WaitingRoom};
 
 /// How long reading the lines may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -121,8 +121,15 @@ impl Observer {
             silence: Duration::ZERO,
             grace: Duration::ZERO,
         };
-        let room =
-            WaitingRoom::start(bus, pool.clone(), Clock::default(), sessions, "", &tasks, stop.clone());
+        let room = WaitingRoom::start(
+            bus,
+            pool.clone(),
+            Clock::default(),
+            sessions,
+            Signer::new(b""),
+            &tasks,
+            stop.clone(),
+        );
         let patience = Instant::now() + PATIENCE;
         while !room.ready() {
             if Instant::now() > patience {

@@ -94,6 +94,7 @@ fn describe(operation: &mut Operation, changes: bool) {
     if changes {
         codes.extend([
             Code::MalformedRequest,
+            Code::RequestTimeout,
             Code::PayloadTooLarge,
             Code::InvalidRequest,
             Code::Unavailable,
@@ -253,8 +254,9 @@ mod tests {
     fn a_payment_says_what_it_may_answer() {
         let answers = &api()["paths"]["/v1/reservations/{reservation}/payment"]["post"]["responses"];
         let statuses: Vec<&String> = answers.as_object().unwrap().keys().collect();
-        let expected =
-            ["200", "201", "202", "400", "401", "402", "403", "404", "409", "410", "413", "422", "503"];
+        let expected = [
+            "200", "201", "202", "400", "401", "402", "403", "404", "408", "409", "410", "413", "422", "503",
+        ];
         assert_eq!(statuses, expected);
     }
 }

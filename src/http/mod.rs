@@ -17,6 +17,7 @@ mod users;
 mod probes;
 mod docs;
 mod gate;
+mod address;
 pub mod state;
 pub mod listeners;
 pub mod health;
@@ -25,24 +26,26 @@ mod observe;
 mod page;
 mod request;
 mod shape;
+mod connections;
 mod answer;
 pub mod auth;
+mod joins;
+mod pace;
 pub mod problem;
 pub mod error;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
+pub use joins::Joins;
 pub use state::AppState;
 
 use error::Code;
@@ -122,18 +125,10 @@ pub fn router(state: Arc<AppState>) -> Router {
 }
 
 /// Answers requests on the listener until the state's `stop` is cancelled, and those under way to their end.
-pub async fn serve(listener: TcpListener, state: Arc<AppState>) -> io::Result<()> {
-    // Answers are small and whole: waiting to fill a packet would only add to the latency.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY was not set");
-        }
-    });
-    let stop = state.stop.clone();
-    let served = axum::serve(listener, router(Arc::clone(&state)))
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
-    let (served, ()) = tokio::join!(served, tick(&state));
-    served
+pub async fn serve(listener: TcpListener, state: Arc<AppState>) {
+    let router = router(Arc::clone(&state));
+    let served = connections::serve(listener, router, state.client_patience, state.stop.clone());
+    tokio::join!(served, tick(&state));
 }
 
 /// What has to be done every second while the entrance is open.
@@ -144,5 +139,6 @@ async fn tick(state: &AppState) {
         // Else measurements would pile up in memory until somebody asks for them.
         state.metrics.run_upkeep();
         state.access.forget_idle();
+        state.joins.forget_idle();
     }
 }

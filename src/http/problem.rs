@@ -2,6 +2,8 @@
 //!
 //! `detail` is written for the caller; what the log needs to know goes to the log, and never out.
 
+use std::time::Duration;
+
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -66,6 +68,13 @@ impl Problem {
         self
     }
 
+    /// The same problem, which passes by itself after this time.
+    pub fn after(mut self, wait: Duration) -> Self {
+        let whole = wait.as_millis().div_ceil(1_000).max(1);
+        self.retry_after_seconds = Some(u32::try_from(whole).unwrap_or(u32::MAX));
+        self
+    }
+
     /// Which code it has.
     pub fn code(&self) -> Code {
         self.code
@@ -107,6 +116,9 @@ pub struct ProblemBody {
     /// With `invalid_request`.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Fault>>,
+    /// With `rate_limited` and `too_many_seats`: the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u32>,
     /// With `seat_taken` and `seat_unknown`: the seats it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     seats: Option<Vec<i32>>,

@@ -10,6 +10,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 
+use super::address::ClientAddress;
 use super::answer::Answer;
 use super::auth::AuthUser;
 use super::gate::{QueuePass, StreamPass};
@@ -29,14 +30,16 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
                   headers(("Retry-After" = u64, description = "Seconds until it is worth asking for it"))),
               (status = 200, body = QueueToken, description = "The place there was",
                   headers(("Retry-After" = u64, description = "Seconds until it is worth asking for it")))),
-    extensions(("x-problems" = json!(["not_found", "sold_out", "queue_closed", "request_in_progress",
-        "idempotency_key_reused"]))))]
+    extensions(("x-problems" = json!(["not_found", "sold_out", "queue_closed", "rate_limited",
+        "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn join(
     State(app): State<Arc<AppState>>,
     user: AuthUser,
     PathId(concert): PathId,
+    ClientAddress(address): ClientAddress,
     command: Command<NoBody>,
 ) -> Result<Response> {
+    app.joins.check(user.id, address)?;
     once(&app.pool, user.caller(), command, async |_, _| {
         let joined = app.room.join(user.id, concert).await?;
         let status = if joined.created { StatusCode::CREATED } else { StatusCode::OK };

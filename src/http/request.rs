@@ -82,7 +82,7 @@ impl<S: Send + Sync, T: Shape> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let value = json(&parts.headers, body, false).await?;
+        let value = json(&parts, body, false).await?;
         read(value).map(Self)
     }
 }
@@ -118,7 +118,7 @@ impl<S: Send + Sync, T: Shape + Bodied> FromRequest<S> for Command<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let value = json(&parts.headers, body, T::MAY_BE_EMPTY).await?;
+        let value = json(&parts, body, T::MAY_BE_EMPTY).await?;
         let fingerprint = Sha256::digest(value.to_string()).to_vec();
         // Some clients send the JSON of "nothing" where there is nothing to send.
         let nothing = T::MAY_BE_EMPTY && value.is_null();

@@ -1,6 +1,7 @@
 //! Reservations: making one, and reading one's own.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -113,7 +114,7 @@ impl Shape for NewReservation {
               (status = 200, body = ReservationView, description = "The caller holds exactly these seats already"),
               (status = 202, body = ReservationView, description = "Not settled yet: see Location and Retry-After")),
     extensions(("x-problems" = json!(["not_found", "queue_token", "seat_taken", "seat_unknown", "too_many_seats",
-        "sale_not_open", "request_in_progress", "idempotency_key_reused"]))))]
+        "sale_not_open", "rate_limited", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn reserve(
     State(app): State<Arc<AppState>>,
     user: AuthUser,
@@ -205,6 +206,15 @@ fn refusal(reservation: &Reservation) -> Problem {
             let (limit, owned) = (number("limit"), number("owned"));
             format!("One user may hold and own {limit} seats of one performance; you have {owned} already.")
         }
+        Code::RateLimited => {
+            let number = |name| {
+                about.and_then(|about| about.get(name)).map_or("too many".to_owned(), ToString::to_string)
+            };
+            let limit = number("limit");
+            format!(
+                "{limit} of your holds for this performance ran out unpaid within the last hour. Wait, and try again."
+            )
+        }
         Code::SaleNotOpen => "This performance is not on sale now.".to_owned(),
         _ => "The seats could not be held in time; none is held. Try again.".to_owned(),
     };
@@ -212,7 +222,11 @@ fn refusal(reservation: &Reservation) -> Problem {
     for (name, value) in about.and_then(|about| about.as_object()).into_iter().flatten() {
         problem = problem.with(name, value.clone());
     }
-    problem
+    let wait = about.and_then(|about| about.get("retry_after_seconds")).and_then(serde_json::Value::as_u64);
+    match wait {
+        Some(seconds) => problem.after(Duration::from_secs(seconds)),
+        None => problem,
+    }
 }
 
 /// The caller's reservations, newest first.

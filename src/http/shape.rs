@@ -4,12 +4,15 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use axum::body::Body;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use chrono::{DateTime, Datelike, Utc};
 use futures::StreamExt;
 use serde::de::{DeserializeOwned, Deserializer};
 use serde_path_to_error::Segment;
+use tokio::time::timeout_at;
 
+use super::connections::BodyTime;
 use super::error::Code;
 use super::problem::{Fault, Problem};
 
@@ -104,18 +107,27 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     path.iter().map(part).collect()
 }
 
-/// The JSON of a body: 413 if it is too large, 400 if it is none.
-pub async fn json(headers: &HeaderMap, body: Body, may_be_empty: bool) -> Result<serde_json::Value, Problem> {
-    let bytes = collect(body).await?;
+/// The JSON of a body: 408 if it comes too slowly, 413 if it is too large, 400 if it is none.
+pub async fn json(head: &Parts, body: Body, may_be_empty: bool) -> Result<serde_json::Value, Problem> {
+    let bytes = match head.extensions.get::<BodyTime>() {
+        Some(time) => timeout_at(time.until, collect(body)).await.unwrap_or_else(|_| Err(too_slow(*time)))?,
+        None => collect(body).await?,
+    };
     if bytes.is_empty() && may_be_empty {
         return Ok(serde_json::Value::Object(serde_json::Map::new()));
     }
-    if !is_json(headers) {
+    if !is_json(&head.headers) {
         let detail = "Send JSON with `Content-Type: application/json`.";
         return Err(Problem::new(Code::MalformedRequest, detail));
     }
     serde_json::from_slice(&bytes)
         .map_err(|error| Problem::new(Code::MalformedRequest, format!("The body is not JSON: {error}.")))
+}
+
+fn too_slow(time: BodyTime) -> Problem {
+    let seconds = time.whole.as_secs();
+    let detail = format!("The body must be here {seconds} s after the head of the request.");
+    Problem::new(Code::RequestTimeout, detail)
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

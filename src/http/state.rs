@@ -1,8 +1,10 @@
 //! What every handler can reach.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRef;
+use ipnet::IpNet;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
@@ -10,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::{Access, Keys};
 use super::health::Health;
+use super::joins::Joins;
 use super::listeners::Listeners;
 use crate::booking::Desk;
 use crate::catalog::Catalog;
@@ -44,6 +47,12 @@ pub struct AppState {
     pub access: Access,
     /// API keys.
     pub keys: Keys,
+    /// Who may ask for a place in line how often.
+    pub joins: Joins,
+    /// The networks of proxies whose word on where a request comes from is taken.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a client may take with the head of a request, and with its body.
+    pub client_patience: Duration,
     /// What may be booked.
     pub booking: config::Booking,
     /// Defaults of new concerts' lines.

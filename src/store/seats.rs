@@ -28,12 +28,17 @@ pub struct Window {
     pub sale_closes_at: DateTime<Utc>,
 }
 
-/// How many seats a user holds and owns of a performance.
+/// What a user has to do with a performance already.
 #[derive(Clone, Debug)]
 pub struct Owned {
     pub user_id: Uuid,
     pub performance_id: Uuid,
+    /// How many seats are held and owned.
     pub seats: i64,
+    /// How many holds ran out lately.
+    pub expired: i64,
+    /// When the first of them did.
+    pub first_expired: Option<DateTime<Utc>>,
 }
 
 /// Locks these seats, given as two arrays of the same length; those that do not exist are not returned.
@@ -107,24 +112,32 @@ pub async fn lock_buyers(conn: &mut PgConnection, users: &[Uuid]) -> Result<()> 
     Ok(())
 }
 
-/// What these users hold and own of these performances, given as two arrays of the same length.
+/// What these users hold and own of these performances, given as two arrays of the same length, and what of theirs has
+/// run out since a time.
 pub async fn owned(
     db: impl PgExecutor<'_>,
     users: &[Uuid],
     performances: &[Uuid],
     now: DateTime<Utc>,
+    lately: DateTime<Utc>,
 ) -> Result<Vec<Owned>> {
     sqlx::query_as!(
         Owned,
         r#"
-        select user_id, performance_id, sum(cardinality(seats)) as "seats!" from reservations
+        select user_id, performance_id,
+               coalesce(sum(cardinality(seats)) filter (where status <> 'expired'), 0) as "seats!",
+               count(*) filter (where status = 'expired') as "expired!",
+               min(expires_at) filter (where status = 'expired') as first_expired
+        from reservations
         where (user_id, performance_id) in (select * from unnest($1::uuid[], $2::uuid[]))
-          and (status = 'confirmed' or (status = 'held' and claimable_at > $3))
+          and (status = 'confirmed' or (status = 'held' and claimable_at > $3)
+               or (status = 'expired' and expires_at > $4))
         group by user_id, performance_id
         "#,
         users,
         performances,
         now,
+        lately,
     )
     .fetch_all(db)
     .await

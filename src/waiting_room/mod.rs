@@ -70,7 +70,7 @@ pub use self::hall::{RoomError, Sessions};
 pub use self::join::Joined;
 pub use self::overview::QueueOverview;
 pub use self::status::{Inventory, Phase, QueueToken, Status};
-pub use self::token::Claims;
+pub use self::token::{Claims, Signer};
 
 /// How long [`WaitingRoom::end`] waits until the end is written.
 const WRITTEN: Duration = Duration::from_secs(1);
@@ -88,13 +88,13 @@ pub struct WaitingRoom {
 }
 
 impl WaitingRoom {
-    /// Starts to follow the bucket of places. `secret` signs the tokens and is the same on every instance.
+    /// Starts to follow the bucket of places. `signer` signs the tokens, with the same secret on every instance.
     pub fn start(
         bus: Bus,
         pool: PgPool,
         clock: Clock,
         sessions: Sessions,
-        secret: &str,
+        signer: Signer,
         tasks: &TaskTracker,
         stop: CancellationToken,
     ) -> Arc<Self> {
@@ -104,7 +104,7 @@ impl WaitingRoom {
             sales: sales::Sales::new(pool.clone(), clock.clone()),
             clock,
             sessions,
-            signer: token::Signer::new(secret.as_bytes()),
+            signer,
             memory: memory::Memory::new(sessions.silence),
             promises: promises::Promises::new(),
             hearing: hearing::Hearing::new(ids::new()),

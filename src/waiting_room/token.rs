@@ -34,11 +34,13 @@ pub struct Claims {
     pub bucket: u64,
 }
 
-/// Signs tokens and checks them. The same place always gives the same token.
+/// Signs tokens with one secret, and checks those signed with it or another one that is accepted; which one, the token's
+/// header names. The same place always gives the same token.
 pub struct Signer {
     header: Header,
     signing: EncodingKey,
-    checking: DecodingKey,
+    /// By the ids of their secrets; the current one first.
+    checking: Vec<(String, DecodingKey)>,
     validation: Validation,
 }
 
@@ -49,12 +51,19 @@ impl Signer {
         // Whether a session is over is the gate's decision: a token that ran out is still good to ask with.
         validation.validate_exp = false;
         validation.required_spec_claims.clear();
-        Self {
+        let signer = Self {
             header: Header { kid: Some(key_id(secret)), ..Header::new(Algorithm::HS256) },
             signing: EncodingKey::from_secret(secret),
-            checking: DecodingKey::from_secret(secret),
+            checking: Vec::new(),
             validation,
-        }
+        };
+        signer.accepting(secret)
+    }
+
+    /// The same, which also reads what was signed with another secret: an earlier one, or the next.
+    pub fn accepting(mut self, secret: &[u8]) -> Self {
+        self.checking.push((key_id(secret), DecodingKey::from_secret(secret)));
+        self
     }
 
     /// The token of these claims.
@@ -69,9 +78,12 @@ impl Signer {
         }
     }
 
-    /// What a token says, if its signature is ours.
+    /// What a token says, if its signature is ours. Asks nobody.
     pub fn read(&self, token: &str) -> Option<Claims> {
-        jsonwebtoken::decode::<Claims>(token, &self.checking, &self.validation).ok().map(|token| token.claims)
+        let named = jsonwebtoken::decode_header(token).ok()?.kid?;
+        let (_, key) = self.checking.iter().find(|(id, _)| *id == named)?;
+        let read = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
+        read.ok().map(|token| token.claims)
     }
 }
 
@@ -112,6 +124,37 @@ mod tests {
         let token = signer.sign(&claims);
         assert_eq!(signer.read(&token).as_ref(), Some(&claims));
         assert_eq!(Signer::new(b"a secret of thirty-two bytes ....").sign(&claims), token);
+    }
+
+    #[test]
+    fn what_an_earlier_secret_signed_is_read_until_it_is_accepted_no_more() {
+        let (old, new, claims) = (Signer::new(b"old"), Signer::new(b"new"), claims());
+        let token = old.sign(&claims);
+        assert_eq!(new.read(&token), None);
+        let both = Signer::new(b"new").accepting(b"older").accepting(b"old");
+        assert_eq!(both.read(&token).as_ref(), Some(&claims));
+        assert_eq!(both.sign(&claims), new.sign(&claims), "only the current secret signs");
+        assert_eq!(both.read(&new.sign(&claims)), Some(claims));
+    }
+
+    #[test]
+    fn the_header_must_name_the_secret_and_the_algorithm() {
+        let (signer, claims) = (Signer::new(b"ours"), claims());
+        let signed =
+            |header: Header| jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(b"ours"));
+        let header = |algorithm, kid: Option<&str>| {
+            signed(Header { kid: kid.map(str::to_owned), ..Header::new(algorithm) }).unwrap()
+        };
+        let own = key_id(b"ours");
+        assert_eq!(signer.read(&header(Algorithm::HS256, Some(&own))), Some(claims.clone()));
+        for (algorithm, kid) in [
+            (Algorithm::HS256, None),
+            (Algorithm::HS256, Some("0a0b0c0d")),
+            (Algorithm::HS384, Some(own.as_str())),
+            (Algorithm::HS512, Some(own.as_str())),
+        ] {
+            assert_eq!(signer.read(&header(algorithm, kid)), None, "{algorithm:?} {kid:?}");
+        }
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub struct Limits {
     pub grace: chrono::TimeDelta,
     /// Most seats that one user may hold and own of one performance.
     pub seats_per_user: i64,
+    /// Most holds of one user and performance that may run out within an hour before the next is refused; 0 for any number.
+    pub expired_holds: i64,
 }
 
 /// What every command of a booking carries.

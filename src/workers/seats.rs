@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -14,7 +14,10 @@ use super::{Booking, Job, Limits};
 use crate::saga::Direction;
 use crate::store;
 use crate::store::reservations::Change;
-use crate::store::seats::{Seat, Window};
+use crate::store::seats::{Owned, Seat, Window};
+
+/// For how long a hold that ran out counts against its user.
+const LATELY: TimeDelta = TimeDelta::hours(1);
 
 /// What is under lock, and what has been decided about it so far.
 struct Floor {
@@ -22,10 +25,18 @@ struct Floor {
     limits: Limits,
     seats: BTreeMap<(Uuid, i32), Seat>,
     windows: BTreeMap<Uuid, Window>,
-    owned: BTreeMap<(Uuid, Uuid), i64>,
+    owned: BTreeMap<(Uuid, Uuid), Account>,
     dirty: BTreeSet<(Uuid, i32)>,
     changes: Vec<Change>,
     ends: Vec<(Uuid, &'static str, Option<String>)>,
+}
+
+/// What a user has to do with a performance already.
+#[derive(Clone, Copy, Debug, Default)]
+struct Account {
+    seats: i64,
+    expired: i64,
+    first_expired: Option<DateTime<Utc>>,
 }
 
 /// Does a batch of `seats.hold` and `seats.release`.
@@ -76,8 +87,9 @@ async fn lock(
         let users: Vec<Uuid> = holds.iter().map(|booking| booking.user_id).collect();
         let performances: Vec<Uuid> = holds.iter().map(|booking| booking.performance_id).collect();
         store::seats::lock_buyers(conn, &users).await?;
-        for owned in store::seats::owned(&mut *conn, &users, &performances, now).await? {
-            floor.owned.insert((owned.user_id, owned.performance_id), owned.seats);
+        for owned in store::seats::owned(&mut *conn, &users, &performances, now, now - LATELY).await? {
+            let Owned { user_id, performance_id, seats, expired, first_expired } = owned;
+            floor.owned.insert((user_id, performance_id), Account { seats, expired, first_expired });
         }
         let windows = store::seats::windows(&mut *conn, &performances).await?;
         floor.windows = windows.into_iter().map(|window| (window.id, window)).collect();
@@ -124,8 +136,8 @@ impl Floor {
             lines.push(json!({ "number": seat.number, "section": seat.section, "price": seat.price }));
             self.dirty.insert(key);
         }
-        *self.owned.entry((booking.user_id, booking.performance_id)).or_default() +=
-            booking.seats.len() as i64;
+        let account = self.owned.entry((booking.user_id, booking.performance_id)).or_default();
+        account.seats += booking.seats.len() as i64;
         self.changes.push(Change {
             id: booking.reservation_id,
             status: Some("held"),
@@ -158,8 +170,14 @@ impl Floor {
         if !taken.is_empty() {
             return Err(("seat_taken", json!({ "seats": taken })));
         }
-        let owned = self.owned.get(&(booking.user_id, booking.performance_id)).copied().unwrap_or(0);
-        let limit = self.limits.seats_per_user;
+        let account = self.owned.get(&(booking.user_id, booking.performance_id)).copied().unwrap_or_default();
+        if let (most @ 1.., true) = (self.limits.expired_holds, account.expired >= self.limits.expired_holds)
+        {
+            let wait = account.first_expired.map_or(LATELY, |first| first + LATELY - self.now);
+            let seconds = wait.num_seconds().max(0) + 1;
+            return Err(("rate_limited", json!({ "limit": most, "retry_after_seconds": seconds })));
+        }
+        let (owned, limit) = (account.seats, self.limits.seats_per_user);
         if owned + booking.seats.len() as i64 > limit {
             return Err(("too_many_seats", json!({ "limit": limit, "owned": owned })));
         }
@@ -234,7 +252,6 @@ mod tests {
     use super::super::tests::{answer, booking, refusal};
     use super::*;
     use crate::saga::Outcome;
-    use chrono::TimeDelta;
 
     /// Seats 1 to 3 at 10 points each, free and on sale; a buyer may have three.
     fn floor() -> Floor {
@@ -262,6 +279,7 @@ mod tests {
                 hold: TimeDelta::seconds(300),
                 grace: TimeDelta::seconds(15),
                 seats_per_user: 3,
+                expired_holds: 2,
             },
             seats: (1..=3).map(|number| ((performance, number), seat(number))).collect(),
             windows: BTreeMap::from([(performance, window)]),
@@ -308,6 +326,24 @@ mod tests {
         assert_eq!(refusal(hold(&mut floor, &booking(8, &[3]))).0, "too_many_seats");
         floor.now += TimeDelta::hours(1);
         assert_eq!(refusal(hold(&mut floor, &booking(8, &[3]))).0, "sale_not_open");
+    }
+
+    #[test]
+    fn whoever_lets_too_many_holds_run_out_has_to_wait_until_the_first_is_long_enough_ago() {
+        let mut floor = floor();
+        let buyer = booking(7, &[1]);
+        let first_expired = Some(floor.now - TimeDelta::minutes(50));
+        let account = Account { seats: 0, expired: 2, first_expired };
+        floor.owned.insert((buyer.user_id, buyer.performance_id), account);
+        let (code, detail) = refusal(hold(&mut floor, &buyer));
+        assert_eq!(
+            (code.as_str(), detail),
+            ("rate_limited", json!({ "limit": 2, "retry_after_seconds": 601 }))
+        );
+        floor.limits.expired_holds = 3;
+        assert!(matches!(hold(&mut floor, &buyer), Outcome::Done { .. }));
+        floor.limits.expired_holds = 0;
+        assert!(matches!(hold(&mut floor, &booking(8, &[2])), Outcome::Done { .. }), "no limit");
     }
 
     #[test]

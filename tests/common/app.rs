@@ -14,6 +14,9 @@ use uuid::Uuid;
 
 use super::Env;
 
+/// The secret that queue tokens are signed with, unless a flag says otherwise.
+pub const QUEUE_SECRET: &str = "another secret of the tests and long enough too";
+
 #[derive(Parser)]
 struct Flags {
     #[command(flatten)]
@@ -152,7 +155,7 @@ pub async fn start(env: &Env, flags: &[&str], roles: &[Role]) -> App {
     settings.servers.database_url = Some(env.database_url.clone());
     settings.servers.nats_url = Some(env.nats_url.clone());
     settings.http.access_secret = Some("a secret of the tests, long enough for anybody".to_owned());
-    settings.http.queue_secret = Some("another secret of the tests, long enough too".to_owned());
+    settings.http.queue_secret.get_or_insert_with(|| QUEUE_SECRET.to_owned());
     App::start(&settings, roles).await.unwrap()
 }
 

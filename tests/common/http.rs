@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use boxoffice::app::Role as Does;
 use boxoffice::catalog::Catalog;
@@ -9,7 +10,7 @@ use boxoffice::http::auth::{Access, Keys, NewKey};
 use boxoffice::http::health::Health;
 use boxoffice::http::listeners::Listeners;
 use boxoffice::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
-use boxoffice::http::{self, AppState};
+use boxoffice::http::{self, AppState, Joins};
 use boxoffice::operations::gauges::Gauges;
 use boxoffice::store::api_keys::{self, Role};
 use boxoffice::{ids, telemetry};
@@ -63,9 +64,21 @@ impl Entrance {
 
     /// Local mode, with these flags and roles; the api is one of them.
     pub async fn roles(flags: &[&str], roles: &[Does]) -> Self {
-        let test = TestApp::roles(flags, roles).await;
+        Self::of(TestApp::roles(flags, roles).await).await
+    }
+
+    /// The entrance of a service that runs.
+    async fn of(test: TestApp) -> Self {
         let address = test.app.address.expect("the service has the api role");
         Self::at(test, address, None).await
+    }
+
+    /// The same after the service was stopped and started again, in local mode, with all roles and these flags.
+    pub async fn restarted(self, flags: &[&str]) -> Self {
+        let TestApp { app, env, concert, performance } = self.test;
+        app.stop().await;
+        let app = app::start(&env, flags, &Does::ALL).await;
+        Self::of(TestApp { app, env, concert, performance }).await
     }
 
     /// A second entrance to the same service, not in local mode; the one to be tried.
@@ -84,6 +97,9 @@ impl Entrance {
             engine: service.engine.clone(),
             access: Access::new(&settings.http, service.clock.clone()).expect("the secret is good"),
             keys: Keys::new(service.pool.clone()),
+            joins: Joins::new(&settings.queue),
+            trusted_proxies: settings.http.trusted_proxies,
+            client_patience: Duration::from_secs(settings.http.client_seconds.into()),
             booking: settings.booking,
             health: Health::new(service.bus.client.clone()),
             charges: Semaphore::new(CHARGES_AT_ONCE),
@@ -126,14 +142,14 @@ impl Entrance {
         let path = format!("/v1/concerts/{concert}/queue-tokens");
         let token = self.post(&path, &user, json!({})).await.body["token"].as_str().unwrap().to_owned();
         let user = user.with("queue-token", &token);
-        let end = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+        let end = tokio::time::Instant::now() + Duration::from_secs(10);
         loop {
             let place = self.get("/v1/queue-tokens/current", &user).await.body;
             if place["status"] == "active" {
                 return user.with("queue-token", place["token"].as_str().unwrap());
             }
             assert!(tokio::time::Instant::now() < end, "not admitted in time: {place}");
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 

@@ -9,7 +9,7 @@ use boxoffice::clock::Clock;
 use boxoffice::ids;
 use boxoffice::store::catalog::{NewConcert, Performance, SeatRange, insert_concert, insert_performance};
 use boxoffice::store::queue::SettingsChange;
-use boxoffice::waiting_room::{Claims, Joined, QueueToken, RoomError, Sessions, Status, WaitingRoom};
+use boxoffice::waiting_room::{Claims, Joined, QueueToken, RoomError, Sessions, Signer, Status, WaitingRoom};
 use chrono::{TimeDelta, Utc};
 use futures::StreamExt;
 use futures::future::join_all;
@@ -65,7 +65,15 @@ impl Instance {
             // Of its own: connections do not outlive the runtime that made them.
             let pool = PgPoolOptions::new().connect_lazy_with((*database).clone());
             let clock = Clock::default();
-            let room = WaitingRoom::start(bus, pool, clock, sessions, SECRET, &inner_tasks, inner_stop);
+            let room = WaitingRoom::start(
+                bus,
+                pool,
+                clock,
+                sessions,
+                Signer::new(SECRET.as_bytes()),
+                &inner_tasks,
+                inner_stop,
+            );
             if scheduler {
                 room.run_admission();
             }

@@ -8,9 +8,10 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation, deco
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::super::error::Code;
+use super::super::pace::{Pace, TooOften};
 use super::super::problem::Problem;
 use super::jwks::Jwks;
-use super::pace::Pace;
 use super::unauthenticated;
 use crate::clock::Clock;
 use crate::config;
@@ -69,7 +70,7 @@ struct Inner {
     issuer: Option<String>,
     audience: Option<String>,
     clock: Clock,
-    pace: Pace,
+    pace: Pace<UserId>,
 }
 
 impl Access {
@@ -92,7 +93,7 @@ impl Access {
             issuer: settings.access_issuer.clone(),
             audience: settings.access_audience.clone(),
             clock,
-            pace: Pace::new(settings.user_requests_per_second),
+            pace: Pace::per_second(settings.user_requests_per_second),
         })))
     }
 
@@ -138,8 +139,13 @@ impl Access {
             }
         };
         self.check(&claims)?;
-        self.0.pace.check(claims.sub)?;
-        Ok(claims.sub)
+        match self.0.pace.check(&claims.sub) {
+            Ok(()) => Ok(claims.sub),
+            Err(TooOften { most, wait }) => {
+                let detail = format!("A user may send {most} requests a second. Wait a second.");
+                Err(Problem::new(Code::RateLimited, detail).with("limit", most).after(wait))
+            }
+        }
     }
 
     /// Times, issuer and audience. Times are compared with the clock that follows the database's.
@@ -194,6 +200,9 @@ mod tests {
             access_audience: None,
             user_requests_per_second: 0,
             queue_secret: None,
+            queue_previous_secrets: Vec::new(),
+            client_seconds: 40,
+            trusted_proxies: Vec::new(),
         }
     }
 

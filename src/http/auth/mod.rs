@@ -6,7 +6,6 @@
 mod access;
 mod jwks;
 mod keys;
-mod pace;
 
 use std::marker::PhantomData;
 

@@ -1,0 +1,97 @@
+//! Where a request comes from: the peer of its connection, or whom a trusted proxy names.
+
+use std::convert::Infallible;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use ipnet::IpNet;
+
+use super::state::AppState;
+
+/// The header in which each proxy writes, at the end, from whom it has the request.
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The address of whoever sent the request; none where it did not come over a connection.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub Option<IpAddr>);
+
+impl FromRequestParts<Arc<AppState>> for ClientAddress {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<AppState>) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map(|ConnectInfo(peer)| peer.ip());
+        Ok(Self(peer.map(|peer| origin(peer, &parts.headers, &app.trusted_proxies))))
+    }
+}
+
+/// The right-most address that is no trusted proxy: of the peer, and, as long as only trusted proxies stand behind it, of
+/// what they wrote down. What a client wrote there itself stands further left, and is not looked at.
+fn origin(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+    let mut origin = peer.to_canonical();
+    let lines: Vec<&str> =
+        headers.get_all(FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
+    let mut named = lines.iter().rev().flat_map(|line| line.rsplit(','));
+    while is_trusted(&origin) {
+        match named.next().and_then(read) {
+            Some(address) => origin = address,
+            // Nobody, or nothing that is an address: the last one that is known.
+            None => break,
+        }
+    }
+    origin
+}
+
+/// An address as proxies write it: alone, or with a port.
+fn read(named: &str) -> Option<IpAddr> {
+    let named = named.trim();
+    let bare = named.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(named);
+    let address = bare.parse().ok().or_else(|| Some(named.parse::<SocketAddr>().ok()?.ip()));
+    address.map(|address: IpAddr| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(peer: &str, forwarded: &[&str], expected: &str) {
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        let mut headers = HeaderMap::new();
+        for line in forwarded {
+            headers.append(FORWARDED_FOR, line.parse().unwrap());
+        }
+        let found = origin(peer.parse().unwrap(), &headers, &trusted);
+        assert_eq!(found, expected.parse::<IpAddr>().unwrap(), "{peer} {forwarded:?}");
+    }
+
+    #[test]
+    fn only_a_trusted_proxy_may_name_somebody_else() {
+        check("203.0.113.7", &[], "203.0.113.7");
+        check("203.0.113.7", &["198.51.100.1"], "203.0.113.7");
+        check("10.0.0.2", &["198.51.100.1"], "198.51.100.1");
+        check("::ffff:10.0.0.2", &["198.51.100.1"], "198.51.100.1");
+        check("fd00::2", &["2001:db8::1"], "2001:db8::1");
+    }
+
+    #[test]
+    fn the_right_most_address_that_is_no_proxy_counts_whatever_stands_before_it() {
+        check("10.0.0.2", &["192.0.2.66, 198.51.100.1, 10.1.2.3"], "198.51.100.1");
+        check("10.0.0.2", &["192.0.2.66", "198.51.100.1,10.1.2.3", "10.9.9.9"], "198.51.100.1");
+        check("10.0.0.2", &["10.1.2.3"], "10.1.2.3");
+        check("10.0.0.2", &[], "10.0.0.2");
+    }
+
+    #[test]
+    fn ports_and_brackets_are_read_and_nonsense_ends_the_search() {
+        check("10.0.0.2", &["198.51.100.1:4711"], "198.51.100.1");
+        check("10.0.0.2", &["[2001:db8::1]:4711"], "2001:db8::1");
+        check("10.0.0.2", &["[2001:db8::1]"], "2001:db8::1");
+        check("10.0.0.2", &["::ffff:198.51.100.1"], "198.51.100.1");
+        check("10.0.0.2", &["198.51.100.1, unknown, 10.1.2.3"], "10.1.2.3");
+        check("10.0.0.2", &["198.51.100.1, "], "10.0.0.2");
+    }
+}

@@ -1,0 +1,74 @@
+//! The connections: what a client may send at most and how slowly, and how they end with the service.
+//!
+//! A request's head must come whole within the client's time, which also bounds how long a connection may stay idle; hyper
+//! closes it without an answer. Its body has the same time again, from the end of the head. Reading either costs nothing
+//! but a connection, so that a client that trickles holds up nobody.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::ConnectInfo;
+use axum::response::Response;
+use axum::serve::{Listener, ListenerExt};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+
+/// The most bytes of a request's head; beyond that, and beyond a hundred fields, hyper answers 431.
+const HEAD_BYTES_MAX: usize = 32 << 10;
+
+/// How long a client may take with the body of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyTime {
+    /// Until when it must be whole.
+    pub until: Instant,
+    /// How long that was when the head had come.
+    pub whole: Duration,
+}
+
+/// Answers requests until `stop` is cancelled, and those under way to their end. `patience` is what a client may take to
+/// send a head, and then a body.
+pub async fn serve(listener: TcpListener, router: Router, patience: Duration, stop: CancellationToken) {
+    // Answers are small and whole: waiting to fill a packet would only add to the latency.
+    let mut listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY was not set");
+        }
+    });
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(patience).max_buf_size(HEAD_BYTES_MAX);
+    let open = GracefulShutdown::new();
+    while let Some((stream, peer)) = stop.run_until_cancelled(listener.accept()).await {
+        let router = router.clone();
+        let service = service_fn(move |request| answer(router.clone(), request, peer, patience));
+        let connection = open.watch(http.serve_connection(TokioIo::new(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, %peer, "a connection ended early");
+            }
+        });
+    }
+    // Nobody is let in any more.
+    drop(listener);
+    open.shutdown().await;
+}
+
+async fn answer(
+    router: Router,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    patience: Duration,
+) -> Result<Response, Infallible> {
+    request.extensions_mut().insert(ConnectInfo(peer));
+    request.extensions_mut().insert(BodyTime { until: Instant::now() + patience, whole: patience });
+    router.oneshot(request).await
+}

@@ -1,0 +1,221 @@
+//! What one user, one address or one connection cannot do to all others.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::common::app::until;
+use crate::common::http::{Caller, Entrance};
+
+/// Longer than anything here should take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn seconds(reply: &crate::common::http::Reply) -> u64 {
+    reply.headers["retry-after"].to_str().unwrap().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_user_who_joins_too_often_is_told_when_to_come_back_and_nobody_else_is() {
+    let entrance = Entrance::with(&["--queue-joins-per-minute", "3"]).await;
+    let (hasty, calm) = (entrance.user(0).await, entrance.user(0).await);
+    let line = format!("/v1/concerts/{}/queue-tokens", entrance.test.concert);
+    entrance.post(&line, &hasty, json!({})).await.good(201);
+    for _ in 0..2 {
+        entrance.post(&line, &hasty, json!({})).await.good(200);
+    }
+    let refused = entrance.post(&line, &hasty, json!({})).await;
+    let body = refused.is(429, "rate_limited");
+    assert_eq!(body["limit"], 3);
+    assert!(body["detail"].as_str().unwrap().contains("A user may ask for a place in line 3 times a minute"));
+    assert!((10..=20).contains(&seconds(&refused)), "{refused:?}");
+    entrance.post(&line, &calm, json!({})).await.good(201);
+}
+
+#[tokio::test]
+async fn an_address_is_limited_where_that_is_set_and_only_a_trusted_proxy_names_another() {
+    let from = |caller: &Caller, address: &str| caller.with("x-forwarded-for", address);
+    let flags = ["--queue-joins-per-address-per-minute", "2"];
+    let direct = Entrance::with(&flags).await;
+    let line = format!("/v1/concerts/{}/queue-tokens", direct.test.concert);
+    for number in 0..2 {
+        let user = from(&direct.user(0).await, &format!("198.51.100.{number}"));
+        direct.post(&line, &user, json!({})).await.good(201);
+    }
+    let user = from(&direct.user(0).await, "198.51.100.77");
+    let refused = direct.post(&line, &user, json!({})).await;
+    assert!(refused.is(429, "rate_limited")["detail"].as_str().unwrap().contains("An address may ask"));
+
+    let flags = [&flags[..], &["--trusted-proxies", "127.0.0.1,10.0.0.0/8"]].concat();
+    let behind = direct.restarted(&flags).await;
+    for number in 0..4 {
+        let user = from(&behind.user(0).await, &format!("203.0.113.9, 198.51.100.{number}, 10.0.0.3"));
+        behind.post(&line, &user, json!({})).await.good(201);
+    }
+    for status in [201, 429] {
+        let user = from(&behind.user(0).await, "198.51.100.0");
+        assert_eq!(behind.post(&line, &user, json!({})).await.status, status);
+    }
+}
+
+#[tokio::test]
+async fn whoever_lets_too_many_holds_run_out_has_to_wait() {
+    let flags = ["--max-expired-holds", "2", "--hold-seconds", "1", "--payment-grace-seconds", "1"];
+    let entrance = Entrance::with(&flags).await;
+    let (idle, other) = (entrance.admitted(0).await, entrance.admitted(0).await);
+    for seat in [1, 2] {
+        entrance.reserve(&idle, &[seat]).await.good(201);
+    }
+    until(20, "the holds to run out", || async {
+        let mine = entrance.get("/v1/reservations", &idle).await.body;
+        mine["items"].as_array().unwrap().iter().all(|one| one["status"] == "expired")
+    })
+    .await;
+    let refused = entrance.reserve(&idle, &[3]).await;
+    let body = refused.is(429, "rate_limited");
+    assert_eq!(body["limit"], 2);
+    assert!(body["detail"].as_str().unwrap().starts_with("2 of your holds"), "{body}");
+    assert!((3_500..=3_600).contains(&seconds(&refused)), "{refused:?}");
+    assert_eq!(body["retry_after_seconds"], seconds(&refused));
+    let mine = entrance.get("/v1/reservations?limit=1", &idle).await.good(200).clone();
+    assert_eq!(
+        (&mine["items"][0]["status"], &mine["items"][0]["reason"]),
+        (&"failed".into(), &"rate_limited".into())
+    );
+    entrance.reserve(&other, &[3]).await.good(201);
+    entrance.test.check_books().await;
+}
+
+/// A connection on which nothing is sent but what a test says.
+struct Raw(TcpStream);
+
+impl Raw {
+    async fn to(address: SocketAddr) -> Self {
+        Self(TcpStream::connect(address).await.unwrap())
+    }
+
+    async fn send(&mut self, text: &str) {
+        self.0.write_all(text.as_bytes()).await.unwrap();
+    }
+
+    /// All that comes until the other side closes, and how long that took.
+    async fn rest(mut self) -> (String, Duration) {
+        let begun = Instant::now();
+        let mut bytes = Vec::new();
+        // A connection that is reset has said what it had to say.
+        let _ended = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await.expect("it is closed");
+        (String::from_utf8(bytes).unwrap(), begun.elapsed())
+    }
+
+    /// Sends a byte every now and then, until the other side has had enough.
+    async fn trickle(self, text: &str) -> (String, Duration) {
+        let (mut reading, mut writing) = self.0.into_split();
+        let text = text.as_bytes().to_vec();
+        let sending = tokio::spawn(async move {
+            for byte in text.iter().cycle() {
+                sleep(Duration::from_millis(100)).await;
+                if writing.write_all(&[*byte]).await.is_err() {
+                    return;
+                }
+            }
+        });
+        let begun = Instant::now();
+        let mut bytes = Vec::new();
+        let _ended = timeout(PATIENCE, reading.read_to_end(&mut bytes)).await.expect("it is closed");
+        sending.abort();
+        (String::from_utf8(bytes).unwrap(), begun.elapsed())
+    }
+}
+
+fn head_of_an_order(caller: &Caller, length: usize) -> String {
+    let bearer = caller.header("authorization");
+    format!(
+        "POST /v1/reservations HTTP/1.1\r\nHost: x\r\nAuthorization: {bearer}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn slow_clients_are_cut_off_while_others_are_served() {
+    let entrance = Entrance::with(&["--client-seconds", "2"]).await;
+    let (user, address) = (entrance.user(0).await, entrance.test.app.address.unwrap());
+    let silent = async { Raw::to(address).await.rest().await };
+    let slow_head = async {
+        let mut raw = Raw::to(address).await;
+        raw.send("GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ").await;
+        raw.trickle("a").await
+    };
+    let slow_body = async {
+        let mut raw = Raw::to(address).await;
+        raw.send(&head_of_an_order(&user, 500)).await;
+        raw.trickle(" ").await
+    };
+    let idle = async {
+        let mut raw = Raw::to(address).await;
+        raw.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        raw.rest().await
+    };
+    let others = async {
+        for _ in 0..10 {
+            entrance.get("/v1/points", &user).await.good(200);
+            sleep(Duration::from_millis(150)).await;
+        }
+    };
+    let ((nothing, silent), (head, slow), (body, slower), (good, idle), ()) =
+        tokio::join!(silent, slow_head, slow_body, idle, others);
+    assert_eq!((nothing.as_str(), head.as_str()), ("", ""), "there was no request to answer");
+    assert!(good.starts_with("HTTP/1.1 200"), "{good}");
+    assert!(body.starts_with("HTTP/1.1 408"), "{body}");
+    let problem: Value = serde_json::from_str(body.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(problem["code"], "request_timeout");
+    assert!(problem["detail"].as_str().unwrap().contains("2 s after the head"), "{problem}");
+    for took in [silent, slow, slower, idle] {
+        assert!((1_800..6_000).contains(&took.as_millis()), "{took:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let entrance = Entrance::start().await;
+    let address = entrance.test.app.address.unwrap();
+    let ask = async |fields: String| {
+        let mut raw = Raw::to(address).await;
+        raw.send(&format!("GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{fields}\r\n")).await;
+        raw.rest().await.0
+    };
+    let long = |length: usize| format!("X-Long: {}\r\n", "x".repeat(length));
+    assert!(ask(long(24 << 10)).await.starts_with("HTTP/1.1 200"));
+    assert!(!ask(long(64 << 10)).await.starts_with("HTTP/1.1 200"));
+    // As much as may come, and no end of it: with nothing left unread the answer is not lost with the connection.
+    let mut raw = Raw::to(address).await;
+    raw.send(&format!("{:x<1$}", "GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: ", 32 << 10)).await;
+    assert!(raw.rest().await.0.starts_with("HTTP/1.1 431"));
+    let many = |count: usize| (0..count).map(|number| format!("X-{number}: x\r\n")).collect::<String>();
+    assert!(ask(many(90)).await.starts_with("HTTP/1.1 200"));
+    assert!(ask(many(110)).await.starts_with("HTTP/1.1 431"));
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_the_answer_that_is_under_way_and_for_no_idle_connection() {
+    let entrance = Entrance::start().await;
+    let address = entrance.test.app.address.unwrap();
+    let mut idle = Raw::to(address).await;
+    idle.send("GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    let user = entrance.user(0).await;
+    let mut half = Raw::to(address).await;
+    half.send(&head_of_an_order(&user, 2)).await;
+    sleep(Duration::from_millis(200)).await;
+    let begun = Instant::now();
+    let stopping = tokio::spawn(entrance.test.app.stop());
+    sleep(Duration::from_millis(300)).await;
+    assert!(!stopping.is_finished(), "a request is under way");
+    half.send("{}").await;
+    let (answer, _) = half.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 422"), "{answer}");
+    stopping.await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert!(idle.rest().await.0.starts_with("HTTP/1.1 200"));
+}
