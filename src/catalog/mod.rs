@@ -50,6 +50,7 @@ pub struct Catalog {
     pool: PgPool,
     clock: Clock,
     concerts: Cache<ConcertsPage, Arc<Vec<Concert>>>,
+    concert: Cache<ConcertId, Arc<Concert>>,
     known_concerts: Cache<ConcertId, ()>,
     performances: Cache<ConcertId, Arc<Vec<OpenPerformance>>>,
     facts: Cache<PerformanceId, Arc<Performance>>,
@@ -63,6 +64,7 @@ impl Catalog {
             pool,
             clock,
             concerts: Cache::builder().max_capacity(1_000).time_to_live(CONCERTS_AGE).build(),
+            concert: Cache::builder().max_capacity(10_000).time_to_live(CONCERTS_AGE).build(),
             known_concerts: Cache::builder().max_capacity(100_000).time_to_live(FACTS_AGE).build(),
             performances: Cache::builder().max_capacity(10_000).time_to_live(SEATS_AGE).build(),
             facts: Cache::builder().max_capacity(100_000).time_to_live(FACTS_AGE).build(),
@@ -84,9 +86,19 @@ impl Catalog {
         self.concerts.try_get_with((after.clone(), limit), load).await.map_err(unshare)
     }
 
-    /// Forgets the pages of concerts: one was added here.
+    /// Forgets what is known of concerts: one was added here, or a date of one.
     pub fn concerts_changed(&self) {
         self.concerts.invalidate_all();
+        self.concert.invalidate_all();
+    }
+
+    /// One concert; at most 3 s old, or new on the instance that added it.
+    pub async fn concert(&self, id: ConcertId) -> Result<Arc<Concert>, CatalogError> {
+        let load = async {
+            let found = catalog::concert(&self.pool, id, self.clock.now()).await?;
+            found.map(Arc::new).ok_or(CatalogError::NotFound)
+        };
+        self.concert.try_get_with(id, load).await.map_err(unshare)
     }
 
     /// Answers whether there is such a concert, else [`CatalogError::NotFound`]. A concert never goes away.

@@ -190,8 +190,8 @@ impl From<Change> for SettingsChange {
         Self {
             max_active: change.max_active,
             admit_per_minute: change.admit_per_minute,
-            min_rate: change.min_rate,
-            max_rate: change.max_rate,
+            min_rate: change.min_rate.map(Some),
+            max_rate: change.max_rate.map(Some),
             ..Self::default()
         }
     }

@@ -6,7 +6,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::answer::Answer;
@@ -19,6 +20,7 @@ use super::shape::Shape;
 use super::state::AppState;
 use crate::catalog::SeatMapBody;
 use crate::store::catalog::{Concert, OpenPerformance, SeatStatus};
+use crate::waiting_room::SaleView;
 
 /// Concerts, by name.
 #[utoipa::path(get, path = "/v1/concerts", tag = "concerts", params(ListQuery),
@@ -26,6 +28,24 @@ use crate::store::catalog::{Concert, OpenPerformance, SeatStatus};
 pub async fn list(State(app): State<Arc<AppState>>, Params(query): Params<ListQuery>) -> Result<Answer> {
     let rows = app.catalog.concerts(query.after()?, query.limit() + 1).await?;
     Ok(Answer::ok(&Page::cut(rows.to_vec(), query.limit(), |concert| (concert.name.clone(), concert.id))))
+}
+
+/// A concert, how its sale stands, and the draw among those who come before it opens.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ConcertView {
+    #[serde(flatten)]
+    concert: Concert,
+    #[serde(flatten)]
+    sale: SaleView,
+}
+
+/// One concert and how its sale stands.
+#[utoipa::path(get, path = "/v1/concerts/{concert}", tag = "concerts", params(("concert" = Uuid, Path)),
+    responses((status = 200, body = ConcertView)), extensions(("x-problems" = json!(["not_found"]))))]
+pub async fn show(State(app): State<Arc<AppState>>, PathId(concert): PathId) -> Result<Answer> {
+    let known = app.catalog.concert(concert).await?;
+    let sale = app.room.sale(concert).await?;
+    Ok(Answer::ok(&ConcertView { concert: Concert::clone(&known), sale }))
 }
 
 /// A concert's dates that are on sale now and have free seats, by when they start.

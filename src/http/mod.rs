@@ -55,6 +55,7 @@ use problem::Problem;
 fn routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
     let all = OpenApiRouter::with_openapi(docs::base())
         .routes(routes!(concerts::list))
+        .routes(routes!(concerts::show))
         .routes(routes!(concerts::performances))
         .routes(routes!(concerts::seats))
         .routes(routes!(queue_tokens::join))

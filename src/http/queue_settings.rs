@@ -35,15 +35,19 @@ pub struct SettingsWanted {
     max_active: Option<i32>,
     #[schema(minimum = 0, maximum = 6_000_000)]
     admit_per_minute: Option<i32>,
-    #[schema(minimum = 0, maximum = 6_000_000)]
-    min_rate: Option<i32>,
-    #[schema(minimum = 0, maximum = 6_000_000)]
-    max_rate: Option<i32>,
+    /// The slowest that the brake makes the admission; it is on if this and `max_rate` are set. Null takes it away.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i32>, minimum = 0, maximum = 6_000_000)]
+    min_rate: Option<Option<i32>>,
+    /// The fastest that the brake lets the admission become. Null takes it away.
+    #[serde(default, deserialize_with = "given")]
+    #[schema(value_type = Option<i32>, minimum = 0, maximum = 6_000_000)]
+    max_rate: Option<Option<i32>>,
     /// Null takes the time away.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<DateTime<Utc>>)]
     pre_queue_at: Option<Option<DateTime<Utc>>>,
-    /// Null takes the time away.
+    /// Null: the sale opens with the first window of the concert's dates.
     #[serde(default, deserialize_with = "given")]
     #[schema(value_type = Option<DateTime<Utc>>)]
     opens_at: Option<Option<DateTime<Utc>>>,
@@ -51,9 +55,9 @@ pub struct SettingsWanted {
 }
 
 /// Tells a null that was sent from a field that was not.
-fn given<'de, D: Deserializer<'de>>(
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     value: D,
-) -> std::result::Result<Option<Option<DateTime<Utc>>>, D::Error> {
+) -> std::result::Result<Option<Option<T>>, D::Error> {
     Option::deserialize(value).map(Some)
 }
 
@@ -96,9 +100,11 @@ pub async fn change(
 ) -> Result<Answer> {
     let now = app.room.settings(concert).await?;
     let (min, max) = (wanted.min_rate.unwrap_or(now.min_rate), wanted.max_rate.unwrap_or(now.max_rate));
-    let mut faults = Faults::default();
-    faults.expect(min <= max, "/min_rate", format!("must not be more than max_rate, which is {max}"));
-    faults.settle()?;
+    if let Some((min, max)) = min.zip(max) {
+        let mut faults = Faults::default();
+        faults.expect(min <= max, "/min_rate", format!("must not be more than max_rate, which is {max}"));
+        faults.settle()?;
+    }
     let settings = app.room.change_settings(concert, &wanted.change()).await?;
     tracing::info!(%concert, key = staff.key.name, ?settings, "the settings of a line were changed");
     Ok(Answer::ok(&settings))

@@ -20,18 +20,39 @@ pub struct QueueSettings {
     pub concert_id: Uuid,
     /// Most users active at once.
     pub max_active: i32,
-    /// Users admitted per minute.
+    /// Users admitted per minute; with the brake on, where it begins.
     pub admit_per_minute: i32,
-    /// The slowest that a brake may make the admission, per minute.
-    pub min_rate: i32,
-    /// The fastest that the admission may become, per minute.
-    pub max_rate: i32,
+    /// The slowest that the brake makes the admission, per minute. It is on if this and `max_rate` are set.
+    pub min_rate: Option<i32>,
+    /// The fastest that the brake lets the admission become, per minute.
+    pub max_rate: Option<i32>,
     /// From when early comers may gather.
     pub pre_queue_at: Option<DateTime<Utc>>,
-    /// From when anybody is admitted; without it, at once.
+    /// From when anybody is admitted; null: from when the first window of the concert's dates opens.
     pub opens_at: Option<DateTime<Utc>>,
     /// Nobody is admitted while this is set.
     pub paused: bool,
+    /// What the draws at its openings are made from.
+    #[serde(skip)]
+    pub seed: Seed,
+}
+
+/// The secret of a concert's draws. It is told to nobody, in no answer and no log.
+#[derive(Clone, Default, PartialEq, Eq, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct Seed(Vec<u8>);
+
+impl Seed {
+    /// Thirty-two bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Seed")
+    }
 }
 
 /// A change of some settings: what is `None` stays as it is.
@@ -39,8 +60,10 @@ pub struct QueueSettings {
 pub struct SettingsChange {
     pub max_active: Option<i32>,
     pub admit_per_minute: Option<i32>,
-    pub min_rate: Option<i32>,
-    pub max_rate: Option<i32>,
+    /// `Some(None)` takes the bound away, and so the brake.
+    pub min_rate: Option<Option<i32>>,
+    /// `Some(None)` takes the bound away, and so the brake.
+    pub max_rate: Option<Option<i32>>,
     /// `Some(None)` takes the time away.
     pub pre_queue_at: Option<Option<DateTime<Utc>>>,
     /// `Some(None)` takes the time away.
@@ -54,8 +77,8 @@ impl SettingsChange {
         let fields = [
             ("max_active", self.max_active, MOST_ACTIVE),
             ("admit_per_minute", self.admit_per_minute, FASTEST),
-            ("min_rate", self.min_rate, FASTEST),
-            ("max_rate", self.max_rate, FASTEST),
+            ("min_rate", self.min_rate.flatten(), FASTEST),
+            ("max_rate", self.max_rate.flatten(), FASTEST),
         ];
         fields
             .into_iter()
@@ -77,13 +100,16 @@ pub struct Stock {
     pub unsold: bool,
     /// Seats that are free this moment, counted up to a tenth of each date and one more.
     pub free: i64,
+    /// When the sale opens or has opened, by the windows of those dates.
+    pub opens_at: Option<DateTime<Utc>>,
 }
 
 /// The settings of every concert.
 pub async fn all(db: impl PgExecutor<'_>) -> Result<Vec<QueueSettings>> {
     sqlx::query_as!(
         QueueSettings,
-        r#"select concert_id, max_active, admit_per_minute, min_rate, max_rate, pre_queue_at, opens_at, paused
+        r#"select concert_id, max_active, admit_per_minute, min_rate, max_rate, pre_queue_at, opens_at, paused,
+                  seed as "seed: Seed"
            from queue_settings"#
     )
     .fetch_all(db)
@@ -94,7 +120,8 @@ pub async fn all(db: impl PgExecutor<'_>) -> Result<Vec<QueueSettings>> {
 pub async fn get(db: impl PgExecutor<'_>, concert: ConcertId) -> Result<Option<QueueSettings>> {
     sqlx::query_as!(
         QueueSettings,
-        r#"select concert_id, max_active, admit_per_minute, min_rate, max_rate, pre_queue_at, opens_at, paused
+        r#"select concert_id, max_active, admit_per_minute, min_rate, max_rate, pre_queue_at, opens_at, paused,
+                  seed as "seed: Seed"
            from queue_settings where concert_id = $1"#,
         concert
     )
@@ -103,6 +130,9 @@ pub async fn get(db: impl PgExecutor<'_>, concert: ConcertId) -> Result<Option<Q
 }
 
 /// Changes what the change names; answers the settings as they are then, or nothing if there is no such concert.
+///
+/// Once a sale has opened its seed is public. When it is to open again, the new draw gets a new one; an opening within
+/// the next two seconds counts as one that was, because some instance may have published the seed already.
 pub async fn change(
     db: impl PgExecutor<'_>,
     concert: ConcertId,
@@ -113,19 +143,26 @@ pub async fn change(
         r#"update queue_settings set
              max_active = coalesce($2, max_active),
              admit_per_minute = coalesce($3, admit_per_minute),
-             min_rate = coalesce($4, min_rate),
-             max_rate = coalesce($5, max_rate),
-             pre_queue_at = case when $6 then $7 else pre_queue_at end,
-             opens_at = case when $8 then $9 else opens_at end,
-             paused = coalesce($10, paused),
+             min_rate = case when $4 then $5 else min_rate end,
+             max_rate = case when $6 then $7 else max_rate end,
+             pre_queue_at = case when $8 then $9 else pre_queue_at end,
+             opens_at = case when $10 then $11 else opens_at end,
+             paused = coalesce($12, paused),
+             seed = case when $10 and $11 is distinct from opens_at
+                 and coalesce(opens_at, sale_opening(concert_id, clock_timestamp())) < clock_timestamp() + interval '2 s'
+                 and coalesce($11, sale_opening(concert_id, clock_timestamp())) > clock_timestamp()
+                 then fresh_seed() else seed end,
              updated_at = clock_timestamp()
            where concert_id = $1
-           returning concert_id, max_active, admit_per_minute, min_rate, max_rate, pre_queue_at, opens_at, paused"#,
+           returning concert_id, max_active, admit_per_minute, min_rate, max_rate, pre_queue_at, opens_at, paused,
+                     seed as "seed: Seed""#,
         concert,
         change.max_active,
         change.admit_per_minute,
-        change.min_rate,
-        change.max_rate,
+        change.min_rate.is_some(),
+        change.min_rate.flatten(),
+        change.max_rate.is_some(),
+        change.max_rate.flatten(),
         change.pre_queue_at.is_some(),
         change.pre_queue_at.flatten(),
         change.opens_at.is_some(),
@@ -153,7 +190,8 @@ pub async fn stock(
                                   where s.performance_id = p.id and s.status <> 'sold')) as "unsold!",
                   sum((select count(*) from (select from seats s
                                              where s.performance_id = p.id and s.status = 'free'
-                                             limit p.seats_total / 10 + 1) few))::bigint as "free!"
+                                             limit p.seats_total / 10 + 1) few))::bigint as "free!",
+                  sale_opening(p.concert_id, $2) as opens_at
            from performances p
            where p.concert_id = any($1) and p.sale_closes_at > $2
            group by p.concert_id"#,
@@ -173,7 +211,7 @@ mod tests {
         let change = SettingsChange {
             max_active: Some(-1),
             admit_per_minute: Some(0),
-            max_rate: Some(FASTEST + 1),
+            max_rate: Some(Some(FASTEST + 1)),
             ..Default::default()
         };
         let names: Vec<_> = change.problems().into_iter().map(|(name, _)| name).collect();

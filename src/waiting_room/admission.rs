@@ -16,9 +16,11 @@ use futures::StreamExt;
 use tokio::time::Instant;
 
 use super::bucket::{If, WriteError};
+use super::closing::close_lines;
 use super::fenced::{self, Written};
 use super::hall::Hall;
 use super::lease::{Lease, Lost};
+use super::lot::Lot;
 use super::place::{Entry, Event, Standing};
 use super::promises::Key;
 use super::rate::Permits;
@@ -81,7 +83,11 @@ impl Leader {
         if !hall.is_connected() {
             return Err(Lost("the connection is lost".to_owned()));
         }
-        let ended = sweep(hall).await;
+        let (closed, more) = close_lines(hall).await;
+        if more {
+            hall.turn.notify_one();
+        }
+        let ended = sweep(hall).await + closed;
         let mut admitted = 0;
         for (concert, limit) in self.turns(hall) {
             let made = self.admit(hall, concert, limit).await?;
@@ -191,6 +197,11 @@ impl Leader {
             let Some(sale) = hall.sales.get(concert).filter(|sale| sale.phase == Phase::Open) else {
                 continue;
             };
+            if !sale.is_read {
+                // Somebody joined elsewhere, and nobody has looked here when this sale opens.
+                hall.reread.notify_one();
+                continue;
+            }
             let rate = u32::try_from(sale.settings.admit_per_minute).unwrap_or(0);
             let fresh = Permits::new(rate, admitted_just_now, now);
             let permits = self.permits.entry(concert).or_insert(fresh).available(rate, now);
@@ -211,6 +222,12 @@ impl Leader {
         let Some(queue) = lines.queue(concert) else {
             return Vec::new();
         };
+        // From the opening on nobody is admitted before the lot is drawn.
+        let now = hall.clock.now();
+        let awaits_draw = |lot: &Lot| now >= lot.opens_at && !(lot.is_drawn(now) && queue.is_in_order(lot));
+        if sale.lot.is_some_and(|lot| awaits_draw(&lot)) {
+            return Vec::new();
+        }
         let is_active = |user: &UserId| {
             let entry = queue.view(*user).entry;
             entry.is_some_and(|entry| !entry.standing.is_in_line())

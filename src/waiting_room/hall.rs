@@ -10,13 +10,12 @@ use super::bucket::Bucket;
 use super::gate::{Judged, judge};
 use super::hearing::Hearing;
 use super::memory::Memory;
-use super::pause::poll_after;
 use super::place::{Entry, Standing};
 use super::promises::Promises;
 use super::queue::View;
-use super::sales::{Sale, Sales};
-use super::status::{Inventory, Outlook, Phase, QueueToken, Status, estimate};
-use super::token::{Claims, Place, Signer};
+use super::sales::Sales;
+use super::status::{Inventory, Phase, QueueToken, Status};
+use super::token::{Claims, Signer};
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::ids::{ConcertId, UserId};
@@ -83,6 +82,8 @@ pub struct Hall {
     pub turn: Notify,
     /// Settings may have changed: read them now.
     pub reread: Notify,
+    /// The settings, the stock or the lines are known anew: see which lines have to be drawn.
+    pub openings: Notify,
     /// The watch of the bucket may have missed something: look now.
     pub doubt: Notify,
     /// The process is stopping.
@@ -93,9 +94,6 @@ pub struct Hall {
 const ACTIVE_PAUSE: u64 = 3_000;
 /// What whoever is over should wait before asking again, in milliseconds.
 const OVER_PAUSE: u64 = 30_000;
-
-/// More than these are never missed for longer than a moment.
-const MISSED: u64 = 100_000;
 
 impl Hall {
     /// The time now, in whole milliseconds: what tokens and records carry.
@@ -168,8 +166,9 @@ impl Hall {
         let sale = self.sales.get(claims.concert);
         let bucket = if let Judged::Active { bucket, .. } = judged { bucket } else { claims.bucket };
         let latest = Claims { activated_at, expires_at, bucket, ..claims.clone() };
-        let left = expires_at.map(|end| (end - self.clock.now()).num_milliseconds().max(0));
-        let expires_in_seconds = left.map(|ms| (ms + 999) / 1_000);
+        let expires_in_seconds = expires_at.map(|end| self.seconds_until(end));
+        let opens_at = sale.as_ref().and_then(|sale| sale.lot).map(|lot| lot.opens_at);
+        let opens_in_seconds = opens_at.map(|at| self.seconds_until(at)).filter(|seconds| *seconds > 0);
         let seen = QueueToken {
             token: self.signer.sign(&latest),
             concert_id: claims.concert,
@@ -177,6 +176,8 @@ impl Hall {
             status,
             phase: sale.as_ref().map_or(Phase::Open, |sale| sale.phase),
             inventory: sale.as_ref().map_or(Inventory::Available, |sale| sale.inventory),
+            opens_at,
+            opens_in_seconds,
             position: None,
             ahead: None,
             eta_seconds: None,
@@ -190,8 +191,8 @@ impl Hall {
             grace_until: None,
         };
         match judged {
-            Judged::Waiting { rank, grace_until } => {
-                QueueToken { grace_until, ..self.with_prospects(seen, claims.place, rank, sale) }
+            Judged::Waiting { grace_until, .. } => {
+                QueueToken { grace_until, ..self.with_prospects(seen, claims.place, sale) }
             }
             Judged::Active { .. } | Judged::Over { .. } => seen,
         }
@@ -202,43 +203,8 @@ impl Hall {
         self.look(&entry.claims(user, concert))
     }
 
-    fn with_prospects(
-        &self,
-        seen: QueueToken,
-        place: Place,
-        rank: Option<usize>,
-        sale: Option<Sale>,
-    ) -> QueueToken {
-        // Asked before the lines, so that nothing that is in line by now is missing from both.
-        let last_seen = self.memory.seen();
-        let (waiting, active, freed_per_second) = {
-            let lines = self.memory.lines();
-            let queue = lines.queue(seen.concert_id);
-            queue.map_or((0, 0, None), |queue| {
-                (queue.waiting(), queue.active() as u64, queue.tally.pace.per_second())
-            })
-        };
-        // A place that this instance has not seen yet stands behind all that it has, and all that it may have missed.
-        let unseen = || place.saturating_sub(last_seen).clamp(1, MISSED);
-        let rank = rank.map_or_else(|| waiting as u64 + unseen(), |rank| rank as u64);
-        let eta_seconds = sale.and_then(|sale| {
-            let opens_at = sale.settings.opens_at.filter(|_| !sale.settings.paused);
-            let outlook = Outlook {
-                moving: sale.phase == Phase::Open,
-                opens_in: opens_at.and_then(|at| (at - self.clock.now()).to_std().ok()),
-                free: u64::try_from(sale.settings.max_active).unwrap_or(0).saturating_sub(active),
-                per_minute: u32::try_from(sale.settings.admit_per_minute).unwrap_or(0),
-                freed_per_second,
-            };
-            estimate(rank, &outlook)
-        });
-        QueueToken {
-            position: Some(rank),
-            ahead: Some(rank - 1),
-            eta_seconds,
-            eta_known: eta_seconds.is_some(),
-            poll_after_ms: poll_after(rank, eta_seconds, rand::random_range(-1.0..=1.0)),
-            ..seen
-        }
+    /// Whole seconds until then, rounded up; 0 if it is over.
+    pub fn seconds_until(&self, then: DateTime<Utc>) -> i64 {
+        ((then - self.clock.now()).num_milliseconds().max(0) + 999) / 1_000
     }
 }

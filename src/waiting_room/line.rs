@@ -5,20 +5,18 @@
 //! rare enough. Those who left stay as gaps until they are half of the array; then the array is written anew. Some are
 //! passed over for a while: they keep their rank, and those behind them theirs.
 
-use super::token::Place;
-
 /// Waiting places in order, each with something the caller wants back (its user).
 #[derive(Clone, Debug)]
-pub struct Line<T> {
-    slots: Vec<Slot<T>>,
+pub struct Line<P, T> {
+    slots: Vec<Slot<P, T>>,
     /// `tree[i]` counts the present slots in `(i + 1 - lowbit(i + 1))..=i`.
     tree: Vec<u32>,
     len: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Slot<T> {
-    place: Place,
+struct Slot<P, T> {
+    place: P,
     owner: T,
     state: State,
 }
@@ -30,7 +28,7 @@ enum State {
     Gone,
 }
 
-impl<T> Slot<T> {
+impl<P, T> Slot<P, T> {
     fn is_there(&self) -> bool {
         self.state != State::Gone
     }
@@ -39,13 +37,22 @@ impl<T> Slot<T> {
 /// Below this many slots gaps are not worth closing.
 const SMALL: usize = 64;
 
-impl<T> Default for Line<T> {
+impl<P, T> Default for Line<P, T> {
     fn default() -> Self {
         Self { slots: Vec::new(), tree: Vec::new(), len: 0 }
     }
 }
 
-impl<T: Copy> Line<T> {
+impl<P: Copy + Ord, T: Copy> Line<P, T> {
+    /// A line of those who stand in order already, each at another place. This costs O(n) for all of them.
+    pub fn from_sorted(all: impl IntoIterator<Item = (P, T)>) -> Self {
+        let slot = |(place, owner)| Slot { place, owner, state: State::Present };
+        let slots: Vec<_> = all.into_iter().map(slot).collect();
+        let mut line = Self { len: slots.len(), slots, tree: Vec::new() };
+        line.count_anew();
+        line
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.len
@@ -57,7 +64,7 @@ impl<T: Copy> Line<T> {
     }
 
     /// Puts `owner` in line at `place`; false if that place is taken.
-    pub fn insert(&mut self, place: Place, owner: T) -> bool {
+    pub fn insert(&mut self, place: P, owner: T) -> bool {
         match self.slots.last() {
             Some(last) if last.place >= place => self.insert_before_the_end(place, owner),
             _ => {
@@ -70,7 +77,7 @@ impl<T: Copy> Line<T> {
     }
 
     /// Takes whoever stands at `place` out of the line; false if nobody does.
-    pub fn remove(&mut self, place: Place) -> bool {
+    pub fn remove(&mut self, place: P) -> bool {
         let Some(index) = self.find(place) else {
             return false;
         };
@@ -85,12 +92,12 @@ impl<T: Copy> Line<T> {
     }
 
     /// The rank of `place`: 1 is next. Nothing if nobody stands there.
-    pub fn rank(&self, place: Place) -> Option<usize> {
+    pub fn rank(&self, place: P) -> Option<usize> {
         self.find(place).map(|index| self.count_up_to(index))
     }
 
     /// Whether whoever stands at `place` is passed over from now on; false if nobody stands there.
-    pub fn pass_over(&mut self, place: Place, is_passed_over: bool) -> bool {
+    pub fn pass_over(&mut self, place: P, is_passed_over: bool) -> bool {
         let Some(index) = self.find(place) else {
             return false;
         };
@@ -99,28 +106,28 @@ impl<T: Copy> Line<T> {
     }
 
     /// From the front on: places and their owners.
-    pub fn iter(&self) -> impl Iterator<Item = (Place, T)> + '_ {
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (P, T)> + '_ {
         self.slots_from_first().filter(|slot| slot.is_there()).map(|slot| (slot.place, slot.owner))
     }
 
     /// The same without those who are passed over.
-    pub fn ready(&self) -> impl Iterator<Item = (Place, T)> + '_ {
+    pub fn ready(&self) -> impl Iterator<Item = (P, T)> + '_ {
         self.slots_from_first()
             .filter(|slot| slot.state == State::Present)
             .map(|slot| (slot.place, slot.owner))
     }
 
-    fn slots_from_first(&self) -> impl Iterator<Item = &Slot<T>> + '_ {
+    fn slots_from_first(&self) -> impl DoubleEndedIterator<Item = &Slot<P, T>> + '_ {
         let start = if self.is_empty() { self.slots.len() } else { self.index_of_first() };
         self.slots[start..].iter()
     }
 
-    fn find(&self, place: Place) -> Option<usize> {
+    fn find(&self, place: P) -> Option<usize> {
         let index = self.slots.binary_search_by_key(&place, |slot| slot.place).ok()?;
         self.slots[index].is_there().then_some(index)
     }
 
-    fn insert_before_the_end(&mut self, place: Place, owner: T) -> bool {
+    fn insert_before_the_end(&mut self, place: P, owner: T) -> bool {
         let slot = Slot { place, owner, state: State::Present };
         match self.slots.binary_search_by_key(&place, |slot| slot.place) {
             Ok(index) if self.slots[index].is_there() => return false,
@@ -205,9 +212,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::waiting_room::token::Place;
 
     /// The same line, told naively.
-    fn check(line: &Line<u32>, model: &BTreeMap<Place, u32>, passed_over: &BTreeSet<Place>) {
+    fn check(line: &Line<Place, u32>, model: &BTreeMap<Place, u32>, passed_over: &BTreeSet<Place>) {
         assert_eq!(line.len(), model.len());
         assert_eq!(line.is_empty(), model.is_empty());
         let ours: Vec<_> = line.iter().collect();
@@ -285,13 +293,14 @@ mod tests {
                 }
             }
             check(&line, &model, &passed_over);
+            check(&Line::from_sorted(model.clone()), &model, &BTreeSet::new());
         }
     }
 
     #[test]
     fn gaps_are_closed_so_that_memory_follows_the_line() {
         let mut line = Line::default();
-        for place in 1..=10_000 {
+        for place in 1..=10_000u64 {
             line.insert(place, 0u32);
         }
         for place in 1..=9_990 {

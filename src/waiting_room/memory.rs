@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::era::Era;
+use super::lot::Lot;
 use super::pause::seconds;
 use super::place::{Entry, Standing};
 use super::queue::{Queue, View};
@@ -311,6 +312,14 @@ impl Memory {
         for (concert, queue) in &mut self.lines_mut().queues {
             queue.pass_time(since_start, is_open(*concert));
         }
+    }
+
+    /// Orders a line by lot, see [`Queue::draw`].
+    pub fn draw(&self, concert: ConcertId, lot: Lot) {
+        if let Some(queue) = self.lines_mut().queues.get_mut(&concert) {
+            queue.draw(lot);
+        }
+        self.seen.send_modify(|_| ());
     }
 
     /// Forgets ends from before `before`, and queues of which nothing is left.

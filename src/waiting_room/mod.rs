@@ -24,6 +24,9 @@ mod writer;
 mod refresh;
 mod reports;
 mod overview;
+mod openings;
+mod closing;
+mod prospects;
 mod hall;
 mod hearing;
 mod promises;
@@ -35,6 +38,8 @@ mod era;
 #[cfg(test)]
 mod laws;
 mod queue;
+mod view;
+mod order;
 mod entries;
 mod ends;
 mod pause;
@@ -45,6 +50,7 @@ mod bucket;
 mod place;
 mod rate;
 mod line;
+mod lot;
 mod token;
 
 use std::sync::Arc;
@@ -68,7 +74,8 @@ use crate::store::queue::{QueueSettings, SettingsChange};
 pub use self::gate::{PassState, Refused};
 pub use self::hall::{RoomError, Sessions};
 pub use self::join::Joined;
-pub use self::overview::QueueOverview;
+pub use self::lot::Draw;
+pub use self::overview::{QueueOverview, SaleView};
 pub use self::status::{Inventory, Phase, QueueToken, Status};
 pub use self::token::{Claims, Signer};
 
@@ -110,6 +117,7 @@ impl WaitingRoom {
             hearing: hearing::Hearing::new(ids::new()),
             turn: Notify::new(),
             reread: Notify::new(),
+            openings: Notify::new(),
             doubt: Notify::new(),
             stop,
         });
@@ -118,6 +126,7 @@ impl WaitingRoom {
         room.spawn(|hall| async move { writer::run(&hall).await });
         room.spawn(|hall| async move { refresh::run(&hall).await });
         room.spawn(|hall| async move { refresh::listen(&hall).await });
+        room.spawn(|hall| async move { openings::run(&hall).await });
         room.spawn(|hall| async move { reports::tell(&hall).await });
         room.spawn(|hall| async move { watch::listen(&hall).await });
         room
@@ -135,9 +144,9 @@ impl WaitingRoom {
         self.tasks.spawn(task(Arc::clone(&self.hall)));
     }
 
-    /// Whether this instance knows the whole line. Until then it must not be given requests.
+    /// Whether this instance knows every line and its sale. Until then it must not be given requests.
     pub fn ready(&self) -> bool {
-        self.hall.memory.is_complete()
+        self.hall.memory.is_complete() && self.hall.sales.are_read()
     }
 
     /// Whether NATS can be reached this moment. While it cannot, nobody joins and nobody is admitted; all else goes on from memory.
@@ -213,6 +222,11 @@ impl WaitingRoom {
         self.hall.end(claims, patience).await;
     }
 
+    /// How a concert's sale stands, for everybody; at most about a second old.
+    pub async fn sale(&self, concert: ConcertId) -> Result<SaleView, RoomError> {
+        overview::sale(&self.hall, concert).await
+    }
+
     /// Every concert's line, with its settings as Postgres has them now.
     pub async fn overview_now(&self) -> Result<Vec<QueueOverview>, RoomError> {
         self.hall.sales.refresh(Vec::new()).await.map_err(|_| RoomError::Unavailable)?;
@@ -281,7 +295,7 @@ fn differs(now: &QueueToken, before: &QueueToken) -> bool {
     let seen = |token: &QueueToken| {
         (token.status, token.phase, token.inventory, token.position, token.expires_at, token.grace_until)
     };
-    seen(now) != seen(before) || now.token != before.token
+    seen(now) != seen(before) || now.token != before.token || now.opens_at != before.opens_at
 }
 
 fn away(error: &sqlx::Error) -> RoomError {

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::hall::{Hall, RoomError};
+use super::lot::Draw;
 use super::queue::Queue;
 use super::rate::LastMinute;
 use super::sales::Sale;
@@ -23,6 +24,10 @@ pub struct QueueOverview {
     pub phase: Phase,
     /// How many seats are left, roughly.
     pub inventory: Inventory,
+    /// When the sale opens or has opened; null while that is not known.
+    pub opens_at: Option<DateTime<Utc>>,
+    /// The draw among those who came before; null while no opening is known.
+    pub draw: Option<Draw>,
     /// How many wait.
     pub length: u64,
     /// How many of those nobody has heard of for a while: passed over, until they are heard of or their grace is over.
@@ -37,12 +42,44 @@ pub struct QueueOverview {
     pub silenced_last_minute: u64,
     /// Whose claim window ran out unused in the last minute, as far as this instance has been watching.
     pub no_shows_last_minute: u64,
-    /// Since when the first in line waits.
+    /// Since when the one who came first waits.
     pub oldest_waiter_since: Option<DateTime<Utc>>,
     /// The same, in whole seconds.
     pub oldest_waiter_seconds: Option<i64>,
     /// How the line is run.
     pub settings: QueueSettings,
+}
+
+/// A sale as everybody sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct SaleView {
+    /// What the sale is doing.
+    pub phase: Phase,
+    /// How many seats are left, roughly.
+    pub inventory: Inventory,
+    /// From when early comers gather; null if no time was set.
+    pub pre_queue_at: Option<DateTime<Utc>>,
+    /// When the sale opens or has opened; null while no date is on sale or to come.
+    pub opens_at: Option<DateTime<Utc>>,
+    /// The same, in whole seconds from now; null once it has opened.
+    pub opens_in_seconds: Option<i64>,
+    /// The draw among those who came before the opening; null while no opening is known.
+    pub draw: Option<Draw>,
+}
+
+/// One sale as everybody sees it.
+pub async fn sale(hall: &Hall, concert: ConcertId) -> Result<SaleView, RoomError> {
+    let sale = hall.sales.fresh(concert).await.map_err(|_| RoomError::Unavailable)?;
+    let sale = sale.ok_or(RoomError::NotFound)?;
+    let opens_at = sale.lot.map(|lot| lot.opens_at);
+    Ok(SaleView {
+        phase: sale.phase,
+        inventory: sale.inventory,
+        pre_queue_at: sale.settings.pre_queue_at,
+        opens_at,
+        opens_in_seconds: opens_at.map(|at| hall.seconds_until(at)).filter(|seconds| *seconds > 0),
+        draw: sale.lot.map(|lot| lot.shown(hall.clock.now())),
+    })
 }
 
 /// Every concert's line, by concert.
@@ -80,6 +117,8 @@ fn of(hall: &Hall, sale: Sale) -> QueueOverview {
         concert_id: sale.settings.concert_id,
         phase: sale.phase,
         inventory: sale.inventory,
+        opens_at: sale.lot.map(|lot| lot.opens_at),
+        draw: sale.lot.map(|lot| lot.shown(hall.clock.now())),
         length: queue.map_or(0, |queue| queue.waiting() as u64),
         active: queue.map_or(0, |queue| queue.active() as u64),
         silent: queue.map_or(0, |queue| queue.silent() as u64),

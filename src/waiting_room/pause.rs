@@ -21,6 +21,19 @@ pub fn poll_after(rank: u64, eta_seconds: Option<u64>, jitter: f64) -> u64 {
     by_rank(rank, jitter).min(third).max(SHORTEST).floor() as u64
 }
 
+/// When to ask again before the draw, in milliseconds: by how many wait, since any of them may be the first. The last
+/// look before the draw is put off until after it, and spread over as long a time as there are people to look.
+pub fn poll_early(waiting: u64, until_draw: Option<Duration>, jitter: f64) -> u64 {
+    let pause = poll_after(waiting, None, jitter);
+    let until_draw =
+        until_draw.map_or(u64::MAX, |until| u64::try_from(until.as_millis()).unwrap_or(u64::MAX));
+    if until_draw > pause {
+        return pause;
+    }
+    let spread = pause as f64 * f64::midpoint(jitter, 1.0);
+    (until_draw + spread as u64).clamp(SHORTEST as u64, 30_000)
+}
+
 /// For how many seconds nothing needs to be heard of somebody at `rank`: three of the longest pauses that are asked for
 /// there, and at least `shortest`.
 pub fn patience(rank: u64, shortest: Duration) -> u32 {
@@ -59,6 +72,16 @@ mod tests {
             }
             prop_assert!(u64::from(patience(rank, Duration::ZERO)) * 1_000 >= 3 * pause);
         }
+    }
+
+    #[test]
+    fn early_comers_look_seldom_and_then_after_the_draw_one_after_another() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(poll_early(200_000, seconds(3_600), 0.0), 30_000);
+        assert!(poll_early(3, seconds(3_600), 1.0) <= 2_000);
+        let looks = [-1.0, -0.5, 0.0, 0.5, 1.0].map(|jitter| poll_early(5_000, seconds(4), jitter));
+        assert!(looks.is_sorted() && looks[0] == 4_000 && looks[4] > 20_000, "{looks:?}");
+        assert_eq!(poll_early(200_000, None, 0.0), 30_000, "nothing is known of an opening");
     }
 
     #[test]

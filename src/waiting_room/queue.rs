@@ -9,32 +9,23 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::deadlines::Deadlines;
-use super::ends::{End, Ends};
+use super::ends::Ends;
 use super::entries::{Entries, Handle};
-use super::line::Line;
+use super::lot::Lot;
+use super::order::Order;
 use super::pause::{patience, seconds};
 use super::place::{Entry, LONGEST_WAIT, Standing};
 use super::tally::Tally;
 use super::token::Place;
+pub use super::view::View;
 use crate::ids::UserId;
-
-/// Everything known of one user in this line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct View {
-    /// The place as last written, unless its key was deleted.
-    pub entry: Option<Entry>,
-    /// Which places are over.
-    pub end: Option<End>,
-    /// 1 is next; nothing unless waiting.
-    pub rank: Option<usize>,
-}
 
 /// One concert's line.
 #[derive(Debug, Default)]
 pub struct Queue {
     /// The shortest silence that means anything.
     shortest: Duration,
-    line: Line<Handle>,
+    line: Order<Handle>,
     entries: Entries,
     /// Everybody admitted whose key has not been deleted, by the end of the session: what counts for the cap.
     active: Deadlines,
@@ -45,13 +36,6 @@ pub struct Queue {
     leftovers: HashSet<UserId>,
     /// What happened here lately.
     pub tally: Tally,
-}
-
-impl View {
-    /// Whether this place is known to be over.
-    pub fn is_over(&self, place: Place) -> bool {
-        self.end.is_some_and(|end| end.up_to >= place)
-    }
 }
 
 impl Queue {
@@ -141,7 +125,7 @@ impl Queue {
     /// Everything known of one user.
     pub fn view(&self, user: UserId) -> View {
         let entry = self.entries.get(user);
-        let rank = entry.and_then(|entry| self.line.rank(entry.place));
+        let rank = entry.and_then(|entry| self.line.rank(user, &entry));
         View { entry, end: self.ends.of(user), rank }
     }
 
@@ -149,9 +133,9 @@ impl Queue {
     /// nothing of it yet, and nothing at all about somebody who is not in line.
     pub fn hear(&self, user: UserId, place: Place, now: u32) -> Option<bool> {
         let handle = self.entries.find(user)?;
-        let rank = self.line.rank(place)?;
-        let is_it = self.entries.at(handle).1.place == place;
-        is_it.then(|| self.entries.trust(handle, now + patience(rank as u64, self.shortest)))
+        let (_, entry) = self.entries.at(handle);
+        let rank = self.line.rank(user, &entry)?;
+        (entry.place == place).then(|| self.entries.trust(handle, now + patience(rank as u64, self.shortest)))
     }
 
     /// The same for whatever place this user has here.
@@ -177,8 +161,8 @@ impl Queue {
         anew: u32,
     ) -> (Vec<(UserId, Entry)>, Option<Handle>) {
         let (doubtful, next) = self.entries.doubtful(first, most, now);
-        let silent = doubtful.into_iter().map(|handle| self.entries.at(handle)).filter(|(_, entry)| {
-            let rank = self.line.rank(entry.place);
+        let silent = doubtful.into_iter().map(|handle| self.entries.at(handle)).filter(|(user, entry)| {
+            let rank = self.line.rank(*user, entry);
             rank.is_some_and(|rank| anew + patience(rank as u64, self.shortest) < now)
         });
         (silent.collect(), next)
@@ -186,13 +170,29 @@ impl Queue {
 
     /// Who can be admitted, from the front on.
     pub fn front(&self) -> impl Iterator<Item = (UserId, Entry)> + '_ {
-        self.line.ready().map(|(_, handle)| self.entries.at(handle))
+        self.line.ready().map(|handle| self.entries.at(handle))
+    }
+
+    /// Who is in line, silent or not, from the back on.
+    pub fn back(&self) -> impl Iterator<Item = (UserId, Entry)> + '_ {
+        self.line.iter().rev().map(|handle| self.entries.at(handle))
+    }
+
+    /// Whether the ranks are those of this opening, see [`Order::is_of`].
+    pub fn is_in_order(&self, lot: &Lot) -> bool {
+        self.line.is_of(lot)
+    }
+
+    /// Orders the line by lot, once an opening has come.
+    pub fn draw(&mut self, lot: Lot) {
+        let kept: Vec<_> = self.line.iter().map(|handle| (self.entries.at(handle), handle)).collect();
+        self.line.draw(lot, kept.into_iter().map(|((user, entry), handle)| (user, entry, handle)));
     }
 
     /// Places whose key must be deleted: sessions and graces that ran out, waits that took a day, ended places that lie
     /// there still. At most so many.
     pub fn overdue(&self, now: DateTime<Utc>, most: usize) -> Vec<(UserId, Entry)> {
-        let line = self.line.iter().map(|(_, handle)| self.entries.at(handle));
+        let line = self.line.by_arrival().map(|handle| self.entries.at(handle));
         let waits = line.take_while(|(_, entry)| entry.issued_at + LONGEST_WAIT <= now).map(|(user, _)| user);
         let users: BTreeSet<UserId> = self
             .active
@@ -220,9 +220,9 @@ impl Queue {
         self.silent.len()
     }
 
-    /// Since when the first in line waits.
+    /// Since when the one who came first waits.
     pub fn oldest(&self) -> Option<DateTime<Utc>> {
-        self.line.iter().next().map(|(_, handle)| self.entries.at(handle).1.issued_at)
+        self.line.by_arrival().next().map(|handle| self.entries.at(handle).1.issued_at)
     }
 
     /// How many count for the cap.
@@ -257,8 +257,8 @@ impl Queue {
                     return;
                 }
                 // False where the place has stayed in line.
-                self.line.insert(entry.place, handle);
-                self.line.pass_over(entry.place, entry.standing != Standing::Waiting);
+                self.line.insert(user, entry, handle);
+                self.line.pass_over(user, entry, entry.standing != Standing::Waiting);
                 if let Standing::Silent { grace_until } = entry.standing {
                     self.silent.insert(grace_until, user);
                 }
@@ -277,7 +277,7 @@ impl Queue {
                     self.silent.remove(grace_until, user);
                 }
                 if !stays_in_line {
-                    self.line.remove(entry.place);
+                    self.line.remove(user, entry);
                 }
             }
         }

@@ -34,10 +34,15 @@ pub async fn run(hall: &Hall) {
                 }
             }
         }
+        let is_complete = hall.memory.is_complete();
         let with_people = hall.memory.lines().queues().map(|(concert, _)| concert).collect();
         match hall.sales.refresh(with_people).await {
             Ok(()) => {
                 read = Some(Instant::now());
+                if is_complete {
+                    hall.sales.note_read();
+                }
+                hall.openings.notify_one();
                 hall.turn.notify_one();
             }
             Err(error) => {
@@ -67,6 +72,7 @@ pub async fn listen(hall: &Hall) {
 /// Takes over changed settings here, and tells the other instances. One that does not hear it reads them within a second.
 pub async fn announce(hall: &Hall, settings: QueueSettings) {
     hall.sales.learn_settings(vec![settings]);
+    hall.openings.notify_one();
     hall.turn.notify_one();
     if let Err(error) = hall.bus.client.publish(subjects::QUEUE_SETTINGS, bytes::Bytes::new()).await {
         tracing::debug!(%error, "the change of settings was not announced");

@@ -4,6 +4,7 @@
 //! the way of a status poll. While Postgres is away the last answer stands.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::lot::Lot;
 use super::status::{Inventory, Phase};
 use crate::clock::Clock;
 use crate::ids::ConcertId;
@@ -32,6 +34,10 @@ pub struct Sale {
     pub phase: Phase,
     /// What is left, roughly.
     pub inventory: Inventory,
+    /// The opening and its draw; nothing while no opening is known.
+    pub lot: Option<Lot>,
+    /// Whether the stock has ever been read: until then nothing is known against a sale, and no opening by its dates.
+    pub is_read: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -41,6 +47,9 @@ struct Known {
     stock: Option<Stock>,
     stock_read: Option<Instant>,
     asked: Option<Instant>,
+    lot: Option<Lot>,
+    /// Since which reading nothing has been for sale.
+    over_since: Option<Instant>,
 }
 
 /// All sales.
@@ -53,6 +62,8 @@ pub struct Sales {
     reading: Mutex<HashSet<ConcertId>>,
     /// Tells when one was read: a storm of joins asks Postgres once, and all are answered at the same moment.
     read: watch::Sender<u64>,
+    /// Whether the sales of all lines have been read since those were known.
+    are_read: AtomicBool,
 }
 
 /// The right to read a concert while others wait; given back when it is dropped, read or not.
@@ -71,13 +82,32 @@ impl Drop for Turn<'_> {
 impl Sales {
     /// Knows nothing yet.
     pub fn new(pool: PgPool, clock: Clock) -> Self {
-        Self { pool, clock, known: RwLock::default(), reading: Mutex::default(), read: watch::Sender::new(0) }
+        Self {
+            pool,
+            clock,
+            known: RwLock::default(),
+            reading: Mutex::default(),
+            read: watch::Sender::new(0),
+            are_read: AtomicBool::new(false),
+        }
     }
 
     /// A sale as this instance knows it; nothing if it knows of no such concert.
     pub fn get(&self, concert: ConcertId) -> Option<Sale> {
         let now = self.clock.now();
         self.known().get(&concert).map(|known| known.sale(now))
+    }
+
+    /// The opening of a sale and its draw, if this instance knows of one.
+    pub fn lot(&self, concert: ConcertId) -> Option<Lot> {
+        self.known().get(&concert)?.lot
+    }
+
+    /// For how long nothing of this concert has been for sale, from the first reading that said so to the last one.
+    pub fn over_for(&self, concert: ConcertId) -> Option<Duration> {
+        let known = self.known();
+        let known = known.get(&concert)?;
+        Some(known.stock_read? - known.over_since?)
     }
 
     /// Every sale this instance knows.
@@ -135,6 +165,16 @@ impl Sales {
         if concerts.is_empty() { Ok(()) } else { self.read_stock(&concerts).await }
     }
 
+    /// The sales of all lines that are known have been read.
+    pub fn note_read(&self) {
+        self.are_read.store(true, Ordering::Release);
+    }
+
+    /// Whether that has ever been so.
+    pub fn are_read(&self) -> bool {
+        self.are_read.load(Ordering::Acquire)
+    }
+
     /// Whether anybody has asked for the stock of any concert lately.
     pub fn are_of_interest(&self) -> bool {
         self.known().values().any(Known::is_of_interest)
@@ -149,6 +189,7 @@ impl Sales {
                 Some(known) => {
                     known.settings = settings;
                     known.learnt = Instant::now();
+                    known.find_lot();
                 }
                 None => {
                     known.insert(concert, Known::new(settings));
@@ -164,8 +205,7 @@ impl Sales {
         let mut known = self.known_mut();
         for concert in concerts {
             if let Some(known) = known.get_mut(concert) {
-                known.stock = of_concert.remove(concert);
-                known.stock_read = Some(Instant::now());
+                known.learn_stock(of_concert.remove(concert));
             }
         }
         Ok(())
@@ -190,7 +230,33 @@ impl Sales {
 
 impl Known {
     fn new(settings: QueueSettings) -> Self {
-        Self { settings, learnt: Instant::now(), stock: None, stock_read: None, asked: None }
+        let mut known = Self {
+            settings,
+            learnt: Instant::now(),
+            stock: None,
+            stock_read: None,
+            asked: None,
+            lot: None,
+            over_since: None,
+        };
+        known.find_lot();
+        known
+    }
+
+    fn learn_stock(&mut self, stock: Option<Stock>) {
+        let now = Instant::now();
+        let is_over = stock.is_none_or(|stock| !stock.unsold);
+        self.stock = stock;
+        self.stock_read = Some(now);
+        self.over_since = if is_over { self.over_since.or(Some(now)) } else { None };
+        self.find_lot();
+    }
+
+    /// An opening that was set, or else the one that follows from the dates.
+    fn find_lot(&mut self) {
+        let set = self.settings.opens_at;
+        let opens_at = set.or(self.stock.and_then(|stock| stock.opens_at));
+        self.lot = opens_at.map(|at| Lot::new(self.settings.seed.bytes(), at, set.is_some()));
     }
 
     fn is_of_interest(&self) -> bool {
@@ -203,18 +269,30 @@ impl Known {
             (None, _) => (None, Inventory::Available),
             (Some(_), stock) => (Some(stock), inventory(stock.as_ref())),
         };
-        Sale { phase: phase(&self.settings, stock, now), inventory, settings: self.settings.clone() }
+        let opens_at = self.lot.map(|lot| lot.opens_at);
+        Sale {
+            phase: phase(&self.settings, stock, opens_at, now),
+            inventory,
+            lot: self.lot,
+            is_read: self.stock_read.is_some(),
+            settings: self.settings.clone(),
+        }
     }
 }
 
 /// What a sale is doing. `stock` is `None` while unknown, and `Some(None)` when no date is on sale or to come.
-fn phase(settings: &QueueSettings, stock: Option<Option<Stock>>, now: DateTime<Utc>) -> Phase {
+fn phase(
+    settings: &QueueSettings,
+    stock: Option<Option<Stock>>,
+    opens_at: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Phase {
     let reached = |time: Option<DateTime<Utc>>| time.is_some_and(|time| time <= now);
     match stock {
         Some(None) => Phase::Closed,
         Some(Some(stock)) if !stock.unsold => Phase::SoldOut,
         _ if settings.paused => Phase::Paused,
-        _ if settings.opens_at.is_none() || reached(settings.opens_at) => Phase::Open,
+        _ if opens_at.is_none() || reached(opens_at) => Phase::Open,
         _ if reached(settings.pre_queue_at) => Phase::PreQueue,
         _ => Phase::NotOpen,
     }
@@ -231,6 +309,7 @@ fn inventory(stock: Option<&Stock>) -> Inventory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::queue::Seed;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap()
@@ -241,29 +320,66 @@ mod tests {
             concert_id: ConcertId::from_u128(1),
             max_active: 10,
             admit_per_minute: 600,
-            min_rate: 0,
-            max_rate: 600,
+            min_rate: None,
+            max_rate: None,
             pre_queue_at: None,
             opens_at: None,
             paused: false,
+            seed: Seed::default(),
         }
     }
 
     fn stock(unsold: bool, free: i64) -> Option<Stock> {
-        Some(Stock { concert_id: ConcertId::from_u128(1), dates: 1, seats: 50, unsold, free })
+        let concert_id = ConcertId::from_u128(1);
+        Some(Stock { concert_id, dates: 1, seats: 50, unsold, free, opens_at: Some(at(0)) })
     }
 
     #[test]
     fn a_sale_goes_through_its_phases() {
-        let early = QueueSettings { pre_queue_at: Some(at(10)), opens_at: Some(at(20)), ..settings() };
+        let early = QueueSettings { pre_queue_at: Some(at(10)), ..settings() };
+        let during = |settings: &QueueSettings, stock, now| phase(settings, stock, Some(at(20)), at(now));
         let on_sale = Some(stock(true, 6));
-        assert_eq!(phase(&early, on_sale, at(9)), Phase::NotOpen);
-        assert_eq!(phase(&early, on_sale, at(10)), Phase::PreQueue);
-        assert_eq!(phase(&early, on_sale, at(20)), Phase::Open);
-        assert_eq!(phase(&QueueSettings { paused: true, ..early }, on_sale, at(30)), Phase::Paused);
-        assert_eq!(phase(&early, Some(stock(false, 0)), at(30)), Phase::SoldOut);
-        assert_eq!(phase(&early, Some(None), at(30)), Phase::Closed);
-        assert_eq!(phase(&settings(), None, at(0)), Phase::Open, "unknown stock stops nobody");
+        assert_eq!(during(&early, on_sale, 9), Phase::NotOpen);
+        assert_eq!(during(&early, on_sale, 10), Phase::PreQueue);
+        assert_eq!(during(&early, on_sale, 20), Phase::Open);
+        assert_eq!(during(&QueueSettings { paused: true, ..early.clone() }, on_sale, 30), Phase::Paused);
+        assert_eq!(during(&early, Some(stock(false, 0)), 30), Phase::SoldOut);
+        assert_eq!(during(&early, Some(None), 30), Phase::Closed);
+        assert_eq!(phase(&early, None, None, at(30)), Phase::Open, "unknown stock stops nobody");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_opening_that_was_set_goes_before_the_one_of_the_dates() {
+        let opening = |known: &Known| known.lot.map(|lot| lot.opens_at);
+        let mut known = Known::new(settings());
+        assert_eq!(opening(&known), None, "nothing is known yet");
+        known.learn_stock(stock(true, 6));
+        assert_eq!(opening(&known), Some(at(0)));
+        let by_dates = known.lot;
+        known.settings.opens_at = Some(at(5));
+        known.find_lot();
+        assert_eq!(opening(&known), Some(at(5)));
+        known.settings.opens_at = Some(at(0));
+        known.find_lot();
+        assert_ne!(known.lot, by_dates, "another seed");
+        known.learn_stock(None);
+        assert_eq!(opening(&known), Some(at(0)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_known_for_how_long_nothing_has_been_for_sale() {
+        let mut known = Known::new(settings());
+        let over_for =
+            |known: &Known| known.over_since.zip(known.stock_read).map(|(since, read)| read - since);
+        known.learn_stock(stock(true, 0));
+        assert_eq!(over_for(&known), None);
+        known.learn_stock(stock(false, 0));
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!(over_for(&known), Some(Duration::ZERO), "nobody has looked since");
+        known.learn_stock(stock(false, 0));
+        assert_eq!(over_for(&known), Some(Duration::from_secs(3)));
+        known.learn_stock(stock(true, 1));
+        assert_eq!(over_for(&known), None);
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! What a client sees of a place in line: the queue token object, its estimate and when to ask again.
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -64,9 +62,13 @@ pub struct QueueToken {
     pub phase: Phase,
     /// How many seats are left, roughly.
     pub inventory: Inventory,
-    /// 1 = next to be admitted; null unless waiting.
+    /// When the sale opens or has opened; null while that is not known.
+    pub opens_at: Option<DateTime<Utc>>,
+    /// The same, in whole seconds from now; null once it has opened.
+    pub opens_in_seconds: Option<i64>,
+    /// 1 = next to be admitted; null unless waiting, and before the opening: then the early comers are drawn by lot.
     pub position: Option<u64>,
-    /// How many wait before this place; null unless waiting.
+    /// How many wait before this place; null where `position` is.
     pub ahead: Option<u64>,
     /// Estimated seconds until admission; null if there is nothing to estimate from, and unless waiting.
     pub eta_seconds: Option<u64>,
@@ -97,10 +99,8 @@ impl QueueToken {
 /// What an estimate rests on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outlook {
-    /// Whether the line moves: not paused, not over, not before its opening.
+    /// Whether the line moves: not paused, not over.
     pub moving: bool,
-    /// How long until it opens, if it is not open yet and the time is known.
-    pub opens_in: Option<Duration>,
     /// Places that are free this moment.
     pub free: u64,
     /// The rate that is set.
@@ -111,18 +111,16 @@ pub struct Outlook {
 
 /// Estimated seconds until the place at `rank` is admitted; nothing if there is nothing to go by.
 pub fn estimate(rank: u64, outlook: &Outlook) -> Option<u64> {
-    let opens_in = match outlook.opens_in {
-        Some(opens_in) => opens_in.as_secs_f64(),
-        None if outlook.moving => 0.0,
-        None => return None,
-    };
+    if !outlook.moving {
+        return None;
+    }
     let set = f64::from(outlook.per_minute) / 60.0;
     if set <= 0.0 {
         return None;
     }
     // The free places are given at the rate that is set, and the others as they are given back.
     let behind = rank.saturating_sub(outlook.free);
-    let mut seconds = opens_in + (rank - behind) as f64 / set;
+    let mut seconds = (rank - behind) as f64 / set;
     if behind > 0 {
         seconds += behind as f64 / outlook.freed_per_second.filter(|freed| *freed > 0.0)?.min(set);
     }
@@ -133,8 +131,7 @@ pub fn estimate(rank: u64, outlook: &Outlook) -> Option<u64> {
 mod tests {
     use super::*;
 
-    const MOVING: Outlook =
-        Outlook { moving: true, opens_in: None, free: 10, per_minute: 600, freed_per_second: None };
+    const MOVING: Outlook = Outlook { moving: true, free: 10, per_minute: 600, freed_per_second: None };
 
     #[test]
     fn with_free_places_the_rate_alone_decides() {
@@ -160,10 +157,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_does_not_move_has_no_estimate_unless_its_opening_is_known() {
+    fn a_line_that_does_not_move_has_no_estimate() {
         assert_eq!(estimate(1, &Outlook { moving: false, ..MOVING }), None);
         assert_eq!(estimate(1, &Outlook { per_minute: 0, ..MOVING }), None);
-        let early = Outlook { moving: false, opens_in: Some(Duration::from_secs(90)), ..MOVING };
-        assert_eq!(estimate(5, &early), Some(91));
     }
 }

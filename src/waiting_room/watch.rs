@@ -176,6 +176,7 @@ impl Progress {
         if !self.complete {
             self.complete = true;
             hall.memory.end_replay();
+            hall.reread.notify_one();
             hall.turn.notify_one();
         }
     }

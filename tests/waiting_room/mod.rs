@@ -1,9 +1,11 @@
 //! The waiting room against a real nats-server and a real Postgres: order, cap, leaders, ends, restarts.
 
 mod cluster;
+mod closing;
 mod gate;
 mod leaders;
 mod line;
+mod openings;
 mod setting;
 mod silence;
 mod surroundings;

@@ -10,7 +10,7 @@ use boxoffice::ids;
 use boxoffice::store::catalog::{NewConcert, Performance, SeatRange, insert_concert, insert_performance};
 use boxoffice::store::queue::SettingsChange;
 use boxoffice::waiting_room::{Claims, Joined, QueueToken, RoomError, Sessions, Signer, Status, WaitingRoom};
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt;
 use futures::future::join_all;
 use serde_json::Value;
@@ -160,15 +160,26 @@ pub async fn empty_concert(pool: &PgPool, max_active: i32, admit_per_minute: i32
 
 /// A date of 50 seats whose sale closes in `closes_in`.
 pub async fn performance(pool: &PgPool, concert: Uuid, closes_in: TimeDelta) -> Uuid {
-    let (id, now) = (ids::new(), Utc::now());
+    let now = Utc::now();
+    performance_from(pool, concert, now - TimeDelta::days(1), now + closes_in).await
+}
+
+/// A date of 50 seats with this window.
+pub async fn performance_from(
+    pool: &PgPool,
+    concert: Uuid,
+    opens: DateTime<Utc>,
+    closes: DateTime<Utc>,
+) -> Uuid {
+    let id = ids::new();
     let performance = Performance {
         id,
         concert_id: concert,
         venue: "hall".to_owned(),
-        starts_at: now + TimeDelta::days(2),
+        starts_at: Utc::now() + TimeDelta::days(2),
         duration_minutes: 90,
-        sale_opens_at: now - TimeDelta::days(1),
-        sale_closes_at: now + closes_in,
+        sale_opens_at: opens,
+        sale_closes_at: closes,
         seats_total: 50,
     };
     let seats = [SeatRange { from: 1, to: 50, section: "A".to_owned(), price: 10 }];
