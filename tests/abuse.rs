@@ -107,7 +107,7 @@ impl Raw {
         let mut bytes = Vec::new();
         // A connection that is reset has said what it had to say.
         let _ended = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await.expect("it is closed");
-        (String::from_utf8(bytes).unwrap(), begun.elapsed())
+        (String::from_utf8_lossy(&bytes).into_owned(), begun.elapsed())
     }
 
     /// Sends a byte every now and then, until the other side has had enough.
@@ -175,6 +175,19 @@ async fn slow_clients_are_cut_off_while_others_are_served() {
     for took in [silent, slow, slower, idle] {
         assert!((1_800..6_000).contains(&took.as_millis()), "{took:?}");
     }
+}
+
+#[tokio::test]
+async fn whoever_takes_no_answer_is_cut_off() {
+    let entrance = Entrance::with(&["--client-seconds", "2"]).await;
+    let page = entrance.get("/openapi.json", &Caller::nobody()).await.body.to_string();
+    // Some fifty megabytes: more than the system keeps for a connection.
+    let times = (50 << 20) / page.len();
+    let mut raw = Raw::to(entrance.test.app.address.unwrap()).await;
+    raw.send(&"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(times)).await;
+    sleep(Duration::from_secs(8)).await;
+    let answers = raw.rest().await.0.matches("HTTP/1.1 200").count();
+    assert!((1..times / 2).contains(&answers), "{answers} of {times}");
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
 //! The connections: what a client may send at most and how slowly, and how they end with the service.
 //!
 //! A request's head must come whole within the client's time, which also bounds how long a connection may stay idle; hyper
-//! closes it without an answer. Its body has the same time again, from the end of the head. Reading either costs nothing
-//! but a connection, so that a client that trickles holds up nobody.
+//! closes it without an answer. Its body has the same time again, from the end of the head. And who takes nothing of an
+//! answer for so long is cut off as well.
 
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
@@ -38,10 +39,9 @@ pub struct BodyTime {
 /// Answers requests until `stop` is cancelled, and those under way to their end. `patience` is what a client may take to
 /// send a head, and then a body.
 pub async fn serve(listener: TcpListener, router: Router, patience: Duration, stop: CancellationToken) {
-    // Answers are small and whole: waiting to fill a packet would only add to the latency.
-    let mut listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "TCP_NODELAY was not set");
+    let mut listener = listener.tap_io(move |stream| {
+        if let Err(error) = prepare(stream, patience) {
+            tracing::debug!(%error, "a connection does without some of its settings");
         }
     });
     let mut http = http1::Builder::new();
@@ -60,6 +60,16 @@ pub async fn serve(listener: TcpListener, router: Router, patience: Duration, st
     // Nobody is let in any more.
     drop(listener);
     open.shutdown().await;
+}
+
+#[cfg_attr(not(target_os = "linux"), allow(unused_variables, reason = "the setting is Linux's own"))]
+fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> {
+    // Answers are small and whole: waiting to fill a packet would only add to the latency.
+    stream.set_nodelay(true)?;
+    // Else whoever takes no answer, or is gone without a word, would keep the connection for many minutes.
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(stream).set_tcp_user_timeout(Some(patience))?;
+    Ok(())
 }
 
 async fn answer(
