@@ -10,6 +10,7 @@ use super::bucket::Bucket;
 use super::gate::{Judged, judge};
 use super::hearing::Hearing;
 use super::memory::Memory;
+use super::pause::patience;
 use super::place::{Entry, Standing};
 use super::promises::Promises;
 use super::queue::View;
@@ -123,9 +124,9 @@ impl Hall {
         self.hearing.begin_anew(self.memory.now());
     }
 
-    /// How a place stands, from memory. Whoever asks is heard of.
+    /// How a place stands, from memory.
     pub fn judge(&self, claims: &Claims) -> Judged {
-        let view = self.hear(claims);
+        let view = self.view(claims);
         let promised = self.promises.until(claims);
         if claims.place > self.memory.seen() {
             self.doubt.notify_one();
@@ -133,26 +134,31 @@ impl Hall {
         judge(claims, &view, self.memory.seen(), &self.memory.era(), promised, self.clock.now())
     }
 
-    /// What is known of a place whose owner was heard of just now. One that had been silent is in line again.
-    fn hear(&self, claims: &Claims) -> View {
-        let (mut view, is_news) = self.memory.hear(claims.concert, claims.user, claims.place);
-        if is_news {
-            self.hearing.note(claims.concert, claims.user);
-        }
-        if let Some(entry) = view.entry.filter(|entry| entry.place == claims.place)
-            && matches!(entry.standing, Standing::Silent { .. })
+    /// What is known of a place. One that was silent and whose owner was heard of is in line again before that is written.
+    fn view(&self, claims: &Claims) -> View {
+        let mut view = self.memory.view(claims.concert, claims.user);
+        if let Some(entry) =
+            view.entry.as_mut().filter(|entry| matches!(entry.standing, Standing::Silent { .. }))
+            && self.promises.is_coming_back((claims.concert, claims.user), entry.place)
         {
-            let (key, now) = ((claims.concert, claims.user), self.now());
-            if self.promises.is_coming_back(key, entry.place) {
-                view.entry = Some(Entry { standing: Standing::Waiting, ..entry });
-            } else if !entry.is_over(now) {
-                self.promises.come_back(key, entry.place, now);
-            }
+            entry.standing = Standing::Waiting;
         }
         view
     }
 
-    /// A place as its owner sees it, from memory.
+    /// The owner of a place in line asks for it, and is told to ask again after `pause`, in milliseconds.
+    fn hear(&self, claims: &Claims, pause: u64, is_silent: bool) {
+        let (concert, user) = (claims.concert, claims.user);
+        let patience = patience(pause, self.sessions.silence);
+        if self.memory.hear_of(concert, &[user], patience) {
+            self.hearing.note(concert, user, patience);
+        }
+        if is_silent {
+            self.promises.come_back((concert, user), claims.place, self.now());
+        }
+    }
+
+    /// A place as its owner sees it, from memory. Whoever asks for it is heard of.
     pub fn look(&self, claims: &Claims) -> QueueToken {
         let judged = self.judge(claims);
         let (status, activated_at, expires_at) = match judged {
@@ -192,7 +198,9 @@ impl Hall {
         };
         match judged {
             Judged::Waiting { grace_until, .. } => {
-                QueueToken { grace_until, ..self.with_prospects(seen, claims.place, sale) }
+                let seen = self.with_prospects(seen, claims.place, sale);
+                self.hear(claims, seen.poll_after_ms, grace_until.is_some());
+                QueueToken { grace_until, ..seen }
             }
             Judged::Active { .. } | Judged::Over { .. } => seen,
         }

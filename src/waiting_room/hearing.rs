@@ -1,7 +1,8 @@
 //! Whom this instance has heard of since it last told the others, and how that is told.
 //!
-//! A report is plain bytes: the id of the process, the concert, then a user after the other, sixteen bytes each. Users and
-//! not places, because a user is found in a line in whatever order it stands.
+//! A report is plain bytes, sixteen for each: the id of the process, the concert, for how many seconds nothing more needs
+//! to be heard of these users, then one user after the other. Users and not places, because a user is found in a line in
+//! whatever order it stands.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,7 +23,8 @@ const ID: usize = 16;
 pub struct Hearing {
     /// Which process this is, so that it does not listen to itself.
     pub own: Uuid,
-    heard: Mutex<HashMap<ConcertId, Vec<UserId>>>,
+    /// By concert and patience.
+    heard: Mutex<HashMap<(ConcertId, u32), Vec<UserId>>>,
     anew: AtomicU32,
 }
 
@@ -33,6 +35,8 @@ pub struct Report {
     pub from: Uuid,
     /// In which concert's line.
     pub concert: ConcertId,
+    /// For how many seconds nothing more needs to be heard of them.
+    pub patience: u32,
     /// Whom it has heard of.
     pub users: Vec<UserId>,
 }
@@ -43,18 +47,18 @@ impl Hearing {
         Self { own, heard: Mutex::default(), anew: AtomicU32::new(0) }
     }
 
-    /// A user in line was heard of.
-    pub fn note(&self, concert: ConcertId, user: UserId) {
-        self.heard().entry(concert).or_default().push(user);
+    /// A user in line was heard of, and needs not to be for so many seconds.
+    pub fn note(&self, concert: ConcertId, user: UserId, patience: u32) {
+        self.heard().entry((concert, patience)).or_default().push(user);
     }
 
     /// What has to be told: each user once, in messages that are not too long. Nothing if nobody was heard of.
     pub fn take(&self) -> Vec<Bytes> {
         let heard = std::mem::take(&mut *self.heard());
         let mut reports = Vec::new();
-        for (concert, users) in heard {
+        for ((concert, patience), users) in heard {
             let users = distinct(users);
-            reports.extend(users.chunks(MOST).map(|users| write(self.own, concert, users)));
+            reports.extend(users.chunks(MOST).map(|users| write(self.own, concert, patience, users)));
         }
         reports
     }
@@ -76,7 +80,7 @@ impl Hearing {
         self.anew.load(Ordering::Relaxed)
     }
 
-    fn heard(&self) -> MutexGuard<'_, HashMap<ConcertId, Vec<UserId>>> {
+    fn heard(&self) -> MutexGuard<'_, HashMap<(ConcertId, u32), Vec<UserId>>> {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -85,20 +89,21 @@ impl Report {
     /// Reads a message; nothing if it is not a report.
     pub fn read(bytes: &[u8]) -> Option<Self> {
         let (ids, rest) = bytes.as_chunks::<ID>();
-        let [from, concert, users @ ..] = ids else {
+        let [from, concert, patience, users @ ..] = ids else {
             return None;
         };
         rest.is_empty().then(|| Self {
             from: Uuid::from_bytes(*from),
             concert: ConcertId::from_bytes(*concert),
+            patience: u32::try_from(u128::from_be_bytes(*patience)).unwrap_or(u32::MAX),
             users: users.iter().map(|user| UserId::from_bytes(*user)).collect(),
         })
     }
 }
 
-fn write(from: Uuid, concert: ConcertId, users: &[UserId]) -> Bytes {
-    let mut bytes = BytesMut::with_capacity((users.len() + 2) * ID);
-    for id in [from, concert].iter().chain(users) {
+fn write(from: Uuid, concert: ConcertId, patience: u32, users: &[UserId]) -> Bytes {
+    let mut bytes = BytesMut::with_capacity((users.len() + 3) * ID);
+    for id in [from, concert, Uuid::from_u128(patience.into())].iter().chain(users) {
         bytes.extend_from_slice(id.as_bytes());
     }
     bytes.freeze()
@@ -120,14 +125,15 @@ mod tests {
         assert!(hearing.take().is_empty(), "nothing is said when nobody was heard of");
         let concert = ConcertId::from_u128(1);
         for number in 0..100_000u128 {
-            hearing.note(concert, UserId::from_u128(number % 50_000));
+            hearing.note(concert, UserId::from_u128(number % 50_000), 61);
         }
         hearing.tidy();
-        hearing.note(concert, UserId::from_u128(1));
+        hearing.note(concert, UserId::from_u128(1), 61);
         let reports = hearing.take();
         assert!(reports.iter().all(|report| report.len() < 1_000_000));
         let read: Vec<Report> = reports.iter().map(|report| Report::read(report).unwrap()).collect();
-        assert!(read.iter().all(|report| (report.from, report.concert) == (hearing.own, concert)));
+        let head = |report: &Report| (report.from, report.concert, report.patience);
+        assert!(read.iter().all(|report| head(report) == (hearing.own, concert, 61)));
         let users: Vec<u128> =
             read.iter().flat_map(|report| &report.users).map(|user| user.as_u128()).collect();
         assert_eq!(users, (0..50_000).collect::<Vec<_>>());
@@ -136,9 +142,9 @@ mod tests {
 
     #[test]
     fn what_is_not_a_report_is_not_read() {
-        for bytes in [&[0; 0][..], &[1; 16], &[1; 47]] {
+        for bytes in [&[0; 0][..], &[1; 32], &[1; 63]] {
             assert_eq!(Report::read(bytes), None);
         }
-        assert_eq!(Report::read(&[1; 32]).map(|report| report.users.len()), Some(0));
+        assert_eq!(Report::read(&[1; 48]).map(|report| report.users.len()), Some(0));
     }
 }

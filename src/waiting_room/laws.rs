@@ -234,10 +234,8 @@ fn silence_counts_from_the_last_word_and_from_when_there_was_somebody_to_hear_it
     assert_eq!(silent(&queue, 161, 0), [person(1)], "a join is a word");
     assert!(silent(&queue, 161, 100).is_empty());
     assert_eq!(silent(&queue, 162, 100), [person(1), person(2)]);
-    assert_eq!(queue.hear(person(1), 1, 150), Some(true));
-    assert_eq!(queue.hear(person(1), 1, 150), Some(false), "known already");
-    assert_eq!((queue.hear(person(1), 9, 150), queue.hear(person(9), 1, 150)), (None, None));
-    queue.hear_of(person(2), 160);
+    assert!(queue.trust(person(1), 211) && !queue.trust(person(1), 211), "known already");
+    assert!(queue.trust(person(2), 221) && !queue.trust(person(9), 211));
     assert!(silent(&queue, 211, 0).is_empty());
     assert_eq!(silent(&queue, 212, 0), [person(1)]);
     assert_eq!(queue.trusted_for(person(2), 200), 21);
@@ -262,4 +260,37 @@ fn old_ends_are_cleared_away() {
     assert_eq!(queue.old_markers(at(50), 10), [(person(1), 5)]);
     queue.forget_ends(at(50));
     assert!(!queue.view(person(1)).is_over(5) && queue.view(person(2)).is_over(6));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "a million of something: for its figures, in a release build"]
+fn a_million_waiters_take_less_than_a_hundred_bytes_each() {
+    const WAITERS: u64 = 1_000_000;
+    let resident = || {
+        let stat = procfs::process::Process::myself().unwrap().stat().unwrap();
+        stat.rss * procfs::page_size()
+    };
+    let users: Vec<UserId> = (0..WAITERS).map(|_| crate::ids::new()).collect();
+    let (mut queue, before) = (Queue::new(Duration::from_secs(60)), resident());
+    let each = |what: &str, act: &mut dyn FnMut(usize)| {
+        let start = std::time::Instant::now();
+        // Far from each other, as those who ask are.
+        (0..users.len()).for_each(|turn| act(turn * 618_033 % users.len()));
+        println!("{what}: {} ns", start.elapsed().as_nanos() / u128::from(WAITERS));
+    };
+    for (index, user) in users.iter().enumerate() {
+        queue.put(*user, waiting(index as u64 + 1), 0, None);
+    }
+    let bytes = (resident() - before) / WAITERS;
+    println!("{bytes} bytes each");
+    each("rank", &mut |at| assert_eq!(queue.view(users[at]).rank, Some(at + 1)));
+    each("hear of", &mut |at| assert!(queue.trust(users[at], 100)));
+    let start = std::time::Instant::now();
+    let (found, next) = queue.gone_silent(0, users.len(), 100, 0);
+    println!("look for the silent: {:?}", start.elapsed());
+    assert!(found.is_empty() && next.is_none());
+    let end = at(1);
+    each("leave", &mut |at| queue.delete(users[at], 2 * WAITERS, end));
+    assert!(bytes < 100, "{bytes} bytes each");
 }

@@ -253,25 +253,19 @@ impl Memory {
         self.lines().era()
     }
 
-    /// Notes that the owner of a place was heard of just now. Answers everything known of it, and whether that was news:
-    /// something to be told to the other instances.
-    pub fn hear(&self, concert: ConcertId, user: UserId, place: Place) -> (View, bool) {
+    /// Notes that these users were heard of just now, and need not be for so many seconds. Answers whether any of that was
+    /// news: something to be told to the other instances.
+    pub fn hear_of(&self, concert: ConcertId, users: &[UserId], patience: u32) -> bool {
+        let until = self.now().saturating_add(patience);
         let lines = self.lines();
         let Some(queue) = lines.queue(concert) else {
-            return (View::default(), false);
+            return false;
         };
-        let is_news = queue.hear(user, place, self.now()).unwrap_or(false);
-        (queue.view(user), is_news)
-    }
-
-    /// Another instance has heard of these users.
-    pub fn hear_of(&self, concert: ConcertId, users: &[UserId]) {
-        let now = self.now();
-        if let Some(queue) = self.lines().queue(concert) {
-            for user in users {
-                queue.hear_of(*user, now);
-            }
+        let mut is_news = false;
+        for user in users {
+            is_news |= queue.trust(*user, until);
         }
+        is_news
     }
 
     /// Those among the news who were taken for silent, although they were heard of here not long ago.

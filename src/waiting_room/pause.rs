@@ -10,7 +10,7 @@ const BACK: f64 = 30_000.0 - FRONT;
 /// From this rank on clients ask as rarely as it gets.
 const FAR: f64 = 10_000.0;
 /// How many of its pauses a client may miss.
-const MISSED: f64 = 3.0;
+const MISSED: u64 = 3;
 /// In seconds: seconds are whole here, and a word takes a moment to come from another instance.
 const DELAY: u32 = 1;
 
@@ -34,11 +34,16 @@ pub fn poll_early(waiting: u64, until_draw: Option<Duration>, jitter: f64) -> u6
     (until_draw + spread as u64).clamp(SHORTEST as u64, 30_000)
 }
 
-/// For how many seconds nothing needs to be heard of somebody at `rank`: three of the longest pauses that are asked for
-/// there, and at least `shortest`.
-pub fn patience(rank: u64, shortest: Duration) -> u32 {
-    let missed = MISSED * by_rank(rank, 1.0) / 1_000.0;
-    missed.max(shortest.as_secs_f64()).ceil() as u32 + DELAY
+/// For how many seconds nothing needs to be heard of somebody who was asked for such a pause, in milliseconds: for three
+/// of them, and at least for `shortest`.
+pub fn patience(pause: u64, shortest: Duration) -> u32 {
+    let missed = Duration::from_millis(pause.saturating_mul(MISSED));
+    seconds(missed.max(shortest) + Duration::from_millis(999)) + DELAY
+}
+
+/// The same for somebody of whom is known only that so many wait: nobody among them is asked for a longer pause.
+pub fn longest_patience(waiting: usize, shortest: Duration) -> u32 {
+    patience(by_rank(waiting as u64, 1.0).ceil() as u64, shortest)
 }
 
 /// Whole seconds, of time since the start of this process.
@@ -70,7 +75,7 @@ mod tests {
             if rank <= 10 {
                 prop_assert!(pause <= 2_000);
             }
-            prop_assert!(u64::from(patience(rank, Duration::ZERO)) * 1_000 >= 3 * pause);
+            prop_assert!(longest_patience(rank as usize, Duration::ZERO) >= patience(pause, Duration::ZERO));
         }
     }
 
@@ -104,8 +109,9 @@ mod tests {
     #[test]
     fn three_pauses_and_at_least_the_shortest_silence_mean_nothing() {
         let minute = Duration::from_secs(60);
-        assert_eq!((patience(1, minute), patience(100, minute), patience(20_000, minute)), (61, 61, 91));
-        assert_eq!(patience(1, Duration::from_secs(300)), 301);
-        assert!(patience(1, Duration::ZERO) <= 6);
+        assert_eq!((patience(300, minute), patience(20_000, minute)), (61, 61));
+        assert_eq!((patience(29_999, minute), patience(30_000, minute)), (91, 91));
+        assert_eq!(patience(1_000, Duration::from_secs(300)), 301);
+        assert_eq!((longest_patience(100, minute), longest_patience(1_000_000, minute)), (61, 91));
     }
 }

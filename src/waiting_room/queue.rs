@@ -13,7 +13,7 @@ use super::ends::Ends;
 use super::entries::{Entries, Handle};
 use super::lot::Lot;
 use super::order::Order;
-use super::pause::{patience, seconds};
+use super::pause::{longest_patience, seconds};
 use super::place::{Entry, LONGEST_WAIT, Standing};
 use super::tally::Tally;
 use super::token::Place;
@@ -75,7 +75,7 @@ impl Queue {
             && entry.standing == Standing::Waiting
         {
             // Written by an instance that has just heard of its owner.
-            self.hear(user, entry.place, seconds(since_start));
+            self.trust(user, seconds(since_start) + self.longest_patience());
         }
     }
 
@@ -129,20 +129,10 @@ impl Queue {
         View { entry, end: self.ends.of(user), rank }
     }
 
-    /// Notes that the owner of this place was heard of at a second since the start; answers whether this second knew
-    /// nothing of it yet, and nothing at all about somebody who is not in line.
-    pub fn hear(&self, user: UserId, place: Place, now: u32) -> Option<bool> {
-        let handle = self.entries.find(user)?;
-        let (_, entry) = self.entries.at(handle);
-        let rank = self.line.rank(user, &entry)?;
-        (entry.place == place).then(|| self.entries.trust(handle, now + patience(rank as u64, self.shortest)))
-    }
-
-    /// The same for whatever place this user has here.
-    pub fn hear_of(&self, user: UserId, now: u32) {
-        if let Some(entry) = self.entries.get(user) {
-            self.hear(user, entry.place, now);
-        }
+    /// Notes that nothing needs to be heard of this user until that second since the start; answers whether that was not
+    /// known yet. Nothing is noted of somebody who has no place here.
+    pub fn trust(&self, user: UserId, until: u32) -> bool {
+        self.entries.find(user).is_some_and(|handle| self.entries.trust(handle, until))
     }
 
     /// For how many seconds more nothing needs to be heard of this user.
@@ -161,11 +151,9 @@ impl Queue {
         anew: u32,
     ) -> (Vec<(UserId, Entry)>, Option<Handle>) {
         let (doubtful, next) = self.entries.doubtful(first, most, now);
-        let silent = doubtful.into_iter().map(|handle| self.entries.at(handle)).filter(|(user, entry)| {
-            let rank = self.line.rank(*user, entry);
-            rank.is_some_and(|rank| anew + patience(rank as u64, self.shortest) < now)
-        });
-        (silent.collect(), next)
+        let is_early = anew.saturating_add(self.longest_patience()) >= now;
+        let silent = doubtful.into_iter().filter(|_| !is_early).map(|handle| self.entries.at(handle));
+        (silent.filter(|(user, _)| !self.leftovers.contains(user)).collect(), next)
     }
 
     /// Who can be admitted, from the front on.
@@ -245,6 +233,10 @@ impl Queue {
         if let Some(entry) = self.entries.get(user) {
             self.tally.note_end(entry.standing, at, since_start);
         }
+    }
+
+    fn longest_patience(&self) -> u32 {
+        longest_patience(self.line.len(), self.shortest)
     }
 
     fn list(&mut self, user: UserId, handle: Handle, entry: &Entry) {

@@ -61,7 +61,7 @@ async fn take_in(hall: &Hall, report: &Report) {
         return;
     }
     for users in report.users.chunks(CHUNK) {
-        hall.memory.hear_of(report.concert, users);
+        hall.memory.hear_of(report.concert, users, report.patience);
         tokio::task::yield_now().await;
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::bucket::{If, WriteError};
 use super::hall::Hall;
-use super::place::Record;
+use super::place::{Record, Standing};
 use super::promises::{Key, Need, Promise};
 use crate::bus::subjects;
 
@@ -59,7 +59,9 @@ async fn run_once(hall: &Hall) -> Option<Instant> {
 async fn keep(hall: &Hall, (concert, user): Key, promise: &Promise) -> Option<Duration> {
     let view = hall.memory.view(concert, user);
     let key = subjects::queue_place(concert, user);
-    let written = match promise.need(&view, hall.memory.seen()) {
+    let need = promise.need(&view, hall.memory.seen());
+    let is_back = matches!(need, Need::Write(_, Standing::Waiting));
+    let written = match need {
         Need::Nothing => return None,
         Need::Patience if promise.age() < SIGHT => return Some(SOON),
         Need::Patience => return Some(LATER),
@@ -72,7 +74,13 @@ async fn keep(hall: &Hall, (concert, user): Key, promise: &Promise) -> Option<Du
         Need::Delete(condition, in_line) => hall.bucket.delete(&key, condition, in_line).await,
     };
     match written {
-        Ok(revision) if hall.memory.wait_for(revision, SIGHT).await => None,
+        Ok(revision) if hall.memory.wait_for(revision, SIGHT).await => {
+            if is_back {
+                metrics::counter!("boxoffice_queue_returned_total", "concert" => concert.to_string())
+                    .increment(1);
+            }
+            None
+        }
         Ok(_) | Err(WriteError::Conflict | WriteError::Busy) => Some(SOON),
         Err(error) => {
             tracing::warn!(%error, %concert, %user, "a session's change could not be written, trying again");
