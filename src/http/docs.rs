@@ -145,6 +145,7 @@ mod tests {
     const ROUTES: &str = "
         POST /v1/users
         GET /v1/concerts
+        GET /v1/concerts/{concert}
         POST /v1/concerts/{concert}/queue-tokens
         GET /v1/queue-tokens/current
         GET /v1/queue-tokens/current/events
