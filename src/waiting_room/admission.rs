@@ -35,6 +35,9 @@ const ROUND: usize = 128;
 const SIGHT: Duration = Duration::from_millis(1_500);
 /// Keys deleted in one go of each line, for the same reason.
 const SWEPT: usize = 1_024;
+/// Those passed over in one round: fewer, because on a cluster they are written one after the other, and somebody waits
+/// to be admitted meanwhile.
+const PASSED_OVER: usize = 32;
 /// The pause before trying again to delete what is over.
 const AGAIN: Duration = Duration::from_millis(50);
 /// The shortest pause between rounds.
@@ -113,7 +116,7 @@ impl Leader {
 
     /// Passes over some who have gone silent; answers how many.
     pub async fn pass_over(&mut self, hall: &Hall) -> Result<u32, Lost> {
-        let Some((concert, silent)) = self.patrol.next(hall, ROUND).await else {
+        let Some((concert, silent)) = self.patrol.next(hall, PASSED_OVER).await else {
             return Ok(0);
         };
         // What was not answered may be an admission.
