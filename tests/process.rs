@@ -22,13 +22,13 @@ use crate::common::{Env, fresh_dir};
 const PACE: [&str; 4] = ["--hold-seconds", "3", "--payment-grace-seconds", "3"];
 
 /// A process of the real program; it is killed when it is dropped.
-struct Process {
-    child: Child,
-    url: String,
+pub struct Process {
+    pub child: Child,
+    pub url: String,
 }
 
 impl Process {
-    async fn start(arguments: &[&str]) -> Self {
+    pub async fn start(arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
             .args(arguments)
             .args(PACE)
@@ -52,7 +52,7 @@ impl Process {
         Self { child, url }
     }
 
-    async fn kill(mut self) {
+    pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 }

@@ -16,6 +16,8 @@ pub const UNDELIVERED: &str = "UNDELIVERED";
 pub const QUEUE_TOKENS: &str = "queue_tokens";
 /// The stream beneath that bucket.
 pub const QUEUE_TOKENS_STREAM: &str = "KV_queue_tokens";
+/// The key of the marker that says that this bucket holds all that the journal had of earlier ones.
+pub const QUEUE_RESTORED: &str = "journal.restored";
 /// The key of the lease under which one instance admits.
 pub const QUEUE_LEASE: &str = "lease.admission";
 

@@ -23,9 +23,11 @@ use crate::waiting_room::QueueToken;
 /// How often a silent stream says that it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Joins the line of a concert; asking again gives the same place.
+/// Joins the line of a concert; asking again gives the same place. Whoever has a token sends it along: should the place
+/// have been lost since, it is given back.
 #[utoipa::path(post, path = "/v1/concerts/{concert}/queue-tokens", tag = "queue",
-    params(("concert" = Uuid, Path)), security(("user" = [])),
+    params(("concert" = Uuid, Path), ("Queue-Token" = Option<String>, Header, description = "A token from before")),
+    security(("user" = [])),
     responses((status = 201, body = QueueToken, description = "A new place",
                   headers(("Retry-After" = u64, description = "Seconds until it is worth asking for it"))),
               (status = 200, body = QueueToken, description = "The place there was",
@@ -37,11 +39,12 @@ pub async fn join(
     user: AuthUser,
     PathId(concert): PathId,
     ClientAddress(address): ClientAddress,
+    pass: QueuePass,
     command: Command<NoBody>,
 ) -> Result<Response> {
     app.joins.check(user.id, address)?;
     once(&app.pool, user.caller(), command, async |_, _| {
-        let joined = app.room.join(user.id, concert).await?;
+        let joined = app.room.join_again(user.id, concert, pass.token()).await?;
         let status = if joined.created { StatusCode::CREATED } else { StatusCode::OK };
         Ok(with_pause(Answer::new(status, &joined.token), &joined.token))
     })

@@ -14,6 +14,7 @@ pub mod payments;
 pub mod points;
 pub mod pulse;
 pub mod queue;
+pub mod queue_journal;
 pub mod rehearsal;
 pub mod replay;
 pub mod reservations;

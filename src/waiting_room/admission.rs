@@ -26,7 +26,7 @@ use super::promises::Key;
 use super::rate::Permits;
 use super::silence::Patrol;
 use super::status::Phase;
-use crate::bus::subjects;
+use crate::bus::{incarnation, subjects};
 use crate::ids::{ConcertId, UserId};
 
 /// Admissions of one concert in one round, so that renewing is never late.
@@ -217,7 +217,8 @@ impl Leader {
 
     /// The front of the line, as many as there are free places, and at most `limit`.
     fn choose(&self, hall: &Hall, concert: ConcertId, limit: usize) -> Vec<(UserId, Entry)> {
-        let Some(sale) = hall.sales.get(concert) else {
+        // Until the line is restored nobody knows who is next, nor how many are active.
+        let Some(sale) = hall.sales.get(concert).filter(|_| hall.memory.era().is_restored()) else {
             return Vec::new();
         };
         let cap = usize::try_from(sale.settings.max_active).unwrap_or(0);
@@ -251,11 +252,14 @@ pub async fn sweep(hall: &Hall) -> u32 {
     let now = hall.clock.now();
     let overdue: Vec<(ConcertId, UserId, Entry)> = {
         let lines = hall.memory.lines();
+        let present = lines.era().incarnation;
         lines
             .queues()
             .flat_map(|(concert, queue)| {
                 queue.overdue(now, SWEPT).into_iter().map(move |(user, entry)| (concert, user, entry))
             })
+            // What is not in the present bucket yet cannot be deleted from it.
+            .filter(|(.., entry)| incarnation::of(entry.revision) == present)
             .filter(|(concert, user, entry)| {
                 // Made longer by this instance, and not written yet.
                 let kept =

@@ -24,6 +24,18 @@ pub struct End {
     marker: u64,
 }
 
+impl End {
+    /// The end of a place whose key was found missing, `told` being the last revision that was told.
+    pub fn unseen(told: Place, since: DateTime<Utc>) -> Self {
+        Self { up_to: told, since, marker: 0 }
+    }
+
+    /// At which revision it was written; 0 if that was not seen.
+    pub fn written(&self) -> u64 {
+        self.marker
+    }
+}
+
 impl Ends {
     /// A user's end.
     pub fn of(&self, user: UserId) -> Option<End> {
@@ -59,6 +71,11 @@ impl Ends {
     pub fn markers(&self, before: DateTime<Utc>) -> impl Iterator<Item = (UserId, u64)> + '_ {
         let old = move |end: &End| end.marker > 0 && end.since < before;
         self.ends.iter().filter(move |(_, end)| old(end)).map(|(user, end)| (*user, end.marker))
+    }
+
+    /// Deletions after that revision.
+    pub fn since(&self, revision: u64) -> impl Iterator<Item = UserId> + '_ {
+        self.ends.iter().filter(move |(_, end)| end.marker > revision).map(|(user, _)| *user)
     }
 
     /// Whether none is known.

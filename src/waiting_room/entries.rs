@@ -143,6 +143,12 @@ impl Entries {
         kept.filter(|kept| kept.replay != replay as u16).map(|kept| kept.user).collect()
     }
 
+    /// Whose places were written after that revision.
+    pub fn written_since(&self, revision: u64) -> impl Iterator<Item = UserId> + '_ {
+        let kept = self.kept.iter().filter(|kept| kept.kind != Kind::Vacant);
+        kept.filter(move |kept| kept.revision > revision).map(|kept| kept.user)
+    }
+
     /// Nobody needs to worry about the owner of this place before that second; answers whether that was not known yet.
     pub fn trust(&self, handle: Handle, until: u32) -> bool {
         self.kept[handle as usize].trusted_until.fetch_max(until, Ordering::Relaxed) < until

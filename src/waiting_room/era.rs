@@ -35,6 +35,12 @@ impl Era {
         self.is_earlier(place) && self.restored.is_none_or(|journalled| place > journalled)
     }
 
+    /// Whether whoever presents a token of this place may have it back: it was taken in the last moment of an earlier
+    /// bucket. All places from before are known, so one of those that lies nowhere is over.
+    pub fn may_return(&self, place: Place) -> bool {
+        self.is_restored() && self.is_undecided(place)
+    }
+
     /// Whether a token from that bucket says something of this one: what an earlier one has admitted counts only if it
     /// was journalled, and then this instance knows it without the token.
     pub fn believes(&self, bucket: u64) -> bool {
@@ -54,12 +60,13 @@ mod tests {
     fn only_what_was_never_journalled_comes_back() {
         let first = |bucket| incarnation::first_revision(bucket);
         let mut era = Era::new(8);
-        assert!(era.is_undecided(first(7)), "nothing is known yet");
+        assert!(era.is_undecided(first(7)) && !era.may_return(first(7)), "nothing is known yet");
         assert!(!era.is_undecided(first(8)), "it is of this bucket");
         era.restore(first(7) + 10);
         assert!(!era.is_undecided(first(7) + 10), "the journal has it, or it is over");
-        assert!(era.is_undecided(first(7) + 11), "taken in the last moment");
-        assert!(!era.is_undecided(first(6) + 11), "of the bucket before");
+        assert!(era.may_return(first(7) + 11), "taken in the last moment");
+        assert!(!era.may_return(first(6) + 11), "of the bucket before");
+        assert!(!era.may_return(first(8)));
         assert!(era.believes(8) && !era.believes(7));
     }
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::bucket::Bucket;
 use super::gate::{Judged, judge};
 use super::hearing::Hearing;
+use super::journal::Journal;
 use super::memory::Memory;
 use super::pause::patience;
 use super::place::{Entry, Standing};
@@ -75,6 +76,8 @@ pub struct Hall {
     pub memory: Memory,
     /// The settings of the lines, and what is left to buy.
     pub sales: Sales,
+    /// Where the lines are written down for the day on which NATS loses them.
+    pub journal: Journal,
     /// What was granted here and is still to be written.
     pub promises: Promises,
     /// Who was heard of here.
@@ -124,14 +127,20 @@ impl Hall {
         self.hearing.begin_anew(self.memory.now());
     }
 
-    /// How a place stands, from memory.
+    /// How a place stands, from memory. One that NATS has lost in its last moment is written again behind the request's back.
     pub fn judge(&self, claims: &Claims) -> Judged {
         let view = self.view(claims);
         let promised = self.promises.until(claims);
         if claims.place > self.memory.seen() {
             self.doubt.notify_one();
         }
-        judge(claims, &view, self.memory.seen(), &self.memory.era(), promised, self.clock.now())
+        let era = self.memory.era();
+        let judged = judge(claims, &view, self.memory.seen(), &era, promised, self.clock.now());
+        let lies_there = view.entry.is_some_and(|entry| entry.place == claims.place);
+        if era.may_return(claims.place) && matches!(judged, Judged::Waiting { .. }) && !lies_there {
+            self.promises.bring_back(claims);
+        }
+        judged
     }
 
     /// What is known of a place. One that was silent and whose owner was heard of is in line again before that is written.

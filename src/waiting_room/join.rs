@@ -14,8 +14,9 @@ use super::hall::{Hall, RoomError};
 use super::lease::LAPSE;
 use super::place::{Entry, Record, Standing};
 use super::status::{Phase, QueueToken};
+use super::token::Claims;
 use super::watch;
-use crate::bus::subjects;
+use crate::bus::{incarnation, subjects};
 use crate::ids::{ConcertId, UserId};
 
 /// The answer to joining.
@@ -35,6 +36,9 @@ const SIGHT: Duration = Duration::from_millis(200);
 const ADMISSION: Duration = Duration::from_millis(50);
 /// With more than these in line nobody is admitted at once.
 const SHORT_LINE: usize = 32;
+/// How long the owner of a lost place waits for the restoration of all others, and then for the return of that one.
+const RESTORATION: Duration = Duration::from_secs(3);
+const RETURN: Duration = Duration::from_millis(500);
 /// The pause before asking again whether an earlier write has come through.
 const BREATH: Duration = Duration::from_millis(5);
 
@@ -67,15 +71,20 @@ pub async fn join(hall: &Hall, user: UserId, concert: ConcertId) -> Result<Joine
 async fn take(hall: &Hall, user: UserId, concert: ConcertId) -> Result<(bool, Entry), RoomError> {
     let key = subjects::queue_place(concert, user);
     let now = hall.now();
-    let record = Record::joining(user, concert, now);
+    let lost = lost(hall, user, concert);
+    let record = match &lost {
+        Some(entry) => Record::standing(user, concert, entry, Standing::Waiting),
+        None => Record::joining(user, concert, now),
+    };
     let mut expected = 0;
     loop {
         let life = record.key_life(now);
         let written = hall.bucket.write(&key, If::At(expected), record.to_bytes(), Some(life)).await;
         match written {
             Ok(revision) => {
-                let entry = Entry { revision, place: revision, issued_at: now, standing: Standing::Waiting };
-                return Ok((true, entry));
+                let (place, issued_at) = lost.map_or((revision, now), |lost| (lost.place, lost.issued_at));
+                let entry = Entry { revision, place, issued_at, standing: Standing::Waiting };
+                return Ok((lost.is_none(), entry));
             }
             Err(WriteError::Missing) => {
                 hall.bucket.ensure(hall.memory.seen()).await.map_err(|error| unavailable(&error))?;
@@ -106,6 +115,29 @@ async fn take(hall: &Hall, user: UserId, concert: ConcertId) -> Result<(bool, En
             },
         };
     }
+}
+
+/// The place that this user had in a bucket that was lost, as long as it has not been restored. It is written again as
+/// a waiter's, whatever it was: only the journal knows who was admitted.
+fn lost(hall: &Hall, user: UserId, concert: ConcertId) -> Option<Entry> {
+    let era = hall.memory.era();
+    let known = hall.memory.view(concert, user).entry?;
+    let is_lost = !era.is_restored() && incarnation::of(known.revision) < era.incarnation;
+    (is_lost && is_alive(hall, user, concert, &known)).then_some(known)
+}
+
+/// Brings back a place that NATS has lost before it was journalled, if this is one; waits for the restoration, and then
+/// until it is written, but not for long.
+pub async fn bring_back(hall: &Hall, claims: &Claims) {
+    let era = || hall.memory.era();
+    if !era().is_undecided(claims.place) {
+        return;
+    }
+    let mut seen = hall.memory.subscribe();
+    let is_restored = |_: &u64| era().is_restored();
+    let _ = tokio::time::timeout(RESTORATION, seen.wait_for(is_restored)).await;
+    hall.judge(claims);
+    hall.promises.written(claims, RETURN).await;
 }
 
 /// The place there is, when no new one is given.

@@ -8,13 +8,13 @@ use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
 use super::place::{Entry, Standing};
-use super::queue::Queue;
+use super::queue::{Queue, View};
 use super::token::Place;
 use crate::ids::UserId;
 
 /// What happened to a user's key; the position in the history, counted from 1, is the revision.
 #[derive(Clone, Copy, Debug)]
-enum Write {
+pub enum Write {
     Join,
     Admit { seconds: i64 },
     Miss { seconds: i64 },
@@ -23,15 +23,18 @@ enum Write {
 }
 
 /// The messages of a history: `None` is a deletion.
-type Message = (UserId, u64, Option<Entry>);
+pub type Message = (UserId, u64, Option<Entry>);
 
-const USERS: usize = 6;
+/// How many users a history has.
+pub const USERS: usize = 6;
 
-fn at(seconds: i64) -> DateTime<Utc> {
+/// A time.
+pub fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap_or_default()
 }
 
-fn person(number: u128) -> UserId {
+/// A user.
+pub fn person(number: u128) -> UserId {
     UserId::from_u128(number)
 }
 
@@ -44,7 +47,8 @@ fn active(place: Place, revision: u64, until: i64) -> Entry {
     Entry { revision, standing, ..waiting(place) }
 }
 
-fn history() -> impl Strategy<Value = Vec<(usize, Write)>> {
+/// Any history, lawful or not.
+pub fn history() -> impl Strategy<Value = Vec<(usize, Write)>> {
     let write = prop_oneof![
         3 => Just(Write::Join),
         3 => (1i64..100).prop_map(|seconds| Write::Admit { seconds }),
@@ -78,7 +82,7 @@ fn lawful(history: Vec<(usize, Write)>) -> Vec<(usize, Write)> {
 }
 
 /// The messages of a history, as the bucket tells them.
-fn told(history: &[(usize, Write)]) -> Vec<Message> {
+pub fn told(history: &[(usize, Write)]) -> Vec<Message> {
     let mut places: BTreeMap<usize, Place> = BTreeMap::new();
     let mut messages = Vec::new();
     for (index, (user, write)) in history.iter().enumerate() {
@@ -112,7 +116,7 @@ fn tell(queue: &mut Queue, messages: &[Message], replay: u32) {
 }
 
 /// The last message of each key, in order: what a fresh watch tells.
-fn last_of_each(messages: &[Message]) -> Vec<Message> {
+pub fn last_of_each(messages: &[Message]) -> Vec<Message> {
     let last: BTreeMap<UserId, u64> = messages.iter().map(|(user, revision, _)| (*user, *revision)).collect();
     messages.iter().filter(|(user, revision, _)| last[user] == *revision).copied().collect()
 }
@@ -293,4 +297,16 @@ fn a_million_waiters_take_less_than_a_hundred_bytes_each() {
     let end = at(1);
     each("leave", &mut |at| queue.delete(users[at], 2 * WAITERS, end));
     assert!(bytes < 100, "{bytes} bytes each");
+}
+
+#[test]
+fn a_replay_drops_what_it_does_not_tell_of() {
+    let mut queue = Queue::default();
+    queue.put(person(1), waiting(1), 1, None);
+    queue.put(person(2), waiting(2), 1, None);
+    queue.put(person(2), waiting(2), 2, None);
+    queue.put(person(3), waiting(3), 2, None);
+    queue.forget_untold(2);
+    assert_eq!(queue.front().map(|(user, _)| user).collect::<Vec<_>>(), [person(2), person(3)]);
+    assert_eq!(queue.view(person(1)), View::default());
 }

@@ -41,12 +41,13 @@ pub struct Lease {
 #[error("the lease of the admission is lost: {0}")]
 pub struct Lost(pub String);
 
-/// Waits until somebody is in line and the lease is free, and takes it. `holder` is the id of this process.
+/// Waits until somebody is in line, or a new bucket is to be restored, and the lease is free, and takes it. `holder` is the id of this process.
 pub async fn acquire(hall: &Hall, holder: Uuid) -> Lease {
     let mut seen = hall.memory.subscribe();
     loop {
         let lease = hall.memory.lines().lease();
-        let needed = hall.memory.is_complete() && hall.is_connected() && !hall.is_quiet();
+        let is_called_for = !hall.is_quiet() || !hall.memory.era().is_restored();
+        let needed = hall.memory.is_complete() && hall.is_connected() && is_called_for;
         if needed && is_free(&lease, holder, Instant::now()) {
             match write(hall, Some(holder), lease.revision).await {
                 Ok(revision) => {

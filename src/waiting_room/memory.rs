@@ -1,6 +1,6 @@
 //! All lines in the memory of this instance, and how far into the bucket's history it has seen.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -8,115 +8,19 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
-use uuid::Uuid;
 
+use super::changes::{Changes, Key};
 use super::era::Era;
+use super::lines::Lines;
 use super::lot::Lot;
 use super::pause::seconds;
 use super::place::{Entry, Standing};
-use super::queue::{Queue, View};
+use super::queue::View;
 use super::token::Place;
 use crate::ids::{ConcertId, UserId};
+use crate::store::queue_journal::JournalEnd;
 
-/// One message of the bucket, read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// A place was written.
-    Put { concert: ConcertId, user: UserId, entry: Entry },
-    /// A place's key was deleted, or ran out.
-    Gone { concert: ConcertId, user: UserId, revision: u64, at: DateTime<Utc> },
-    /// The lease changed hands or was renewed; nobody holds it once it was given back.
-    Lease { revision: u64, holder: Option<Uuid> },
-    /// Something else, of which only the revision matters.
-    Other { revision: u64 },
-}
-
-impl News {
-    fn revision(&self) -> u64 {
-        match self {
-            Self::Put { entry, .. } => entry.revision,
-            Self::Gone { revision, .. } | Self::Lease { revision, .. } | Self::Other { revision } => {
-                *revision
-            }
-        }
-    }
-}
-
-/// The lease as this instance last saw it change, by its own monotonic clock.
-#[derive(Clone, Copy, Debug)]
-pub struct LeaseSeen {
-    /// Its revision; 0 if it was never written.
-    pub revision: u64,
-    /// Who admits, by the id of the running process.
-    pub holder: Option<Uuid>,
-    /// When this instance saw that.
-    pub since: Instant,
-}
-
-impl LeaseSeen {
-    /// Nobody has taken it yet.
-    fn never() -> Self {
-        Self { revision: 0, holder: None, since: Instant::now() }
-    }
-}
-
-/// Every concert's queue.
-#[derive(Debug)]
-pub struct Lines {
-    queues: HashMap<ConcertId, Queue>,
-    lease: LeaseSeen,
-    replay: u32,
-    era: Era,
-    /// The shortest silence that means anything.
-    silence: Duration,
-}
-
-impl Lines {
-    /// Every queue that ever had somebody in it.
-    pub fn queues(&self) -> impl Iterator<Item = (ConcertId, &Queue)> {
-        self.queues.iter().map(|(concert, queue)| (*concert, queue))
-    }
-
-    /// One concert's queue.
-    pub fn queue(&self, concert: ConcertId) -> Option<&Queue> {
-        self.queues.get(&concert)
-    }
-
-    /// The lease as last seen.
-    pub fn lease(&self) -> LeaseSeen {
-        self.lease
-    }
-
-    /// Which bucket this is told by.
-    pub fn era(&self) -> Era {
-        self.era
-    }
-
-    fn queue_mut(&mut self, concert: ConcertId) -> &mut Queue {
-        let silence = self.silence;
-        self.queues.entry(concert).or_insert_with(|| Queue::new(silence))
-    }
-
-    fn apply(&mut self, news: News, since_start: Option<Duration>) {
-        let replay = self.replay;
-        match news {
-            News::Put { concert, user, entry } => {
-                self.queue_mut(concert).put(user, entry, replay, since_start);
-            }
-            News::Gone { concert, user, revision, at } => {
-                let queue = self.queue_mut(concert);
-                if let Some(since_start) = since_start {
-                    queue.count_end(user, at, since_start);
-                }
-                queue.delete(user, revision, at);
-            }
-            News::Lease { revision, holder } if revision > self.lease.revision => {
-                self.lease = LeaseSeen { revision, holder, since: Instant::now() };
-            }
-            News::Lease { .. } | News::Other { .. } => (),
-        }
-    }
-}
+pub use super::lines::{LeaseSeen, News};
 
 /// The lines behind a lock that is never held across an await, and a signal for whoever waits for a revision.
 #[derive(Debug)]
@@ -126,19 +30,19 @@ pub struct Memory {
     /// Who waits for which revision, so that each is woken once, however many join at the same time.
     waiting: Mutex<BTreeMap<u64, Vec<oneshot::Sender<()>>>>,
     complete: AtomicBool,
+    settled: AtomicBool,
     started: Instant,
 }
 
 impl Memory {
     /// Knows nothing yet. A silence of less than `silence` means nothing.
     pub fn new(silence: Duration) -> Self {
-        let (lease, era) = (LeaseSeen::never(), Era::new(0));
-        let lines = Lines { queues: HashMap::new(), lease, replay: 0, era, silence };
         Self {
-            lines: RwLock::new(lines),
+            lines: RwLock::new(Lines::new(silence)),
             seen: watch::Sender::new(0),
             waiting: Mutex::default(),
             complete: AtomicBool::new(false),
+            settled: AtomicBool::new(false),
             started: Instant::now(),
         }
     }
@@ -157,9 +61,11 @@ impl Memory {
         let Some(last) = news.last().map(News::revision) else {
             return;
         };
-        let since_start = self.is_complete().then(|| self.since_start());
+        let is_complete = self.is_complete();
         {
             let mut lines = self.lines_mut();
+            // What a replay or a restoration tells is not new.
+            let since_start = (is_complete && lines.era().is_restored()).then(|| self.since_start());
             for one in news {
                 lines.apply(*one, since_start);
             }
@@ -172,33 +78,14 @@ impl Memory {
         self.tell(last);
     }
 
-    /// The bucket is told anew from here on. Another bucket than before has a lease of its own, and nobody is in line.
+    /// The bucket is told anew from here on, see [`Lines::begin_replay`].
     pub fn begin_replay(&self, incarnation: u64) {
-        let mut lines = self.lines_mut();
-        lines.replay += 1;
-        if incarnation == lines.era.incarnation {
-            return;
-        }
-        let is_first = lines.replay == 1;
-        lines.era = Era::new(incarnation);
-        lines.era.restore(u64::MAX);
-        lines.lease = LeaseSeen::never();
-        lines.queues.clear();
-        drop(lines);
-        if !is_first {
-            self.complete.store(false, Ordering::Release);
-        }
+        self.lines_mut().begin_replay(incarnation);
     }
 
-    /// The bucket has been told completely: what was not told of is gone.
+    /// The bucket has been told completely, see [`Lines::end_replay`].
     pub fn end_replay(&self) {
-        {
-            let mut lines = self.lines_mut();
-            let replay = lines.replay;
-            for queue in lines.queues.values_mut() {
-                queue.forget_untold(replay);
-            }
-        }
+        self.lines_mut().end_replay();
         self.complete.store(true, Ordering::Release);
         self.seen.send_modify(|_| ());
     }
@@ -206,6 +93,16 @@ impl Memory {
     /// Whether a replay has been complete, so that ranks are true.
     pub fn is_complete(&self) -> bool {
         self.complete.load(Ordering::Acquire)
+    }
+
+    /// Whether this instance knows the whole line, so that it can be given requests.
+    pub fn is_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire)
+    }
+
+    /// From now on it does.
+    pub fn settle(&self) {
+        self.settled.store(true, Ordering::Release);
     }
 
     /// Up to which revision everything has been seen.
@@ -284,7 +181,7 @@ impl Memory {
         let is_wrong = |concert, user| {
             let queue = lines.queue(concert);
             // Whoever leads may know a little less than others, but not this much.
-            queue.is_some_and(|queue| queue.trusted_for(user, self.now()) > seconds(lines.silence / 2))
+            queue.is_some_and(|queue| queue.trusted_for(user, self.now()) > seconds(lines.silence() / 2))
         };
         silent.into_iter().filter(|(concert, user, _)| is_wrong(*concert, *user)).collect()
     }
@@ -294,7 +191,7 @@ impl Memory {
         self.lines().queue(concert).map(|queue| queue.view(user)).unwrap_or_default()
     }
 
-    /// Ends a place for this instance, see [`Queue::bar`].
+    /// Ends a place for this instance, see [`super::queue::Queue::bar`].
     pub fn bar(&self, concert: ConcertId, user: UserId, place: Place, at: DateTime<Utc>) {
         self.lines_mut().queue_mut(concert).bar(user, place, at);
         self.seen.send_modify(|_| ());
@@ -308,12 +205,54 @@ impl Memory {
         }
     }
 
-    /// Orders a line by lot, see [`Queue::draw`].
+    /// Orders a line by lot, see [`super::queue::Queue::draw`].
     pub fn draw(&self, concert: ConcertId, lot: Lot) {
         if let Some(queue) = self.lines_mut().queues.get_mut(&concert) {
             queue.draw(lot);
         }
         self.seen.send_modify(|_| ());
+    }
+
+    /// Takes over ends of places of earlier buckets from the journal.
+    pub fn learn_ends(&self, ends: &[JournalEnd]) {
+        let mut lines = self.lines_mut();
+        for end in ends {
+            let queue = lines.queue_mut(end.concert_id);
+            queue.bar(end.user_id, end.place.cast_unsigned(), end.ended_at);
+        }
+        drop(lines);
+        self.seen.send_modify(|_| ());
+    }
+
+    /// From now on it is remembered which keys change.
+    pub fn collect_changes(&self) {
+        self.lines_mut().changed.begin();
+    }
+
+    /// It is not any more.
+    pub fn collect_no_changes(&self) {
+        self.lines_mut().changed.end();
+    }
+
+    /// Remembers as changed what was written after that revision.
+    pub fn collect_newer_than(&self, revision: u64) {
+        self.lines_mut().note_newer_than(revision);
+    }
+
+    /// Remembers these as changed: they could not be journalled.
+    pub fn remember_changes(&self, keys: impl Iterator<Item = Key>) {
+        let mut lines = self.lines_mut();
+        keys.for_each(|key| lines.changed.note(key));
+    }
+
+    /// What changed since the last time, as it is now.
+    pub fn take_changes(&self) -> Changes {
+        self.lines_mut().take_changes()
+    }
+
+    /// How many keys changed and have not been taken.
+    pub fn changes(&self) -> usize {
+        self.lines().changed.len()
     }
 
     /// Forgets ends from before `before`, and queues of which nothing is left.
@@ -361,10 +300,11 @@ mod tests {
         let concert = crate::ids::new();
         let (first, second) = (crate::ids::new(), crate::ids::new());
         memory.begin_replay(0);
-        memory.apply(&[put(concert, first, 1), put(concert, second, 2)]);
+        let restored = News::Restored { revision: 3, journalled: 0 };
+        memory.apply(&[put(concert, first, 1), put(concert, second, 2), restored]);
         memory.end_replay();
         memory.begin_replay(0);
-        memory.apply(&[put(concert, second, 2)]);
+        memory.apply(&[put(concert, second, 2), restored]);
         assert_eq!(
             memory.view(concert, second).rank,
             Some(2),
@@ -372,7 +312,7 @@ mod tests {
         );
         memory.end_replay();
         assert_eq!(memory.view(concert, second).rank, Some(1));
-        assert_eq!(memory.seen(), 2);
+        assert_eq!(memory.seen(), 3);
     }
 
     #[test]

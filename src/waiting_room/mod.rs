@@ -14,6 +14,7 @@
 
 mod scheduler;
 mod payments;
+mod restoration;
 mod admission;
 mod silence;
 mod fenced;
@@ -30,11 +31,16 @@ mod prospects;
 mod hall;
 mod hearing;
 mod promises;
+mod returning;
 mod sales;
 mod status;
 mod gate;
+mod journal;
+#[cfg(test)]
+mod restored_laws;
 mod memory;
-mod era;
+mod lines;
+mod changes;
 #[cfg(test)]
 mod laws;
 mod queue;
@@ -46,6 +52,7 @@ mod pause;
 mod deadlines;
 mod tally;
 mod pace;
+mod era;
 mod bucket;
 mod place;
 mod rate;
@@ -109,6 +116,7 @@ impl WaitingRoom {
             bucket: bucket::Bucket::new(bus.clone()),
             bus,
             sales: sales::Sales::new(pool.clone(), clock.clone()),
+            journal: journal::Journal::new(pool.clone()),
             clock,
             sessions,
             signer,
@@ -129,6 +137,7 @@ impl WaitingRoom {
         room.spawn(|hall| async move { openings::run(&hall).await });
         room.spawn(|hall| async move { reports::tell(&hall).await });
         room.spawn(|hall| async move { watch::listen(&hall).await });
+        room.spawn(|hall| async move { restoration::settle(&hall).await });
         room
     }
 
@@ -144,9 +153,10 @@ impl WaitingRoom {
         self.tasks.spawn(task(Arc::clone(&self.hall)));
     }
 
-    /// Whether this instance knows every line and its sale. Until then it must not be given requests.
+    /// Whether this instance knows every line and its sale. Until then it must not be given requests: it has not been told
+    /// all yet, or NATS has lost the lines and they have not been restored.
     pub fn ready(&self) -> bool {
-        self.hall.memory.is_complete() && self.hall.sales.are_read()
+        self.hall.memory.is_settled() && self.hall.sales.are_read()
     }
 
     /// Whether NATS can be reached this moment. While it cannot, nobody joins and nobody is admitted; all else goes on from memory.
@@ -157,6 +167,19 @@ impl WaitingRoom {
     /// Takes a place in the line of a concert; asking again gives the same place.
     pub async fn join(&self, user: UserId, concert: ConcertId) -> Result<Joined, RoomError> {
         join::join(&self.hall, user, concert).await
+    }
+
+    /// The same, by somebody who has a token already. If NATS has lost its place since, this brings it back.
+    pub async fn join_again(
+        &self,
+        user: UserId,
+        concert: ConcertId,
+        token: Option<&str>,
+    ) -> Result<Joined, RoomError> {
+        if let Ok(claims) = identify_for(&self.hall.signer, token, user, concert) {
+            join::bring_back(&self.hall, &claims).await;
+        }
+        self.join(user, concert).await
     }
 
     /// Reads a token that needs no gate: rightly signed, and this user's.

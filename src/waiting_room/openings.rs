@@ -29,8 +29,8 @@ pub async fn run(hall: &Hall) {
 
 /// Orders every line whose opening has come; answers how long until the next one.
 fn draw_what_is_due(hall: &Hall) -> Option<Duration> {
-    // In the middle of a replay each further place would be put in its order one by one.
-    if !hall.memory.is_complete() {
+    // In the middle of a replay, or of a restoration, each further place would be put in its order one by one.
+    if !hall.memory.is_settled() {
         return None;
     }
     let now = hall.clock.now();

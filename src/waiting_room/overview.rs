@@ -95,8 +95,9 @@ pub async fn one(hall: &Hall, concert: ConcertId) -> Result<QueueOverview, RoomE
     sale.map(|sale| of(hall, sale)).ok_or(RoomError::NotFound)
 }
 
-/// Sets the gauges of every line that had somebody in it.
+/// Sets the gauges of every line that had somebody in it, and how many places the leader has not journalled yet.
 pub fn measure(hall: &Hall) {
+    metrics::gauge!("boxoffice_queue_journal_lag").set(hall.memory.changes() as f64);
     for (concert, queue) in hall.memory.lines().queues() {
         let concert = concert.to_string();
         metrics::gauge!("boxoffice_queue_waiting", "concert" => concert.clone()).set(queue.waiting() as f64);

@@ -14,11 +14,10 @@ use tokio::time::Instant;
 use super::bucket::If;
 use super::place::{Entry, Event, Outcome, Standing, next};
 use super::queue::View;
+use super::returning::Returning;
 use super::token::{Claims, Place};
-use crate::ids::{ConcertId, UserId};
 
-/// Which key is meant.
-pub type Key = (ConcertId, UserId);
+pub use super::changes::Key;
 
 /// What cannot be written for this long is dropped: the session it was about is over by then, or the leader has ended it.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -33,6 +32,8 @@ pub struct Promise {
     held_until: Option<DateTime<Utc>>,
     /// Its owner was heard of then, who had been silent.
     heard_at: Option<DateTime<Utc>>,
+    /// NATS has lost the place, and it is to be written again.
+    returning: Option<Returning>,
     ended: bool,
     since: Instant,
     not_before: Instant,
@@ -49,6 +50,8 @@ pub enum Need {
     Patience,
     /// The place must be written, if it is still at that revision.
     Write(Entry, Standing),
+    /// The lost place must be written again under that condition, unless there was a payment since then.
+    Return(If, Entry, DateTime<Utc>),
     /// The key must be deleted under that condition; whether its place was still in line.
     Delete(If, bool),
 }
@@ -94,6 +97,16 @@ impl Promises {
         let open = self.open();
         let promise = open.get(&key).filter(|promise| promise.place == place && !promise.ended);
         promise.is_some_and(|promise| promise.heard_at.is_some())
+    }
+
+    /// NATS has lost this place, and its owner presents it again.
+    pub fn bring_back(&self, claims: &Claims) {
+        let key = (claims.concert, claims.user);
+        let is_known = |open: &Promise| open.place == claims.place && open.returning.is_some();
+        if self.open().get(&key).is_some_and(is_known) {
+            return;
+        }
+        self.change(key, claims.place, |promise| promise.returning = Some(Returning::of(claims)));
     }
 
     /// This place is over.
@@ -184,6 +197,7 @@ impl Promise {
             used_until: None,
             held_until: None,
             heard_at: None,
+            returning: None,
             ended: false,
             since: now,
             not_before: now,
@@ -198,6 +212,11 @@ impl Promise {
 
     /// What has to be written, given what is known of the key and up to where the bucket has been seen.
     pub fn need(&self, view: &View, seen: u64) -> Need {
+        if let Some(returning) = self.returning.filter(|_| !self.ended)
+            && let Some((condition, entry)) = returning.wants(view)
+        {
+            return Need::Return(condition, entry, returning.since);
+        }
         let Some(entry) = view.entry else {
             return if seen >= self.place { Need::Nothing } else { Need::Patience };
         };
@@ -240,6 +259,7 @@ impl Promise {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{ConcertId, UserId};
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap()

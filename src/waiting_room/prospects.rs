@@ -64,8 +64,10 @@ impl Hall {
             return Sight { is_in_order: true, ..Sight::default() };
         };
         let view = queue.view(seen.user_id);
+        // An older place that was given back after this one was taken is what counts.
+        let is_it = view.entry.is_some_and(|entry| entry.place == place || entry.revision > place);
         Sight {
-            rank: view.rank.filter(|_| view.entry.is_some_and(|entry| entry.place == place)),
+            rank: view.rank.filter(|_| is_it),
             is_in_order: sale.and_then(|sale| sale.lot).is_some_and(|lot| queue.is_in_order(&lot)),
             waiting: queue.waiting() as u64,
             active: queue.active() as u64,

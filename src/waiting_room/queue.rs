@@ -9,7 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::deadlines::Deadlines;
-use super::ends::Ends;
+use super::ends::{End, Ends};
 use super::entries::{Entries, Handle};
 use super::lot::Lot;
 use super::order::Order;
@@ -104,11 +104,13 @@ impl Queue {
         }
     }
 
-    /// After a complete replay: keys that it did not tell of are gone.
-    pub fn forget_untold(&mut self, replay: u32) {
-        for user in self.entries.untold(replay) {
-            self.drop_entry(user);
+    /// After a complete replay: keys that it did not tell of are gone; answers whose they were.
+    pub fn forget_untold(&mut self, replay: u32) -> Vec<UserId> {
+        let gone = self.entries.untold(replay);
+        for user in &gone {
+            self.drop_entry(*user);
         }
+        gone
     }
 
     /// Drops what is known of ends before `before`: tokens of that time have run out by themselves.
@@ -120,6 +122,16 @@ impl Queue {
     pub fn old_markers(&self, before: DateTime<Utc>, most: usize) -> Vec<(UserId, u64)> {
         let gone = self.ends.markers(before).filter(|(user, _)| self.entries.find(*user).is_none());
         gone.take(most).collect()
+    }
+
+    /// Whose places were written or deleted after that revision.
+    pub fn changed_since(&self, revision: u64) -> Vec<UserId> {
+        self.entries.written_since(revision).chain(self.ends.since(revision)).collect()
+    }
+
+    /// One user's place, and the end of the places before.
+    pub fn place_of(&self, user: UserId) -> (Option<Entry>, Option<End>) {
+        (self.entries.get(user), self.ends.of(user))
     }
 
     /// Everything known of one user.
@@ -376,17 +388,5 @@ mod tests {
         queue.put(user(2), active(2, 13, 90), 0, None);
         assert_eq!(queue.next_end(), Some(at(60)), "a longer session replaces the shorter");
         assert_eq!(queue.active(), 2);
-    }
-
-    #[test]
-    fn a_replay_drops_what_it_does_not_tell_of() {
-        let mut queue = Queue::default();
-        queue.put(user(1), waiting(1), 1, None);
-        queue.put(user(2), waiting(2), 1, None);
-        queue.put(user(2), waiting(2), 2, None);
-        queue.put(user(3), waiting(3), 2, None);
-        queue.forget_untold(2);
-        assert_eq!(queue.front().map(|(user, _)| user).collect::<Vec<_>>(), [user(2), user(3)]);
-        assert_eq!(queue.view(user(1)), View::default());
     }
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
 
 use super::admission::{Leader, sweep};
 use super::hall::{Hall, RoomError};
 use super::lease::{Lost, acquire};
+use super::restoration::restore;
 use crate::bus::subjects;
 use crate::ids::{self, ConcertId};
 
@@ -24,6 +25,12 @@ const CLEARED: usize = 2_000;
 const WIDTH: usize = 8;
 /// How long the lease is kept while nobody is in any line.
 const QUIET: Duration = Duration::from_secs(5);
+/// How often the leader writes the journal.
+const JOURNAL: Duration = Duration::from_millis(100);
+/// The same after Postgres did not answer.
+const JOURNAL_LATER: Duration = Duration::from_secs(1);
+/// How long a leader that stops may take to write the last of it.
+const LAST_WORD: Duration = Duration::from_millis(500);
 /// How long an operator's wish may take.
 const PATIENCE: Duration = Duration::from_secs(3);
 
@@ -51,10 +58,40 @@ pub async fn admit(hall: &Hall) {
         };
         tracing::info!(revision = lease.revision, "this instance admits now");
         let mut leader = Leader::new(lease);
-        match hall.stop.run_until_cancelled(lead(hall, &mut leader)).await {
+        hall.journal.begin(&hall.memory).await;
+        let led = tokio::select! {
+            led = hall.stop.run_until_cancelled(lead(hall, &mut leader)) => led,
+            never = keep_journal(hall) => match never {},
+        };
+        if !matches!(led, Some(Err(_))) {
+            // So that the next leader finds little to write. It writes what is missing if this does not succeed.
+            let _ = tokio::time::timeout(LAST_WORD, hall.journal.write(&hall.memory, hall.now())).await;
+        }
+        hall.journal.end(&hall.memory);
+        match led {
             Some(Err(error)) => tracing::warn!(%error, "this instance admits no more"),
             Some(Ok(())) => leader.lease.give_back(hall).await,
             None => return leader.lease.give_back(hall).await,
+        }
+    }
+}
+
+/// Writes down what changes, as long as this instance leads; asks Postgres for nothing while nothing does.
+async fn keep_journal(hall: &Hall) -> Infallible {
+    let mut tick = tokio::time::interval(JOURNAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_begun = false;
+    loop {
+        tick.tick().await;
+        if is_begun && hall.memory.changes() == 0 {
+            continue;
+        }
+        match hall.journal.write(&hall.memory, hall.now()).await {
+            Ok(_) => is_begun = true,
+            Err(error) => {
+                tracing::warn!(%error, "the journal of the lines cannot be written; the line goes on");
+                tokio::time::sleep(JOURNAL_LATER).await;
+            }
         }
     }
 }
@@ -82,6 +119,7 @@ async fn lead(hall: &Hall, leader: &mut Leader) -> Result<(), Lost> {
     hall.hear_anew();
     let mut busy = Instant::now();
     loop {
+        restore(hall, leader).await?;
         leader.prepare(hall).await?;
         leader.round(hall).await?;
         leader.pass_over(hall).await?;
@@ -202,5 +240,6 @@ pub async fn tidy(hall: &Hall) {
         .await;
     // Remembered a little longer than it lies in the bucket, so that every instance has its turn to clear it away.
     hall.memory.forget_ends(before - TimeDelta::minutes(10));
+    hall.journal.forget_ends(before).await;
     tracing::debug!(ended, cleared, "the waiting room was tidied");
 }

@@ -3,7 +3,8 @@
 //! The client library's watch repairs most gaps by itself. What it does not tell is a bucket that was deleted and made
 //! again, a deletion whose trace was gone before a reconnect, or silence where there is news. So the watch begins anew after
 //! every reconnect, whenever the bucket is another one, and when it lags without moving; memory takes from a second
-//! telling only what is newer, and drops what is not told of any more.
+//! telling only what is newer, and drops what is not told of any more. A bucket that ends before what was seen of it has
+//! lost writes: it is emptied, begins behind them, and is restored like a new one.
 
 use std::time::Duration;
 
@@ -35,6 +36,15 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct LeaseRecord {
     /// The running process that admits; nobody, once it was given back.
     pub holder: Option<Uuid>,
+}
+
+/// What the marker of a restored bucket holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RestoredRecord {
+    /// Up to which revision of earlier buckets everything had been journalled.
+    pub journalled: u64,
+    /// How many places were written.
+    pub places: u64,
 }
 
 /// Runs until the process stops.
@@ -69,15 +79,15 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
     let made = start.created;
     let is_another = bucket_made.is_some_and(|before| before != made);
     let (now, before) = (incarnation::of(start.state.last_sequence + 1), hall.memory.era().incarnation);
-    if now < before || (now == before && is_another) {
-        // Made by hand, or put back from a copy: its revisions would be taken for old ones.
+    if now < before || (now == before && (is_another || has_lost_its_end(hall, &start).await?)) {
+        // Made by hand, or put back from a copy: its revisions would be taken for old ones. What it has is journalled.
         hall.bucket.begin_behind(hall.memory.seen(), hall.clock.now()).await?;
         tell_of_doubt(hall).await;
         return Ok("the bucket was older than what is known, and has been emptied");
     }
     *bucket_made = Some(made);
     if is_another {
-        tracing::warn!("the bucket of places is a new one: the line begins anew");
+        tracing::warn!("the bucket of places is a new one: the line is restored before it goes on");
     }
     hall.memory.begin_replay(now);
     hall.hear_anew();
@@ -112,6 +122,19 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
             }
         }
     }
+}
+
+/// Whether the bucket ends before what has been seen of it: a server came up without its last writes. A new leader among
+/// several servers may be behind for a moment.
+async fn has_lost_its_end(hall: &Hall, start: &Info) -> Result<bool, ReadError> {
+    if start.state.last_sequence >= hall.memory.seen() {
+        return Ok(false);
+    }
+    if hall.bus.replicas > 1 {
+        tokio::time::sleep(PATIENCE).await;
+    }
+    let now = hall.bucket.info().await?;
+    Ok(now.is_some_and(|now| now.created == start.created && now.state.last_sequence < hall.memory.seen()))
 }
 
 /// The bucket was missing and has been made: every instance looks at its watch.
@@ -192,7 +215,8 @@ impl Progress {
             Ok(Err(_)) | Err(_) => return None,
         };
         let last = info.state.last_sequence;
-        if info.created != made {
+        let incarnation = incarnation::of(info.state.last_sequence + 1);
+        if info.created != made || incarnation != hall.memory.era().incarnation {
             return Some("the bucket is another one");
         }
         let up_to_date = self.complete && last <= hall.memory.seen().max(self.start);
@@ -209,6 +233,13 @@ fn read(entry: &Entry) -> News {
     if entry.key == subjects::QUEUE_LEASE {
         let holder = serde_json::from_slice::<LeaseRecord>(&entry.value).ok().and_then(|lease| lease.holder);
         return News::Lease { revision, holder };
+    }
+    if entry.key == subjects::QUEUE_RESTORED {
+        let restored = serde_json::from_slice::<RestoredRecord>(&entry.value).ok();
+        return match restored {
+            Some(restored) => News::Restored { revision, journalled: restored.journalled },
+            None => News::Other { revision },
+        };
     }
     let owner = entry
         .key

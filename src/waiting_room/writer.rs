@@ -71,6 +71,18 @@ async fn keep(hall: &Hall, (concert, user): Key, promise: &Promise) -> Option<Du
             let life = record.key_life(hall.now());
             hall.bucket.write(&key, If::At(entry.revision), record.to_bytes(), Some(life)).await
         }
+        Need::Return(condition, entry, since) => match hall.journal.has_paid(concert, user, since).await {
+            Ok(true) => {
+                hall.memory.bar(concert, user, entry.place, hall.now());
+                return None;
+            }
+            Ok(false) => {
+                let record = Record::standing(user, concert, &entry, entry.standing);
+                let life = record.key_life(hall.now());
+                hall.bucket.write(&key, condition, record.to_bytes(), Some(life)).await
+            }
+            Err(error) => Err(WriteError::Unknown(error.to_string())),
+        },
         Need::Delete(condition, in_line) => hall.bucket.delete(&key, condition, in_line).await,
     };
     match written {

@@ -1,6 +1,5 @@
 //! Joining: one place per user, in order of arrival, whatever happens to the servers.
 
-use boxoffice::bus::subjects;
 use boxoffice::ids;
 use boxoffice::store::queue::SettingsChange;
 use boxoffice::waiting_room::{Phase, RoomError, Status};
@@ -117,27 +116,6 @@ async fn nats_killed_and_started_again_keeps_the_order() {
     instance.change(concert, change).await;
     fresh.until_active(&places[9]).await;
     assert_eq!(fresh.position(&places[10]), Some(1));
-}
-
-#[tokio::test]
-async fn a_deleted_bucket_is_made_again_and_the_line_begins_anew() {
-    let env = env().await;
-    let concert = concert(&env.pool, 5, 6_000).await;
-    let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
-    let before = instance.join_many(concert, 1).await;
-    instance.until_active(&before[0]).await;
-
-    env.bus.jetstream.delete_key_value(subjects::QUEUE_TOKENS).await.unwrap();
-    let user = ids::new();
-    let mut joined = None;
-    for _ in 0..20 {
-        joined = instance.try_join(user, concert).await.ok();
-        if joined.is_some() {
-            break;
-        }
-    }
-    let claims = instance.claims(&joined.expect("joining works again").token);
-    instance.until_active(&claims).await;
 }
 
 #[tokio::test]

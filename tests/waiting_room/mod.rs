@@ -3,6 +3,8 @@
 mod cluster;
 mod closing;
 mod gate;
+mod journal;
+mod kills;
 mod leaders;
 mod line;
 mod openings;

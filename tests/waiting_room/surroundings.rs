@@ -15,7 +15,7 @@ use futures::StreamExt;
 use futures::future::join_all;
 use serde_json::Value;
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -100,6 +100,22 @@ impl Instance {
         let room = Arc::clone(&self.room);
         let runtime = self.runtime.as_ref().expect("it is running");
         runtime.spawn(async move { room.join(user, concert).await }).await.unwrap()
+    }
+
+    /// Joins with a token from before.
+    pub async fn join_again(&self, user: Uuid, concert: Uuid, token: &str) -> Joined {
+        let (room, token) = (Arc::clone(&self.room), token.to_owned());
+        let runtime = self.runtime.as_ref().expect("it is running");
+        runtime
+            .spawn(async move { room.join_again(user, concert, Some(&token)).await })
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
+    /// What its tasks run on.
+    pub fn handle(&self) -> Handle {
+        self.runtime.as_ref().expect("it is running").handle().clone()
     }
 
     /// Joins one after another; answers the places in order.
