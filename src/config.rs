@@ -139,6 +139,18 @@ pub struct Queue {
     #[arg(long, env = "BOXOFFICE_QUEUE_CLAIM_SECONDS", global = true, default_value_t = 60,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub queue_claim_seconds: u32,
+    /// How slow the slowest of a hundred holds may be before lines with a brake slow down, in milliseconds
+    #[arg(long, env = "BOXOFFICE_QUEUE_BRAKE_HOLD_MS", global = true, default_value_t = 400,
+          value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    pub queue_brake_hold_ms: u32,
+    /// How many sagas may be overdue by two seconds before lines with a brake slow down
+    #[arg(long, env = "BOXOFFICE_QUEUE_BRAKE_BACKLOG", global = true, default_value_t = 100,
+          value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub queue_brake_backlog: u32,
+    /// How often the brake looks, in milliseconds; with another pace it falls and recovers in another time
+    #[arg(long, env = "BOXOFFICE_QUEUE_BRAKE_EVERY_MS", global = true, default_value_t = 2_000, hide = true,
+          value_parser = clap::value_parser!(u32).range(100..=60_000))]
+    pub queue_brake_every_ms: u32,
     /// How long nothing may be heard of somebody in line before others are admitted first, in seconds; never less than
     /// three of the pauses that they were asked for (up to 90)
     #[arg(long, env = "BOXOFFICE_QUEUE_SILENCE_SECONDS", global = true, default_value_t = 60,

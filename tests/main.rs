@@ -23,6 +23,7 @@ mod faults;
 mod fence;
 mod http_access;
 mod http_booking;
+mod http_brake;
 mod http_catalog;
 mod http_outage;
 mod http_payment;

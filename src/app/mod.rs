@@ -29,7 +29,7 @@ use crate::http::{self, AppState, Joins};
 use crate::operations::gauges::Gauges;
 use crate::orchestrator::Engine;
 use crate::saga::{Catalogue, Definition};
-use crate::waiting_room::{Sessions, Signer, WaitingRoom};
+use crate::waiting_room::{BrakeLimits, Sessions, Signer, WaitingRoom};
 use crate::workers::Limits;
 use crate::{config, ids, store, telemetry, workers};
 
@@ -119,7 +119,7 @@ impl App {
         }
         if roles.contains(&Role::Scheduler) {
             if let Some(room) = &self.room {
-                room.run_admission();
+                room.run_admission(brake(settings));
             }
             let keep = settings.engine.keep();
             schedule::start(&self.engine, &self.desk, &self.clock, keep, &self.tasks, &self.stop).await?;
@@ -127,6 +127,7 @@ impl App {
         if roles.contains(&Role::Api)
             && let Some(room) = self.room.clone()
         {
+            room.report_holds(brake(settings).every);
             self.open_entrance(settings, room).await?;
         }
         Ok(())
@@ -242,6 +243,14 @@ async fn connect(settings: &Settings, url: &str, roles: &BTreeSet<Role>) -> anyh
     let bus = bus::connect(url, &name, settings.servers.nats_replicas).await?;
     retry::retry("making the streams", Some(PATIENCE), || topology::ensure(&bus)).await?;
     Ok(bus)
+}
+
+fn brake(settings: &Settings) -> BrakeLimits {
+    BrakeLimits {
+        hold: Duration::from_millis(settings.queue.queue_brake_hold_ms.into()),
+        backlog: settings.queue.queue_brake_backlog,
+        every: Duration::from_millis(settings.queue.queue_brake_every_ms.into()),
+    }
 }
 
 fn limits(settings: &Settings) -> Limits {

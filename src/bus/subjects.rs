@@ -48,6 +48,9 @@ pub const QUEUE_HEARD: &str = "queue.heard";
 /// Core NATS, request and reply: an operator asks whoever admits to admit some more at once.
 pub const QUEUE_ADMIT: &str = "queue.admit";
 
+/// Core NATS, not stored: every instance says how long holds take there, while any line has a brake.
+pub const QUEUE_HOLDS: &str = "queue.holds";
+
 /// Core NATS, the service API: every service that is there says what it is.
 pub const SERVICES_INFO: &str = "$SRV.INFO";
 /// Core NATS, the service API: every service that is there says how it has done.

@@ -5,7 +5,7 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use super::output::table;
-use super::{Context, Ending};
+use super::{Context, Ending, queues};
 use crate::app;
 use crate::bus::{Bus, presence, subjects, topology};
 use crate::clock::Clock;
@@ -47,7 +47,12 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
         Ok(bus) => {
             checks.push(nats(&bus));
             checks.push(durability());
-            checks.extend(streams(&bus).await);
+            let streams = streams(&bus).await;
+            let is_whole = streams.iter().all(|check| check.state == State::Ok);
+            checks.extend(streams);
+            if is_whole && let Ok(pool) = context.database().await {
+                checks.push(admission(context, &pool).await);
+            }
             checks.push(workers(context, &bus).await);
         }
         Err(error) => {
@@ -140,6 +145,20 @@ async fn streams(bus: &Bus) -> Vec<Check> {
         advice: Some("start the service: it makes them and loses nothing by it".to_owned()),
         ..ok("streams", format!("missing: {}", missing.join(", ")))
     }]
+}
+
+/// Whether anybody admits where people wait and places are free.
+async fn admission(context: &Context, pool: &PgPool) -> Check {
+    let advice = "start a process with the role scheduler, or look at its log";
+    let waiting = match queues::neglected(context, pool).await {
+        Ok(waiting) => waiting,
+        Err(error) => return wrong("admission", &error, advice),
+    };
+    if waiting.is_empty() {
+        return ok("admission", "nobody waits in vain".to_owned());
+    }
+    let found = format!("people wait, places are free, and nobody admits: {}", waiting.join(", "));
+    Check { state: State::Wrong, advice: Some(advice.to_owned()), ..ok("admission", found) }
 }
 
 /// Whether every step of the workflows is served by somebody now.

@@ -18,10 +18,12 @@ use super::output::table;
 use super::{Context, Ending, Misuse};
 use crate::clock::Clock;
 use crate::store::queue::{self, QueueSettings, SettingsChange};
-use crate::waiting_room::{QueueOverview, Sessions, Signer, WaitingRoom};
+use crate::waiting_room::{Phase, QueueOverview, Sessions, Signer, WaitingRoom};
 
 /// How long reading the lines may take.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// After this long a lease that nobody renews is nobody's.
+const LEASE: Duration = Duration::from_secs(4);
 
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
@@ -139,6 +141,25 @@ impl Observer {
         }
         Ok(Self { room, _stop: stop.drop_guard() })
     }
+}
+
+/// Lines in which people wait while places are free and nobody admits. Where there may be one, this takes as long as a lease
+/// that nobody renews is respected.
+pub(super) async fn neglected(context: &Context, pool: &PgPool) -> anyhow::Result<Vec<String>> {
+    let observer = Observer::enter(context, pool).await?;
+    let should_move = |line: &QueueOverview| {
+        line.phase == Phase::Open && line.length > line.silent && line.free > 0 && line.admission_rate > 0
+    };
+    let lines = observer.room.overview_now().await?;
+    if !lines.iter().any(should_move) {
+        return Ok(Vec::new());
+    }
+    sleep(LEASE).await;
+    if observer.room.is_led() {
+        return Ok(Vec::new());
+    }
+    let lines = observer.room.overview_now().await?;
+    Ok(lines.iter().filter(|line| should_move(line)).map(|line| line.concert_id.to_string()).collect())
 }
 
 async fn set(

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use axum::extract::State;
 use axum::response::Response;
@@ -129,7 +130,10 @@ pub async fn reserve(
         let seats = wanted.numbers(app.booking.max_seats)?;
         let (user_id, performance_id) = (user.id, performance.id);
         let order = Order { id: effect.id, user_id, concert_id, performance_id, seats, trace };
-        hold(&app, order).await
+        let began = Instant::now();
+        let held = hold(&app, order).await;
+        app.room.note_hold(began.elapsed());
+        held
     })
     .await
 }

@@ -202,6 +202,16 @@ pub async fn stock(
     .await
 }
 
+/// How many sagas are overdue by more than two seconds, counted up to ten thousand: what the service does not keep up with.
+pub async fn overdue_sagas(db: impl PgExecutor<'_>) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"select count(*) as "count!" from (
+               select from sagas where due_at < clock_timestamp() - interval '2 s' limit 10000) late"#
+    )
+    .fetch_one(db)
+    .await
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

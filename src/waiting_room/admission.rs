@@ -205,7 +205,7 @@ impl Leader {
                 hall.reread.notify_one();
                 continue;
             }
-            let rate = u32::try_from(sale.settings.admit_per_minute).unwrap_or(0);
+            let rate = hall.brakes.rate(&sale.settings);
             let fresh = Permits::new(rate, admitted_just_now, now);
             let permits = self.permits.entry(concert).or_insert(fresh).available(rate, now);
             if permits > 0 {

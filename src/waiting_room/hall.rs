@@ -6,6 +6,7 @@ use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::brakes::Brakes;
 use super::bucket::Bucket;
 use super::gate::{Judged, judge};
 use super::hearing::Hearing;
@@ -16,6 +17,7 @@ use super::place::{Entry, Standing};
 use super::promises::Promises;
 use super::queue::View;
 use super::sales::Sales;
+use super::stalls::Stalls;
 use super::status::{Inventory, Phase, QueueToken, Status};
 use super::token::{Claims, Signer};
 use crate::bus::Bus;
@@ -82,6 +84,10 @@ pub struct Hall {
     pub promises: Promises,
     /// Who was heard of here.
     pub hearing: Hearing,
+    /// How fast lines with a brake may move.
+    pub brakes: Brakes,
+    /// Lines that stand still and should not.
+    pub stalls: Stalls,
     /// Somebody changed something that may let the leader admit.
     pub turn: Notify,
     /// Settings may have changed: read them now.
@@ -113,6 +119,11 @@ impl Hall {
     /// Nobody waits or is admitted anywhere, as far as this instance knows: there is nothing to lead.
     pub fn is_quiet(&self) -> bool {
         self.memory.lines().queues().all(|(_, queue)| queue.waiting() == 0 && queue.active() == 0)
+    }
+
+    /// Whether this instance admits, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.memory.lines().lease().holder == Some(self.hearing.own)
     }
 
     /// Ends this place: refused here at once, and written behind; answers whether that was done within `patience`.

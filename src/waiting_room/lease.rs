@@ -119,7 +119,8 @@ async fn write(hall: &Hall, holder: Option<Uuid>, expected: u64) -> Result<u64, 
     if !hall.is_connected() {
         return Err(WriteError::Missing);
     }
-    let record = serde_json::to_vec(&LeaseRecord { holder }).unwrap_or_default();
+    let record = LeaseRecord { holder, brakes: hall.brakes.all() };
+    let record = serde_json::to_vec(&record).unwrap_or_default();
     let write = hall.bucket.write(subjects::QUEUE_LEASE, If::At(expected), Bytes::from(record), None);
     match tokio::time::timeout(ANSWER, write).await {
         Ok(written) => written,

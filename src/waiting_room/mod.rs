@@ -24,15 +24,21 @@ mod watch;
 mod writer;
 mod refresh;
 mod reports;
+mod strain;
+mod alarm;
 mod overview;
 mod openings;
 mod closing;
 mod prospects;
 mod hall;
+mod brakes;
+mod brake;
+mod stalls;
 mod hearing;
 mod promises;
 mod returning;
 mod sales;
+mod stage;
 mod status;
 mod gate;
 mod journal;
@@ -78,6 +84,7 @@ use crate::ids::{self, ConcertId, UserId};
 use crate::store;
 use crate::store::queue::{QueueSettings, SettingsChange};
 
+pub use self::brake::{Brake, BrakeState, Limits as BrakeLimits};
 pub use self::gate::{PassState, Refused};
 pub use self::hall::{RoomError, Sessions};
 pub use self::join::Joined;
@@ -123,6 +130,8 @@ impl WaitingRoom {
             memory: memory::Memory::new(sessions.silence),
             promises: promises::Promises::new(),
             hearing: hearing::Hearing::new(ids::new()),
+            brakes: brakes::Brakes::new(),
+            stalls: stalls::Stalls::default(),
             turn: Notify::new(),
             reread: Notify::new(),
             openings: Notify::new(),
@@ -142,11 +151,23 @@ impl WaitingRoom {
     }
 
     /// Takes part in admission, expiry and ending sessions after payments: for the scheduler role.
-    pub fn run_admission(&self) {
+    pub fn run_admission(&self, brake: BrakeLimits) {
         self.spawn(|hall| async move { scheduler::admit(&hall).await });
         self.spawn(|hall| async move { scheduler::tidy_on_the_minute(&hall).await });
         self.spawn(|hall| async move { payments::run(&hall).await });
         self.spawn(|hall| async move { reports::listen(&hall).await });
+        self.spawn(|hall| async move { strain::listen(&hall).await });
+        self.spawn(move |hall| async move { strain::decide(&hall, &brake).await });
+    }
+
+    /// Tells whoever admits how long holds take here: for the API role.
+    pub fn report_holds(&self, every: Duration) {
+        self.spawn(move |hall| async move { strain::report(&hall, every).await });
+    }
+
+    /// Notes how long the answer to a hold took.
+    pub fn note_hold(&self, took: Duration) {
+        self.hall.brakes.note_hold(took);
     }
 
     fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Arc<Hall>) -> F) {
@@ -264,6 +285,12 @@ impl WaitingRoom {
     /// One concert's line.
     pub async fn overview_of(&self, concert: ConcertId) -> Result<QueueOverview, RoomError> {
         overview::one(&self.hall, concert).await
+    }
+
+    /// Whether anybody admits: the lease is held, and this instance has seen it renewed lately.
+    pub fn is_led(&self) -> bool {
+        let lease = self.hall.memory.lines().lease();
+        lease.holder.is_some() && lease.since.elapsed() < lease::LAPSE
     }
 
     /// The settings of a concert's line.

@@ -5,6 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::brake::{Brake, BrakeState};
 use super::hall::{Hall, RoomError};
 use super::lot::Draw;
 use super::queue::Queue;
@@ -16,7 +17,7 @@ use crate::ids::ConcertId;
 use crate::store::queue::QueueSettings;
 
 /// A line as its operators see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct QueueOverview {
     /// Whose line it is.
     pub concert_id: Uuid,
@@ -34,6 +35,16 @@ pub struct QueueOverview {
     pub silent: u64,
     /// How many are admitted and not over.
     pub active: u64,
+    /// Places that are free this moment.
+    pub free: u64,
+    /// Admissions per minute in force: the rate that is set, or what the brake makes of it.
+    pub admission_rate: u32,
+    /// What the brake does and why; null while it is off, and until the leader has looked.
+    pub brake: Option<Brake>,
+    /// Since when people have waited with places free and nobody admitted, longer than it can be meant; null if all is well.
+    pub stalled_since: Option<DateTime<Utc>>,
+    /// The running process that admits; null if none does.
+    pub leader: Option<Uuid>,
     /// Joins of the last minute, as far as this instance has been watching.
     pub joined_last_minute: u64,
     /// Admissions of the last minute, as far as this instance has been watching.
@@ -98,11 +109,23 @@ pub async fn one(hall: &Hall, concert: ConcertId) -> Result<QueueOverview, RoomE
 /// Sets the gauges of every line that had somebody in it, and how many places the leader has not journalled yet.
 pub fn measure(hall: &Hall) {
     metrics::gauge!("boxoffice_queue_journal_lag").set(hall.memory.changes() as f64);
-    for (concert, queue) in hall.memory.lines().queues() {
-        let concert = concert.to_string();
-        metrics::gauge!("boxoffice_queue_waiting", "concert" => concert.clone()).set(queue.waiting() as f64);
-        metrics::gauge!("boxoffice_queue_silent", "concert" => concert.clone()).set(queue.silent() as f64);
-        metrics::gauge!("boxoffice_queue_active", "concert" => concert).set(queue.active() as f64);
+    let concerts: Vec<ConcertId> = hall.memory.lines().queues().map(|(concert, _)| concert).collect();
+    for sale in concerts.into_iter().filter_map(|concert| hall.sales.get(concert)) {
+        let line = of(hall, sale);
+        let concert = line.concert_id.to_string();
+        let gauge = |name, value: f64| metrics::gauge!(name, "concert" => concert.clone()).set(value);
+        let is_braked = |brake: &Brake| !matches!(brake.state, BrakeState::Released | BrakeState::Recovering);
+        gauge("boxoffice_queue_waiting", line.length as f64);
+        gauge("boxoffice_queue_silent", line.silent as f64);
+        gauge("boxoffice_queue_active", line.active as f64);
+        gauge("boxoffice_queue_free", line.free as f64);
+        gauge("boxoffice_queue_admission_rate", f64::from(line.admission_rate));
+        gauge("boxoffice_queue_admitted_last_minute", line.admitted_last_minute as f64);
+        gauge("boxoffice_queue_joined_last_minute", line.joined_last_minute as f64);
+        gauge("boxoffice_queue_no_shows_last_minute", line.no_shows_last_minute as f64);
+        gauge("boxoffice_queue_oldest_waiter_seconds", line.oldest_waiter_seconds.unwrap_or(0) as f64);
+        gauge("boxoffice_queue_braked", f64::from(u8::from(line.brake.as_ref().is_some_and(is_braked))));
+        gauge("boxoffice_queue_stalled", f64::from(u8::from(line.stalled_since.is_some())));
     }
 }
 
@@ -111,6 +134,7 @@ fn of(hall: &Hall, sale: Sale) -> QueueOverview {
     let queue = lines.queue(sale.settings.concert_id);
     let since_start = hall.memory.since_start();
     let oldest = queue.and_then(Queue::oldest);
+    let active = queue.map_or(0, |queue| queue.active() as u64);
     let last_minute = |of: fn(&Tally) -> &LastMinute| {
         queue.map_or(0, |queue| u64::from(of(&queue.tally).total(since_start)))
     };
@@ -121,7 +145,12 @@ fn of(hall: &Hall, sale: Sale) -> QueueOverview {
         opens_at: sale.lot.map(|lot| lot.opens_at),
         draw: sale.lot.map(|lot| lot.shown(hall.clock.now())),
         length: queue.map_or(0, |queue| queue.waiting() as u64),
-        active: queue.map_or(0, |queue| queue.active() as u64),
+        active,
+        free: u64::try_from(sale.settings.max_active).unwrap_or(0).saturating_sub(active),
+        admission_rate: hall.brakes.rate(&sale.settings),
+        brake: hall.brakes.of(&sale.settings),
+        stalled_since: hall.stalls.since(sale.settings.concert_id),
+        leader: lines.lease().holder,
         silent: queue.map_or(0, |queue| queue.silent() as u64),
         joined_last_minute: last_minute(|tally| &tally.joined),
         admitted_last_minute: last_minute(|tally| &tally.admitted),

@@ -44,7 +44,7 @@ impl Hall {
         let outlook = Outlook {
             moving: sale.phase == Phase::Open,
             free: u64::try_from(sale.settings.max_active).unwrap_or(0).saturating_sub(sight.active),
-            per_minute: u32::try_from(sale.settings.admit_per_minute).unwrap_or(0),
+            per_minute: self.brakes.rate(&sale.settings),
             freed_per_second: sight.freed_per_second,
         };
         let eta_seconds = estimate(rank, &outlook);

@@ -7,8 +7,8 @@ use futures::StreamExt;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::hall::Hall;
-use super::overview;
 use super::status::Phase;
+use super::{alarm, overview};
 use crate::bus::subjects;
 use crate::store::queue::QueueSettings;
 
@@ -49,6 +49,7 @@ pub async fn run(hall: &Hall) {
                 tracing::warn!(%error, "the settings of the lines cannot be read; the last ones stand")
             }
         }
+        alarm::look(hall);
         overview::measure(hall);
     }
 }

@@ -15,7 +15,7 @@ use super::hall::{Hall, RoomError};
 use super::lease::{Lost, acquire};
 use super::restoration::restore;
 use crate::bus::subjects;
-use crate::ids::{self, ConcertId};
+use crate::ids::ConcertId;
 
 /// On the minute, every minute.
 const ON_THE_MINUTE: &str = "0 * * * * *";
@@ -49,7 +49,7 @@ struct Answer {
 
 /// Takes the lease whenever it is free, and leads while it is held. Runs until the process stops.
 pub async fn admit(hall: &Hall) {
-    let holder = ids::new();
+    let holder = hall.hearing.own;
     loop {
         let lease = tokio::select! {
             () = hall.stop.cancelled() => return,

@@ -103,7 +103,7 @@ pub struct Outlook {
     pub moving: bool,
     /// Places that are free this moment.
     pub free: u64,
-    /// The rate that is set.
+    /// The rate in force.
     pub per_minute: u32,
     /// How often a place is given back, as far as was measured.
     pub freed_per_second: Option<f64>,

@@ -6,6 +6,7 @@
 //! telling only what is newer, and drops what is not told of any more. A bucket that ends before what was seen of it has
 //! lost writes: it is emptied, begins behind them, and is restored like a new one.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_nats::jetstream::kv::{Entry, Operation};
@@ -16,11 +17,13 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
 
+use super::brake::Brake;
 use super::bucket::ReadError;
 use super::hall::Hall;
 use super::memory::News;
 use super::place::Record;
 use crate::bus::{incarnation, subjects};
+use crate::ids::ConcertId;
 
 /// Most messages applied under one lock.
 const CHUNK: usize = 512;
@@ -36,6 +39,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct LeaseRecord {
     /// The running process that admits; nobody, once it was given back.
     pub holder: Option<Uuid>,
+    /// How fast lines with a brake may move, as the leader has decided.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub brakes: BTreeMap<ConcertId, Brake>,
 }
 
 /// What the marker of a restored bucket holds.
@@ -178,7 +184,7 @@ impl Progress {
         let news: Vec<News> = entries
             .map(|entry| {
                 reached |= entry.delta == 0 || entry.revision >= self.start;
-                read(&entry)
+                read(hall, &entry)
             })
             .collect();
         if news.is_empty() {
@@ -228,10 +234,15 @@ impl Progress {
 }
 
 /// Reads a message of the bucket.
-fn read(entry: &Entry) -> News {
+fn read(hall: &Hall, entry: &Entry) -> News {
     let revision = entry.revision;
     if entry.key == subjects::QUEUE_LEASE {
-        let holder = serde_json::from_slice::<LeaseRecord>(&entry.value).ok().and_then(|lease| lease.holder);
+        let lease = serde_json::from_slice::<LeaseRecord>(&entry.value).ok();
+        let holder = lease.as_ref().and_then(|lease| lease.holder);
+        // What this instance has written it may have decided anew since.
+        if let Some(lease) = lease.filter(|_| holder != Some(hall.hearing.own)) {
+            hall.brakes.learn(lease.brakes);
+        }
         return News::Lease { revision, holder };
     }
     if entry.key == subjects::QUEUE_RESTORED {

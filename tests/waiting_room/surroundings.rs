@@ -9,7 +9,9 @@ use boxoffice::clock::Clock;
 use boxoffice::ids;
 use boxoffice::store::catalog::{NewConcert, Performance, SeatRange, insert_concert, insert_performance};
 use boxoffice::store::queue::SettingsChange;
-use boxoffice::waiting_room::{Claims, Joined, QueueToken, RoomError, Sessions, Signer, Status, WaitingRoom};
+use boxoffice::waiting_room::{
+    BrakeLimits, Claims, Joined, QueueToken, RoomError, Sessions, Signer, Status, WaitingRoom,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt;
 use futures::future::join_all;
@@ -75,7 +77,7 @@ impl Instance {
                 inner_stop,
             );
             if scheduler {
-                room.run_admission();
+                room.run_admission(BrakeLimits::default());
             }
             room
         });

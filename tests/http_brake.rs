@@ -1,0 +1,95 @@
+//! What slows a line down or stops it: the brake, and the alarm when nobody admits.
+
+use std::time::Duration;
+
+use boxoffice::app::Role as Does;
+use boxoffice::store::api_keys::Role;
+use futures::future::join_all;
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::common::app::until;
+use super::common::http::{Caller, Entrance};
+use super::common::program::Program;
+
+async fn line(entrance: &Entrance, staff: &Caller) -> Value {
+    let path = format!("/v1/ops/queues/{}", entrance.test.concert);
+    entrance.get(&path, staff).await.good(200).clone()
+}
+
+/// Every statement that changes seats takes half a second longer.
+async fn slow_down(entrance: &Entrance) {
+    let slow = "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.5); return null; end $$;
+        create trigger slow after update on seats for each statement execute function slow()";
+    sqlx::raw_sql(slow).execute(&entrance.pool).await.unwrap();
+}
+
+#[tokio::test]
+async fn slow_holds_slow_the_line_down_to_its_minimum_and_it_recovers() {
+    // Eight times as quick as usual.
+    let entrance = Entrance::with(&["--queue-brake-every-ms", "250"]).await;
+    let (admin, viewer) = (entrance.key(Role::Admin).await, entrance.key(Role::Viewer).await);
+    let settings = format!("/v1/admin/concerts/{}/queue", entrance.test.concert);
+    let buyers = join_all((0..8).map(|_| entrance.admitted(0))).await;
+    let before = line(&entrance, &viewer).await;
+    let set = &before["settings"]["admit_per_minute"];
+    assert_eq!((&before["admission_rate"], &before["brake"]), (set, &Value::Null), "off");
+    let on = json!({ "min_rate": 60, "max_rate": 1_200, "admit_per_minute": 600 });
+    entrance.send(Method::PATCH, &settings, &admin, Some(on)).await.good(200);
+    until(20, "the fastest", || async { line(&entrance, &viewer).await["admission_rate"] == 1_200 }).await;
+    let brake = line(&entrance, &viewer).await["brake"].clone();
+    assert_eq!(brake["state"], "released", "{brake}");
+
+    slow_down(&entrance).await;
+    let start = Instant::now();
+    let end = start + Duration::from_secs(25);
+    let is_slow = async || line(&entrance, &viewer).await["brake"]["state"] == "at_floor";
+    let load = join_all(buyers.iter().map(async |buyer| {
+        while Instant::now() < end && !is_slow().await {
+            // All want the same seat: each waits for the answer as long as the one who gets it.
+            entrance.reserve(buyer, &[7]).await;
+        }
+    }));
+    load.await;
+    let slow = line(&entrance, &viewer).await;
+    assert_eq!(slow["admission_rate"], 60, "{slow}");
+    let reason = slow["brake"]["reason"].as_str().unwrap();
+    assert!(reason.contains("(p99), the limit is 400 ms"), "{reason}");
+    assert!(slow["brake"]["hold_p99_ms"].as_u64() > Some(500), "{slow}");
+    assert!(start.elapsed() < Duration::from_secs(30));
+
+    sqlx::raw_sql("drop trigger slow on seats").execute(&entrance.pool).await.unwrap();
+    until(30, "it to recover", || async { line(&entrance, &viewer).await["admission_rate"] == 1_200 }).await;
+    let off = json!({ "max_rate": null });
+    entrance.send(Method::PATCH, &settings, &admin, Some(off)).await.good(200);
+    let after = line(&entrance, &viewer).await;
+    assert_eq!((&after["admission_rate"], &after["brake"]), (&600.into(), &Value::Null));
+}
+
+#[tokio::test]
+async fn it_is_told_when_people_wait_and_nobody_admits() {
+    let entrance = Entrance::roles(&[], &[Does::Api]).await;
+    let concert = entrance.test.concert;
+    let (viewer, user) = (entrance.key(Role::Viewer).await, entrance.user(0).await);
+    let join = format!("/v1/concerts/{concert}/queue-tokens");
+    let place = entrance.post(&join, &user, json!({})).await.good(201).clone();
+    assert_eq!((&place["status"], &place["position"]), (&"waiting".into(), &1.into()));
+    let at_first = line(&entrance, &viewer).await;
+    assert_eq!((&at_first["stalled_since"], &at_first["leader"]), (&Value::Null, &Value::Null));
+
+    until(20, "the alarm", || async { !line(&entrance, &viewer).await["stalled_since"].is_null() }).await;
+    let program = Program::of(&entrance.test.env);
+    let report = program.json(1, "doctor").await;
+    let checks = report["checks"].as_array().unwrap();
+    let admission = checks.iter().find(|check| check["check"] == "admission").unwrap();
+    assert_eq!(admission["state"], "wrong", "{report}");
+
+    let scheduler = entrance.test.another(&[]).await;
+    until(10, "the place to be admitted", || async { line(&entrance, &viewer).await["active"] == 1 }).await;
+    let admitted = line(&entrance, &viewer).await;
+    assert!(!admitted["leader"].is_null());
+    until(5, "the alarm to end", || async { line(&entrance, &viewer).await["stalled_since"].is_null() })
+        .await;
+    scheduler.stop().await;
+}
