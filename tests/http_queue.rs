@@ -244,3 +244,48 @@ async fn streams_are_bounded_and_a_listener_who_goes_home_leaves_room_for_anothe
     })
     .await;
 }
+
+#[tokio::test]
+async fn every_act_on_a_line_is_written_down() {
+    let entrance = Entrance::start().await;
+    let concert = entrance.test.concert;
+    let (operator, viewer) = (entrance.key(Role::Operator).await, entrance.key(Role::Viewer).await);
+    let line = format!("/v1/ops/queues/{concert}");
+    let act = async |name: &str, body: Value| entrance.post(&format!("{line}/{name}"), &operator, body).await;
+    act("pause", json!({ "reason": "the hall is on fire" })).await.good(200);
+    act("resume", json!({})).await.good(200);
+    let set = json!({ "max_active": 7, "min_rate": 60, "max_rate": 600, "reason": "slowly" });
+    assert_eq!(act("settings", set).await.good(200)["settings"]["max_active"], 7);
+    act("admit", json!({ "count": 2, "reason": "friends" })).await.good(200);
+    assert_eq!(act("settings", json!({ "min_rate": 601 })).await.pointers(), ["/min_rate"]);
+    let opened = act("settings", json!({ "opens_at": "2020-01-01T00:00:00Z" })).await;
+    assert_eq!(opened.pointers(), ["/opens_at"], "the draw has been made");
+    entrance.post(&format!("{line}/settings"), &viewer, json!({})).await.is(403, "forbidden");
+
+    let path = format!("/v1/ops/queues/acts?concert={concert}");
+    let acts = entrance.get(&path, &viewer).await.good(200)["items"].clone();
+    let told: Vec<_> = acts.as_array().unwrap().iter().map(|act| (&act["act"], &act["reason"])).collect();
+    let expected = [
+        ("queue.admit", "friends"),
+        ("queue.set", "slowly"),
+        ("queue.resume", ""),
+        ("queue.pause", "the hall is on fire"),
+    ]
+    .map(|(act, reason)| (json!(act), json!(reason)));
+    assert_eq!(told, expected.iter().map(|(act, reason)| (act, reason)).collect::<Vec<_>>());
+    assert_eq!(acts[0]["to"], "0 admitted");
+    assert_eq!(acts[1]["detail"]["after"], json!({ "max_active": 7, "min_rate": 60, "max_rate": 600 }));
+    assert_eq!((&acts[3]["from"], &acts[3]["to"]), (&"paused false".into(), &"paused true".into()));
+    assert_eq!((&acts[3]["actor"], &acts[3]["target"]), (&"operator".into(), &json!(concert)));
+
+    // The administrator's change is one of them.
+    let admin = entrance.key(Role::Admin).await;
+    let settings = format!("/v1/admin/concerts/{concert}/queue");
+    let changed = json!({ "max_active": 8, "reason": "more" });
+    let answer = entrance.send(Method::PATCH, &settings, &admin, Some(changed)).await.good(200).clone();
+    assert_eq!((&answer["max_active"], &answer["seed"]), (&8.into(), &Value::Null), "the seed stays secret");
+    let acts = entrance.get(&path, &viewer).await.good(200)["items"].clone();
+    assert_eq!((&acts[0]["act"], &acts[0]["actor"]), (&"queue.set".into(), &"admin".into()));
+    let public = entrance.get(&format!("/v1/concerts/{concert}"), &Caller::nobody()).await.good(200).clone();
+    assert_eq!((&public["phase"], public["draw"]["seed_hash"].as_str().unwrap().len()), (&"open".into(), 64));
+}

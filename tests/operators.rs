@@ -99,11 +99,22 @@ async fn a_line_is_looked_at_and_run() {
     assert_eq!((&shown["settings"]["max_active"], &shown["length"]), (&7.into(), &0.into()));
     let set = program.json(0, &format!("queue set {id} --admit-per-minute 90")).await;
     assert_eq!(set["admit_per_minute"], 90);
-    assert_eq!(program.json(0, &format!("queue pause {id}")).await["paused"], true);
+    let pause = format!("queue pause {id} --reason fire");
+    assert_eq!(program.json(0, &pause).await["paused"], true);
     let listed = program.json(0, "queue list").await;
     assert_eq!(listed["items"][0]["settings"]["paused"], true);
     assert_eq!(program.json(0, &format!("queue resume {id}")).await["paused"], false);
     assert!(program.run("queue list").await.out.contains("0 of 7"));
+    let opening = format!("queue set {id} --opens-at 2030-01-01T00:00:00Z --min-rate 60 --max-rate 90");
+    let set = program.json(0, &opening).await;
+    assert_eq!((&set["opens_at"], &set["max_rate"]), (&"2030-01-01T00:00:00Z".into(), &90.into()));
+    let set = program.json(0, &format!("queue set {id} --opens-at none --no-brake")).await;
+    assert_eq!((&set["opens_at"], &set["min_rate"]), (&Value::Null, &Value::Null));
+    assert!(program.run(&format!("queue show {id}")).await.out.contains("Admitted by: nobody"));
+    let acts = program.run(&format!("queue acts --concert {id} --json")).await.out;
+    let acts: Vec<Value> = acts.lines().map(|act| serde_json::from_str(act).unwrap()).collect();
+    assert_eq!((acts.len(), &acts[3]["act"], &acts[3]["reason"]), (5, &"queue.pause".into(), &"fire".into()));
+    assert!(acts[0]["actor"].as_str().unwrap().starts_with("cli:"));
 
     assert_eq!(program.run(&format!("queue set {id}")).await.code, 2, "nothing to change");
     assert_eq!(program.run(&format!("queue set {id} --max-active=-1")).await.code, 2);

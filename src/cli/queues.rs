@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
 use sqlx::PgPool;
@@ -17,7 +18,10 @@ use uuid::Uuid;
 use super::output::table;
 use super::{Context, Ending, Misuse};
 use crate::clock::Clock;
-use crate::store::queue::{self, QueueSettings, SettingsChange};
+use crate::operations;
+use crate::operations::acts::OperatorAct;
+use crate::operations::queues::{By, ChangeError};
+use crate::store::queue::{QueueSettings, SettingsChange};
 use crate::waiting_room::{Phase, QueueOverview, Sessions, Signer, WaitingRoom};
 
 /// How long reading the lines may take.
@@ -40,6 +44,9 @@ pub(super) enum Command {
         concert: Uuid,
         #[command(flatten)]
         change: Change,
+        /// Why; written down with the act
+        #[arg(long, default_value = "")]
+        reason: String,
     },
     /// Admit the next in line now: beyond the rate, never beyond the cap
     Admit {
@@ -48,16 +55,37 @@ pub(super) enum Command {
         /// How many
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         count: u32,
+        /// Why; written down with the act
+        #[arg(long, default_value = "")]
+        reason: String,
     },
     /// Admit nobody until it is resumed
     Pause {
         /// The concert
         concert: Uuid,
+        /// Why; written down with the act
+        #[arg(long, default_value = "")]
+        reason: String,
     },
     /// Admit again
     Resume {
         /// The concert
         concert: Uuid,
+        /// Why; written down with the act
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// List what operators did to lines, newest first: who, when, why, from what to what
+    Acts {
+        /// Only on the line of this concert
+        #[arg(long)]
+        concert: Option<Uuid>,
+        /// Only acts before this one: the next page
+        #[arg(long, value_name = "ID")]
+        before: Option<i64>,
+        /// At most so many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1000))]
+        limit: i64,
     },
 }
 
@@ -71,12 +99,29 @@ pub(super) struct Change {
     /// Users admitted per minute
     #[arg(long)]
     admit_per_minute: Option<i32>,
-    /// The slowest that a brake may make the admission, per minute
+    /// The slowest that the brake makes the admission, per minute; it is on with this and --max-rate
     #[arg(long)]
     min_rate: Option<i32>,
-    /// The fastest that the admission may become, per minute
+    /// The fastest that the brake lets the admission become, per minute
     #[arg(long)]
     max_rate: Option<i32>,
+    /// Take the brake off
+    #[arg(long, conflicts_with_all = ["min_rate", "max_rate"])]
+    no_brake: bool,
+    /// From when early comers gather (RFC 3339), or none
+    #[arg(long, value_name = "TIME", value_parser = time_or_none)]
+    pre_queue_at: Option<TimeOrNone>,
+    /// When the sale opens (RFC 3339), or none: with the first window of its dates
+    #[arg(long, value_name = "TIME", value_parser = time_or_none)]
+    opens_at: Option<TimeOrNone>,
+}
+
+/// A time, or none.
+#[derive(Clone, Copy, Debug)]
+struct TimeOrNone(Option<DateTime<Utc>>);
+
+fn time_or_none(text: &str) -> Result<TimeOrNone, chrono::ParseError> {
+    if text == "none" { Ok(TimeOrNone(None)) } else { text.parse().map(|time| TimeOrNone(Some(time))) }
 }
 
 pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<Ending> {
@@ -90,19 +135,27 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
         }
         Command::Show { concert } => {
             let line = Observer::enter(context, &pool).await?.room.overview_of(concert).await?;
-            context.output.answer(&line, |line| lines(std::slice::from_ref(line)))?;
+            context.output.answer(&line, whole)?;
             Ok(Ending::Good)
         }
-        Command::Admit { concert, count } => {
-            let admitted = Observer::enter(context, &pool).await?.room.admit(concert, count).await?;
+        Command::Admit { concert, count, reason } => {
+            let (observer, actor) = (Observer::enter(context, &pool).await?, actor());
+            let admitted = observer.room.admit(concert, count, By { actor: &actor, reason: &reason }).await?;
             context
                 .output
                 .answer(&json!({ "admitted": admitted }), |_| format!("{admitted} were admitted."))?;
             Ok(Ending::Good)
         }
-        Command::Set { concert, change } => set(context, &pool, concert, &change.into()).await,
-        Command::Pause { concert } => set(context, &pool, concert, &paused(true)).await,
-        Command::Resume { concert } => set(context, &pool, concert, &paused(false)).await,
+        Command::Set { concert, change, reason } => {
+            set(context, &pool, concert, &change.into(), &reason).await
+        }
+        Command::Pause { concert, reason } => set(context, &pool, concert, &paused(true), &reason).await,
+        Command::Resume { concert, reason } => set(context, &pool, concert, &paused(false), &reason).await,
+        Command::Acts { concert, before, limit } => {
+            let found = operations::queues::acts(&pool, concert, before, limit).await?;
+            context.output.lines(&found, || listed(&found, limit))?;
+            Ok(Ending::Good)
+        }
     }
 }
 
@@ -167,22 +220,87 @@ async fn set(
     pool: &PgPool,
     concert: Uuid,
     change: &SettingsChange,
+    reason: &str,
 ) -> anyhow::Result<Ending> {
-    if let Some((field, problem)) = change.problems().first() {
-        return Err(Misuse(format!("--{} {problem}", field.replace('_', "-"))).into());
+    match operations::queues::change(pool, concert, change, By { actor: &actor(), reason }).await {
+        Ok(settings) => answer(context, &settings),
+        Err(ChangeError::Unknown) => bail!("there is no concert {concert}"),
+        Err(ChangeError::Invalid(problems)) => {
+            let told =
+                problems.iter().map(|(field, problem)| format!("--{} {problem}", field.replace('_', "-")));
+            Err(Misuse(told.collect::<Vec<_>>().join("; ")).into())
+        }
+        Err(ChangeError::Database(error)) => Err(error.into()),
     }
-    answer(context, concert, queue::change(pool, concert, change).await?)
 }
 
-fn answer(context: &Context, concert: Uuid, settings: Option<QueueSettings>) -> anyhow::Result<Ending> {
-    let Some(settings) = settings else {
-        bail!("there is no concert {concert}");
-    };
-    context.output.answer(&settings, |now| {
+/// Who acts here: the user of the command line.
+fn actor() -> String {
+    format!("cli:{}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()))
+}
+
+fn answer(context: &Context, settings: &QueueSettings) -> anyhow::Result<Ending> {
+    context.output.answer(settings, |now| {
         let state = if now.paused { "nobody is admitted" } else { "the line moves" };
-        format!("At most {} active, {} admitted per minute; {state}.", now.max_active, now.admit_per_minute)
+        let brake = match now.min_rate.zip(now.max_rate) {
+            Some((min, max)) => format!(", braked between {min} and {max}"),
+            None => String::new(),
+        };
+        let (active, rate) = (now.max_active, now.admit_per_minute);
+        format!("At most {active} active, {rate} admitted per minute{brake}; {state}.")
     })?;
     Ok(Ending::Good)
+}
+
+/// One line in full.
+fn whole(line: &QueueOverview) -> String {
+    let time = |at: Option<DateTime<Utc>>| {
+        at.map_or("not known".to_owned(), |at| at.format("%F %T UTC").to_string())
+    };
+    let mut told = vec![lines(std::slice::from_ref(line))];
+    told.push(format!("Opens: {}", time(line.opens_at)));
+    if let Some(draw) = &line.draw {
+        let seed = draw.seed.as_deref().unwrap_or("secret until it opens");
+        told.push(format!("Draw: seed {seed}, SHA-256 {}", draw.seed_hash));
+    }
+    let minute = (line.joined_last_minute, line.admitted_last_minute);
+    told.push(format!("Last minute: {} joined, {} admitted", minute.0, minute.1));
+    told.push(format!(
+        "Not heard of: {} in line now; {} admitted in the last minute did not come",
+        line.silent, line.no_shows_last_minute
+    ));
+    if let Some(brake) = &line.brake {
+        told.push(format!("Brake: {}", brake.reason));
+    }
+    told.push(format!(
+        "Admitted by: {}",
+        line.leader.map_or("nobody".to_owned(), |leader| leader.to_string())
+    ));
+    if let Some(since) = line.stalled_since {
+        told.push(format!(
+            "NOBODY HAS BEEN ADMITTED since {}, though people wait and places are free",
+            time(Some(since))
+        ));
+    }
+    told.join("\n")
+}
+
+fn listed(found: &[OperatorAct], limit: i64) -> String {
+    let rows = found.iter().map(|act| {
+        let at = act.at.format("%F %T").to_string();
+        let changed = format!("{} → {}", act.from_status, act.to_status);
+        [
+            at,
+            act.actor.clone(),
+            act.act.clone(),
+            act.target.clone().unwrap_or_default(),
+            changed,
+            act.reason.clone(),
+        ]
+    });
+    let listed = table(["At", "Who", "Act", "Concert", "From, to", "Why"], rows);
+    let next = found.last().filter(|_| found.len() as i64 == limit);
+    next.map_or(listed.clone(), |act| format!("{listed}\nThere are more: --before {}", act.id))
 }
 
 fn lines(all: &[QueueOverview]) -> String {
@@ -195,10 +313,11 @@ fn lines(all: &[QueueOverview]) -> String {
             line.length.to_string(),
             waits,
             format!("{} of {}", line.active, line.settings.max_active),
-            line.settings.admit_per_minute.to_string(),
+            line.admission_rate.to_string(),
+            line.admitted_last_minute.to_string(),
         ]
     });
-    table(["Concert", "Phase", "Seats", "Waiting", "Longest", "Active", "Per minute"], rows)
+    table(["Concert", "Phase", "Seats", "Waiting", "Longest", "Active", "Per minute", "Last minute"], rows)
 }
 
 /// A state as it is called on the wire.
@@ -208,12 +327,15 @@ fn word(state: impl Serialize) -> String {
 
 impl From<Change> for SettingsChange {
     fn from(change: Change) -> Self {
+        let bound = |rate: Option<i32>| if change.no_brake { Some(None) } else { rate.map(Some) };
         Self {
             max_active: change.max_active,
             admit_per_minute: change.admit_per_minute,
-            min_rate: change.min_rate.map(Some),
-            max_rate: change.max_rate.map(Some),
-            ..Self::default()
+            min_rate: bound(change.min_rate),
+            max_rate: bound(change.max_rate),
+            pre_queue_at: change.pre_queue_at.map(|time| time.0),
+            opens_at: change.opens_at.map(|time| time.0),
+            paused: None,
         }
     }
 }

@@ -5,7 +5,6 @@
 //! exists, whether the place in line lets one through, and what the rules say.
 
 mod admin;
-mod queue_settings;
 mod cancellations;
 mod payments;
 mod reservations;
@@ -13,6 +12,7 @@ mod concerts;
 mod points;
 mod queue_tokens;
 mod ops;
+mod queue_settings;
 mod users;
 mod probes;
 mod docs;
@@ -99,6 +99,8 @@ fn routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(ops::queues::pause))
         .routes(routes!(ops::queues::resume))
         .routes(routes!(ops::queues::admit))
+        .routes(routes!(ops::queues::set))
+        .routes(routes!(ops::queues::acts))
         .routes(routes!(probes::livez))
         .routes(routes!(probes::readyz))
         .routes(routes!(probes::metrics));

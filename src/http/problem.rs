@@ -14,6 +14,7 @@ use super::error::Code;
 use crate::booking::DeskError;
 use crate::catalog::CatalogError;
 use crate::operations::AskError;
+use crate::operations::queues::ChangeError;
 use crate::orchestrator::ActError;
 use crate::store;
 use crate::waiting_room::{Refused, RoomError};
@@ -200,6 +201,19 @@ impl From<RoomError> for Problem {
             RoomError::Unavailable => Code::Unavailable,
         };
         Self::new(code, sentence(&error))
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::Unknown => Self::not_found("concert"),
+            ChangeError::Invalid(problems) => {
+                let fault = |(field, reason)| Fault { pointer: format!("/{field}"), reason };
+                Self::invalid(problems.into_iter().map(fault).collect())
+            }
+            ChangeError::Database(error) => from_store(&error),
+        }
     }
 }
 

@@ -10,9 +10,10 @@ use utoipa::ToSchema;
 use super::answer::Answer;
 use super::auth::{Admin, Staff};
 use super::problem::Result;
-use super::request::{Json, PathId};
+use super::request::{Bodied, Json, PathId};
 use super::shape::{Faults, Shape};
 use super::state::AppState;
+use crate::operations::queues::By;
 use crate::store::queue::{QueueSettings, SettingsChange};
 
 /// How a concert's line runs.
@@ -52,7 +53,13 @@ pub struct SettingsWanted {
     #[schema(value_type = Option<DateTime<Utc>>)]
     opens_at: Option<Option<DateTime<Utc>>>,
     paused: Option<bool>,
+    /// Why; written down with the change.
+    #[serde(default)]
+    #[schema(max_length = 1_000)]
+    reason: Option<String>,
 }
+
+impl Bodied for SettingsWanted {}
 
 /// Tells a null that was sent from a field that was not.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
@@ -62,7 +69,8 @@ fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
 }
 
 impl SettingsWanted {
-    fn change(&self) -> SettingsChange {
+    /// What is to change.
+    pub fn change(&self) -> SettingsChange {
         SettingsChange {
             max_active: self.max_active,
             admit_per_minute: self.admit_per_minute,
@@ -73,6 +81,11 @@ impl SettingsWanted {
             paused: self.paused,
         }
     }
+
+    /// By whom, and why.
+    pub fn by<'a>(&'a self, actor: &'a str) -> By<'a> {
+        By { actor, reason: self.reason.as_deref().unwrap_or_default() }
+    }
 }
 
 impl Shape for SettingsWanted {
@@ -80,6 +93,7 @@ impl Shape for SettingsWanted {
         for (name, reason) in self.change().problems() {
             faults.expect(false, format!("/{name}"), reason);
         }
+        faults.expect_text(self.reason.as_deref().unwrap_or_default(), 0..=1_000, "/reason");
         for (pointer, time) in [("/pre_queue_at", self.pre_queue_at), ("/opens_at", self.opens_at)] {
             if let Some(time) = time.flatten() {
                 faults.expect_time(time, pointer);
@@ -98,15 +112,7 @@ pub async fn change(
     PathId(concert): PathId,
     Json(wanted): Json<SettingsWanted>,
 ) -> Result<Answer> {
-    let now = app.room.settings(concert).await?;
-    let (min, max) = (wanted.min_rate.unwrap_or(now.min_rate), wanted.max_rate.unwrap_or(now.max_rate));
-    if let Some((min, max)) = min.zip(max) {
-        let mut faults = Faults::default();
-        faults.expect(min <= max, "/min_rate", format!("must not be more than max_rate, which is {max}"));
-        faults.settle()?;
-    }
-    let settings = app.room.change_settings(concert, &wanted.change()).await?;
-    tracing::info!(%concert, key = staff.key.name, ?settings, "the settings of a line were changed");
+    let settings = app.room.change_settings(concert, &wanted.change(), wanted.by(&staff.key.name)).await?;
     Ok(Answer::ok(&settings))
 }
 

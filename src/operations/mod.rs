@@ -10,6 +10,7 @@ pub mod pauses;
 pub mod sagas;
 pub mod acts;
 pub mod parked;
+pub mod queues;
 pub mod tail;
 pub mod gauges;
 pub mod timeline;

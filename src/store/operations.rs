@@ -229,7 +229,7 @@ pub struct OperatorAct {
     pub act: String,
     /// The saga it was done to; null for an act on something else.
     pub saga_id: Option<Uuid>,
-    /// What it was done to that is no saga: a workflow, a command, a parked message.
+    /// What it was done to that is no saga: a workflow, a command, a parked message, the concert of a line.
     pub target: Option<String>,
     pub reason: String,
     /// The status before.
@@ -240,6 +240,32 @@ pub struct OperatorAct {
     pub to_status: String,
     /// What belongs to the act: a hand-made output, what was left behind.
     pub detail: Option<Value>,
+}
+
+/// Acts whose names begin like this, on one target or on all, newest first, before the act `before`.
+pub async fn acts_on(
+    db: impl PgExecutor<'_>,
+    beginning: &str,
+    target: Option<&str>,
+    before: Option<i64>,
+    limit: i64,
+) -> Result<Vec<OperatorAct>> {
+    sqlx::query_as!(
+        OperatorAct,
+        r#"
+        select * from operator_acts
+        where starts_with(act, $1)
+          and ($2::text is null or target = $2)
+          and ($3::bigint is null or id < $3)
+        order by id desc limit $4
+        "#,
+        beginning,
+        target,
+        before,
+        limit,
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// Acts, newest first, before the act `before`.

@@ -129,6 +129,25 @@ pub async fn get(db: impl PgExecutor<'_>, concert: ConcertId) -> Result<Option<Q
     .await
 }
 
+/// When the sale of locked settings opens or has opened, and what time it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Locked {
+    pub opens_at: Option<DateTime<Utc>>,
+    pub now: DateTime<Utc>,
+}
+
+/// Locks the settings of a concert, if there is such a concert, until the transaction ends.
+pub async fn lock(db: impl PgExecutor<'_>, concert: ConcertId) -> Result<Option<Locked>> {
+    sqlx::query_as!(
+        Locked,
+        r#"select coalesce(opens_at, sale_opening(concert_id, clock_timestamp())) as opens_at, clock_timestamp() as "now!"
+           from queue_settings where concert_id = $1 for update"#,
+        concert
+    )
+    .fetch_optional(db)
+    .await
+}
+
 /// Changes what the change names; answers the settings as they are then, or nothing if there is no such concert.
 ///
 /// Once a sale has opened its seed is public. When it is to open again, the new draw gets a new one; an opening within

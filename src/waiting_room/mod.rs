@@ -81,6 +81,7 @@ use self::hall::Hall;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::ids::{self, ConcertId, UserId};
+use crate::operations::queues::{self, By, ChangeError};
 use crate::store;
 use crate::store::queue::{QueueSettings, SettingsChange};
 
@@ -299,23 +300,28 @@ impl WaitingRoom {
         settings.ok_or(RoomError::NotFound)
     }
 
-    /// Changes settings, in force on every instance within a second. The caller has checked the bounds ([`SettingsChange::problems`]).
+    /// Changes settings, in force on every instance within a second, and writes it down.
     pub async fn change_settings(
         &self,
         concert: ConcertId,
         change: &SettingsChange,
-    ) -> Result<QueueSettings, RoomError> {
-        let settings =
-            store::queue::change(&self.pool, concert, change).await.map_err(|error| away(&error))?;
-        let settings = settings.ok_or(RoomError::NotFound)?;
+        by: By<'_>,
+    ) -> Result<QueueSettings, ChangeError> {
+        let settings = queues::change(&self.pool, concert, change, by).await?;
         refresh::announce(&self.hall, settings.clone()).await;
         Ok(settings)
     }
 
-    /// Admits the next `count` in line now: beyond the rate, never beyond the cap. Answers how many it were.
-    pub async fn admit(&self, concert: ConcertId, count: u32) -> Result<u32, RoomError> {
+    /// Admits the next `count` in line now: beyond the rate, never beyond the cap; and writes it down. Answers how many it
+    /// were.
+    pub async fn admit(&self, concert: ConcertId, count: u32, by: By<'_>) -> Result<u32, RoomError> {
         self.settings(concert).await?;
-        scheduler::ask(&self.hall, concert, count).await
+        let admitted = scheduler::ask(&self.hall, concert, count).await?;
+        if let Err(error) = queues::record_admission(&self.pool, concert, count, admitted, by).await {
+            // They are in, and cannot be sent back.
+            tracing::error!(%error, %concert, admitted, actor = by.actor, "an act was not written down");
+        }
+        Ok(admitted)
     }
 }
 

@@ -8,7 +8,7 @@ use boxoffice::waiting_room::{Phase, RoomError, Status};
 use chrono::{TimeDelta, Utc};
 use tokio::time::Instant;
 
-use super::surroundings::{Instance, LONG, Witness, concert, env, until, within};
+use super::surroundings::{Instance, LONG, TESTER, Witness, concert, env, until, within};
 
 const NOTHING: SettingsChange = SettingsChange {
     max_active: None,
@@ -99,16 +99,16 @@ async fn an_operator_admits_beyond_the_rate_but_never_beyond_the_cap() {
     let mut admitted = Err(RoomError::Unavailable);
     for _ in 0..20 {
         // Until somebody leads nobody answers.
-        admitted = other.room.admit(concert, 2).await;
+        admitted = other.room.admit(concert, 2, TESTER).await;
         if admitted.is_ok() {
             break;
         }
     }
     assert_eq!(admitted, Ok(2));
-    assert_eq!(other.room.admit(concert, 10).await, Ok(1));
+    assert_eq!(other.room.admit(concert, 10, TESTER).await, Ok(1));
     other.until_active(&places[2]).await;
     until("the fourth is next", || other.position(&places[3]) == Some(1)).await;
-    assert_eq!(other.room.admit(ids::new(), 1).await, Err(RoomError::NotFound));
+    assert_eq!(other.room.admit(ids::new(), 1, TESTER).await, Err(RoomError::NotFound));
 
     let seen = other.room.overview_of(concert).await.unwrap();
     assert_eq!((seen.length, seen.active, seen.admitted_last_minute), (2, 3, 3));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use boxoffice::bus::{self, Bus, subjects, topology};
 use boxoffice::clock::Clock;
 use boxoffice::ids;
+use boxoffice::operations::queues::By;
 use boxoffice::store::catalog::{NewConcert, Performance, SeatRange, insert_concert, insert_performance};
 use boxoffice::store::queue::SettingsChange;
 use boxoffice::waiting_room::{
@@ -24,6 +25,9 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::common::Env;
+
+/// Who changes settings here.
+pub const TESTER: By<'static> = By { actor: "tester", reason: "a test" };
 
 pub const SECRET: &str = "a secret that all instances of a test share";
 
@@ -148,7 +152,7 @@ impl Instance {
     }
 
     pub async fn change(&self, concert: Uuid, change: SettingsChange) {
-        self.room.change_settings(concert, &change).await.unwrap();
+        self.room.change_settings(concert, &change, TESTER).await.unwrap();
     }
 }
 

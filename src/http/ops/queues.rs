@@ -1,4 +1,4 @@
-//! The lines as operators see them, and what they can do to one: pause, resume, admit.
+//! The lines as operators see them, and what they can do to one: pause, resume, admit, change.
 
 use std::sync::Arc;
 
@@ -11,11 +11,14 @@ use uuid::Uuid;
 use super::super::answer::Answer;
 use super::super::auth::{Operator, Staff, Viewer};
 use super::super::idempotency::once;
-use super::super::page::{ListQuery, Page};
+use super::super::page::{ListQuery, Page, Paged};
 use super::super::problem::Result;
+use super::super::queue_settings::SettingsWanted;
 use super::super::request::{Bodied, Command, Params, PathId};
 use super::super::shape::{Faults, Shape};
 use super::super::state::AppState;
+use crate::operations::acts::OperatorAct;
+use crate::operations::queues::{self, By};
 use crate::store::queue::SettingsChange;
 use crate::waiting_room::QueueOverview;
 
@@ -52,7 +55,7 @@ pub async fn show(
 /// Why a line is stopped or goes on.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct QueueAct {
-    /// For the log.
+    /// Written down with the act.
     #[serde(default)]
     reason: Option<String>,
 }
@@ -93,6 +96,54 @@ pub async fn resume(
     set_paused(state, staff, concert, command, false).await
 }
 
+/// Changes how a line runs, in force within a second.
+#[utoipa::path(post, path = "/v1/ops/queues/{concert}/settings", tag = "operations", request_body = SettingsWanted,
+    params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = QueueOverview)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
+pub async fn set(
+    State(app): State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    PathId(concert): PathId,
+    command: Command<SettingsWanted>,
+) -> Result<Response> {
+    once(&app.pool, staff.caller(), command, async |wanted, _| {
+        let by = wanted.by(&staff.key.name);
+        let settings = app.room.change_settings(concert, &wanted.change(), by).await?;
+        let overview = app.room.overview_of(concert).await?;
+        Ok(Answer::ok(&QueueOverview { settings, ..overview }))
+    })
+    .await
+}
+
+/// Which acts on lines are asked for.
+#[derive(Clone, Debug, Default, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct QueueActs {
+    /// Only acts on the line of this concert.
+    #[serde(default)]
+    concert: Option<Uuid>,
+}
+
+impl Shape for QueueActs {}
+
+/// What operators did to lines: who, when, why, and from what to what; newest first.
+#[utoipa::path(get, path = "/v1/ops/queues/acts", tag = "operations", params(QueueActs, ListQuery),
+    security(("key" = [])), responses((status = 200, body = Page<OperatorAct>)),
+    extensions(("x-problems" = json!(["forbidden"]))))]
+pub async fn acts(
+    State(app): State<Arc<AppState>>,
+    _staff: Staff<Viewer>,
+    Paged { wanted, page }: Paged<QueueActs>,
+) -> Result<Answer> {
+    let rows = queues::acts(&app.pool, wanted.concert, page.after()?, page.limit() + 1).await?;
+    Ok(Answer::ok(&Page::cut(rows, page.limit(), |act| act.id)))
+}
+
+/// Who acts on a line, and why.
+fn by<'a>(staff: &'a Staff<Operator>, reason: Option<&'a str>) -> By<'a> {
+    By { actor: &staff.key.name, reason: reason.unwrap_or_default() }
+}
+
 async fn set_paused(
     State(app): State<Arc<AppState>>,
     staff: Staff<Operator>,
@@ -102,8 +153,7 @@ async fn set_paused(
 ) -> Result<Response> {
     once(&app.pool, staff.caller(), command, async |act, _| {
         let change = SettingsChange { paused: Some(paused), ..SettingsChange::default() };
-        let settings = app.room.change_settings(concert, &change).await?;
-        tracing::info!(%concert, key = staff.key.name, paused, reason = act.reason, "a line was paused or resumed");
+        let settings = app.room.change_settings(concert, &change, by(&staff, act.reason.as_deref())).await?;
         let overview = app.room.overview_of(concert).await?;
         Ok(Answer::ok(&QueueOverview { settings, ..overview }))
     })
@@ -117,7 +167,7 @@ pub struct Admission {
     #[serde(default)]
     #[schema(minimum = 1, maximum = 1_000_000)]
     count: Option<u32>,
-    /// For the log.
+    /// Written down with the act.
     #[serde(default)]
     reason: Option<String>,
 }
@@ -160,8 +210,8 @@ pub async fn admit(
     command: Command<Admission>,
 ) -> Result<Response> {
     once(&app.pool, staff.caller(), command, async |wanted, _| {
-        let admitted = app.room.admit(concert, wanted.count()).await?;
-        tracing::info!(%concert, key = staff.key.name, admitted, reason = wanted.reason, "admitted by hand");
+        let by = by(&staff, wanted.reason.as_deref());
+        let admitted = app.room.admit(concert, wanted.count(), by).await?;
         let line = app.room.overview_of(concert).await?;
         Ok(Answer::ok(&Admitted { admitted, line }))
     })
