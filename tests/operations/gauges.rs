@@ -59,7 +59,8 @@ async fn stuck_sagas_parked_messages_and_absent_workers_are_seen_at_once() {
     assert!(text.contains("boxoffice_command_workers{command=\"seats.hold\"} 1"), "{text}");
     let page = include_str!("../../docs/operations.md");
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `boxoffice_")?.split(['`', '{']).next());
-    let named: Vec<&str> = rows.collect();
+    // Those of the lines are there once somebody has been in one.
+    let named: Vec<&str> = rows.filter(|name| !name.starts_with("queue_")).collect();
     assert_eq!(named.len(), 4, "{named:?}");
     for name in named {
         assert!(text.contains(&format!("boxoffice_{name}")), "{name} is not in {text}");
