@@ -87,3 +87,19 @@ async fn an_amount_that_cannot_be_is_refused_with_its_limits() {
     assert_eq!(given.code, 2);
     assert!(given.err.contains("DATABASE_URL"), "{}", given.err);
 }
+
+#[tokio::test]
+async fn queue_loses_nobody_and_keeps_the_order() {
+    let report = measure("queue --rate 40 --seconds 3 --waiting 200").await;
+    assert_eq!(report["errors"], 0, "{report:#}");
+    let told = ["joins_offered", "joins_lost", "places_given_twice", "waiting_in_the_end"];
+    assert_eq!(
+        told.map(|name| report[name].as_u64()),
+        [Some(120), Some(0), Some(0), Some(200)],
+        "{report:#}"
+    );
+    assert_eq!(report["two_instances_admissions_out_of_order"], 0, "{report:#}");
+    // Of the estimates (the seventh) there may be none to compare: everybody is soon admitted.
+    let timed: Vec<u64> = (0..9).filter(|at| *at != 7).map(|at| count(&report, at)).collect();
+    assert!(timed.iter().all(|count| *count > 0), "{timed:?} {report:#}");
+}

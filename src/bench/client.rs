@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use reqwest::Method;
+use chrono::{DateTime, Utc};
+use reqwest::{Method, RequestBuilder};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -31,6 +33,16 @@ pub(super) struct Caller {
 pub(super) struct Answer {
     pub status: u16,
     pub body: Value,
+}
+
+/// A place in line as its owner is told of it: what the generator goes by.
+#[derive(Debug, Deserialize)]
+pub(super) struct Look {
+    pub token: String,
+    pub eta_seconds: Option<i64>,
+    pub eta_known: bool,
+    pub poll_after_ms: u64,
+    pub activated_at: Option<DateTime<Utc>>,
 }
 
 impl Answer {
@@ -64,6 +76,33 @@ impl Client {
     /// A change.
     pub(super) async fn post(&self, path: &str, caller: &Caller, body: Value) -> anyhow::Result<Answer> {
         self.send(Method::POST, path, caller, Some(body)).await
+    }
+
+    /// A change of settings.
+    pub(super) async fn patch(&self, path: &str, caller: &Caller, body: Value) -> anyhow::Result<Answer> {
+        self.send(Method::PATCH, path, caller, Some(body)).await
+    }
+
+    /// Takes a place in line. Asking again gives the same place, so there is no key that would have to be kept.
+    pub(super) async fn join(&self, concert: Uuid, caller: &Caller) -> anyhow::Result<(u16, Look)> {
+        self.place(self.http.post(format!("{}/v1/concerts/{concert}/queue-tokens", self.base)), caller).await
+    }
+
+    /// Asks for a place in line.
+    pub(super) async fn look(&self, caller: &Caller) -> anyhow::Result<Look> {
+        let request = self.http.get(format!("{}/v1/queue-tokens/current", self.base));
+        let (_, look) = self.place(request.header("Queue-Token", &caller.queue_token), caller).await?;
+        Ok(look)
+    }
+
+    async fn place(&self, request: RequestBuilder, caller: &Caller) -> anyhow::Result<(u16, Look)> {
+        let response = request.bearer_auth(&caller.bearer).send().await?;
+        let status = response.status();
+        let bytes = response.bytes().await?;
+        if !status.is_success() {
+            bail!("the service answered {status} {}", String::from_utf8_lossy(&bytes));
+        }
+        Ok((status.as_u16(), serde_json::from_slice(&bytes)?))
     }
 
     /// Holds a seat; the answer is the reservation.

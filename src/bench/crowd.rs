@@ -42,6 +42,24 @@ pub(super) async fn gather(
     progress: &Progress,
 ) -> anyhow::Result<Crowd> {
     let queue = json!({ "max_active": 1_000_000, "admit_per_minute": 6_000_000 });
+    let (concert, performance) = sale(stage, client, queue, seats).await?;
+    progress.begin("buyers get ready", buyers.into());
+    let ready = futures::stream::iter(0..buyers).map(|_| async {
+        let buyer = get_ready(client, concert).await?;
+        progress.more(1);
+        anyhow::Ok(buyer)
+    });
+    let buyers = ready.buffer_unordered(AT_ONCE).try_collect().await?;
+    Ok(Crowd { performance, buyers })
+}
+
+/// A concert with a line and one date with so many seats.
+pub(super) async fn sale(
+    stage: &Stage,
+    client: &Client,
+    queue: Value,
+    seats: u32,
+) -> anyhow::Result<(Uuid, Uuid)> {
     let concert = json!({ "name": "Measured", "description": "By `boxoffice bench`.", "queue": queue });
     let concert = client.post("/v1/admin/concerts", &stage.admin, concert).await?.id()?;
     let now = stage.clock.now();
@@ -52,15 +70,7 @@ pub(super) async fn gather(
         "seats": [{ "from": 1, "to": seats, "section": "A", "price": PRICE }],
     });
     let path = format!("/v1/admin/concerts/{concert}/performances");
-    let performance = client.post(&path, &stage.admin, date).await?.id()?;
-    progress.begin("buyers get ready", buyers.into());
-    let ready = futures::stream::iter(0..buyers).map(|_| async {
-        let buyer = get_ready(client, concert).await?;
-        progress.more(1);
-        anyhow::Ok(buyer)
-    });
-    let buyers = ready.buffer_unordered(AT_ONCE).try_collect().await?;
-    Ok(Crowd { performance, buyers })
+    Ok((concert, client.post(&path, &stage.admin, date).await?.id()?))
 }
 
 async fn get_ready(client: &Client, concert: Uuid) -> anyhow::Result<Caller> {

@@ -13,6 +13,7 @@ mod takeover;
 mod expiry;
 mod timers;
 mod idle;
+mod queue;
 mod crowd;
 mod watch;
 mod worker;
@@ -23,6 +24,7 @@ mod client;
 mod progress;
 mod report;
 mod timing;
+mod memory;
 mod cpu;
 
 use std::path::PathBuf;
@@ -48,6 +50,8 @@ pub enum Scenario {
     Timers,
     /// What the service does while nobody asks anything of it
     Idle,
+    /// A crowd joins a line, asks for its places as told, and grows to a million
+    Queue,
 }
 
 /// How much of it. Each scenario has its own idea of what is left out.
@@ -65,6 +69,8 @@ pub struct Plan {
     pub holds: Option<u32>,
     /// Alarms that wait meanwhile.
     pub pending: Option<u32>,
+    /// Who waits in line in the end.
+    pub waiting: Option<u32>,
     /// Postgres and NATS, if they are not to be started.
     pub database_url: Option<String>,
     pub nats_url: Option<String>,
@@ -87,6 +93,7 @@ pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
         Scenario::Expiry => expiry::run(plan, &progress).await,
         Scenario::Timers => timers::run(plan, &progress).await,
         Scenario::Idle => idle::run(plan, &progress).await,
+        Scenario::Queue => queue::run(plan, &progress).await,
     };
     progress.done();
     report

@@ -13,6 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::client::Client;
+use super::memory;
 
 /// How long a start may take.
 const START: Duration = Duration::from_secs(60);
@@ -27,6 +28,8 @@ pub(super) struct Process {
     child: Child,
     /// Talks to it.
     pub client: Client,
+    /// From its start until it was ready, in seconds.
+    pub start_took: f64,
 }
 
 impl Process {
@@ -37,6 +40,7 @@ impl Process {
         environment: &[(String, String)],
         log: &Path,
     ) -> anyhow::Result<Self> {
+        let begun = Instant::now();
         let mut child = Command::new(std::env::current_exe()?)
             .args(["serve", "--until-stdin-ends", "--json", "--listen", "127.0.0.1:0", "--role", roles])
             .envs(environment.iter().map(|(name, value)| (name, value)))
@@ -62,7 +66,12 @@ impl Process {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        Ok(Self { child, client })
+        Ok(Self { child, client, start_took: begun.elapsed().as_secs_f64() })
+    }
+
+    /// The memory that it has, in bytes, where the system tells.
+    pub(super) fn resident(&self) -> Option<u64> {
+        memory::resident(self.child.id()?)
     }
 
     /// Ends it as a power cut would, and waits until it is gone.

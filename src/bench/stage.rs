@@ -78,6 +78,11 @@ impl Stage {
         Ok(Self { pool, bus, clock, admin, local, private, environment, started, load_before })
     }
 
+    /// What the service's access tokens are signed with.
+    pub(super) fn access_secret(&self) -> &str {
+        &self.local.secrets.access_secret
+    }
+
     /// Starts a process of the service; `roles` has `api` in it.
     pub(super) async fn serve(&self, roles: &str) -> anyhow::Result<Process> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);

@@ -30,6 +30,9 @@ pub(super) struct Arguments {
     /// Alarms that wait meanwhile (timers: 100000)
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..=10_000_000))]
     pending: Option<u32>,
+    /// Who waits in line in the end (queue: 1000000)
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    waiting: Option<u32>,
     /// Also write the JSON to this file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -49,6 +52,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
         repeats: arguments.repeats,
         holds: arguments.holds,
         pending: arguments.pending,
+        waiting: arguments.waiting,
         database_url: servers.database_url.clone(),
         nats_url: servers.nats_url.clone(),
         data_dir,

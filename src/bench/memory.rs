@@ -1,0 +1,14 @@
+//! What a process weighs.
+
+/// The memory that a process has, in bytes. None where the system does not tell.
+#[cfg(target_os = "linux")]
+pub(super) fn resident(process: u32) -> Option<u64> {
+    let process = procfs::process::Process::new(i32::try_from(process).ok()?).ok()?;
+    Some(process.statm().ok()?.resident * procfs::page_size())
+}
+
+/// None: the system does not tell.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn resident(_process: u32) -> Option<u64> {
+    None
+}
