@@ -18,4 +18,5 @@ measure expiry expiry
 measure timers-100k timers --pending 100000
 measure timers-1m timers --pending 1000000
 measure idle idle
+measure queue queue
 exit $missed

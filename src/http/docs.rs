@@ -188,7 +188,9 @@ mod tests {
         GET /v1/ops/parked
         GET /v1/ops/parked/{message}
         GET /v1/ops/queues
+        GET /v1/ops/queues/acts
         GET /v1/ops/queues/{concert}
+        POST /v1/ops/queues/{concert}/settings
         POST /v1/ops/queues/{concert}/pause
         POST /v1/ops/queues/{concert}/resume
         POST /v1/ops/queues/{concert}/admit

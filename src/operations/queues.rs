@@ -158,24 +158,13 @@ async fn record(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::queue::Seed;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap()
     }
 
     fn settings() -> QueueSettings {
-        QueueSettings {
-            concert_id: ConcertId::from_u128(1),
-            max_active: 10,
-            admit_per_minute: 600,
-            min_rate: Some(60),
-            max_rate: None,
-            pre_queue_at: None,
-            opens_at: None,
-            paused: false,
-            seed: Seed::default(),
-        }
+        QueueSettings { min_rate: Some(60), ..QueueSettings::sample() }
     }
 
     #[test]

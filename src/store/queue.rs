@@ -55,6 +55,24 @@ impl std::fmt::Debug for Seed {
     }
 }
 
+#[cfg(test)]
+impl QueueSettings {
+    /// A line of no concert in particular.
+    pub fn sample() -> Self {
+        Self {
+            concert_id: ConcertId::from_u128(1),
+            max_active: 10,
+            admit_per_minute: 600,
+            min_rate: None,
+            max_rate: None,
+            pre_queue_at: None,
+            opens_at: None,
+            paused: false,
+            seed: Seed::default(),
+        }
+    }
+}
+
 /// A change of some settings: what is `None` stays as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SettingsChange {

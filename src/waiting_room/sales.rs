@@ -294,24 +294,9 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::queue::Seed;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap()
-    }
-
-    fn settings() -> QueueSettings {
-        QueueSettings {
-            concert_id: ConcertId::from_u128(1),
-            max_active: 10,
-            admit_per_minute: 600,
-            min_rate: None,
-            max_rate: None,
-            pre_queue_at: None,
-            opens_at: None,
-            paused: false,
-            seed: Seed::default(),
-        }
     }
 
     fn stock(unsold: bool, free: i64) -> Option<Stock> {
@@ -322,7 +307,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_opening_that_was_set_goes_before_the_one_of_the_dates() {
         let opening = |known: &Known| known.lot.map(|lot| lot.opens_at);
-        let mut known = Known::new(settings());
+        let mut known = Known::new(QueueSettings::sample());
         assert_eq!(opening(&known), None, "nothing is known yet");
         known.learn_stock(stock(true, 6));
         assert_eq!(opening(&known), Some(at(0)));
@@ -339,7 +324,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_is_known_for_how_long_nothing_has_been_for_sale() {
-        let mut known = Known::new(settings());
+        let mut known = Known::new(QueueSettings::sample());
         let over_for =
             |known: &Known| known.over_since.zip(known.stock_read).map(|(since, read)| read - since);
         known.learn_stock(stock(true, 0));

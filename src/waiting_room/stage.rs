@@ -36,24 +36,9 @@ pub fn inventory(stock: Option<&Stock>) -> Inventory {
 mod tests {
     use super::*;
     use crate::ids::ConcertId;
-    use crate::store::queue::Seed;
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap()
-    }
-
-    fn settings() -> QueueSettings {
-        QueueSettings {
-            concert_id: ConcertId::from_u128(1),
-            max_active: 10,
-            admit_per_minute: 600,
-            min_rate: None,
-            max_rate: None,
-            pre_queue_at: None,
-            opens_at: None,
-            paused: false,
-            seed: Seed::default(),
-        }
     }
 
     fn stock(unsold: bool, free: i64) -> Option<Stock> {
@@ -63,7 +48,7 @@ mod tests {
 
     #[test]
     fn a_sale_goes_through_its_phases() {
-        let early = QueueSettings { pre_queue_at: Some(at(10)), ..settings() };
+        let early = QueueSettings { pre_queue_at: Some(at(10)), ..QueueSettings::sample() };
         let during = |settings: &QueueSettings, stock, now| phase(settings, stock, Some(at(20)), at(now));
         let on_sale = Some(stock(true, 6));
         assert_eq!(during(&early, on_sale, 9), Phase::NotOpen);
