@@ -1,13 +1,17 @@
 //! One process per data directory: a file lock, which the system releases however the process ends.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::error::{LocalError, file};
 
 const LOCK: &str = "lock";
+/// A child of this process that has not become another program yet still has what its parent just gave back.
+const FORKED: Duration = Duration::from_millis(500);
+const BREATH: Duration = Duration::from_millis(10);
 
 /// The right to use a data directory; given back when dropped.
 #[derive(Debug)]
@@ -24,14 +28,16 @@ impl Claim {
         let dir = fs::canonicalize(dir).map_err(file(dir))?;
         let path = dir.join(LOCK);
         let mut lock = open(&path)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                lock.read_to_string(&mut pid).map_err(file(&path))?;
-                return Err(LocalError::InUse { dir, pid: pid.trim().to_owned() });
+        let patience = Instant::now() + FORKED;
+        while let Err(error) = lock.try_lock() {
+            if let TryLockError::Error(source) = error {
+                return Err(LocalError::File { path, source });
             }
-            Err(TryLockError::Error(source)) => return Err(LocalError::File { path, source }),
+            let pid = fs::read_to_string(&path).map_err(file(&path))?.trim().to_owned();
+            if pid != std::process::id().to_string() || Instant::now() > patience {
+                return Err(LocalError::InUse { dir, pid });
+            }
+            std::thread::sleep(BREATH);
         }
         let write = |lock: &mut File| {
             lock.set_len(0)?;
