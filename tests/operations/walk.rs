@@ -32,9 +32,12 @@ impl Walk {
         Self { test, program, known: Vec::new() }
     }
 
-    /// A saga that is stuck by now.
+    /// A saga that is stuck by now and has been told of: until then the list shows when that would be done again.
     async fn gets_stuck(&mut self, id: Uuid) {
         until_status(&self.test, id, "stuck").await;
+        let pool = &self.test.app.pool;
+        let at_rest = || async { store::sagas::get(pool, id).await.unwrap().unwrap().due_at.is_none() };
+        self.test.until(10, "the saga to rest", at_rest).await;
         self.known.push(id);
     }
 
