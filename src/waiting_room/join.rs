@@ -9,13 +9,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::bucket::{If, ReadError, Stored, WriteError};
+use super::admission::lease::LAPSE;
+use super::following::watch;
 use super::hall::{Hall, RoomError};
-use super::lease::LAPSE;
-use super::place::{Entry, Record, Standing};
+use super::place::{Claims, Entry, If, ReadError, Record, Standing, Stored, WriteError};
 use super::status::{Phase, QueueToken};
-use super::token::Claims;
-use super::watch;
 use crate::bus::{incarnation, subjects};
 use crate::ids::{ConcertId, UserId};
 

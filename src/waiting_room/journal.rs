@@ -8,9 +8,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgPool;
 use tokio::sync::Mutex;
 
-use super::changes::Change;
-use super::ends::End;
-use super::memory::Memory;
+use super::line::{Change, End, Memory};
 use super::place::{Entry, Standing};
 use crate::ids::{ConcertId, UserId};
 use crate::store;

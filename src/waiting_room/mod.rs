@@ -2,8 +2,8 @@
 //!
 //! A place in line is a key of the bucket `queue_tokens`, one per concert and user; the revision at which it was first
 //! written is the order of arrival. Every instance watches the bucket and keeps all lines in memory, so that a status
-//! poll and the gate touch neither NATS nor Postgres. One instance at a time admits, under a lease; `admission.rs` says why
-//! the cap holds whatever happens to it. `place.rs` is the life of a place as one pure function.
+//! poll and the gate touch neither NATS nor Postgres. One instance at a time admits, under a lease; `admission/leader.rs`
+//! says why the cap holds whatever happens to it. `place/life.rs` is the life of a place as one pure function.
 //!
 //! ```text
 //! join ──compare-and-set──▶ bucket ──watch──▶ memory ──▶ status, gate, rank
@@ -12,59 +12,18 @@
 //!     first use, hold, end ───┘ ◀── the writer ──┘ promises
 //! ```
 
-mod scheduler;
-mod payments;
-mod restoration;
-mod admission;
-mod silence;
-mod fenced;
 mod join;
-mod lease;
-mod watch;
-mod writer;
-mod refresh;
-mod reports;
-mod strain;
-mod alarm;
-mod overview;
-mod openings;
-mod closing;
-mod prospects;
+mod admission;
+mod following;
+mod telling;
 mod hall;
-mod brakes;
-mod brake;
-mod stalls;
-mod hearing;
-mod promises;
-mod returning;
-mod sales;
-mod stage;
+mod pass;
+mod sale;
 mod status;
-mod gate;
+mod hearing;
 mod journal;
-#[cfg(test)]
-mod restored_laws;
-mod memory;
-mod lines;
-mod changes;
-#[cfg(test)]
-mod laws;
-mod queue;
-mod view;
-mod order;
-mod entries;
-mod ends;
-mod pause;
-mod deadlines;
-mod tally;
-mod pace;
-mod era;
-mod bucket;
-mod place;
-mod rate;
 mod line;
-mod lot;
-mod token;
+mod place;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,8 +35,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::gate::{Judged, identify_for};
+use self::admission::{lease, restoration, scheduler};
+use self::following::{openings, payments, refresh, reports, strain, watch, writer};
 use self::hall::Hall;
+use self::pass::{Judged, identify_for};
+use self::telling::overview;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::ids::{self, ConcertId, UserId};
@@ -85,14 +47,14 @@ use crate::operations::queues::{self, By, ChangeError};
 use crate::store;
 use crate::store::queue::{QueueSettings, SettingsChange};
 
-pub use self::brake::{Brake, BrakeState, Limits as BrakeLimits};
-pub use self::gate::{PassState, Refused};
 pub use self::hall::{RoomError, Sessions};
 pub use self::join::Joined;
-pub use self::lot::Draw;
-pub use self::overview::{QueueOverview, SaleView};
+pub use self::line::Draw;
+pub use self::pass::{PassState, Refused};
+pub use self::place::{Claims, Signer};
+pub use self::sale::{Brake, BrakeState, Limits as BrakeLimits};
 pub use self::status::{Inventory, Phase, QueueToken, Status};
-pub use self::token::{Claims, Signer};
+pub use self::telling::overview::{QueueOverview, SaleView};
 
 /// How long [`WaitingRoom::end`] waits until the end is written.
 const WRITTEN: Duration = Duration::from_secs(1);
@@ -121,18 +83,18 @@ impl WaitingRoom {
         stop: CancellationToken,
     ) -> Arc<Self> {
         let hall = Arc::new(Hall {
-            bucket: bucket::Bucket::new(bus.clone()),
+            bucket: place::Bucket::new(bus.clone()),
             bus,
-            sales: sales::Sales::new(pool.clone(), clock.clone()),
+            sales: sale::Sales::new(pool.clone(), clock.clone()),
             journal: journal::Journal::new(pool.clone()),
             clock,
             sessions,
             signer,
-            memory: memory::Memory::new(sessions.silence),
-            promises: promises::Promises::new(),
+            memory: line::Memory::new(sessions.silence),
+            promises: pass::Promises::new(),
             hearing: hearing::Hearing::new(ids::new()),
-            brakes: brakes::Brakes::new(),
-            stalls: stalls::Stalls::default(),
+            brakes: sale::Brakes::new(),
+            stalls: sale::Stalls::default(),
             turn: Notify::new(),
             reread: Notify::new(),
             openings: Notify::new(),
@@ -206,7 +168,7 @@ impl WaitingRoom {
 
     /// Reads a token that needs no gate: rightly signed, and this user's.
     pub fn identify(&self, token: Option<&str>, user: UserId) -> Result<Claims, Refused> {
-        gate::identify(&self.hall.signer, token, user)
+        pass::identify(&self.hall.signer, token, user)
     }
 
     /// A place as it stands now; touches neither NATS nor Postgres.

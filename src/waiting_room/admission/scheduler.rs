@@ -1,0 +1,245 @@
+//! What the scheduler role runs: admission while this process holds the lease, and the tidying on the minute.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+
+use super::super::hall::{Hall, RoomError};
+use super::leader::{Leader, sweep};
+use super::lease::{Lost, acquire};
+use super::restoration::restore;
+use crate::bus::subjects;
+use crate::ids::ConcertId;
+
+/// On the minute, every minute.
+const ON_THE_MINUTE: &str = "0 * * * * *";
+/// Traces of deletions cleared away per minute and process.
+const CLEARED: usize = 2_000;
+/// Clearings in flight at once.
+const WIDTH: usize = 8;
+/// How long the lease is kept while nobody is in any line.
+const QUIET: Duration = Duration::from_secs(5);
+/// How often the leader writes the journal.
+const JOURNAL: Duration = Duration::from_millis(100);
+/// The same after Postgres did not answer.
+const JOURNAL_LATER: Duration = Duration::from_secs(1);
+/// How long a leader that stops may take to write the last of it.
+const LAST_WORD: Duration = Duration::from_millis(500);
+/// How long an operator's wish may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// An operator's wish to admit some at once.
+#[derive(Debug, Serialize, Deserialize)]
+struct Ask {
+    concert: ConcertId,
+    count: u32,
+}
+
+/// What became of it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Answer {
+    admitted: u32,
+}
+
+/// Takes the lease whenever it is free, and leads while it is held. Runs until the process stops.
+pub async fn admit(hall: &Hall) {
+    let holder = hall.hearing.own;
+    loop {
+        let lease = tokio::select! {
+            () = hall.stop.cancelled() => return,
+            lease = acquire(hall, holder) => lease,
+            never = decline(hall) => match never {},
+        };
+        tracing::info!(revision = lease.revision, "this instance admits now");
+        let mut leader = Leader::new(lease);
+        hall.journal.begin(&hall.memory).await;
+        let led = tokio::select! {
+            led = hall.stop.run_until_cancelled(lead(hall, &mut leader)) => led,
+            never = keep_journal(hall) => match never {},
+        };
+        if !matches!(led, Some(Err(_))) {
+            // So that the next leader finds little to write. It writes what is missing if this does not succeed.
+            let _ = tokio::time::timeout(LAST_WORD, hall.journal.write(&hall.memory, hall.now())).await;
+        }
+        hall.journal.end(&hall.memory);
+        match led {
+            Some(Err(error)) => tracing::warn!(%error, "this instance admits no more"),
+            Some(Ok(())) => leader.lease.give_back(hall).await,
+            None => return leader.lease.give_back(hall).await,
+        }
+    }
+}
+
+/// Writes down what changes, as long as this instance leads; asks Postgres for nothing while nothing does.
+async fn keep_journal(hall: &Hall) -> Infallible {
+    let mut tick = tokio::time::interval(JOURNAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut is_begun = false;
+    loop {
+        tick.tick().await;
+        if is_begun && hall.memory.changes() == 0 {
+            continue;
+        }
+        match hall.journal.write(&hall.memory, hall.now()).await {
+            Ok(_) => is_begun = true,
+            Err(error) => {
+                tracing::warn!(%error, "the journal of the lines cannot be written; the line goes on");
+                tokio::time::sleep(JOURNAL_LATER).await;
+            }
+        }
+    }
+}
+
+/// While nobody leads because nobody is there, an operator's wish is answered all the same: there is nobody to admit.
+async fn decline(hall: &Hall) -> Infallible {
+    loop {
+        if let Ok(mut asks) = hall.bus.client.subscribe(subjects::QUEUE_ADMIT).await {
+            while let Some(ask) = asks.next().await {
+                if let Some(reply) = ask.reply.filter(|_| hall.is_quiet()) {
+                    let answer = serde_json::to_vec(&Answer { admitted: 0 }).unwrap_or_default();
+                    // Whoever asked may be gone.
+                    let _ = hall.bus.client.publish(reply, answer.into()).await;
+                }
+            }
+        }
+        tokio::time::sleep(PATIENCE).await;
+    }
+}
+
+/// Leads until the lease is lost, or nobody has been there for a while.
+async fn lead(hall: &Hall, leader: &mut Leader) -> Result<(), Lost> {
+    let asks = hall.bus.client.subscribe(subjects::QUEUE_ADMIT).await;
+    let mut asks = asks.map_err(|error| Lost(error.to_string()))?;
+    hall.hear_anew();
+    let mut busy = Instant::now();
+    loop {
+        restore(hall, leader).await?;
+        leader.prepare(hall).await?;
+        leader.round(hall).await?;
+        leader.pass_over(hall).await?;
+        if !hall.is_quiet() {
+            busy = Instant::now();
+        } else if busy.elapsed() >= QUIET {
+            return Ok(());
+        }
+        let next = leader.next_round(hall);
+        tokio::select! {
+            Some(ask) = asks.next() => answer(hall, leader, &ask).await?,
+            () = hall.turn.notified() => (),
+            () = tokio::time::sleep_until(next) => (),
+        }
+    }
+}
+
+async fn answer(hall: &Hall, leader: &mut Leader, ask: &async_nats::Message) -> Result<(), Lost> {
+    let Ok(Ask { concert, count }) = serde_json::from_slice(&ask.payload) else {
+        return Ok(());
+    };
+    let mut left = usize::try_from(count).unwrap_or(usize::MAX);
+    let mut admitted = 0;
+    while left > 0 {
+        leader.prepare(hall).await?;
+        let made = leader.admit(hall, concert, left).await?;
+        admitted += made;
+        left -= made as usize;
+        if made == 0 {
+            break;
+        }
+    }
+    tracing::info!(%concert, count, admitted, "an operator had some admitted at once");
+    if let Some(reply) = ask.reply.clone() {
+        let answer = serde_json::to_vec(&Answer { admitted }).unwrap_or_default();
+        // Whoever asked may be gone; the admissions stand.
+        let _ = hall.bus.client.publish(reply, answer.into()).await;
+    }
+    Ok(())
+}
+
+/// Asks whoever admits to admit the next `count` at once.
+pub async fn ask(hall: &Hall, concert: ConcertId, count: u32) -> Result<u32, RoomError> {
+    if !hall.is_connected() {
+        return Err(RoomError::Unavailable);
+    }
+    let ask = serde_json::to_vec(&Ask { concert, count }).unwrap_or_default();
+    let request = hall.bus.client.request(subjects::QUEUE_ADMIT, ask.into());
+    let reply = match tokio::time::timeout(PATIENCE, request).await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(_)) | Err(_) => return Err(RoomError::Unavailable),
+    };
+    let answer: Answer = serde_json::from_slice(&reply.payload).map_err(|_| RoomError::Unavailable)?;
+    Ok(answer.admitted)
+}
+
+/// Expires on the minute, as a safety net under the leader's own passes: every scheduler process does, whoever leads.
+pub async fn tidy_on_the_minute(hall: &Arc<Hall>) {
+    let mut scheduler = match start_cron(Arc::clone(hall)).await {
+        Ok(scheduler) => scheduler,
+        Err(error) => {
+            tracing::error!(%error, "the job on the minute cannot run; the leader still expires what is overdue");
+            return;
+        }
+    };
+    hall.stop.cancelled().await;
+    if let Err(error) = scheduler.shutdown().await {
+        tracing::debug!(%error, "the job on the minute was not stopped cleanly");
+    }
+}
+
+async fn start_cron(hall: Arc<Hall>) -> Result<JobScheduler, JobSchedulerError> {
+    let scheduler = JobScheduler::new().await?;
+    let job = Job::new_async(ON_THE_MINUTE, move |_, _| {
+        let hall = Arc::clone(&hall);
+        Box::pin(async move { tidy(&hall).await })
+    })?;
+    scheduler.add(job).await?;
+    scheduler.start().await?;
+    Ok(scheduler)
+}
+
+/// Deletes what is over, and clears away the traces of deletions so old that no token of theirs can be alive.
+pub async fn tidy(hall: &Hall) {
+    if !hall.memory.is_complete() {
+        return;
+    }
+    let mut ended = 0;
+    loop {
+        let some = sweep(hall).await;
+        ended += some;
+        if some == 0 {
+            break;
+        }
+    }
+    let before = hall.clock.now() - hall.sessions.memory();
+    let markers: Vec<_> = {
+        let lines = hall.memory.lines();
+        lines
+            .queues()
+            .flat_map(|(concert, queue)| {
+                queue
+                    .old_markers(before, CLEARED)
+                    .into_iter()
+                    .map(move |(user, marker)| (concert, user, marker))
+            })
+            .take(CLEARED)
+            .collect()
+    };
+    let cleared = markers.len();
+    futures::stream::iter(markers)
+        .for_each_concurrent(WIDTH, |(concert, user, marker)| async move {
+            let key = subjects::queue_place(concert, user);
+            if let Err(error) = hall.bucket.clear(&key, marker).await {
+                tracing::debug!(%error, "the trace of an old place stays for now");
+            }
+        })
+        .await;
+    // Remembered a little longer than it lies in the bucket, so that every instance has its turn to clear it away.
+    hall.memory.forget_ends(before - TimeDelta::minutes(10));
+    hall.journal.forget_ends(before).await;
+    tracing::debug!(ended, cleared, "the waiting room was tidied");
+}

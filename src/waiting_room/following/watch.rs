@@ -1,0 +1,272 @@
+//! Follows the bucket: everything that lies in it, then every change, into memory, for as long as the process runs.
+//!
+//! The client library's watch repairs most gaps by itself. What it does not tell is a bucket that was deleted and made
+//! again, a deletion whose trace was gone before a reconnect, or silence where there is news. So the watch begins anew after
+//! every reconnect, whenever the bucket is another one, and when it lags without moving; memory takes from a second
+//! telling only what is newer, and drops what is not told of any more. A bucket that ends before what was seen of it has
+//! lost writes: it is emptied, begins behind them, and is restored like a new one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::jetstream::kv::{Entry, Operation};
+use async_nats::jetstream::stream::Info;
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, MissedTickBehavior};
+use uuid::Uuid;
+
+use super::super::hall::Hall;
+use super::super::line::News;
+use super::super::place::{ReadError, Record};
+use super::super::sale::Brake;
+use crate::bus::{incarnation, subjects};
+use crate::ids::ConcertId;
+
+/// Most messages applied under one lock.
+const CHUNK: usize = 512;
+/// How often the watch itself is watched.
+const CHECK: Duration = Duration::from_millis(500);
+/// The longest that news may be missing before the watch begins anew.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// The pause before beginning anew, so that a server that refuses is not stormed.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// What the key of the lease holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LeaseRecord {
+    /// The running process that admits; nobody, once it was given back.
+    pub holder: Option<Uuid>,
+    /// How fast lines with a brake may move, as the leader has decided.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub brakes: BTreeMap<ConcertId, Brake>,
+}
+
+/// What the marker of a restored bucket holds.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RestoredRecord {
+    /// Up to which revision of earlier buckets everything had been journalled.
+    pub journalled: u64,
+    /// How many places were written.
+    pub places: u64,
+}
+
+/// Runs until the process stops.
+pub async fn run(hall: &Hall) {
+    let mut bucket_made = None;
+    loop {
+        let told = tokio::select! {
+            () = hall.stop.cancelled() => return,
+            told = follow(hall, &mut bucket_made) => told,
+        };
+        match told {
+            Ok(reason) => tracing::info!(reason, "the places in line are read anew"),
+            Err(error) => tracing::warn!(%error, "the places in line cannot be followed, trying again"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// One watch, until there is a reason for another.
+async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<&'static str, ReadError> {
+    let connects = hall.bus.connects();
+    let start = match hall.bucket.info().await? {
+        Some(info) => info,
+        None => {
+            hall.bucket.ensure(hall.memory.seen()).await?;
+            hall.bucket
+                .info()
+                .await?
+                .ok_or_else(|| ReadError::new("it was deleted just after it was made"))?
+        }
+    };
+    let made = start.created;
+    let is_another = bucket_made.is_some_and(|before| before != made);
+    let (now, before) = (incarnation::of(start.state.last_sequence + 1), hall.memory.era().incarnation);
+    if now < before || (now == before && (is_another || has_lost_its_end(hall, &start).await?)) {
+        // Made by hand, or put back from a copy: its revisions would be taken for old ones. What it has is journalled.
+        hall.bucket.begin_behind(hall.memory.seen(), hall.clock.now()).await?;
+        tell_of_doubt(hall).await;
+        return Ok("the bucket was older than what is known, and has been emptied");
+    }
+    *bucket_made = Some(made);
+    if is_another {
+        tracing::warn!("the bucket of places is a new one: the line is restored before it goes on");
+    }
+    hall.memory.begin_replay(now);
+    hall.hear_anew();
+    let mut progress = Progress::new(&start);
+    let mut entries = hall.bucket.watch().await?.ready_chunks(CHUNK);
+    if start.state.messages == 0 {
+        progress.finish(hall);
+    }
+    let mut check = tokio::time::interval(CHECK);
+    check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            chunk = entries.next() => match chunk {
+                Some(chunk) => progress.apply(hall, chunk.into_iter().filter_map(Result::ok)),
+                None => return Ok("the watch ended"),
+            },
+            () = hall.doubt.notified() => {
+                if let Some(reason) = progress.check(hall, made).await {
+                    return Ok(reason);
+                }
+            }
+            _ = check.tick() => {
+                if hall.bus.connects() != connects {
+                    return Ok("the connection was made anew");
+                }
+                // While nobody is there nothing can be missed; whoever comes first raises the doubt.
+                if progress.complete && hall.is_quiet() {
+                    progress.moved = Instant::now();
+                } else if let Some(reason) = progress.check(hall, made).await {
+                    return Ok(reason);
+                }
+            }
+        }
+    }
+}
+
+/// Whether the bucket ends before what has been seen of it: a server came up without its last writes. A new leader among
+/// several servers may be behind for a moment.
+async fn has_lost_its_end(hall: &Hall, start: &Info) -> Result<bool, ReadError> {
+    if start.state.last_sequence >= hall.memory.seen() {
+        return Ok(false);
+    }
+    if hall.bus.replicas > 1 {
+        tokio::time::sleep(PATIENCE).await;
+    }
+    let now = hall.bucket.info().await?;
+    Ok(now.is_some_and(|now| now.created == start.created && now.state.last_sequence < hall.memory.seen()))
+}
+
+/// The bucket was missing and has been made: every instance looks at its watch.
+pub async fn tell_of_doubt(hall: &Hall) {
+    hall.doubt.notify_one();
+    if let Err(error) = hall.bus.client.publish(subjects::QUEUE_BUCKET, bytes::Bytes::new()).await {
+        tracing::debug!(%error, "other instances find the new bucket when somebody comes to them");
+    }
+}
+
+/// Passes on what other instances say of the bucket. Runs until the process stops.
+pub async fn listen(hall: &Hall) {
+    while !hall.stop.is_cancelled() {
+        match hall.bus.client.subscribe(subjects::QUEUE_BUCKET).await {
+            Ok(mut said) => {
+                while let Some(Some(_)) = hall.stop.run_until_cancelled(said.next()).await {
+                    hall.doubt.notify_one();
+                }
+            }
+            Err(error) => tracing::debug!(%error, "a new bucket is found by looking only"),
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// How far one watch has come.
+struct Progress {
+    complete: bool,
+    /// The last revision there was when it began.
+    start: u64,
+    moved: Instant,
+}
+
+impl Progress {
+    fn new(start: &Info) -> Self {
+        Self { complete: false, start: start.state.last_sequence, moved: Instant::now() }
+    }
+
+    fn apply(&mut self, hall: &Hall, entries: impl Iterator<Item = Entry>) {
+        let mut reached = false;
+        let news: Vec<News> = entries
+            .map(|entry| {
+                reached |= entry.delta == 0 || entry.revision >= self.start;
+                read(hall, &entry)
+            })
+            .collect();
+        if news.is_empty() {
+            return;
+        }
+        self.moved = Instant::now();
+        hall.memory.apply(&news);
+        for (concert, user, entry) in hall.memory.wrongly_silent(&news) {
+            hall.promises.come_back((concert, user), entry.place, hall.now());
+        }
+        if reached {
+            self.finish(hall);
+        }
+        hall.turn.notify_one();
+    }
+
+    fn finish(&mut self, hall: &Hall) {
+        if !self.complete {
+            self.complete = true;
+            hall.memory.end_replay();
+            hall.reread.notify_one();
+            hall.turn.notify_one();
+        }
+    }
+
+    /// Whether the watch has to begin anew, and why.
+    async fn check(&mut self, hall: &Hall, made: DateTime<Utc>) -> Option<&'static str> {
+        if !hall.is_connected() {
+            return None;
+        }
+        let info = match tokio::time::timeout(PATIENCE, hall.bucket.info()).await {
+            Ok(Ok(Some(info))) => info,
+            Ok(Ok(None)) => return Some("the bucket is missing"),
+            Ok(Err(_)) | Err(_) => return None,
+        };
+        let last = info.state.last_sequence;
+        let incarnation = incarnation::of(info.state.last_sequence + 1);
+        if info.created != made || incarnation != hall.memory.era().incarnation {
+            return Some("the bucket is another one");
+        }
+        let up_to_date = self.complete && last <= hall.memory.seen().max(self.start);
+        if up_to_date {
+            self.moved = Instant::now();
+        }
+        (self.moved.elapsed() > PATIENCE).then_some("news are missing")
+    }
+}
+
+/// Reads a message of the bucket.
+fn read(hall: &Hall, entry: &Entry) -> News {
+    let revision = entry.revision;
+    if entry.key == subjects::QUEUE_LEASE {
+        let lease = serde_json::from_slice::<LeaseRecord>(&entry.value).ok();
+        let holder = lease.as_ref().and_then(|lease| lease.holder);
+        // What this instance has written it may have decided anew since.
+        if let Some(lease) = lease.filter(|_| holder != Some(hall.hearing.own)) {
+            hall.brakes.learn(lease.brakes);
+        }
+        return News::Lease { revision, holder };
+    }
+    if entry.key == subjects::QUEUE_RESTORED {
+        let restored = serde_json::from_slice::<RestoredRecord>(&entry.value).ok();
+        return match restored {
+            Some(restored) => News::Restored { revision, journalled: restored.journalled },
+            None => News::Other { revision },
+        };
+    }
+    let owner = entry
+        .key
+        .split_once('.')
+        .and_then(|(concert, user)| Some((concert.parse().ok()?, user.parse().ok()?)));
+    let Some((concert, user)) = owner else {
+        return News::Other { revision };
+    };
+    let place = match entry.operation {
+        Operation::Put => Record::read(&entry.value, revision),
+        Operation::Delete | Operation::Purge => None,
+    };
+    match place {
+        Some(entry) => News::Put { concert, user, entry },
+        None => {
+            let at = DateTime::from_timestamp(entry.created.timestamp(), 0).unwrap_or_default();
+            News::Gone { concert, user, revision, at }
+        }
+    }
+}

@@ -1,0 +1,311 @@
+//! Laws for every history of a bucket: told once or several times, with gaps or without, the line in memory is the
+//! same as one worked out naively from the last write of each key; and whoever waits is never moved back in it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use proptest::prelude::*;
+
+use super::super::place::{Entry, Place, Standing};
+use super::queue::{Queue, View};
+use crate::ids::UserId;
+
+/// What happened to a user's key; the position in the history, counted from 1, is the revision.
+#[derive(Clone, Copy, Debug)]
+pub enum Write {
+    Join,
+    Admit { seconds: i64 },
+    Miss { seconds: i64 },
+    Hear,
+    Delete,
+}
+
+/// The messages of a history: `None` is a deletion.
+pub type Message = (UserId, u64, Option<Entry>);
+
+/// How many users a history has.
+pub const USERS: usize = 6;
+
+/// A time.
+pub fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap_or_default()
+}
+
+/// A user.
+pub fn person(number: u128) -> UserId {
+    UserId::from_u128(number)
+}
+
+fn waiting(place: Place) -> Entry {
+    Entry { revision: place, place, issued_at: at(0), standing: Standing::Waiting }
+}
+
+fn active(place: Place, revision: u64, until: i64) -> Entry {
+    let standing = Standing::Active { activated_at: at(0), expires_at: at(until), used: false };
+    Entry { revision, standing, ..waiting(place) }
+}
+
+/// Any history, lawful or not.
+pub fn history() -> impl Strategy<Value = Vec<(usize, Write)>> {
+    let write = prop_oneof![
+        3 => Just(Write::Join),
+        3 => (1i64..100).prop_map(|seconds| Write::Admit { seconds }),
+        2 => (1i64..100).prop_map(|seconds| Write::Miss { seconds }),
+        1 => Just(Write::Hear),
+        2 => Just(Write::Delete),
+    ];
+    prop::collection::vec((0..USERS, write), 1..60)
+}
+
+/// The same without what nobody writes: into a place that was admitted, or is not there, or is there already.
+fn lawful(history: Vec<(usize, Write)>) -> Vec<(usize, Write)> {
+    let mut stands: BTreeMap<usize, Write> = BTreeMap::new();
+    let allowed = history.into_iter().filter(|(user, write)| {
+        let allowed = matches!(
+            (stands.get(user), write),
+            (None, Write::Join)
+                | (Some(_), Write::Delete)
+                | (Some(Write::Join | Write::Hear), Write::Admit { .. } | Write::Miss { .. })
+                | (Some(Write::Miss { .. }), Write::Hear)
+        );
+        if allowed {
+            stands.insert(*user, *write);
+        }
+        if allowed && matches!(write, Write::Delete) {
+            stands.remove(user);
+        }
+        allowed
+    });
+    allowed.collect()
+}
+
+/// The messages of a history, as the bucket tells them.
+pub fn told(history: &[(usize, Write)]) -> Vec<Message> {
+    let mut places: BTreeMap<usize, Place> = BTreeMap::new();
+    let mut messages = Vec::new();
+    for (index, (user, write)) in history.iter().enumerate() {
+        let revision = index as u64 + 1;
+        let known = *places.entry(*user).or_insert(revision);
+        let (place, standing) = match write {
+            Write::Join => (revision, Standing::Waiting),
+            Write::Admit { seconds } => (known, active(known, revision, *seconds).standing),
+            Write::Miss { seconds } => (known, Standing::Silent { grace_until: at(*seconds) }),
+            Write::Hear => (known, Standing::Waiting),
+            Write::Delete => {
+                places.remove(user);
+                messages.push((person(*user as u128), revision, None));
+                continue;
+            }
+        };
+        places.insert(*user, place);
+        let entry = Entry { revision, standing, ..waiting(place) };
+        messages.push((person(*user as u128), revision, Some(entry)));
+    }
+    messages
+}
+
+fn tell(queue: &mut Queue, messages: &[Message], replay: u32) {
+    for (user, revision, entry) in messages {
+        match entry {
+            Some(entry) => queue.put(*user, *entry, replay, None),
+            None => queue.delete(*user, *revision, at(0)),
+        }
+    }
+}
+
+/// The last message of each key, in order: what a fresh watch tells.
+pub fn last_of_each(messages: &[Message]) -> Vec<Message> {
+    let last: BTreeMap<UserId, u64> = messages.iter().map(|(user, revision, _)| (*user, *revision)).collect();
+    messages.iter().filter(|(user, revision, _)| last[user] == *revision).copied().collect()
+}
+
+fn check(queue: &Queue, messages: &[Message]) {
+    let last = last_of_each(messages);
+    let standing = |of: fn(&Standing) -> bool| {
+        let entries = last.iter().filter_map(|(_, _, entry)| *entry);
+        let mut entries: Vec<Entry> = entries.filter(|entry| of(&entry.standing)).collect();
+        entries.sort_by_key(|entry| entry.place);
+        entries
+    };
+    let in_line = standing(Standing::is_in_line);
+    let ready = standing(|standing| *standing == Standing::Waiting);
+    assert_eq!(queue.active(), standing(|standing| !standing.is_in_line()).len());
+    assert_eq!((queue.waiting(), queue.silent()), (in_line.len(), in_line.len() - ready.len()));
+    assert_eq!(queue.front().map(|(_, entry)| entry).collect::<Vec<_>>(), ready);
+    for (user, revision, entry) in &last {
+        let view = queue.view(*user);
+        assert_eq!(view.entry, *entry);
+        let rank = in_line.iter().position(|one| Some(*one) == *entry);
+        assert_eq!(view.rank, rank.map(|rank| rank + 1));
+        assert!(entry.is_some() || view.is_over(*revision));
+    }
+}
+
+/// Everybody looks at the own rank, and compares it with what was shown before.
+fn look(queue: &Queue, shown: &mut HashMap<(UserId, Place), usize>) {
+    for number in 0..USERS as u128 {
+        let view = queue.view(person(number));
+        if let (Some(entry), Some(rank)) = (view.entry, view.rank) {
+            let before = shown.insert((person(number), entry.place), rank);
+            assert!(before.is_none_or(|before| rank <= before), "{before:?} and then {rank}");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_line_is_what_its_bucket_says(history in history(), cut in 0usize..60, again in 0usize..60) {
+        let messages = told(&history);
+        let cut = cut.min(messages.len());
+
+        let mut live = Queue::default();
+        tell(&mut live, &messages, 1);
+        check(&live, &messages);
+
+        // An interruption: some messages twice, the overwritten ones of the gap never.
+        let mut resumed = Queue::default();
+        tell(&mut resumed, &messages[..cut], 1);
+        let from = again.min(cut);
+        tell(&mut resumed, &messages[from..cut], 1);
+        tell(&mut resumed, &last_of_each(&messages), 2);
+        resumed.forget_untold(2);
+        check(&resumed, &messages);
+    }
+
+    #[test]
+    fn a_shown_rank_never_gets_worse(
+        history in history(),
+        // After each message: is everything told again, and does its owner give the place up here?
+        also in prop::collection::vec((prop::bool::weighted(0.1), prop::bool::weighted(0.1)), 60),
+    ) {
+        let messages = told(&lawful(history));
+        let (mut queue, mut shown, mut replay) = (Queue::default(), HashMap::new(), 1);
+        for (index, ((told_again, given_up), message)) in also.into_iter().zip(&messages).enumerate() {
+            tell(&mut queue, &[*message], replay);
+            look(&queue, &mut shown);
+            if let (true, (user, _, Some(entry))) = (given_up, message) {
+                queue.bar(*user, entry.place, at(0));
+                look(&queue, &mut shown);
+            }
+            if told_again {
+                replay += 1;
+                for one in last_of_each(&messages[..=index]) {
+                    tell(&mut queue, &[one], replay);
+                    look(&queue, &mut shown);
+                }
+                queue.forget_untold(replay);
+                look(&queue, &mut shown);
+            }
+        }
+    }
+}
+
+#[test]
+fn who_is_silent_keeps_the_rank_is_passed_over_and_is_overdue_after_the_grace() {
+    let mut queue = Queue::default();
+    let silent = |revision| {
+        let standing = Standing::Silent { grace_until: at(30) };
+        Entry { revision, standing, ..waiting(1) }
+    };
+    queue.put(person(1), waiting(1), 0, None);
+    queue.put(person(2), waiting(2), 0, None);
+    queue.put(person(1), silent(3), 0, None);
+    assert_eq!((queue.view(person(1)).rank, queue.view(person(2)).rank), (Some(1), Some(2)));
+    assert_eq!(queue.front().map(|(user, _)| user).collect::<Vec<_>>(), [person(2)]);
+    assert_eq!((queue.waiting(), queue.silent(), queue.next_end()), (2, 1, Some(at(30))));
+    assert_eq!((queue.overdue(at(29), 10).len(), queue.overdue(at(30), 10).len()), (0, 1));
+    queue.put(person(1), Entry { revision: 4, ..waiting(1) }, 0, None);
+    assert_eq!((queue.silent(), queue.overdue(at(30), 10).len()), (0, 0));
+    assert_eq!(queue.front().map(|(user, _)| user).collect::<Vec<_>>(), [person(1), person(2)]);
+    queue.put(person(1), silent(5), 0, None);
+    queue.bar(person(1), 1, at(1));
+    assert_eq!((queue.waiting(), queue.silent()), (1, 0), "given up while silent");
+    assert_eq!(queue.view(person(2)).rank, Some(1));
+}
+
+#[test]
+fn silence_counts_from_the_last_word_and_from_when_there_was_somebody_to_hear_it() {
+    let mut queue = Queue::new(Duration::from_secs(60));
+    queue.put(person(1), waiting(1), 0, None);
+    queue.put(person(2), waiting(2), 0, Some(Duration::from_secs(100)));
+    let silent = |queue: &Queue, now, anew| {
+        let (silent, next) = queue.gone_silent(0, 10, now, anew);
+        assert_eq!(next, None);
+        silent.into_iter().map(|(user, _)| user).collect::<Vec<_>>()
+    };
+    assert_eq!(silent(&queue, 161, 0), [person(1)], "a join is a word");
+    assert!(silent(&queue, 161, 100).is_empty());
+    assert_eq!(silent(&queue, 162, 100), [person(1), person(2)]);
+    assert!(queue.trust(person(1), 211) && !queue.trust(person(1), 211), "known already");
+    assert!(queue.trust(person(2), 221) && !queue.trust(person(9), 211));
+    assert!(silent(&queue, 211, 0).is_empty());
+    assert_eq!(silent(&queue, 212, 0), [person(1)]);
+    assert_eq!(queue.trusted_for(person(2), 200), 21);
+}
+
+#[test]
+fn only_news_are_counted_and_each_admission_once() {
+    let mut queue = Queue::default();
+    let second = Duration::from_secs(1);
+    queue.put(person(1), waiting(1), 0, None);
+    queue.put(person(2), waiting(2), 0, Some(second));
+    queue.put(person(2), active(2, 3, 60), 0, Some(second));
+    queue.put(person(2), active(2, 4, 90), 0, Some(second));
+    assert_eq!((queue.tally.joined.total(second), queue.tally.admitted.total(second)), (1, 1));
+}
+
+#[test]
+fn old_ends_are_cleared_away() {
+    let mut queue = Queue::default();
+    queue.delete(person(1), 5, at(0));
+    queue.delete(person(2), 6, at(100));
+    assert_eq!(queue.old_markers(at(50), 10), [(person(1), 5)]);
+    queue.forget_ends(at(50));
+    assert!(!queue.view(person(1)).is_over(5) && queue.view(person(2)).is_over(6));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "a million of something: for its figures, in a release build"]
+fn a_million_waiters_take_less_than_a_hundred_bytes_each() {
+    const WAITERS: u64 = 1_000_000;
+    let resident = || {
+        let stat = procfs::process::Process::myself().unwrap().stat().unwrap();
+        stat.rss * procfs::page_size()
+    };
+    let users: Vec<UserId> = (0..WAITERS).map(|_| crate::ids::new()).collect();
+    let (mut queue, before) = (Queue::new(Duration::from_secs(60)), resident());
+    let each = |what: &str, act: &mut dyn FnMut(usize)| {
+        let start = std::time::Instant::now();
+        // Far from each other, as those who ask are.
+        (0..users.len()).for_each(|turn| act(turn * 618_033 % users.len()));
+        println!("{what}: {} ns", start.elapsed().as_nanos() / u128::from(WAITERS));
+    };
+    for (index, user) in users.iter().enumerate() {
+        queue.put(*user, waiting(index as u64 + 1), 0, None);
+    }
+    let bytes = (resident() - before) / WAITERS;
+    println!("{bytes} bytes each");
+    each("rank", &mut |at| assert_eq!(queue.view(users[at]).rank, Some(at + 1)));
+    each("hear of", &mut |at| assert!(queue.trust(users[at], 100)));
+    let start = std::time::Instant::now();
+    let (found, next) = queue.gone_silent(0, users.len(), 100, 0);
+    println!("look for the silent: {:?}", start.elapsed());
+    assert!(found.is_empty() && next.is_none());
+    let end = at(1);
+    each("leave", &mut |at| queue.delete(users[at], 2 * WAITERS, end));
+    assert!(bytes < 100, "{bytes} bytes each");
+}
+
+#[test]
+fn a_replay_drops_what_it_does_not_tell_of() {
+    let mut queue = Queue::default();
+    queue.put(person(1), waiting(1), 1, None);
+    queue.put(person(2), waiting(2), 1, None);
+    queue.put(person(2), waiting(2), 2, None);
+    queue.put(person(3), waiting(3), 2, None);
+    queue.forget_untold(2);
+    assert_eq!(queue.front().map(|(user, _)| user).collect::<Vec<_>>(), [person(2), person(3)]);
+    assert_eq!(queue.view(person(1)), View::default());
+}

@@ -1,0 +1,37 @@
+//! The lines in the memory of this instance: who waits at which rank, who is active, whose place is over.
+//!
+//! Nothing here waits for anything. [`memory`] is the lock around it, [`queue`] one concert's line, [`ranks`] the array
+//! that knows everybody's rank.
+
+#[cfg(test)]
+mod restored_laws;
+mod memory;
+mod lines;
+mod changes;
+#[cfg(test)]
+mod laws;
+mod queue;
+mod view;
+mod order;
+mod entries;
+mod ends;
+mod pause;
+mod deadlines;
+mod tally;
+mod pace;
+mod era;
+mod rate;
+mod ranks;
+mod lot;
+
+pub use self::changes::{Change, Key};
+pub use self::ends::End;
+#[cfg(test)]
+pub use self::ends::Ends;
+pub use self::era::Era;
+pub use self::lot::{Draw, Lot, SETTLING};
+pub use self::memory::{LeaseSeen, Memory, News};
+pub use self::pause::{patience, poll_after, poll_early, seconds};
+pub use self::queue::{Queue, View};
+pub use self::rate::{LastMinute, Permits};
+pub use self::tally::Tally;

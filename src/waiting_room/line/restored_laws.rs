@@ -1,0 +1,90 @@
+//! A law for every history of a bucket that was lost: restored in a new one, the line is the one before it, and then those
+//! who came meanwhile; and nobody who waits is moved back.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::super::place::{Entry, Standing};
+use super::laws::{Message, USERS, at, history, last_of_each, person, told};
+use super::memory::{Memory, News};
+use crate::bus::incarnation;
+use crate::ids::{ConcertId, UserId};
+
+/// The same message in a bucket with that first revision.
+fn of_bucket(first: u64, (user, revision, entry): Message) -> Message {
+    let entry = entry.map(|entry| Entry {
+        revision: entry.revision - 1 + first,
+        place: entry.place - 1 + first,
+        ..entry
+    });
+    (user, revision - 1 + first, entry)
+}
+
+fn news((user, revision, entry): Message) -> News {
+    let concert = ConcertId::nil();
+    match entry {
+        Some(entry) => News::Put { concert, user, entry },
+        None => News::Gone { concert, user, revision, at: at(0) },
+    }
+}
+
+fn rank(memory: &Memory, user: UserId) -> Option<usize> {
+    memory.view(ConcertId::nil(), user).rank
+}
+
+proptest! {
+    #[test]
+    fn a_restored_line_is_the_one_before_and_then_those_who_came_meanwhile(
+        history in history(),
+        is_fresh in any::<bool>(),
+        newcomers in prop::collection::vec(any::<bool>(), USERS),
+        left_out in 0..USERS,
+    ) {
+        let [lost, present] = [7, 8].map(incarnation::first_revision);
+        let before: Vec<_> = told(&history).into_iter().map(|message| of_bucket(lost, message)).collect();
+        let memory = Memory::new(Duration::ZERO);
+        if !is_fresh {
+            memory.begin_replay(7);
+            memory.apply(&before.iter().copied().map(news).collect::<Vec<_>>());
+            memory.end_replay();
+        }
+        memory.begin_replay(8);
+        memory.end_replay();
+
+        let living = |(user, _, entry): Message| Some((user, entry?));
+        let mut survivors: Vec<_> = last_of_each(&before).into_iter().filter_map(living).collect();
+        survivors.sort_by_key(|(_, entry)| entry.place);
+        let spent = person(left_out as u128);
+        let waiting = survivors.iter().filter(|(user, _)| *user != spent);
+        let mut ranks: BTreeMap<UserId, usize> =
+            waiting.filter_map(|(user, _)| Some((*user, rank(&memory, *user)?))).collect();
+        let (mut expected, mut arrived, mut revision) = (Vec::new(), Vec::new(), present);
+        for ((user, entry), comes) in survivors.into_iter().zip(newcomers) {
+            if comes {
+                let newcomer = person(1_000 + u128::from(revision));
+                let place = Entry { revision, place: revision, standing: Standing::Waiting, ..entry };
+                memory.apply(&[news((newcomer, revision, Some(place)))]);
+                arrived.push(newcomer);
+                revision += 1;
+            }
+            let restored = (user != spent).then_some(Entry { revision, ..entry });
+            memory.apply(&[news((user, revision, restored))]);
+            let is_next = restored.is_some_and(|entry| entry.standing == Standing::Waiting);
+            expected.extend(is_next.then_some(user));
+            revision += 1;
+            for (user, before) in &mut ranks {
+                let now = rank(&memory, *user).unwrap_or(usize::MAX);
+                prop_assert!(now <= *before, "a shown rank never gets worse");
+                *before = now;
+            }
+        }
+        memory.apply(&[News::Restored { revision, journalled: present - 1 }]);
+        expected.extend(arrived);
+        let lines = memory.lines();
+        let front: Option<Vec<UserId>> = lines.queue(ConcertId::nil()).map(|queue| queue.front().map(|(user, _)| user).collect());
+        prop_assert_eq!(front.unwrap_or_default(), expected);
+        prop_assert!(lines.era().is_restored());
+    }
+}
