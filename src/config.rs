@@ -92,6 +92,18 @@ pub struct Http {
     /// Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas
     #[arg(long, env = "BOXOFFICE_TRUSTED_PROXIES", global = true, value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether concerts, dates and seat maps are kept in memory; off is for measuring what that is worth
+    #[arg(long, env = "BOXOFFICE_CACHE", global = true, value_enum, default_value_t = Switch::On)]
+    pub cache: Switch,
+}
+
+/// Something that can be switched off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Switch {
+    /// As it should be.
+    On,
+    /// Without it.
+    Off,
 }
 
 /// What may be booked, and how long a hold lives.

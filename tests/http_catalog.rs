@@ -144,6 +144,27 @@ async fn a_seat_map_is_a_second_old_at_most_and_is_sent_once() {
 }
 
 #[tokio::test]
+async fn lists_have_a_tag_and_are_sent_again_when_they_have_changed() {
+    let entrance = Entrance::start().await;
+    let (admin, buyer) = (entrance.key(Role::Admin).await, entrance.admitted(1_000).await);
+    let dates = format!("/v1/concerts/{}/performances", entrance.test.concert);
+    for (path, caller) in [("/v1/concerts", &Caller::nobody()), (dates.as_str(), &buyer)] {
+        let first = entrance.get(path, caller).await;
+        first.good(200);
+        let known = caller.with("if-none-match", first.headers["etag"].to_str().unwrap());
+        let again = entrance.get(path, &known).await;
+        assert_eq!((again.status, &again.headers["etag"]), (304, &first.headers["etag"]));
+        let wanted = json!({ "name": "Another", "description": "" });
+        entrance.post("/v1/admin/concerts", &admin, wanted).await.good(201);
+        let more = date(&json!([{ "from": 1, "to": 2, "section": "A", "price": 1 }]));
+        entrance.post(&dates.replace("/v1", "/v1/admin"), &admin, more).await.good(201);
+        let changed = entrance.get(path, &known).await;
+        assert_ne!(changed.good(200), &first.body);
+        assert_ne!(changed.headers["etag"], first.headers["etag"]);
+    }
+}
+
+#[tokio::test]
 async fn the_service_describes_itself() {
     let entrance = Entrance::start().await;
     let nobody = Caller::nobody();

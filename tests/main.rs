@@ -38,6 +38,7 @@ mod operations;
 mod operators;
 mod process;
 mod queue_keys;
+mod reads;
 mod replay;
 mod sqlx_data;
 mod tidy;

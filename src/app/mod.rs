@@ -20,7 +20,7 @@ use crate::booking::Desk;
 use crate::bus::{self, Bus, retry, topology};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
-use crate::config::Settings;
+use crate::config::{Settings, Switch};
 use crate::http::auth::{Access, Keys};
 use crate::http::health::Health;
 use crate::http::listeners::Listeners;
@@ -134,10 +134,13 @@ impl App {
     }
 
     async fn open_entrance(&mut self, settings: &Settings, room: Arc<WaitingRoom>) -> anyhow::Result<()> {
+        let keeps = settings.http.cache == Switch::On;
+        let (pool, bus, clock) = (self.pool.clone(), self.bus.clone(), self.clock.clone());
+        let catalog = Catalog::open(pool, bus, clock, keeps, &self.tasks, &self.stop).await?;
         let state = AppState {
             pool: self.pool.clone(),
             clock: self.clock.clone(),
-            catalog: Catalog::new(self.pool.clone(), self.clock.clone()),
+            catalog,
             room,
             desk: self.desk.clone(),
             engine: self.engine.clone(),

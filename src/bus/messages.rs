@@ -106,6 +106,14 @@ pub struct Settled {
     pub sagas: Vec<Uuid>,
 }
 
+/// Dates that have other seats now, for whoever keeps maps of them.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SeatsChanged {
+    pub performances: Vec<Uuid>,
+    /// The concerts of these dates.
+    pub concerts: Vec<Uuid>,
+}
+
 /// A recorded transition of a saga, told live to whoever watches.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Transition {

@@ -37,6 +37,10 @@ pub const REPLIES: &str = "sagas.reply";
 pub const SIGNALS: &str = "sagas.signal";
 /// Core NATS, not stored: one message per batch of sagas that came to rest, for whoever waits.
 pub const SETTLED: &str = "settled";
+/// Core NATS, not stored: one message per batch that changed seats, for whoever keeps maps of them.
+pub const SEATS_CHANGED: &str = "catalog.seats";
+/// Core NATS, not stored: a concert was added, or a date of one.
+pub const CONCERTS_CHANGED: &str = "catalog.concerts";
 /// Core NATS, not stored: an operator paused something, or let it go on.
 pub const PAUSES: &str = "pauses";
 /// Core NATS, not stored: somebody changed the settings of a line.

@@ -1,30 +1,50 @@
 //! The reads that everybody makes, from memory: concerts, dates and seat maps.
 //!
-//! Each read is made once at a time for all who ask (single flight), and its answer is given to everybody
-//! for a moment. How old an answer may be is stated at each function; nothing that sells a seat or takes a
-//! point trusts it. There is no invalidation between instances: the ages are short enough.
+//! Each read is made once at a time for all who ask (single flight), and its answer is given to everybody. Whoever changes
+//! seats or concerts says so, and every instance reads anew what it keeps of them; see [`kept`] for the pace. Should
+//! a word be lost, or be one that nobody says (a hold that runs out, a sale that opens), a copy still lives for less than a
+//! second. Nothing that sells a seat or takes a point trusts it. `docs/reads.md` has what was measured.
 
+mod listen;
 mod seats;
+mod shelf;
+mod kept;
+mod document;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::SubscribeError;
+use futures::FutureExt;
 use moka::future::Cache;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+pub use document::Document;
 pub use seats::{SeatMap, SeatMapBody};
 
+use kept::Pace;
+use seats::Layout;
+use shelf::Shelf;
+
+use crate::bus::{Bus, subjects};
 use crate::clock::Clock;
 use crate::ids::{ConcertId, PerformanceId};
-use crate::store::catalog::{self, Concert, OpenPerformance, Performance, SeatStatus};
+use crate::store::catalog::{self, Concert, OpenPerformance, Performance};
 
-/// How long a page of concerts is given out.
-const CONCERTS_AGE: Duration = Duration::from_secs(3);
-/// How long dates and seat maps are given out; with the time of reading them it stays below a second.
-const SEATS_AGE: Duration = Duration::from_millis(750);
+/// How old a copy may be: with the time of reading it stays below a second.
+const PACE: Pace = Pace {
+    floor: Duration::from_millis(100),
+    ahead: Duration::from_millis(600),
+    bound: Duration::from_millis(900),
+};
 /// How long what never changes is remembered.
 const FACTS_AGE: Duration = Duration::from_secs(300);
+/// How many reads are made at once, so that those who look around leave connections for those who buy.
+const READS_AT_ONCE: usize = 4;
 
 /// Why a read has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -47,98 +67,167 @@ type ConcertsPage = (Option<(String, Uuid)>, i64);
 /// Cached reads of what is on sale. Clones share their memory.
 #[derive(Clone)]
 pub struct Catalog {
+    bus: Bus,
+    concerts: Shelf<ConcertsPage, Vec<Concert>>,
+    concert: Shelf<ConcertId, Concert>,
+    dates: Shelf<ConcertId, Vec<OpenPerformance>>,
+    maps: Shelf<PerformanceId, SeatMap>,
+    known: Known,
+}
+
+/// What never changes, and where it is read.
+#[derive(Clone)]
+struct Known {
     pool: PgPool,
     clock: Clock,
-    concerts: Cache<ConcertsPage, Arc<Vec<Concert>>>,
-    concert: Cache<ConcertId, Arc<Concert>>,
-    known_concerts: Cache<ConcertId, ()>,
-    performances: Cache<ConcertId, Arc<Vec<OpenPerformance>>>,
-    facts: Cache<PerformanceId, Arc<Performance>>,
-    seats: Cache<(PerformanceId, Option<SeatStatus>), Arc<SeatMap>>,
+    turns: Arc<Semaphore>,
+    concerts: Cache<ConcertId, ()>,
+    performances: Cache<PerformanceId, Arc<Performance>>,
+    layouts: Cache<PerformanceId, Arc<Layout>>,
 }
 
 impl Catalog {
-    /// An empty memory in front of the database.
-    pub fn new(pool: PgPool, clock: Clock) -> Self {
-        Self {
-            pool,
-            clock,
-            concerts: Cache::builder().max_capacity(1_000).time_to_live(CONCERTS_AGE).build(),
-            concert: Cache::builder().max_capacity(10_000).time_to_live(CONCERTS_AGE).build(),
-            known_concerts: Cache::builder().max_capacity(100_000).time_to_live(FACTS_AGE).build(),
-            performances: Cache::builder().max_capacity(10_000).time_to_live(SEATS_AGE).build(),
-            facts: Cache::builder().max_capacity(100_000).time_to_live(FACTS_AGE).build(),
-            seats: Cache::builder().max_capacity(1_000).time_to_live(SEATS_AGE).build(),
-        }
+    /// An empty memory in front of the database, and whoever keeps it true. With `keeps` false nothing that can change is
+    /// kept: every read asks the database.
+    ///
+    /// # Errors
+    /// When NATS does not take a subscription.
+    pub async fn open(
+        pool: PgPool,
+        bus: Bus,
+        clock: Clock,
+        keeps: bool,
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Result<Self, SubscribeError> {
+        let pace = keeps.then_some(PACE);
+        let turns = if keeps { READS_AT_ONCE } else { Semaphore::MAX_PERMITS };
+        let known = Known::new(pool, clock, turns);
+        let seats = bus.client.subscribe(subjects::SEATS_CHANGED).await?;
+        let concerts = bus.client.subscribe(subjects::CONCERTS_CHANGED).await?;
+        let catalog = Self {
+            bus,
+            concerts: Shelf::new(1_000, pace, reading(&known, Known::read_concerts)),
+            concert: Shelf::new(10_000, pace, reading(&known, Known::read_concert)),
+            dates: Shelf::new(10_000, pace, reading(&known, Known::read_dates)),
+            maps: Shelf::new(500, pace, reading(&known, Known::read_map)),
+            known,
+        };
+        tasks.spawn(listen::seats(catalog.clone(), seats, stop.clone()));
+        tasks.spawn(listen::concerts(catalog.clone(), concerts, stop.clone()));
+        Ok(catalog)
     }
 
-    /// Concerts by name after the given one; at most 3 s old, or new on the instance that added one.
+    /// Concerts by name after the given one; at most 1 s old, and new on the instance that added one.
     pub async fn concerts(
         &self,
         after: Option<(String, Uuid)>,
         limit: i64,
     ) -> Result<Arc<Vec<Concert>>, CatalogError> {
-        let load = async {
-            let after = after.as_ref().map(|(name, id)| (name.as_str(), *id));
-            let rows = catalog::list_concerts(&self.pool, after, limit, self.clock.now()).await?;
-            Ok(Arc::new(rows))
-        };
-        self.concerts.try_get_with((after.clone(), limit), load).await.map_err(unshare)
+        self.concerts.get((after, limit)).await
     }
 
-    /// Forgets what is known of concerts: one was added here, or a date of one.
-    pub fn concerts_changed(&self) {
-        self.concerts.invalidate_all();
-        self.concert.invalidate_all();
-    }
-
-    /// One concert; at most 3 s old, or new on the instance that added it.
+    /// One concert; at most 1 s old, and new on the instance that added it.
     pub async fn concert(&self, id: ConcertId) -> Result<Arc<Concert>, CatalogError> {
-        let load = async {
-            let found = catalog::concert(&self.pool, id, self.clock.now()).await?;
-            found.map(Arc::new).ok_or(CatalogError::NotFound)
-        };
-        self.concert.try_get_with(id, load).await.map_err(unshare)
+        self.concert.get(id).await
     }
 
     /// Answers whether there is such a concert, else [`CatalogError::NotFound`]. A concert never goes away.
     pub async fn known_concert(&self, id: ConcertId) -> Result<(), CatalogError> {
-        let load = async {
-            let found = catalog::concert(&self.pool, id, self.clock.now()).await?;
-            found.map(|_| ()).ok_or(CatalogError::NotFound)
-        };
-        self.known_concerts.try_get_with(id, load).await.map_err(unshare)
+        let load = async { self.known.clone().read_concert(id).await.map(drop) };
+        self.known.concerts.try_get_with(id, load).await.map_err(unshare)
     }
 
     /// A concert's dates in their window that have free seats, by start; at most 1 s old.
     pub async fn performances(&self, concert: ConcertId) -> Result<Arc<Vec<OpenPerformance>>, CatalogError> {
-        let load = async {
-            let rows = catalog::open_performances(&self.pool, concert, self.clock.now()).await?;
-            Ok(Arc::new(rows))
-        };
-        self.performances.try_get_with(concert, load).await.map_err(unshare)
+        self.dates.get(concert).await
     }
 
     /// What never changes about a date: its concert, its times.
     pub async fn performance(&self, id: PerformanceId) -> Result<Arc<Performance>, CatalogError> {
         let load = async {
-            let found = catalog::performance(&self.pool, id).await?;
+            let found = catalog::performance(&self.known.pool, id).await?;
             found.map(Arc::new).ok_or(CatalogError::NotFound)
         };
-        self.facts.try_get_with(id, load).await.map_err(unshare)
+        self.known.performances.try_get_with(id, load).await.map_err(unshare)
     }
 
-    /// The seats of a date, all or those with one status, ready to be sent; at most 1 s old.
-    pub async fn seats(
-        &self,
-        performance: PerformanceId,
-        only: Option<SeatStatus>,
-    ) -> Result<Arc<SeatMap>, CatalogError> {
+    /// The seats of a date; at most 1 s old.
+    pub async fn seats(&self, performance: PerformanceId) -> Result<Arc<SeatMap>, CatalogError> {
+        self.maps.get(performance).await
+    }
+
+    /// A concert was added here, or a date of one: forgets what is known of them, and tells the other instances.
+    pub async fn concerts_changed(&self) {
+        self.forget_concerts();
+        if let Err(error) = self.bus.client.publish(subjects::CONCERTS_CHANGED, bytes::Bytes::new()).await {
+            tracing::debug!(%error, "nobody was told of a new concert or date; it is seen within a second");
+        }
+    }
+
+    fn forget_concerts(&self) {
+        self.concerts.forget_all();
+        self.concert.forget_all();
+        self.dates.forget_all();
+    }
+}
+
+impl Known {
+    fn new(pool: PgPool, clock: Clock, turns: usize) -> Self {
+        Self {
+            pool,
+            clock,
+            turns: Arc::new(Semaphore::new(turns)),
+            concerts: Cache::builder().max_capacity(100_000).time_to_live(FACTS_AGE).build(),
+            performances: Cache::builder().max_capacity(100_000).time_to_live(FACTS_AGE).build(),
+            layouts: Cache::builder().max_capacity(500).time_to_idle(FACTS_AGE).build(),
+        }
+    }
+
+    async fn read_concerts(self, (after, limit): ConcertsPage) -> Result<Vec<Concert>, CatalogError> {
+        let after = after.as_ref().map(|(name, id)| (name.as_str(), *id));
+        Ok(catalog::list_concerts(&self.pool, after, limit, self.clock.now()).await?)
+    }
+
+    async fn read_concert(self, id: ConcertId) -> Result<Concert, CatalogError> {
+        catalog::concert(&self.pool, id, self.clock.now()).await?.ok_or(CatalogError::NotFound)
+    }
+
+    async fn read_dates(self, concert: ConcertId) -> Result<Vec<OpenPerformance>, CatalogError> {
+        Ok(catalog::open_performances(&self.pool, concert, self.clock.now()).await?)
+    }
+
+    async fn read_map(self, performance: PerformanceId) -> Result<SeatMap, CatalogError> {
         let load = async {
-            let rows = catalog::seat_map(&self.pool, performance, only, self.clock.now()).await?;
-            Ok(Arc::new(SeatMap::render(performance, &rows)))
+            let places = catalog::seat_places(&self.pool, performance).await?;
+            Ok(Arc::new(Layout::of(performance, &places)))
         };
-        self.seats.try_get_with((performance, only), load).await.map_err(unshare)
+        let layout = self.layouts.try_get_with(performance, load).await.map_err(unshare)?;
+        let taken = catalog::taken_seats(&self.pool, performance, self.clock.now()).await?;
+        Ok(SeatMap::of(layout, &taken))
+    }
+}
+
+/// A reader for a shelf: waits for its turn, then reads.
+fn reading<K, V, F>(
+    known: &Known,
+    read: fn(Known, K) -> F,
+) -> impl Fn(K) -> futures::future::BoxFuture<'static, Result<V, CatalogError>> + Send + Sync + 'static
+where
+    K: Send + 'static,
+    V: 'static,
+    F: Future<Output = Result<V, CatalogError>> + Send + 'static,
+{
+    let known = known.clone();
+    move |key| {
+        let known = known.clone();
+        let reading = async move {
+            let turns = Arc::clone(&known.turns);
+            // It is never closed.
+            let _turn = turns.acquire().await;
+            read(known, key).await
+        };
+        reading.boxed()
     }
 }
 

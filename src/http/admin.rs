@@ -104,7 +104,7 @@ pub async fn add_concert(
         let answer = Answer::created(&ConcertAdded { id: effect.id, name, description, queue });
         effect.save(&mut *tx, &answer).await?;
         tx.commit().await?;
-        app.catalog.concerts_changed();
+        app.catalog.concerts_changed().await;
         Ok(answer)
     })
     .await
@@ -228,7 +228,7 @@ pub async fn add_performance(
         store::catalog::insert_performance(&mut tx, &performance, &ranges).await?;
         effect.save(&mut *tx, &answer).await?;
         tx.commit().await?;
-        app.catalog.concerts_changed();
+        app.catalog.concerts_changed().await;
         Ok(answer)
     })
     .await

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::http::HeaderMap;
+use axum::response::Response;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -18,16 +18,25 @@ use super::problem::Result;
 use super::request::{Params, PathId};
 use super::shape::Shape;
 use super::state::AppState;
-use crate::catalog::SeatMapBody;
+use super::tagged::tagged;
+use crate::catalog::{Document, SeatMapBody};
 use crate::store::catalog::{Concert, OpenPerformance, SeatStatus};
 use crate::waiting_room::SaleView;
 
 /// Concerts, by name.
-#[utoipa::path(get, path = "/v1/concerts", tag = "concerts", params(ListQuery),
-    responses((status = 200, body = Page<Concert>)))]
-pub async fn list(State(app): State<Arc<AppState>>, Params(query): Params<ListQuery>) -> Result<Answer> {
+#[utoipa::path(get, path = "/v1/concerts", tag = "concerts",
+    params(ListQuery, ("If-None-Match" = Option<String>, Header)),
+    responses(
+        (status = 200, body = Page<Concert>, headers(("ETag" = String, description = "Hash of the body"))),
+        (status = 304, description = "Nothing has changed since the ETag that was sent")))]
+pub async fn list(
+    State(app): State<Arc<AppState>>,
+    Params(query): Params<ListQuery>,
+    headers: HeaderMap,
+) -> Result<Response> {
     let rows = app.catalog.concerts(query.after()?, query.limit() + 1).await?;
-    Ok(Answer::ok(&Page::cut(rows.to_vec(), query.limit(), |concert| (concert.name.clone(), concert.id))))
+    let page = Page::cut(rows.to_vec(), query.limit(), |concert| (concert.name.clone(), concert.id));
+    Ok(tagged(&headers, &Document::render(&page)))
 }
 
 /// A concert, how its sale stands, and the draw among those who come before it opens.
@@ -50,8 +59,11 @@ pub async fn show(State(app): State<Arc<AppState>>, PathId(concert): PathId) -> 
 
 /// A concert's dates that are on sale now and have free seats, by when they start.
 #[utoipa::path(get, path = "/v1/concerts/{concert}/performances", tag = "concerts",
-    params(("concert" = Uuid, Path), ListQuery), security(("user" = [], "queue_token" = [])),
-    responses((status = 200, body = Page<OpenPerformance>)),
+    params(("concert" = Uuid, Path), ListQuery, ("If-None-Match" = Option<String>, Header)),
+    security(("user" = [], "queue_token" = [])),
+    responses(
+        (status = 200, body = Page<OpenPerformance>, headers(("ETag" = String, description = "Hash of the body"))),
+        (status = 304, description = "Nothing has changed since the ETag that was sent")),
     extensions(("x-problems" = json!(["not_found", "queue_token"]))))]
 pub async fn performances(
     State(app): State<Arc<AppState>>,
@@ -59,7 +71,8 @@ pub async fn performances(
     PathId(concert): PathId,
     Params(query): Params<ListQuery>,
     pass: QueuePass,
-) -> Result<Answer> {
+    headers: HeaderMap,
+) -> Result<Response> {
     let after: Option<(DateTime<Utc>, Uuid)> = query.after()?;
     app.catalog.known_concert(concert).await?;
     app.room.pass(pass.token(), user.id, concert)?;
@@ -67,7 +80,8 @@ pub async fn performances(
     let place = |performance: &OpenPerformance| (performance.starts_at, performance.id);
     let rest = all.iter().filter(|performance| after.is_none_or(|after| place(performance) > after));
     let wanted = usize::try_from(query.limit() + 1).unwrap_or_default();
-    Ok(Answer::ok(&Page::cut(rest.take(wanted).cloned().collect(), query.limit(), place)))
+    let page = Page::cut(rest.take(wanted).cloned().collect(), query.limit(), place);
+    Ok(tagged(&headers, &Document::render(&page)))
 }
 
 /// Which seats are asked for.
@@ -99,38 +113,6 @@ pub async fn seats(
 ) -> Result<Response> {
     let facts = app.catalog.performance(performance).await?;
     app.room.pass(pass.token(), user.id, facts.concert_id)?;
-    let map = app.catalog.seats(performance, query.status).await?;
-    let caching = [(header::ETAG, map.etag.clone()), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
-    if is_known(&headers, &map.etag) {
-        return Ok((StatusCode::NOT_MODIFIED, caching).into_response());
-    }
-    Ok(([(header::CONTENT_TYPE, "application/json")], caching, map.json.clone()).into_response())
-}
-
-/// Whether the caller has this version already (RFC 9110, weak comparison).
-fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let mut tags = lists.flat_map(|list| list.split(',')).map(str::trim);
-    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tag_is_found_in_a_list_weak_or_strong() {
-        let check = |value: &str, known: bool| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::IF_NONE_MATCH, value.parse().unwrap());
-            assert_eq!(is_known(&headers, "\"abc\""), known, "{value}");
-        };
-        check("\"abc\"", true);
-        check("W/\"abc\"", true);
-        check("\"x\", \"abc\"", true);
-        check("*", true);
-        check("\"ab\"", false);
-        check("abc", false);
-        assert!(!is_known(&HeaderMap::new(), "\"abc\""));
-    }
+    let map = app.catalog.seats(performance).await?;
+    Ok(tagged(&headers, map.document(query.status)))
 }

@@ -27,6 +27,7 @@ mod page;
 mod request;
 mod shape;
 mod connections;
+mod tagged;
 mod answer;
 pub mod auth;
 mod joins;

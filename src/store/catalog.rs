@@ -77,13 +77,29 @@ pub enum SeatStatus {
 }
 
 impl SeatStatus {
-    fn as_str(self) -> &'static str {
+    /// Its name in the table and on the wire.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Free => "free",
             Self::Held => "held",
             Self::Sold => "sold",
         }
     }
+}
+
+/// What never changes about a seat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SeatPlace {
+    pub number: i32,
+    pub section: String,
+    pub price: i64,
+}
+
+/// The numbers of the seats of a date that are not free.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TakenSeats {
+    pub held: Vec<i32>,
+    pub sold: Vec<i32>,
 }
 
 /// A seat on the map.
@@ -257,29 +273,33 @@ pub async fn performance(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Per
     .await
 }
 
-/// The seats of a date by number, all or those with one status.
-pub async fn seat_map(
-    db: impl PgExecutor<'_>,
-    performance_id: Uuid,
-    only: Option<SeatStatus>,
-    now: DateTime<Utc>,
-) -> Result<Vec<Seat>> {
+/// The seats of a date by number, without their state.
+pub async fn seat_places(db: impl PgExecutor<'_>, performance_id: Uuid) -> Result<Vec<SeatPlace>> {
     sqlx::query_as!(
-        Seat,
-        r#"
-        select number as "number!", section as "section!", price as "price!", shown as "status!: SeatStatus"
-        from (
-            select number, section, price,
-                case when status = 'held' and claimable_at <= $3 then 'free' else status end as shown
-            from seats where performance_id = $1
-        ) as map
-        where $2::text is null or shown = $2
-        order by number
-        "#,
+        SeatPlace,
+        "select number, section, price from seats where performance_id = $1 order by number",
         performance_id,
-        only.map(SeatStatus::as_str),
-        now,
     )
     .fetch_all(db)
+    .await
+}
+
+/// Which seats of a date are held and which are sold.
+pub async fn taken_seats(
+    db: impl PgExecutor<'_>,
+    performance_id: Uuid,
+    now: DateTime<Utc>,
+) -> Result<TakenSeats> {
+    sqlx::query_as!(
+        TakenSeats,
+        r#"
+        select coalesce(array_agg(number) filter (where status = 'held' and claimable_at > $2), '{}') as "held!",
+               coalesce(array_agg(number) filter (where status = 'sold'), '{}') as "sold!"
+        from seats where performance_id = $1 and status <> 'free'
+        "#,
+        performance_id,
+        now,
+    )
+    .fetch_one(db)
     .await
 }

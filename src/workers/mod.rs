@@ -6,9 +6,10 @@
 //!
 //! Tables are locked in one order everywhere: sagas, buyers, seats, accounts.
 
+mod serve;
+mod changed;
 mod points;
 mod seats;
-mod serve;
 mod tickets;
 
 use chrono::{DateTime, Utc};
@@ -151,13 +152,9 @@ mod tests {
         }
     }
 
-    /// What a step's function answers to a command.
-    pub(super) fn answer(
-        direction: Direction,
-        reason: Option<&str>,
-        act: impl FnOnce(&mut Job<'_>),
-    ) -> Outcome {
-        let command = Command {
+    /// A command without arguments.
+    pub(super) fn command(direction: Direction, reason: Option<&str>) -> Command {
+        Command {
             saga_id: Uuid::from_u128(3),
             workflow: "booking".to_owned(),
             subject: String::new(),
@@ -169,7 +166,16 @@ mod tests {
             reason: reason.map(str::to_owned),
             context: Value::Null,
             trace: Uuid::from_u128(3),
-        };
+        }
+    }
+
+    /// What a step's function answers to a command.
+    pub(super) fn answer(
+        direction: Direction,
+        reason: Option<&str>,
+        act: impl FnOnce(&mut Job<'_>),
+    ) -> Outcome {
+        let command = command(direction, reason);
         let mut job = Job { command: &command, outcome: None };
         act(&mut job);
         job.outcome.expect("every command is answered")

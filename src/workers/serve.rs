@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use super::changed::Changed;
 use super::{Job, Limits, Service};
 use crate::bus::{Bus, Deliveries, deliveries, messages, presence, subjects, topology};
 use crate::orchestrator::{Batch, Engine, Halves, Verdict};
@@ -108,10 +109,13 @@ async fn handle(engine: &Engine, service: Service, limits: Limits, items: &[Deli
     let ids: Vec<_> = items.iter().map(|(_, command)| command.saga_id).collect();
     let mut batch = Batch::lock(&mut tx, &ids).await?;
     let commands: Vec<&Command> = items.iter().map(|(_, command)| command).collect();
-    let illegal = advance(engine, &mut tx, &mut batch, service, limits, &commands).await?;
+    let Advanced { illegal, changed } =
+        advance(engine, &mut tx, &mut batch, service, limits, &commands).await?;
     let consequences = batch.write(&mut tx, &engine.catalogue).await?;
     tx.commit().await?;
     fail_point!("worker::committed");
+    // Before anybody is answered: who looks at the map then should see it.
+    changed.tell(&engine.bus).await;
     for (at, why) in illegal {
         engine.park(subjects::STEPS, &items[at].0, &why).await;
     }
@@ -126,7 +130,15 @@ async fn handle(engine: &Engine, service: Service, limits: Limits, items: &[Deli
     Ok(())
 }
 
-/// Does what is still asked for and lets each saga go on; returns the commands that cannot be, by position.
+/// What became of a batch.
+#[derive(Default)]
+struct Advanced {
+    /// The commands that cannot be, by position.
+    illegal: Vec<(usize, String)>,
+    changed: Changed,
+}
+
+/// Does what is still asked for and lets each saga go on.
 async fn advance(
     engine: &Engine,
     conn: &mut PgConnection,
@@ -134,7 +146,7 @@ async fn advance(
     service: Service,
     limits: Limits,
     commands: &[&Command],
-) -> store::Result<Vec<(usize, String)>> {
+) -> store::Result<Advanced> {
     let mut jobs: Vec<Job<'_>> = Vec::with_capacity(commands.len());
     for command in commands {
         if batch.asks_for(command) {
@@ -149,16 +161,17 @@ async fn advance(
     }
     let (mut open, refused): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.outcome.is_none());
     service.run(conn, limits, batch.now, &mut open).await?;
-    let mut illegal = Vec::new();
+    let mut advanced = Advanced::default();
     for job in open.into_iter().chain(refused) {
         let outcome = job.outcome.unwrap_or(Outcome::Failed { code: "unanswered".to_owned() });
+        advanced.changed.note(service, job.command, &outcome);
         let event = Event::Reply(answer(job.command, outcome, &engine.instance));
         if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, job.command.saga_id, &event) {
             let at = commands.iter().position(|command| std::ptr::eq(*command, job.command));
-            illegal.extend(at.map(|at| (at, why)));
+            advanced.illegal.extend(at.map(|at| (at, why)));
         }
     }
-    Ok(illegal)
+    Ok(advanced)
 }
 
 /// What is to be said of a command whose handling fails even alone.

@@ -20,6 +20,7 @@ use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::app::{self, TestApp, settings};
@@ -88,10 +89,12 @@ impl Entrance {
         settings.http.local = false;
         settings.http.access_secret = Some(SECRET.to_owned());
         let (service, stop) = (&test.app, CancellationToken::new());
+        let (pool, bus, clock) = (service.pool.clone(), service.bus.clone(), service.clock.clone());
+        let catalog = Catalog::open(pool, bus, clock, true, &TaskTracker::new(), &stop).await.unwrap();
         let state = AppState {
             pool: service.pool.clone(),
             clock: service.clock.clone(),
-            catalog: Catalog::new(service.pool.clone(), service.clock.clone()),
+            catalog,
             room: service.room.clone().expect("the service has the api role"),
             desk: service.desk.clone(),
             engine: service.engine.clone(),

@@ -203,6 +203,7 @@ mod tests {
             queue_previous_secrets: Vec::new(),
             client_seconds: 40,
             trusted_proxies: Vec::new(),
+            cache: config::Switch::On,
         }
     }
 
