@@ -19,4 +19,5 @@ measure timers-100k timers --pending 100000
 measure timers-1m timers --pending 1000000
 measure idle idle
 measure queue queue
+measure contention contention
 exit $missed

@@ -103,3 +103,16 @@ async fn queue_loses_nobody_and_keeps_the_order() {
     let timed: Vec<u64> = (0..9).filter(|at| *at != 7).map(|at| count(&report, at)).collect();
     assert!(timed.iter().all(|count| *count > 0), "{timed:?} {report:#}");
 }
+
+#[tokio::test]
+async fn contention_measures_every_way_and_finds_nothing_wrong() {
+    let report = measure("contention --seconds 4 --concurrency 8").await;
+    assert_eq!(report["errors"], 0, "{report:#}");
+    let cells = report["cells"].as_array().unwrap();
+    assert_eq!(cells.len(), 36, "{report:#}");
+    for field in
+        ["granted_per_second", "tries_per_answer", "statements_per_answer", "transactions_per_answer"]
+    {
+        assert!(cells.iter().all(|cell| cell[field].as_f64().is_some()), "{field} {report:#}");
+    }
+}

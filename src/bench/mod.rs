@@ -14,6 +14,7 @@ mod expiry;
 mod timers;
 mod idle;
 mod queue;
+pub mod contention;
 mod crowd;
 mod watch;
 mod worker;
@@ -52,6 +53,8 @@ pub enum Scenario {
     Idle,
     /// A crowd joins a line, asks for its places as told, and grows to a million
     Queue,
+    /// Ways of concurrency control held against each other, for seats and points
+    Contention,
 }
 
 /// How much of it. Each scenario has its own idea of what is left out.
@@ -94,6 +97,7 @@ pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
         Scenario::Timers => timers::run(plan, &progress).await,
         Scenario::Idle => idle::run(plan, &progress).await,
         Scenario::Queue => queue::run(plan, &progress).await,
+        Scenario::Contention => contention::run(plan, &progress).await,
     };
     progress.done();
     report

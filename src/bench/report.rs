@@ -32,6 +32,9 @@ pub struct Report {
     /// What belongs to this scenario alone.
     #[serde(flatten)]
     pub more: Map<String, Value>,
+    /// A list in `more` as people read it: the header, then its lines.
+    #[serde(skip)]
+    pub table: Vec<Vec<String>>,
     /// What it ran on.
     pub surroundings: Value,
 }
@@ -91,6 +94,7 @@ impl Report {
             measures,
             generator_late: None,
             more: Map::new(),
+            table: Vec::new(),
             surroundings: Value::Null,
         }
     }

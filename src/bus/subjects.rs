@@ -21,6 +21,9 @@ pub const QUEUE_RESTORED: &str = "journal.restored";
 /// The key of the lease under which one instance admits.
 pub const QUEUE_LEASE: &str = "lease.admission";
 
+/// The KV bucket of the locks that a benchmark holds against others; it is made for a run and deleted after it.
+pub const RIVAL_LOCKS: &str = "rival_locks";
+
 /// All step commands.
 pub const ALL_STEPS: &str = "steps.>";
 /// All replies and signals.
@@ -153,6 +156,11 @@ pub fn queue_place(concert: Uuid, user: Uuid) -> String {
 /// Where a key of the bucket of places is published.
 pub fn queue_key(key: &str) -> String {
     format!("$KV.{QUEUE_TOKENS}.{key}")
+}
+
+/// Where a key of the bucket [`RIVAL_LOCKS`] is published.
+pub fn rival_lock(key: &str) -> String {
+    format!("$KV.{RIVAL_LOCKS}.{key}")
 }
 
 #[cfg(test)]

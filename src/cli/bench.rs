@@ -105,7 +105,13 @@ fn text(report: &Report) -> String {
     if let Some(late) = report.generator_late {
         lines.push(format!("the generator began what was due {} ms late at p99", late.p99_ms));
     }
-    lines.extend(report.more.iter().map(|(name, value)| format!("{name}: {value}")));
+    if let [header, rows @ ..] = report.table.as_slice() {
+        lines.push(table(header, rows));
+    }
+    // A list that has a table is not shown twice.
+    let has_table = |value: &serde_json::Value| value.is_array() && !report.table.is_empty();
+    let more = report.more.iter().filter(|(_, value)| !has_table(value));
+    lines.extend(more.map(|(name, value)| format!("{name}: {value}")));
     lines.push(format!("on: {}", report.surroundings));
     lines.join("\n")
 }

@@ -10,6 +10,7 @@ pub mod catalog;
 pub mod idempotency;
 pub mod operations;
 pub mod outcomes;
+pub mod rivals;
 pub mod payments;
 pub mod points;
 pub mod pulse;

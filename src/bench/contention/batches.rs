@@ -1,0 +1,142 @@
+//! Batches as the service's workers do them: what has come meanwhile is taken together, by one loop for seats and one
+//! for points.
+//!
+//! Rows are locked in the order of their keys, each request is decided in memory against what the ones before it have left,
+//! and what has changed is written by one statement for each table: the store's own, on other tables.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use anyhow::Context;
+use sqlx::{PgConnection, PgPool};
+use tokio::sync::{mpsc, oneshot};
+
+use super::cell::decided;
+use super::cost::Cost;
+use crate::store;
+use crate::store::payments::{Account, NewEntry};
+use crate::store::rivals::{self, Deed, PERFORMANCE, Request};
+use crate::store::seats::Seat;
+
+/// Requests of one batch at most.
+const MOST: usize = 256;
+/// Requests that may wait.
+const WAITING: usize = 4_096;
+
+type Asked = (Request, oneshot::Sender<bool>);
+
+/// The two loops, as seen by those who ask. They end when it is dropped.
+#[derive(Debug)]
+pub(super) struct Batches {
+    seats: mpsc::Sender<Asked>,
+    points: mpsc::Sender<Asked>,
+}
+
+impl Batches {
+    pub(super) fn start(pool: &PgPool, cost: &Arc<Cost>) -> Self {
+        let start = || {
+            let (sender, receiver) = mpsc::channel(WAITING);
+            tokio::spawn(serve(pool.clone(), Arc::clone(cost), receiver));
+            sender
+        };
+        Self { seats: start(), points: start() }
+    }
+
+    /// Waits until the request was done in a batch; says whether it was granted.
+    pub(super) async fn ask(&self, request: &Request) -> anyhow::Result<bool> {
+        let (answer, answered) = oneshot::channel();
+        let serving = if request.deed == Deed::Hold { &self.seats } else { &self.points };
+        serving.send((*request, answer)).await.context("nobody takes batches")?;
+        answered.await.context("the batch failed")
+    }
+}
+
+async fn serve(pool: PgPool, cost: Arc<Cost>, mut asked: mpsc::Receiver<Asked>) {
+    let mut batch = Vec::with_capacity(MOST);
+    while asked.recv_many(&mut batch, MOST).await > 0 {
+        let (requests, answers): (Vec<Request>, Vec<_>) = batch.drain(..).unzip();
+        match handle(&pool, &cost, &requests).await {
+            Ok(granted) => {
+                for (answer, granted) in answers.into_iter().zip(granted) {
+                    // Whoever asked may have gone.
+                    let _told = answer.send(granted);
+                }
+            }
+            // Whoever asked is told by the loss of the answer.
+            Err(error) => tracing::error!(%error, "a batch failed"),
+        }
+    }
+}
+
+async fn handle(pool: &PgPool, cost: &Cost, requests: &[Request]) -> store::Result<Vec<bool>> {
+    let mut tx = pool.begin().await?;
+    let (granted, statements) = match requests.first().map(|request| request.deed) {
+        Some(Deed::Hold) => hold(&mut tx, requests).await?,
+        _ => enter(&mut tx, requests).await?,
+    };
+    if granted.contains(&true) {
+        tx.commit().await?;
+    } else {
+        tx.rollback().await?;
+    }
+    cost.asked(1, statements + 2);
+    Ok(granted)
+}
+
+/// Which are granted, and how many statements that took.
+async fn hold(conn: &mut PgConnection, requests: &[Request]) -> store::Result<(Vec<bool>, u64)> {
+    let numbers: Vec<i32> = requests.iter().map(|request| request.place).collect();
+    let locked = store::seats::lock(conn, &vec![PERFORMANCE; numbers.len()], &numbers).await?;
+    let mut seats: BTreeMap<i32, Seat> = locked.into_iter().map(|seat| (seat.number, seat)).collect();
+    let mut dirty = BTreeSet::new();
+    let mut decide = |request: &Request| {
+        let Some(seat) = seats.get_mut(&request.place) else { return false };
+        if decided(request, i64::from(seat.status == "free")).is_none() {
+            return false;
+        }
+        "held".clone_into(&mut seat.status);
+        seat.holder = Some(request.id);
+        seat.expires_at = Some(request.until());
+        seat.claimable_at = Some(request.until());
+        dirty.insert(request.place)
+    };
+    let granted: Vec<bool> = requests.iter().map(&mut decide).collect();
+    if dirty.is_empty() {
+        return Ok((granted, 1));
+    }
+    let dirty: Vec<&Seat> = dirty.iter().filter_map(|number| seats.get(number)).collect();
+    store::seats::save(conn, &dirty).await?;
+    Ok((granted, 2))
+}
+
+/// The same for accounts: charges and uses, with their entries in the ledger.
+async fn enter(conn: &mut PgConnection, requests: &[Request]) -> store::Result<(Vec<bool>, u64)> {
+    let users: Vec<_> = requests.iter().map(|request| rivals::user(request.place)).collect();
+    let locked = store::payments::lock_accounts(conn, &users).await?;
+    let mut accounts: BTreeMap<_, Account> =
+        locked.into_iter().map(|account| (account.user_id, account)).collect();
+    let (mut dirty, mut entries) = (BTreeSet::new(), Vec::new());
+    let mut decide = |request: &Request| {
+        let user_id = rivals::user(request.place);
+        let Some(account) = accounts.get_mut(&user_id) else { return false };
+        let Some(balance) = decided(request, account.balance) else { return false };
+        account.balance = balance;
+        dirty.insert(user_id);
+        entries.push(NewEntry {
+            id: request.id,
+            user_id,
+            kind: request.deed.kind(),
+            amount: request.amount,
+            balance,
+            reservation_id: request.id,
+            reverses_id: None,
+        });
+        true
+    };
+    let granted: Vec<bool> = requests.iter().map(&mut decide).collect();
+    let Some(last) = requests.last().filter(|_| !entries.is_empty()) else { return Ok((granted, 1)) };
+    store::payments::insert_entries(conn, &entries, last.at).await?;
+    let dirty: Vec<&Account> = dirty.iter().filter_map(|user| accounts.get(user)).collect();
+    store::payments::save_accounts(conn, &dirty, last.at).await?;
+    Ok((granted, 3))
+}
