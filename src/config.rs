@@ -89,6 +89,10 @@ pub struct Http {
     #[arg(long, env = "BOXOFFICE_CLIENT_SECONDS", global = true, default_value_t = 40,
           value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub client_seconds: u32,
+    /// Most connections that this instance keeps open; one too many is answered 503 and closed
+    #[arg(long, env = "BOXOFFICE_MAX_CONNECTIONS", global = true, default_value_t = 10_000,
+          value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_connections: u32,
     /// Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas
     #[arg(long, env = "BOXOFFICE_TRUSTED_PROXIES", global = true, value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,

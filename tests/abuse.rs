@@ -110,6 +110,13 @@ impl Raw {
         (String::from_utf8_lossy(&bytes).into_owned(), begun.elapsed())
     }
 
+    /// What comes first, and then no more is wanted.
+    async fn close(mut self) -> String {
+        let mut bytes = [0; 4_096];
+        let length = timeout(PATIENCE, self.0.read(&mut bytes)).await.expect("it is answered").unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+
     /// Sends a byte every now and then, until the other side has had enough.
     async fn trickle(self, text: &str) -> (String, Duration) {
         let (mut reading, mut writing) = self.0.into_split();
@@ -188,6 +195,45 @@ async fn whoever_takes_no_answer_is_cut_off() {
     sleep(Duration::from_secs(8)).await;
     let answers = raw.rest().await.0.matches("HTTP/1.1 200").count();
     assert!((1..times / 2).contains(&answers), "{answers} of {times}");
+}
+
+#[tokio::test]
+async fn connections_are_bounded_and_one_too_many_is_told_so() {
+    let entrance = Entrance::with(&["--max-connections", "3"]).await;
+    let address = entrance.test.app.address.unwrap();
+    const ASK: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut raw = Raw::to(address).await;
+        raw.send(ASK).await;
+        open.push(raw);
+    }
+    let ask = async || {
+        let mut raw = Raw::to(address).await;
+        raw.send(ASK).await;
+        raw.rest().await
+    };
+    let (answer, took) = ask().await;
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 503") && head.to_lowercase().contains("connection: close"), "{head}");
+    assert!(head.contains("application/problem+json") && head.to_lowercase().contains("retry-after: 1"));
+    let problem: Value = serde_json::from_str(body).unwrap();
+    assert_eq!(problem["code"], "unavailable");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.starts_with("3 connections") && detail.contains("BOXOFFICE_MAX_CONNECTIONS"), "{detail}");
+    let (nothing, took) = Raw::to(address).await.rest().await;
+    assert!(nothing.is_empty() && took < Duration::from_secs(5), "who says nothing is closed too: {took:?}");
+    assert!(open.pop().unwrap().close().await.starts_with("HTTP/1.1 200"));
+    until(5, "there to be room for one", || async { timeout(PATIENCE, opens(address, ASK)).await.unwrap() })
+        .await;
+}
+
+/// Whether a connection is served and stays open.
+async fn opens(address: SocketAddr, ask: &str) -> bool {
+    let mut raw = Raw::to(address).await;
+    raw.send(ask).await;
+    raw.close().await.starts_with("HTTP/1.1 200")
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::{Settings, Switch};
 use crate::http::auth::{Access, Keys};
+use crate::http::connections::Limits as ClientLimits;
 use crate::http::health::Health;
 use crate::http::listeners::Listeners;
 use crate::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
@@ -148,7 +149,7 @@ impl App {
             keys: Keys::new(self.pool.clone()),
             joins: Joins::new(&settings.queue),
             trusted_proxies: settings.http.trusted_proxies.clone(),
-            client_patience: Duration::from_secs(settings.http.client_seconds.into()),
+            limits: ClientLimits::of(&settings.http),
             booking: settings.booking.clone(),
             queue: settings.queue.clone(),
             health: Health::new(self.bus.client.clone()),

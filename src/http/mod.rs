@@ -22,11 +22,11 @@ pub mod state;
 pub mod listeners;
 pub mod health;
 mod idempotency;
-mod observe;
 mod page;
 mod request;
 mod shape;
-mod connections;
+pub mod connections;
+mod observe;
 mod tagged;
 mod answer;
 pub mod auth;
@@ -131,7 +131,7 @@ pub fn router(state: Arc<AppState>) -> Router {
 /// Answers requests on the listener until the state's `stop` is cancelled, and those under way to their end.
 pub async fn serve(listener: TcpListener, state: Arc<AppState>) {
     let router = router(Arc::clone(&state));
-    let served = connections::serve(listener, router, state.client_patience, state.stop.clone());
+    let served = connections::serve(listener, router, state.limits, state.stop.clone());
     tokio::join!(served, tick(&state));
 }
 

@@ -1,7 +1,6 @@
 //! What every handler can reach.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::extract::FromRef;
 use ipnet::IpNet;
@@ -11,6 +10,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::{Access, Keys};
+use super::connections::Limits;
 use super::health::Health;
 use super::joins::Joins;
 use super::listeners::Listeners;
@@ -51,8 +51,8 @@ pub struct AppState {
     pub joins: Joins,
     /// The networks of proxies whose word on where a request comes from is taken.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long a client may take with the head of a request, and with its body.
-    pub client_patience: Duration,
+    /// What clients may take together, and each.
+    pub limits: Limits,
     /// What may be booked.
     pub booking: config::Booking,
     /// Defaults of new concerts' lines.

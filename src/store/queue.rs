@@ -122,6 +122,21 @@ pub struct Stock {
     pub opens_at: Option<DateTime<Utc>>,
 }
 
+#[cfg(test)]
+impl Stock {
+    /// What is left of one date with fifty seats, on sale since `at(0)`.
+    pub fn sample(unsold: bool, free: i64) -> Self {
+        let concert_id = ConcertId::from_u128(1);
+        Self { concert_id, dates: 1, seats: 50, unsold, free, opens_at: Some(at(0)) }
+    }
+}
+
+/// A time that means nothing, and so many seconds later.
+#[cfg(test)]
+pub fn at(seconds: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap_or_default()
+}
+
 /// The settings of every concert.
 pub async fn all(db: impl PgExecutor<'_>) -> Result<Vec<QueueSettings>> {
     sqlx::query_as!(

@@ -3,8 +3,11 @@
 //! A report is plain bytes, sixteen for each: the id of the process, the concert, for how many seconds nothing more needs
 //! to be heard of these users, then one user after the other. Users and not places, because a user is found in a line in
 //! whatever order it stands.
+//!
+//! The notes lie in shares by user. One share is told at a time, so that two hundred thousand who ask never become one
+//! great report, and those who are noted down meanwhile hardly ever wait for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -13,8 +16,10 @@ use uuid::Uuid;
 
 use crate::ids::{ConcertId, UserId};
 
-/// Users of one report: half of what a server accepts in a message.
-const MOST: usize = 32_000;
+/// In how many shares the notes lie.
+pub const SHARES: usize = 16;
+/// Users of one report.
+const MOST: usize = 4_096;
 /// What an id takes.
 const ID: usize = 16;
 
@@ -23,10 +28,12 @@ const ID: usize = 16;
 pub struct Hearing {
     /// Which process this is, so that it does not listen to itself.
     pub own: Uuid,
-    /// By concert and patience.
-    heard: Mutex<HashMap<(ConcertId, u32), Vec<UserId>>>,
+    heard: [Mutex<Heard>; SHARES],
     anew: AtomicU32,
 }
+
+/// Who was heard of in which line, each once, and for how long nothing more needs to be.
+type Heard = HashMap<ConcertId, HashMap<UserId, u32>>;
 
 /// A report, read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,30 +51,30 @@ pub struct Report {
 impl Hearing {
     /// Has heard nobody.
     pub fn new(own: Uuid) -> Self {
-        Self { own, heard: Mutex::default(), anew: AtomicU32::new(0) }
+        Self { own, heard: Default::default(), anew: AtomicU32::new(0) }
     }
 
     /// A user in line was heard of, and needs not to be for so many seconds.
     pub fn note(&self, concert: ConcertId, user: UserId, patience: u32) {
-        self.heard().entry((concert, patience)).or_default().push(user);
+        let mut heard = self.heard(share_of(user));
+        let known = heard.entry(concert).or_default().entry(user).or_insert(patience);
+        *known = patience.max(*known);
     }
 
-    /// What has to be told: each user once, in messages that are not too long. Nothing if nobody was heard of.
-    pub fn take(&self) -> Vec<Bytes> {
-        let heard = std::mem::take(&mut *self.heard());
-        let mut reports = Vec::new();
-        for ((concert, patience), users) in heard {
-            let users = distinct(users);
-            reports.extend(users.chunks(MOST).map(|users| write(self.own, concert, patience, users)));
-        }
-        reports
-    }
-
-    /// While nothing can be told: each user is kept once, however often it was heard of.
-    pub fn tidy(&self) {
-        for users in self.heard().values_mut() {
-            *users = distinct(std::mem::take(users));
-        }
+    /// What has to be told of one share: each user once, in messages that are not too long. Nothing if nobody in it was
+    /// heard of.
+    pub fn take(&self, share: usize) -> impl Iterator<Item = Bytes> + use<> {
+        let (heard, own) = (std::mem::take(&mut *self.heard(share)), self.own);
+        heard.into_iter().flat_map(move |(concert, users)| {
+            let mut of_patience: BTreeMap<u32, Vec<UserId>> = BTreeMap::new();
+            for (user, patience) in users {
+                of_patience.entry(patience).or_default().push(user);
+            }
+            of_patience.into_iter().flat_map(move |(patience, users)| {
+                let parts: Vec<_> = users.chunks(MOST).map(|part| write(own, concert, patience, part)).collect();
+                parts
+            })
+        })
     }
 
     /// From this second on, since the start, this instance could hear; what was before, it may have missed.
@@ -80,8 +87,8 @@ impl Hearing {
         self.anew.load(Ordering::Relaxed)
     }
 
-    fn heard(&self) -> MutexGuard<'_, HashMap<(ConcertId, u32), Vec<UserId>>> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn heard(&self, share: usize) -> MutexGuard<'_, Heard> {
+        self.heard[share % SHARES].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -109,10 +116,9 @@ fn write(from: Uuid, concert: ConcertId, patience: u32, users: &[UserId]) -> Byt
     bytes.freeze()
 }
 
-fn distinct(mut users: Vec<UserId>) -> Vec<UserId> {
-    users.sort_unstable();
-    users.dedup();
-    users
+/// The end of an id is chance.
+fn share_of(user: UserId) -> usize {
+    user.as_u128() as usize % SHARES
 }
 
 #[cfg(test)]
@@ -120,24 +126,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_who_was_heard_of_is_told_once_in_messages_that_a_server_accepts() {
-        let hearing = Hearing::new(Uuid::from_u128(7));
-        assert!(hearing.take().is_empty(), "nothing is said when nobody was heard of");
-        let concert = ConcertId::from_u128(1);
-        for number in 0..100_000u128 {
-            hearing.note(concert, UserId::from_u128(number % 50_000), 61);
+    fn everybody_who_was_heard_of_is_told_once_and_never_more_than_a_share_of_them_at_a_time() {
+        let (hearing, concert) = (Hearing::new(Uuid::from_u128(7)), ConcertId::from_u128(1));
+        let take = |share| {
+            let reports: Vec<Bytes> = hearing.take(share).collect();
+            assert!(reports.iter().all(|report| report.len() < 100_000));
+            reports.iter().map(|report| Report::read(report).unwrap()).collect::<Vec<_>>()
+        };
+        assert!((0..SHARES).all(|share| take(share).is_empty()), "nothing is said when nobody was heard of");
+        for number in 0..200_000u128 {
+            hearing.note(concert, UserId::from_u128(number % 100_000), 60 + (number / 100_000) as u32);
         }
-        hearing.tidy();
-        hearing.note(concert, UserId::from_u128(1), 61);
-        let reports = hearing.take();
-        assert!(reports.iter().all(|report| report.len() < 1_000_000));
-        let read: Vec<Report> = reports.iter().map(|report| Report::read(report).unwrap()).collect();
-        let head = |report: &Report| (report.from, report.concert, report.patience);
-        assert!(read.iter().all(|report| head(report) == (hearing.own, concert, 61)));
-        let users: Vec<u128> =
-            read.iter().flat_map(|report| &report.users).map(|user| user.as_u128()).collect();
-        assert_eq!(users, (0..50_000).collect::<Vec<_>>());
-        assert!(hearing.take().is_empty());
+        hearing.note(concert, UserId::from_u128(1), 60);
+        let mut told = Vec::new();
+        for share in 0..SHARES {
+            let reports = take(share);
+            let head = |report: &Report| (report.from, report.concert, report.patience);
+            assert!(reports.iter().all(|report| head(report) == (hearing.own, concert, 61)));
+            let users: Vec<u128> =
+                reports.iter().flat_map(|report| &report.users).map(|user| user.as_u128()).collect();
+            assert!(users.len() < 100_000 / SHARES * 2, "{} at a time", users.len());
+            told.extend(users);
+        }
+        told.sort_unstable();
+        assert_eq!(told, (0..100_000).collect::<Vec<_>>());
+        assert!((0..SHARES).all(|share| take(share).is_empty()));
     }
 
     #[test]

@@ -1,21 +1,31 @@
 //! Keeps the journal: whoever admits writes what the watch tells into Postgres, behind the line's back.
 //!
-//! What is remembered between two writes is which keys changed, not what was told of them. So the journal lags without
+//! What is remembered between two writes is how each key that changed stands now. So the journal lags without
 //! bound of time while Postgres is away, and with a bound of memory: each key once. A new leader first writes everything that
 //! is newer than what the journal says it has.
+//!
+//! One transaction holds all that had changed at one moment, so that the cap holds in what is restored from it. To take that
+//! moment costs nothing, and what was taken is gone through a slice at a time, without the lock of the lines: a hundred
+//! thousand changes make the journal late, and nobody else.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use chrono::{DateTime, Utc};
+use indexmap::IndexMap;
 use sqlx::PgPool;
 use tokio::sync::Mutex;
+use tokio::task::yield_now;
 
-use super::line::{Change, End, Memory};
+use super::line::{Change, Changes, End, Key, Memory, SLICE};
 use super::place::{Entry, Standing};
 use crate::ids::{ConcertId, UserId};
 use crate::store;
 use crate::store::queue_journal::{self, ACTIVE, ENDED, JournalRow, SILENT, WAITING};
 
-/// Rows of one statement.
-const STATEMENT: usize = 10_000;
+/// Rows of one statement: so few that making it keeps nobody waiting.
+const STATEMENT: usize = 1_000;
 /// Rows of ended places deleted per minute and process.
 const CLEARED: i64 = 20_000;
 
@@ -23,14 +33,27 @@ const CLEARED: i64 = 20_000;
 #[derive(Debug)]
 pub struct Journal {
     pool: PgPool,
-    /// Held by who writes; whether all that is newer than the journal's position is written or marked as changed.
-    caught_up: Mutex<bool>,
+    /// Held by who writes.
+    draft: Mutex<Draft>,
+    /// How many changes were taken over and are not in the journal yet.
+    lag: AtomicUsize,
+}
+
+/// What is to be written next. It outlives a write that fails or is broken off.
+#[derive(Debug, Default)]
+struct Draft {
+    /// Whether all that is newer than the journal's position is written, in here, or among the changes to come.
+    is_caught_up: bool,
+    /// The changes of the last moment, until they are among the pending ones.
+    taken: Changes,
+    /// All of it, by key.
+    pending: BTreeMap<Key, Change>,
 }
 
 impl Journal {
     /// In this database.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool, caught_up: Mutex::new(false) }
+        Self { pool, draft: Mutex::default(), lag: AtomicUsize::new(0) }
     }
 
     /// Where it is kept.
@@ -40,43 +63,63 @@ impl Journal {
 
     /// This instance leads from now on: what the watch tells is to be written.
     pub async fn begin(&self, memory: &Memory) {
-        let mut caught_up = self.caught_up.lock().await;
-        *caught_up = false;
+        *self.draft.lock().await = Draft::default();
+        self.note_lag(0);
         memory.collect_changes();
     }
 
     /// This instance leads no more.
     pub fn end(&self, memory: &Memory) {
         memory.collect_no_changes();
+        self.note_lag(0);
+    }
+
+    /// How many changes were taken over and are not in the journal yet.
+    pub fn lag(&self) -> usize {
+        self.lag.load(Ordering::Relaxed)
     }
 
     /// Writes what has changed, in one transaction, so that the journal is always what the bucket was at one moment;
     /// answers up to which revision of the bucket it is complete.
     pub async fn write(&self, memory: &Memory, now: DateTime<Utc>) -> store::Result<u64> {
-        let mut caught_up = self.caught_up.lock().await;
-        // Also if this is broken off: what was taken by then is found again by its revision.
-        if !std::mem::replace(&mut *caught_up, false) {
+        let mut draft = self.draft.lock().await;
+        let draft = &mut *draft;
+        if !draft.is_caught_up {
             let position = queue_journal::position(&self.pool).await?;
-            memory.collect_newer_than(position.cast_unsigned());
+            memory.newer_than(position.cast_unsigned(), |key, now| drop(draft.pending.insert(key, now))).await;
+            draft.is_caught_up = true;
         }
-        let changes = memory.take_changes();
-        let rows = rows(&changes.changed, changes.told, now);
-        let written = self.write_rows(&rows, changes.journalled).await;
-        *caught_up = written.is_ok();
-        if written.is_err() {
-            memory.remember_changes(changes.changed.iter().map(|change| change.key));
-        }
-        written
+        // What a write that was broken off had taken is older than what is taken now.
+        draft.sort_in().await;
+        draft.taken = memory.take_changes();
+        self.note_lag(draft.pending.len() + draft.taken.changed.len());
+        draft.sort_in().await;
+        self.note_lag(draft.pending.len());
+        let written = self.write_pending(draft, now).await?;
+        self.note_lag(0);
+        draft.clear().await;
+        Ok(written)
     }
 
-    async fn write_rows(&self, rows: &[JournalRow], journalled: u64) -> store::Result<u64> {
+    async fn write_pending(&self, draft: &Draft, now: DateTime<Utc>) -> store::Result<u64> {
         let mut transaction = self.pool.begin().await?;
-        for some in rows.chunks(STATEMENT) {
-            queue_journal::write(&mut transaction, some).await?;
+        let mut from = Bound::Unbounded;
+        loop {
+            let some = draft.pending.range((from, Bound::Unbounded)).take(STATEMENT);
+            let rows: Vec<JournalRow> =
+                some.map(|(key, change)| row(*key, change, draft.taken.told, now)).collect();
+            let Some(last) = rows.last() else { break };
+            from = Bound::Excluded((last.concert_id, last.user_id));
+            queue_journal::write(&mut transaction, &rows).await?;
         }
-        let position = queue_journal::advance(&mut transaction, journalled.cast_signed()).await?;
+        let position =
+            queue_journal::advance(&mut transaction, draft.taken.journalled.cast_signed()).await?;
         transaction.commit().await?;
         Ok(position.cast_unsigned())
+    }
+
+    fn note_lag(&self, lag: usize) {
+        self.lag.store(lag, Ordering::Relaxed);
     }
 
     /// Whether this user has paid for seats of that concert since then.
@@ -97,21 +140,37 @@ impl Journal {
     }
 }
 
-/// The rows of these changes, by key. What lies nowhere any more has ended by `told`, seen at `now`.
-fn rows(changed: &[Change], told: u64, now: DateTime<Utc>) -> Vec<JournalRow> {
-    let mut rows: Vec<JournalRow> = changed
-        .iter()
-        .map(|change| match (change.entry, change.end) {
-            (Some(entry), _) => living(change, &entry),
-            (None, end) => ended(change, end.unwrap_or(End::unseen(told, now)), told),
-        })
-        .collect();
-    rows.sort_unstable_by_key(|row| (row.concert_id, row.user_id));
-    rows
+impl Draft {
+    /// Sorts the changes of the last moment in among the pending ones.
+    async fn sort_in(&mut self) {
+        while !self.taken.changed.is_empty() {
+            for (key, change) in std::iter::from_fn(|| self.taken.changed.pop()).take(SLICE) {
+                self.pending.insert(key, change);
+            }
+            yield_now().await;
+        }
+        // The room that it took is given back.
+        self.taken.changed = IndexMap::new();
+    }
+
+    /// All of it is written.
+    async fn clear(&mut self) {
+        while !self.pending.is_empty() {
+            std::iter::from_fn(|| self.pending.pop_first()).take(SLICE).for_each(drop);
+            yield_now().await;
+        }
+    }
 }
 
-fn living(change: &Change, entry: &Entry) -> JournalRow {
-    let (concert_id, user_id) = change.key;
+/// A change as a row. What lies nowhere any more has ended by `told`, seen at `now`.
+fn row(key: Key, change: &Change, told: u64, now: DateTime<Utc>) -> JournalRow {
+    match (change.entry, change.end) {
+        (Some(entry), _) => living(key, &entry),
+        (None, end) => ended(key, end.unwrap_or(End::unseen(told, now)), told),
+    }
+}
+
+fn living((concert_id, user_id): Key, entry: &Entry) -> JournalRow {
     let row = JournalRow {
         concert_id,
         user_id,
@@ -141,8 +200,7 @@ fn living(change: &Change, entry: &Entry) -> JournalRow {
 }
 
 /// An end that is known and was not seen written is as new as all that was told.
-fn ended(change: &Change, end: End, told: u64) -> JournalRow {
-    let (concert_id, user_id) = change.key;
+fn ended((concert_id, user_id): Key, end: End, told: u64) -> JournalRow {
     let version = if end.written() > 0 { end.written() } else { told };
     JournalRow {
         concert_id,
@@ -184,9 +242,8 @@ mod tests {
         let active = Standing::Active { activated_at: at, expires_at: at, used: true };
         for standing in [Standing::Waiting, Standing::Silent { grace_until: at }, active] {
             let written = Entry { revision: 9, place: 7, issued_at: at, standing };
-            let change = Change { key, entry: Some(written), end: None };
-            let rows = rows(&[change], 20, at);
-            assert_eq!(entry(&rows[0]), Some(written));
+            let change = Change { entry: Some(written), end: None };
+            assert_eq!(entry(&row(key, &change, 20, at)), Some(written));
         }
     }
 
@@ -194,8 +251,8 @@ mod tests {
     fn what_lies_nowhere_any_more_has_ended_by_now() {
         let key = (crate::ids::new(), crate::ids::new());
         let at = DateTime::from_timestamp(1_900_000_000, 0).unwrap();
-        let rows = rows(&[Change { key, entry: None, end: None }], 20, at);
-        assert_eq!((rows[0].status.as_str(), rows[0].place, rows[0].version), (ENDED, 20, 20));
-        assert_eq!((rows[0].ended_at, entry(&rows[0])), (Some(at), None));
+        let row = row(key, &Change::default(), 20, at);
+        assert_eq!((row.status.as_str(), row.place, row.version), (ENDED, 20, 20));
+        assert_eq!((row.ended_at, entry(&row)), (Some(at), None));
     }
 }

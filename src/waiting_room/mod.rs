@@ -60,8 +60,9 @@ pub use self::telling::overview::{QueueOverview, SaleView};
 const WRITTEN: Duration = Duration::from_secs(1);
 /// How often a stream of changes looks, between the changes it is told of.
 const LOOK: Duration = Duration::from_secs(1);
-/// The shortest pause between two looks, however much happens in all the lines.
-const BREATH: Duration = Duration::from_millis(100);
+/// How many looks there are at most in the pause that was told, however much happens in all the lines: in front ten in a
+/// second, at the back one.
+const BREATHS: u64 = 12;
 
 /// The lines of all concerts, in memory, on every instance.
 #[derive(Debug)]
@@ -297,6 +298,7 @@ async fn next_change(hall: Arc<Hall>, claims: Claims, last: Option<QueueToken>) 
     }
     let mut seen = hall.memory.subscribe();
     tokio::time::sleep(Duration::from_millis(last.poll_after_ms)).await;
+    let breath = Duration::from_millis(last.poll_after_ms / BREATHS).min(LOOK);
     loop {
         let now = hall.look(&claims);
         if differs(&now, &last) {
@@ -304,7 +306,7 @@ async fn next_change(hall: Arc<Hall>, claims: Claims, last: Option<QueueToken>) 
         }
         // A session's end by the clock is told by nobody.
         let _ = tokio::time::timeout(LOOK, seen.changed()).await;
-        tokio::time::sleep(BREATH).await;
+        tokio::time::sleep(breath).await;
     }
 }
 

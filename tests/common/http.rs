@@ -7,6 +7,7 @@ use std::time::Duration;
 use boxoffice::app::Role as Does;
 use boxoffice::catalog::Catalog;
 use boxoffice::http::auth::{Access, Keys, NewKey};
+use boxoffice::http::connections::Limits as ClientLimits;
 use boxoffice::http::health::Health;
 use boxoffice::http::listeners::Listeners;
 use boxoffice::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
@@ -101,8 +102,8 @@ impl Entrance {
             access: Access::new(&settings.http, service.clock.clone()).expect("the secret is good"),
             keys: Keys::new(service.pool.clone()),
             joins: Joins::new(&settings.queue),
+            limits: ClientLimits::of(&settings.http),
             trusted_proxies: settings.http.trusted_proxies,
-            client_patience: Duration::from_secs(settings.http.client_seconds.into()),
             booking: settings.booking,
             health: Health::new(service.bus.client.clone()),
             charges: Semaphore::new(CHARGES_AT_ONCE),

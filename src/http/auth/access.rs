@@ -202,6 +202,7 @@ mod tests {
             queue_secret: None,
             queue_previous_secrets: Vec::new(),
             client_seconds: 40,
+            max_connections: 10,
             trusted_proxies: Vec::new(),
             cache: config::Switch::On,
         }

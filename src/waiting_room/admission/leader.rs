@@ -21,7 +21,7 @@ use super::super::pass::Key;
 use super::super::place::{Entry, Event, If, Standing, WriteError};
 use super::super::status::Phase;
 use super::closing::close_lines;
-use super::fenced::{self, Written};
+use super::fenced::{Fenced, Written};
 use super::lease::{Lease, Lost};
 use super::silence::Patrol;
 use crate::bus::{incarnation, subjects};
@@ -103,9 +103,9 @@ impl Leader {
     /// Admits up to `limit` of one concert, never beyond its cap; answers how many.
     pub async fn admit(&mut self, hall: &Hall, concert: ConcertId, limit: usize) -> Result<u32, Lost> {
         let chosen = self.choose(hall, concert, limit);
-        let lease = self.lease.revision;
-        let claim = hall.sessions.claim;
-        let written = fenced::write(hall, concert, chosen, lease, |now| Event::Admit { now, claim }).await;
+        let (lease, claim) = (self.lease.revision, hall.sessions.claim);
+        let admission = Fenced { hall, concert, lease, event: |now| Event::Admit { now, claim } };
+        let written = admission.write(chosen).await;
         let (admitted, lost) = self.settle(hall, concert, written).await;
         metrics::counter!("boxoffice_queue_admitted_total", "concert" => concert.to_string())
             .increment(u64::from(admitted));
@@ -114,14 +114,15 @@ impl Leader {
 
     /// Passes over some who have gone silent; answers how many.
     pub async fn pass_over(&mut self, hall: &Hall) -> Result<u32, Lost> {
-        let Some((concert, silent)) = self.patrol.next(hall, PASSED_OVER).await else {
+        let Some((concert, silent)) = self.patrol.next(hall, PASSED_OVER) else {
             return Ok(0);
         };
         // What was not answered may be an admission.
         let is_settled = |user: &UserId| !self.unsettled.contains_key(&(concert, *user));
         let silent = silent.into_iter().filter(|(user, _)| is_settled(user)).collect();
         let (lease, grace) = (self.lease.revision, hall.sessions.grace);
-        let written = fenced::write(hall, concert, silent, lease, |now| Event::Miss { now, grace }).await;
+        let missing = Fenced { hall, concert, lease, event: |now| Event::Miss { now, grace } };
+        let written = missing.write(silent).await;
         let (silenced, lost) = self.settle(hall, concert, written).await;
         metrics::counter!("boxoffice_queue_silenced_total", "concert" => concert.to_string())
             .increment(u64::from(silenced));
@@ -165,7 +166,7 @@ impl Leader {
     /// When the next round is due, if nothing happens before.
     pub fn next_round(&self, hall: &Hall) -> Instant {
         let now = Instant::now();
-        let mut next = self.lease.renewal();
+        let mut next = self.lease.renewal().min(self.patrol.due());
         let lines = hall.memory.lines();
         for (concert, queue) in lines.queues() {
             if let Some(end) = queue.next_end() {

@@ -16,7 +16,7 @@ use super::super::following::watch::RestoredRecord;
 use super::super::hall::Hall;
 use super::super::journal;
 use super::super::pass::Key;
-use super::super::place::{Entry, If, Record, Standing, Stored, WriteError};
+use super::super::place::{Entry, If, Record, Standing, Stored, WriteError, answer_to};
 use super::leader::Leader;
 use super::lease::Lost;
 use crate::bus::{incarnation, subjects};
@@ -144,19 +144,14 @@ async fn write_in_a_row(
             let record = Record::standing(user, concert, &entry, entry.standing);
             let life = record.key_life(hall.now());
             let at = subjects::queue_place(concert, user);
-            Some(hall.bucket.send(&at, If::At(0), record.to_bytes(), Some(life)).await)
+            hall.bucket.send(&at, If::At(0), record.to_bytes(), Some(life)).await
         } else {
-            None
+            Err(WriteError::Conflict)
         };
         sent.push((concert, user, entry, is_over, first));
     }
     let answers = sent.into_iter().map(|(concert, user, entry, is_over, first)| async move {
-        let answer = match first {
-            Some(Ok(sent)) => sent.answer().await,
-            Some(Err(error)) => Err(error),
-            None => Err(WriteError::Conflict),
-        };
-        match answer {
+        match answer_to(first).await {
             Ok(revision) => Ok(Some(revision)),
             Err(WriteError::Missing) => Err(Failure::Away("the bucket is missing".to_owned())),
             Err(_) if is_over => leave_out(hall, concert, user).await.map(|()| None),

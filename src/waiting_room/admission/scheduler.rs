@@ -83,7 +83,7 @@ async fn keep_journal(hall: &Hall) -> Infallible {
     let mut is_begun = false;
     loop {
         tick.tick().await;
-        if is_begun && hall.memory.changes() == 0 {
+        if is_begun && hall.memory.changes() + hall.journal.lag() == 0 {
             continue;
         }
         match hall.journal.write(&hall.memory, hall.now()).await {
@@ -216,19 +216,8 @@ pub async fn tidy(hall: &Hall) {
         }
     }
     let before = hall.clock.now() - hall.sessions.memory();
-    let markers: Vec<_> = {
-        let lines = hall.memory.lines();
-        lines
-            .queues()
-            .flat_map(|(concert, queue)| {
-                queue
-                    .old_markers(before, CLEARED)
-                    .into_iter()
-                    .map(move |(user, marker)| (concert, user, marker))
-            })
-            .take(CLEARED)
-            .collect()
-    };
+    let mut markers = hall.memory.old_markers(before, CLEARED).await;
+    markers.truncate(CLEARED);
     let cleared = markers.len();
     futures::stream::iter(markers)
         .for_each_concurrent(WIDTH, |(concert, user, marker)| async move {
@@ -239,7 +228,7 @@ pub async fn tidy(hall: &Hall) {
         })
         .await;
     // Remembered a little longer than it lies in the bucket, so that every instance has its turn to clear it away.
-    hall.memory.forget_ends(before - TimeDelta::minutes(10));
+    hall.memory.forget_ends(before - TimeDelta::minutes(10)).await;
     hall.journal.forget_ends(before).await;
     tracing::debug!(ended, cleared, "the waiting room was tidied");
 }

@@ -36,7 +36,7 @@ pub async fn run(hall: &Hall) {
             }
         }
         let is_complete = hall.memory.is_complete();
-        let with_people = hall.memory.lines().queues().map(|(concert, _)| concert).collect();
+        let with_people = hall.memory.concerts();
         match hall.sales.refresh(with_people).await {
             Ok(()) => {
                 read = Some(Instant::now());

@@ -1,7 +1,8 @@
 //! Instances tell each other every few seconds whom they have heard of, so that whoever leads knows who is silent.
 //!
 //! Over core NATS: a report that is lost costs nothing, because everybody is heard of at least three times before a silence
-//! means anything. While NATS is away an instance keeps what it has heard and tells it afterwards.
+//! means anything. While NATS is away an instance keeps what it has heard and tells it afterwards. Each time one share of
+//! those is told who were heard of, so that the work is spread evenly over the time.
 
 use std::time::Duration;
 
@@ -9,10 +10,10 @@ use futures::StreamExt;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::super::hall::Hall;
-use super::super::hearing::Report;
+use super::super::hearing::{Report, SHARES};
 use crate::bus::subjects;
 
-/// How often an instance tells whom it has heard of, or more often where the shortest silence asks for it.
+/// How often an instance tells whom it has heard of, every share once; or more often where the shortest silence asks for it.
 const EVERY: Duration = Duration::from_secs(5);
 /// Reports within the shortest silence.
 const REPORTS: u32 = 4;
@@ -23,14 +24,13 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Tells the others. Runs until the process stops.
 pub async fn tell(hall: &Hall) {
-    let mut tick = interval(EVERY.min(hall.sessions.silence / REPORTS).max(PAUSE));
+    let every = EVERY.min(hall.sessions.silence / REPORTS).max(PAUSE);
+    let mut tick = interval(every / SHARES as u32);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut shares = (0..SHARES).cycle();
     while hall.stop.run_until_cancelled(tick.tick()).await.is_some() {
-        if !hall.is_connected() {
-            hall.hearing.tidy();
-            continue;
-        }
-        for report in hall.hearing.take() {
+        let share = shares.next().filter(|_| hall.is_connected());
+        for report in share.into_iter().flat_map(|share| hall.hearing.take(share)) {
             if let Err(error) = hall.bus.client.publish(subjects::QUEUE_HEARD, report).await {
                 tracing::debug!(%error, "some who were heard of were not told of; they are heard again");
             }

@@ -1,6 +1,6 @@
-//! Which keys have changed since the journal was written last.
+//! What has changed since the journal was written last.
 
-use std::collections::HashSet;
+use indexmap::IndexMap;
 
 use super::super::place::Entry;
 use super::ends::End;
@@ -9,17 +9,15 @@ use crate::ids::{ConcertId, UserId};
 /// Which key is meant.
 pub type Key = (ConcertId, UserId);
 
-/// A set of keys while somebody collects them, so that it never holds more than there are.
+/// The keys that changed while somebody collects them, each as it is now: never more than there are.
 #[derive(Debug, Default)]
 pub struct Changed {
-    keys: Option<HashSet<Key>>,
+    keys: Option<IndexMap<Key, Change>>,
 }
 
 /// A key that changed, as it is now: a place, the end of the places before, both or nothing.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Whose place in which line.
-    pub key: Key,
     /// The place, if the key holds one.
     pub entry: Option<Entry>,
     /// Which places of this user are over.
@@ -27,10 +25,10 @@ pub struct Change {
 }
 
 /// All that changed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Changes {
     /// Each key once.
-    pub changed: Vec<Change>,
+    pub changed: IndexMap<Key, Change>,
     /// The last revision that was told by then.
     pub told: u64,
     /// Up to which revision the journal is complete once these are in it; in a bucket that is not restored yet this is
@@ -49,20 +47,25 @@ impl Changed {
         self.keys = None;
     }
 
+    /// Whether anybody wants to know what changes.
+    pub fn is_collected(&self) -> bool {
+        self.keys.is_some()
+    }
+
     /// A key has changed.
-    pub fn note(&mut self, key: Key) {
+    pub fn note(&mut self, key: Key, now: Change) {
         if let Some(keys) = &mut self.keys {
-            keys.insert(key);
+            keys.insert(key, now);
         }
     }
 
     /// Those that changed since the last time.
-    pub fn take(&mut self) -> HashSet<Key> {
+    pub fn take(&mut self) -> IndexMap<Key, Change> {
         self.keys.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// How many they are.
     pub fn len(&self) -> usize {
-        self.keys.as_ref().map_or(0, HashSet::len)
+        self.keys.as_ref().map_or(0, IndexMap::len)
     }
 }

@@ -1,8 +1,12 @@
 //! Which places are over. A place that has ended never comes back, whatever an older write says.
+//!
+//! They can be gone through a slice at a time, from the last one on: whatever is forgotten meanwhile, nothing that stays is
+//! left out.
 
-use std::collections::HashMap;
+use std::ops::Range;
 
 use chrono::{DateTime, Utc};
+use indexmap::IndexMap;
 
 use super::super::place::Place;
 use crate::ids::UserId;
@@ -10,7 +14,7 @@ use crate::ids::UserId;
 /// The ends that are known of one line, by user.
 #[derive(Debug, Default)]
 pub struct Ends {
-    ends: HashMap<UserId, End>,
+    ends: IndexMap<UserId, End>,
 }
 
 /// What is known of one user's ended places.
@@ -62,20 +66,51 @@ impl Ends {
         self.note(user, End { up_to: marker, since: at, marker });
     }
 
-    /// Forgets what ended before `before`.
-    pub fn forget(&mut self, before: DateTime<Utc>) {
-        self.ends.retain(|_, end| end.since >= before);
+    /// Forgets what ended before `before`, among `most` in front of `last`; answers where to go on.
+    pub fn forget(&mut self, before: DateTime<Utc>, last: usize, most: usize) -> Option<usize> {
+        let slice = self.slice(last, most);
+        let first = slice.start;
+        for at in slice.rev() {
+            if self.ends.get_index(at).is_some_and(|(_, end)| end.since < before) {
+                // The one that takes its place was looked at already.
+                self.ends.swap_remove_index(at);
+            }
+        }
+        (first > 0).then_some(first)
     }
 
-    /// Deletions from before `before`: users and revisions.
-    pub fn markers(&self, before: DateTime<Utc>) -> impl Iterator<Item = (UserId, u64)> + '_ {
-        let old = move |end: &End| end.marker > 0 && end.since < before;
-        self.ends.iter().filter(move |(_, end)| old(end)).map(|(user, end)| (*user, end.marker))
+    /// Deletions from before `before` among `most` in front of `last`, as users and revisions; and where to go on.
+    pub fn markers(
+        &self,
+        before: DateTime<Utc>,
+        last: usize,
+        most: usize,
+    ) -> (Vec<(UserId, u64)>, Option<usize>) {
+        self.look(last, most, |end| end.marker > 0 && end.since < before, |user, end| (user, end.marker))
     }
 
-    /// Deletions after that revision.
-    pub fn since(&self, revision: u64) -> impl Iterator<Item = UserId> + '_ {
-        self.ends.iter().filter(move |(_, end)| end.marker > revision).map(|(user, _)| *user)
+    /// Whose deletions came after that revision, among `most` in front of `last`; and where to go on.
+    pub fn since(&self, revision: u64, last: usize, most: usize) -> (Vec<UserId>, Option<usize>) {
+        self.look(last, most, |end| end.marker > revision, |user, _| user)
+    }
+
+    fn look<T>(
+        &self,
+        last: usize,
+        most: usize,
+        is_wanted: impl Fn(&End) -> bool,
+        told: impl Fn(UserId, End) -> T,
+    ) -> (Vec<T>, Option<usize>) {
+        let slice = self.slice(last, most);
+        let first = slice.start;
+        let ends = slice.rev().filter_map(|at| self.ends.get_index(at));
+        let found = ends.filter(|(_, end)| is_wanted(end)).map(|(user, end)| told(*user, *end)).collect();
+        (found, (first > 0).then_some(first))
+    }
+
+    fn slice(&self, last: usize, most: usize) -> Range<usize> {
+        let last = last.min(self.ends.len());
+        last.saturating_sub(most)..last
     }
 
     /// Whether none is known.
@@ -93,6 +128,8 @@ impl Ends {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn at(seconds: i64) -> DateTime<Utc> {
@@ -109,11 +146,34 @@ mod tests {
             ends.is_deleted_since(user, 4) && !ends.is_deleted_since(user, 5),
             "the second is not written yet"
         );
-        ends.forget(at(50));
+        assert_eq!(ends.forget(at(50), usize::MAX, 9), None);
         assert!(ends.covers(user, 9));
-        assert_eq!(ends.markers(at(50)).count(), 0);
-        assert_eq!(ends.markers(at(101)).collect::<Vec<_>>(), [(user, 5)]);
-        ends.forget(at(101));
+        assert_eq!(ends.markers(at(50), usize::MAX, 9), (vec![], None));
+        assert_eq!(ends.markers(at(101), usize::MAX, 9), (vec![(user, 5)], None));
+        ends.forget(at(101), usize::MAX, 9);
         assert!(ends.is_empty());
+    }
+
+    #[test]
+    fn slices_find_all_that_stays_whatever_is_forgotten_between_them() {
+        let mut ends = Ends::default();
+        // Every third is old.
+        for number in 1..=100u64 {
+            let since = if number.is_multiple_of(3) { at(0) } else { at(100) };
+            ends.delete(UserId::from_u128(number.into()), number, since);
+        }
+        let (mut found, mut last, mut forgetting) = (Vec::new(), Some(usize::MAX), Some(usize::MAX));
+        while let Some(from) = last {
+            let (some, next) = ends.since(0, from, 7);
+            assert!(some.len() <= 7, "{} under one lock", some.len());
+            found.extend(some);
+            last = next;
+            forgetting = forgetting.and_then(|from| ends.forget(at(50), from, 11));
+        }
+        assert_eq!(forgetting, None);
+        let found: BTreeSet<u128> = found.into_iter().map(|user| user.as_u128()).collect();
+        assert!((1..=100).filter(|number| number % 3 != 0).all(|number| found.contains(&number)));
+        let (left, _) = ends.since(0, usize::MAX, 200);
+        assert_eq!(left.len(), 67);
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use chrono::{DateTime, Utc};
@@ -142,10 +143,11 @@ impl Entries {
         kept.filter(|kept| kept.replay != replay as u16).map(|kept| kept.user).collect()
     }
 
-    /// Whose places were written after that revision.
-    pub fn written_since(&self, revision: u64) -> impl Iterator<Item = UserId> + '_ {
-        let kept = self.kept.iter().filter(|kept| kept.kind != Kind::Vacant);
-        kept.filter(move |kept| kept.revision > revision).map(|kept| kept.user)
+    /// Whose places were written after that revision, among `most` from `first` on; and where to go on.
+    pub fn written_since(&self, revision: u64, first: Handle, most: usize) -> (Vec<UserId>, Option<Handle>) {
+        let (slice, next) = self.slice(first, most);
+        let kept = self.kept[slice].iter().filter(|kept| kept.kind != Kind::Vacant);
+        (kept.filter(|kept| kept.revision > revision).map(|kept| kept.user).collect(), next)
     }
 
     /// Nobody needs to worry about the owner of this place before that second; answers whether that was not known yet.
@@ -158,16 +160,26 @@ impl Entries {
         self.kept[handle as usize].trusted_until.load(Ordering::Relaxed)
     }
 
-    /// Those among `most` places from `first` on who wait and of whom too long nothing was heard, and where to go on.
-    pub fn doubtful(&self, first: Handle, most: usize, now: u32) -> (Vec<Handle>, Option<Handle>) {
-        let start = (first as usize).min(self.kept.len());
-        let end = (start + most).min(self.kept.len());
-        let doubtful = (start..end).filter(|index| {
+    /// Those among `most` places from `first` on who wait and of whom too long nothing was heard.
+    pub fn doubtful(&self, first: Handle, most: usize, now: u32) -> impl Iterator<Item = Handle> + '_ {
+        let (slice, _) = self.slice(first, most);
+        let doubtful = slice.filter(move |index| {
             let kept = &self.kept[*index];
             kept.kind == Kind::Waiting && kept.trusted_until.load(Ordering::Relaxed) < now
         });
-        let next = (end < self.kept.len()).then_some(end as Handle);
-        (doubtful.map(|index| index as Handle).collect(), next)
+        doubtful.map(|index| index as Handle)
+    }
+
+    /// How many places have room here, taken or vacant.
+    pub fn rooms(&self) -> usize {
+        self.kept.len()
+    }
+
+    /// Where `most` places from `first` on lie, and the first behind them.
+    fn slice(&self, first: Handle, most: usize) -> (Range<usize>, Option<Handle>) {
+        let start = (first as usize).min(self.kept.len());
+        let end = (start + most).min(self.kept.len());
+        (start..end, (end < self.kept.len()).then_some(end as Handle))
     }
 
     fn make_room(&mut self, user: UserId) -> Handle {
@@ -262,17 +274,17 @@ mod tests {
     fn whoever_was_heard_of_is_trusted_for_a_while_and_only_in_that_place() {
         let mut entries = Entries::default();
         let handle = entries.put(user(1), entry(5, Standing::Waiting), 1);
-        assert_eq!(entries.doubtful(0, 10, 1), (vec![handle], None));
+        let doubtful = |entries: &Entries, first, now| entries.doubtful(first, 1, now).collect::<Vec<_>>();
+        assert_eq!(doubtful(&entries, 0, 1), [handle]);
         assert!(entries.trust(handle, 70) && !entries.trust(handle, 70) && !entries.trust(handle, 60));
-        assert_eq!(entries.doubtful(0, 10, 70), (vec![], None));
-        assert_eq!(entries.doubtful(0, 10, 71), (vec![handle], None));
+        assert_eq!((doubtful(&entries, 0, 70), doubtful(&entries, 0, 71)), (vec![], vec![handle]));
         entries.put(user(1), entry(5, Standing::Silent { grace_until: at(9) }), 1);
-        assert_eq!((entries.doubtful(0, 10, 71).0, entries.trusted_until(handle)), (vec![], 70));
+        assert_eq!((doubtful(&entries, 0, 71), entries.trusted_until(handle)), (vec![], 70));
         entries.put(user(1), entry(9, Standing::Waiting), 1);
         assert_eq!(entries.trusted_until(handle), 0);
         entries.put(user(2), entry(10, Standing::Waiting), 1);
-        let (first, next) = entries.doubtful(0, 1, 1);
-        assert_eq!((first, entries.doubtful(next.unwrap(), 1, 1).0), (vec![0], vec![1]));
+        assert_eq!((doubtful(&entries, 0, 1), doubtful(&entries, 1, 1)), (vec![0], vec![1]));
+        assert_eq!((entries.rooms(), doubtful(&entries, 2, 1)), (2, vec![]));
     }
 
     #[test]

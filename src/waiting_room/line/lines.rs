@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::super::place::Entry;
-use super::changes::{Change, Changed, Changes};
+use super::changes::{Changed, Changes, Key};
 use super::era::Era;
 use super::queue::Queue;
 use crate::bus::incarnation;
@@ -142,25 +142,10 @@ impl Lines {
         self.forget_untold();
     }
 
-    /// Remembers as changed what was written after that revision.
-    pub fn note_newer_than(&mut self, revision: u64) {
-        for (concert, queue) in &self.queues {
-            for user in queue.changed_since(revision) {
-                self.changed.note((*concert, user));
-            }
-        }
-    }
-
-    /// What changed since the last time, as it is now.
+    /// What changed since the last time. However much that is, it takes no time: each was noted as it happened.
     pub fn take_changes(&mut self) -> Changes {
-        let keys = self.changed.take();
-        let changed = keys.into_iter().map(|key| {
-            let (entry, end) = self.queue(key.0).map(|queue| queue.place_of(key.1)).unwrap_or_default();
-            Change { key, entry, end }
-        });
-        let changed = changed.collect();
         let journalled = if self.era.is_restored() { self.told } else { self.told_before };
-        Changes { changed, told: self.told, journalled }
+        Changes { changed: self.changed.take(), told: self.told, journalled }
     }
 
     /// Applies one message. `since_start` is given for news, and not for what a replay or a restoration tells.
@@ -169,16 +154,16 @@ impl Lines {
         self.told = self.told.max(news.revision());
         match news {
             News::Put { concert, user, entry } => {
-                self.changed.note((concert, user));
                 self.queue_mut(concert).put(user, entry, replay, since_start);
+                self.note((concert, user));
             }
             News::Gone { concert, user, revision, at } => {
-                self.changed.note((concert, user));
                 let queue = self.queue_mut(concert);
                 if let Some(since_start) = since_start {
                     queue.count_end(user, at, since_start);
                 }
                 queue.delete(user, revision, at);
+                self.note((concert, user));
             }
             News::Restored { revision, journalled } if incarnation::of(revision) == self.era.incarnation => {
                 self.era.restore(journalled);
@@ -198,8 +183,16 @@ impl Lines {
         }
         for (concert, queue) in &mut self.queues {
             for user in queue.forget_untold(self.replay) {
-                self.changed.note((*concert, user));
+                self.changed.note((*concert, user), queue.place_of(user));
             }
+        }
+    }
+
+    /// A key is to be journalled as it is now, if this instance keeps the journal.
+    fn note(&mut self, key: Key) {
+        if self.changed.is_collected() {
+            let now = self.queue(key.0).map(|queue| queue.place_of(key.1)).unwrap_or_default();
+            self.changed.note(key, now);
         }
     }
 }

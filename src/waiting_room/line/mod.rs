@@ -24,13 +24,15 @@ mod rate;
 mod ranks;
 mod lot;
 
-pub use self::changes::{Change, Key};
+pub use self::changes::{Change, Changes, Key};
 pub use self::ends::End;
 #[cfg(test)]
 pub use self::ends::Ends;
+pub use self::entries::Handle;
 pub use self::era::Era;
+pub use self::lines::Lines;
 pub use self::lot::{Draw, Lot, SETTLING};
-pub use self::memory::{LeaseSeen, Memory, News};
+pub use self::memory::{LeaseSeen, Memory, News, SLICE};
 pub use self::pause::{patience, poll_after, poll_early, seconds};
 pub use self::queue::{Queue, View};
 pub use self::rate::{LastMinute, Permits};

@@ -10,7 +10,8 @@ use chrono::{DateTime, Utc};
 
 use super::super::place::{Entry, LONGEST_WAIT, Place, Standing};
 use super::deadlines::Deadlines;
-use super::ends::{End, Ends};
+use super::changes::Change;
+use super::ends::Ends;
 use super::entries::{Entries, Handle};
 use super::lot::Lot;
 use super::order::Order;
@@ -113,25 +114,38 @@ impl Queue {
         gone
     }
 
-    /// Drops what is known of ends before `before`: tokens of that time have run out by themselves.
-    pub fn forget_ends(&mut self, before: DateTime<Utc>) {
-        self.ends.forget(before);
+    /// Drops what is known of ends before `before`, among `most` in front of `last`: tokens of that time have run out by
+    /// themselves. Answers where to go on.
+    pub fn forget_ends(&mut self, before: DateTime<Utc>, last: usize, most: usize) -> Option<usize> {
+        self.ends.forget(before, last, most)
     }
 
-    /// Deletions seen before `before`, whose traces in the bucket can be cleared away: users and revisions.
-    pub fn old_markers(&self, before: DateTime<Utc>, most: usize) -> Vec<(UserId, u64)> {
-        let gone = self.ends.markers(before).filter(|(user, _)| self.entries.find(*user).is_none());
-        gone.take(most).collect()
+    /// Deletions seen before `before`, whose traces in the bucket can be cleared away, among `most` in front of `last`:
+    /// users and revisions; and where to go on.
+    pub fn old_markers(
+        &self,
+        before: DateTime<Utc>,
+        last: usize,
+        most: usize,
+    ) -> (Vec<(UserId, u64)>, Option<usize>) {
+        let (mut gone, next) = self.ends.markers(before, last, most);
+        gone.retain(|(user, _)| self.entries.find(*user).is_none());
+        (gone, next)
     }
 
-    /// Whose places were written or deleted after that revision.
-    pub fn changed_since(&self, revision: u64) -> Vec<UserId> {
-        self.entries.written_since(revision).chain(self.ends.since(revision)).collect()
+    /// Whose places were written after that revision, among `most` from `first` on; and where to go on.
+    pub fn written_since(&self, revision: u64, first: Handle, most: usize) -> (Vec<UserId>, Option<Handle>) {
+        self.entries.written_since(revision, first, most)
+    }
+
+    /// Whose places were deleted after that revision, among `most` in front of `last`; and where to go on.
+    pub fn deleted_since(&self, revision: u64, last: usize, most: usize) -> (Vec<UserId>, Option<usize>) {
+        self.ends.since(revision, last, most)
     }
 
     /// One user's place, and the end of the places before.
-    pub fn place_of(&self, user: UserId) -> (Option<Entry>, Option<End>) {
-        (self.entries.get(user), self.ends.of(user))
+    pub fn place_of(&self, user: UserId) -> Change {
+        Change { entry: self.entries.get(user), end: self.ends.of(user) }
     }
 
     /// Everything known of one user.
@@ -153,19 +167,19 @@ impl Queue {
         until.saturating_sub(now)
     }
 
-    /// Those among `most` places from `first` on who wait and went silent, and where to go on. Nobody had anything to
-    /// listen with before `anew`, so nobody's silence is counted from before it.
-    pub fn gone_silent(
-        &self,
-        first: Handle,
-        most: usize,
-        now: u32,
-        anew: u32,
-    ) -> (Vec<(UserId, Entry)>, Option<Handle>) {
-        let (doubtful, next) = self.entries.doubtful(first, most, now);
-        let is_early = anew.saturating_add(self.longest_patience()) >= now;
-        let silent = doubtful.into_iter().filter(|_| !is_early).map(|handle| self.entries.at(handle));
-        (silent.filter(|(user, _)| !self.leftovers.contains(user)).collect(), next)
+    /// How many places have room here, taken or vacant: handles are below that.
+    pub fn rooms(&self) -> usize {
+        self.entries.rooms()
+    }
+
+    /// Those among `most` places from `first` on who wait and went silent. Nobody had anything to listen with before
+    /// `anew`, so nobody's silence is counted from before it.
+    pub fn gone_silent(&self, first: Handle, most: usize, now: u32, anew: u32) -> Vec<(UserId, Entry)> {
+        if anew.saturating_add(self.longest_patience()) >= now {
+            return Vec::new();
+        }
+        let doubtful = self.entries.doubtful(first, most, now).map(|handle| self.entries.at(handle));
+        doubtful.filter(|(user, _)| !self.leftovers.contains(user)).collect()
     }
 
     /// Who can be admitted, from the front on.
@@ -358,23 +372,6 @@ mod tests {
         queue.put(user(1), waiting(11), 0, None);
         assert_eq!(queue.view(user(1)).rank, Some(1));
         assert!(queue.overdue(at(1), 10).is_empty());
-    }
-
-    #[test]
-    fn a_barred_waiter_leaves_the_line_and_a_barred_session_keeps_its_place_taken() {
-        let mut queue = Queue::default();
-        queue.put(user(1), waiting(5), 0, None);
-        queue.put(user(2), waiting(6), 0, None);
-        queue.put(user(3), active(1, 7, 60), 0, None);
-        queue.bar(user(1), 5, at(1));
-        queue.bar(user(3), 1, at(1));
-        assert_eq!((queue.waiting(), queue.active()), (1, 1));
-        assert_eq!(queue.view(user(2)).rank, Some(1));
-        assert_eq!(queue.overdue(at(1), 10).len(), 2, "both are to be deleted");
-        // The place of a join that the watch has not told of yet.
-        queue.bar(user(4), 9, at(1));
-        queue.put(user(4), waiting(9), 0, None);
-        assert_eq!((queue.waiting(), queue.overdue(at(1), 10).len()), (1, 3));
     }
 
     #[test]

@@ -83,6 +83,11 @@ impl Sent {
     }
 }
 
+/// Waits for the server's answer to a write that may not even have been sent.
+pub async fn answer_to(sent: Result<Sent, WriteError>) -> Result<u64, WriteError> {
+    sent?.answer().await
+}
+
 /// The bucket `queue_tokens`.
 #[derive(Clone, Debug)]
 pub struct Bucket {

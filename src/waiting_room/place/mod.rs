@@ -4,6 +4,6 @@ mod bucket;
 mod life;
 mod token;
 
-pub use self::bucket::{Bucket, If, ReadError, Sent, Stored, WriteError};
+pub use self::bucket::{Bucket, If, ReadError, Sent, Stored, WriteError, answer_to};
 pub use self::life::{Entry, Event, LONGEST_WAIT, Outcome, Record, Standing, next};
 pub use self::token::{Claims, Place, Signer};

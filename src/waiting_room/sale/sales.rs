@@ -294,14 +294,10 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(seconds: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap()
-    }
+    use crate::store::queue::at;
 
     fn stock(unsold: bool, free: i64) -> Option<Stock> {
-        let concert_id = ConcertId::from_u128(1);
-        Some(Stock { concert_id, dates: 1, seats: 50, unsold, free, opens_at: Some(at(0)) })
+        Some(Stock::sample(unsold, free))
     }
 
     #[tokio::test(start_paused = true)]

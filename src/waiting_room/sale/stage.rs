@@ -35,15 +35,10 @@ pub fn inventory(stock: Option<&Stock>) -> Inventory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::ConcertId;
-
-    fn at(seconds: i64) -> DateTime<Utc> {
-        DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap()
-    }
+    use crate::store::queue::at;
 
     fn stock(unsold: bool, free: i64) -> Option<Stock> {
-        let concert_id = ConcertId::from_u128(1);
-        Some(Stock { concert_id, dates: 1, seats: 50, unsold, free, opens_at: Some(at(0)) })
+        Some(Stock::sample(unsold, free))
     }
 
     #[test]

@@ -104,9 +104,8 @@ pub async fn one(hall: &Hall, concert: ConcertId) -> Result<QueueOverview, RoomE
 
 /// Sets the gauges of every line that had somebody in it, and how many places the leader has not journalled yet.
 pub fn measure(hall: &Hall) {
-    metrics::gauge!("boxoffice_queue_journal_lag").set(hall.memory.changes() as f64);
-    let concerts: Vec<ConcertId> = hall.memory.lines().queues().map(|(concert, _)| concert).collect();
-    for sale in concerts.into_iter().filter_map(|concert| hall.sales.get(concert)) {
+    metrics::gauge!("boxoffice_queue_journal_lag").set((hall.memory.changes() + hall.journal.lag()) as f64);
+    for sale in hall.memory.concerts().into_iter().filter_map(|concert| hall.sales.get(concert)) {
         let line = of(hall, sale);
         let concert = line.concert_id.to_string();
         let gauge = |name, value: f64| metrics::gauge!(name, "concert" => concert.clone()).set(value);
