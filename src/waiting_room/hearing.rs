@@ -71,7 +71,8 @@ impl Hearing {
                 of_patience.entry(patience).or_default().push(user);
             }
             of_patience.into_iter().flat_map(move |(patience, users)| {
-                let parts: Vec<_> = users.chunks(MOST).map(|part| write(own, concert, patience, part)).collect();
+                let parts: Vec<_> =
+                    users.chunks(MOST).map(|part| write(own, concert, patience, part)).collect();
                 parts
             })
         })

@@ -86,7 +86,11 @@ impl Journal {
         let draft = &mut *draft;
         if !draft.is_caught_up {
             let position = queue_journal::position(&self.pool).await?;
-            memory.newer_than(position.cast_unsigned(), |key, now| drop(draft.pending.insert(key, now))).await;
+            let pending = &mut draft.pending;
+            let keep = |key, change| {
+                pending.insert(key, change);
+            };
+            memory.newer_than(position.cast_unsigned(), keep).await;
             draft.is_caught_up = true;
         }
         // What a write that was broken off had taken is older than what is taken now.
@@ -112,8 +116,7 @@ impl Journal {
             from = Bound::Excluded((last.concert_id, last.user_id));
             queue_journal::write(&mut transaction, &rows).await?;
         }
-        let position =
-            queue_journal::advance(&mut transaction, draft.taken.journalled.cast_signed()).await?;
+        let position = queue_journal::advance(&mut transaction, draft.taken.journalled.cast_signed()).await?;
         transaction.commit().await?;
         Ok(position.cast_unsigned())
     }

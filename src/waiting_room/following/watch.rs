@@ -12,7 +12,8 @@ use std::time::Duration;
 use async_nats::jetstream::kv::{Entry, Operation};
 use async_nats::jetstream::stream::Info;
 use chrono::{DateTime, Utc};
-use futures::StreamExt;
+use futures::future::{BoxFuture, Fuse, FusedFuture};
+use futures::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior};
 use uuid::Uuid;
@@ -103,17 +104,20 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
     }
     let mut check = tokio::time::interval(CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // News are taken in while the server is asked how far the bucket is: payments and admissions wait to see theirs.
+    let mut asked: Fuse<BoxFuture<'_, Option<Option<Info>>>> = Fuse::terminated();
     loop {
         tokio::select! {
             chunk = entries.next() => match chunk {
                 Some(chunk) => progress.apply(hall, chunk.into_iter().filter_map(Result::ok)),
                 None => return Ok("the watch ended"),
             },
-            () = hall.doubt.notified() => {
-                if let Some(reason) = progress.check(hall, made).await {
+            told = &mut asked => {
+                if let Some(reason) = told.and_then(|told| progress.check(hall, made, told)) {
                     return Ok(reason);
                 }
             }
+            () = hall.doubt.notified(), if asked.is_terminated() => asked = ask(hall).boxed().fuse(),
             _ = check.tick() => {
                 if hall.bus.connects() != connects {
                     return Ok("the connection was made anew");
@@ -121,12 +125,20 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
                 // While nobody is there nothing can be missed; whoever comes first raises the doubt.
                 if progress.complete && hall.is_quiet() {
                     progress.moved = Instant::now();
-                } else if let Some(reason) = progress.check(hall, made).await {
-                    return Ok(reason);
+                } else if asked.is_terminated() {
+                    asked = ask(hall).boxed().fuse();
                 }
             }
         }
     }
+}
+
+/// How the bucket stands, nothing if it is missing; or nothing at all if nobody says so in time.
+async fn ask(hall: &Hall) -> Option<Option<Info>> {
+    if !hall.is_connected() {
+        return None;
+    }
+    tokio::time::timeout(PATIENCE, hall.bucket.info()).await.ok()?.ok()
 }
 
 /// Whether the bucket ends before what has been seen of it: a server came up without its last writes. A new leader among
@@ -209,15 +221,10 @@ impl Progress {
         }
     }
 
-    /// Whether the watch has to begin anew, and why.
-    async fn check(&mut self, hall: &Hall, made: DateTime<Utc>) -> Option<&'static str> {
-        if !hall.is_connected() {
-            return None;
-        }
-        let info = match tokio::time::timeout(PATIENCE, hall.bucket.info()).await {
-            Ok(Ok(Some(info))) => info,
-            Ok(Ok(None)) => return Some("the bucket is missing"),
-            Ok(Err(_)) | Err(_) => return None,
+    /// Whether the watch has to begin anew, and why, as the bucket was told to stand just now.
+    fn check(&mut self, hall: &Hall, made: DateTime<Utc>, told: Option<Info>) -> Option<&'static str> {
+        let Some(info) = told else {
+            return Some("the bucket is missing");
         };
         let last = info.state.last_sequence;
         let incarnation = incarnation::of(info.state.last_sequence + 1);

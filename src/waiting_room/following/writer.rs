@@ -1,8 +1,10 @@
 //! Keeps the promises: writes to the bucket what was granted or ended in memory.
 
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use super::super::hall::Hall;
@@ -19,39 +21,63 @@ const LATER: Duration = Duration::from_millis(500);
 /// How long a written promise is waited for to be seen.
 const SIGHT: Duration = Duration::from_secs(2);
 
-/// Runs until the process stops, and then once more.
+/// What became of a promise that was tried: after which pause to try again, if it must be.
+type Tried = (Key, Promise, Option<Duration>);
+
+/// Runs until the process stops, and then tries all that is due once more.
 pub async fn run(hall: &Hall) {
+    let mut under_way = FuturesUnordered::new();
+    let mut keys = HashSet::new();
+    let (mut due, mut later) = (VecDeque::new(), None);
+    let mut is_news = true;
     loop {
-        let next = run_once(hall).await;
-        let sleep = async {
-            match next {
-                Some(next) => tokio::time::sleep_until(next).await,
-                None => std::future::pending().await,
+        if is_news || due.is_empty() {
+            let (all, next) = hall.promises.due(Instant::now());
+            (due, later) = (all.into(), next);
+        }
+        // None waits for another one: a payment is not answered before its end is written.
+        while under_way.len() < WIDTH
+            && let Some((key, promise)) = due.pop_front()
+        {
+            if keys.insert(key) {
+                under_way.push(attempt(hall, key, promise));
             }
-        };
+        }
+        is_news = false;
         tokio::select! {
             () = hall.stop.cancelled() => break,
-            () = hall.promises.wake.notified() => (),
-            () = sleep => (),
+            () = hall.promises.wake.notified() => is_news = true,
+            Some(tried) = under_way.next() => {
+                keys.remove(&tried.0);
+                settle(hall, &tried);
+            }
+            () = until(later) => is_news = true,
         }
     }
-    let _ = tokio::time::timeout(Duration::from_secs(1), run_once(hall)).await;
+    drop(under_way);
+    let (due, _) = hall.promises.due(Instant::now());
+    let last = futures::stream::iter(due).for_each_concurrent(WIDTH, |(key, promise)| async move {
+        settle(hall, &attempt(hall, key, promise).await);
+    });
+    let _ = tokio::time::timeout(Duration::from_secs(1), last).await;
 }
 
-/// Tries every promise that is due; answers when the next one is.
-async fn run_once(hall: &Hall) -> Option<Instant> {
-    let (due, _) = hall.promises.due(Instant::now());
-    futures::stream::iter(due)
-        .for_each_concurrent(WIDTH, |(key, promise)| async move {
-            if let Some(pause) = keep(hall, key, &promise).await {
-                hall.promises.postpone(key, pause);
-            } else {
-                hall.promises.keep(key, &promise);
-            }
-        })
-        .await;
-    let (due, later) = hall.promises.due(Instant::now());
-    if due.is_empty() { later } else { Some(Instant::now()) }
+async fn until(then: Option<Instant>) {
+    match then {
+        Some(then) => tokio::time::sleep_until(then).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn attempt(hall: &Hall, key: Key, promise: Promise) -> Tried {
+    (key, promise, keep(hall, key, &promise).await)
+}
+
+fn settle(hall: &Hall, (key, promise, pause): &Tried) {
+    match pause {
+        Some(pause) => hall.promises.postpone(*key, promise, *pause),
+        None => hall.promises.keep(*key, promise),
+    }
 }
 
 /// Keeps a promise; answers after which pause to try again, if it must be.

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::sync::{oneshot, watch};
-use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::super::place::{Entry, Place, Standing};
-use super::changes::{Change, Changes, Key};
+use super::changes::Changes;
 use super::era::Era;
 use super::lines::Lines;
 use super::lot::Lot;
@@ -21,9 +20,6 @@ use crate::ids::{ConcertId, UserId};
 use crate::store::queue_journal::JournalEnd;
 
 pub use super::lines::{LeaseSeen, News};
-
-/// The most that is looked at under one lock, where all of a line has to be gone through.
-pub const SLICE: usize = 2_048;
 
 /// The lines behind a lock that is never held across an await, and a signal for whoever waits for a revision.
 #[derive(Debug)]
@@ -55,7 +51,7 @@ impl Memory {
         self.lines.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lines_mut(&self) -> RwLockWriteGuard<'_, Lines> {
+    pub(super) fn lines_mut(&self) -> RwLockWriteGuard<'_, Lines> {
         self.lines.write().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -242,68 +238,9 @@ impl Memory {
         self.lines_mut().take_changes()
     }
 
-    /// Goes through all that was written or deleted after that revision, a slice under each lock, and shows it to `each`
-    /// as it is then. What changes meanwhile may be left out: collect the changes, and take them afterwards.
-    pub async fn newer_than(&self, revision: u64, mut each: impl FnMut(Key, Change)) {
-        for concert in self.concerts() {
-            let (mut first, mut last) = (Some(0), Some(usize::MAX));
-            while first.is_some() || last.is_some() {
-                {
-                    let lines = self.lines();
-                    let Some(queue) = lines.queue(concert) else { break };
-                    let users;
-                    if let Some(from) = first {
-                        (users, first) = queue.written_since(revision, from, SLICE);
-                    } else {
-                        (users, last) = queue.deleted_since(revision, last.unwrap_or(0), SLICE);
-                    }
-                    users.into_iter().for_each(|user| each((concert, user), queue.place_of(user)));
-                }
-                yield_now().await;
-            }
-        }
-    }
-
     /// How many keys changed and have not been taken.
     pub fn changes(&self) -> usize {
         self.lines().changed.len()
-    }
-
-    /// Deletions from before `before` whose traces in the bucket can be cleared away, a slice under each lock: at least
-    /// `enough` of them, if there are so many.
-    pub async fn old_markers(
-        &self,
-        before: DateTime<Utc>,
-        enough: usize,
-    ) -> Vec<(ConcertId, UserId, u64)> {
-        let mut found = Vec::new();
-        for concert in self.concerts() {
-            let mut last = Some(usize::MAX);
-            while let Some(from) = last.filter(|_| found.len() < enough) {
-                let slice = self.lines().queue(concert).map(|queue| queue.old_markers(before, from, SLICE));
-                let Some((some, next)) = slice else { break };
-                found.extend(some.into_iter().map(|(user, marker)| (concert, user, marker)));
-                last = next;
-                yield_now().await;
-            }
-        }
-        found
-    }
-
-    /// Forgets ends from before `before`, a slice under each lock, and then queues of which nothing is left.
-    pub async fn forget_ends(&self, before: DateTime<Utc>) {
-        for concert in self.concerts() {
-            let mut last = Some(usize::MAX);
-            while let Some(from) = last {
-                last = self
-                    .lines_mut()
-                    .queues
-                    .get_mut(&concert)
-                    .and_then(|queue| queue.forget_ends(before, from, SLICE));
-                yield_now().await;
-            }
-        }
-        self.lines_mut().queues.retain(|_, queue| !queue.is_empty());
     }
 
     /// Every concert with a queue, to go through them without the lock.

@@ -5,13 +5,14 @@
 
 #[cfg(test)]
 mod restored_laws;
+mod passes;
 mod memory;
 mod lines;
-mod changes;
 #[cfg(test)]
 mod laws;
 mod queue;
 mod view;
+mod changes;
 mod order;
 mod entries;
 mod ends;
@@ -32,7 +33,8 @@ pub use self::entries::Handle;
 pub use self::era::Era;
 pub use self::lines::Lines;
 pub use self::lot::{Draw, Lot, SETTLING};
-pub use self::memory::{LeaseSeen, Memory, News, SLICE};
+pub use self::memory::{LeaseSeen, Memory, News};
+pub use self::passes::SLICE;
 pub use self::pause::{patience, poll_after, poll_early, seconds};
 pub use self::queue::{Queue, View};
 pub use self::rate::{LastMinute, Permits};

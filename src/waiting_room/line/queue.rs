@@ -9,8 +9,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::super::place::{Entry, LONGEST_WAIT, Place, Standing};
-use super::deadlines::Deadlines;
 use super::changes::Change;
+use super::deadlines::Deadlines;
 use super::ends::Ends;
 use super::entries::{Entries, Handle};
 use super::lot::Lot;

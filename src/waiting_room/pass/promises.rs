@@ -148,20 +148,17 @@ impl Promises {
     /// Forgets a promise that was kept, unless it has grown since; then it is due again.
     pub fn keep(&self, key: Key, promise: &Promise) {
         let mut open = self.open();
-        if open
-            .get(&key)
-            .is_some_and(|current| current.version == promise.version && current.place == promise.place)
-        {
+        if open.get(&key).is_some_and(|current| current.is_still(promise)) {
             open.remove(&key);
         }
         drop(open);
         self.kept.send_modify(|count| *count += 1);
     }
 
-    /// Tries a promise again later.
-    pub fn postpone(&self, key: Key, pause: Duration) {
-        if let Some(promise) = self.open().get_mut(&key) {
-            promise.not_before = Instant::now() + pause;
+    /// Tries a promise again later, unless it has grown since; then it is due as it is.
+    pub fn postpone(&self, key: Key, promise: &Promise, pause: Duration) {
+        if let Some(current) = self.open().get_mut(&key).filter(|current| current.is_still(promise)) {
+            current.not_before = Instant::now() + pause;
         }
     }
 
@@ -202,6 +199,11 @@ impl Promise {
             not_before: now,
             version: 0,
         }
+    }
+
+    /// Whether nothing has been added since it was that one.
+    fn is_still(&self, earlier: &Self) -> bool {
+        self.version == earlier.version && self.place == earlier.place
     }
 
     /// For how long it has been waiting to be kept.
@@ -365,9 +367,13 @@ mod tests {
     #[tokio::test]
     async fn a_postponed_promise_is_not_due_and_says_when() {
         let promises = Promises::new();
-        promises.end(&claims(5));
-        promises.postpone((claims(5).concert, claims(5).user), Duration::from_secs(5));
+        promises.begin_session(&claims(5), at(600));
+        let (key, promise) = promises.due(Instant::now()).0[0];
+        promises.postpone(key, &promise, Duration::from_secs(5));
         let (due, later) = promises.due(Instant::now());
         assert!(due.is_empty() && later.is_some());
+        promises.end(&claims(5));
+        promises.postpone(key, &promise, Duration::from_secs(5));
+        assert_eq!(promises.due(Instant::now()).0.len(), 1, "what was added meanwhile waits for nothing");
     }
 }
