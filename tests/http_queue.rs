@@ -253,7 +253,7 @@ async fn every_act_on_a_line_is_written_down() {
     let line = format!("/v1/ops/queues/{concert}");
     let act = async |name: &str, body: Value| entrance.post(&format!("{line}/{name}"), &operator, body).await;
     act("pause", json!({ "reason": "the hall is on fire" })).await.good(200);
-    act("resume", json!({})).await.good(200);
+    act("resume", json!({ "reason": "it is out" })).await.good(200);
     let set = json!({ "max_active": 7, "min_rate": 60, "max_rate": 600, "reason": "slowly" });
     assert_eq!(act("settings", set).await.good(200)["settings"]["max_active"], 7);
     act("admit", json!({ "count": 2, "reason": "friends" })).await.good(200);
@@ -268,7 +268,7 @@ async fn every_act_on_a_line_is_written_down() {
     let expected = [
         ("queue.admit", "friends"),
         ("queue.set", "slowly"),
-        ("queue.resume", ""),
+        ("queue.resume", "it is out"),
         ("queue.pause", "the hall is on fire"),
     ]
     .map(|(act, reason)| (json!(act), json!(reason)));
@@ -286,6 +286,10 @@ async fn every_act_on_a_line_is_written_down() {
     assert_eq!((&answer["max_active"], &answer["seed"]), (&8.into(), &Value::Null), "the seed stays secret");
     let acts = entrance.get(&path, &viewer).await.good(200)["items"].clone();
     assert_eq!((&acts[0]["act"], &acts[0]["actor"]), (&"queue.set".into(), &"admin".into()));
+    assert_eq!(acts[0]["reason"], "more");
+    act("admit", json!({})).await.good(200);
+    let acts = entrance.get(&path, &viewer).await.good(200)["items"].clone();
+    assert_eq!((&acts[0]["act"], &acts[0]["reason"]), (&"queue.admit".into(), &"".into()), "none was given");
     let public = entrance.get(&format!("/v1/concerts/{concert}"), &Caller::nobody()).await.good(200).clone();
     assert_eq!((&public["phase"], public["draw"]["seed_hash"].as_str().unwrap().len()), (&"open".into(), 64));
 }

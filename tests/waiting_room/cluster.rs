@@ -5,11 +5,14 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use boxoffice::bus::{self, Bus, topology};
+use boxoffice::bus::{self, Bus, subjects, topology};
 use boxoffice::ids;
 use boxoffice::local::programs;
 use boxoffice::waiting_room::Sessions;
 
+use super::journal::{
+    join_soon, let_in, lines, lose_the_bucket, until_journalled, until_restored, witness_of_the_new_bucket,
+};
 use super::leaders::refuses_old_leases;
 use super::surroundings::{Instance, LONG, Witness, concert, join_at_once, somebody_waits, until};
 use crate::common::{fresh_database, fresh_dir};
@@ -100,4 +103,40 @@ async fn on_three_servers_old_leases_are_refused_and_the_cap_and_the_order_hold(
     assert_eq!(witness.ask(|seen| seen.admitted.clone()), places);
     let most = witness.ask(|seen| seen.most);
     assert!(most <= 10, "{most} were active at once, the cap is 10");
+}
+
+#[tokio::test]
+async fn on_three_servers_a_lost_bucket_is_restored_in_its_order() {
+    let cluster = Cluster::start().await;
+    let bus = cluster.connect().await;
+    let pool = boxoffice::store::open(&fresh_database().await, 10).unwrap();
+    let concert = concert(&pool, 10, 6_000_000).await;
+    let leader = Instance::with_replicas(&cluster.urls[0], &pool, LONG, true, 3).await;
+    let other = Instance::with_replicas(&cluster.urls[1], &pool, LONG, false, 3).await;
+    let users: Vec<_> = (0..60).map(|_| ids::new()).collect();
+    let joined = join_at_once(&[&other], &users, concert).await;
+    let mut places: Vec<_> = joined.iter().map(|one| other.claims(&one.token)).collect();
+    places.sort_unstable_by_key(|claims| claims.place);
+    until("the first are admitted", || lines(&leader) == (50, 10)).await;
+    until_journalled(&pool, 50, 10, 0).await;
+
+    lose_the_bucket(&bus).await;
+    let witness = witness_of_the_new_bucket(&bus);
+    let (witness, newcomer) = tokio::join!(witness, join_soon(&other, concert, ids::new()));
+    let newcomer = other.claims(&newcomer.token);
+    assert!(newcomer.place > places[59].place, "behind all");
+    until_restored(&bus).await;
+    let stream = bus.jetstream.get_stream(subjects::QUEUE_TOKENS_STREAM).await.unwrap();
+    assert_eq!(stream.cached_info().config.num_replicas, 3, "the new one has as many copies");
+    for instance in [&leader, &other] {
+        until("the line is as it was", || lines(instance) == (51, 10)).await;
+        for (index, claims) in places[10..].iter().chain([&newcomer]).enumerate() {
+            assert_eq!(instance.position(claims), Some(index as u64 + 1));
+        }
+    }
+    let_in(&other, concert, 15).await;
+    until("five more are in", || witness.ask(|seen| seen.admitted.len()) >= 15).await;
+    let admitted = witness.ask(|seen| seen.admitted.clone());
+    assert_eq!(admitted, places[..15].iter().map(|claims| claims.place).collect::<Vec<_>>());
+    assert_eq!(witness.ask(|seen| seen.most), 15, "the cap was never exceeded");
 }

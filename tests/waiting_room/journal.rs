@@ -13,10 +13,9 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::surroundings::{Instance, LONG, Witness, concert, env, kill_nats, until, within};
-use crate::common::Env;
 
 /// Takes places for that many as any instance would, one after another, without waiting for each.
-async fn crowd(bus: &Bus, concert: Uuid, count: usize) -> Vec<Uuid> {
+pub async fn crowd(bus: &Bus, concert: Uuid, count: usize) -> Vec<Uuid> {
     let users: Vec<Uuid> = (0..count).map(|_| ids::new()).collect();
     for some in users.chunks(1_000) {
         let mut written = Vec::new();
@@ -38,7 +37,7 @@ async fn journalled(pool: &PgPool, status: &str) -> i64 {
     sqlx::query_scalar(count).bind(status).fetch_one(pool).await.unwrap()
 }
 
-async fn until_journalled(pool: &PgPool, waiting: i64, active: i64, ended: i64) {
+pub async fn until_journalled(pool: &PgPool, waiting: i64, active: i64, ended: i64) {
     for _ in 0..600 {
         let now = [journalled(pool, "waiting").await, journalled(pool, "active").await];
         if (now, journalled(pool, "ended").await) == ([waiting, active], ended) {
@@ -49,24 +48,24 @@ async fn until_journalled(pool: &PgPool, waiting: i64, active: i64, ended: i64) 
     panic!("the journal does not catch up");
 }
 
-async fn lose_the_bucket(env: &Env) {
-    env.bus.jetstream.delete_key_value(subjects::QUEUE_TOKENS).await.unwrap();
+pub async fn lose_the_bucket(bus: &Bus) {
+    bus.jetstream.delete_key_value(subjects::QUEUE_TOKENS).await.unwrap();
 }
 
 /// Waits until somebody has made the bucket again, and watches it from its beginning.
-async fn witness_of_the_new_bucket(env: &Env) -> Witness {
+pub async fn witness_of_the_new_bucket(bus: &Bus) -> Witness {
     for _ in 0..2_000 {
-        if env.bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await.is_ok() {
-            return Witness::start(&env.bus).await;
+        if bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await.is_ok() {
+            return Witness::start(bus).await;
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     panic!("nobody makes the bucket again");
 }
 
-async fn until_restored(env: &Env) {
+pub async fn until_restored(bus: &Bus) {
     for _ in 0..2_000 {
-        if let Ok(store) = env.bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await
+        if let Ok(store) = bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await
             && let Ok(Some(_)) = store.get(subjects::QUEUE_RESTORED).await
         {
             return;
@@ -77,19 +76,19 @@ async fn until_restored(env: &Env) {
 }
 
 /// The place that this user has already.
-async fn place_of(instance: &Instance, user: Uuid, concert: Uuid) -> Claims {
+pub async fn place_of(instance: &Instance, user: Uuid, concert: Uuid) -> Claims {
     let joined = instance.join(user, concert).await;
     assert!(!joined.created, "there was a place");
     instance.claims(&joined.token)
 }
 
-fn lines(instance: &Instance) -> (u64, u64) {
+pub fn lines(instance: &Instance) -> (u64, u64) {
     let line = instance.room.overview().into_iter().max_by_key(|line| line.length + line.active);
     line.map_or((0, 0), |line| (line.length, line.active))
 }
 
 /// Joins as soon as there is a bucket to join.
-async fn join_soon(instance: &Instance, concert: Uuid, user: Uuid) -> Joined {
+pub async fn join_soon(instance: &Instance, concert: Uuid, user: Uuid) -> Joined {
     for _ in 0..20 {
         if let Ok(joined) = instance.try_join(user, concert).await {
             return joined;
@@ -98,7 +97,7 @@ async fn join_soon(instance: &Instance, concert: Uuid, user: Uuid) -> Joined {
     panic!("nobody can join");
 }
 
-async fn let_in(instance: &Instance, concert: Uuid, most: i32) {
+pub async fn let_in(instance: &Instance, concert: Uuid, most: i32) {
     let change = SettingsChange { max_active: Some(most), ..SettingsChange::default() };
     instance.change(concert, change).await;
 }
@@ -125,16 +124,16 @@ async fn a_deleted_bucket_is_restored_with_ten_thousand_waiting_and_a_hundred_ac
         waiting.push((at as u64 - 102, place_of(&other, users[at], concert).await));
     }
 
-    lose_the_bucket(&env).await;
+    lose_the_bucket(&env.bus).await;
     let lost = std::time::Instant::now();
     let (witness, newcomer) =
-        tokio::join!(witness_of_the_new_bucket(&env), join_soon(&leader, concert, ids::new()));
+        tokio::join!(witness_of_the_new_bucket(&env.bus), join_soon(&leader, concert, ids::new()));
     let made = lost.elapsed();
     assert!(leader.claims(&newcomer.token).place > waiting[2].1.place, "behind all");
     for (rank, claims) in &waiting {
         assert_eq!(other.position(claims), Some(*rank), "the shown ranks stay true meanwhile");
     }
-    until_restored(&env).await;
+    until_restored(&env.bus).await;
     println!("10,000 places: the bucket was made again after {made:?}, and whole after {:?}", lost.elapsed());
     for instance in [&leader, &other] {
         until("the line is as it was", || lines(instance) == (10_001, 100)).await;
@@ -174,10 +173,10 @@ async fn with_all_processes_gone_too_the_journal_is_enough() {
         places.push(place_of(&before, user, concert).await);
     }
     drop(before);
-    lose_the_bucket(&env).await;
+    lose_the_bucket(&env.bus).await;
 
     // Nobody is given requests before the line is known.
-    let witness = witness_of_the_new_bucket(&env);
+    let witness = witness_of_the_new_bucket(&env.bus);
     let (after, witness) = tokio::join!(Instance::start(&env.nats_url, &env.pool, LONG, true), witness);
     assert_eq!(lines(&after), (1_000, 20));
     assert_eq!(after.status(&places[0]), Status::Active);
@@ -212,7 +211,7 @@ async fn whoever_joined_in_the_last_moment_presents_the_place_again() {
     let admitted = token_of(&before, &early[0]);
     let_in(&before, concert, 0).await;
     drop(before);
-    lose_the_bucket(&env).await;
+    lose_the_bucket(&env.bus).await;
     lock.rollback().await.unwrap();
 
     let after = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -238,6 +237,30 @@ async fn whoever_joined_in_the_last_moment_presents_the_place_again() {
 }
 
 #[tokio::test]
+async fn a_place_that_postgres_is_asked_about_keeps_no_end_waiting() {
+    let env = env().await;
+    let concert = concert(&env.pool, 0, 6_000_000).await;
+    let before = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
+    let early = before.join_many(concert, 2).await;
+    until_journalled(&env.pool, 2, 0, 0).await;
+    let mut lock = env.pool.begin().await.unwrap();
+    sqlx::query("lock table queue_journal in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let late = before.join_many(concert, 1).await.remove(0);
+    drop(before);
+    lose_the_bucket(&env.bus).await;
+    lock.rollback().await.unwrap();
+
+    let after = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
+    let mut lock = env.pool.begin().await.unwrap();
+    sqlx::query("lock table payments in access exclusive mode").execute(&mut *lock).await.unwrap();
+    assert_eq!(after.status(&late), Status::Waiting, "whether it was paid with is asked for now, in vain");
+    after.room.end(&early[0]).await;
+    until_journalled(&env.pool, 1, 0, 1).await;
+    lock.rollback().await.unwrap();
+    until("the place is back", || after.position(&late) == Some(2) && lines(&after) == (2, 0)).await;
+}
+
+#[tokio::test]
 async fn a_payment_that_was_not_journalled_ends_its_place_all_the_same() {
     let env = env().await;
     let concert = concert(&env.pool, 2, 6_000_000).await;
@@ -247,7 +270,7 @@ async fn a_payment_that_was_not_journalled_ends_its_place_all_the_same() {
     until_journalled(&env.pool, 1, 2, 0).await;
     drop(before);
     pay(&env.pool, places[0].user, concert).await;
-    lose_the_bucket(&env).await;
+    lose_the_bucket(&env.bus).await;
 
     let after = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
     assert_eq!(after.status(&places[0]), Status::Expired);

@@ -135,7 +135,7 @@ async fn a_leader_killed_in_a_join_storm_loses_nobody() {
 async fn a_leader_stopped_past_its_lease_and_continued_admits_nobody() {
     let env = env().await;
     let concert = concert(&env.pool, 5, 6_000_000).await;
-    let sleeper = process(&env).await;
+    let sleeper = process(&env, "api,scheduler").await;
     let pid = Pid::from_raw(sleeper.child.id().unwrap().cast_signed());
     let witness = Witness::start(&env.bus).await;
     let here = Instance::start(&env.nats_url, &env.pool, LONG, false).await;
@@ -177,8 +177,8 @@ async fn an_api_process_killed_in_a_join_storm_loses_nobody() {
     let env = env().await;
     let concert = concert(&env.pool, 10, 6_000_000).await;
     let witness = Witness::start(&env.bus).await;
-    let killed = process(&env).await;
-    let other = process(&env).await;
+    let killed = process(&env, "api,scheduler").await;
+    let other = process(&env, "api,scheduler").await;
     let client = reqwest::Client::builder().timeout(Duration::from_secs(2)).build().unwrap();
     let mut bearers = Vec::new();
     for _ in 0..USERS {
@@ -236,9 +236,9 @@ async fn join_over_http(client: &reqwest::Client, urls: &[String; 2], first: usi
 }
 
 /// A process of the real program, with its own data directory.
-async fn process(env: &Env) -> Process {
+pub async fn process(env: &Env, roles: &str) -> Process {
     let dir = env.dir.join("process").display().to_string();
     let servers = ["--database-url", &env.database_url, "--nats-url", &env.nats_url];
-    let arguments = ["serve", "--role", "api,scheduler", "--local", "--data-dir", &dir];
+    let arguments = ["serve", "--role", roles, "--local", "--data-dir", &dir];
     Process::start(&[&arguments[..], &servers[..]].concat()).await
 }

@@ -1,13 +1,17 @@
 //! Joining: one place per user, in order of arrival, whatever happens to the servers.
 
+use std::time::Duration;
+
 use boxoffice::ids;
 use boxoffice::store::queue::SettingsChange;
 use boxoffice::waiting_room::{Phase, RoomError, Status};
 use chrono::TimeDelta;
 use futures::StreamExt;
 
+use super::journal::lines;
+use super::leaders::Line;
 use super::surroundings::{
-    Instance, LONG, Witness, concert, empty_concert, env, join_at_once, kill_nats, performance, until,
+    Instance, LONG, Witness, concert, empty_concert, env, join_at_once, kill_nats, performance, until, within,
 };
 
 #[tokio::test]
@@ -116,6 +120,23 @@ async fn nats_killed_and_started_again_keeps_the_order() {
     instance.change(concert, change).await;
     fresh.until_active(&places[9]).await;
     assert_eq!(fresh.position(&places[10]), Some(1));
+}
+
+#[tokio::test]
+async fn news_are_taken_in_while_the_server_is_asked_how_far_the_bucket_is() {
+    let env = env().await;
+    let concert = concert(&env.pool, 0, 6_000).await;
+    let line = Line::to(&env.nats_url).await;
+    let unheard = Instance::start(&line.url, &env.pool, LONG, false).await;
+    let other = Instance::start(&env.nats_url, &env.pool, LONG, false).await;
+    other.join_many(concert, 1).await;
+    until("it is known", || lines(&unheard) == (1, 0)).await;
+    // What it asks twice a second does not reach the server.
+    line.hold();
+    tokio::time::sleep(Duration::from_millis(1_200)).await;
+    other.join_many(concert, 1).await;
+    within(Duration::from_secs(1), "the next is known", || lines(&unheard) == (2, 0)).await;
+    line.release();
 }
 
 #[tokio::test]

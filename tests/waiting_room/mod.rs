@@ -3,11 +3,13 @@
 mod cluster;
 mod closing;
 mod gate;
+mod gauges;
 mod journal;
 mod kills;
 mod leaders;
 mod line;
 mod openings;
+mod restoring;
 mod setting;
 mod silence;
 mod surroundings;

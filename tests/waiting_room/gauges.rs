@@ -1,0 +1,73 @@
+//! What a running process measures of its lines, as docs/operations.md and docs/waiting-room.md say.
+
+use std::time::Duration;
+
+use boxoffice::ids;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::journal::{lose_the_bucket, until_restored};
+use super::kills::process;
+use super::surroundings::{Instance, LONG, concert, env};
+use crate::common::app::until;
+use crate::process::Process;
+
+/// What a metric says, of one concert if it is of concerts; nothing as long as it is not there.
+async fn metric(process: &Process, name: &str, concert: Option<Uuid>) -> Option<f64> {
+    let text = reqwest::get(format!("{}/metrics", process.url)).await.unwrap().text().await.unwrap();
+    let start = concert.map_or(format!("{name} "), |concert| format!("{name}{{concert=\"{concert}\"}} "));
+    text.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok())
+}
+
+#[tokio::test]
+async fn the_metric_of_a_line_that_stands_still_rings_and_falls_silent_when_it_moves() {
+    let env = env().await;
+    let concert = concert(&env.pool, 10, 6_000_000).await;
+    let api = process(&env, "api").await;
+    let here = Instance::start(&env.nats_url, &env.pool, LONG, false).await;
+    let begun = Instant::now();
+    here.join_many(concert, 2).await;
+    let says = async |name: &str| metric(&api, &format!("boxoffice_queue_{name}"), Some(concert)).await;
+    until(10, "the line to be measured", || async { says("waiting").await == Some(2.0) }).await;
+    assert_eq!((says("stalled").await, says("free").await), (Some(0.0), Some(10.0)), "nothing is wrong yet");
+    until(25, "the alarm", || async { says("stalled").await == Some(1.0) }).await;
+    assert!(begun.elapsed() >= Duration::from_secs(10), "{:?}", begun.elapsed());
+
+    let scheduler = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
+    until(10, "the alarm to end", || async { says("stalled").await == Some(0.0) }).await;
+    assert_eq!((says("active").await, says("admitted_last_minute").await), (Some(2.0), Some(2.0)));
+    scheduler.stop().await;
+    let page = include_str!("../../docs/waiting-room.md");
+    assert!(page.contains("expr: max by (concert) (boxoffice_queue_stalled) > 0"));
+}
+
+#[tokio::test]
+async fn the_rows_on_the_journal_tell_what_is_not_written_yet_and_each_restoration() {
+    let env = env().await;
+    let concert = concert(&env.pool, 0, 6_000_000).await;
+    let leader = process(&env, "api,scheduler").await;
+    let here = Instance::start(&env.nats_url, &env.pool, LONG, false).await;
+    let places = here.join_many(concert, 2).await;
+    let (lag, restorations) = ("boxoffice_queue_journal_lag", "boxoffice_queue_restorations_total");
+    let says = async |name: &str| metric(&leader, name, None).await;
+    until(10, "the journal to be whole", || async { says(lag).await == Some(0.0) }).await;
+    assert_eq!(says(restorations).await, Some(1.0), "a first start counts");
+
+    let mut lock = env.pool.begin().await.unwrap();
+    sqlx::query("lock table queue_journal in access exclusive mode").execute(&mut *lock).await.unwrap();
+    here.join_many(concert, 3).await;
+    until(10, "three to be missing", || async { says(lag).await == Some(3.0) }).await;
+    lock.rollback().await.unwrap();
+    until(10, "the journal to catch up", || async { says(lag).await == Some(0.0) }).await;
+
+    lose_the_bucket(&env.bus).await;
+    until_restored(&env.bus).await;
+    until(10, "the restoration to be told", || async { says(restorations).await == Some(2.0) }).await;
+    assert_eq!(here.join(places[0].user, concert).await.token.position, Some(1));
+    assert!(here.join(ids::new(), concert).await.created);
+    let page = include_str!("../../docs/operations.md");
+    for name in [lag, restorations] {
+        assert!(page.contains(&format!("| `{name}` |")), "{name} has no row");
+        assert!(page.matches(name).count() >= 2, "{name} has no rule");
+    }
+}
