@@ -26,6 +26,7 @@ async fn on_sale(test: Arc<TestApp>, desk: boxoffice::booking::Desk, buyers: i32
                     concert_id: test.concert,
                     performance_id: test.performance,
                     seats: vec![1 + (buyer * 7 + attempt * 13) % 50],
+                    pay_now: false,
                     trace: None,
                 };
                 let Some(held) = decided(&desk.reserve(order).await) else {

@@ -1,12 +1,23 @@
 //! The HTTP side of the generator. A call is made one time only: what it comes to is part of what is measured.
+//!
+//! The generator shares the machine with what it measures, so a call costs as little as HTTP/1.1 allows: connections
+//! are kept and used one call after the other, with nothing between the caller and the connection.
 
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use reqwest::{Method, RequestBuilder};
-use serde::Deserialize;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Method, Request, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::ids;
@@ -14,11 +25,13 @@ use crate::ids;
 /// How long one answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A client of one process of the service.
+type Connection = SendRequest<Full<Bytes>>;
+
+/// A client of one process of the service. Clones share its connections.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
-    http: reqwest::Client,
-    base: String,
+    authority: Arc<str>,
+    idle: Arc<Mutex<Vec<Connection>>>,
 }
 
 /// Who calls: an access token or a key, and the place in line.
@@ -32,7 +45,7 @@ pub(super) struct Caller {
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub status: u16,
-    pub body: Value,
+    bytes: Bytes,
 }
 
 /// A place in line as its owner is told of it: what the generator goes by.
@@ -45,64 +58,86 @@ pub(super) struct Look {
     pub activated_at: Option<DateTime<Utc>>,
 }
 
+/// Seats that somebody wants; whoever buys at the counter is named, and pays at once.
+#[derive(Serialize)]
+pub(super) struct Wish {
+    pub performance_id: Uuid,
+    pub seats: [u32; 1],
+}
+
 impl Answer {
+    /// The body, null if it is no JSON.
+    pub(super) fn body(&self) -> Value {
+        serde_json::from_slice(&self.bytes).unwrap_or(Value::Null)
+    }
+
+    /// The body of an answer that says yes.
+    pub(super) fn yes<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        if !(200..300).contains(&self.status) {
+            bail!("the service answered {} {}", self.status, String::from_utf8_lossy(&self.bytes));
+        }
+        Ok(serde_json::from_slice(&self.bytes)?)
+    }
+
     /// The id in the body of an answer that says yes.
     pub(super) fn id(&self) -> anyhow::Result<Uuid> {
-        if !(200..300).contains(&self.status) {
-            bail!("the service answered {} {}", self.status, self.body);
+        #[derive(Deserialize)]
+        struct Named {
+            id: Uuid,
         }
-        let id = self.body["id"].as_str().context("the answer has no id")?;
-        Ok(id.parse()?)
+        Ok(self.yes::<Named>()?.id)
     }
 }
 
 impl Client {
     /// A client of the process that answers at `base`.
     pub(super) fn new(base: &str) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().timeout(PATIENCE).user_agent("boxoffice-bench").build()?;
-        Ok(Self { http, base: base.to_owned() })
+        let authority = base.strip_prefix("http://").context("the service answers over plain HTTP")?;
+        Ok(Self { authority: authority.trim_end_matches('/').into(), idle: Arc::default() })
     }
 
     /// A read.
     pub(super) async fn get(&self, path: &str, caller: &Caller) -> anyhow::Result<Answer> {
-        self.send(Method::GET, path, caller, None).await
+        self.send(request(Method::GET, path, caller), Bytes::new()).await
     }
 
     /// The text of a page that needs nobody to ask for it.
     pub(super) async fn text(&self, path: &str) -> anyhow::Result<String> {
-        Ok(self.http.get(format!("{}{path}", self.base)).send().await?.text().await?)
+        let answer = self.get(path, &Caller::default()).await?;
+        Ok(String::from_utf8_lossy(&answer.bytes).into_owned())
     }
 
-    /// A change.
+    /// A change, under a key of its own.
     pub(super) async fn post(&self, path: &str, caller: &Caller, body: Value) -> anyhow::Result<Answer> {
-        self.send(Method::POST, path, caller, Some(body)).await
+        let request = request(Method::POST, path, caller).header("idempotency-key", ids::new().to_string());
+        self.send(request, serde_json::to_vec(&body)?.into()).await
+    }
+
+    /// A change without a key: whoever makes it does not ask twice.
+    pub(super) async fn post_once(
+        &self,
+        path: &str,
+        caller: &Caller,
+        body: &impl Serialize,
+    ) -> anyhow::Result<Answer> {
+        self.send(request(Method::POST, path, caller), serde_json::to_vec(body)?.into()).await
     }
 
     /// A change of settings.
     pub(super) async fn patch(&self, path: &str, caller: &Caller, body: Value) -> anyhow::Result<Answer> {
-        self.send(Method::PATCH, path, caller, Some(body)).await
+        self.send(request(Method::PATCH, path, caller), serde_json::to_vec(&body)?.into()).await
     }
 
     /// Takes a place in line. Asking again gives the same place, so there is no key that would have to be kept.
     pub(super) async fn join(&self, concert: Uuid, caller: &Caller) -> anyhow::Result<(u16, Look)> {
-        self.place(self.http.post(format!("{}/v1/concerts/{concert}/queue-tokens", self.base)), caller).await
+        let path = format!("/v1/concerts/{concert}/queue-tokens");
+        let answer = self.send(request(Method::POST, &path, caller), Bytes::new()).await?;
+        Ok((answer.status, answer.yes()?))
     }
 
     /// Asks for a place in line.
     pub(super) async fn look(&self, caller: &Caller) -> anyhow::Result<Look> {
-        let request = self.http.get(format!("{}/v1/queue-tokens/current", self.base));
-        let (_, look) = self.place(request.header("Queue-Token", &caller.queue_token), caller).await?;
-        Ok(look)
-    }
-
-    async fn place(&self, request: RequestBuilder, caller: &Caller) -> anyhow::Result<(u16, Look)> {
-        let response = request.bearer_auth(&caller.bearer).send().await?;
-        let status = response.status();
-        let bytes = response.bytes().await?;
-        if !status.is_success() {
-            bail!("the service answered {status} {}", String::from_utf8_lossy(&bytes));
-        }
-        Ok((status.as_u16(), serde_json::from_slice(&bytes)?))
+        self.get("/v1/queue-tokens/current", caller).await?.yes()
     }
 
     /// Holds a seat; the answer is the reservation.
@@ -112,8 +147,8 @@ impl Client {
         performance: Uuid,
         seat: u32,
     ) -> anyhow::Result<Answer> {
-        let body = json!({ "performance_id": performance, "seats": [seat] });
-        self.post("/v1/reservations", caller, body).await
+        self.post("/v1/reservations", caller, json!(Wish { performance_id: performance, seats: [seat] }))
+            .await
     }
 
     /// Pays for a reservation.
@@ -126,27 +161,56 @@ impl Client {
         self.post(&format!("/v1/reservations/{reservation}/cancellation"), caller, json!({})).await
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        caller: &Caller,
-        body: Option<Value>,
-    ) -> anyhow::Result<Answer> {
-        let mut request = self.http.request(method.clone(), format!("{}{path}", self.base));
-        request = request.bearer_auth(&caller.bearer);
-        if !caller.queue_token.is_empty() {
-            request = request.header("Queue-Token", &caller.queue_token);
-        }
-        if method == Method::POST {
-            request = request.header("Idempotency-Key", ids::new().to_string());
-        }
-        if let Some(body) = body {
-            request = request.json(&body);
-        }
-        let response = request.send().await?;
-        let status = response.status().as_u16();
-        let bytes = response.bytes().await?;
-        Ok(Answer { status, body: serde_json::from_slice(&bytes).unwrap_or(Value::Null) })
+    async fn send(&self, request: hyper::http::request::Builder, body: Bytes) -> anyhow::Result<Answer> {
+        let request = request.header(header::HOST, &*self.authority).body(Full::new(body))?;
+        timeout(PATIENCE, self.exchange(request)).await.context("the service did not answer in time")?
     }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {
+        let mut connection = self.connection().await?;
+        let response = connection.send_request(request).await?;
+        let status = response.status().as_u16();
+        let bytes = response.into_body().collect().await?.to_bytes();
+        self.idle().push(connection);
+        Ok(Answer { status, bytes })
+    }
+
+    /// The connection that was used last, if the service has not closed it; else a new one.
+    async fn connection(&self) -> anyhow::Result<Connection> {
+        loop {
+            let Some(mut connection) = self.idle().pop() else {
+                break;
+            };
+            if connection.ready().await.is_ok() {
+                return Ok(connection);
+            }
+        }
+        let stream = TcpStream::connect(&*self.authority).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tokio::spawn(async move {
+            // Whoever has a call on it is told.
+            let _ended = connection.await;
+        });
+        Ok(sender)
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn request(method: Method, path: &str, caller: &Caller) -> hyper::http::request::Builder {
+    let changes = method != Method::GET;
+    let mut request = Request::builder().method(method).uri(path);
+    if !caller.bearer.is_empty() {
+        request = request.header(header::AUTHORIZATION, format!("Bearer {}", caller.bearer));
+    }
+    if !caller.queue_token.is_empty() {
+        request = request.header("queue-token", &caller.queue_token);
+    }
+    if changes {
+        request = request.header(header::CONTENT_TYPE, "application/json");
+    }
+    request
 }

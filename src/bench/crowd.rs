@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use chrono::TimeDelta;
 use futures::{StreamExt, TryStreamExt};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
@@ -62,6 +63,11 @@ pub(super) async fn sale(
 ) -> anyhow::Result<(Uuid, Uuid)> {
     let concert = json!({ "name": "Measured", "description": "By `boxoffice bench`.", "queue": queue });
     let concert = client.post("/v1/admin/concerts", &stage.admin, concert).await?.id()?;
+    Ok((concert, date(stage, client, concert, seats).await?))
+}
+
+/// One more date of a concert, on sale now.
+pub(super) async fn date(stage: &Stage, client: &Client, concert: Uuid, seats: u32) -> anyhow::Result<Uuid> {
     let now = stage.clock.now();
     let starts_at = now + TimeDelta::days(30);
     let date = json!({
@@ -70,23 +76,35 @@ pub(super) async fn sale(
         "seats": [{ "from": 1, "to": seats, "section": "A", "price": PRICE }],
     });
     let path = format!("/v1/admin/concerts/{concert}/performances");
-    Ok((concert, client.post(&path, &stage.admin, date).await?.id()?))
+    client.post(&path, &stage.admin, date).await?.id()
+}
+
+/// How many the service counts in a line: those who wait, and those who are admitted.
+pub(super) async fn line(stage: &Stage, client: &Client, concert: Uuid) -> anyhow::Result<(u64, u64)> {
+    #[derive(Deserialize)]
+    struct Line {
+        length: u64,
+        active: u64,
+    }
+    let Line { length, active } =
+        client.get(&format!("/v1/ops/queues/{concert}"), &stage.admin).await?.yes()?;
+    Ok((length, active))
 }
 
 async fn get_ready(client: &Client, concert: Uuid) -> anyhow::Result<Caller> {
     let user = insist(client, "/v1/users", &Caller::default(), json!({ "name": "Somebody" })).await?;
-    let bearer = user.body["access_token"].as_str().context("a new user gets an access token")?.to_owned();
+    let bearer = user.body()["access_token"].as_str().context("a new user gets an access token")?.to_owned();
     let mut caller = Caller { bearer, queue_token: String::new() };
     insist(client, "/v1/points/charges", &caller, json!({ "amount": POINTS })).await?;
     let path = format!("/v1/concerts/{concert}/queue-tokens");
     let place = insist(client, &path, &caller, json!({})).await?;
-    caller.queue_token = place.body["token"].as_str().context("whoever joins gets a token")?.to_owned();
+    caller.queue_token = place.body()["token"].as_str().context("whoever joins gets a token")?.to_owned();
     let end = Instant::now() + ADMISSION;
     while Instant::now() < end {
         sleep(LOOK_EVERY).await;
         let place = client.get("/v1/queue-tokens/current", &caller).await?;
-        if place.body["status"] == "active" {
-            caller.queue_token = place.body["token"].as_str().context("a place has a token")?.to_owned();
+        if place.body()["status"] == "active" {
+            caller.queue_token = place.body()["token"].as_str().context("a place has a token")?.to_owned();
             return Ok(caller);
         }
     }
@@ -101,7 +119,7 @@ async fn insist(client: &Client, path: &str, caller: &Caller, body: Value) -> an
         match answer.status {
             200 | 201 => return Ok(answer),
             429 | 503 if Instant::now() < end => sleep(LOOK_EVERY).await,
-            status => bail!("POST {path} was answered {status} {}", answer.body),
+            status => bail!("POST {path} was answered {status} {}", answer.body()),
         }
     }
 }

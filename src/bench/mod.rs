@@ -7,6 +7,8 @@
 //!
 //! One file per scenario; `docs/benchmarks.md` has the figures and what they mean.
 
+mod sagas;
+mod booking;
 mod undo;
 mod stuck;
 mod takeover;
@@ -15,7 +17,11 @@ mod timers;
 mod idle;
 mod queue;
 pub mod contention;
+mod counter;
+mod admitted;
 mod crowd;
+mod people;
+mod lanes;
 mod watch;
 mod worker;
 mod load;
@@ -26,12 +32,13 @@ mod progress;
 mod report;
 mod timing;
 mod memory;
+mod cost;
 mod cpu;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use report::{Measure, Report};
+pub use report::{Goal, Measure, Report};
 pub use timing::Spread;
 
 use progress::Progress;
@@ -39,6 +46,10 @@ use progress::Progress;
 /// What is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Scenario {
+    /// Whole sagas, one request each: start, hold, pay, confirmed
+    Sagas,
+    /// Bookings by people from the line: a hold, then its payment
+    Booking,
     /// From a refused last step until both steps before it are undone
     Undo,
     /// From a refused undo until operators see that the saga is stuck
@@ -90,6 +101,8 @@ pub struct Plan {
 pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
     let progress = Progress::new(plan.quiet);
     let report = match scenario {
+        Scenario::Sagas => sagas::run(plan, &progress).await,
+        Scenario::Booking => booking::run(plan, &progress).await,
         Scenario::Undo => undo::run(plan, &progress).await,
         Scenario::Stuck => stuck::run(plan, &progress).await,
         Scenario::Takeover => takeover::run(plan, &progress).await,

@@ -26,6 +26,9 @@ pub struct Report {
     /// No goal was missed, nothing failed, and the audit is good.
     pub good: bool,
     pub measures: Vec<Measure>,
+    /// Figures that are no times, against their goals.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub goals: Vec<Goal>,
     /// How late the generator began what it wanted to begin.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub generator_late: Option<Spread>,
@@ -53,6 +56,16 @@ pub struct Measure {
     pub spread: Option<Spread>,
 }
 
+/// A figure and what it should be.
+#[derive(Clone, Debug, Serialize)]
+pub struct Goal {
+    pub name: String,
+    /// Null if it could not be told.
+    pub figure: Option<f64>,
+    pub goal: f64,
+    pub met: bool,
+}
+
 /// A figure of a spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,6 +89,18 @@ impl Measure {
     }
 }
 
+impl Goal {
+    /// A figure that should not be smaller.
+    pub(super) fn at_least(name: impl Into<String>, figure: f64, goal: f64) -> Self {
+        Self { name: name.into(), figure: Some(figure), goal, met: figure >= goal }
+    }
+
+    /// A figure that should not be greater.
+    pub(super) fn at_most(name: impl Into<String>, figure: Option<f64>, goal: f64) -> Self {
+        Self { name: name.into(), figure, goal, met: figure.is_some_and(|figure| figure <= goal) }
+    }
+}
+
 impl Report {
     /// A report of these measures; the rest is filled in by who knows it.
     pub(super) fn new(scenario: &'static str, measures: Vec<Measure>) -> Self {
@@ -92,6 +117,7 @@ impl Report {
             audit: Value::Null,
             good: false,
             measures,
+            goals: Vec::new(),
             generator_late: None,
             more: Map::new(),
             table: Vec::new(),
@@ -122,7 +148,8 @@ impl Report {
             .iter()
             .map(|broken| json!({ "invariant": broken.invariant.name(), "count": broken.count }))
             .collect();
-        let missed = self.measures.iter().any(|measure| measure.met == Some(false));
+        let missed = self.measures.iter().any(|measure| measure.met == Some(false))
+            || self.goals.iter().any(|goal| !goal.met);
         self.good = broken.is_empty() && self.errors == 0 && !missed;
         self.audit = if broken.is_empty() { json!("good") } else { Value::Array(broken) };
         self

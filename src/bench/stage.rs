@@ -41,8 +41,10 @@ pub(super) struct Stage {
     pub pool: PgPool,
     pub bus: Bus,
     pub clock: Clock,
-    /// A key that may do everything.
+    /// A key that may do everything but sell.
     pub admin: Caller,
+    /// A key that sells at the counter.
+    pub cashier: Caller,
     local: Local,
     private: bool,
     environment: Vec<(String, String)>,
@@ -70,12 +72,11 @@ impl Stage {
         let pool = store::open(&local.database_url, CONNECTIONS)?;
         store::migrate(&pool).await?;
         let bus = bus::connect(&local.nats_url, "boxoffice bench", 1).await?;
-        let NewKey { secret, hash } = NewKey::generate();
-        api_keys::insert(&pool, ids::new(), "bench", Role::Admin, &hash).await?;
-        let admin = Caller { bearer: secret, queue_token: String::new() };
+        let admin = key(&pool, Role::Admin).await?;
+        let cashier = key(&pool, Role::Cashier).await?;
         let environment = environment(&local, wanted)?;
         let (clock, started) = (Clock::default(), AtomicU32::new(0));
-        Ok(Self { pool, bus, clock, admin, local, private, environment, started, load_before })
+        Ok(Self { pool, bus, clock, admin, cashier, local, private, environment, started, load_before })
     }
 
     /// What the service's access tokens are signed with.
@@ -114,6 +115,12 @@ impl Stage {
             "at": self.clock.now(),
         }))
     }
+}
+
+async fn key(pool: &PgPool, role: Role) -> anyhow::Result<Caller> {
+    let NewKey { secret, hash } = NewKey::generate();
+    api_keys::insert(pool, ids::new(), "bench", role, &hash).await?;
+    Ok(Caller { bearer: secret, queue_token: String::new() })
 }
 
 /// What every process of the service is told.

@@ -131,7 +131,9 @@ async fn first(
 async fn is_listed(client: &Client, viewer: &Caller, saga: Uuid) -> anyhow::Result<bool> {
     let page = client.get("/v1/ops/sagas?status=stuck&limit=100", viewer).await?;
     let id = saga.to_string();
-    Ok(page.body["items"].as_array().is_some_and(|items| items.iter().any(|item| item["id"] == id.as_str())))
+    Ok(page.body()["items"]
+        .as_array()
+        .is_some_and(|items| items.iter().any(|item| item["id"] == id.as_str())))
 }
 
 /// How many sagas are stuck by what the metrics say: the sum of the gauge over all workflows.

@@ -133,13 +133,13 @@ async fn book(client: Client, buyer: Caller, performance: Uuid, seat: u32) -> an
     let reservation = client.reserve(&buyer, performance, seat).await?.id()?;
     // What was in the hands of the dead may take longer than the service lets a caller wait.
     let (path, end) = (format!("/v1/reservations/{reservation}"), Instant::now() + PATIENCE);
-    while client.get(&path, &buyer).await?.body["status"] == "pending" && Instant::now() < end {
+    while client.get(&path, &buyer).await?.body()["status"] == "pending" && Instant::now() < end {
         sleep(LOOK_EVERY).await;
     }
     let paid = client.pay(&buyer, reservation).await?;
     match paid.status {
         200..=202 => Ok(()),
-        status => bail!("a payment was answered {status} {}", paid.body),
+        status => bail!("a payment was answered {status} {}", paid.body()),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Durations and how they spread.
 
+use std::time::Duration;
+
 use chrono::TimeDelta;
 use hdrhistogram::Histogram;
 use serde::Serialize;
@@ -36,6 +38,11 @@ impl Timings {
     pub(super) fn add(&mut self, took: TimeDelta) {
         let micros = took.num_microseconds().and_then(|micros| u64::try_from(micros).ok()).unwrap_or(0);
         self.histogram.saturating_record(micros);
+    }
+
+    /// Notes one that a clock of this process measured.
+    pub(super) fn add_duration(&mut self, took: Duration) {
+        self.histogram.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
     /// Adds all of another.

@@ -81,7 +81,7 @@ async fn book(client: Client, buyer: Arc<Mutex<Caller>>, performance: Uuid, seat
     match paid.status {
         // It is undone by the time of the answer, or is being undone.
         202 | 409 => Ok(()),
-        status => bail!("a payment that could not succeed was answered {status} {}", paid.body),
+        status => bail!("a payment that could not succeed was answered {status} {}", paid.body()),
     }
 }
 

@@ -78,12 +78,14 @@ impl Desk {
         Self { pool, engine, orders, reads, patience }
     }
 
-    /// Reserves seats. An order whose id exists already leads to that reservation: asking again starts nothing.
+    /// Reserves seats, and pays for them if that is wanted at once. An order whose id exists already leads to that
+    /// reservation: asking again starts nothing.
     pub async fn reserve(&self, order: NewReservation) -> Result<Answer, DeskError> {
-        let id = order.id;
+        let (id, pay_now) = (order.id, order.pay_now);
         let waiting = self.engine.waiting(id);
         let new = start::submit(&self.orders, order).await?;
-        self.settle(&waiting, id, new, |reservation| reservation.status != ReservationStatus::Pending).await
+        let settled = if pay_now { is_at_rest } else { is_decided };
+        self.settle(&waiting, id, new, settled).await
     }
 
     /// Pays for a held reservation, and says whether it was this call that began the payment. One under way already
@@ -164,6 +166,11 @@ impl Desk {
             }
         }
     }
+}
+
+/// Its seats are held, or it is known that they are not.
+fn is_decided(reservation: &Reservation) -> bool {
+    reservation.status != ReservationStatus::Pending
 }
 
 /// Nothing is under way for it: its saga waits for the buyer, has ended, or needs an operator.

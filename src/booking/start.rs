@@ -88,7 +88,7 @@ async fn start(pool: &PgPool, engine: &Engine, orders: &[(usize, NewReservation)
         id: order.id,
         subject_id: order.id,
         owner_id: Some(order.user_id),
-        input: input(order.id, order.user_id, order.concert_id, order.performance_id, &order.seats),
+        input: ordered(order),
         trace: order.trace,
         seq: 0,
     });
@@ -136,6 +136,14 @@ pub(super) async fn cancellation(
 /// taken its number along; milliseconds since 1970 are more than any saga gets to by counting.
 fn last_number(booking: Option<&Saga>, now: DateTime<Utc>) -> i64 {
     booking.map_or_else(|| now.timestamp_millis(), |booking| booking.seq)
+}
+
+fn ordered(order: &NewReservation) -> Map<String, Value> {
+    let mut input = input(order.id, order.user_id, order.concert_id, order.performance_id, &order.seats);
+    if order.pay_now {
+        input.insert("pay_now".to_owned(), json!(true));
+    }
+    input
 }
 
 fn input(

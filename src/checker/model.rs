@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::normal::base;
 use super::setting::{Mishap, Model, Move, Say};
 use super::world::{Answer, Flying, Left, Place, World};
-use crate::saga::{Act, Decision, Event, Saga, Status, apply, outstanding};
+use crate::saga::{Act, Decision, Event, Saga, Status, Transition, apply, outstanding};
 
 /// The one property: no state breaks a rule, and each leads to an end.
 pub(super) const RULE: &str = "sound";
@@ -18,8 +18,7 @@ pub(super) const RULE: &str = "sound";
 const PATIENCE: usize = 1_000;
 
 impl Model {
-    pub(super) fn begin(&self) -> World {
-        let first = self.small.start();
+    fn begin(&self, first: Transition) -> World {
         let Bounds { crashes, losses, duplicates, acts, returns } = self.bounds;
         let saga = self.small.settle(first.saga, base(0), 0);
         let mut world = World {
@@ -159,7 +158,7 @@ impl stateright::Model for Model {
     type Action = Move;
 
     fn init_states(&self) -> Vec<World> {
-        vec![self.begin()]
+        self.small.starts().map(|first| self.begin(first)).collect()
     }
 
     fn actions(&self, world: &World, moves: &mut Vec<Move>) {

@@ -26,7 +26,8 @@ pub(super) struct Small {
     pub(super) definition: Definition,
     /// Everything that can be told to a saga that waits.
     pub(super) signals: Vec<String>,
-    input: Map<String, Value>,
+    /// What the saga may be started with: with every wait kept, and with those passed over that can be.
+    inputs: Vec<Map<String, Value>>,
     last_deadline: u8,
 }
 
@@ -50,17 +51,25 @@ impl Small {
             fields.extend(deadline.at.clone().filter(|field| !fields.contains(field)));
         }
         let at = |index: usize| json!(base(relative + index as u8 + 1).to_rfc3339());
-        let input = fields.iter().enumerate().map(|(index, field)| (field.clone(), at(index))).collect();
+        let plain: Map<String, Value> =
+            fields.iter().enumerate().map(|(index, field)| (field.clone(), at(index))).collect();
+        let skips = definition.steps.iter().filter_map(|step| Some((step.skip_if.clone()?, json!(true))));
+        let mut hurried = plain.clone();
+        hurried.extend(skips);
+        let mut inputs = vec![plain, hurried];
+        inputs.dedup();
         let signals = signals(&definition);
-        Self { definition, signals, input, last_deadline: relative + fields.len() as u8 }
+        Self { definition, signals, inputs, last_deadline: relative + fields.len() as u8 }
     }
 
-    /// The saga's first transition.
-    pub(super) fn start(&self) -> Transition {
+    /// The first transition of a saga, for everything that it may be started with.
+    pub(super) fn starts(&self) -> impl Iterator<Item = Transition> {
         let id = Uuid::from_u128(7);
-        let input = self.input.clone();
-        let new = NewSaga { id, subject_id: id, owner_id: None, input, trace: None, seq: 0 };
-        start(&self.definition, new, base(0))
+        self.inputs.iter().map(move |input| {
+            let input = input.clone();
+            let new = NewSaga { id, subject_id: id, owner_id: None, input, trace: None, seq: 0 };
+            start(&self.definition, new, base(0))
+        })
     }
 
     /// Sets a saga's times back to what they are right after the last deadline that has passed: what is due soon is
@@ -128,7 +137,7 @@ mod tests {
     #[test]
     fn deadlines_are_numbered_in_the_order_in_which_they_pass() {
         let small = Small::of(Catalogue::built_in().unwrap().latest("booking").unwrap());
-        let saga = small.start().saga;
+        let saga = small.starts().next().unwrap().saga;
         assert_eq!(number(saga.time("expires_at")), 2);
         assert_eq!(number(saga.time("claimable_at")), 3);
         assert_eq!((small.last_deadline(), number(None)), (3, 0));
@@ -138,7 +147,7 @@ mod tests {
     #[test]
     fn a_row_is_the_same_however_long_its_pauses_took() {
         let small = Small::of(Catalogue::built_in().unwrap().latest("booking").unwrap());
-        let saga = small.start().saga;
+        let saga = small.starts().next().unwrap().saga;
         let settled = small.settle(saga.clone(), base(0), 0);
         let mut later = saga;
         let delay = TimeDelta::milliseconds(170);

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::output::table;
 use super::{Context, Ending, Misuse, signals};
-use crate::bench::{self, Measure, Plan, Report, Scenario};
+use crate::bench::{self, Goal, Measure, Plan, Report, Scenario};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -99,6 +99,11 @@ fn text(report: &Report) -> String {
     let header = ["Milliseconds from", "count", "p50", "p95", "p99", "max", "goal", "verdict"];
     let mut lines = vec![table(header, report.measures.iter().map(row))];
     lines.push(format!("{} per second, {} errors, audit {}", report.per_second, report.errors, report.audit));
+    let verdict = |goal: &Goal| if goal.met { "met" } else { "MISSED" };
+    lines.extend(report.goals.iter().map(|goal| {
+        let figure = goal.figure.map_or("-".to_owned(), |figure| format!("{figure:.2}"));
+        format!("{}: {figure} (goal {}, {})", goal.name, goal.goal, verdict(goal))
+    }));
     if let Some(cpu) = report.server_cpu_s_per_1000 {
         lines.push(format!("{cpu} processor seconds of the servers per thousand"));
     }

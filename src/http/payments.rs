@@ -153,7 +153,7 @@ async fn settle(app: &AppState, id: Uuid, pass: &PassState) -> Result<Answer> {
 }
 
 /// The refusal that the payment left in the saga, with what the user has and needs.
-fn insufficient(reservation: &Reservation) -> Option<Problem> {
+pub fn insufficient(reservation: &Reservation) -> Option<Problem> {
     let rejection = reservation.saga_rejection.as_ref()?;
     let detail = rejection.get("detail")?;
     let (balance, required) = (detail.get("balance")?.as_i64()?, detail.get("required")?.as_i64()?);

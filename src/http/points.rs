@@ -86,32 +86,13 @@ pub async fn entries(
         "idempotency_key_required", "idempotency_key_reused"]))))]
 pub async fn charge(
     State(app): State<Arc<AppState>>,
-    charger: Charger,
+    Charger(charger): Charger,
     command: Command<NewCharge>,
 ) -> Result<Response> {
-    let user = whose(&charger, &command.body)?;
+    let user = charger.whose(command.body.user_id)?;
     command.require_key()?;
     once(&app.pool, charger.caller(), command, async |new, effect| add(&app, user, new.amount, &effect).await)
         .await
-}
-
-/// Whose points are to be charged: a user's own, or whomever the cashier names.
-fn whose(charger: &Charger, new: &NewCharge) -> Result<UserId> {
-    let mut faults = Faults::default();
-    let user = match (charger, new.user_id) {
-        (Charger::User(user), None) => Some(user.id),
-        (Charger::Cashier(_), Some(user)) => Some(user),
-        (Charger::User(_), Some(_)) => {
-            faults.expect(false, "/user_id", "is not known here: only a cashier charges somebody else");
-            None
-        }
-        (Charger::Cashier(_), None) => {
-            faults.expect(false, "/user_id", "is needed: whose points are they");
-            None
-        }
-    };
-    faults.settle()?;
-    user.ok_or_else(|| Problem::not_found("user"))
 }
 
 /// Entry, balance and saved answer commit together. If the entry is there already, an earlier request under the
@@ -145,12 +126,6 @@ fn is_there_already(error: &sqlx::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids;
-    use crate::store::api_keys::{ApiKey, Role};
-
-    fn charge(amount: i64, user_id: Option<Uuid>) -> NewCharge {
-        NewCharge { amount, user_id }
-    }
 
     #[test]
     fn an_amount_is_above_0_and_has_an_upper_bound() {
@@ -158,26 +133,8 @@ mod tests {
             [(0, false), (-5, false), (1, true), (CHARGE_MAX, true), (CHARGE_MAX + 1, false)]
         {
             let mut faults = Faults::default();
-            charge(amount, None).check(&mut faults);
+            NewCharge { amount, user_id: None }.check(&mut faults);
             assert_eq!(faults.settle().is_ok(), good, "{amount}");
         }
-    }
-
-    #[test]
-    fn users_charge_for_themselves_and_cashiers_for_whom_they_name() {
-        let (own, other) = (ids::new(), ids::new());
-        let user = Charger::User(AuthUser { id: own });
-        let key = ApiKey {
-            id: ids::new(),
-            name: "till".to_owned(),
-            role: Role::Cashier,
-            created_at: chrono::DateTime::UNIX_EPOCH,
-            revoked_at: None,
-        };
-        let cashier = Charger::Cashier(key);
-        assert_eq!(whose(&user, &charge(1, None)).unwrap(), own);
-        assert_eq!(whose(&cashier, &charge(1, Some(other))).unwrap(), other);
-        assert_eq!(whose(&user, &charge(1, Some(other))).unwrap_err().code(), Code::InvalidRequest);
-        assert_eq!(whose(&cashier, &charge(1, None)).unwrap_err().code(), Code::InvalidRequest);
     }
 }

@@ -12,12 +12,13 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::answer::Answer;
-use super::auth::AuthUser;
+use super::auth::{AuthUser, Buyer};
 use super::error::Code;
 use super::gate::QueuePass;
 use super::idempotency::once;
 use super::observe::TraceId;
 use super::page::{ListQuery, Page};
+use super::payments::insufficient;
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, Params, PathId};
 use super::shape::{Faults, Shape};
@@ -26,6 +27,7 @@ use crate::booking::{self, Order};
 use crate::ids::{ReservationId, UserId};
 use crate::store;
 use crate::store::reservations::{Line, Payment, Reservation, ReservationStatus, Ticket};
+use crate::waiting_room::Claims;
 
 /// What a buyer sees of a reservation.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -93,6 +95,12 @@ pub struct NewReservation {
     /// Numbers of seats, all or none.
     #[schema(min_items = 1)]
     seats: Vec<i64>,
+    /// Pay for them at once, with the buyer's points.
+    #[serde(default)]
+    pay: bool,
+    /// Who buys: with a cashier's key only, and then needed.
+    #[serde(default)]
+    user_id: Option<Uuid>,
 }
 
 impl Bodied for NewReservation {}
@@ -108,32 +116,37 @@ impl Shape for NewReservation {
     }
 }
 
-/// Holds seats: all of them, or none.
+/// Holds seats: all of them, or none; with `pay` they are paid in the same request. A cashier sells at the counter to whom
+/// they name, past the line.
 #[utoipa::path(post, path = "/v1/reservations", tag = "reservations", request_body = NewReservation,
-    security(("user" = [], "queue_token" = [])),
-    responses((status = 201, body = ReservationView, description = "Held"),
+    security(("user" = [], "queue_token" = []), ("key" = [])),
+    responses((status = 201, body = ReservationView, description = "Held, or with `pay` confirmed"),
               (status = 200, body = ReservationView, description = "The caller holds exactly these seats already"),
               (status = 202, body = ReservationView, description = "Not settled yet: see Location and Retry-After")),
     extensions(("x-problems" = json!(["not_found", "queue_token", "seat_taken", "seat_unknown", "too_many_seats",
-        "sale_not_open", "rate_limited", "request_in_progress", "idempotency_key_reused"]))))]
+        "sale_not_open", "insufficient_points", "hold_expired", "forbidden", "rate_limited", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn reserve(
     State(app): State<Arc<AppState>>,
-    user: AuthUser,
+    buyer: Buyer,
     pass: QueuePass,
     TraceId(trace): TraceId,
     command: Command<NewReservation>,
 ) -> Result<Response> {
-    once(&app.pool, user.caller(), command, async |wanted, effect| {
+    let user_id = buyer.whose(command.body.user_id)?;
+    once(&app.pool, buyer.caller(), command, async |wanted, effect| {
         let performance = app.catalog.performance(wanted.performance_id).await?;
         let concert_id = performance.concert_id;
-        app.room.pass(pass.token(), user.id, concert_id)?;
+        let place = match &buyer {
+            Buyer::User(_) => Some(app.room.pass(pass.token(), user_id, concert_id)?),
+            Buyer::Cashier(_) => None,
+        };
+        let (performance_id, pay_now) = (performance.id, wanted.pay);
         let seats = wanted.numbers(app.booking.max_seats)?;
-        let (user_id, performance_id) = (user.id, performance.id);
-        let order = Order { id: effect.id, user_id, concert_id, performance_id, seats, trace };
+        let order = Order { id: effect.id, user_id, concert_id, performance_id, seats, pay_now, trace };
         let began = Instant::now();
-        let held = hold(&app, order).await;
+        let answer = sell(&app, order, place).await;
         app.room.note_hold(began.elapsed());
-        held
+        answer
     })
     .await
 }
@@ -160,25 +173,36 @@ impl NewReservation {
     }
 }
 
-async fn hold(app: &AppState, order: Order) -> Result<Answer> {
+/// Holds the seats, and pays for them if the order says so. `place` is the buyer's in line, if they came by one.
+async fn sell(app: &AppState, order: Order, place: Option<Claims>) -> Result<Answer> {
     let wanted = order.clone();
     let now = || app.clock.now();
-    match app.desk.reserve(order).await? {
+    let reservation = match app.desk.reserve(order).await? {
         booking::Answer::Pending(reservation) => {
             // It may become a hold any moment now; the session must outlive that.
             let hold = TimeDelta::seconds(app.booking.hold_seconds.into());
             app.room.extend_to(wanted.user_id, wanted.concert_id, now() + hold);
-            Ok(pending(*reservation, now()))
+            return Ok(pending(*reservation, now()));
         }
-        booking::Answer::Settled(reservation) if reservation.status == ReservationStatus::Failed => {
-            again(app, &reservation).await
+        booking::Answer::Settled(reservation) => *reservation,
+    };
+    match reservation.status {
+        ReservationStatus::Failed => return again(app, &reservation).await,
+        ReservationStatus::Confirmed => {
+            if let Some(place) = place {
+                app.room.end(&place).await;
+            }
         }
-        booking::Answer::Settled(reservation) => {
+        _ => {
             if let Some(expires_at) = reservation.expires_at {
                 app.room.extend_to(wanted.user_id, wanted.concert_id, expires_at);
             }
-            Ok(Answer::created(&ReservationView::of(*reservation, now())))
         }
+    }
+    match insufficient(&reservation).filter(|_| wanted.pay_now) {
+        // The hold stays: it can be paid once there are enough points.
+        Some(problem) => Err(problem.with("reservation_id", reservation.id.to_string())),
+        None => Ok(Answer::created(&ReservationView::of(reservation, now()))),
     }
 }
 
@@ -266,9 +290,13 @@ pub async fn show(
 mod tests {
     use super::*;
 
+    fn wish(seats: &[i64]) -> NewReservation {
+        NewReservation { performance_id: Uuid::nil(), seats: seats.to_vec(), pay: false, user_id: None }
+    }
+
     fn check(seats: &[i64], pointers: &[&str]) {
         let mut faults = Faults::default();
-        NewReservation { performance_id: Uuid::nil(), seats: seats.to_vec() }.check(&mut faults);
+        wish(seats).check(&mut faults);
         let found = faults.settle().err().map(|problem| problem.body()["errors"].clone());
         let expected: Vec<_> = pointers.iter().map(|pointer| serde_json::json!(pointer)).collect();
         let found: Vec<_> = found
@@ -290,8 +318,7 @@ mod tests {
 
     #[test]
     fn seats_that_no_hall_has_are_unknown_and_too_many_are_too_many() {
-        let numbers =
-            |seats: &[i64]| NewReservation { performance_id: Uuid::nil(), seats: seats.to_vec() }.numbers(3);
+        let numbers = |seats: &[i64]| wish(seats).numbers(3);
         assert_eq!(numbers(&[3, 1, 2]).unwrap(), [1, 2, 3]);
         assert_eq!(numbers(&[3_000_000_000]).unwrap_err().code(), Code::SeatUnknown);
         assert_eq!(numbers(&[1, 2, 3, 4]).unwrap_err().code(), Code::TooManySeats);

@@ -38,6 +38,10 @@ pub struct Step {
     pub undo: Option<String>,
     #[serde(default)]
     pub wait: Option<String>,
+    /// A wait that the saga passes over, when it first comes to it, if this field of its context is true: what it would
+    /// wait for was said with its start.
+    #[serde(default)]
+    pub skip_if: Option<String>,
     #[serde(default)]
     pub deadline: Option<Deadline>,
     /// Silence for so long, in milliseconds: the command is sent again (and later, and later).
@@ -179,6 +183,7 @@ impl Definition {
             (Some(_), Some(_)) => return Err("it has both a command and a wait".into()),
             (None, None) => return Err("it needs a command or a wait".into()),
             (None, Some(_)) if step.undo.is_some() => return Err("a wait has no undo".into()),
+            (Some(_), None) if step.skip_if.is_some() => return Err("only a wait can be passed over".into()),
             _ => {}
         }
         for subject in step.command.iter().chain(&step.undo) {
@@ -287,6 +292,7 @@ mod tests {
         assert!(problem(&step("")).contains("needs a command or a wait"));
         assert!(problem(&step("command='x.y'\nwait='z'")).contains("both"));
         assert!(problem(&step("command='x'")).contains("service.verb"));
+        assert!(problem(&step("command='x.y'\nskip_if='z'")).contains("only a wait"));
         assert!(problem(&step("command='x.y'\ndeadline={reason='r'}")).contains("either seconds or at"));
         assert!(problem(&step("command='x.y'\nback_to={no='b'}")).contains("no earlier wait"));
         assert!(problem(&step("command='x.y'\nundo='z.y'")).contains("both x.y and its undo z.y"));

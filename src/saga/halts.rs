@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::action::Action;
 use super::definition::Step;
-use super::moves::{LAST_EVENTS, Move, rejection, step_deadline};
+use super::moves::{LAST_EVENTS, Move, passes_over, rejection, step_deadline};
 use super::permits::allowed_acts;
 use super::state::{Direction, Status};
 
@@ -61,7 +61,8 @@ impl Move<'_> {
     }
 
     fn alarm_is_armed(&self, step: &Step) -> bool {
-        step_deadline(step, &self.saga).is_some_and(|deadline| deadline > self.now)
+        let never_waited = passes_over(step, &self.saga) && self.saga.visit == 1;
+        !never_waited && step_deadline(step, &self.saga).is_some_and(|deadline| deadline > self.now)
     }
 
     /// Stops going forward: what is out may still be answered, and the step's deadline stays.

@@ -38,6 +38,12 @@ pub fn may_have_run(definition: &Definition, saga: &Saga) -> Vec<String> {
     steps.map(|step| step.name.clone()).collect()
 }
 
+/// Whether the saga does not stop at this wait when it first comes to it.
+pub(super) fn passes_over(step: &Step, saga: &Saga) -> bool {
+    let field = step.skip_if.as_ref().and_then(|field| saga.context.get(field));
+    field.and_then(Value::as_bool).unwrap_or(false)
+}
+
 /// The deadline of a step that the saga is at, or is about to enter.
 pub(super) fn deadline(step: &Step, saga: &Saga, entered: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let deadline = step.deadline.as_ref()?;
@@ -157,18 +163,19 @@ impl<'a> Move<'a> {
                 self.saga.status = Status::Running;
                 self.send();
             }
+            Work::Wait { .. } if passes_over(step, &self.saga) => self.go_on(index),
             Work::Wait { .. } => self.wait(index, true),
         }
     }
 
-    /// Goes back to a wait that a rejection leads to; its alarm is armed already.
+    /// Goes back to a wait that a rejection leads to. Its alarm is armed already, unless it was passed over; a deadline
+    /// in seconds begins anew with the visit.
     pub(super) fn go_back_to_wait(&mut self, index: usize) {
-        self.stand_at(&self.definition.steps[index].name, Direction::Do);
+        let step = &self.definition.steps[index];
+        self.stand_at(&step.name, Direction::Do);
         self.saga.visit += 1;
-        // A deadline in seconds begins anew with the visit.
-        let arm =
-            self.definition.steps[index].deadline.as_ref().is_some_and(|deadline| deadline.at.is_none());
-        self.wait(index, arm);
+        let anew = step.deadline.as_ref().is_some_and(|deadline| deadline.at.is_none());
+        self.wait(index, anew || passes_over(step, &self.saga));
     }
 
     fn wait(&mut self, index: usize, arm: bool) {

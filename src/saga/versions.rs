@@ -84,6 +84,9 @@ fn forward(was: &Step, is: &Step, mut note: impl FnMut(String, bool)) {
     if before != after {
         note(changed("its deadline", before.as_deref(), after.as_deref()), false);
     }
+    if was.skip_if != is.skip_if {
+        note("it is passed over in other cases".to_owned(), false);
+    }
     if was.back_to != is.back_to {
         note("it leads back in other cases".to_owned(), false);
     }

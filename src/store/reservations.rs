@@ -86,6 +86,8 @@ pub struct NewReservation {
     pub concert_id: Uuid,
     pub performance_id: Uuid,
     pub seats: Vec<i32>,
+    /// It is paid as soon as the seats are held.
+    pub pay_now: bool,
     /// The trace of the request; the saga goes on with it.
     pub trace: Option<Uuid>,
 }

@@ -88,6 +88,7 @@ impl TestApp {
             concert_id: self.concert,
             performance_id: self.performance,
             seats: seats.to_vec(),
+            pay_now: false,
             trace: None,
         }
     }

@@ -33,8 +33,15 @@ async fn come(app: &App, concert_id: Uuid, performance_id: Uuid, end: Instant) -
         seat += 1;
         let user_id = ids::new();
         store::points::charge(&app.pool, ids::new(), user_id, PRICE).await.unwrap().unwrap();
-        let order =
-            Order { id: ids::new(), user_id, concert_id, performance_id, seats: vec![seat], trace: None };
+        let order = Order {
+            id: ids::new(),
+            user_id,
+            concert_id,
+            performance_id,
+            seats: vec![seat],
+            pay_now: false,
+            trace: None,
+        };
         app.desk.reserve(order).await.unwrap();
         if seat % 5 == 0 {
             pay_what_is_held(app).await;

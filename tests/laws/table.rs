@@ -80,7 +80,15 @@ async fn booking(stage: &Stage, rules: Rules, no: Option<No>) -> Begun {
 
 async fn order(stage: &Stage, id: Uuid, user: Uuid, seat: i32) {
     let (concert_id, performance_id) = (stage.concert, stage.performance);
-    let order = Order { id, user_id: user, concert_id, performance_id, seats: vec![seat], trace: None };
+    let order = Order {
+        id,
+        user_id: user,
+        concert_id,
+        performance_id,
+        seats: vec![seat],
+        pay_now: false,
+        trace: None,
+    };
     stage.desk.reserve(order).await.unwrap();
 }
 

@@ -37,7 +37,7 @@ pub(super) async fn run(
             timings.lock().unwrap_or_else(PoisonError::into_inner).add(took);
             match paid.status {
                 200 | 201 => Ok(()),
-                status => bail!("a payment was answered {status} {}", paid.body),
+                status => bail!("a payment was answered {status} {}", paid.body()),
             }
         }
     })

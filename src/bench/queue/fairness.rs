@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::{Instant, timeout_at};
 
-use super::people::People;
 use super::{concert, given_twice, set, storm};
 use crate::bench::client::Client;
+use crate::bench::people::People;
 use crate::bench::progress::Progress;
 use crate::bench::stage::Stage;
 use crate::bench::timing::Timings;

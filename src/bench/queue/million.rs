@@ -8,9 +8,9 @@ use uuid::Uuid;
 
 use super::follow::as_fast_as_it_goes;
 use super::in_line;
-use super::people::People;
 use super::storm::{Arrival, join};
 use crate::bench::load::at_once;
+use crate::bench::people::People;
 use crate::bench::process::Process;
 use crate::bench::progress::Progress;
 use crate::bench::stage::{ALL_ROLES, Stage};

@@ -13,7 +13,6 @@ mod fairness;
 mod million;
 mod follow;
 mod storm;
-mod people;
 mod bookings;
 
 use std::sync::Arc;
@@ -25,11 +24,11 @@ use uuid::Uuid;
 use self::fairness::Fairness;
 use self::follow::Followed;
 use self::million::Grown;
-use self::people::People;
 use self::storm::Arrival;
 use super::Plan;
 use super::client::Client;
 use super::crowd;
+use super::people::People;
 use super::progress::Progress;
 use super::report::{Measure, Quantile, Report};
 use super::stage::{ALL_ROLES, Meter, Stage, Wanted};
@@ -183,12 +182,8 @@ async fn concert(stage: &Stage, client: &Client, per_minute: u32) -> anyhow::Res
 
 /// How many the service counts in a line, waiting or admitted.
 async fn in_line(stage: &Stage, client: &Client, concert: Uuid) -> anyhow::Result<u64> {
-    let answer = client.get(&format!("/v1/ops/queues/{concert}"), &stage.admin).await?;
-    let count = |name: &str| answer.body[name].as_u64();
-    match (count("length"), count("active")) {
-        (Some(waiting), Some(active)) => Ok(waiting + active),
-        _ => bail!("the line was shown as {} {}", answer.status, answer.body),
-    }
+    let (waiting, active) = crowd::line(stage, client, concert).await?;
+    Ok(waiting + active)
 }
 
 /// Changes how a line is run.
@@ -197,7 +192,7 @@ async fn set(stage: &Stage, client: &Client, concert: Uuid, settings: Value) -> 
     let answer = client.patch(&path, &stage.admin, settings).await?;
     match answer.status {
         200 => Ok(()),
-        status => bail!("PATCH {path} was answered {status} {}", answer.body),
+        status => bail!("PATCH {path} was answered {status} {}", answer.body()),
     }
 }
 

@@ -9,9 +9,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Load;
-use super::people::{self, People};
 use crate::bench::client::{Caller, Client};
 use crate::bench::load::steadily;
+use crate::bench::people::{self, People};
 use crate::bench::progress::Progress;
 use crate::bench::timing::Timings;
 

@@ -55,6 +55,12 @@ fn forward(definition: &Definition, index: usize, step: &Step, line: &mut impl F
         Work::Wait { signal } => format!("signal {signal}"),
     };
     line(&step.name, next, &label);
+    if let Some(after) = definition.steps.get(index + 1)
+        && let Some(field) = &after.skip_if
+    {
+        let beyond = definition.steps.get(index + 2).map_or(COMPLETED, |beyond| beyond.name.as_str());
+        line(&step.name, beyond, &format!("{label}, {field}"));
+    }
     for (code, wait) in &step.back_to {
         line(&step.name, wait, &format!("rejected, {code}"));
     }
@@ -128,6 +134,7 @@ mod tests {
         let drawing = drawn("booking");
         for line in [
             "[*] --> reserve",
+            "reserve --> pay: seats.hold done, pay_now",
             "await_payment --> pay: signal pay",
             "pay --> await_payment: rejected, insufficient_points",
             "await_payment --> undo_reserve: deadline, hold_expired",

@@ -19,6 +19,7 @@ pub use keys::{KEY_PREFIX, Keys, NewKey};
 
 use super::error::Code;
 use super::problem::Problem;
+use super::shape::Faults;
 use crate::ids::UserId;
 use crate::store::api_keys::{ApiKey, Role};
 
@@ -105,14 +106,14 @@ where
     }
 }
 
-/// Whoever may credit points: a cashier's key, and in local mode a user for themselves.
+/// Whoever buys: a user for themselves, and at the counter a cashier's key for anybody.
 #[derive(Clone, Debug)]
-pub enum Charger {
+pub enum Buyer {
     User(AuthUser),
     Cashier(ApiKey),
 }
 
-impl Charger {
+impl Buyer {
     /// How requests of this caller are told from those of others.
     pub fn caller(&self) -> String {
         match self {
@@ -120,7 +121,50 @@ impl Charger {
             Self::Cashier(key) => key_caller(key.id),
         }
     }
+
+    /// For whom this is: users act for themselves, a cashier names somebody.
+    pub fn whose(&self, named: Option<Uuid>) -> Result<UserId, Problem> {
+        let (user, fault) = match (self, named) {
+            (Self::User(user), None) => (Some(user.id), ""),
+            (Self::Cashier(_), Some(user)) => (Some(user), ""),
+            (Self::User(_), Some(_)) => (None, "is not known here: only a cashier acts for somebody else"),
+            (Self::Cashier(_), None) => (None, "is needed: for whom is it"),
+        };
+        let mut faults = Faults::default();
+        faults.expect(user.is_some(), "/user_id", fault);
+        faults.settle()?;
+        user.ok_or_else(|| Problem::not_found("user"))
+    }
 }
+
+impl<S> FromRequestParts<S> for Buyer
+where
+    S: Send + Sync,
+    Access: FromRef<S>,
+    Keys: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        if !bearer(&parts.headers)?.starts_with(KEY_PREFIX) {
+            return AuthUser::from_request_parts(parts, state).await.map(Self::User);
+        }
+        cashier(parts, state).await
+    }
+}
+
+async fn cashier<S>(parts: &Parts, state: &S) -> Result<Buyer, Problem>
+where
+    Keys: FromRef<S>,
+{
+    let key = Keys::from_ref(state).look_up(bearer(&parts.headers)?).await?;
+    require(&key, Role::Cashier)?;
+    Ok(Buyer::Cashier(key))
+}
+
+/// Whoever may credit points: a cashier's key, and in local mode a user for themselves.
+#[derive(Clone, Debug)]
+pub struct Charger(pub Buyer);
 
 impl<S> FromRequestParts<S> for Charger
 where
@@ -131,13 +175,10 @@ where
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let access = Access::from_ref(state);
-        if access.is_local() && !bearer(&parts.headers)?.starts_with(KEY_PREFIX) {
-            return AuthUser::from_request_parts(parts, state).await.map(Self::User);
+        if Access::from_ref(state).is_local() {
+            return Buyer::from_request_parts(parts, state).await.map(Self);
         }
-        let key = Keys::from_ref(state).look_up(bearer(&parts.headers)?).await?;
-        require(&key, Role::Cashier)?;
-        Ok(Self::Cashier(key))
+        cashier(parts, state).await.map(Self)
     }
 }
 
@@ -175,6 +216,7 @@ fn unauthenticated(detail: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids;
 
     fn check(value: Option<&str>, expected: Option<&str>) {
         let mut headers = HeaderMap::new();
@@ -193,5 +235,22 @@ mod tests {
         check(Some("Bearer  "), None);
         check(Some("Basic abc"), None);
         check(Some("abc"), None);
+    }
+
+    #[test]
+    fn users_act_for_themselves_and_cashiers_for_whom_they_name() {
+        let (own, other) = (ids::new(), ids::new());
+        let user = Buyer::User(AuthUser { id: own });
+        let cashier = Buyer::Cashier(ApiKey {
+            id: ids::new(),
+            name: "till".to_owned(),
+            role: Role::Cashier,
+            created_at: chrono::DateTime::UNIX_EPOCH,
+            revoked_at: None,
+        });
+        assert_eq!(user.whose(None).unwrap(), own);
+        assert_eq!(cashier.whose(Some(other)).unwrap(), other);
+        assert_eq!(user.whose(Some(other)).unwrap_err().code(), Code::InvalidRequest);
+        assert_eq!(cashier.whose(None).unwrap_err().code(), Code::InvalidRequest);
     }
 }

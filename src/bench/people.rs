@@ -3,6 +3,7 @@
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Deserialize;
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::bench::client::Caller;
 use crate::bench::stage::Stage;
@@ -30,9 +31,15 @@ impl People {
 
     /// Somebody who was never here before.
     pub(super) fn newcomer(&self) -> anyhow::Result<Caller> {
-        let claims = json!({ "sub": ids::new(), "exp": self.until });
+        Ok(self.somebody()?.1)
+    }
+
+    /// The same, with the name that the service knows them by.
+    pub(super) fn somebody(&self) -> anyhow::Result<(Uuid, Caller)> {
+        let id = ids::new();
+        let claims = json!({ "sub": id, "exp": self.until });
         let bearer = encode(&self.header, &claims, &self.key)?;
-        Ok(Caller { bearer, queue_token: String::new() })
+        Ok((id, Caller { bearer, queue_token: String::new() }))
     }
 }
 
