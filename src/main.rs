@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Requests and batches make and drop many small things at once, on several threads.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// In builds for tests: the points where the process halts, separated by commas.
 const HALT_AT: &str = "BOXOFFICE_HALT_AT";
 

@@ -167,7 +167,7 @@ fn command() -> Command {
         send: 3,
         deadline: Some(chrono::Utc::now()),
         reason: None,
-        context: json!({}),
+        context: json!({}).into(),
         trace: ids::new(),
     }
 }

@@ -133,7 +133,7 @@ async fn completes_by_hand(test: &TestApp, ran: uuid::Uuid) {
         send: 0,
         deadline: None,
         reason: None,
-        context: json!({ "seats": [9], "reservation_id": saga }),
+        context: json!({ "seats": [9], "reservation_id": saga }).into(),
         trace: saga,
     };
     publish::publish(bus, vec![messages::command(&late)]).await.unwrap();

@@ -151,7 +151,7 @@ fn command(saga: Uuid, direction: Direction, visit: i32, how: &str) -> Command {
         send: 0,
         deadline: None,
         reason: None,
-        context: json!({ "how": how }),
+        context: json!({ "how": how }).into(),
         trace: saga,
     }
 }

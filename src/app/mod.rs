@@ -87,8 +87,10 @@ impl App {
         let database_url =
             servers.database_url.as_deref().context("DATABASE_URL is needed: the address of Postgres")?;
         let nats_url = servers.nats_url.as_deref().context("NATS_URL is needed: the address of NATS")?;
-        let pool = store::open(database_url, servers.database_connections)
+        let connections = servers.database_connections;
+        let pool = store::open(database_url, connections - connections / 2)
             .context("DATABASE_URL is not an address of Postgres")?;
+        let steps = store::open_for_steps(database_url, connections / 2)?;
         migrate(&pool).await?;
         let bus = connect(settings, nats_url, &roles).await?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -96,9 +98,16 @@ impl App {
         time::follow_once(&pool, &clock).await?;
         tasks.spawn(time::follow(pool.clone(), clock.clone(), stop.clone()));
 
-        let engine =
-            Engine::start(pool.clone(), bus.clone(), catalogue, &workers::Service::NAMES, &tasks, &stop)
-                .await?;
+        let engine = Engine::start(
+            pool.clone(),
+            steps,
+            bus.clone(),
+            catalogue,
+            &workers::Service::NAMES,
+            &tasks,
+            &stop,
+        )
+        .await?;
         let desk = Desk::open(pool.clone(), engine.clone(), settings.engine.settle(), &tasks, &stop);
         let mut app = Self { pool, bus, clock, engine, desk, room: None, address: None, tasks, stop };
         app.run(settings, &roles).await?;
@@ -196,6 +205,7 @@ impl App {
         if let Err(error) = self.bus.client.flush().await {
             tracing::debug!(%error, "the last messages to NATS were not flushed");
         }
+        self.engine.steps.close().await;
         self.pool.close().await;
     }
 }

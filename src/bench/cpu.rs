@@ -30,7 +30,8 @@ pub(super) fn by_server() -> Option<BTreeMap<String, f64>> {
     let seconds = |ticks: u64| ticks as f64 / procfs::ticks_per_second() as f64;
     let mut servers = BTreeMap::from([("ended".to_owned(), seconds(ended(&own)))]);
     for stat in all.iter().filter(|stat| is_below(stat.pid)) {
-        *servers.entry(server(&stat.comm).to_owned()).or_default() += seconds(stat.utime + stat.stime + ended(stat));
+        *servers.entry(server(&stat.comm).to_owned()).or_default() +=
+            seconds(stat.utime + stat.stime + ended(stat));
     }
     Some(servers)
 }

@@ -72,9 +72,9 @@ impl Desk {
         stop: &CancellationToken,
     ) -> Self {
         let (orders, requests) = mpsc::channel(4_096);
-        tasks.spawn(start::run(pool.clone(), engine.clone(), requests, stop.clone()));
+        tasks.spawn(start::run(engine.clone(), requests, stop.clone()));
         let (reads, requests) = mpsc::channel(4_096);
-        tasks.spawn(reads::run(pool.clone(), requests, stop.clone()));
+        tasks.spawn(reads::run(engine.steps.clone(), requests, stop.clone()));
         Self { pool, engine, orders, reads, patience }
     }
 

@@ -32,12 +32,7 @@ pub(super) async fn submit(orders: &mpsc::Sender<Request>, order: NewReservation
 }
 
 /// Takes orders in batches until the service stops.
-pub(super) async fn run(
-    pool: PgPool,
-    engine: Engine,
-    mut orders: mpsc::Receiver<Request>,
-    stop: CancellationToken,
-) {
+pub(super) async fn run(engine: Engine, mut orders: mpsc::Receiver<Request>, stop: CancellationToken) {
     let mut batch = Vec::with_capacity(BATCH);
     while stop.run_until_cancelled(orders.recv_many(&mut batch, BATCH)).await.unwrap_or(0) > 0 {
         let requests = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
@@ -48,7 +43,7 @@ pub(super) async fn run(
             .unzip();
         let mut halves = Halves::of(items);
         while let Some(items) = halves.next() {
-            let result = start(&pool, &engine, items).await;
+            let result = start(&engine, items).await;
             if result.is_ok() {
                 items.iter().for_each(|(at, _)| tell(&mut committed[*at], true));
             }
@@ -79,8 +74,8 @@ fn is_there_already(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.constraint()) == Some("reservations_pkey")
 }
 
-async fn start(pool: &PgPool, engine: &Engine, orders: &[(usize, NewReservation)]) -> store::Result<()> {
-    let mut tx = pool.begin().await?;
+async fn start(engine: &Engine, orders: &[(usize, NewReservation)]) -> store::Result<()> {
+    let mut tx = engine.steps.begin().await?;
     let now = store::now(&mut *tx).await?;
     let new: Vec<&NewReservation> = orders.iter().map(|(_, order)| order).collect();
     store::reservations::insert(&mut tx, &new, now).await?;
@@ -92,7 +87,8 @@ async fn start(pool: &PgPool, engine: &Engine, orders: &[(usize, NewReservation)
         trace: order.trace,
         seq: 0,
     });
-    let consequences = orchestrator::start(&mut tx, &engine.catalogue, "booking", sagas.collect()).await?;
+    let consequences =
+        orchestrator::start(&mut tx, &engine.catalogue, "booking", sagas.collect(), now).await?;
     tx.commit().await?;
     fail_point!("start::committed");
     engine.follow_later(consequences);
@@ -108,8 +104,11 @@ pub(super) async fn cancellation(
 ) -> Result<bool, DeskError> {
     let mut tx = pool.begin().await?;
     // The booking's row first: its numbers end where the cancellation's begin.
-    let booking = store::sagas::lock(&mut tx, &[reservation.id]).await?;
-    let now = store::now(&mut *tx).await?;
+    let (booking, now) = store::sagas::lock(&mut tx, &[reservation.id]).await?;
+    let now = match now {
+        Some(now) => now,
+        None => store::now(&mut *tx).await?,
+    };
     if !store::reservations::claim_cancellation(&mut tx, reservation.id, id, now).await? {
         return Ok(false);
     }
@@ -125,7 +124,8 @@ pub(super) async fn cancellation(
         trace: booking.first().map(|booking| booking.trace.unwrap_or(booking.id)),
         seq: last_number(booking.first(), now),
     };
-    let consequences = orchestrator::start(&mut tx, &engine.catalogue, "cancellation", vec![new]).await?;
+    let consequences =
+        orchestrator::start(&mut tx, &engine.catalogue, "cancellation", vec![new], now).await?;
     tx.commit().await?;
     fail_point!("start::committed");
     engine.follow_later(consequences);

@@ -2,6 +2,8 @@
 //!
 //! This is a published contract; `docs/workers.md` and `docs/events.md` describe it for other languages.
 
+use std::sync::Arc;
+
 use async_nats::HeaderMap;
 use async_nats::header::{
     NATS_MESSAGE_ID, NATS_SCHEDULE, NATS_SCHEDULE_NEXT, NATS_SCHEDULE_TARGET, NATS_SCHEDULER,
@@ -65,7 +67,7 @@ struct CommandBody {
     workflow: String,
     #[serde(default)]
     reason: Option<String>,
-    context: Value,
+    context: Arc<Value>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -94,7 +96,7 @@ pub struct EventMessage {
     pub subject_id: Uuid,
     /// Rises with every event about the same subject.
     pub sequence: i64,
-    pub data: Value,
+    pub data: Arc<Value>,
     /// The trace that it belongs to. It travels as a header.
     #[serde(skip)]
     pub trace: Uuid,
@@ -165,10 +167,19 @@ impl EventMessage {
         at: DateTime<Utc>,
         subject_id: Uuid,
         sequence: i64,
-        data: Value,
+        data: impl Into<Arc<Value>>,
     ) -> Self {
         let trace = subject_id;
-        Self { id, name: name.to_owned(), version: VERSION, at, subject_id, sequence, data, trace }
+        Self {
+            id,
+            name: name.to_owned(),
+            version: VERSION,
+            at,
+            subject_id,
+            sequence,
+            data: data.into(),
+            trace,
+        }
     }
 
     /// The same as a part of a trace; else it belongs to one of its subject's own.
@@ -194,7 +205,7 @@ pub fn command(command: &Command) -> Outgoing {
         version: VERSION,
         workflow: command.workflow.clone(),
         reason: command.reason.clone(),
-        context: command.context.clone(),
+        context: Arc::clone(&command.context),
     };
     outgoing(subjects::step(&command.subject), headers, &body)
 }

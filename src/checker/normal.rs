@@ -3,6 +3,8 @@
 //! Time is abstract. Pauses and silences take milliseconds, deadlines lie days apart, and after each move the clock
 //! is set back to the last deadline that has passed. So any number of pauses fits before a deadline, or none does.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -85,7 +87,7 @@ impl Small {
         saga.due_at = saga.due_at.map(|due| if due - now > FAR { due } else { base(passed) });
         saga.seq = 0;
         // Nothing reads it again, and each state would carry it.
-        saga.input = Value::Null;
+        saga.input = Arc::default();
         saga.workflow = String::new();
         saga.updated_at = base(0);
         saga.finished_at = saga.finished_at.map(|_| base(0));

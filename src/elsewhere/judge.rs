@@ -101,7 +101,7 @@ mod tests {
             send: 0,
             deadline: deadline_s.map(|seconds| now() + TimeDelta::seconds(seconds)),
             reason: None,
-            context: Value::Null,
+            context: std::sync::Arc::default(),
             trace: Uuid::from_u128(3),
         }
     }

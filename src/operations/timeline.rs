@@ -160,7 +160,7 @@ fn steps(outlook: &Outlook, saga: &Saga, history: &[Happening]) -> Vec<StepView>
 
 /// What each step that was reached was given: the input and the outputs of the steps before it.
 fn inputs<'a>(saga: &'a Saga, history: &'a [Happening]) -> BTreeMap<&'a str, Value> {
-    let mut context = saga.input.clone();
+    let mut context = Value::clone(&saga.input);
     let mut inputs = BTreeMap::new();
     for row in history.iter().filter(|row| row.direction == Direction::Do) {
         inputs.insert(row.step.as_str(), context.clone());

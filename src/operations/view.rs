@@ -1,5 +1,7 @@
 //! A saga as operators and programs see it: the saga object of the REST interface.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::Value;
@@ -29,7 +31,8 @@ pub struct SagaView {
     /// Since when it waits for an operator.
     pub stuck_since: Option<DateTime<Utc>>,
     pub reason: Option<String>,
-    pub input: Value,
+    #[schema(value_type = Value)]
+    pub input: Arc<Value>,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub finished_at: Option<DateTime<Utc>>,

@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::follow::Consequences;
-use crate::saga::{self, Catalogue, Command, Decision, Event, NewSaga, Saga, Transition};
+use crate::saga::{self, Catalogue, Command, Decision, Entry, Event, NewSaga, Saga, Transition};
 use crate::store;
 
 /// Sagas under lock, and what was decided about them in this transaction.
@@ -35,8 +35,11 @@ pub enum Verdict {
 impl Batch {
     /// Locks these sagas, in the order of their ids.
     pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
-        let sagas = store::sagas::lock(conn, ids).await?;
-        Self::of(conn, sagas).await
+        let (sagas, now) = store::sagas::lock(conn, ids).await?;
+        match now {
+            Some(now) => Ok(Self::of(sagas, now)),
+            None => Ok(Self::of(sagas, store::now(conn).await?)),
+        }
     }
 
     /// Locks up to `limit` sagas whose alarm has come and that nobody else is at. Those that wait also have an alarm
@@ -44,13 +47,13 @@ impl Batch {
     pub async fn lock_due(conn: &mut PgConnection, ring: TimeDelta, limit: i64) -> store::Result<Self> {
         let before = store::now(&mut *conn).await?;
         let sagas = store::sagas::lock_due(conn, before, before - ring, limit).await?;
-        Self::of(conn, sagas).await
+        let now = if sagas.is_empty() { before } else { store::now(conn).await? };
+        Ok(Self::of(sagas, now))
     }
 
-    async fn of(conn: &mut PgConnection, sagas: Vec<Saga>) -> store::Result<Self> {
-        let now = store::now(conn).await?;
+    fn of(sagas: Vec<Saga>, now: DateTime<Utc>) -> Self {
         let sagas = sagas.into_iter().map(|saga| (saga.id, saga)).collect();
-        Ok(Self { now, sagas, transitions: Vec::new(), stale: Vec::new() })
+        Self { now, sagas, transitions: Vec::new(), stale: Vec::new() }
     }
 
     /// The locked sagas' ids.
@@ -112,8 +115,7 @@ impl Batch {
         }
         let moved: Vec<&Saga> = latest.into_values().collect();
         if !moved.is_empty() {
-            store::sagas::save(conn, &moved).await?;
-            record(conn, &self.transitions).await?;
+            store::sagas::save(conn, &moved, &entries(&self.transitions)).await?;
         }
         let mut consequences = Consequences::of(catalogue, self.transitions);
         for id in self.stale {
@@ -125,26 +127,24 @@ impl Batch {
     }
 }
 
-/// Starts sagas of a workflow's newest version in the caller's transaction: rows and their first history.
+/// Starts sagas of a workflow's newest version in the caller's transaction: rows and their first history. `now` is the
+/// database's clock.
 pub async fn start(
     conn: &mut PgConnection,
     catalogue: &Catalogue,
     workflow: &str,
     new: Vec<NewSaga>,
+    now: DateTime<Utc>,
 ) -> store::Result<Consequences> {
     let definition = catalogue.latest(workflow).ok_or(sqlx::Error::RowNotFound)?;
-    let now = store::now(&mut *conn).await?;
     let transitions: Vec<Transition> = new.into_iter().map(|new| saga::start(definition, new, now)).collect();
     let sagas: Vec<&Saga> = transitions.iter().map(|transition| &transition.saga).collect();
-    store::sagas::insert(conn, &sagas).await?;
-    record(conn, &transitions).await?;
+    store::sagas::insert(conn, &sagas, &entries(&transitions)).await?;
     Ok(Consequences::of(catalogue, transitions))
 }
 
-async fn record(conn: &mut PgConnection, transitions: &[Transition]) -> store::Result<()> {
-    let entries: Vec<_> = transitions
-        .iter()
-        .filter_map(|transition| Some((&transition.saga, transition.entry.as_ref()?)))
-        .collect();
-    if entries.is_empty() { Ok(()) } else { store::sagas::record(conn, &entries).await }
+/// What goes into the history, each with the saga as it then was.
+fn entries(transitions: &[Transition]) -> Vec<(&Saga, &Entry)> {
+    let entries = transitions.iter();
+    entries.filter_map(|transition| Some((&transition.saga, transition.entry.as_ref()?))).collect()
 }

@@ -1,6 +1,7 @@
 //! Domain events, derived from transitions and, the same, from history.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -21,7 +22,7 @@ struct Place<'a> {
     visit: i32,
     attempt: i32,
     detail: Option<&'a Value>,
-    context: &'a Value,
+    context: &'a Arc<Value>,
 }
 
 /// The events that follow from a transition.
@@ -48,18 +49,23 @@ pub(super) fn of_transition(catalogue: &Catalogue, transition: &Transition) -> V
 /// All events of some sagas, from their history: the same ids and the same content as when they first went out.
 pub(super) fn of_history(catalogue: &Catalogue, sagas: &[Saga], history: &[HistoryRow]) -> Vec<EventMessage> {
     let sagas: BTreeMap<Uuid, &Saga> = sagas.iter().map(|saga| (saga.id, saga)).collect();
-    let mut contexts: BTreeMap<Uuid, Value> = BTreeMap::new();
+    let mut contexts: BTreeMap<Uuid, Arc<Value>> = BTreeMap::new();
     let mut events = Vec::new();
     for row in history {
         let Some(saga) = sagas.get(&row.saga_id) else {
             continue;
         };
         let definition = catalogue.get(&saga.workflow, saga.version);
-        let context = contexts.entry(saga.id).or_insert_with(|| saga.input.clone());
+        let context = contexts.entry(saga.id).or_insert_with(|| Arc::clone(&saga.input));
         if ["done", "operator:complete"].contains(&row.event.as_str())
-            && let (Value::Object(context), Some(Value::Object(output))) = (&mut *context, &row.detail)
+            && let (Value::Object(context), Some(Value::Object(output))) =
+                (Arc::make_mut(context), &row.detail)
         {
-            context.extend(output.clone());
+            let step = definition.and_then(|known| Some(&known.steps[known.index(&row.step)?]));
+            match step {
+                Some(step) => context.extend(saga::kept(step, output)),
+                None => context.extend(output.clone()),
+            }
         }
         let place = Place {
             saga,
@@ -79,9 +85,8 @@ pub(super) fn of_history(catalogue: &Catalogue, sagas: &[Saga], history: &[Histo
 
 fn event(definition: Option<&Definition>, place: &Place<'_>, name: &str) -> EventMessage {
     let id = format!("{}:{}:{name}", place.saga.id, place.seq);
-    let data = about_the_saga(place, name)
-        .or_else(|| part(definition?, place, name))
-        .unwrap_or_else(|| whole(place));
+    let own = about_the_saga(place, name).or_else(|| part(definition?, place, name));
+    let data = own.map_or_else(|| whole(place), Arc::new);
     let trace = place.saga.trace.unwrap_or(place.saga.id);
     EventMessage::new(id, name, place.at, place.saga.subject_id, place.seq, data).traced(trace)
 }
@@ -115,10 +120,10 @@ fn part(definition: &Definition, place: &Place<'_>, name: &str) -> Option<Value>
 
 /// All that the saga knows by then; with its reason once it has turned back. What it told before that has none, also
 /// when it is told again later.
-fn whole(place: &Place<'_>) -> Value {
-    let mut data = place.context.clone();
-    if let (Value::Object(fields), Direction::Undo, Some(reason)) =
-        (&mut data, place.direction, &place.saga.reason)
+fn whole(place: &Place<'_>) -> Arc<Value> {
+    let mut data = Arc::clone(place.context);
+    if let (Direction::Undo, Some(reason)) = (place.direction, &place.saga.reason)
+        && let Value::Object(fields) = Arc::make_mut(&mut data)
     {
         fields.insert("reason".to_owned(), json!(reason));
     }

@@ -49,6 +49,8 @@ use crate::saga::Catalogue;
 #[derive(Clone, Debug)]
 pub struct Engine {
     pub pool: PgPool,
+    /// The connections of what every saga runs through: starts, steps, signals, answers, alarms.
+    pub steps: PgPool,
     pub bus: Bus,
     pub catalogue: Arc<Catalogue>,
     /// What this process calls itself in the history of sagas.
@@ -77,6 +79,7 @@ impl Engine {
     /// in the engine's own transaction.
     pub async fn start(
         pool: PgPool,
+        steps: PgPool,
         bus: Bus,
         catalogue: Arc<Catalogue>,
         in_database: &'static [&'static str],
@@ -93,6 +96,7 @@ impl Engine {
         let paused = bus.client.subscribe(crate::bus::subjects::PAUSES).await?;
         let engine = Self {
             pool,
+            steps,
             bus,
             catalogue,
             instance: ids::process().into(),

@@ -57,7 +57,7 @@ async fn take_all(engine: &Engine, mut halves: Halves<(Message, Uuid, Event)>) -
 }
 
 async fn take(engine: &Engine, items: &[(Message, Uuid, Event)]) -> store::Result<()> {
-    let mut tx = engine.pool.begin().await?;
+    let mut tx = engine.steps.begin().await?;
     let ids: Vec<Uuid> = items.iter().map(|(_, saga, _)| *saga).collect();
     let mut batch = Batch::lock(&mut tx, &ids).await?;
     let mut illegal = Vec::new();

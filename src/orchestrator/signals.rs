@@ -84,7 +84,7 @@ async fn take_all(
 }
 
 async fn take(engine: &Engine, items: &[(usize, Uuid, String)]) -> store::Result<Vec<(usize, Verdict)>> {
-    let mut tx = engine.pool.begin().await?;
+    let mut tx = engine.steps.begin().await?;
     let ids: Vec<Uuid> = items.iter().map(|(_, saga, _)| *saga).collect();
     let mut batch = Batch::lock(&mut tx, &ids).await?;
     let mut verdicts = Vec::with_capacity(items.len());

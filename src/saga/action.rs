@@ -1,5 +1,7 @@
 //! What [`super::apply()`] answers: the next state, the history entry, and what to do after the commit.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use uuid::Uuid;
@@ -71,7 +73,7 @@ pub struct Command {
     pub deadline: Option<DateTime<Utc>>,
     /// Why the saga turned back, for an undo.
     pub reason: Option<String>,
-    pub context: Value,
+    pub context: Arc<Value>,
     /// The trace that the saga belongs to.
     pub trace: Uuid,
 }

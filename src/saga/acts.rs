@@ -45,7 +45,7 @@ pub(super) fn acted(mut next: Move<'_>, saga: &Saga, index: usize, act: &Act) ->
 
 /// The step counts as done, with all that follows from it: its output is known, its events go out.
 fn complete(next: &mut Move<'_>, index: usize, output: &Map<String, Value>) {
-    next.learn(output);
+    next.learn(index, output);
     next.saga.rejection = None;
     next.saga.reason = None;
     next.announce(index, Direction::Do, output);

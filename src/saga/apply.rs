@@ -1,5 +1,7 @@
 //! The one function that decides. Whatever is not a move and not `Stale` is `Illegal`.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
@@ -15,7 +17,7 @@ pub const DEADLINE_PASSED: &str = "deadline_passed";
 
 /// The first transition of a saga: into its first step.
 pub fn start(definition: &Definition, new: NewSaga, now: DateTime<Utc>) -> Transition {
-    let input = Value::Object(new.input);
+    let input = Arc::new(Value::Object(new.input));
     let saga = Saga {
         id: new.id,
         workflow: definition.name.clone(),
@@ -35,7 +37,7 @@ pub fn start(definition: &Definition, new: NewSaga, now: DateTime<Utc>) -> Trans
         due_at: None,
         reason: None,
         rejection: None,
-        context: input.clone(),
+        context: Arc::clone(&input),
         input,
         seq: new.seq,
         stuck_since: None,
@@ -167,7 +169,7 @@ fn answered(next: Move<'_>, saga: &Saga, index: usize, reply: &Reply) -> Decisio
 }
 
 fn done(mut next: Move<'_>, saga: &Saga, index: usize, output: &Map<String, Value>) -> Decision {
-    next.learn(output);
+    next.learn(index, output);
     next.saga.rejection = None;
     next.announce(index, Direction::Do, output);
     next.go_on(index);

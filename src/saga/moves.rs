@@ -1,5 +1,7 @@
 //! The moves of a saga: enter a step, turn back, undo on, back off, end. [`super::apply()`] chooses among them.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
@@ -42,6 +44,12 @@ pub fn may_have_run(definition: &Definition, saga: &Saga) -> Vec<String> {
 pub(super) fn passes_over(step: &Step, saga: &Saga) -> bool {
     let field = step.skip_if.as_ref().and_then(|field| saga.context.get(field));
     field.and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// What of a step's output later commands carry: all but what is an event of its own.
+pub fn kept(step: &Step, output: &Map<String, Value>) -> impl Iterator<Item = (String, Value)> {
+    let kept = output.iter().filter(|(field, _)| !step.announces.contains_key(*field));
+    kept.map(|(field, value)| (field.clone(), value.clone()))
 }
 
 /// The deadline of a step that the saga is at, or is about to enter.
@@ -139,9 +147,9 @@ impl<'a> Move<'a> {
     }
 
     /// Adds a step's output to what later commands carry.
-    pub(super) fn learn(&mut self, output: &Map<String, Value>) {
-        if let Value::Object(context) = &mut self.saga.context {
-            context.extend(output.clone());
+    pub(super) fn learn(&mut self, index: usize, output: &Map<String, Value>) {
+        if let Value::Object(context) = Arc::make_mut(&mut self.saga.context) {
+            context.extend(kept(&self.definition.steps[index], output));
         }
     }
 

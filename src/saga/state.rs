@@ -1,6 +1,7 @@
 //! What a saga is at a moment: the row of the table `sagas`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -51,7 +52,7 @@ pub struct NewSaga {
 }
 
 /// A saga's whole state. See the comments on the table's columns.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
 pub struct Saga {
     pub id: Uuid,
     pub workflow: String,
@@ -71,8 +72,9 @@ pub struct Saga {
     pub due_at: Option<DateTime<Utc>>,
     pub reason: Option<String>,
     pub rejection: Option<Value>,
-    pub input: Value,
-    pub context: Value,
+    pub input: Arc<Value>,
+    /// What commands carry: the input and the outputs so far.
+    pub context: Arc<Value>,
     pub seq: i64,
     pub stuck_since: Option<DateTime<Utc>>,
     pub trace: Option<Uuid>,

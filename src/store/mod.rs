@@ -32,22 +32,52 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, PgExecutor};
+use sqlx::{ConnectOptions, Connection, PgExecutor};
 
 /// What the database said no to, or could not be asked.
 pub type Result<T> = std::result::Result<T, sqlx::Error>;
 
+/// A connection that nobody has used for so long is asked whether it is still there.
+const ASKED_AFTER: Duration = Duration::from_millis(500);
+
 /// Opens the pool. Connections are made when needed, so that a database that is away does not stop the start.
 pub fn open(url: &str, connections: u32) -> Result<PgPool> {
-    let options = url
+    Ok(pool(options(url)?, connections))
+}
+
+/// Opens a pool for the few statements that every saga runs through. Each is planned once per connection, for any
+/// number of rows; and since that may be while the tables are still empty, no plan reads a whole table where an index
+/// would do.
+pub fn open_for_steps(url: &str, connections: u32) -> Result<PgPool> {
+    let options = options(url)?;
+    let once = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
+    Ok(pool(options.options(once), connections))
+}
+
+fn options(url: &str) -> Result<PgConnectOptions> {
+    let limits = [("jit", "off"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "30s")];
+    Ok(url
         .parse::<PgConnectOptions>()?
         .application_name("boxoffice")
-        .options([("jit", "off"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "30s")])
-        .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1));
-    Ok(PgPoolOptions::new()
+        .options(limits)
+        .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1)))
+}
+
+fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
+    PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(Duration::from_secs(5))
-        .connect_lazy_with(options))
+        // One that was used a moment ago is not asked whether it is still there: that is a round trip.
+        .test_before_acquire(false)
+        .before_acquire(|conn, found| {
+            Box::pin(async move {
+                if found.idle_for >= ASKED_AFTER {
+                    conn.ping().await?;
+                }
+                Ok(true)
+            })
+        })
+        .connect_lazy_with(options)
 }
 
 /// Brings the schema up to date; several processes may do so at once.

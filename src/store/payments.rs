@@ -57,25 +57,6 @@ pub async fn lock_accounts(conn: &mut PgConnection, users: &[Uuid]) -> Result<Ve
     .await
 }
 
-/// Writes the balances of accounts that the caller has locked.
-pub async fn save_accounts(conn: &mut PgConnection, accounts: &[&Account], now: DateTime<Utc>) -> Result<()> {
-    let users: Vec<Uuid> = accounts.iter().map(|account| account.user_id).collect();
-    let balances: Vec<i64> = accounts.iter().map(|account| account.balance).collect();
-    sqlx::query!(
-        r#"
-        update accounts set balance = new.balance, updated_at = $3
-        from unnest($1::uuid[], $2::bigint[]) as new (user_id, balance)
-        where accounts.user_id = new.user_id
-        "#,
-        &users,
-        &balances,
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
 /// The uses of points for these reservations that were not refunded yet.
 pub async fn open_uses(db: impl PgExecutor<'_>, reservations: &[Uuid]) -> Result<Vec<Use>> {
     sqlx::query_as!(
@@ -91,69 +72,111 @@ pub async fn open_uses(db: impl PgExecutor<'_>, reservations: &[Uuid]) -> Result
     .await
 }
 
-/// Writes ledger entries, in this order.
-pub async fn insert_entries(conn: &mut PgConnection, entries: &[NewEntry], now: DateTime<Utc>) -> Result<()> {
-    let ids: Vec<Uuid> = entries.iter().map(|entry| entry.id).collect();
-    let users: Vec<Uuid> = entries.iter().map(|entry| entry.user_id).collect();
-    let kinds: Vec<&str> = entries.iter().map(|entry| entry.kind).collect();
-    let amounts: Vec<i64> = entries.iter().map(|entry| entry.amount).collect();
-    let balances: Vec<i64> = entries.iter().map(|entry| entry.balance).collect();
-    let reservations: Vec<Uuid> = entries.iter().map(|entry| entry.reservation_id).collect();
-    let reversed: Vec<Option<Uuid>> = entries.iter().map(|entry| entry.reverses_id).collect();
+/// Writes ledger entries in this order, the balances of accounts that the caller has locked, and payments: a reservation
+/// has one, and a failed one may still succeed.
+pub async fn save(
+    conn: &mut PgConnection,
+    entries: &[NewEntry],
+    accounts: &[&Account],
+    payments: &[NewPayment],
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let (rows, paid) = (Entries::of(entries), Payments::of(payments));
+    let users: Vec<Uuid> = accounts.iter().map(|account| account.user_id).collect();
+    let balances: Vec<i64> = accounts.iter().map(|account| account.balance).collect();
     sqlx::query!(
         r#"
-        insert into ledger_entries (id, user_id, kind, amount, balance, reservation_id, reverses_id, created_at)
-        select id, user_id, kind, amount, balance, reservation_id, reverses_id, $8
-        from unnest($1::uuid[], $2::uuid[], $3::text[], $4::bigint[], $5::bigint[], $6::uuid[], $7::uuid[])
-            with ordinality as new (id, user_id, kind, amount, balance, reservation_id, reverses_id, place)
-        order by place
-        "#,
-        &ids,
-        &users,
-        &kinds as &[&str],
-        &amounts,
-        &balances,
-        &reservations,
-        &reversed as &[Option<Uuid>],
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Writes payments; a reservation has one, and a failed one may still succeed.
-pub async fn save(conn: &mut PgConnection, payments: &[NewPayment], now: DateTime<Utc>) -> Result<()> {
-    let ids: Vec<Uuid> = payments.iter().map(|payment| payment.id).collect();
-    let reservations: Vec<Uuid> = payments.iter().map(|payment| payment.reservation_id).collect();
-    let users: Vec<Uuid> = payments.iter().map(|payment| payment.user_id).collect();
-    let amounts: Vec<i64> = payments.iter().map(|payment| payment.amount).collect();
-    let statuses: Vec<&str> = payments.iter().map(|payment| payment.status).collect();
-    let entries: Vec<Option<Uuid>> = payments.iter().map(|payment| payment.entry_id).collect();
-    let paid: Vec<Option<DateTime<Utc>>> = payments.iter().map(|payment| payment.paid_at).collect();
-    sqlx::query!(
-        r#"
+        with entries as (
+            insert into ledger_entries (id, user_id, kind, amount, balance, reservation_id, reverses_id, created_at)
+            select id, user_id, kind, amount, balance, reservation_id, reverses_id, $1
+            from unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[], $8::uuid[])
+                with ordinality as new (id, user_id, kind, amount, balance, reservation_id, reverses_id, place)
+            order by place
+        ), balances as (
+            update accounts set balance = new.balance, updated_at = $1
+            from unnest($9::uuid[], $10::bigint[]) as new (user_id, balance)
+            where accounts.user_id = new.user_id
+        )
         insert into payments (id, reservation_id, user_id, amount, status, entry_id, paid_at, updated_at)
-        select id, reservation_id, user_id, amount, status, entry_id, paid_at, $8
-        from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::bigint[], $5::text[], $6::uuid[], $7::timestamptz[])
+        select id, reservation_id, user_id, amount, status, entry_id, paid_at, $1
+        from unnest($11::uuid[], $12::uuid[], $13::uuid[], $14::bigint[], $15::text[], $16::uuid[], $17::timestamptz[])
             as new (id, reservation_id, user_id, amount, status, entry_id, paid_at)
         on conflict on constraint payments_one_per_reservation do update
             set id = excluded.id, status = excluded.status, entry_id = excluded.entry_id,
                 paid_at = excluded.paid_at, updated_at = excluded.updated_at
             where payments.status = 'failed'
         "#,
-        &ids,
-        &reservations,
-        &users,
-        &amounts,
-        &statuses as &[&str],
-        &entries as &[Option<Uuid>],
-        &paid as &[Option<DateTime<Utc>>],
         now,
+        &rows.ids,
+        &rows.users,
+        &rows.kinds as &[&str],
+        &rows.amounts,
+        &rows.balances,
+        &rows.reservations,
+        &rows.reversed as &[Option<Uuid>],
+        &users,
+        &balances,
+        &paid.ids,
+        &paid.reservations,
+        &paid.users,
+        &paid.amounts,
+        &paid.statuses as &[&str],
+        &paid.entries as &[Option<Uuid>],
+        &paid.times as &[Option<DateTime<Utc>>],
     )
     .execute(conn)
     .await?;
     Ok(())
+}
+
+/// Ledger entries, as arrays for `unnest`.
+struct Entries {
+    ids: Vec<Uuid>,
+    users: Vec<Uuid>,
+    kinds: Vec<&'static str>,
+    amounts: Vec<i64>,
+    balances: Vec<i64>,
+    reservations: Vec<Uuid>,
+    reversed: Vec<Option<Uuid>>,
+}
+
+impl Entries {
+    fn of(entries: &[NewEntry]) -> Self {
+        Self {
+            ids: entries.iter().map(|entry| entry.id).collect(),
+            users: entries.iter().map(|entry| entry.user_id).collect(),
+            kinds: entries.iter().map(|entry| entry.kind).collect(),
+            amounts: entries.iter().map(|entry| entry.amount).collect(),
+            balances: entries.iter().map(|entry| entry.balance).collect(),
+            reservations: entries.iter().map(|entry| entry.reservation_id).collect(),
+            reversed: entries.iter().map(|entry| entry.reverses_id).collect(),
+        }
+    }
+}
+
+/// Payments, as arrays for `unnest`.
+struct Payments {
+    ids: Vec<Uuid>,
+    reservations: Vec<Uuid>,
+    users: Vec<Uuid>,
+    amounts: Vec<i64>,
+    statuses: Vec<&'static str>,
+    entries: Vec<Option<Uuid>>,
+    times: Vec<Option<DateTime<Utc>>>,
+}
+
+impl Payments {
+    fn of(payments: &[NewPayment]) -> Self {
+        Self {
+            ids: payments.iter().map(|payment| payment.id).collect(),
+            reservations: payments.iter().map(|payment| payment.reservation_id).collect(),
+            users: payments.iter().map(|payment| payment.user_id).collect(),
+            amounts: payments.iter().map(|payment| payment.amount).collect(),
+            statuses: payments.iter().map(|payment| payment.status).collect(),
+            entries: payments.iter().map(|payment| payment.entry_id).collect(),
+            times: payments.iter().map(|payment| payment.paid_at).collect(),
+        }
+    }
 }
 
 /// Marks the payments of these reservations as refunded, where they had succeeded.

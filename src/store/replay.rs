@@ -17,7 +17,8 @@ pub async fn older_sagas(
     sqlx::query_scalar!(
         r#"
         select id as "id!" from (
-            select id, workflow from sagas where id < $1 and finished_at is null
+            select id, workflow from sagas
+            where id < $1 and finished_at is null and (due_at is not null or stuck_since is not null or paused)
             union all
             select id, workflow from sagas where id < $1 and finished_at >= $2
         ) as older
@@ -39,7 +40,12 @@ pub async fn sagas_about(
     workflow: Option<&str>,
 ) -> Result<Vec<Uuid>> {
     sqlx::query_scalar!(
-        "select id from sagas where subject_id = $1 and ($2::text is null or workflow = $2) order by id",
+        r#"
+        select id from sagas
+        where (id = $1 or (subject_id = $1 and subject_id <> id)) and subject_id = $1
+          and ($2::text is null or workflow = $2)
+        order by id
+        "#,
         subject,
         workflow,
     )

@@ -24,6 +24,14 @@ pub struct HistoryRow {
     pub emits: Vec<String>,
 }
 
+/// A saga under lock, and when it was read.
+#[derive(sqlx::FromRow)]
+struct Locked {
+    #[sqlx(flatten)]
+    saga: Saga,
+    read_at: DateTime<Utc>,
+}
+
 /// The mutable columns of a batch of sagas, as arrays for `unnest`.
 struct Columns<'a> {
     ids: Vec<Uuid>,
@@ -65,7 +73,7 @@ impl<'a> Columns<'a> {
             due: sagas.iter().map(|saga| saga.due_at).collect(),
             reasons: sagas.iter().map(|saga| saga.reason.as_deref()).collect(),
             rejections: sagas.iter().map(|saga| saga.rejection.as_ref()).collect(),
-            contexts: sagas.iter().map(|saga| &saga.context).collect(),
+            contexts: sagas.iter().map(|saga| &*saga.context).collect(),
             seqs: sagas.iter().map(|saga| saga.seq).collect(),
             updated: sagas.iter().map(|saga| saga.updated_at).collect(),
             finished: sagas.iter().map(|saga| saga.finished_at).collect(),
@@ -73,26 +81,66 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Inserts new sagas. A saga whose id is there already fails the whole statement.
-pub async fn insert(conn: &mut PgConnection, sagas: &[&Saga]) -> Result<()> {
-    let columns = Columns::of(sagas);
+/// Rows of the history, as arrays for `unnest`; number and time are the saga's own.
+struct History<'a> {
+    ids: Vec<Uuid>,
+    seqs: Vec<i64>,
+    times: Vec<DateTime<Utc>>,
+    events: Vec<&'a str>,
+    steps: Vec<&'a str>,
+    directions: Vec<&'a str>,
+    visits: Vec<i32>,
+    attempts: Vec<i32>,
+    details: Vec<Option<&'a Value>>,
+    workers: Vec<Option<&'a str>>,
+    emits: Vec<String>,
+}
+
+impl<'a> History<'a> {
+    fn of(entries: &[(&'a Saga, &'a Entry)]) -> Self {
+        Self {
+            ids: entries.iter().map(|(saga, _)| saga.id).collect(),
+            seqs: entries.iter().map(|(saga, _)| saga.seq).collect(),
+            times: entries.iter().map(|(saga, _)| saga.updated_at).collect(),
+            events: entries.iter().map(|(_, entry)| entry.event.as_str()).collect(),
+            steps: entries.iter().map(|(_, entry)| entry.step.as_str()).collect(),
+            directions: entries.iter().map(|(_, entry)| entry.direction.name()).collect(),
+            visits: entries.iter().map(|(_, entry)| entry.visit).collect(),
+            attempts: entries.iter().map(|(_, entry)| entry.attempt).collect(),
+            details: entries.iter().map(|(_, entry)| entry.detail.as_ref()).collect(),
+            workers: entries.iter().map(|(_, entry)| entry.worker.as_deref()).collect(),
+            emits: entries.iter().map(|(_, entry)| entry.emits.join(",")).collect(),
+        }
+    }
+}
+
+/// Inserts new sagas with the first rows of their history. A saga whose id is there already fails the whole statement.
+pub async fn insert(conn: &mut PgConnection, sagas: &[&Saga], entries: &[(&Saga, &Entry)]) -> Result<()> {
+    let (columns, history) = (Columns::of(sagas), History::of(entries));
     let workflows: Vec<&str> = sagas.iter().map(|saga| saga.workflow.as_str()).collect();
     let versions: Vec<i32> = sagas.iter().map(|saga| saga.version).collect();
     let subjects: Vec<Uuid> = sagas.iter().map(|saga| saga.subject_id).collect();
     let owners: Vec<Option<Uuid>> = sagas.iter().map(|saga| saga.owner_id).collect();
     let traces: Vec<Option<Uuid>> = sagas.iter().map(|saga| saga.trace).collect();
-    let inputs: Vec<&Value> = sagas.iter().map(|saga| &saga.input).collect();
+    let inputs: Vec<&Value> = sagas.iter().map(|saga| &*saga.input).collect();
     sqlx::query!(
         r#"
-        insert into sagas (id, workflow, version, subject_id, owner_id, status, step, direction, visit, attempt, send,
-                           entered_at, since, due_at, input, context, seq, trace, created_at, updated_at)
-        select id, workflow, version, subject_id, owner_id, status, step, direction, 1, 0, 0,
-               at, at, due_at, input, context, seq, trace, at, at
-        from unnest($1::uuid[], $2::text[], $3::int[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[],
-                    $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::jsonb[], $13::bigint[],
-                    $14::uuid[])
-            as new (id, workflow, version, subject_id, owner_id, status, step, direction,
-                    at, due_at, input, context, seq, trace)
+        with started as (
+            insert into sagas (id, workflow, version, subject_id, owner_id, status, step, direction, visit, attempt, send,
+                               entered_at, since, due_at, input, context, seq, trace, created_at, updated_at)
+            select id, workflow, version, subject_id, owner_id, status, step, direction, 1, 0, 0,
+                   at, at, due_at, input, context, seq, trace, at, at
+            from unnest($1::uuid[], $2::text[], $3::int[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[],
+                        $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::jsonb[], $13::bigint[],
+                        $14::uuid[])
+                as new (id, workflow, version, subject_id, owner_id, status, step, direction,
+                        at, due_at, input, context, seq, trace)
+        )
+        insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
+        select saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, string_to_array(emits, ',')
+        from unnest($15::uuid[], $16::bigint[], $17::timestamptz[], $18::text[], $19::text[], $20::text[],
+                    $21::int[], $22::int[], $23::jsonb[], $24::text[], $25::text[])
+            as new (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
         "#,
         &columns.ids,
         &workflows as &[&str],
@@ -108,30 +156,48 @@ pub async fn insert(conn: &mut PgConnection, sagas: &[&Saga]) -> Result<()> {
         &columns.contexts as &[&Value],
         &columns.seqs,
         &traces as &[Option<Uuid>],
+        &history.ids,
+        &history.seqs,
+        &history.times,
+        &history.events as &[&str],
+        &history.steps as &[&str],
+        &history.directions as &[&str],
+        &history.visits,
+        &history.attempts,
+        &history.details as &[Option<&Value>],
+        &history.workers as &[Option<&str>],
+        &history.emits,
     )
     .execute(conn)
     .await?;
     Ok(())
 }
 
-/// Writes the state of sagas that the caller has locked.
-pub async fn save(conn: &mut PgConnection, sagas: &[&Saga]) -> Result<()> {
-    let columns = Columns::of(sagas);
+/// Writes the state of sagas that the caller has locked, and what happened to them.
+pub async fn save(conn: &mut PgConnection, sagas: &[&Saga], entries: &[(&Saga, &Entry)]) -> Result<()> {
+    let (columns, history) = (Columns::of(sagas), History::of(entries));
     sqlx::query!(
         r#"
-        update sagas set
-            status = new.status, step = new.step, direction = new.direction, visit = new.visit,
-            attempt = new.attempt, send = new.send, since = new.since, backing_off = new.backing_off,
-            due_at = new.due_at, reason = new.reason, rejection = new.rejection, context = new.context,
-            seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at,
-            entered_at = new.entered_at, paused = new.paused, stuck_since = new.stuck_since
-        from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[],
-                    $8::timestamptz[], $9::bool[], $10::timestamptz[], $11::text[], $12::jsonb[], $13::jsonb[],
-                    $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::bool[],
-                    $19::timestamptz[])
-            as new (id, status, step, direction, visit, attempt, send, since, backing_off, due_at, reason,
-                    rejection, context, seq, updated_at, finished_at, entered_at, paused, stuck_since)
-        where sagas.id = new.id
+        with saved as (
+            update sagas set
+                status = new.status, step = new.step, direction = new.direction, visit = new.visit,
+                attempt = new.attempt, send = new.send, since = new.since, backing_off = new.backing_off,
+                due_at = new.due_at, reason = new.reason, rejection = new.rejection, context = new.context,
+                seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at,
+                entered_at = new.entered_at, paused = new.paused, stuck_since = new.stuck_since
+            from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[],
+                        $8::timestamptz[], $9::bool[], $10::timestamptz[], $11::text[], $12::jsonb[], $13::jsonb[],
+                        $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::bool[],
+                        $19::timestamptz[])
+                as new (id, status, step, direction, visit, attempt, send, since, backing_off, due_at, reason,
+                        rejection, context, seq, updated_at, finished_at, entered_at, paused, stuck_since)
+            where sagas.id = new.id
+        )
+        insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
+        select saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, string_to_array(emits, ',')
+        from unnest($20::uuid[], $21::bigint[], $22::timestamptz[], $23::text[], $24::text[], $25::text[],
+                    $26::int[], $27::int[], $28::jsonb[], $29::text[], $30::text[])
+            as new (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
         "#,
         &columns.ids,
         &columns.statuses as &[&str],
@@ -152,44 +218,17 @@ pub async fn save(conn: &mut PgConnection, sagas: &[&Saga]) -> Result<()> {
         &columns.entered,
         &columns.paused,
         &columns.stuck as &[Option<DateTime<Utc>>],
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Adds one history row for each saga that has an entry; number and time are the saga's own.
-pub async fn record(conn: &mut PgConnection, entries: &[(&Saga, &Entry)]) -> Result<()> {
-    let ids: Vec<Uuid> = entries.iter().map(|(saga, _)| saga.id).collect();
-    let seqs: Vec<i64> = entries.iter().map(|(saga, _)| saga.seq).collect();
-    let times: Vec<DateTime<Utc>> = entries.iter().map(|(saga, _)| saga.updated_at).collect();
-    let events: Vec<&str> = entries.iter().map(|(_, entry)| entry.event.as_str()).collect();
-    let steps: Vec<&str> = entries.iter().map(|(_, entry)| entry.step.as_str()).collect();
-    let directions: Vec<&str> = entries.iter().map(|(_, entry)| entry.direction.name()).collect();
-    let visits: Vec<i32> = entries.iter().map(|(_, entry)| entry.visit).collect();
-    let attempts: Vec<i32> = entries.iter().map(|(_, entry)| entry.attempt).collect();
-    let details: Vec<Option<&Value>> = entries.iter().map(|(_, entry)| entry.detail.as_ref()).collect();
-    let workers: Vec<Option<&str>> = entries.iter().map(|(_, entry)| entry.worker.as_deref()).collect();
-    let emits: Vec<String> = entries.iter().map(|(_, entry)| entry.emits.join(",")).collect();
-    sqlx::query!(
-        r#"
-        insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
-        select saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, string_to_array(emits, ',')
-        from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[],
-                    $7::int[], $8::int[], $9::jsonb[], $10::text[], $11::text[])
-            as new (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
-        "#,
-        &ids,
-        &seqs,
-        &times,
-        &events as &[&str],
-        &steps as &[&str],
-        &directions as &[&str],
-        &visits,
-        &attempts,
-        &details as &[Option<&Value>],
-        &workers as &[Option<&str>],
-        &emits,
+        &history.ids,
+        &history.seqs,
+        &history.times,
+        &history.events as &[&str],
+        &history.steps as &[&str],
+        &history.directions as &[&str],
+        &history.visits,
+        &history.attempts,
+        &history.details as &[Option<&Value>],
+        &history.workers as &[Option<&str>],
+        &history.emits,
     )
     .execute(conn)
     .await?;
@@ -197,11 +236,16 @@ pub async fn record(conn: &mut PgConnection, entries: &[(&Saga, &Entry)]) -> Res
 }
 
 /// Locks sagas, in the order of their ids, until the transaction ends: whoever holds the lock is the one writer
-/// of the saga, and of every effect of its steps in this database.
-pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Saga>> {
-    sqlx::query_as!(Saga, "select * from sagas where id = any($1) order by id for no key update", ids)
-        .fetch_all(conn)
-        .await
+/// of the saga, and of every effect of its steps in this database. With them comes the database's clock after the
+/// last lock; without any, none.
+pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<(Vec<Saga>, Option<DateTime<Utc>>)> {
+    // The columns are those of the table, as in the functions below, which are held against the schema.
+    let sql = "
+        select locked.*, clock_timestamp() as read_at
+        from (select * from sagas where id = any($1) order by id for no key update) as locked";
+    let rows: Vec<Locked> = sqlx::query_as(sql).bind(ids).fetch_all(conn).await?;
+    let now = rows.last().map(|row| row.read_at);
+    Ok((rows.into_iter().map(|row| row.saga).collect(), now))
 }
 
 /// Locks up to `limit` sagas whose alarm has come, leaving out those that somebody else is at; of the waiting ones only

@@ -17,13 +17,7 @@ pub struct Seat {
     pub holder: Option<Uuid>,
     pub expires_at: Option<DateTime<Utc>>,
     pub claimable_at: Option<DateTime<Utc>>,
-}
-
-/// What a hold must know of a performance.
-#[derive(Clone, Debug)]
-pub struct Window {
-    pub id: Uuid,
-    pub concert_id: Uuid,
+    /// From when to when its performance is sold.
     pub sale_opens_at: DateTime<Utc>,
     pub sale_closes_at: DateTime<Utc>,
 }
@@ -46,10 +40,12 @@ pub async fn lock(conn: &mut PgConnection, performances: &[Uuid], numbers: &[i32
     sqlx::query_as!(
         Seat,
         r#"
-        select performance_id, number, section, price, status, holder, expires_at, claimable_at from seats
-        where (performance_id, number) in (select * from unnest($1::uuid[], $2::int[]))
-        order by performance_id, number
-        for no key update
+        select s.performance_id, s.number, s.section, s.price, s.status, s.holder, s.expires_at, s.claimable_at,
+               p.sale_opens_at, p.sale_closes_at
+        from seats s join performances p on p.id = s.performance_id
+        where (s.performance_id, s.number) in (select * from unnest($1::uuid[], $2::int[]))
+        order by s.performance_id, s.number
+        for no key update of s
         "#,
         performances,
         numbers,
@@ -84,17 +80,6 @@ pub async fn save(conn: &mut PgConnection, seats: &[&Seat]) -> Result<()> {
     .execute(conn)
     .await?;
     Ok(())
-}
-
-/// The sale windows of performances.
-pub async fn windows(db: impl PgExecutor<'_>, performances: &[Uuid]) -> Result<Vec<Window>> {
-    sqlx::query_as!(
-        Window,
-        "select id, concert_id, sale_opens_at, sale_closes_at from performances where id = any($1)",
-        performances,
-    )
-    .fetch_all(db)
-    .await
 }
 
 /// Keeps other transactions from holding seats for the same users until this one ends, so that the count of a

@@ -26,7 +26,8 @@ pub async fn under_way(db: impl PgExecutor<'_>) -> Result<Vec<UnderWay>> {
         r#"
         select workflow, version, status as "status: Status", direction as "direction: Direction", step,
                count(*) as "count!", (array_agg(id order by id))[1:3] as "examples!"
-        from sagas where finished_at is null
+        from sagas
+        where finished_at is null and (due_at is not null or stuck_since is not null or paused)
         group by workflow, version, status, direction, step
         order by workflow, version, step, direction, status
         "#

@@ -107,7 +107,7 @@ impl Service {
 impl Job<'_> {
     /// The arguments, or none once the job is answered as one that cannot be read.
     fn arguments<T: DeserializeOwned>(&mut self) -> Option<T> {
-        match T::deserialize(&self.command.context) {
+        match T::deserialize(&*self.command.context) {
             Ok(arguments) => Some(arguments),
             Err(error) => {
                 let detail = Value::String(error.to_string());
@@ -164,7 +164,7 @@ mod tests {
             send: 0,
             deadline: None,
             reason: reason.map(str::to_owned),
-            context: Value::Null,
+            context: std::sync::Arc::default(),
             trace: Uuid::from_u128(3),
         }
     }

@@ -155,13 +155,9 @@ impl Till {
     }
 
     async fn write(self, conn: &mut PgConnection) -> store::Result<()> {
-        if !self.entries.is_empty() {
-            store::payments::insert_entries(conn, &self.entries, self.now).await?;
+        if !self.entries.is_empty() || !self.payments.is_empty() {
             let dirty: Vec<&Account> = self.dirty.iter().filter_map(|user| self.accounts.get(user)).collect();
-            store::payments::save_accounts(conn, &dirty, self.now).await?;
-        }
-        if !self.payments.is_empty() {
-            store::payments::save(conn, &self.payments, self.now).await?;
+            store::payments::save(conn, &self.entries, &dirty, &self.payments, self.now).await?;
         }
         if !self.refunded.is_empty() {
             store::payments::mark_refunded(conn, &self.refunded, self.now).await?;

@@ -14,7 +14,7 @@ use super::{Booking, Job, Limits};
 use crate::saga::Direction;
 use crate::store;
 use crate::store::reservations::Change;
-use crate::store::seats::{Owned, Seat, Window};
+use crate::store::seats::{Owned, Seat};
 
 /// For how long a hold that ran out counts against its user.
 const LATELY: TimeDelta = TimeDelta::hours(1);
@@ -24,7 +24,6 @@ struct Floor {
     now: DateTime<Utc>,
     limits: Limits,
     seats: BTreeMap<(Uuid, i32), Seat>,
-    windows: BTreeMap<Uuid, Window>,
     owned: BTreeMap<(Uuid, Uuid), Account>,
     dirty: BTreeSet<(Uuid, i32)>,
     changes: Vec<Change>,
@@ -77,7 +76,6 @@ async fn lock(
         now,
         limits,
         seats: BTreeMap::new(),
-        windows: BTreeMap::new(),
         owned: BTreeMap::new(),
         dirty: BTreeSet::new(),
         changes: Vec::new(),
@@ -91,8 +89,6 @@ async fn lock(
             let Owned { user_id, performance_id, seats, expired, first_expired } = owned;
             floor.owned.insert((user_id, performance_id), Account { seats, expired, first_expired });
         }
-        let windows = store::seats::windows(&mut *conn, &performances).await?;
-        floor.windows = windows.into_iter().map(|window| (window.id, window)).collect();
     }
     let keys: Vec<(Uuid, i32)> = all.iter().flat_map(|booking| booking.keys()).collect();
     let (performances, numbers): (Vec<Uuid>, Vec<i32>) = keys.into_iter().unzip();
@@ -157,13 +153,14 @@ impl Floor {
 
     fn may_hold(&self, booking: &Booking) -> Result<(), (&'static str, Value)> {
         let unknown: Vec<i32> = self.numbers(booking, |seat| seat.is_none());
-        let Some(window) = self.windows.get(&booking.performance_id).filter(|_| unknown.is_empty()) else {
+        let first = booking.keys().next().and_then(|key| self.seats.get(&key));
+        let Some(first) = first.filter(|_| unknown.is_empty()) else {
             return Err(("seat_unknown", json!({ "seats": unknown })));
         };
-        if self.now < window.sale_opens_at || self.now >= window.sale_closes_at {
+        if self.now < first.sale_opens_at || self.now >= first.sale_closes_at {
             return Err((
                 "sale_not_open",
-                json!({ "opens_at": window.sale_opens_at, "closes_at": window.sale_closes_at }),
+                json!({ "opens_at": first.sale_opens_at, "closes_at": first.sale_closes_at }),
             ));
         }
         let taken = self.numbers(booking, |seat| seat.is_some_and(|seat| !seat.is_free(self.now)));
@@ -266,10 +263,6 @@ mod tests {
             holder: None,
             expires_at: None,
             claimable_at: None,
-        };
-        let window = Window {
-            id: performance,
-            concert_id: Uuid::nil(),
             sale_opens_at: now,
             sale_closes_at: now + TimeDelta::hours(1),
         };
@@ -282,7 +275,6 @@ mod tests {
                 expired_holds: 2,
             },
             seats: (1..=3).map(|number| ((performance, number), seat(number))).collect(),
-            windows: BTreeMap::from([(performance, window)]),
             owned: BTreeMap::new(),
             dirty: BTreeSet::new(),
             changes: Vec::new(),

@@ -105,7 +105,7 @@ async fn handle_all(
 }
 
 async fn handle(engine: &Engine, service: Service, limits: Limits, items: &[Delivered]) -> store::Result<()> {
-    let mut tx = engine.pool.begin().await?;
+    let mut tx = engine.steps.begin().await?;
     let ids: Vec<_> = items.iter().map(|(_, command)| command.saga_id).collect();
     let mut batch = Batch::lock(&mut tx, &ids).await?;
     let commands: Vec<&Command> = items.iter().map(|(_, command)| command).collect();
@@ -230,7 +230,7 @@ mod tests {
             send: 0,
             deadline,
             reason: None,
-            context: serde_json::Value::Null,
+            context: std::sync::Arc::default(),
             trace: Uuid::from_u128(1),
         };
         let (late, undo) = (command(Direction::Do, Some(now)), command(Direction::Undo, None));

@@ -156,6 +156,8 @@ mod tests {
             holder: Some(Uuid::from_u128(holder)),
             expires_at: Some(now),
             claimable_at: Some(now),
+            sale_opens_at: now,
+            sale_closes_at: now,
         };
         let seats = holders.into_iter().zip(1..).map(seat);
         Desk {

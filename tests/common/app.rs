@@ -145,7 +145,8 @@ pub async fn begin_saga(engine: &Engine, workflow: &str, id: Uuid) {
     let (input, trace) = (serde_json::Map::new(), None);
     let new = NewSaga { id, subject_id: id, owner_id: None, input, trace, seq: 0 };
     let mut tx = engine.pool.begin().await.unwrap();
-    let begun = orchestrator::start(&mut tx, &engine.catalogue, workflow, vec![new]).await.unwrap();
+    let now = store::now(&mut *tx).await.unwrap();
+    let begun = orchestrator::start(&mut tx, &engine.catalogue, workflow, vec![new], now).await.unwrap();
     tx.commit().await.unwrap();
     engine.follow(begun).await.unwrap();
 }

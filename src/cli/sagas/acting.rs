@@ -43,8 +43,16 @@ impl Acting {
         let pool = context.database().await?;
         let catalogue = Arc::new(app::catalogue(&context.settings)?);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let engine =
-            Engine::start(pool, context.bus().await?, catalogue, &Service::NAMES, &tasks, &stop).await?;
+        let engine = Engine::start(
+            pool.clone(),
+            pool,
+            context.bus().await?,
+            catalogue,
+            &Service::NAMES,
+            &tasks,
+            &stop,
+        )
+        .await?;
         let actor = format!("cli:{}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()));
         Ok(Self { engine, actor, tasks, stop })
     }

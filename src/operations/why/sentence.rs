@@ -198,7 +198,6 @@ mod tests {
     use super::super::facts::Present;
     use super::*;
     use crate::operations::SagaView;
-    use serde_json::Value;
     use uuid::Uuid;
 
     fn at(text: &str) -> DateTime<Utc> {
@@ -220,7 +219,7 @@ mod tests {
             due_at: Some(at("12:08:07")),
             stuck_since: None,
             reason: None,
-            input: Value::Null,
+            input: std::sync::Arc::default(),
             created_at: at("12:03:00"),
             updated_at: at("12:07:57"),
             finished_at: None,

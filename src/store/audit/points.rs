@@ -91,7 +91,10 @@ pub async fn payments(conn: &mut PgConnection) -> Result<Vec<Offender>> {
         r#"
         with settled as (
             select r.id, r.status, r.amount from reservations r
-            where not exists (select from sagas g where g.subject_id = r.id and g.finished_at is null)
+            where not exists (
+                select from sagas g where g.id = r.id and g.finished_at is null
+                union all
+                select from sagas g where g.subject_id = r.id and g.subject_id <> g.id and g.finished_at is null)
         ), found (id, problem) as (
             select p.id::text, 'the payment is ' || p.status || ', its ledger entry is missing or another'
             from payments p

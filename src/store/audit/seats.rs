@@ -57,7 +57,10 @@ pub async fn sold_seats(conn: &mut PgConnection) -> Result<Vec<Offender>> {
         select id as "id!", problem as "problem!", count(*) over () as "total!"
         from found
         where not exists (
-            select from sagas g where g.subject_id = found.reservation_id and g.finished_at is null)
+            select from sagas g where g.id = found.reservation_id and g.finished_at is null
+            union all
+            select from sagas g
+            where g.subject_id = found.reservation_id and g.subject_id <> g.id and g.finished_at is null)
         order by 1, 2
         limit $1
         "#,
