@@ -60,7 +60,7 @@ mod tests {
     fn only_what_was_done_to_seats_is_told() {
         let (performance, concert) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let context = json!({ "performance_id": performance, "concert_id": concert });
-        let command = Command { context, ..command(Direction::Do, None) };
+        let command = Command { context: context.into(), ..command(Direction::Do, None) };
         let note = |service, outcome| {
             let mut changed = Changed::default();
             changed.note(service, &command, &outcome);

@@ -135,8 +135,7 @@ async fn enter(conn: &mut PgConnection, requests: &[Request]) -> store::Result<(
     };
     let granted: Vec<bool> = requests.iter().map(&mut decide).collect();
     let Some(last) = requests.last().filter(|_| !entries.is_empty()) else { return Ok((granted, 1)) };
-    store::payments::insert_entries(conn, &entries, last.at).await?;
     let dirty: Vec<&Account> = dirty.iter().filter_map(|user| accounts.get(user)).collect();
-    store::payments::save_accounts(conn, &dirty, last.at).await?;
-    Ok((granted, 3))
+    store::payments::save(conn, &entries, &dirty, &[], last.at).await?;
+    Ok((granted, 2))
 }
