@@ -116,3 +116,19 @@ async fn contention_measures_every_way_and_finds_nothing_wrong() {
         assert!(cells.iter().all(|cell| cell[field].as_f64().is_some()), "{field} {report:#}");
     }
 }
+
+#[tokio::test]
+async fn sagas_are_sold_at_the_counter_one_request_each() {
+    let report = measure("sagas --concurrency 4 --seconds 2 --rate 1500").await;
+    assert_eq!(report["errors"], 0, "{report:#}");
+    let cost = &report["points"][0]["cost"];
+    // Three commands and four events; a little is counted that belongs to the rounds before and after.
+    assert!((6.0..9.0).contains(&cost["jetstream_messages"].as_f64().unwrap()), "{report:#}");
+}
+
+#[tokio::test]
+async fn bookings_are_made_by_people_from_the_line() {
+    let report = measure("booking --concurrency 2 --seconds 1").await;
+    assert_eq!(report["errors"], 0, "{report:#}");
+    assert_eq!(count(&report, 0), count(&report, 1), "{report:#}");
+}

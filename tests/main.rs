@@ -14,6 +14,7 @@ mod booking;
 mod checking;
 mod cli;
 mod consumers;
+mod counter;
 mod contention;
 mod demo;
 mod deployment;

@@ -25,6 +25,7 @@ mod lanes;
 mod watch;
 mod worker;
 mod load;
+mod cost;
 mod stage;
 mod process;
 mod client;
@@ -32,7 +33,6 @@ mod progress;
 mod report;
 mod timing;
 mod memory;
-mod cost;
 mod cpu;
 
 use std::path::PathBuf;

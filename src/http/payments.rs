@@ -16,7 +16,7 @@ use super::gate::QueuePass;
 use super::idempotency::once;
 use super::problem::{Problem, Result};
 use super::request::{Command, NoBody, PathId};
-use super::reservations::{self, own};
+use super::reservations::{self, insufficient, own};
 use super::state::AppState;
 use crate::booking;
 use crate::saga;
@@ -150,16 +150,6 @@ async fn settle(app: &AppState, id: Uuid, pass: &PassState) -> Result<Answer> {
         _ if reservation.reason.as_deref() == Some(Code::HoldExpired.row().1) => Err(expired()),
         _ => Err(not_payable(&reservation)),
     }
-}
-
-/// The refusal that the payment left in the saga, with what the user has and needs.
-pub fn insufficient(reservation: &Reservation) -> Option<Problem> {
-    let rejection = reservation.saga_rejection.as_ref()?;
-    let detail = rejection.get("detail")?;
-    let (balance, required) = (detail.get("balance")?.as_i64()?, detail.get("required")?.as_i64()?);
-    let words =
-        format!("You have {balance} points and need {required}. The hold stays: top up and pay again.");
-    Some(Problem::new(Code::InsufficientPoints, words).with("balance", balance).with("required", required))
 }
 
 fn expired() -> Problem {

@@ -14,7 +14,7 @@ use super::error::Code;
 use super::idempotency::{Effect, once};
 use super::page::{ListQuery, Page};
 use super::problem::{Problem, Result};
-use super::request::{Bodied, Command, Params};
+use super::request::{Bodied, Command, Params, whose};
 use super::shape::{Faults, Shape};
 use super::state::AppState;
 use crate::ids::UserId;
@@ -89,7 +89,7 @@ pub async fn charge(
     Charger(charger): Charger,
     command: Command<NewCharge>,
 ) -> Result<Response> {
-    let user = charger.whose(command.body.user_id)?;
+    let user = whose(&charger, command.body.user_id)?;
     command.require_key()?;
     once(&app.pool, charger.caller(), command, async |new, effect| add(&app, user, new.amount, &effect).await)
         .await

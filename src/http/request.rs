@@ -11,9 +11,11 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use super::auth::Buyer;
 use super::error::Code;
 use super::problem::Problem;
 use super::shape::{Faults, Shape, json, read};
+use crate::ids::UserId;
 
 /// The longest `Idempotency-Key`.
 const KEY_CHARS_MAX: usize = 255;
@@ -143,6 +145,20 @@ impl Shape for NoBody {}
 impl Bodied for NoBody {
     const MAY_BE_EMPTY: bool = true;
 }
+/// For whom a command is: users act for themselves, a cashier names somebody.
+pub fn whose(buyer: &Buyer, named: Option<Uuid>) -> Result<UserId, Problem> {
+    let (user, fault) = match (buyer, named) {
+        (Buyer::User(user), None) => (Some(user.id), ""),
+        (Buyer::Cashier(_), Some(user)) => (Some(user), ""),
+        (Buyer::User(_), Some(_)) => (None, "is not known here: only a cashier acts for somebody else"),
+        (Buyer::Cashier(_), None) => (None, "is needed: for whom is it"),
+    };
+    let mut faults = Faults::default();
+    faults.expect(user.is_some(), "/user_id", fault);
+    faults.settle()?;
+    user.ok_or_else(|| Problem::not_found("user"))
+}
+
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let Some(value) = headers.get("idempotency-key") else {
         return Ok(None);
@@ -159,7 +175,10 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 #[cfg(test)]
 mod tests {
+    use super::super::auth::AuthUser;
     use super::*;
+    use crate::ids;
+    use crate::store::api_keys::{ApiKey, Role};
     use axum::body::Body;
     use serde::Deserialize;
 
@@ -279,5 +298,22 @@ mod tests {
         assert!(send("null").await.is_ok());
         assert_eq!(send(r#"{"x":1}"#).await.unwrap_err().code(), Code::InvalidRequest);
         assert_eq!(send("oops").await.unwrap_err().code(), Code::MalformedRequest);
+    }
+
+    #[test]
+    fn users_act_for_themselves_and_cashiers_for_whom_they_name() {
+        let (own, other) = (ids::new(), ids::new());
+        let user = Buyer::User(AuthUser { id: own });
+        let cashier = Buyer::Cashier(ApiKey {
+            id: ids::new(),
+            name: "till".to_owned(),
+            role: Role::Cashier,
+            created_at: chrono::DateTime::UNIX_EPOCH,
+            revoked_at: None,
+        });
+        assert_eq!(whose(&user, None).unwrap(), own);
+        assert_eq!(whose(&cashier, Some(other)).unwrap(), other);
+        assert_eq!(whose(&user, Some(other)).unwrap_err().code(), Code::InvalidRequest);
+        assert_eq!(whose(&cashier, None).unwrap_err().code(), Code::InvalidRequest);
     }
 }

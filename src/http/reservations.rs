@@ -18,9 +18,8 @@ use super::gate::QueuePass;
 use super::idempotency::once;
 use super::observe::TraceId;
 use super::page::{ListQuery, Page};
-use super::payments::insufficient;
 use super::problem::{Problem, Result};
-use super::request::{Bodied, Command, Params, PathId};
+use super::request::{Bodied, Command, Params, PathId, whose};
 use super::shape::{Faults, Shape};
 use super::state::AppState;
 use crate::booking::{self, Order};
@@ -132,7 +131,7 @@ pub async fn reserve(
     TraceId(trace): TraceId,
     command: Command<NewReservation>,
 ) -> Result<Response> {
-    let user_id = buyer.whose(command.body.user_id)?;
+    let user_id = whose(&buyer, command.body.user_id)?;
     once(&app.pool, buyer.caller(), command, async |wanted, effect| {
         let performance = app.catalog.performance(wanted.performance_id).await?;
         let concert_id = performance.concert_id;
@@ -255,6 +254,16 @@ fn refusal(reservation: &Reservation) -> Problem {
         Some(seconds) => problem.after(Duration::from_secs(seconds)),
         None => problem,
     }
+}
+
+/// The refusal that the payment left in the saga, with what the user has and needs.
+pub fn insufficient(reservation: &Reservation) -> Option<Problem> {
+    let rejection = reservation.saga_rejection.as_ref()?;
+    let detail = rejection.get("detail")?;
+    let (balance, required) = (detail.get("balance")?.as_i64()?, detail.get("required")?.as_i64()?);
+    let words =
+        format!("You have {balance} points and need {required}. The hold stays: top up and pay again.");
+    Some(Problem::new(Code::InsufficientPoints, words).with("balance", balance).with("required", required))
 }
 
 /// The caller's reservations, newest first.

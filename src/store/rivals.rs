@@ -101,7 +101,12 @@ pub async fn make(pool: &PgPool) -> Result<()> {
         ) with (fillfactor = 70);
         create table rivals.ledger_entries (
             like ledger_entries including defaults including indexes including identity
-        )";
+        );
+        create table rivals.performances (like performances including defaults including indexes);
+        insert into rivals.performances (id, concert_id, venue, starts_at, duration_minutes, sale_opens_at,
+                                         sale_closes_at, seats_total)
+        values ('00000000-0000-0000-0000-000000000001', '00000000-0000-0000-0000-000000000001', 'Bench Hall',
+                now(), 90, now() - interval '1 day', now() + interval '1 day', 1)";
     sqlx::raw_sql(sql).execute(pool).await.map(drop)
 }
 

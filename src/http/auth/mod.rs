@@ -19,7 +19,6 @@ pub use keys::{KEY_PREFIX, Keys, NewKey};
 
 use super::error::Code;
 use super::problem::Problem;
-use super::shape::Faults;
 use crate::ids::UserId;
 use crate::store::api_keys::{ApiKey, Role};
 
@@ -121,20 +120,6 @@ impl Buyer {
             Self::Cashier(key) => key_caller(key.id),
         }
     }
-
-    /// For whom this is: users act for themselves, a cashier names somebody.
-    pub fn whose(&self, named: Option<Uuid>) -> Result<UserId, Problem> {
-        let (user, fault) = match (self, named) {
-            (Self::User(user), None) => (Some(user.id), ""),
-            (Self::Cashier(_), Some(user)) => (Some(user), ""),
-            (Self::User(_), Some(_)) => (None, "is not known here: only a cashier acts for somebody else"),
-            (Self::Cashier(_), None) => (None, "is needed: for whom is it"),
-        };
-        let mut faults = Faults::default();
-        faults.expect(user.is_some(), "/user_id", fault);
-        faults.settle()?;
-        user.ok_or_else(|| Problem::not_found("user"))
-    }
 }
 
 impl<S> FromRequestParts<S> for Buyer
@@ -216,7 +201,6 @@ fn unauthenticated(detail: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids;
 
     fn check(value: Option<&str>, expected: Option<&str>) {
         let mut headers = HeaderMap::new();
@@ -235,22 +219,5 @@ mod tests {
         check(Some("Bearer  "), None);
         check(Some("Basic abc"), None);
         check(Some("abc"), None);
-    }
-
-    #[test]
-    fn users_act_for_themselves_and_cashiers_for_whom_they_name() {
-        let (own, other) = (ids::new(), ids::new());
-        let user = Buyer::User(AuthUser { id: own });
-        let cashier = Buyer::Cashier(ApiKey {
-            id: ids::new(),
-            name: "till".to_owned(),
-            role: Role::Cashier,
-            created_at: chrono::DateTime::UNIX_EPOCH,
-            revoked_at: None,
-        });
-        assert_eq!(user.whose(None).unwrap(), own);
-        assert_eq!(cashier.whose(Some(other)).unwrap(), other);
-        assert_eq!(user.whose(Some(other)).unwrap_err().code(), Code::InvalidRequest);
-        assert_eq!(cashier.whose(None).unwrap_err().code(), Code::InvalidRequest);
     }
 }
