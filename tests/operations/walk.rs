@@ -61,8 +61,13 @@ impl Walk {
             let name = format!("01a20000-0000-7000-8000-00000000000{}", char::from(b'a' + at as u8));
             text = text.replace(&id.to_string(), &name);
         }
+        let ids = Regex::new(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}").unwrap();
+        let unnamed = |id: &Captures<'_>| match &id[0] {
+            named if named.starts_with("01a20000-0000-7000-8000-") => named.to_owned(),
+            _ => "01a1ffff-0000-7000-8000-000000000000".to_owned(),
+        };
+        text = ids.replace_all(&text, unnamed).into_owned();
         let rules = [
-            (r"01a[013-9a-f][0-9a-f]{4}-[0-9a-f-]{27}", "01a1ffff-0000-7000-8000-000000000000"),
             (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "2026-11-20T10:15:30.123456Z"),
             (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "2026-11-20 10:15:30"),
             (r"(\D)\d\d:\d\d:\d\d", "${1}10:15:30"),
