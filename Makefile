@@ -7,7 +7,7 @@ export SQLX_OFFLINE := true
 ALONE := env $(foreach name,DATABASE_URL NATS_URL $(filter BOXOFFICE_%,$(.VARIABLES)),-u $(name))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-of-tests cargo demo up test lint prepare bench
+.PHONY: help deps deps-of-tests cargo demo up test lint prepare bench gate
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ test: deps-of-tests lint ## Run every check: format, lints, tests against real s
 bench: deps ## Measure every scenario with an optimised build, a quarter of an hour; results in bench/results
 	cargo build --release
 	$(ALONE) scripts/bench.sh
+
+gate: deps ## Count what a booking takes, and fail if it is more than agreed (bench/gate.json)
+	$(ALONE) scripts/gate.sh
 
 lint: cargo ## Check format and lints
 	cargo fmt --check

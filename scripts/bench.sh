@@ -20,4 +20,6 @@ measure timers-1m timers --pending 1000000
 measure idle idle
 measure queue queue
 measure contention contention
+measure reads reads
+measure growth growth --plans docs/indexes.md
 exit $missed

@@ -78,6 +78,46 @@ async fn idle_counts_statements_and_messages() {
 }
 
 #[tokio::test]
+async fn reads_measures_each_list_with_the_cache_and_without_and_sees_every_hold() {
+    let report = measure("reads --seconds 1 --concurrency 4 --holds 3").await;
+    assert_eq!(report["errors"], 0, "{report:#}");
+    let loads = report["loads"].as_array().unwrap();
+    assert_eq!(loads.len(), 12, "{report:#}");
+    assert!(loads.iter().all(|load| load["per_second"].as_f64() > Some(0.0)), "{report:#}");
+    let shown = [1, 2, 3, 4].map(|at| count(&report, at));
+    assert!(shown[0] > 0 && shown[0] == shown[1] && shown[2] > 0 && shown[2] == shown[3], "{report:#}");
+}
+
+#[tokio::test]
+async fn growth_counts_the_same_bookings_beside_more_and_more_finished_ones() {
+    let report = measure("growth --finished 500 --holds 10").await;
+    let levels = report["levels"].as_array().unwrap();
+    let finished: Vec<u64> = levels.iter().map(|level| level["finished"].as_u64().unwrap()).collect();
+    assert_eq!(finished, [0, 50, 500], "{report:#}");
+    for level in levels {
+        let counted = ["statements", "commits", "jetstream_messages", "pages", "log_bytes"];
+        assert!(counted.iter().all(|what| level[what].as_f64() > Some(1.0)), "{level:#}");
+    }
+}
+
+#[tokio::test]
+async fn the_gate_names_what_a_booking_takes_more_than_was_agreed() {
+    let scratch = fresh_dir("gate");
+    std::fs::create_dir_all(&scratch).unwrap();
+    let agreed = scratch.join("agreed.json");
+    let mut report = measure(&format!("gate --holds 20 --save {}", agreed.display())).await;
+    let lowered = report["taken"]["statements"].as_f64().unwrap() / 2.0;
+    report["taken"]["statements"] = lowered.into();
+    report["taken"]["by_statement"].as_array_mut().unwrap().remove(0);
+    std::fs::write(&agreed, report.to_string()).unwrap();
+    let judged = measure(&format!("gate --holds 20 --against {}", agreed.display())).await;
+    assert_eq!((&judged["good"], &judged["goals"][0]["met"]), (&false.into(), &false.into()), "{judged:#}");
+    let grown = judged["grown"].as_array().unwrap();
+    assert!(grown.iter().any(|line| line.as_str().unwrap().starts_with("new:")), "{judged:#}");
+    std::fs::remove_dir_all(&scratch).unwrap();
+}
+
+#[tokio::test]
 async fn an_amount_that_cannot_be_is_refused_with_its_limits() {
     let program = Program::alone();
     let ran = program.run("bench undo --rate 0").await;

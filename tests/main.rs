@@ -23,6 +23,7 @@ mod elsewhere;
 mod events;
 mod faults;
 mod fence;
+mod growth;
 mod http_access;
 mod http_booking;
 mod http_brake;

@@ -45,7 +45,9 @@ pub(super) struct Caller {
 #[derive(Clone, Debug)]
 pub(super) struct Answer {
     pub status: u16,
-    bytes: Bytes,
+    /// Its version, if it has one.
+    pub etag: Option<String>,
+    pub bytes: Bytes,
 }
 
 /// A place in line as its owner is told of it: what the generator goes by.
@@ -99,6 +101,20 @@ impl Client {
     /// A read.
     pub(super) async fn get(&self, path: &str, caller: &Caller) -> anyhow::Result<Answer> {
         self.send(request(Method::GET, path, caller), Bytes::new()).await
+    }
+
+    /// A read by somebody who may have a version of it.
+    pub(super) async fn read(
+        &self,
+        path: &str,
+        caller: &Caller,
+        known: Option<&str>,
+    ) -> anyhow::Result<Answer> {
+        let mut request = request(Method::GET, path, caller);
+        if let Some(known) = known {
+            request = request.header(header::IF_NONE_MATCH, known);
+        }
+        self.send(request, Bytes::new()).await
     }
 
     /// The text of a page that needs nobody to ask for it.
@@ -170,9 +186,10 @@ impl Client {
         let mut connection = self.connection().await?;
         let response = connection.send_request(request).await?;
         let status = response.status().as_u16();
+        let etag = response.headers().get(header::ETAG).and_then(|tag| tag.to_str().ok()).map(str::to_owned);
         let bytes = response.into_body().collect().await?.to_bytes();
         self.idle().push(connection);
-        Ok(Answer { status, bytes })
+        Ok(Answer { status, etag, bytes })
     }
 
     /// The connection that was used last, if the service has not closed it; else a new one.

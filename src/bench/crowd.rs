@@ -91,7 +91,8 @@ pub(super) async fn line(stage: &Stage, client: &Client, concert: Uuid) -> anyho
     Ok((length, active))
 }
 
-async fn get_ready(client: &Client, concert: Uuid) -> anyhow::Result<Caller> {
+/// Somebody new who has points and is admitted.
+pub(super) async fn get_ready(client: &Client, concert: Uuid) -> anyhow::Result<Caller> {
     let user = insist(client, "/v1/users", &Caller::default(), json!({ "name": "Somebody" })).await?;
     let bearer = user.body()["access_token"].as_str().context("a new user gets an access token")?.to_owned();
     let mut caller = Caller { bearer, queue_token: String::new() };

@@ -17,6 +17,10 @@ mod timers;
 mod idle;
 mod queue;
 pub mod contention;
+mod reads;
+mod gate;
+mod growth;
+pub mod indexes;
 mod counter;
 mod admitted;
 mod crowd;
@@ -66,6 +70,12 @@ pub enum Scenario {
     Queue,
     /// Ways of concurrency control held against each other, for seats and points
     Contention,
+    /// Concerts, dates and seat maps with the cache and without, and how old they are
+    Reads,
+    /// What a booking costs in an empty database, and after a million
+    Growth,
+    /// What a booking takes, counted and held against agreed figures
+    Gate,
 }
 
 /// How much of it. Each scenario has its own idea of what is left out.
@@ -85,6 +95,12 @@ pub struct Plan {
     pub pending: Option<u32>,
     /// Who waits in line in the end.
     pub waiting: Option<u32>,
+    /// Finished bookings in the database.
+    pub finished: Option<u64>,
+    /// A page to write plans into.
+    pub plans: Option<PathBuf>,
+    /// An earlier report to be held against.
+    pub against: Option<PathBuf>,
     /// Postgres and NATS, if they are not to be started.
     pub database_url: Option<String>,
     pub nats_url: Option<String>,
@@ -111,6 +127,9 @@ pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
         Scenario::Idle => idle::run(plan, &progress).await,
         Scenario::Queue => queue::run(plan, &progress).await,
         Scenario::Contention => contention::run(plan, &progress).await,
+        Scenario::Reads => reads::run(plan, &progress).await,
+        Scenario::Growth => growth::run(plan, &progress).await,
+        Scenario::Gate => gate::run(plan, &progress).await,
     };
     progress.done();
     report

@@ -84,11 +84,23 @@ impl Stage {
         &self.local.secrets.access_secret
     }
 
+    /// Where Postgres is, for whoever needs a connection of their own.
+    pub(super) fn database_url(&self) -> &str {
+        &self.local.database_url
+    }
+
     /// Starts a process of the service; `roles` has `api` in it.
     pub(super) async fn serve(&self, roles: &str) -> anyhow::Result<Process> {
+        self.serve_with(roles, &[]).await
+    }
+
+    /// The same with further settings, by their environment variables.
+    pub(super) async fn serve_with(&self, roles: &str, settings: &[(&str, &str)]) -> anyhow::Result<Process> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let log = self.local.dir().join(format!("service-{number}.log"));
-        Process::start(roles, &self.environment, &log).await
+        let own = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let environment: Vec<(String, String)> = self.environment.iter().cloned().chain(own).collect();
+        Process::start(roles, &environment, &log).await
     }
 
     /// Ends the service's processes, judges the database, ends the servers and removes their files.

@@ -45,6 +45,11 @@ impl Timings {
         self.histogram.saturating_record(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
     }
 
+    /// How many there are.
+    pub(super) fn count(&self) -> u64 {
+        self.histogram.len()
+    }
+
     /// Adds all of another.
     pub(super) fn extend(&mut self, other: Self) {
         // Both have the same bounds.

@@ -33,6 +33,15 @@ pub(super) struct Arguments {
     /// Who waits in line in the end (queue: 1000000)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     waiting: Option<u32>,
+    /// Finished bookings in the end (growth: 1000000)
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
+    finished: Option<u64>,
+    /// Compare the plans of all statements with their indexes and without, and write them into this page (growth)
+    #[arg(long, value_name = "PAGE")]
+    plans: Option<PathBuf>,
+    /// Fail if a booking takes more than in this earlier report (gate)
+    #[arg(long, value_name = "FILE")]
+    against: Option<PathBuf>,
     /// Also write the JSON to this file
     #[arg(long, value_name = "FILE")]
     save: Option<PathBuf>,
@@ -53,6 +62,9 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
         holds: arguments.holds,
         pending: arguments.pending,
         waiting: arguments.waiting,
+        finished: arguments.finished,
+        plans: arguments.plans.clone(),
+        against: arguments.against.clone(),
         database_url: servers.database_url.clone(),
         nats_url: servers.nats_url.clone(),
         data_dir,

@@ -7,11 +7,13 @@
 pub mod api_keys;
 pub mod audit;
 pub mod catalog;
+pub mod growth;
 pub mod idempotency;
 pub mod operations;
 pub mod outcomes;
 pub mod rivals;
 pub mod payments;
+pub mod plans;
 pub mod points;
 pub mod pulse;
 pub mod queue;

@@ -321,7 +321,8 @@ pub async fn count_open(db: impl PgExecutor<'_>) -> Result<Vec<(String, String, 
     let rows = sqlx::query!(
         r#"
         select workflow, status as "status: String", count(*) as "count!" from sagas
-        where finished_at is null group by workflow, status
+        where finished_at is null and (due_at is not null or stuck_since is not null or paused)
+        group by workflow, status
         "#
     )
     .fetch_all(db)

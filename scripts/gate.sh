@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Counts what a booking takes (statements, commits, bytes of Postgres's log, messages of JetStream) and holds it against
+# bench/gate.json; names the statements that have grown. Nothing is timed, so it can run on any machine and without
+# optimisation. After a change that is meant to cost more: scripts/gate.sh --agree
+set -euo pipefail
+cd "$(dirname "$0")/.."
+if [[ "${1:-}" == --agree ]]; then
+    cargo run --quiet -- bench gate --save bench/gate.json
+else
+    cargo run --quiet -- bench gate --against bench/gate.json
+fi
