@@ -172,3 +172,30 @@ async fn bookings_are_made_by_people_from_the_line() {
     assert_eq!(report["errors"], 0, "{report:#}");
     assert_eq!(count(&report, 0), count(&report, 1), "{report:#}");
 }
+
+#[tokio::test]
+async fn saved_results_become_a_figure_and_one_that_has_no_points_is_named() {
+    let scratch = fresh_dir("plot");
+    std::fs::create_dir_all(&scratch).unwrap();
+    let file = |name: &str| scratch.join(name).display().to_string();
+    let sweep = r#"{ "points": [
+        { "concurrency": 1, "per_second": 310, "p50_ms": 3.1, "p99_ms": 5.2 },
+        { "concurrency": 32, "per_second": 3100, "p50_ms": 9.8, "p99_ms": 19.0 },
+        { "concurrency": 256, "per_second": 6200, "p50_ms": 39.0, "p99_ms": 58.0 }
+    ] }"#;
+    let (sagas, idle, svg) = (file("sagas.json"), file("idle.json"), file("figure.svg"));
+    std::fs::write(&sagas, sweep).unwrap();
+    std::fs::write(&idle, "{}").unwrap();
+    let program = Program::alone();
+    let ran = program.run(&format!("bench plot {sagas} --svg {svg}")).await;
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    let figure = std::fs::read_to_string(&svg).unwrap();
+    for word in ["<svg", "Throughput", "callers at once", "sagas p99", "6,000"] {
+        assert!(figure.contains(word), "{word} is not in {figure}");
+    }
+    let ran = program.run(&format!("bench plot {idle} --svg {svg}")).await;
+    assert_eq!(ran.code, 1, "{}", ran.out);
+    assert!(ran.err.contains("idle has no list"), "{}", ran.err);
+    let ran = program.run("bench").await;
+    assert_eq!(ran.code, 2, "{}", ran.out);
+}

@@ -23,6 +23,7 @@ mod growth;
 pub mod indexes;
 mod counter;
 mod admitted;
+pub mod plot;
 mod crowd;
 mod people;
 mod lanes;

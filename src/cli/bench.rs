@@ -5,13 +5,17 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 
 use super::output::table;
-use super::{Context, Ending, Misuse, signals};
+use super::{Context, Ending, Misuse, plot, signals};
 use crate::bench::{self, Goal, Measure, Plan, Report, Scenario};
 
 #[derive(clap::Args, Debug)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct Arguments {
+    #[command(subcommand)]
+    instead: Option<Instead>,
     /// What to measure
-    scenario: Scenario,
+    #[arg(required = true)]
+    scenario: Option<Scenario>,
     /// What is begun per second, whatever became of what was begun before
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: Option<u32>,
@@ -47,9 +51,24 @@ pub(super) struct Arguments {
     save: Option<PathBuf>,
 }
 
+/// What else there is to do with measurements.
+#[derive(clap::Subcommand, Debug)]
+enum Instead {
+    /// Draw throughput and latency of saved results
+    Plot(plot::Arguments),
+}
+
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
+    match (&arguments.instead, arguments.scenario) {
+        (Some(Instead::Plot(arguments)), _) => plot::run(context, arguments),
+        (None, Some(scenario)) => measure(context, scenario, arguments).await,
+        (None, None) => Err(Misuse("say which scenario is to be measured".to_owned()).into()),
+    }
+}
+
+async fn measure(context: &Context, scenario: Scenario, arguments: &Arguments) -> anyhow::Result<Ending> {
     let servers = &context.settings.servers;
-    if servers.database_url.is_some() && arguments.scenario == Scenario::Idle {
+    if servers.database_url.is_some() && scenario == Scenario::Idle {
         let told = "idle measures a Postgres that nobody else uses; leave out DATABASE_URL";
         return Err(Misuse(told.to_owned()).into());
     }
@@ -76,7 +95,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
             .tell("This program was built without optimisation; `make bench` measures one that was.");
     }
     let stop = signals::stop_token()?;
-    let measured = stop.run_until_cancelled(bench::run(arguments.scenario, &plan)).await;
+    let measured = stop.run_until_cancelled(bench::run(scenario, &plan)).await;
     if plan.data_dir.exists() && !matches!(measured, Some(Ok(_))) {
         context.output.tell(&format!("The logs are left in {}.", plan.data_dir.display()));
     }

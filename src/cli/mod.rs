@@ -9,6 +9,7 @@ mod serve;
 mod migrate;
 mod demo;
 mod bench;
+mod plot;
 mod audit;
 mod sagas;
 mod doctor;
