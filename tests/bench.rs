@@ -199,3 +199,20 @@ async fn saved_results_become_a_figure_and_one_that_has_no_points_is_named() {
     let ran = program.run("bench").await;
     assert_eq!(ran.code, 2, "{}", ran.out);
 }
+
+#[tokio::test]
+async fn of_many_for_one_seat_one_is_sold_to_and_the_others_are_told() {
+    let report = measure("hot-seat --concurrency 50 --repeats 3").await;
+    assert_eq!(report["errors"], 0, "{report:#}");
+    assert_eq!((count(&report, 0), count(&report, 1)), (3 * 49, 3), "{report:#}");
+}
+
+#[tokio::test]
+async fn load_rises_on_one_instance_and_on_two() {
+    let report = measure("load --rate 20 --seconds 2 --waiting 50").await;
+    assert_eq!(report["errors"], 0, "{report:#}");
+    for points in ["points", "points_of_two_instances"] {
+        assert_eq!(report[points].as_array().map(Vec::len), Some(1), "{report:#}");
+        assert!(report[points][0]["p99_ms"].as_f64() > Some(0.0), "{report:#}");
+    }
+}

@@ -1,6 +1,7 @@
 //! What a piece of work costs the servers: processor time by process, commits and log of Postgres, messages of JetStream.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -43,6 +44,16 @@ impl Reading {
         let messages = streams.iter().map(|stream| stream.state.last_sequence - first(stream)).sum();
         let postgres = rehearsal::counters(&stage.pool).await?;
         Ok(Self { cpu: cpu::by_server(), postgres, messages })
+    }
+
+    /// How many cores each kind of process kept busy since an earlier reading; none where the system does not tell.
+    pub(super) fn cores_since(&self, earlier: &Self, span: Duration) -> Option<BTreeMap<String, f64>> {
+        let (now, before) = (self.cpu.as_ref()?, earlier.cpu.as_ref()?);
+        let busy = |(name, seconds): (&String, &f64)| {
+            let used = seconds - before.get(name).unwrap_or(&0.0);
+            (name.clone(), rounded(used / span.as_secs_f64().max(0.001)))
+        };
+        Some(now.iter().map(busy).collect())
     }
 
     /// What each of `count` pieces of work cost since an earlier reading.

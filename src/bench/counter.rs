@@ -85,6 +85,12 @@ impl Counter {
         Ok(Lot { performance: *performance, seat: number % self.hall + 1, buyer })
     }
 
+    /// A seat of the first date that this caller wants, as others do.
+    pub(super) fn wanted(&self, seat: u32, caller: u32) -> Lot {
+        let buyer = self.buyers[caller as usize % self.buyers.len()];
+        Lot { performance: self.halls[0], seat: seat + 1, buyer }
+    }
+
     /// Sells it: held and paid in one request.
     pub(super) async fn sell(&self, client: &Client, lot: Lot) -> anyhow::Result<Answer> {
         let Lot { performance: performance_id, seat, buyer: user_id } = lot;

@@ -27,13 +27,26 @@ pub(super) async fn steadily<W>(rate: u32, total: u32, progress: &Progress, work
 where
     W: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
+    on_schedule(rate, total, progress, |number, _due| work(number)).await
+}
+
+/// The same for work whose time counts from when it was due: what came late is slow, whatever made it late.
+pub(super) async fn on_schedule<W>(
+    rate: u32,
+    total: u32,
+    progress: &Progress,
+    work: impl Fn(u32, Instant) -> W,
+) -> Loaded
+where
+    W: Future<Output = anyhow::Result<()>> + Send + 'static,
+{
     let (begun, mut late, mut running) = (Instant::now(), Timings::default(), JoinSet::new());
     let mut tally = Tally::default();
     for number in 0..total {
         let due = begun + Duration::from_secs_f64(f64::from(number) / f64::from(rate.max(1)));
         sleep_until(due).await;
         late.add(TimeDelta::from_std(due.elapsed()).unwrap_or_default());
-        running.spawn(work(number));
+        running.spawn(work(number, due));
         while let Some(ended) = running.try_join_next() {
             tally.add(ended, progress);
         }

@@ -9,6 +9,8 @@
 
 mod sagas;
 mod booking;
+mod hot_seat;
+mod rising;
 mod undo;
 mod stuck;
 mod takeover;
@@ -55,6 +57,10 @@ pub enum Scenario {
     Sagas,
     /// Bookings by people from the line: a hold, then its payment
     Booking,
+    /// A thousand for one seat at the same moment
+    HotSeat,
+    /// Sales at a rising rate with people who ask for their places, on one instance and on two
+    Load,
     /// From a refused last step until both steps before it are undone
     Undo,
     /// From a refused undo until operators see that the saga is stuck
@@ -120,6 +126,8 @@ pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
     let report = match scenario {
         Scenario::Sagas => sagas::run(plan, &progress).await,
         Scenario::Booking => booking::run(plan, &progress).await,
+        Scenario::HotSeat => hot_seat::run(plan, &progress).await,
+        Scenario::Load => rising::run(plan, &progress).await,
         Scenario::Undo => undo::run(plan, &progress).await,
         Scenario::Stuck => stuck::run(plan, &progress).await,
         Scenario::Takeover => takeover::run(plan, &progress).await,

@@ -48,12 +48,13 @@ pub fn open(url: &str, connections: u32) -> Result<PgPool> {
 }
 
 /// Opens a pool for the few statements that every saga runs through. Each is planned once per connection, for any
-/// number of rows; and since that may be while the tables are still empty, no plan reads a whole table where an index
-/// would do.
+/// number of rows; and since that may be while the tables are still empty or small, no plan reads a whole table, or a
+/// whole index, where single entries would do.
 pub fn open_for_steps(url: &str, connections: u32) -> Result<PgPool> {
     let options = options(url)?;
-    let once = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
-    Ok(pool(options.options(once), connections))
+    let once = [("plan_cache_mode", "force_generic_plan")];
+    let piecemeal = [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
+    Ok(pool(options.options(once).options(piecemeal), connections))
 }
 
 fn options(url: &str) -> Result<PgConnectOptions> {
