@@ -22,7 +22,7 @@ use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, Params, PathId, whose};
 use super::shape::{Faults, Shape};
 use super::state::AppState;
-use crate::booking::{self, Order};
+use crate::booking::{self, DeskError, Order};
 use crate::ids::{ReservationId, UserId};
 use crate::store;
 use crate::store::reservations::{Line, Payment, Reservation, ReservationStatus, Ticket};
@@ -83,8 +83,11 @@ pub fn pending(reservation: Reservation, now: DateTime<Utc>) -> Answer {
 
 /// The caller's own reservation; somebody else's does not exist.
 pub async fn own(app: &AppState, id: ReservationId, user: UserId) -> Result<Reservation> {
-    let found = store::reservations::get(&app.pool, id).await?;
-    found.filter(|found| found.user_id == user).ok_or_else(|| Problem::not_found("reservation"))
+    match app.desk.find(id).await {
+        Ok(found) if found.user_id == user => Ok(found),
+        Ok(_) | Err(DeskError::Unknown) => Err(Problem::not_found("reservation")),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Seats to be held.

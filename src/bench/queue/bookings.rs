@@ -1,5 +1,6 @@
 //! Bookings by people who were admitted long ago: what the great line beside them does to them.
 
+use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::bail;
@@ -11,7 +12,9 @@ use crate::bench::client::Client;
 use crate::bench::crowd::Crowd;
 use crate::bench::load::steadily;
 use crate::bench::progress::Progress;
-use crate::bench::timing::Timings;
+
+/// How many of the slowest are told apart.
+const SLOWEST: usize = 24;
 
 /// Each buyer from the `first` on reserves a seat of their own and pays, `rate` in every second.
 pub(super) async fn run(
@@ -24,17 +27,17 @@ pub(super) async fn run(
 ) -> Load {
     let total = rate * seconds;
     progress.begin("bookings", total.into());
-    let timings = Arc::new(Mutex::new(Timings::default()));
+    let timings = Arc::new(Mutex::new(Vec::with_capacity(total as usize)));
     let loaded = steadily(rate, total, progress, |number| {
         let (client, crowd, timings) = (client.clone(), Arc::clone(crowd), Arc::clone(&timings));
         async move {
-            let number = first + number;
+            let (due, number) = (f64::from(number) / f64::from(rate), first + number);
             let buyer = &crowd.buyers[number as usize];
             let begun = Instant::now();
             let reservation = client.reserve(buyer, crowd.performance, number + 1).await?.id()?;
             let paid = client.pay(buyer, reservation).await?;
             let took = TimeDelta::from_std(begun.elapsed()).unwrap_or_default();
-            timings.lock().unwrap_or_else(PoisonError::into_inner).add(took);
+            timings.lock().unwrap_or_else(PoisonError::into_inner).push((took, due));
             match paid.status {
                 200 | 201 => Ok(()),
                 status => bail!("a payment was answered {status} {}", paid.body()),
@@ -42,6 +45,10 @@ pub(super) async fn run(
         }
     })
     .await;
-    let timings = timings.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Load { timings, late: loaded.late, errors: loaded.errors, seconds: loaded.seconds }
+    let mut each = timings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let timings = each.iter().map(|(took, _)| *took).collect();
+    each.sort_unstable_by_key(|(took, _)| Reverse(*took));
+    let slowest =
+        each.iter().take(SLOWEST).map(|(took, due)| [*due, took.num_milliseconds() as f64]).collect();
+    Load { timings, late: loaded.late, errors: loaded.errors, seconds: loaded.seconds, slowest }
 }

@@ -63,7 +63,7 @@ pub(super) async fn run(asked: Asked<'_>, line: Vec<Arrival>, progress: &Progres
             Some((crowd, rate)) => {
                 bookings::run(client, crowd, rate * seconds, rate, seconds, progress).await
             }
-            None => Load { timings: Timings::default(), late: Timings::default(), errors: 0, seconds: 0.0 },
+            None => Load::default(),
         }
     };
     tokio::join!(follow(client.clone(), clock, line, seconds), booked)

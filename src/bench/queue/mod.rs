@@ -5,7 +5,7 @@
 //! ```
 //!
 //! Bookings run alone, for comparison. Then a crowd joins at a fixed rate; then it asks for its places as it is told
-//! to, while some are admitted and the same bookings run beside; then one instance is asked as often as it can answer. More
+//! to (once the storm is written down), while some are admitted and the same bookings run beside; then one instance is asked as often as it can answer. More
 //! join, as fast as it goes, up to a million; a second process reads all of them; and in another line, on
 //! both, the order of admission is held against the order of arrival.
 
@@ -16,6 +16,7 @@ mod storm;
 mod bookings;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -25,7 +26,6 @@ use self::fairness::Fairness;
 use self::follow::Followed;
 use self::million::Grown;
 use self::storm::Arrival;
-use super::Plan;
 use super::client::Client;
 use super::crowd;
 use super::people::People;
@@ -33,6 +33,7 @@ use super::progress::Progress;
 use super::report::{Measure, Quantile, Report};
 use super::stage::{ALL_ROLES, Meter, Stage, Wanted};
 use super::timing::Timings;
+use super::{Plan, comes_true};
 
 /// Joins per second, for so many seconds: 200,000 in a minute.
 const RATE: u32 = 3_334;
@@ -49,6 +50,10 @@ const POLLING: u32 = 15;
 const POLL_GOAL_MS: f64 = 50.0;
 /// How much slower bookings may be beside a great line.
 const BESIDE: f64 = 1.5;
+
+/// How long the journal may take for all who joined, and the time after that.
+const JOURNAL: Duration = Duration::from_secs(120);
+const CALM: Duration = Duration::from_secs(15);
 
 /// Nobody's session ends meanwhile, and nobody is taken for gone who is only not asked for by the generator.
 const SETTINGS: [(&str, &str); 4] = [
@@ -78,6 +83,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let lost = u64::from(total) - in_line(&stage, client, concert).await?.min(total.into());
     let overtaken = storm::overtaken(&storm);
 
+    calm_down(client, progress).await?;
     let asked = follow::Asked { client, clock: &stage.clock, seconds, beside: Some((&crowd, BOOKINGS)) };
     let (followed, beside) = follow::run(asked, storm, progress).await;
     let (polls, polled) = follow::as_fast_as_it_goes(client, &followed.line, POLLING, progress).await;
@@ -152,6 +158,7 @@ impl Outcome {
             .with("polls_per_second_by_the_hints", rounded(followed.per_second))
             .with("polls_late_p99_ms", followed.late.spread().map(|spread| spread.p99_ms))
             .with("admitted_meanwhile", followed.admitted)
+            .with("slowest_bookings_beside_by_second_and_ms", json!(self.beside.slowest))
             .with("polls_per_second_of_one_instance", rounded(self.polled))
             .with("joins_per_second_of_one_instance", rounded(grown.joins_per_second))
             .with("waiting_in_the_end", grown.waiting)
@@ -165,12 +172,14 @@ impl Outcome {
 }
 
 /// What a load of one kind came to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Load {
     timings: Timings,
     late: Timings,
     errors: u64,
     seconds: f64,
+    /// Of the slowest: in which second they were due, and how many milliseconds they took.
+    slowest: Vec<[f64; 2]>,
 }
 
 /// A concert with one date and a line that admits so many per minute.
@@ -184,6 +193,22 @@ async fn concert(stage: &Stage, client: &Client, per_minute: u32) -> anyhow::Res
 async fn in_line(stage: &Stage, client: &Client, concert: Uuid) -> anyhow::Result<u64> {
     let (waiting, active) = crowd::line(stage, client, concert).await?;
     Ok(waiting + active)
+}
+
+/// Waits until everybody who joined is in the journal, and a little longer: what a storm leaves behind on disk is not what
+/// a line costs that stands.
+async fn calm_down(client: &Client, progress: &Progress) -> anyhow::Result<()> {
+    progress.begin("the storm is written down", 0);
+    let written = comes_true(JOURNAL, async || {
+        let page = client.text("/metrics").await?;
+        let lag = page.lines().find_map(|line| line.strip_prefix("boxoffice_queue_journal_lag "));
+        Ok(lag.is_some_and(|lag| lag.trim() == "0"))
+    });
+    if !written.await? {
+        bail!("the journal was behind for {} s", JOURNAL.as_secs());
+    }
+    tokio::time::sleep(CALM).await;
+    Ok(())
 }
 
 /// Changes how a line is run.

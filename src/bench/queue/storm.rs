@@ -54,7 +54,8 @@ pub(super) async fn run(
         all.push(arrival);
     }
     let timings = all.iter().map(took).collect();
-    (all, Load { timings, late: loaded.late, errors: loaded.errors, seconds: loaded.seconds })
+    let (errors, seconds) = (loaded.errors, loaded.seconds);
+    (all, Load { timings, late: loaded.late, errors, seconds, slowest: Vec::new() })
 }
 
 /// One newcomer joins.
