@@ -11,6 +11,10 @@ measure() {
   echo "== boxoffice bench $*"
   target/release/boxoffice bench "$@" --save "bench/results/$name.json" || missed=1
 }
+measure sagas sagas
+measure booking booking
+measure hot-seat hot-seat
+measure load load
 measure undo undo
 measure stuck stuck
 measure takeover takeover

@@ -51,8 +51,9 @@ const POLL_GOAL_MS: f64 = 50.0;
 /// How much slower bookings may be beside a great line.
 const BESIDE: f64 = 1.5;
 
-/// How long the journal may take for all who joined, and the time after that.
+/// How long the journal may take for all who joined, how many it may still be behind by, and the time after that.
 const JOURNAL: Duration = Duration::from_secs(120);
+const STILL_OPEN: f64 = 1_000.0;
 const CALM: Duration = Duration::from_secs(15);
 
 /// Nobody's session ends meanwhile, and nobody is taken for gone who is only not asked for by the generator.
@@ -202,7 +203,9 @@ async fn calm_down(client: &Client, progress: &Progress) -> anyhow::Result<()> {
     let written = comes_true(JOURNAL, async || {
         let page = client.text("/metrics").await?;
         let lag = page.lines().find_map(|line| line.strip_prefix("boxoffice_queue_journal_lag "));
-        Ok(lag.is_some_and(|lag| lag.trim() == "0"))
+        let lag = lag.and_then(|lag| lag.trim().parse::<f64>().ok());
+        // Somebody is admitted all the time.
+        Ok(lag.is_some_and(|lag| lag < STILL_OPEN))
     });
     if !written.await? {
         bail!("the journal was behind for {} s", JOURNAL.as_secs());
