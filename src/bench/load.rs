@@ -101,3 +101,33 @@ impl Tally {
         self.errors += 1;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_is_due_evenly_whenever_it_is_begun() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let loaded = on_schedule(1_000, 5, &Progress::new(true), |number, due| {
+            // The generator is held up: what comes next is begun late, and due as before.
+            std::thread::sleep(Duration::from_millis(3));
+            let seen = Arc::clone(&seen);
+            async move {
+                seen.lock().unwrap().push((number, due));
+                if number == 4 { anyhow::bail!("it fails") } else { Ok(()) }
+            }
+        })
+        .await;
+        let mut seen = seen.lock().unwrap().clone();
+        seen.sort_unstable();
+        let first = seen[0].1;
+        for (number, due) in &seen {
+            assert_eq!((*due - first).as_micros(), u128::from(*number) * 1_000);
+        }
+        assert_eq!((seen.len(), loaded.errors), (5, 1));
+        assert!(loaded.late.spread().unwrap().max_ms >= 3.0);
+    }
+}
