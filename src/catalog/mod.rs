@@ -1,7 +1,7 @@
 //! The reads that everybody makes, from memory: concerts, dates and seat maps.
 //!
 //! Each read is made once at a time for all who ask (single flight), and its answer is given to everybody. Whoever changes
-//! seats or concerts says so, and every instance reads anew what it keeps of them; see [`kept`] for the pace. Should
+//! seats or concerts says so, and every instance reads anew what it keeps of them; see `kept.rs` for the pace. Should
 //! a word be lost, or be one that nobody says (a hold that runs out, a sale that opens), a copy still lives for less than a
 //! second. Nothing that sells a seat or takes a point trusts it. `docs/reads.md` has what was measured.
 
