@@ -55,7 +55,8 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
 /// One booking; how long the hold took, and the payment.
 async fn book(client: Client, admitted: Arc<Admitted>, number: usize) -> anyhow::Result<[Duration; 2]> {
     let buyer = admitted.people.get(number).context("everybody has booked: fewer callers or seconds")?;
-    let (performance_id, seat) = admitted.seat(number);
+    let seat = admitted.halls.seat(number as u32);
+    let (performance_id, seat) = seat.context("there is a seat for everybody")?;
     let begun = Instant::now();
     let held = client.post_once("/v1/reservations", buyer, &Wish { performance_id, seats: [seat] }).await?;
     let hold = begun.elapsed();

@@ -41,7 +41,7 @@ impl Reading {
     /// Reads all of them now. Postgres's own may be a second old.
     pub(super) async fn take(stage: &Stage) -> anyhow::Result<Self> {
         let streams: Vec<_> = stage.bus.jetstream.streams().try_collect().await?;
-        let messages = streams.iter().map(|stream| stream.state.last_sequence - first(stream)).sum();
+        let messages = streams.iter().map(|stream| stream.state.last_sequence).sum();
         let postgres = rehearsal::counters(&stage.pool).await?;
         Ok(Self { cpu: cpu::by_server(), postgres, messages })
     }
@@ -77,11 +77,6 @@ impl Reading {
             jetstream_messages: rounded(each(self.messages.saturating_sub(earlier.messages) as f64)),
         }
     }
-}
-
-/// Where the numbers of a stream began: the line's bucket begins far up.
-fn first(stream: &async_nats::jetstream::stream::Info) -> u64 {
-    stream.config.first_sequence.unwrap_or(0)
 }
 
 fn rounded(figure: f64) -> f64 {

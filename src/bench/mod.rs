@@ -25,6 +25,7 @@ mod growth;
 pub mod indexes;
 mod counter;
 mod admitted;
+mod halls;
 pub mod plot;
 mod crowd;
 mod people;

@@ -1,12 +1,17 @@
 //! Whoever comes: signed in, unknown to the service until then.
 
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::bail;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::bench::client::Caller;
-use crate::bench::stage::Stage;
+use super::client::{Caller, Client};
+use super::load;
+use super::progress::Progress;
+use super::stage::Stage;
 use crate::ids;
 
 /// How long they are signed in, in seconds.
@@ -41,6 +46,32 @@ impl People {
         let bearer = encode(&self.header, &claims, &self.key)?;
         Ok((id, Caller { bearer, queue_token: String::new() }))
     }
+}
+
+/// So many people who were never here before join a line, `at_once` of them at a time; with the name that the service knows
+/// each by.
+pub(super) async fn stand_in_line(
+    stage: &Stage,
+    client: &Client,
+    concert: Uuid,
+    at_once: u32,
+    people: u32,
+    progress: &Progress,
+) -> anyhow::Result<Vec<(Uuid, Caller)>> {
+    let signed = People::of(stage);
+    let joined = Mutex::new(Vec::with_capacity(people as usize));
+    progress.begin("people join", people.into());
+    let load = load::at_once(at_once, people, progress, async |_| {
+        let (id, mut caller) = signed.somebody()?;
+        caller.queue_token = client.join(concert, &caller).await?.1.token;
+        joined.lock().unwrap_or_else(PoisonError::into_inner).push((id, caller));
+        Ok(())
+    })
+    .await;
+    if load.errors > 0 {
+        bail!("{} of {people} could not join", load.errors);
+    }
+    Ok(joined.into_inner().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// The order of arrival, as a queue token says it.

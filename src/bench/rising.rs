@@ -15,7 +15,7 @@ use super::client::{Caller, Client};
 use super::cost::Reading;
 use super::counter::Counter;
 use super::load::{Loaded, on_schedule, steadily};
-use super::people::People;
+use super::people::stand_in_line;
 use super::progress::Progress;
 use super::report::{Measure, Report};
 use super::stage::{ALL_ROLES, Stage, Wanted};
@@ -28,6 +28,8 @@ const SECONDS: u32 = 8;
 /// People in line, and how many of them ask in each second.
 const WAITING: u32 = 5_000;
 const POLLS: u32 = 1_000;
+/// Who joins at once.
+const JOINING: u32 = 64;
 
 /// What one rate came to.
 struct Step {
@@ -72,20 +74,8 @@ async fn line(
 ) -> anyhow::Result<Vec<Caller>> {
     let queue = json!({ "max_active": 1, "admit_per_minute": 0 });
     let (concert, _) = crowd::sale(stage, client, queue, 10).await?;
-    let signed = People::of(stage);
-    let joined = Mutex::new(Vec::new());
-    progress.begin("people join", people.into());
-    let load = super::load::at_once(64, people, progress, async |_| {
-        let mut caller = signed.newcomer()?;
-        caller.queue_token = client.join(concert, &caller).await?.1.token;
-        joined.lock().unwrap_or_else(PoisonError::into_inner).push(caller);
-        Ok(())
-    })
-    .await;
-    if load.errors > 0 {
-        bail!("{} of {people} could not join", load.errors);
-    }
-    Ok(joined.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let joined = stand_in_line(stage, client, concert, JOINING, people, progress).await?;
+    Ok(joined.into_iter().map(|(_, caller)| caller).collect())
 }
 
 async fn step(

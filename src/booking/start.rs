@@ -105,10 +105,6 @@ pub(super) async fn cancellation(
     let mut tx = pool.begin().await?;
     // The booking's row first: its numbers end where the cancellation's begin.
     let (booking, now) = store::sagas::lock(&mut tx, &[reservation.id]).await?;
-    let now = match now {
-        Some(now) => now,
-        None => store::now(&mut *tx).await?,
-    };
     if !store::reservations::claim_cancellation(&mut tx, reservation.id, id, now).await? {
         return Ok(false);
     }

@@ -145,6 +145,7 @@ impl Shape for NoBody {}
 impl Bodied for NoBody {
     const MAY_BE_EMPTY: bool = true;
 }
+
 /// For whom a command is: users act for themselves, a cashier names somebody.
 pub fn whose(buyer: &Buyer, named: Option<Uuid>) -> Result<UserId, Problem> {
     let (user, fault) = match (buyer, named) {

@@ -177,13 +177,13 @@ impl NewReservation {
 
 /// Holds the seats, and pays for them if the order says so. `place` is the buyer's in line, if they came by one.
 async fn sell(app: &AppState, order: Order, place: Option<Claims>) -> Result<Answer> {
-    let wanted = order.clone();
+    let (user_id, concert_id, pay_now) = (order.user_id, order.concert_id, order.pay_now);
     let now = || app.clock.now();
     let reservation = match app.desk.reserve(order).await? {
         booking::Answer::Pending(reservation) => {
             // It may become a hold any moment now; the session must outlive that.
             let hold = TimeDelta::seconds(app.booking.hold_seconds.into());
-            app.room.extend_to(wanted.user_id, wanted.concert_id, now() + hold);
+            app.room.extend_to(user_id, concert_id, now() + hold);
             return Ok(pending(*reservation, now()));
         }
         booking::Answer::Settled(reservation) => *reservation,
@@ -197,11 +197,11 @@ async fn sell(app: &AppState, order: Order, place: Option<Claims>) -> Result<Ans
         }
         _ => {
             if let Some(expires_at) = reservation.expires_at {
-                app.room.extend_to(wanted.user_id, wanted.concert_id, expires_at);
+                app.room.extend_to(user_id, concert_id, expires_at);
             }
         }
     }
-    match insufficient(&reservation).filter(|_| wanted.pay_now) {
+    match insufficient(&reservation).filter(|_| pay_now) {
         // The hold stays: it can be paid once there are enough points.
         Some(problem) => Err(problem.with("reservation_id", reservation.id.to_string())),
         None => Ok(Answer::created(&ReservationView::of(reservation, now()))),

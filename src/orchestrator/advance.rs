@@ -36,10 +36,7 @@ impl Batch {
     /// Locks these sagas, in the order of their ids.
     pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
         let (sagas, now) = store::sagas::lock(conn, ids).await?;
-        match now {
-            Some(now) => Ok(Self::of(sagas, now)),
-            None => Ok(Self::of(sagas, store::now(conn).await?)),
-        }
+        Ok(Self::of(sagas, now))
     }
 
     /// Locks up to `limit` sagas whose alarm has come and that nobody else is at. Those that wait also have an alarm

@@ -42,7 +42,7 @@ pub async fn sagas_about(
     sqlx::query_scalar!(
         r#"
         select id from sagas
-        where (id = $1 or (subject_id = $1 and subject_id <> id)) and subject_id = $1
+        where subject_id = $1 and (id = $1 or subject_id <> id)
           and ($2::text is null or workflow = $2)
         order by id
         "#,

@@ -237,14 +237,17 @@ pub async fn save(conn: &mut PgConnection, sagas: &[&Saga], entries: &[(&Saga, &
 
 /// Locks sagas, in the order of their ids, until the transaction ends: whoever holds the lock is the one writer
 /// of the saga, and of every effect of its steps in this database. With them comes the database's clock after the
-/// last lock; without any, none.
-pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<(Vec<Saga>, Option<DateTime<Utc>>)> {
+/// last lock.
+pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<(Vec<Saga>, DateTime<Utc>)> {
     // The columns are those of the table, as in the functions below, which are held against the schema.
     let sql = "
         select locked.*, clock_timestamp() as read_at
         from (select * from sagas where id = any($1) order by id for no key update) as locked";
-    let rows: Vec<Locked> = sqlx::query_as(sql).bind(ids).fetch_all(conn).await?;
-    let now = rows.last().map(|row| row.read_at);
+    let rows: Vec<Locked> = sqlx::query_as(sql).bind(ids).fetch_all(&mut *conn).await?;
+    let now = match rows.last() {
+        Some(last) => last.read_at,
+        None => super::now(conn).await?,
+    };
     Ok((rows.into_iter().map(|row| row.saga).collect(), now))
 }
 

@@ -27,13 +27,13 @@ use self::follow::Followed;
 use self::million::Grown;
 use self::storm::Arrival;
 use super::client::Client;
-use super::crowd;
 use super::people::People;
 use super::progress::Progress;
 use super::report::{Measure, Quantile, Report};
 use super::stage::{ALL_ROLES, Meter, Stage, Wanted};
 use super::timing::Timings;
 use super::{Plan, comes_true};
+use super::{admitted, crowd};
 
 /// Joins per second, for so many seconds: 200,000 in a minute.
 const RATE: u32 = 3_334;
@@ -56,18 +56,10 @@ const JOURNAL: Duration = Duration::from_secs(120);
 const STILL_OPEN: f64 = 1_000.0;
 const CALM: Duration = Duration::from_secs(15);
 
-/// Nobody's session ends meanwhile, and nobody is taken for gone who is only not asked for by the generator.
-const SETTINGS: [(&str, &str); 4] = [
-    ("BOXOFFICE_QUEUE_SESSION_SECONDS", "7200"),
-    ("BOXOFFICE_QUEUE_CLAIM_SECONDS", "7200"),
-    ("BOXOFFICE_QUEUE_SILENCE_SECONDS", "3600"),
-    ("BOXOFFICE_HOLD_SECONDS", "3600"),
-];
-
 pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Report> {
     let (rate, seconds) = (plan.rate.unwrap_or(RATE), plan.seconds.unwrap_or(SECONDS));
     let total = rate * seconds;
-    let stage = Stage::open(plan, Wanted { settings: &SETTINGS, ..Wanted::default() }).await?;
+    let stage = Stage::open(plan, Wanted { settings: &admitted::SETTINGS, ..Wanted::default() }).await?;
     let service = stage.serve(ALL_ROLES).await?;
     let client = &service.client;
     let people = Arc::new(People::of(&stage));

@@ -1,0 +1,43 @@
+//! Seats by the hundred thousand: as many dates of one concert as it takes, all on sale.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::client::Client;
+use super::crowd;
+use super::stage::Stage;
+
+/// Seats of one date: the most that there may be.
+const HALL: u32 = 100_000;
+
+/// The dates, and how many seats each has.
+#[derive(Clone, Debug)]
+pub(super) struct Halls {
+    pub concert: Uuid,
+    pub dates: Vec<Uuid>,
+    pub seats_each: u32,
+}
+
+impl Halls {
+    /// Puts so many seats on sale, or a few more; `queue` is how their line is run.
+    pub(super) async fn open(
+        stage: &Stage,
+        client: &Client,
+        queue: Value,
+        seats: u32,
+    ) -> anyhow::Result<Self> {
+        let seats_each = seats.clamp(1, HALL);
+        let (concert, first) = crowd::sale(stage, client, queue, seats_each).await?;
+        let mut dates = vec![first];
+        for _ in 1..seats.div_ceil(seats_each) {
+            dates.push(crowd::date(stage, client, concert, seats_each).await?);
+        }
+        Ok(Self { concert, dates, seats_each })
+    }
+
+    /// Date and number of the seat that stands at this place among all of them; none behind the last.
+    pub(super) fn seat(&self, place: u32) -> Option<(Uuid, u32)> {
+        let date = self.dates.get((place / self.seats_each) as usize)?;
+        Some((*date, place % self.seats_each + 1))
+    }
+}
