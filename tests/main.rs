@@ -28,6 +28,7 @@ mod http_access;
 mod http_booking;
 mod http_brake;
 mod http_catalog;
+mod http_keys;
 mod http_outage;
 mod http_payment;
 mod http_points;

@@ -26,7 +26,7 @@ use crate::http::connections::Limits as ClientLimits;
 use crate::http::health::Health;
 use crate::http::listeners::Listeners;
 use crate::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
-use crate::http::{self, AppState, Joins};
+use crate::http::{self, AppState, Joins, Repeats};
 use crate::operations::gauges::Gauges;
 use crate::orchestrator::Engine;
 use crate::saga::{Catalogue, Definition};
@@ -153,6 +153,7 @@ impl App {
             catalog,
             room,
             desk: self.desk.clone(),
+            repeats: Repeats::open(self.pool.clone(), self.engine.steps.clone(), &self.tasks, &self.stop),
             engine: self.engine.clone(),
             access: Access::new(&settings.http, self.clock.clone())?,
             keys: Keys::new(self.pool.clone()),

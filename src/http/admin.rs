@@ -86,7 +86,7 @@ pub async fn add_concert(
     staff: Staff<Admin>,
     command: Command<ConcertWanted>,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |wanted, effect| {
+    once(&app.repeats, staff.caller(), command, async |wanted, effect| {
         let queue = wanted.queue.unwrap_or_default();
         let max_active = queue.max_active.unwrap_or(app.queue.queue_max_active);
         let admit_per_minute = queue.admit_per_minute.unwrap_or(app.queue.queue_admit_per_minute);
@@ -209,7 +209,7 @@ pub async fn add_performance(
     PathId(concert): PathId,
     command: Command<PerformanceWanted>,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |wanted, effect| {
+    once(&app.repeats, staff.caller(), command, async |wanted, effect| {
         app.catalog.known_concert(concert).await?;
         let seats_total = i32::try_from(wanted.seats_total()).unwrap_or(i32::MAX);
         let performance = Performance {

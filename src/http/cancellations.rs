@@ -32,7 +32,7 @@ pub async fn cancel(
     PathId(id): PathId,
     command: Command<NoBody>,
 ) -> Result<Response> {
-    once(&app.pool, user.caller(), command, async |_, _| {
+    once(&app.repeats, user.caller(), command, async |_, _| {
         let reservation = own(&app, id, user.id).await?;
         match stand(&reservation) {
             Stand::Cancelled if reservation.cancellation_id.is_none() => return Ok(view(&app, reservation)),

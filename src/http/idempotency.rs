@@ -5,6 +5,8 @@
 //! key comes with the same id and finds the effect by its primary key. Final answers are saved. A refusal
 //! gives the claim up, because the same request may succeed later. When the outcome is not known (202, or
 //! an error of ours) the claim stays, unlocked, so that the next request looks at the same effect again.
+//!
+//! Keys are claimed, and claims ended, for all requests of a moment in one statement.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,36 +15,88 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use sqlx::{PgExecutor, PgPool};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::answer::Answer;
 use super::error::Code;
 use super::problem::{Problem, Result};
 use super::request::Command;
+use crate::booking::DeskError;
 use crate::ids;
-use crate::store::idempotency::{self, Claim};
+use crate::orchestrator::{Batched, batched};
+use crate::store;
+use crate::store::idempotency::{self, Asked, Claim, End, Ended};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
+
+/// Where requests that may come again claim their keys, and their claims end.
+#[derive(Clone, Debug)]
+pub struct Repeats {
+    pool: PgPool,
+    claims: Batched<Asked, Option<Uuid>>,
+    ends: Batched<Ended, ()>,
+}
+
+impl Repeats {
+    /// Starts the tasks that claim and end on the connections of `steps`, until the stop.
+    pub fn open(pool: PgPool, steps: PgPool, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+        let (claims, asked) = batched("claims of keys", |asked: &Asked| asked.fresh);
+        let (ends, ended) = batched("ends of claims", |ended: &Ended| ended.effect);
+        tasks
+            .spawn(asked.work(steps.clone(), stop.clone(), |steps, asked| {
+                Box::pin(idempotency::claim(steps, asked))
+            }));
+        tasks.spawn(ended.work(steps, stop.clone(), |steps, ended| Box::pin(end_all(steps, ended))));
+        Self { pool, claims, ends }
+    }
+
+    async fn claim(&self, claim: &Arc<Claim>) -> Result<Option<Uuid>> {
+        let asked = Asked { claim: Arc::clone(claim), fresh: ids::new() };
+        Ok(self.claims.ask(asked).await.ok_or(DeskError::Unavailable)?)
+    }
+
+    /// Returns when it is written. The answer goes out whether or not this succeeds: a claim left behind is taken over
+    /// after its lock has run out.
+    async fn end(&self, claim: &Arc<Claim>, effect: Uuid, result: &Result<Answer>) {
+        let ended = || Ended { claim: Arc::clone(claim), effect, end: end(result) };
+        if self.ends.ask(ended()).await.is_some() {
+            return;
+        }
+        // Its batch failed, or the service is stopping: this one is tried by itself.
+        if let Err(error) = idempotency::end(&self.pool, &[ended()]).await {
+            tracing::warn!(%error, "the answer under an Idempotency-Key could not be saved");
+        }
+    }
+}
+
+async fn end_all(steps: &PgPool, ended: &[Ended]) -> store::Result<Vec<()>> {
+    idempotency::end(steps, ended).await?;
+    Ok(vec![(); ended.len()])
+}
 
 /// The id that a request's effect must have, and the claim it was given under.
 #[derive(Clone, Debug)]
 pub struct Effect {
     /// Becomes the primary key of what the request makes.
     pub id: Uuid,
-    claim: Option<Claim>,
+    claim: Option<Arc<Claim>>,
     /// Whether the answer is saved with the effect already.
     saved: Arc<AtomicBool>,
 }
 
 impl Effect {
-    fn new(id: Uuid, claim: Option<Claim>) -> Self {
+    fn new(id: Uuid, claim: Option<Arc<Claim>>) -> Self {
         Self { id, claim, saved: Arc::default() }
     }
 
     /// Saves the final answer in the transaction of the effect; without a key there is nothing to save.
     pub async fn save(&self, db: impl PgExecutor<'_>, answer: &Answer) -> Result<()> {
         if let Some(claim) = &self.claim {
-            idempotency::save(db, claim, self.id, answer.status.as_u16(), &answer.body).await?;
+            let end = End::Save(answer.status.as_u16(), answer.body.clone());
+            let ended = Ended { claim: Arc::clone(claim), effect: self.id, end };
+            idempotency::end(db, &[ended]).await?;
             self.saved.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -51,7 +105,7 @@ impl Effect {
 
 /// Does the work of a command, or gives the answer it got before. Without a key the work is simply done.
 pub async fn once<T, Fut>(
-    pool: &PgPool,
+    repeats: &Repeats,
     caller: String,
     command: Command<T>,
     work: impl FnOnce(T, Effect) -> Fut,
@@ -64,15 +118,15 @@ where
         let effect = Effect::new(ids::new(), None);
         return Ok(work(body, effect).await?.into_response());
     };
-    let claim = Claim { caller, route, key, fingerprint };
-    let Some(id) = idempotency::claim(pool, &claim, ids::new()).await? else {
-        return replay(pool, &claim).await;
+    let claim = Arc::new(Claim { caller, route, key, fingerprint });
+    let Some(id) = repeats.claim(&claim).await? else {
+        return replay(&repeats.pool, &claim).await;
     };
-    let effect = Effect::new(id, Some(claim.clone()));
+    let effect = Effect::new(id, Some(Arc::clone(&claim)));
     let saved = Arc::clone(&effect.saved);
     let result = work(body, effect).await;
     if result.is_err() || !saved.load(Ordering::Relaxed) {
-        settle(pool, &claim, id, &result).await;
+        repeats.end(&claim, id, &result).await;
     }
     Ok(result?.into_response())
 }
@@ -94,35 +148,16 @@ async fn replay(pool: &PgPool, claim: &Claim) -> Result<Response> {
     Ok(answer.with(REPLAYED, "true").into_response())
 }
 
-/// What becomes of a claim once the work is over.
-#[derive(Clone, Debug, PartialEq)]
-enum Fate {
-    Save(u16, serde_json::Value),
-    Unlock,
-    Release,
-}
-
-fn fate(result: &Result<Answer>) -> Fate {
+/// What becomes of a claim once the work has come to this.
+fn end(result: &Result<Answer>) -> End {
     match result {
-        Ok(answer) if answer.status == StatusCode::ACCEPTED => Fate::Unlock,
-        Ok(answer) => Fate::Save(answer.status.as_u16(), answer.body.clone()),
+        Ok(answer) if answer.status == StatusCode::ACCEPTED => End::Unlock,
+        Ok(answer) => End::Save(answer.status.as_u16(), answer.body.clone()),
         Err(problem) if problem.code() == Code::SeatTaken => {
-            Fate::Save(problem.status().as_u16(), problem.body())
+            End::Save(problem.status().as_u16(), problem.body())
         }
-        Err(problem) if problem.status().is_server_error() => Fate::Unlock,
-        Err(_) => Fate::Release,
-    }
-}
-
-/// The answer goes out whether or not this succeeds: a claim left behind is taken over after its lock has run out.
-async fn settle(pool: &PgPool, claim: &Claim, effect: Uuid, result: &Result<Answer>) {
-    let settled = match fate(result) {
-        Fate::Save(status, body) => idempotency::save(pool, claim, effect, status, &body).await,
-        Fate::Unlock => idempotency::unlock(pool, claim, effect).await,
-        Fate::Release => idempotency::release(pool, claim, effect).await,
-    };
-    if let Err(error) = settled {
-        tracing::warn!(%error, "the answer under an Idempotency-Key could not be saved");
+        Err(problem) if problem.status().is_server_error() => End::Unlock,
+        Err(_) => End::Release,
     }
 }
 
@@ -133,17 +168,17 @@ mod tests {
     #[test]
     fn only_final_answers_are_saved() {
         let body = serde_json::json!({ "id": 1 });
-        assert_eq!(fate(&Ok(Answer::created(&body))), Fate::Save(201, body.clone()));
-        assert_eq!(fate(&Ok(Answer::ok(&body))), Fate::Save(200, body.clone()));
-        assert_eq!(fate(&Ok(Answer::accepted("/v1/reservations/1", &body))), Fate::Unlock);
+        assert_eq!(end(&Ok(Answer::created(&body))), End::Save(201, body.clone()));
+        assert_eq!(end(&Ok(Answer::ok(&body))), End::Save(200, body.clone()));
+        assert_eq!(end(&Ok(Answer::accepted("/v1/reservations/1", &body))), End::Unlock);
         for code in Code::ALL {
             let problem = Problem::new(code, "");
             let expected = match code {
-                Code::SeatTaken => Fate::Save(409, problem.body()),
-                Code::Unavailable | Code::Internal => Fate::Unlock,
-                _ => Fate::Release,
+                Code::SeatTaken => End::Save(409, problem.body()),
+                Code::Unavailable | Code::Internal => End::Unlock,
+                _ => End::Release,
             };
-            assert_eq!(fate(&Err(problem)), expected, "{code:?}");
+            assert_eq!(end(&Err(problem)), expected, "{code:?}");
         }
     }
 }

@@ -46,6 +46,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
+pub use idempotency::Repeats;
 pub use joins::Joins;
 pub use state::AppState;
 

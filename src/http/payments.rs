@@ -84,7 +84,7 @@ pub async fn pay(
     pass: QueuePass,
     command: Command<NoBody>,
 ) -> Result<Response> {
-    once(&app.pool, user.caller(), command, async |_, _| {
+    once(&app.repeats, user.caller(), command, async |_, _| {
         let reservation = own(&app, id, user.id).await?;
         match stand(&reservation, app.clock.now()) {
             Stand::Paid => return Ok(Answer::ok(&Receipt::of(reservation)?)),

@@ -91,8 +91,10 @@ pub async fn charge(
 ) -> Result<Response> {
     let user = whose(&charger, command.body.user_id)?;
     command.require_key()?;
-    once(&app.pool, charger.caller(), command, async |new, effect| add(&app, user, new.amount, &effect).await)
-        .await
+    once(&app.repeats, charger.caller(), command, async |new, effect| {
+        add(&app, user, new.amount, &effect).await
+    })
+    .await
 }
 
 /// Entry, balance and saved answer commit together. If the entry is there already, an earlier request under the

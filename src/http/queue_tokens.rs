@@ -43,7 +43,7 @@ pub async fn join(
     command: Command<NoBody>,
 ) -> Result<Response> {
     app.joins.check(user.id, address)?;
-    once(&app.pool, user.caller(), command, async |_, _| {
+    once(&app.repeats, user.caller(), command, async |_, _| {
         let joined = app.room.join_again(user.id, concert, pass.token()).await?;
         let status = if joined.created { StatusCode::CREATED } else { StatusCode::OK };
         Ok(with_pause(Answer::new(status, &joined.token), &joined.token))

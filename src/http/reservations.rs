@@ -135,7 +135,7 @@ pub async fn reserve(
     command: Command<NewReservation>,
 ) -> Result<Response> {
     let user_id = whose(&buyer, command.body.user_id)?;
-    once(&app.pool, buyer.caller(), command, async |wanted, effect| {
+    once(&app.repeats, buyer.caller(), command, async |wanted, effect| {
         let performance = app.catalog.performance(wanted.performance_id).await?;
         let concert_id = performance.concert_id;
         let place = match &buyer {

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::auth::{Access, Keys};
 use super::connections::Limits;
 use super::health::Health;
+use super::idempotency::Repeats;
 use super::joins::Joins;
 use super::listeners::Listeners;
 use crate::booking::Desk;
@@ -41,6 +42,8 @@ pub struct AppState {
     pub room: Arc<WaitingRoom>,
     /// Reserve, pay, cancel.
     pub desk: Desk,
+    /// What is known under an `Idempotency-Key`.
+    pub repeats: Repeats,
     /// Operators' acts on sagas.
     pub engine: Engine,
     /// Access tokens.

@@ -46,7 +46,7 @@ pub struct UserCreated {
     responses((status = 201, body = UserCreated)),
     extensions(("x-problems" = json!(["request_in_progress", "idempotency_key_reused"]))))]
 pub async fn create(State(app): State<Arc<AppState>>, command: Command<NewUser>) -> Result<Response> {
-    once(&app.pool, "anybody".to_owned(), command, async |user, effect| {
+    once(&app.repeats, "anybody".to_owned(), command, async |user, effect| {
         let token = app.access.issue(effect.id);
         let access_token = token.ok_or_else(|| {
             Problem::new(Code::NotFound, "Users are not made here: this is not local mode.")

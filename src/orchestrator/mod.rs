@@ -18,6 +18,7 @@ mod poison;
 mod advance;
 mod follow;
 mod announce;
+mod batched;
 mod halves;
 mod wait;
 
@@ -33,6 +34,7 @@ use uuid::Uuid;
 pub use acts::{ActError, Acted};
 pub use advance::{Batch, Verdict, start};
 pub use announce::charge_event;
+pub use batched::{Batched, Requests, batched};
 pub use follow::Consequences;
 pub use halves::Halves;
 pub use pauses::StepPause;
@@ -60,7 +62,7 @@ pub struct Engine {
     pauses: Arc<pauses::Pauses>,
     waiters: wait::Waiters,
     tasks: TaskTracker,
-    signals: mpsc::Sender<signals::Request>,
+    signals: Batched<signals::Signal, Verdict>,
     resting: mpsc::UnboundedSender<Uuid>,
 }
 
@@ -86,7 +88,7 @@ impl Engine {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
-        let (signals, requests) = mpsc::channel(4_096);
+        let (signals, requests) = batched("signals", |signal: &signals::Signal| signal.saga);
         let (resting, ended) = mpsc::unbounded_channel();
         let waiters = wait::Waiters::default();
         let settled = bus.client.subscribe(crate::bus::subjects::SETTLED).await?;

@@ -2,6 +2,12 @@
 //!
 //! A row is claimed before anything is done. It carries the id that the request's effect will have, so that
 //! the effect is fenced by its own primary key, also when the process dies between effect and answer.
+//!
+//! Claims and ends come many at once. They are written in the order of their keys, so that two instances never wait for
+//! each other in a circle.
+
+use std::collections::HashMap;
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
@@ -11,7 +17,7 @@ use uuid::Uuid;
 use super::Result;
 
 /// Under which key a request came: the key belongs to caller, method and path together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claim {
     pub caller: String,
     /// Method and path, such as `POST /v1/reservations`.
@@ -19,6 +25,43 @@ pub struct Claim {
     pub key: String,
     /// Hash of the body.
     pub fingerprint: Vec<u8>,
+}
+
+/// A request that wants its key.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub claim: Arc<Claim>,
+    /// The id of the effect if the key is new; no other request has it.
+    pub fresh: Uuid,
+}
+
+/// A claim whose work is over.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub claim: Arc<Claim>,
+    /// The effect that it was held with.
+    pub effect: Uuid,
+    pub end: End,
+}
+
+/// What becomes of a claim.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// Status and body are the final answer.
+    Save(u16, Value),
+    /// The effect is still under way: the next request under the key looks at the same effect.
+    Unlock,
+    /// Nothing final came of it: the next request under the key starts anew.
+    Release,
+}
+
+impl End {
+    fn answer(&self) -> Option<(i16, &Value)> {
+        match self {
+            Self::Save(status, body) => Some((i16::try_from(*status).unwrap_or(i16::MAX), body)),
+            Self::Unlock | Self::Release => None,
+        }
+    }
 }
 
 /// What is known under a key.
@@ -29,26 +72,60 @@ pub struct Known {
     pub body: Option<Value>,
 }
 
-/// Claims a key for five seconds by the database's clock, and answers the id that the effect must have:
-/// `fresh` for a new key, the earlier one for a claim that was left without an answer. Nothing if the key has
-/// an answer, belongs to another body, or is being worked on: see [`find`].
-pub async fn claim(db: impl PgExecutor<'_>, claim: &Claim, fresh: Uuid) -> Result<Option<Uuid>> {
-    sqlx::query_scalar!(
+/// Claims keys for five seconds by the database's clock, and answers for each, in order, the id that the effect must
+/// have: `fresh` for a new key, the earlier one for a claim that was left without an answer. None if the key has an
+/// answer, belongs to another body, or is being worked on: see [`find`]. Of several requests under one key one
+/// gets it. Whoever asks again with the same `fresh` still has what it got.
+pub async fn claim(db: impl PgExecutor<'_>, asked: &[Asked]) -> Result<Vec<Option<Uuid>>> {
+    let mut sorted: Vec<&Asked> = asked.iter().collect();
+    sorted.sort_by(|one, other| one.claim.cmp(&other.claim));
+    let callers: Vec<&str> = sorted.iter().map(|one| one.claim.caller.as_str()).collect();
+    let routes: Vec<&str> = sorted.iter().map(|one| one.claim.route.as_str()).collect();
+    let keys: Vec<&str> = sorted.iter().map(|one| one.claim.key.as_str()).collect();
+    let fresh: Vec<Uuid> = sorted.iter().map(|one| one.fresh).collect();
+    let fingerprints: Vec<&[u8]> = sorted.iter().map(|one| one.claim.fingerprint.as_slice()).collect();
+    // Nobody waits for a row that is there already: who is writing it is at work under its key.
+    let rows = sqlx::query!(
         r#"
-        insert into idempotency_keys as k (caller, route, key, effect_id, fingerprint, locked_until, created_at)
-        values ($1, $2, $3, $4, $5, clock_timestamp() + interval '5 seconds', clock_timestamp())
-        on conflict (caller, route, key) do update set locked_until = excluded.locked_until
-            where k.status is null and k.fingerprint = excluded.fingerprint and k.locked_until <= clock_timestamp()
-        returning effect_id
+        with asked as (
+            select * from unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bytea[])
+                as asked (caller, route, key, fresh, fingerprint)
+        ), claimed as (
+            insert into idempotency_keys (caller, route, key, effect_id, fingerprint, locked_until, created_at)
+            select caller, route, key, fresh, fingerprint, clock_timestamp() + interval '5 seconds', clock_timestamp()
+            from asked
+            where not exists (
+                select from idempotency_keys k
+                where (k.caller, k.route, k.key) = (asked.caller, asked.route, asked.key)
+            )
+            on conflict do nothing
+            returning effect_id
+        ), left_behind as (
+            select k.caller, k.route, k.key, asked.fresh
+            from asked join idempotency_keys k using (caller, route, key)
+            where asked.fresh not in (select effect_id from claimed)
+                and k.status is null and k.fingerprint = asked.fingerprint
+                and (k.locked_until <= clock_timestamp() or k.effect_id = asked.fresh)
+            for update of k skip locked
+        ), taken_over as (
+            update idempotency_keys k set locked_until = clock_timestamp() + interval '5 seconds'
+            from left_behind l where (k.caller, k.route, k.key) = (l.caller, l.route, l.key)
+            returning l.fresh, k.effect_id
+        )
+        select effect_id as "fresh!", effect_id as "effect!" from claimed
+        union all
+        select fresh, effect_id from taken_over
         "#,
-        claim.caller,
-        claim.route,
-        claim.key,
-        fresh,
-        claim.fingerprint,
+        &callers as &[&str],
+        &routes as &[&str],
+        &keys as &[&str],
+        &fresh,
+        &fingerprints as &[&[u8]],
     )
-    .fetch_optional(db)
-    .await
+    .fetch_all(db)
+    .await?;
+    let effects: HashMap<Uuid, Uuid> = rows.into_iter().map(|row| (row.fresh, row.effect)).collect();
+    Ok(asked.iter().map(|one| effects.get(&one.fresh).copied()).collect())
 }
 
 /// What is known under a key, if anything.
@@ -67,59 +144,46 @@ pub async fn find(db: impl PgExecutor<'_>, claim: &Claim) -> Result<Option<Known
     .await
 }
 
-/// Saves the final answer of whoever holds the claim with this effect.
-pub async fn save(
-    db: impl PgExecutor<'_>,
-    claim: &Claim,
-    effect: Uuid,
-    status: u16,
-    body: &Value,
-) -> Result<()> {
+/// Ends claims that are still held with their effects and have no answer yet; nothing happens to others. Where several
+/// ended the same one, an answer counts before none.
+pub async fn end(db: impl PgExecutor<'_>, ended: &[Ended]) -> Result<()> {
+    let mut sorted: Vec<&Ended> = ended.iter().collect();
+    sorted.sort_by(|one, other| {
+        let order = |ended: &Ended| (ended.effect, ended.end == End::Release, ended.end == End::Unlock);
+        (&one.claim, order(one)).cmp(&(&other.claim, order(other)))
+    });
+    sorted.dedup_by(|later, first| (&later.claim, later.effect) == (&first.claim, first.effect));
+    let callers: Vec<&str> = sorted.iter().map(|one| one.claim.caller.as_str()).collect();
+    let routes: Vec<&str> = sorted.iter().map(|one| one.claim.route.as_str()).collect();
+    let keys: Vec<&str> = sorted.iter().map(|one| one.claim.key.as_str()).collect();
+    let effects: Vec<Uuid> = sorted.iter().map(|one| one.effect).collect();
+    let answers = || sorted.iter().map(|one| one.end.answer());
+    let statuses: Vec<Option<i16>> = answers().map(|answer| Some(answer?.0)).collect();
+    let bodies: Vec<Option<&Value>> = answers().map(|answer| Some(answer?.1)).collect();
+    let released: Vec<bool> = sorted.iter().map(|one| one.end == End::Release).collect();
     sqlx::query!(
         r#"
-        update idempotency_keys set status = $5, body = $6
-        where caller = $1 and route = $2 and key = $3 and effect_id = $4 and status is null
+        with ended as (
+            select * from unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::smallint[], $6::jsonb[], $7::bool[])
+                as ended (caller, route, key, effect_id, status, body, released)
+        ), released as (
+            delete from idempotency_keys k using ended e
+            where e.released and k.status is null
+                and (k.caller, k.route, k.key, k.effect_id) = (e.caller, e.route, e.key, e.effect_id)
+        )
+        update idempotency_keys k set status = e.status, body = e.body,
+            locked_until = case when e.status is null then clock_timestamp() else k.locked_until end
+        from ended e
+        where not e.released and k.status is null
+            and (k.caller, k.route, k.key, k.effect_id) = (e.caller, e.route, e.key, e.effect_id)
         "#,
-        claim.caller,
-        claim.route,
-        claim.key,
-        effect,
-        i16::try_from(status).unwrap_or(i16::MAX),
-        body,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Gives a claim up: nothing final came of it, and the next request under the key starts anew.
-pub async fn release(db: impl PgExecutor<'_>, claim: &Claim, effect: Uuid) -> Result<()> {
-    sqlx::query!(
-        r#"
-        delete from idempotency_keys
-        where caller = $1 and route = $2 and key = $3 and effect_id = $4 and status is null
-        "#,
-        claim.caller,
-        claim.route,
-        claim.key,
-        effect,
-    )
-    .execute(db)
-    .await?;
-    Ok(())
-}
-
-/// Opens a claim whose effect is still under way: the next request under the key looks at the same effect.
-pub async fn unlock(db: impl PgExecutor<'_>, claim: &Claim, effect: Uuid) -> Result<()> {
-    sqlx::query!(
-        r#"
-        update idempotency_keys set locked_until = clock_timestamp()
-        where caller = $1 and route = $2 and key = $3 and effect_id = $4 and status is null
-        "#,
-        claim.caller,
-        claim.route,
-        claim.key,
-        effect,
+        &callers as &[&str],
+        &routes as &[&str],
+        &keys as &[&str],
+        &effects,
+        &statuses as &[Option<i16>],
+        &bodies as &[Option<&Value>],
+        &released,
     )
     .execute(db)
     .await?;

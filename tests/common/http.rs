@@ -11,7 +11,7 @@ use boxoffice::http::connections::Limits as ClientLimits;
 use boxoffice::http::health::Health;
 use boxoffice::http::listeners::Listeners;
 use boxoffice::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
-use boxoffice::http::{self, AppState, Joins};
+use boxoffice::http::{self, AppState, Joins, Repeats};
 use boxoffice::operations::gauges::Gauges;
 use boxoffice::store::api_keys::{self, Role};
 use boxoffice::{ids, telemetry};
@@ -98,6 +98,12 @@ impl Entrance {
             catalog,
             room: service.room.clone().expect("the service has the api role"),
             desk: service.desk.clone(),
+            repeats: Repeats::open(
+                service.pool.clone(),
+                service.engine.steps.clone(),
+                &TaskTracker::new(),
+                &stop,
+            ),
             engine: service.engine.clone(),
             access: Access::new(&settings.http, service.clock.clone()).expect("the secret is good"),
             keys: Keys::new(service.pool.clone()),

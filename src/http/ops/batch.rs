@@ -89,7 +89,7 @@ pub async fn run(
     staff: Staff<Operator>,
     command: Command<BatchOrder>,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |order, _| {
+    once(&app.repeats, staff.caller(), command, async |order, _| {
         let wanted = Batch {
             act: batch::act_named(&order.act).unwrap_or(Act::Retry),
             actor: staff.key.name.clone(),

@@ -87,7 +87,7 @@ async fn take_out(
     fate: Fate,
     command: Command<Why>,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |why, _| {
+    once(&app.repeats, staff.caller(), command, async |why, _| {
         parked::take_out(&app.engine, id, fate, &staff.key.name, &why.reason).await?;
         Ok(Answer::ok(&Unparked { id, outcome: fate }))
     })

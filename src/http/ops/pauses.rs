@@ -89,7 +89,7 @@ pub async fn pause_step(
     PathName(name): PathName,
     command: Command<StepPause>,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |why, _| {
+    once(&app.repeats, staff.caller(), command, async |why, _| {
         let target = Target::Step { command: &name, whole: why.whole_consumer };
         changed(&app, &staff, target, true, &why.reason).await
     })
@@ -116,7 +116,7 @@ async fn change(
     paused: bool,
     command: Command<Why>,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |why, _| {
+    once(&app.repeats, staff.caller(), command, async |why, _| {
         changed(app, staff, target, paused, &why.reason).await
     })
     .await

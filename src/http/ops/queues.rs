@@ -106,7 +106,7 @@ pub async fn set(
     PathId(concert): PathId,
     command: Command<SettingsWanted>,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |wanted, _| {
+    once(&app.repeats, staff.caller(), command, async |wanted, _| {
         let by = wanted.by(&staff.key.name);
         let settings = app.room.change_settings(concert, &wanted.change(), by).await?;
         let overview = app.room.overview_of(concert).await?;
@@ -151,7 +151,7 @@ async fn set_paused(
     command: Command<QueueAct>,
     paused: bool,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |act, _| {
+    once(&app.repeats, staff.caller(), command, async |act, _| {
         let change = SettingsChange { paused: Some(paused), ..SettingsChange::default() };
         let settings = app.room.change_settings(concert, &change, by(&staff, act.reason.as_deref())).await?;
         let overview = app.room.overview_of(concert).await?;
@@ -209,7 +209,7 @@ pub async fn admit(
     PathId(concert): PathId,
     command: Command<Admission>,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |wanted, _| {
+    once(&app.repeats, staff.caller(), command, async |wanted, _| {
         let by = by(&staff, wanted.reason.as_deref());
         let admitted = app.room.admit(concert, wanted.count(), by).await?;
         let line = app.room.overview_of(concert).await?;

@@ -74,7 +74,7 @@ pub async fn complete(
     PathId(id): PathId,
     command: Command<ByHand>,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |ByHand { reason, output }, _| {
+    once(&app.repeats, staff.caller(), command, async |ByHand { reason, output }, _| {
         let acted = app.engine.act(id, Act::Complete { output }, &staff.key.name, &reason).await?;
         Ok(Answer::ok(&Repaired::from(acted)))
     })
@@ -172,7 +172,7 @@ async fn act(
     command: Command<Why>,
     act: Act,
 ) -> Result<Response> {
-    once(&app.pool, staff.caller(), command, async |why, _| {
+    once(&app.repeats, staff.caller(), command, async |why, _| {
         let acted = app.engine.act(id, act, &staff.key.name, &why.reason).await?;
         Ok(Answer::ok(&Repaired::from(acted)))
     })

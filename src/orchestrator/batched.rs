@@ -1,0 +1,167 @@
+//! Requests of many callers done together: all that wait at a moment in one batch, and none waits for more to come.
+
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::Halves;
+use crate::store;
+
+/// Most requests of one batch.
+const BATCH: usize = 256;
+
+/// How many may wait for the next batch; whoever comes then is told at once that it is too many.
+const WAITING: usize = 4_096;
+
+type Request<Q, A> = (Q, oneshot::Sender<A>);
+
+/// Does a batch, all of it or nothing, and answers each request in order.
+pub type Work<S, Q, A> = for<'a> fn(&'a S, &'a [Q]) -> BoxFuture<'a, store::Result<Vec<A>>>;
+
+/// Where callers bring what is done in batches. Clones lead to the same place.
+#[derive(Clone, Debug)]
+pub struct Batched<Q, A> {
+    requests: mpsc::Sender<Request<Q, A>>,
+}
+
+/// Where the batches are taken from.
+#[derive(Debug)]
+pub struct Requests<Q, A> {
+    what: &'static str,
+    id: fn(&Q) -> Uuid,
+    requests: mpsc::Receiver<Request<Q, A>>,
+}
+
+/// Both ends. What is asked for, and the id of one request, are for the log.
+pub fn batched<Q, A>(what: &'static str, id: fn(&Q) -> Uuid) -> (Batched<Q, A>, Requests<Q, A>) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    (Batched { requests: sender }, Requests { what, id, requests: receiver })
+}
+
+impl<Q, A> Batched<Q, A> {
+    /// The answer to a request. None if too many wait, if it could not be done, or if the service is stopping: it may
+    /// have been done even so.
+    pub async fn ask(&self, request: Q) -> Option<A> {
+        let (caller, answer) = oneshot::channel();
+        self.requests.try_send((request, caller)).ok()?;
+        answer.await.ok()
+    }
+}
+
+impl<Q, A> Requests<Q, A> {
+    /// Takes requests in batches until the service stops; `with` is what the work needs.
+    pub async fn work<S>(mut self, with: S, stop: CancellationToken, work: Work<S, Q, A>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        while stop.run_until_cancelled(self.requests.recv_many(&mut batch, BATCH)).await.unwrap_or(0) > 0 {
+            let (requests, callers): (Vec<Q>, Vec<oneshot::Sender<A>>) = batch.drain(..).unzip();
+            if let Err(error) = self.answer(Halves::of(requests), callers, &with, work).await {
+                // Dropping the senders has told the callers.
+                tracing::warn!(%error, "{} could not be done", self.what);
+            }
+        }
+    }
+
+    /// Halves are done from the first request to the last, so the callers are answered in their order.
+    async fn answer<S>(
+        &self,
+        mut halves: Halves<Q>,
+        callers: Vec<oneshot::Sender<A>>,
+        with: &S,
+        work: Work<S, Q, A>,
+    ) -> store::Result<()> {
+        let mut callers = callers.into_iter();
+        while let Some(requests) = halves.next() {
+            let result = match work(with, requests).await {
+                Ok(answers) => {
+                    for (answer, caller) in answers.into_iter().zip(callers.by_ref()) {
+                        // A caller that has gone away does not want to know.
+                        let _told = caller.send(answer);
+                    }
+                    Ok(())
+                }
+                // That took seconds already, and somebody waits for each answer.
+                Err(error @ sqlx::Error::PoolTimedOut) => return Err(error),
+                Err(error) => Err(error),
+            };
+            if let Some((request, error)) = halves.record(result).await? {
+                tracing::error!(id = %(self.id)(request), %error, "one of the {} could not be done", self.what);
+                drop(callers.next());
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt;
+    use futures::future::{join_all, ready};
+
+    /// What a thousand callers are told by work that is given a batch and how many came before it.
+    async fn told(work: fn(&[i32], usize) -> store::Result<Vec<i32>>) -> (Vec<Option<i32>>, usize) {
+        let (batched, requests) = batched("numbers", |_| Uuid::nil());
+        let (stop, batches) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+        let with = (work, Arc::clone(&batches));
+        let working = tokio::spawn(requests.work(with, stop.clone(), |(work, batches), numbers| {
+            Box::pin(ready(work(numbers, batches.fetch_add(1, Ordering::Relaxed))))
+        }));
+        let told = join_all((0..1_000).map(|number| batched.ask(number))).await;
+        stop.cancel();
+        working.await.unwrap();
+        assert_eq!(batched.ask(1).await, None, "after the stop nobody answers");
+        (told, batches.load(Ordering::Relaxed))
+    }
+
+    fn doubled(numbers: &[i32]) -> store::Result<Vec<i32>> {
+        Ok(numbers.iter().map(|number| number * 2).collect())
+    }
+
+    #[tokio::test]
+    async fn everybody_gets_their_own_answer_from_a_few_batches() {
+        let (told, batches) = told(|numbers, _| doubled(numbers)).await;
+        assert_eq!(told, (0..1_000).map(|number| Some(number * 2)).collect::<Vec<_>>());
+        assert_eq!(batches, 4);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_done_is_found_and_the_others_are_answered() {
+        let (told, _) =
+            told(|numbers, _| match numbers.iter().any(|number| [0, 300, 301].contains(number)) {
+                true => Err(sqlx::Error::RowNotFound),
+                false => doubled(numbers),
+            })
+            .await;
+        let bad = |number: &i32| [0, 300, 301].contains(number);
+        let expected: Vec<_> = (0..1_000).map(|number| (!bad(&number)).then_some(number * 2)).collect();
+        assert_eq!(told, expected);
+    }
+
+    #[tokio::test]
+    async fn what_passes_is_tried_again_but_a_pool_that_gave_nothing_for_seconds_is_not() {
+        let (told, batches) = told(|numbers, before| match before {
+            0 => Err(sqlx::Error::WorkerCrashed),
+            2 => Err(sqlx::Error::PoolTimedOut),
+            _ => doubled(numbers),
+        })
+        .await;
+        let unanswered: Vec<_> = (0..1_000).filter(|number| told[*number].is_none()).collect();
+        assert_eq!(unanswered, (BATCH..2 * BATCH).collect::<Vec<_>>(), "the second batch alone");
+        assert_eq!(batches, 5);
+    }
+
+    #[test]
+    fn one_too_many_is_told_at_once() {
+        let (batched, requests) = batched::<_, i32>("numbers", |_: &i32| Uuid::nil());
+        for number in 0..WAITING {
+            assert_eq!(batched.ask(number as i32).now_or_never(), None, "{number} waits");
+        }
+        assert_eq!(batched.ask(0).now_or_never(), Some(None));
+        drop(requests);
+        assert_eq!(batched.ask(0).now_or_never(), Some(None));
+    }
+}
