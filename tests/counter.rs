@@ -65,6 +65,21 @@ async fn too_few_points_leave_a_hold_that_can_be_paid_later_and_runs_out() {
 }
 
 #[tokio::test]
+async fn a_hold_that_runs_out_before_it_is_paid_is_no_sale() {
+    let flags = ["--hold-seconds", "1", "--payment-grace-seconds", "1", "--settle-ms", "30000"];
+    let entrance = Entrance::with(&flags).await;
+    let (buyer, operator) = (entrance.admitted(1_000).await, entrance.key(Role::Operator).await);
+    let held_back = json!({ "reason": "the payment is never made" });
+    entrance.post("/v1/ops/steps/points.deduct/pause", &operator, held_back).await.good(200);
+    let refused = buy(&entrance, &buyer, &[1], None).await;
+    let id = refused.is(410, "hold_expired")["reservation_id"].as_str().unwrap();
+    let read = entrance.get(&format!("{RESERVATIONS}/{id}"), &buyer).await.good(200).clone();
+    assert_eq!((&read["status"], &read["reason"]), (&json!("expired"), &json!("hold_expired")));
+    assert_eq!(entrance.test.balance(buyer.id).await, 1_000);
+    entrance.test.check_books().await;
+}
+
+#[tokio::test]
 async fn a_cashier_sells_to_whom_they_name_past_the_line() {
     let entrance = Entrance::start().await;
     let (buyer, cashier) = (entrance.user(1_000).await, entrance.key(Role::Cashier).await);

@@ -133,22 +133,38 @@ async fn settle(app: &AppState, id: Uuid, pass: &PassState) -> Result<Answer> {
         }
         booking::Answer::Settled(reservation) => *reservation,
     };
-    match reservation.status {
-        ReservationStatus::Confirmed => {
-            // A place in line that this user took since is not the one that this payment was made with.
-            if let PassState::Live(claims) = pass {
-                app.room.end(claims).await;
-            }
-            let receipt = Receipt::of(reservation)?;
-            Ok(if began { Answer::created(&receipt) } else { Answer::ok(&receipt) })
-        }
-        ReservationStatus::Held => match insufficient(&reservation) {
-            Some(problem) => Err(problem),
-            None => Ok(reservations::pending(reservation, app.clock.now())),
-        },
-        ReservationStatus::Expired => Err(expired()),
-        _ if reservation.reason.as_deref() == Some(Code::HoldExpired.row().1) => Err(expired()),
-        _ => Err(not_payable(&reservation)),
+    if !got(&reservation, Wish::Paid)? {
+        return Ok(reservations::pending(reservation, app.clock.now()));
+    }
+    // A place in line that this user took since is not the one that this payment was made with.
+    if let PassState::Live(claims) = pass {
+        app.room.end(claims).await;
+    }
+    let receipt = Receipt::of(reservation)?;
+    Ok(if began { Answer::created(&receipt) } else { Answer::ok(&receipt) })
+}
+
+/// What a caller wants of a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Held,
+    Paid,
+}
+
+/// Whether a reservation that nothing is under way for is what the caller wants; a refusal if it will not become that.
+/// Neither, where an operator has to look at it first.
+pub fn got(reservation: &Reservation, wish: Wish) -> Result<bool> {
+    use ReservationStatus as R;
+    let ran_out = reservation.reason.as_deref() == Some(Code::HoldExpired.row().1);
+    match (reservation.status, wish) {
+        (R::Confirmed, _) | (R::Held, Wish::Held) => Ok(true),
+        // Whoever held it has given it back since.
+        (R::Cancelled, Wish::Held) => Ok(true),
+        (R::Held, Wish::Paid) => insufficient(reservation).map_or(Ok(false), Err),
+        (R::Pending, _) => Ok(false),
+        (R::Expired, _) => Err(expired()),
+        (R::Cancelled | R::Failed, _) if ran_out => Err(expired()),
+        (R::Cancelled | R::Failed, _) => Err(not_payable(reservation)),
     }
 }
 
@@ -213,6 +229,28 @@ pub(super) mod tests {
         check(R::Cancelled, S::Compensated, 1, Stand::NotPayable);
         check(R::Failed, S::Compensated, 1, Stand::NotPayable);
         check(R::Pending, S::Running, 1, Stand::NotPayable);
+    }
+
+    #[test]
+    fn what_has_come_of_a_wish() {
+        use ReservationStatus as R;
+        let check = |status, reason: Option<&str>, held, paid| {
+            let reservation = Reservation {
+                reason: reason.map(str::to_owned),
+                ..reservation(status, Some(S::Compensated))
+            };
+            let codes = [Wish::Held, Wish::Paid]
+                .map(|wish| got(&reservation, wish).map_err(|problem| problem.code()));
+            assert_eq!(codes, [held, paid], "{status:?} {reason:?}");
+        };
+        check(R::Confirmed, None, Ok(true), Ok(true));
+        check(R::Held, None, Ok(true), Ok(false));
+        check(R::Pending, None, Ok(false), Ok(false));
+        check(R::Cancelled, Some("cancelled"), Ok(true), Err(Code::ReservationNotPayable));
+        let (expired, failed) = (Err(Code::HoldExpired), Err(Code::ReservationNotPayable));
+        check(R::Expired, Some("hold_expired"), expired, expired);
+        check(R::Failed, Some("hold_expired"), expired, expired);
+        check(R::Failed, Some("unavailable"), failed, failed);
     }
 
     #[test]

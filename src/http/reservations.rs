@@ -18,6 +18,7 @@ use super::gate::QueuePass;
 use super::idempotency::once;
 use super::observe::TraceId;
 use super::page::{ListQuery, Page};
+use super::payments::{Wish, got};
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, Params, PathId, whose};
 use super::shape::{Faults, Shape};
@@ -126,7 +127,7 @@ impl Shape for NewReservation {
               (status = 200, body = ReservationView, description = "The caller holds exactly these seats already"),
               (status = 202, body = ReservationView, description = "Not settled yet: see Location and Retry-After")),
     extensions(("x-problems" = json!(["not_found", "queue_token", "seat_taken", "seat_unknown", "too_many_seats",
-        "sale_not_open", "insufficient_points", "hold_expired", "forbidden", "rate_limited", "request_in_progress", "idempotency_key_reused"]))))]
+        "sale_not_open", "insufficient_points", "hold_expired", "reservation_not_payable", "forbidden", "rate_limited", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn reserve(
     State(app): State<Arc<AppState>>,
     buyer: Buyer,
@@ -177,7 +178,8 @@ impl NewReservation {
 
 /// Holds the seats, and pays for them if the order says so. `place` is the buyer's in line, if they came by one.
 async fn sell(app: &AppState, order: Order, place: Option<Claims>) -> Result<Answer> {
-    let (user_id, concert_id, pay_now) = (order.user_id, order.concert_id, order.pay_now);
+    let (user_id, concert_id) = (order.user_id, order.concert_id);
+    let wish = if order.pay_now { Wish::Paid } else { Wish::Held };
     let now = || app.clock.now();
     let reservation = match app.desk.reserve(order).await? {
         booking::Answer::Pending(reservation) => {
@@ -201,10 +203,11 @@ async fn sell(app: &AppState, order: Order, place: Option<Claims>) -> Result<Ans
             }
         }
     }
-    match insufficient(&reservation).filter(|_| pay_now) {
-        // The hold stays: it can be paid once there are enough points.
-        Some(problem) => Err(problem.with("reservation_id", reservation.id.to_string())),
-        None => Ok(Answer::created(&ReservationView::of(reservation, now()))),
+    match got(&reservation, wish) {
+        Ok(true) => Ok(Answer::created(&ReservationView::of(reservation, now()))),
+        Ok(false) => Ok(pending(reservation, now())),
+        // With too few points the hold stays: it can be paid once there are enough.
+        Err(problem) => Err(problem.with("reservation_id", reservation.id.to_string())),
     }
 }
 
