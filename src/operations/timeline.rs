@@ -59,7 +59,7 @@ pub struct StepView {
     pub undo: Option<String>,
     /// The signal that it waits for; null for a command.
     pub signal: Option<String>,
-    /// What its command carries: the saga's input and the outputs before it; null if it was not reached.
+    /// What its command carries: the saga's input and what is kept of the outputs before it; null if it was not reached.
     pub input: Option<Value>,
     pub output: Option<Value>,
     /// The last thing that went wrong, forward or back.
@@ -86,7 +86,8 @@ pub fn detail(definition: Option<&Definition>, saga: Saga, history: Vec<HistoryR
     });
     let outlook = outlook.unwrap_or_default();
     let allowed = saga::allowed_acts(definition, &saga);
-    let steps = steps(&outlook, &saga, &happenings);
+    let inputs = definition.map(|definition| inputs(definition, &saga, &happenings)).unwrap_or_default();
+    let steps = steps(&outlook, &inputs, &happenings);
     SagaDetail { saga: saga.into(), allowed, history: happenings, steps, undo_path: outlook.undo_path }
 }
 
@@ -132,8 +133,7 @@ fn told(row: &HistoryRow) -> (Option<Value>, Option<Value>) {
 }
 
 /// The steps of the outlook, with what the history knows about each.
-fn steps(outlook: &Outlook, saga: &Saga, history: &[Happening]) -> Vec<StepView> {
-    let inputs = inputs(saga, history);
+fn steps(outlook: &Outlook, inputs: &BTreeMap<&str, Value>, history: &[Happening]) -> Vec<StepView> {
     let view = |step: &saga::StepAhead| {
         let own = history.iter().filter(|row| row.step == step.step);
         let answers: Vec<&Happening> =
@@ -158,14 +158,17 @@ fn steps(outlook: &Outlook, saga: &Saga, history: &[Happening]) -> Vec<StepView>
     outlook.steps.iter().map(view).collect()
 }
 
-/// What each step that was reached was given: the input and the outputs of the steps before it.
-fn inputs<'a>(saga: &'a Saga, history: &'a [Happening]) -> BTreeMap<&'a str, Value> {
+/// What each step that was reached was given: the input, and what is kept of the outputs of the steps before it.
+fn inputs<'a>(definition: &Definition, saga: &'a Saga, history: &'a [Happening]) -> BTreeMap<&'a str, Value> {
     let mut context = Value::clone(&saga.input);
     let mut inputs = BTreeMap::new();
     for row in history.iter().filter(|row| row.direction == Direction::Do) {
         inputs.insert(row.step.as_str(), context.clone());
-        if let (Value::Object(context), Some(Value::Object(output))) = (&mut context, &row.output) {
-            context.extend(output.clone());
+        let step = definition.index(&row.step).map(|at| &definition.steps[at]);
+        if let (Value::Object(context), Some(Value::Object(output)), Some(step)) =
+            (&mut context, &row.output, step)
+        {
+            context.extend(saga::kept(step, output));
         }
     }
     if saga.direction == Direction::Do && !saga.status.is_end() {
@@ -177,8 +180,9 @@ fn inputs<'a>(saga: &'a Saga, history: &'a [Happening]) -> BTreeMap<&'a str, Val
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::saga::{Catalogue, NewSaga};
     use chrono::TimeDelta;
-    use serde_json::json;
+    use serde_json::{Map, json};
     use uuid::Uuid;
 
     fn row(
@@ -202,6 +206,32 @@ mod tests {
             worker: None,
             emits: Vec::new(),
         }
+    }
+
+    #[test]
+    fn a_step_is_given_what_is_kept_of_the_outputs_before_it() {
+        let definition = Catalogue::built_in().unwrap().latest("booking").unwrap().clone();
+        let input = Map::from_iter([("seats".to_owned(), json!([1]))]);
+        let id = Uuid::nil();
+        let new = NewSaga { id, subject_id: id, owner_id: None, input, trace: None, seq: 0 };
+        let mut saga = saga::start(&definition, new, DateTime::UNIX_EPOCH).saga;
+        saga.step = "confirm".to_owned();
+        let history = vec![
+            row(1, 0, "started", "reserve", Direction::Do, Value::Null),
+            row(2, 1, "done", "reserve", Direction::Do, json!({ "amount": 7 })),
+            row(3, 2, "done", "pay", Direction::Do, json!({ "paid_at": "now", "entry": { "balance": 3 } })),
+        ];
+        let shown = detail(Some(&definition), saga, history);
+        let input = |step: &str| shown.steps.iter().find(|view| view.step == step).unwrap().input.clone();
+        assert_eq!(input("reserve"), Some(json!({ "seats": [1] })));
+        assert_eq!(input("await_payment"), None, "it was passed over");
+        assert_eq!(input("pay"), Some(json!({ "seats": [1], "amount": 7 })));
+        let paid = json!({ "seats": [1], "amount": 7, "paid_at": "now" });
+        assert_eq!(
+            input("confirm"),
+            Some(paid),
+            "the entry is an event of its own, and no command carries it"
+        );
     }
 
     #[test]
