@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::admitted::{self, Admitted};
 use super::client::{Client, Wish};
-use super::lanes::{Circle, Rounds};
+use super::lanes::{self, Circle, Rounds};
 use super::progress::Progress;
 use super::report::{Goal, Measure, Report};
 use super::stage::{ALL_ROLES, Stage, Wanted};
@@ -48,7 +48,8 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
             .await?;
         all.push(rounds);
     }
-    let report = report(&all).with("people_admitted_before", admitted.people.len());
+    let report = lanes::report("booking", &all, measures, goals, point);
+    let report = report.with("people_admitted_before", admitted.people.len());
     stage.close(vec![service], report).await
 }
 
@@ -71,25 +72,15 @@ async fn book(client: Client, admitted: Arc<Admitted>, number: usize) -> anyhow:
     }
 }
 
-fn report(all: &[Rounds<2>]) -> Report {
-    let measures = all.iter().flat_map(|rounds| {
-        let [hold, payment] = &rounds.parts;
-        let names = match rounds.callers {
-            1 => ["hold, one at a time", "payment, one at a time"],
-            32 => ["hold, 32 at once", "payment, 32 at once"],
-            256 => ["hold, 256 at once", "payment, 256 at once"],
-            _ => ["hold", "payment"],
-        };
-        [Measure::told(names[0], hold), Measure::told(names[1], payment)]
-    });
-    let mut report = Report::new("booking", measures.collect());
-    if let Some(first) = all.first() {
-        report = report.work(first.done, first.seconds, None);
-        report.server_cpu_s_per_1000 = first.cost.server_cpu_s_per_1000;
-    }
-    report.errors = all.iter().map(|rounds| rounds.errors).sum();
-    report.goals = all.iter().flat_map(goals).collect();
-    report.with("points", all.iter().map(point).collect::<Vec<_>>())
+fn measures(rounds: &Rounds<2>) -> Vec<Measure> {
+    let [hold, payment] = &rounds.parts;
+    let names = match rounds.callers {
+        1 => ["hold, one at a time", "payment, one at a time"],
+        32 => ["hold, 32 at once", "payment, 32 at once"],
+        256 => ["hold, 256 at once", "payment, 256 at once"],
+        _ => ["hold", "payment"],
+    };
+    vec![Measure::told(names[0], hold), Measure::told(names[1], payment)]
 }
 
 fn goals(rounds: &Rounds<2>) -> Vec<Goal> {

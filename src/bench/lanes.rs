@@ -4,11 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::cost::{Cost, Reading};
 use super::progress::Progress;
+use super::report::{Goal, Measure, Report};
 use super::stage::Stage;
 use super::timing::Timings;
 
@@ -42,6 +44,24 @@ impl<const PARTS: usize> Rounds<PARTS> {
     pub(super) fn per_second(&self) -> f64 {
         self.done as f64 / self.seconds
     }
+}
+
+/// The report on all rounds of a scenario; at its head stands what the first came to.
+pub(super) fn report<const PARTS: usize>(
+    scenario: &'static str,
+    all: &[Rounds<PARTS>],
+    measures: fn(&Rounds<PARTS>) -> Vec<Measure>,
+    goals: fn(&Rounds<PARTS>) -> Vec<Goal>,
+    point: fn(&Rounds<PARTS>) -> Value,
+) -> Report {
+    let mut report = Report::new(scenario, all.iter().flat_map(measures).collect());
+    if let Some(first) = all.first() {
+        report = report.work(first.done, first.seconds, None);
+        report.server_cpu_s_per_1000 = first.cost.server_cpu_s_per_1000;
+    }
+    report.errors = all.iter().map(|rounds| rounds.errors).sum();
+    report.goals = all.iter().flat_map(goals).collect();
+    report.with("points", all.iter().map(point).collect::<Vec<_>>())
 }
 
 /// What one caller has by the end.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Plan;
 use super::client::Client;
 use super::counter::Counter;
-use super::lanes::{Circle, Rounds};
+use super::lanes::{self, Circle, Rounds};
 use super::progress::Progress;
 use super::report::{Goal, Measure, Report};
 use super::stage::{ALL_ROLES, Stage, Wanted};
@@ -39,7 +39,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
         let rounds = circle.run(&stage, progress, move || sell(client.clone(), counter.clone())).await?;
         all.push(rounds);
     }
-    let report = report(&all);
+    let report = lanes::report("sagas", &all, measures, goals, point);
     stage.close(vec![service], report).await
 }
 
@@ -59,25 +59,15 @@ async fn sell(client: Client, counter: Counter) -> anyhow::Result<[Duration; 1]>
     }
 }
 
-fn report(all: &[Rounds<1>]) -> Report {
-    let measures = all.iter().map(|rounds| {
-        let name = match rounds.callers {
-            1 => "one at a time",
-            32 => "32 at once",
-            256 => "256 at once",
-            _ => "at once",
-        };
-        let [whole] = &rounds.parts;
-        Measure::told(name, whole)
-    });
-    let mut report = Report::new("sagas", measures.collect());
-    if let Some(first) = all.first() {
-        report = report.work(first.done, first.seconds, None);
-        report.server_cpu_s_per_1000 = first.cost.server_cpu_s_per_1000;
-    }
-    report.errors = all.iter().map(|rounds| rounds.errors).sum();
-    report.goals = all.iter().flat_map(goals).collect();
-    report.with("points", all.iter().map(point).collect::<Vec<_>>())
+fn measures(rounds: &Rounds<1>) -> Vec<Measure> {
+    let name = match rounds.callers {
+        1 => "one at a time",
+        32 => "32 at once",
+        256 => "256 at once",
+        _ => "at once",
+    };
+    let [whole] = &rounds.parts;
+    vec![Measure::told(name, whole)]
 }
 
 fn goals(rounds: &Rounds<1>) -> Vec<Goal> {
