@@ -8,6 +8,7 @@ mod admin;
 mod cancellations;
 mod payments;
 mod reservations;
+mod outcome;
 mod concerts;
 mod points;
 mod queue_tokens;

@@ -14,9 +14,10 @@ use super::auth::AuthUser;
 use super::error::Code;
 use super::gate::QueuePass;
 use super::idempotency::once;
+use super::outcome::{Wish, expired, got, not_payable};
 use super::problem::{Problem, Result};
 use super::request::{Command, NoBody, PathId};
-use super::reservations::{self, insufficient, own};
+use super::reservations::{self, own};
 use super::state::AppState;
 use crate::booking;
 use crate::saga;
@@ -144,40 +145,6 @@ async fn settle(app: &AppState, id: Uuid, pass: &PassState) -> Result<Answer> {
     Ok(if began { Answer::created(&receipt) } else { Answer::ok(&receipt) })
 }
 
-/// What a caller wants of a reservation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    Held,
-    Paid,
-}
-
-/// Whether a reservation that nothing is under way for is what the caller wants; a refusal if it will not become that.
-/// Neither, where an operator has to look at it first.
-pub fn got(reservation: &Reservation, wish: Wish) -> Result<bool> {
-    use ReservationStatus as R;
-    let ran_out = reservation.reason.as_deref() == Some(Code::HoldExpired.row().1);
-    match (reservation.status, wish) {
-        (R::Confirmed, _) | (R::Held, Wish::Held) => Ok(true),
-        // Whoever held it has given it back since.
-        (R::Cancelled, Wish::Held) => Ok(true),
-        (R::Held, Wish::Paid) => insufficient(reservation).map_or(Ok(false), Err),
-        (R::Pending, _) => Ok(false),
-        (R::Expired, _) => Err(expired()),
-        (R::Cancelled | R::Failed, _) if ran_out => Err(expired()),
-        (R::Cancelled | R::Failed, _) => Err(not_payable(reservation)),
-    }
-}
-
-fn expired() -> Problem {
-    Problem::new(Code::HoldExpired, "The hold has run out; nothing was charged, or it was refunded.")
-}
-
-fn not_payable(reservation: &Reservation) -> Problem {
-    let status = serde_json::json!(reservation.status);
-    let words = "This reservation cannot be paid in the state it is in.";
-    Problem::new(Code::ReservationNotPayable, words).with("reservation_status", status)
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
@@ -229,38 +196,5 @@ pub(super) mod tests {
         check(R::Cancelled, S::Compensated, 1, Stand::NotPayable);
         check(R::Failed, S::Compensated, 1, Stand::NotPayable);
         check(R::Pending, S::Running, 1, Stand::NotPayable);
-    }
-
-    #[test]
-    fn what_has_come_of_a_wish() {
-        use ReservationStatus as R;
-        let check = |status, reason: Option<&str>, held, paid| {
-            let reservation = Reservation {
-                reason: reason.map(str::to_owned),
-                ..reservation(status, Some(S::Compensated))
-            };
-            let codes = [Wish::Held, Wish::Paid]
-                .map(|wish| got(&reservation, wish).map_err(|problem| problem.code()));
-            assert_eq!(codes, [held, paid], "{status:?} {reason:?}");
-        };
-        check(R::Confirmed, None, Ok(true), Ok(true));
-        check(R::Held, None, Ok(true), Ok(false));
-        check(R::Pending, None, Ok(false), Ok(false));
-        check(R::Cancelled, Some("cancelled"), Ok(true), Err(Code::ReservationNotPayable));
-        let (expired, failed) = (Err(Code::HoldExpired), Err(Code::ReservationNotPayable));
-        check(R::Expired, Some("hold_expired"), expired, expired);
-        check(R::Failed, Some("hold_expired"), expired, expired);
-        check(R::Failed, Some("unavailable"), failed, failed);
-    }
-
-    #[test]
-    fn too_few_points_are_told_with_what_there_is_and_what_it_takes() {
-        let mut held = reservation(ReservationStatus::Held, Some(S::Waiting));
-        assert!(insufficient(&held).is_none());
-        held.saga_rejection = Some(serde_json::json!({
-            "step": "pay", "code": "insufficient_points", "detail": { "balance": 5, "required": 100 },
-        }));
-        let body = insufficient(&held).unwrap().body();
-        assert_eq!((&body["balance"], &body["required"]), (&5.into(), &100.into()));
     }
 }

@@ -1,7 +1,6 @@
 //! Reservations: making one, and reading one's own.
 
 use std::sync::Arc;
-use std::time::Duration;
 use std::time::Instant;
 
 use axum::extract::State;
@@ -17,8 +16,8 @@ use super::error::Code;
 use super::gate::QueuePass;
 use super::idempotency::once;
 use super::observe::TraceId;
+use super::outcome::{Wish, got, refusal};
 use super::page::{ListQuery, Page};
-use super::payments::{Wish, got};
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, Params, PathId, whose};
 use super::shape::{Faults, Shape};
@@ -220,56 +219,6 @@ async fn again(app: &AppState, failed: &Reservation) -> Result<Answer> {
     };
     let held = app.desk.find(held).await?;
     Ok(Answer::ok(&ReservationView::of(held, app.clock.now())))
-}
-
-/// Why a reservation failed, as a problem.
-fn refusal(reservation: &Reservation) -> Problem {
-    let reason = reservation.reason.as_deref().unwrap_or_default();
-    let about = reservation.detail.as_ref();
-    let seats = about.and_then(|about| about.get("seats")).and_then(|seats| seats.as_array()).cloned();
-    let named: Vec<String> = seats.iter().flatten().map(ToString::to_string).collect();
-    let named = named.join(", ");
-    let code = Code::named(reason).unwrap_or(Code::Unavailable);
-    let detail = match code {
-        Code::SeatTaken => format!("Already reserved: {named}. None of the seats is held for you."),
-        Code::SeatUnknown => format!("There are no such seats: {named}."),
-        Code::TooManySeats => {
-            let number =
-                |name| about.and_then(|about| about.get(name)).map_or("some".to_owned(), ToString::to_string);
-            let (limit, owned) = (number("limit"), number("owned"));
-            format!("One user may hold and own {limit} seats of one performance; you have {owned} already.")
-        }
-        Code::RateLimited => {
-            let number = |name| {
-                about.and_then(|about| about.get(name)).map_or("too many".to_owned(), ToString::to_string)
-            };
-            let limit = number("limit");
-            format!(
-                "{limit} of your holds for this performance ran out unpaid within the last hour. Wait, and try again."
-            )
-        }
-        Code::SaleNotOpen => "This performance is not on sale now.".to_owned(),
-        _ => "The seats could not be held in time; none is held. Try again.".to_owned(),
-    };
-    let mut problem = Problem::new(code, detail);
-    for (name, value) in about.and_then(|about| about.as_object()).into_iter().flatten() {
-        problem = problem.with(name, value.clone());
-    }
-    let wait = about.and_then(|about| about.get("retry_after_seconds")).and_then(serde_json::Value::as_u64);
-    match wait {
-        Some(seconds) => problem.after(Duration::from_secs(seconds)),
-        None => problem,
-    }
-}
-
-/// The refusal that the payment left in the saga, with what the user has and needs.
-pub fn insufficient(reservation: &Reservation) -> Option<Problem> {
-    let rejection = reservation.saga_rejection.as_ref()?;
-    let detail = rejection.get("detail")?;
-    let (balance, required) = (detail.get("balance")?.as_i64()?, detail.get("required")?.as_i64()?);
-    let words =
-        format!("You have {balance} points and need {required}. The hold stays: top up and pay again.");
-    Some(Problem::new(Code::InsufficientPoints, words).with("balance", balance).with("required", required))
 }
 
 /// The caller's reservations, newest first.

@@ -1,0 +1,133 @@
+//! What has come of a buyer's wish: whether the reservation is what they asked for, or why it is not.
+
+use std::time::Duration;
+
+use super::error::Code;
+use super::problem::{Problem, Result};
+use crate::store::reservations::{Reservation, ReservationStatus};
+
+/// What a caller wants of a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    Held,
+    Paid,
+}
+
+/// Whether a reservation that nothing is under way for is what the caller wants; a refusal if it will not become that.
+/// Neither, where an operator has to look at it first.
+pub fn got(reservation: &Reservation, wish: Wish) -> Result<bool> {
+    use ReservationStatus as R;
+    let ran_out = reservation.reason.as_deref() == Some(Code::HoldExpired.row().1);
+    match (reservation.status, wish) {
+        (R::Confirmed, _) | (R::Held, Wish::Held) => Ok(true),
+        // Whoever held it has given it back since.
+        (R::Cancelled, Wish::Held) => Ok(true),
+        (R::Held, Wish::Paid) => insufficient(reservation).map_or(Ok(false), Err),
+        (R::Pending, _) => Ok(false),
+        (R::Expired, _) => Err(expired()),
+        (R::Cancelled | R::Failed, _) if ran_out => Err(expired()),
+        (R::Cancelled | R::Failed, _) => Err(not_payable(reservation)),
+    }
+}
+
+/// Why a reservation failed, as a problem.
+pub fn refusal(reservation: &Reservation) -> Problem {
+    let reason = reservation.reason.as_deref().unwrap_or_default();
+    let about = reservation.detail.as_ref();
+    let seats = about.and_then(|about| about.get("seats")).and_then(|seats| seats.as_array()).cloned();
+    let named: Vec<String> = seats.iter().flatten().map(ToString::to_string).collect();
+    let named = named.join(", ");
+    let code = Code::named(reason).unwrap_or(Code::Unavailable);
+    let detail = match code {
+        Code::SeatTaken => format!("Already reserved: {named}. None of the seats is held for you."),
+        Code::SeatUnknown => format!("There are no such seats: {named}."),
+        Code::TooManySeats => {
+            let number =
+                |name| about.and_then(|about| about.get(name)).map_or("some".to_owned(), ToString::to_string);
+            let (limit, owned) = (number("limit"), number("owned"));
+            format!("One user may hold and own {limit} seats of one performance; you have {owned} already.")
+        }
+        Code::RateLimited => {
+            let number = |name| {
+                about.and_then(|about| about.get(name)).map_or("too many".to_owned(), ToString::to_string)
+            };
+            let limit = number("limit");
+            format!(
+                "{limit} of your holds for this performance ran out unpaid within the last hour. Wait, and try again."
+            )
+        }
+        Code::SaleNotOpen => "This performance is not on sale now.".to_owned(),
+        _ => "The seats could not be held in time; none is held. Try again.".to_owned(),
+    };
+    let mut problem = Problem::new(code, detail);
+    for (name, value) in about.and_then(|about| about.as_object()).into_iter().flatten() {
+        problem = problem.with(name, value.clone());
+    }
+    let wait = about.and_then(|about| about.get("retry_after_seconds")).and_then(serde_json::Value::as_u64);
+    match wait {
+        Some(seconds) => problem.after(Duration::from_secs(seconds)),
+        None => problem,
+    }
+}
+
+/// The refusal that the payment left in the saga, with what the user has and needs.
+pub fn insufficient(reservation: &Reservation) -> Option<Problem> {
+    let rejection = reservation.saga_rejection.as_ref()?;
+    let detail = rejection.get("detail")?;
+    let (balance, required) = (detail.get("balance")?.as_i64()?, detail.get("required")?.as_i64()?);
+    let words =
+        format!("You have {balance} points and need {required}. The hold stays: top up and pay again.");
+    Some(Problem::new(Code::InsufficientPoints, words).with("balance", balance).with("required", required))
+}
+
+/// 410: there is nothing to pay for any more.
+pub fn expired() -> Problem {
+    Problem::new(Code::HoldExpired, "The hold has run out; nothing was charged, or it was refunded.")
+}
+
+/// 409 with the status that it has instead.
+pub fn not_payable(reservation: &Reservation) -> Problem {
+    let status = serde_json::json!(reservation.status);
+    let words = "This reservation cannot be paid in the state it is in.";
+    Problem::new(Code::ReservationNotPayable, words).with("reservation_status", status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::payments::tests::reservation;
+    use super::*;
+    use crate::saga::Status as S;
+
+    #[test]
+    fn what_has_come_of_a_wish() {
+        use ReservationStatus as R;
+        let check = |status, reason: Option<&str>, held, paid| {
+            let reservation = Reservation {
+                reason: reason.map(str::to_owned),
+                ..reservation(status, Some(S::Compensated))
+            };
+            let codes = [Wish::Held, Wish::Paid]
+                .map(|wish| got(&reservation, wish).map_err(|problem| problem.code()));
+            assert_eq!(codes, [held, paid], "{status:?} {reason:?}");
+        };
+        check(R::Confirmed, None, Ok(true), Ok(true));
+        check(R::Held, None, Ok(true), Ok(false));
+        check(R::Pending, None, Ok(false), Ok(false));
+        check(R::Cancelled, Some("cancelled"), Ok(true), Err(Code::ReservationNotPayable));
+        let (expired, failed) = (Err(Code::HoldExpired), Err(Code::ReservationNotPayable));
+        check(R::Expired, Some("hold_expired"), expired, expired);
+        check(R::Failed, Some("hold_expired"), expired, expired);
+        check(R::Failed, Some("unavailable"), failed, failed);
+    }
+
+    #[test]
+    fn too_few_points_are_told_with_what_there_is_and_what_it_takes() {
+        let mut held = reservation(ReservationStatus::Held, Some(S::Waiting));
+        assert!(insufficient(&held).is_none());
+        held.saga_rejection = Some(serde_json::json!({
+            "step": "pay", "code": "insufficient_points", "detail": { "balance": 5, "required": 100 },
+        }));
+        let body = insufficient(&held).unwrap().body();
+        assert_eq!((&body["balance"], &body["required"]), (&5.into(), &100.into()));
+    }
+}
