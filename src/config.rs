@@ -197,6 +197,15 @@ pub enum LogFormat {
     Json,
 }
 
+/// How those who change the same rows are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Control {
+    /// Nothing is locked before it is written; what somebody else changed in between is read again, under locks
+    Optimistic,
+    /// Locks come first: more round trips for each batch, and nothing is ever decided twice
+    Pessimistic,
+}
+
 /// The engine's own pace.
 #[derive(Args, Clone, Debug)]
 pub struct Engine {
@@ -207,6 +216,9 @@ pub struct Engine {
     #[arg(long, env = "BOXOFFICE_SETTLE_MS", global = true, default_value_t = 2_000,
           value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub settle_ms: u64,
+    /// How steps that meet at the same rows are kept apart
+    #[arg(long, env = "BOXOFFICE_STEP_CONTROL", global = true, value_enum, default_value_t = Control::Optimistic)]
+    pub step_control: Control,
     /// How long ended sagas and their history are kept, in days
     #[arg(long, env = "BOXOFFICE_KEEP_FINISHED_DAYS", global = true, default_value_t = 30,
           value_parser = clap::value_parser!(u32).range(1..=3_650))]

@@ -100,7 +100,8 @@ async fn do_and_undo_of_a_step_wait_for_each_other() {
     let test = TestApp::start().await;
     let user = test.user(0).await;
     let mut blocker = test.app.pool.begin().await.unwrap();
-    store::seats::lock(&mut blocker, &[test.performance], &[1]).await.unwrap();
+    let seat = "select from seats where performance_id = $1 and number = 1 for update";
+    sqlx::query(seat).bind(test.performance).execute(&mut *blocker).await.unwrap();
     let order = test.order(user, &[1]);
     let id = order.id;
     let Answer::Pending(pending) = test.app.desk.reserve(order).await.unwrap() else {
@@ -186,7 +187,8 @@ async fn two_payments_of_one_user_in_one_batch_share_the_balance() {
     let user = test.user(150).await;
     let (one, other) = (test.reserve(user, &[1]).await, test.reserve(user, &[2]).await);
     let mut blocker = test.app.pool.begin().await.unwrap();
-    store::payments::lock_accounts(&mut blocker, &[user]).await.unwrap();
+    let account = "select from accounts where user_id = $1 for update";
+    sqlx::query(account).bind(user).execute(&mut *blocker).await.unwrap();
     let payments = async { tokio::join!(test.app.desk.pay(one.id), test.app.desk.pay(other.id)) };
     let (answers, ()) = tokio::join!(payments, async {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;

@@ -104,6 +104,7 @@ impl App {
             bus.clone(),
             catalogue,
             &workers::Service::NAMES,
+            settings.engine.step_control,
             &tasks,
             &stop,
         )

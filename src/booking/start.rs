@@ -12,6 +12,7 @@ use super::DeskError;
 use crate::orchestrator::{self, Engine, Halves};
 use crate::saga::{NewSaga, Saga};
 use crate::store;
+use crate::store::changes::Changes;
 use crate::store::reservations::{NewReservation, Reservation};
 
 /// Most orders of one transaction.
@@ -75,10 +76,11 @@ fn is_there_already(error: &sqlx::Error) -> bool {
 }
 
 async fn start(engine: &Engine, orders: &[(usize, NewReservation)]) -> store::Result<()> {
-    let mut tx = engine.steps.begin().await?;
-    let now = store::now(&mut *tx).await?;
+    let mut conn = engine.steps.acquire().await?;
+    let now = store::now(&mut *conn).await?;
     let new: Vec<&NewReservation> = orders.iter().map(|(_, order)| order).collect();
-    store::reservations::insert(&mut tx, &new, now).await?;
+    let mut changes = Changes::default();
+    store::reservations::insert(&mut changes, &new, now);
     let sagas = new.into_iter().map(|order| NewSaga {
         id: order.id,
         subject_id: order.id,
@@ -87,9 +89,8 @@ async fn start(engine: &Engine, orders: &[(usize, NewReservation)]) -> store::Re
         trace: order.trace,
         seq: 0,
     });
-    let consequences =
-        orchestrator::start(&mut tx, &engine.catalogue, "booking", sagas.collect(), now).await?;
-    tx.commit().await?;
+    let consequences = orchestrator::start(&mut changes, &engine.catalogue, "booking", sagas.collect(), now)?;
+    changes.write(&mut conn).await?;
     fail_point!("start::committed");
     engine.follow_later(consequences);
     Ok(())
@@ -120,8 +121,9 @@ pub(super) async fn cancellation(
         trace: booking.first().map(|booking| booking.trace.unwrap_or(booking.id)),
         seq: last_number(booking.first(), now),
     };
-    let consequences =
-        orchestrator::start(&mut tx, &engine.catalogue, "cancellation", vec![new], now).await?;
+    let mut changes = Changes::default();
+    let consequences = orchestrator::start(&mut changes, &engine.catalogue, "cancellation", vec![new], now)?;
+    changes.write(&mut tx).await?;
     tx.commit().await?;
     fail_point!("start::committed");
     engine.follow_later(consequences);

@@ -1,4 +1,4 @@
-//! The one writer of saga state: lock the rows, read the database's clock, apply, write rows and history.
+//! The one writer of saga state: read the rows and the database's clock, apply, write rows and history.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,15 @@ use uuid::Uuid;
 use super::follow::Consequences;
 use crate::saga::{self, Catalogue, Command, Decision, Entry, Event, NewSaga, Saga, Transition};
 use crate::store;
+use crate::store::attempt::Attempt;
+use crate::store::changes::Changes;
 
-/// Sagas under lock, and what was decided about them in this transaction.
+/// Sagas as they were read, and what was decided about them since.
 #[derive(Debug)]
 pub struct Batch {
-    /// The database's clock after the locks: the time that decides.
+    /// The database's clock when they were read: the time that decides.
     pub now: DateTime<Utc>,
+    read: BTreeMap<Uuid, Saga>,
     sagas: BTreeMap<Uuid, Saga>,
     transitions: Vec<Transition>,
     stale: Vec<Uuid>,
@@ -33,6 +36,13 @@ pub enum Verdict {
 }
 
 impl Batch {
+    /// Reads these sagas; if locks come first in this attempt, in the order of their ids.
+    pub async fn read(attempt: &mut Attempt, ids: &[Uuid]) -> store::Result<Self> {
+        let control = attempt.control();
+        let (sagas, now) = store::sagas::read(attempt.conn(), ids, control).await?;
+        Ok(Self::of(sagas, now))
+    }
+
     /// Locks these sagas, in the order of their ids.
     pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
         let (sagas, now) = store::sagas::lock(conn, ids).await?;
@@ -49,16 +59,16 @@ impl Batch {
     }
 
     fn of(sagas: Vec<Saga>, now: DateTime<Utc>) -> Self {
-        let sagas = sagas.into_iter().map(|saga| (saga.id, saga)).collect();
-        Self { now, sagas, transitions: Vec::new(), stale: Vec::new() }
+        let sagas: BTreeMap<Uuid, Saga> = sagas.into_iter().map(|saga| (saga.id, saga)).collect();
+        Self { now, read: BTreeMap::new(), sagas, transitions: Vec::new(), stale: Vec::new() }
     }
 
-    /// The locked sagas' ids.
+    /// The sagas' ids.
     pub fn ids(&self) -> Vec<Uuid> {
         self.sagas.keys().copied().collect()
     }
 
-    /// A locked saga as it stands by now.
+    /// A saga as it stands by now.
     pub fn saga(&self, id: Uuid) -> Option<&Saga> {
         self.sagas.get(&id)
     }
@@ -73,7 +83,7 @@ impl Batch {
         })
     }
 
-    /// Lets an event happen to a locked saga. Several events of one saga take effect one after the other.
+    /// Lets an event happen to a saga. Several events of one saga take effect one after the other.
     pub fn apply(&mut self, catalogue: &Catalogue, id: Uuid, event: &Event) -> Verdict {
         let Some(saga) = self.sagas.get(&id) else {
             return Verdict::Illegal(format!("there is no saga {id}"));
@@ -84,7 +94,9 @@ impl Batch {
         };
         match decision {
             Decision::Transition(transition) => {
-                self.sagas.insert(id, transition.saga.clone());
+                if let Some(before) = self.sagas.insert(id, transition.saga.clone()) {
+                    self.read.entry(id).or_insert(before);
+                }
                 self.transitions.push(*transition);
                 Verdict::Moved
             }
@@ -104,30 +116,37 @@ impl Batch {
         self.stale.push(id);
     }
 
-    /// Writes what was decided; what follows is to be done after the commit.
+    /// Writes what was decided on a connection that has the locks; what follows is to be done after the commit.
     pub async fn write(self, conn: &mut PgConnection, catalogue: &Catalogue) -> store::Result<Consequences> {
-        let mut latest: BTreeMap<Uuid, &Saga> = BTreeMap::new();
-        for transition in &self.transitions {
-            latest.insert(transition.saga.id, &transition.saga);
-        }
-        let moved: Vec<&Saga> = latest.into_values().collect();
-        if !moved.is_empty() {
-            store::sagas::save(conn, &moved, &entries(&self.transitions)).await?;
-        }
-        let mut consequences = Consequences::of(catalogue, self.transitions);
-        for id in self.stale {
-            if let Some(saga) = self.sagas.get(&id) {
-                consequences.repeat(catalogue, saga);
-            }
-        }
+        let mut changes = Changes::default();
+        let consequences = self.decided(&mut changes, catalogue);
+        changes.write(conn).await?;
         Ok(consequences)
+    }
+
+    /// What was decided is to be written with the rest; what follows is to be done after the commit.
+    pub fn decided(self, changes: &mut Changes, catalogue: &Catalogue) -> Consequences {
+        let moved: Vec<(&Saga, &Saga)> =
+            self.read.iter().filter_map(|(id, before)| Some((before, self.sagas.get(id)?))).collect();
+        if !moved.is_empty() {
+            store::sagas::save(changes, &moved);
+        }
+        record(changes, &self.transitions);
+        let mut consequences = Consequences::of(catalogue, self.transitions);
+        for saga in self.stale.iter().filter_map(|id| self.sagas.get(id)) {
+            consequences.repeat(catalogue, saga);
+        }
+        consequences
     }
 }
 
-/// Starts sagas of a workflow's newest version in the caller's transaction: rows and their first history. `now` is the
+/// Starts sagas of a workflow's newest version: rows and their first history, to be written with the rest. `now` is the
 /// database's clock.
-pub async fn start(
-    conn: &mut PgConnection,
+///
+/// # Errors
+/// When there is no such workflow.
+pub fn start(
+    changes: &mut Changes,
     catalogue: &Catalogue,
     workflow: &str,
     new: Vec<NewSaga>,
@@ -136,12 +155,17 @@ pub async fn start(
     let definition = catalogue.latest(workflow).ok_or(sqlx::Error::RowNotFound)?;
     let transitions: Vec<Transition> = new.into_iter().map(|new| saga::start(definition, new, now)).collect();
     let sagas: Vec<&Saga> = transitions.iter().map(|transition| &transition.saga).collect();
-    store::sagas::insert(conn, &sagas, &entries(&transitions)).await?;
+    store::sagas::insert(changes, &sagas);
+    record(changes, &transitions);
     Ok(Consequences::of(catalogue, transitions))
 }
 
 /// What goes into the history, each with the saga as it then was.
-fn entries(transitions: &[Transition]) -> Vec<(&Saga, &Entry)> {
+fn record(changes: &mut Changes, transitions: &[Transition]) {
     let entries = transitions.iter();
-    entries.filter_map(|transition| Some((&transition.saga, transition.entry.as_ref()?))).collect()
+    let entries: Vec<(&Saga, &Entry)> =
+        entries.filter_map(|transition| Some((&transition.saga, transition.entry.as_ref()?))).collect();
+    if !entries.is_empty() {
+        store::sagas::record(changes, &entries);
+    }
 }

@@ -1,7 +1,7 @@
 //! The engine's shell: it locks sagas, lets [`crate::saga::apply()`] decide, writes, and does what follows.
 //!
 //! Everything that can happen to a saga (an answer of a worker, a signal, an alarm, the sweeper, an operator)
-//! goes through one [`Batch`]: lock, apply, write, commit; then [`Engine::follow`] publishes what the
+//! goes through one [`Batch`]: read, apply, write, commit; then [`Engine::follow`] publishes what the
 //! transitions ask for; only then is the message that brought it acknowledged. A crash in between costs a
 //! redelivery or a second of the sweeper, and the fence makes either harmless.
 
@@ -44,6 +44,7 @@ pub use signals::SignalError;
 pub use wait::Waiting;
 
 use crate::bus::{Bus, retry};
+use crate::config::Control;
 use crate::ids;
 use crate::saga::Catalogue;
 
@@ -59,6 +60,8 @@ pub struct Engine {
     pub instance: Arc<str>,
     /// Services whose fence is the saga's own row.
     in_database: &'static [&'static str],
+    /// How steps that meet at the same rows are kept apart at first.
+    pub control: Control,
     pauses: Arc<pauses::Pauses>,
     waiters: wait::Waiters,
     tasks: TaskTracker,
@@ -85,6 +88,7 @@ impl Engine {
         bus: Bus,
         catalogue: Arc<Catalogue>,
         in_database: &'static [&'static str],
+        control: Control,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
@@ -103,6 +107,7 @@ impl Engine {
             catalogue,
             instance: ids::process().into(),
             in_database,
+            control,
             pauses: Arc::default(),
             waiters,
             tasks: tasks.clone(),

@@ -6,8 +6,11 @@ use uuid::Uuid;
 
 use super::batched::Requests;
 use super::{Batch, Engine, Verdict, Waiting};
+use crate::config::Control;
 use crate::saga::Event;
 use crate::store;
+use crate::store::attempt::Attempt;
+use crate::store::changes::{Changes, is_not_as_read};
 
 /// What a saga is told.
 #[derive(Clone, Debug)]
@@ -43,15 +46,23 @@ pub(super) async fn run(engine: Engine, requests: Requests<Signal, Verdict>, sto
 }
 
 async fn take(engine: &Engine, signals: &[Signal]) -> store::Result<Vec<Verdict>> {
-    let mut tx = engine.steps.begin().await?;
+    match attempt(engine, signals, engine.control).await {
+        Err(error) if is_not_as_read(&error) => attempt(engine, signals, Control::Pessimistic).await,
+        taken => taken,
+    }
+}
+
+async fn attempt(engine: &Engine, signals: &[Signal], control: Control) -> store::Result<Vec<Verdict>> {
+    let mut attempt = Attempt::begin(&engine.steps, control).await?;
     let ids: Vec<Uuid> = signals.iter().map(|signal| signal.saga).collect();
-    let mut batch = Batch::lock(&mut tx, &ids).await?;
+    let mut batch = Batch::read(&mut attempt, &ids).await?;
     let mut verdicts = Vec::with_capacity(signals.len());
     for Signal { saga, name } in signals {
         verdicts.push(batch.apply(&engine.catalogue, *saga, &Event::Signal(name.clone())));
     }
-    let consequences = batch.write(&mut tx, &engine.catalogue).await?;
-    tx.commit().await?;
+    let mut changes = Changes::default();
+    let consequences = batch.decided(&mut changes, &engine.catalogue);
+    attempt.write(changes).await?;
     fail_point!("signals::committed");
     engine.follow_later(consequences);
     Ok(verdicts)

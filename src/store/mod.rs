@@ -1,7 +1,8 @@
 //! All SQL, one file per noun; no other module writes any.
 //!
 //! Functions take what they run on first: `impl PgExecutor` where one statement stands for itself,
-//! `&mut PgConnection` where the caller's transaction must hold around it. Times are parameters: the one
+//! `&mut PgConnection` where the caller's transaction must hold around it, and [`changes::Changes`] where they add a part to
+//! the one statement that writes all that was decided together. Times are parameters: the one
 //! clock that decides is read by [`now`] inside the transaction.
 
 pub mod api_keys;
@@ -29,6 +30,8 @@ pub mod seats;
 pub mod tickets;
 pub mod users;
 pub mod versions;
+pub mod attempt;
+pub mod changes;
 
 use std::time::Duration;
 

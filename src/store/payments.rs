@@ -1,13 +1,16 @@
 //! Points that are used and refunded, and the payments they are for. Charges are in `points`.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::{AssertSqlSafe, PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::Result;
+use super::attempt::locking;
+use super::changes::{Changes, Rank};
+use crate::config::Control;
 
-/// An account under lock.
-#[derive(Clone, Debug)]
+/// An account that is decided about.
+#[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Account {
     pub user_id: Uuid,
     pub balance: i64,
@@ -46,15 +49,16 @@ pub struct NewPayment {
     pub paid_at: Option<DateTime<Utc>>,
 }
 
-/// Locks accounts in the order of their users; who has none has never had points.
-pub async fn lock_accounts(conn: &mut PgConnection, users: &[Uuid]) -> Result<Vec<Account>> {
-    sqlx::query_as!(
-        Account,
-        "select user_id, balance from accounts where user_id = any($1) order by user_id for no key update",
-        users,
-    )
-    .fetch_all(conn)
-    .await
+/// Reads accounts in the order of their users; who has none has never had points.
+pub async fn read_accounts(
+    conn: &mut PgConnection,
+    users: &[Uuid],
+    control: Control,
+) -> Result<Vec<Account>> {
+    let locks = locking(control, "for no key update");
+    let sql =
+        format!("select user_id, balance from accounts where user_id = any($1) order by user_id {locks}");
+    sqlx::query_as(AssertSqlSafe(sql)).bind(users).fetch_all(conn).await
 }
 
 /// The uses of points for these reservations that were not refunded yet.
@@ -72,61 +76,63 @@ pub async fn open_uses(db: impl PgExecutor<'_>, reservations: &[Uuid]) -> Result
     .await
 }
 
-/// Writes ledger entries in this order, the balances of accounts that the caller has locked, and payments: a reservation
-/// has one, and a failed one may still succeed.
-pub async fn save(
-    conn: &mut PgConnection,
-    entries: &[NewEntry],
-    accounts: &[&Account],
-    payments: &[NewPayment],
-    now: DateTime<Utc>,
-) -> Result<()> {
-    let (rows, paid) = (Entries::of(entries), Payments::of(payments));
-    let users: Vec<Uuid> = accounts.iter().map(|account| account.user_id).collect();
-    let balances: Vec<i64> = accounts.iter().map(|account| account.balance).collect();
-    sqlx::query!(
-        r#"
-        with entries as (
-            insert into ledger_entries (id, user_id, kind, amount, balance, reservation_id, reverses_id, created_at)
-            select id, user_id, kind, amount, balance, reservation_id, reverses_id, $1
-            from unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[], $8::uuid[])
-                with ordinality as new (id, user_id, kind, amount, balance, reservation_id, reverses_id, place)
-            order by place
-        ), balances as (
-            update accounts set balance = new.balance, updated_at = $1
-            from unnest($9::uuid[], $10::bigint[]) as new (user_id, balance)
-            where accounts.user_id = new.user_id
-        )
+/// Writes the balances of accounts, each with what it was when it was read.
+pub fn save_accounts(changes: &mut Changes, accounts: &[(i64, &Account)], now: DateTime<Utc>) {
+    let users: Vec<Uuid> = accounts.iter().map(|(_, account)| account.user_id).collect();
+    let balances: Vec<i64> = accounts.iter().map(|(_, account)| account.balance).collect();
+    let then: Vec<i64> = accounts.iter().map(|(then, _)| *then).collect();
+    let sql = "
+        update accounts set balance = new.balance, updated_at = $1
+        from unnest($2::uuid[], $3::bigint[], $4::bigint[]) as new (user_id, balance, balance_then)
+        where accounts.user_id = new.user_id and accounts.balance = new.balance_then
+        returning 1";
+    let part = changes.replace(Rank::Accounts, "saved_accounts", accounts.len(), sql);
+    part.bind(now).bind(users).bind(balances).bind(then);
+}
+
+/// Writes ledger entries, in this order.
+pub fn enter(changes: &mut Changes, entries: &[NewEntry], now: DateTime<Utc>) {
+    let rows = Entries::of(entries);
+    let sql = "
+        insert into ledger_entries (id, user_id, kind, amount, balance, reservation_id, reverses_id, created_at)
+        select id, user_id, kind, amount, balance, reservation_id, reverses_id, $1
+        from unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[], $8::uuid[])
+            with ordinality as new (id, user_id, kind, amount, balance, reservation_id, reverses_id, place)
+        order by place";
+    changes
+        .add("entered", sql)
+        .bind(now)
+        .bind(rows.ids)
+        .bind(rows.users)
+        .bind(rows.kinds)
+        .bind(rows.amounts)
+        .bind(rows.balances)
+        .bind(rows.reservations)
+        .bind(rows.reversed);
+}
+
+/// Writes payments: a reservation has one, and a failed one may still succeed.
+pub fn pay(changes: &mut Changes, payments: &[NewPayment], now: DateTime<Utc>) {
+    let paid = Payments::of(payments);
+    let sql = "
         insert into payments (id, reservation_id, user_id, amount, status, entry_id, paid_at, updated_at)
         select id, reservation_id, user_id, amount, status, entry_id, paid_at, $1
-        from unnest($11::uuid[], $12::uuid[], $13::uuid[], $14::bigint[], $15::text[], $16::uuid[], $17::timestamptz[])
+        from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::uuid[], $8::timestamptz[])
             as new (id, reservation_id, user_id, amount, status, entry_id, paid_at)
         on conflict on constraint payments_one_per_reservation do update
             set id = excluded.id, status = excluded.status, entry_id = excluded.entry_id,
                 paid_at = excluded.paid_at, updated_at = excluded.updated_at
-            where payments.status = 'failed'
-        "#,
-        now,
-        &rows.ids,
-        &rows.users,
-        &rows.kinds as &[&str],
-        &rows.amounts,
-        &rows.balances,
-        &rows.reservations,
-        &rows.reversed as &[Option<Uuid>],
-        &users,
-        &balances,
-        &paid.ids,
-        &paid.reservations,
-        &paid.users,
-        &paid.amounts,
-        &paid.statuses as &[&str],
-        &paid.entries as &[Option<Uuid>],
-        &paid.times as &[Option<DateTime<Utc>>],
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+            where payments.status = 'failed'";
+    changes
+        .add("paid", sql)
+        .bind(now)
+        .bind(paid.ids)
+        .bind(paid.reservations)
+        .bind(paid.users)
+        .bind(paid.amounts)
+        .bind(paid.statuses)
+        .bind(paid.entries)
+        .bind(paid.times);
 }
 
 /// Ledger entries, as arrays for `unnest`.
@@ -180,15 +186,11 @@ impl Payments {
 }
 
 /// Marks the payments of these reservations as refunded, where they had succeeded.
-pub async fn mark_refunded(conn: &mut PgConnection, reservations: &[Uuid], now: DateTime<Utc>) -> Result<()> {
-    sqlx::query!(
-        "update payments set status = 'refunded', updated_at = $2 where reservation_id = any($1) and status = 'succeeded'",
-        reservations,
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+pub fn mark_refunded(changes: &mut Changes, reservations: &[Uuid], now: DateTime<Utc>) {
+    let sql = "
+        update payments set status = 'refunded', updated_at = $2
+        where reservation_id = any($1) and status = 'succeeded'";
+    changes.add("refunded", sql).bind(reservations).bind(now);
 }
 
 /// A charge of points, as its event tells it.

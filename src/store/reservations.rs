@@ -8,6 +8,7 @@ use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::Result;
+use super::changes::Changes;
 
 /// What a buyer sees a reservation as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
@@ -106,93 +107,66 @@ pub struct Change {
 }
 
 /// Inserts pending reservations.
-pub async fn insert(conn: &mut PgConnection, new: &[&NewReservation], now: DateTime<Utc>) -> Result<()> {
+pub fn insert(changes: &mut Changes, new: &[&NewReservation], now: DateTime<Utc>) {
     let ids: Vec<Uuid> = new.iter().map(|one| one.id).collect();
     let users: Vec<Uuid> = new.iter().map(|one| one.user_id).collect();
     let concerts: Vec<Uuid> = new.iter().map(|one| one.concert_id).collect();
     let performances: Vec<Uuid> = new.iter().map(|one| one.performance_id).collect();
     let seats: Vec<Value> = new.iter().map(|one| serde_json::json!(one.seats)).collect();
-    sqlx::query!(
-        r#"
+    let sql = "
         insert into reservations (id, user_id, concert_id, performance_id, status, seats, created_at, updated_at)
         select id, user_id, concert_id, performance_id, 'pending',
-               array(select jsonb_array_elements_text(seats)::int), $6, $6
-        from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::jsonb[])
-            as new (id, user_id, concert_id, performance_id, seats)
-        "#,
-        &ids,
-        &users,
-        &concerts,
-        &performances,
-        &seats,
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+               array(select jsonb_array_elements_text(seats)::int), $1, $1
+        from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::jsonb[])
+            as new (id, user_id, concert_id, performance_id, seats)";
+    let part = changes.add("reserved", sql).bind(now);
+    part.bind(ids).bind(users).bind(concerts).bind(performances).bind(seats);
 }
 
-/// Writes what steps decided about reservations whose sagas the caller has locked.
-pub async fn change(conn: &mut PgConnection, changes: &[Change], now: DateTime<Utc>) -> Result<()> {
-    let ids: Vec<Uuid> = changes.iter().map(|one| one.id).collect();
-    let statuses: Vec<Option<&str>> = changes.iter().map(|one| one.status).collect();
-    let reasons: Vec<Option<&str>> = changes.iter().map(|one| one.reason.as_deref()).collect();
-    let details: Vec<Option<&Value>> = changes.iter().map(|one| one.detail.as_ref()).collect();
-    let lines: Vec<Option<&Value>> = changes.iter().map(|one| one.lines.as_ref()).collect();
-    let amounts: Vec<Option<i64>> = changes.iter().map(|one| one.amount).collect();
-    let expires: Vec<Option<DateTime<Utc>>> = changes.iter().map(|one| one.expires_at).collect();
-    let claimable: Vec<Option<DateTime<Utc>>> = changes.iter().map(|one| one.claimable_at).collect();
-    sqlx::query!(
-        r#"
+/// Writes what steps decided about reservations; their sagas are compared or locked, and no other saga writes them.
+pub fn change(changes: &mut Changes, decided: &[Change], now: DateTime<Utc>) {
+    let ids: Vec<Uuid> = decided.iter().map(|one| one.id).collect();
+    let statuses: Vec<Option<&str>> = decided.iter().map(|one| one.status).collect();
+    let reasons: Vec<Option<&str>> = decided.iter().map(|one| one.reason.as_deref()).collect();
+    let details: Vec<Option<&Value>> = decided.iter().map(|one| one.detail.as_ref()).collect();
+    let lines: Vec<Option<&Value>> = decided.iter().map(|one| one.lines.as_ref()).collect();
+    let amounts: Vec<Option<i64>> = decided.iter().map(|one| one.amount).collect();
+    let expires: Vec<Option<DateTime<Utc>>> = decided.iter().map(|one| one.expires_at).collect();
+    let claimable: Vec<Option<DateTime<Utc>>> = decided.iter().map(|one| one.claimable_at).collect();
+    let sql = "
         update reservations set
             status = coalesce(new.status, reservations.status), reason = coalesce(new.reason, reservations.reason),
             detail = coalesce(new.detail, reservations.detail), lines = coalesce(new.lines, reservations.lines),
             amount = coalesce(new.amount, reservations.amount),
             expires_at = coalesce(new.expires_at, reservations.expires_at),
-            claimable_at = coalesce(new.claimable_at, reservations.claimable_at), updated_at = $9
-        from unnest($1::uuid[], $2::text[], $3::text[], $4::jsonb[], $5::jsonb[], $6::bigint[],
-                    $7::timestamptz[], $8::timestamptz[])
+            claimable_at = coalesce(new.claimable_at, reservations.claimable_at), updated_at = $1
+        from unnest($2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::jsonb[], $7::bigint[],
+                    $8::timestamptz[], $9::timestamptz[])
             as new (id, status, reason, detail, lines, amount, expires_at, claimable_at)
-        where reservations.id = new.id
-        "#,
-        &ids,
-        &statuses as &[Option<&str>],
-        &reasons as &[Option<&str>],
-        &details as &[Option<&Value>],
-        &lines as &[Option<&Value>],
-        &amounts as &[Option<i64>],
-        &expires as &[Option<DateTime<Utc>>],
-        &claimable as &[Option<DateTime<Utc>>],
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+        where reservations.id = new.id";
+    changes
+        .add("changed_reservations", sql)
+        .bind(now)
+        .bind(ids)
+        .bind(statuses)
+        .bind(reasons)
+        .bind(details)
+        .bind(lines)
+        .bind(amounts)
+        .bind(expires)
+        .bind(claimable);
 }
 
 /// Ends reservations that no step has ended otherwise: of those still pending or held, each gets its new status.
-pub async fn end_open(
-    conn: &mut PgConnection,
-    ends: &[(Uuid, &str, Option<&str>)],
-    now: DateTime<Utc>,
-) -> Result<()> {
+pub fn end_open(changes: &mut Changes, ends: &[(Uuid, &str, Option<&str>)], now: DateTime<Utc>) {
     let ids: Vec<Uuid> = ends.iter().map(|(id, ..)| *id).collect();
     let statuses: Vec<&str> = ends.iter().map(|(_, status, _)| *status).collect();
     let reasons: Vec<Option<&str>> = ends.iter().map(|(.., reason)| *reason).collect();
-    sqlx::query!(
-        r#"
-        update reservations set status = new.status, reason = new.reason, updated_at = $4
-        from unnest($1::uuid[], $2::text[], $3::text[]) as new (id, status, reason)
-        where reservations.id = new.id and reservations.status in ('pending', 'held')
-        "#,
-        &ids,
-        &statuses as &[&str],
-        &reasons as &[Option<&str>],
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+    let sql = "
+        update reservations set status = new.status, reason = new.reason, updated_at = $1
+        from unnest($2::uuid[], $3::text[], $4::text[]) as new (id, status, reason)
+        where reservations.id = new.id and reservations.status in ('pending', 'held')";
+    changes.add("ended_reservations", sql).bind(now).bind(ids).bind(statuses).bind(reasons);
 }
 
 /// Marks a confirmed reservation as being cancelled by this saga: a compare-and-set, won once.

@@ -2,10 +2,13 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::{AssertSqlSafe, PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::Result;
+use super::attempt::locking;
+use super::changes::{Changes, Rank};
+use crate::config::Control;
 use crate::saga::{Entry, Saga};
 
 /// A history row as it is read.
@@ -24,9 +27,9 @@ pub struct HistoryRow {
     pub emits: Vec<String>,
 }
 
-/// A saga under lock, and when it was read.
+/// A saga, and when it was read.
 #[derive(sqlx::FromRow)]
-struct Locked {
+struct Read {
     #[sqlx(flatten)]
     saga: Saga,
     read_at: DateTime<Utc>,
@@ -114,141 +117,139 @@ impl<'a> History<'a> {
     }
 }
 
-/// Inserts new sagas with the first rows of their history. A saga whose id is there already fails the whole statement.
-pub async fn insert(conn: &mut PgConnection, sagas: &[&Saga], entries: &[(&Saga, &Entry)]) -> Result<()> {
-    let (columns, history) = (Columns::of(sagas), History::of(entries));
+/// Inserts new sagas. One whose id is there already fails the whole statement.
+pub fn insert(changes: &mut Changes, sagas: &[&Saga]) {
+    let columns = Columns::of(sagas);
     let workflows: Vec<&str> = sagas.iter().map(|saga| saga.workflow.as_str()).collect();
     let versions: Vec<i32> = sagas.iter().map(|saga| saga.version).collect();
     let subjects: Vec<Uuid> = sagas.iter().map(|saga| saga.subject_id).collect();
     let owners: Vec<Option<Uuid>> = sagas.iter().map(|saga| saga.owner_id).collect();
     let traces: Vec<Option<Uuid>> = sagas.iter().map(|saga| saga.trace).collect();
     let inputs: Vec<&Value> = sagas.iter().map(|saga| &*saga.input).collect();
-    sqlx::query!(
-        r#"
-        with started as (
-            insert into sagas (id, workflow, version, subject_id, owner_id, status, step, direction, visit, attempt, send,
-                               entered_at, since, due_at, input, context, seq, trace, created_at, updated_at)
-            select id, workflow, version, subject_id, owner_id, status, step, direction, 1, 0, 0,
-                   at, at, due_at, input, context, seq, trace, at, at
-            from unnest($1::uuid[], $2::text[], $3::int[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[],
-                        $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::jsonb[], $13::bigint[],
-                        $14::uuid[])
-                as new (id, workflow, version, subject_id, owner_id, status, step, direction,
-                        at, due_at, input, context, seq, trace)
-        )
-        insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
-        select saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, string_to_array(emits, ',')
-        from unnest($15::uuid[], $16::bigint[], $17::timestamptz[], $18::text[], $19::text[], $20::text[],
-                    $21::int[], $22::int[], $23::jsonb[], $24::text[], $25::text[])
-            as new (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
-        "#,
-        &columns.ids,
-        &workflows as &[&str],
-        &versions,
-        &subjects,
-        &owners as &[Option<Uuid>],
-        &columns.statuses as &[&str],
-        &columns.steps as &[&str],
-        &columns.directions as &[&str],
-        &columns.updated,
-        &columns.due as &[Option<DateTime<Utc>>],
-        &inputs as &[&Value],
-        &columns.contexts as &[&Value],
-        &columns.seqs,
-        &traces as &[Option<Uuid>],
-        &history.ids,
-        &history.seqs,
-        &history.times,
-        &history.events as &[&str],
-        &history.steps as &[&str],
-        &history.directions as &[&str],
-        &history.visits,
-        &history.attempts,
-        &history.details as &[Option<&Value>],
-        &history.workers as &[Option<&str>],
-        &history.emits,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Writes the state of sagas that the caller has locked, and what happened to them.
-pub async fn save(conn: &mut PgConnection, sagas: &[&Saga], entries: &[(&Saga, &Entry)]) -> Result<()> {
-    let (columns, history) = (Columns::of(sagas), History::of(entries));
-    sqlx::query!(
-        r#"
-        with saved as (
-            update sagas set
-                status = new.status, step = new.step, direction = new.direction, visit = new.visit,
-                attempt = new.attempt, send = new.send, since = new.since, backing_off = new.backing_off,
-                due_at = new.due_at, reason = new.reason, rejection = new.rejection, context = new.context,
-                seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at,
-                entered_at = new.entered_at, paused = new.paused, stuck_since = new.stuck_since
-            from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[],
-                        $8::timestamptz[], $9::bool[], $10::timestamptz[], $11::text[], $12::jsonb[], $13::jsonb[],
-                        $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::bool[],
-                        $19::timestamptz[])
-                as new (id, status, step, direction, visit, attempt, send, since, backing_off, due_at, reason,
-                        rejection, context, seq, updated_at, finished_at, entered_at, paused, stuck_since)
-            where sagas.id = new.id
-        )
-        insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
-        select saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, string_to_array(emits, ',')
-        from unnest($20::uuid[], $21::bigint[], $22::timestamptz[], $23::text[], $24::text[], $25::text[],
-                    $26::int[], $27::int[], $28::jsonb[], $29::text[], $30::text[])
-            as new (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
-        "#,
-        &columns.ids,
-        &columns.statuses as &[&str],
-        &columns.steps as &[&str],
-        &columns.directions as &[&str],
-        &columns.visits,
-        &columns.attempts,
-        &columns.sends,
-        &columns.since,
-        &columns.backing_off,
-        &columns.due as &[Option<DateTime<Utc>>],
-        &columns.reasons as &[Option<&str>],
-        &columns.rejections as &[Option<&Value>],
-        &columns.contexts as &[&Value],
-        &columns.seqs,
-        &columns.updated,
-        &columns.finished as &[Option<DateTime<Utc>>],
-        &columns.entered,
-        &columns.paused,
-        &columns.stuck as &[Option<DateTime<Utc>>],
-        &history.ids,
-        &history.seqs,
-        &history.times,
-        &history.events as &[&str],
-        &history.steps as &[&str],
-        &history.directions as &[&str],
-        &history.visits,
-        &history.attempts,
-        &history.details as &[Option<&Value>],
-        &history.workers as &[Option<&str>],
-        &history.emits,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
-}
-
-/// Locks sagas, in the order of their ids, until the transaction ends: whoever holds the lock is the one writer
-/// of the saga, and of every effect of its steps in this database. With them comes the database's clock after the
-/// last lock.
-pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<(Vec<Saga>, DateTime<Utc>)> {
-    // The columns are those of the table, as in the functions below, which are held against the schema.
     let sql = "
-        select locked.*, clock_timestamp() as read_at
-        from (select * from sagas where id = any($1) order by id for no key update) as locked";
-    let rows: Vec<Locked> = sqlx::query_as(sql).bind(ids).fetch_all(&mut *conn).await?;
+        insert into sagas (id, workflow, version, subject_id, owner_id, status, step, direction, visit, attempt, send,
+                           entered_at, since, due_at, input, context, seq, trace, created_at, updated_at)
+        select id, workflow, version, subject_id, owner_id, status, step, direction, 1, 0, 0,
+               at, at, due_at, input, context, seq, trace, at, at
+        from unnest($1::uuid[], $2::text[], $3::int[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[],
+                    $9::timestamptz[], $10::timestamptz[], $11::jsonb[], $12::jsonb[], $13::bigint[], $14::uuid[])
+            as new (id, workflow, version, subject_id, owner_id, status, step, direction,
+                    at, due_at, input, context, seq, trace)";
+    changes
+        .add("started_sagas", sql)
+        .bind(columns.ids)
+        .bind(workflows)
+        .bind(versions)
+        .bind(subjects)
+        .bind(owners)
+        .bind(columns.statuses)
+        .bind(columns.steps)
+        .bind(columns.directions)
+        .bind(columns.updated)
+        .bind(columns.due)
+        .bind(inputs)
+        .bind(columns.contexts)
+        .bind(columns.seqs)
+        .bind(traces);
+}
+
+/// Writes the state of sagas, each with the one that was read before: every write of a saga moves its number on, or at least
+/// the time of its last change.
+pub fn save(changes: &mut Changes, sagas: &[(&Saga, &Saga)]) {
+    let before: Vec<i64> = sagas.iter().map(|(before, _)| before.seq).collect();
+    let updated: Vec<DateTime<Utc>> = sagas.iter().map(|(before, _)| before.updated_at).collect();
+    let now: Vec<&Saga> = sagas.iter().map(|(_, now)| *now).collect();
+    let columns = Columns::of(&now);
+    let sql = "
+        update sagas set
+            status = new.status, step = new.step, direction = new.direction, visit = new.visit,
+            attempt = new.attempt, send = new.send, since = new.since, backing_off = new.backing_off,
+            due_at = new.due_at, reason = new.reason, rejection = new.rejection, context = new.context,
+            seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at,
+            entered_at = new.entered_at, paused = new.paused, stuck_since = new.stuck_since
+        from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::int[], $6::int[], $7::int[],
+                    $8::timestamptz[], $9::bool[], $10::timestamptz[], $11::text[], $12::jsonb[], $13::jsonb[],
+                    $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::bool[],
+                    $19::timestamptz[], $20::bigint[], $21::timestamptz[])
+            as new (id, status, step, direction, visit, attempt, send, since, backing_off, due_at, reason,
+                    rejection, context, seq, updated_at, finished_at, entered_at, paused, stuck_since,
+                    seq_before, updated_before)
+        where sagas.id = new.id and sagas.seq = new.seq_before and sagas.updated_at = new.updated_before
+        returning 1";
+    changes
+        .replace(Rank::Sagas, "saved_sagas", sagas.len(), sql)
+        .bind(columns.ids)
+        .bind(columns.statuses)
+        .bind(columns.steps)
+        .bind(columns.directions)
+        .bind(columns.visits)
+        .bind(columns.attempts)
+        .bind(columns.sends)
+        .bind(columns.since)
+        .bind(columns.backing_off)
+        .bind(columns.due)
+        .bind(columns.reasons)
+        .bind(columns.rejections)
+        .bind(columns.contexts)
+        .bind(columns.seqs)
+        .bind(columns.updated)
+        .bind(columns.finished)
+        .bind(columns.entered)
+        .bind(columns.paused)
+        .bind(columns.stuck)
+        .bind(before)
+        .bind(updated);
+}
+
+/// Adds to the history of sagas; number and time are the saga's own.
+pub fn record(changes: &mut Changes, entries: &[(&Saga, &Entry)]) {
+    let history = History::of(entries);
+    let sql = "
+        insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
+        select saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, string_to_array(emits, ',')
+        from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::text[], $5::text[], $6::text[],
+                    $7::int[], $8::int[], $9::jsonb[], $10::text[], $11::text[])
+            as new (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)";
+    changes
+        .add("recorded", sql)
+        .bind(history.ids)
+        .bind(history.seqs)
+        .bind(history.times)
+        .bind(history.events)
+        .bind(history.steps)
+        .bind(history.directions)
+        .bind(history.visits)
+        .bind(history.attempts)
+        .bind(history.details)
+        .bind(history.workers)
+        .bind(history.emits);
+}
+
+/// Reads sagas that are to be decided about, in the order of their ids, and the database's clock after that. Under locks,
+/// whoever has them is the one writer of these sagas, and of every effect of their steps in this database, until the
+/// transaction ends.
+pub async fn read(
+    conn: &mut PgConnection,
+    ids: &[Uuid],
+    control: Control,
+) -> Result<(Vec<Saga>, DateTime<Utc>)> {
+    // The columns are those of the table, as in the functions below, which are held against the schema.
+    let locks = locking(control, "for no key update");
+    let sql = format!(
+        "select found.*, clock_timestamp() as read_at
+         from (select * from sagas where id = any($1) order by id {locks}) as found"
+    );
+    let rows: Vec<Read> = sqlx::query_as(AssertSqlSafe(sql)).bind(ids).fetch_all(&mut *conn).await?;
     let now = match rows.last() {
         Some(last) => last.read_at,
         None => super::now(conn).await?,
     };
     Ok((rows.into_iter().map(|row| row.saga).collect(), now))
+}
+
+/// Reads sagas under lock.
+pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<(Vec<Saga>, DateTime<Utc>)> {
+    read(conn, ids, Control::Pessimistic).await
 }
 
 /// Locks up to `limit` sagas whose alarm has come, leaving out those that somebody else is at; of the waiting ones only

@@ -1,13 +1,18 @@
-//! Seats: locked in key order, written with their owner's name.
+//! Seats: read in key order, written with their owner's name.
+
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgExecutor};
+use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use super::Result;
+use super::attempt::locking;
+use super::changes::{Changes, Rank};
+use crate::config::Control;
 
-/// A seat under lock.
-#[derive(Clone, Debug, PartialEq)]
+/// A seat that is decided about.
+#[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
 pub struct Seat {
     pub performance_id: Uuid,
     pub number: i32,
@@ -22,12 +27,20 @@ pub struct Seat {
     pub sale_closes_at: DateTime<Utc>,
 }
 
-/// What a user has to do with a performance already.
-#[derive(Clone, Debug)]
-pub struct Owned {
-    pub user_id: Uuid,
+/// A seat that is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
     pub performance_id: Uuid,
+    pub number: i32,
+    /// Whose count is asked for with it: what that user has of this performance already.
+    pub buyer: Option<Uuid>,
+}
+
+/// What a user has to do with a performance already.
+#[derive(Clone, Copy, Debug, Default, PartialEq, sqlx::FromRow)]
+pub struct Owned {
     /// How many seats are held and owned.
+    #[sqlx(rename = "owned")]
     pub seats: i64,
     /// How many holds ran out lately.
     pub expired: i64,
@@ -35,51 +48,80 @@ pub struct Owned {
     pub first_expired: Option<DateTime<Utc>>,
 }
 
-/// Locks these seats, given as two arrays of the same length; those that do not exist are not returned.
-pub async fn lock(conn: &mut PgConnection, performances: &[Uuid], numbers: &[i32]) -> Result<Vec<Seat>> {
-    sqlx::query_as!(
-        Seat,
-        r#"
-        select s.performance_id, s.number, s.section, s.price, s.status, s.holder, s.expires_at, s.claimable_at,
-               p.sale_opens_at, p.sale_closes_at
-        from seats s join performances p on p.id = s.performance_id
-        where (s.performance_id, s.number) in (select * from unnest($1::uuid[], $2::int[]))
-        order by s.performance_id, s.number
-        for no key update of s
-        "#,
-        performances,
-        numbers,
-    )
-    .fetch_all(conn)
-    .await
+/// A seat, and what was asked for with it.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Found {
+    #[sqlx(flatten)]
+    pub seat: Seat,
+    pub buyer: Option<Uuid>,
+    #[sqlx(flatten)]
+    pub owned: Owned,
 }
 
-/// Writes seats that the caller has locked.
-pub async fn save(conn: &mut PgConnection, seats: &[&Seat]) -> Result<()> {
-    let performances: Vec<Uuid> = seats.iter().map(|seat| seat.performance_id).collect();
-    let numbers: Vec<i32> = seats.iter().map(|seat| seat.number).collect();
-    let statuses: Vec<&str> = seats.iter().map(|seat| seat.status.as_str()).collect();
-    let holders: Vec<Option<Uuid>> = seats.iter().map(|seat| seat.holder).collect();
-    let expires: Vec<Option<DateTime<Utc>>> = seats.iter().map(|seat| seat.expires_at).collect();
-    let claimable: Vec<Option<DateTime<Utc>>> = seats.iter().map(|seat| seat.claimable_at).collect();
-    sqlx::query!(
-        r#"
+/// Reads these seats, in the order of their keys, and what their buyers have; those that do not exist are not returned. A
+/// hold that ran out counts if it did so after `lately`.
+pub async fn read(
+    conn: &mut PgConnection,
+    wanted: &[Wanted],
+    now: DateTime<Utc>,
+    lately: DateTime<Utc>,
+    control: Control,
+) -> Result<Vec<Found>> {
+    let performances: Vec<Uuid> = wanted.iter().map(|one| one.performance_id).collect();
+    let numbers: Vec<i32> = wanted.iter().map(|one| one.number).collect();
+    let buyers: Vec<Option<Uuid>> = wanted.iter().map(|one| one.buyer).collect();
+    let locks = locking(control, "for no key update of s");
+    let sql = format!(
+        "select s.performance_id, s.number, s.section, s.price, s.status, s.holder, s.expires_at, s.claimable_at,
+                p.sale_opens_at, p.sale_closes_at, wanted.buyer, coalesce(has.seats, 0)::bigint as owned,
+                coalesce(has.expired, 0)::bigint as expired, has.first_expired
+         from unnest($1::uuid[], $2::int[], $3::uuid[]) as wanted (performance_id, number, buyer)
+         join seats s on s.performance_id = wanted.performance_id and s.number = wanted.number
+         join performances p on p.id = wanted.performance_id
+         left join lateral (
+             select sum(cardinality(r.seats)) filter (where status <> 'expired') as seats,
+                    count(*) filter (where status = 'expired') as expired,
+                    min(expires_at) filter (where status = 'expired') as first_expired
+             from reservations r
+             where r.user_id = wanted.buyer and r.performance_id = wanted.performance_id
+               and (status = 'confirmed' or (status = 'held' and claimable_at > $4)
+                    or (status = 'expired' and expires_at > $5))
+         ) as has on wanted.buyer is not null
+         order by s.performance_id, s.number {locks}"
+    );
+    let query = sqlx::query_as(AssertSqlSafe(sql)).bind(performances).bind(numbers).bind(buyers);
+    query.bind(now).bind(lately).fetch_all(conn).await
+}
+
+/// Writes seats, each with how it was read before.
+pub fn save(changes: &mut Changes, seats: &[(&Seat, &Seat)]) {
+    let performances: Vec<Uuid> = seats.iter().map(|(_, seat)| seat.performance_id).collect();
+    let numbers: Vec<i32> = seats.iter().map(|(_, seat)| seat.number).collect();
+    let statuses: Vec<&str> = seats.iter().map(|(_, seat)| seat.status.as_str()).collect();
+    let holders: Vec<Option<Uuid>> = seats.iter().map(|(_, seat)| seat.holder).collect();
+    let expires: Vec<Option<DateTime<Utc>>> = seats.iter().map(|(_, seat)| seat.expires_at).collect();
+    let claimable: Vec<Option<DateTime<Utc>>> = seats.iter().map(|(_, seat)| seat.claimable_at).collect();
+    let statuses_then: Vec<&str> = seats.iter().map(|(then, _)| then.status.as_str()).collect();
+    let holders_then: Vec<Option<Uuid>> = seats.iter().map(|(then, _)| then.holder).collect();
+    let sql = "
         update seats set status = new.status, holder = new.holder,
                          expires_at = new.expires_at, claimable_at = new.claimable_at
-        from unnest($1::uuid[], $2::int[], $3::text[], $4::uuid[], $5::timestamptz[], $6::timestamptz[])
-            as new (performance_id, number, status, holder, expires_at, claimable_at)
+        from unnest($1::uuid[], $2::int[], $3::text[], $4::uuid[], $5::timestamptz[], $6::timestamptz[],
+                    $7::text[], $8::uuid[])
+            as new (performance_id, number, status, holder, expires_at, claimable_at, status_then, holder_then)
         where seats.performance_id = new.performance_id and seats.number = new.number
-        "#,
-        &performances,
-        &numbers,
-        &statuses as &[&str],
-        &holders as &[Option<Uuid>],
-        &expires as &[Option<DateTime<Utc>>],
-        &claimable as &[Option<DateTime<Utc>>],
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+          and seats.status = new.status_then and seats.holder is not distinct from new.holder_then
+        returning 1";
+    changes
+        .replace(Rank::Seats, "saved_seats", seats.len(), sql)
+        .bind(performances)
+        .bind(numbers)
+        .bind(statuses)
+        .bind(holders)
+        .bind(expires)
+        .bind(claimable)
+        .bind(statuses_then)
+        .bind(holders_then);
 }
 
 /// Keeps other transactions from holding seats for the same users until this one ends, so that the count of a
@@ -97,33 +139,21 @@ pub async fn lock_buyers(conn: &mut PgConnection, users: &[Uuid]) -> Result<()> 
     Ok(())
 }
 
-/// What these users hold and own of these performances, given as two arrays of the same length, and what of theirs has
-/// run out since a time.
-pub async fn owned(
-    db: impl PgExecutor<'_>,
-    users: &[Uuid],
-    performances: &[Uuid],
+/// Takes the locks of [`lock_buyers`] when the rest is written, and compares how many seats of a date each buyer has with
+/// what was read; `own` are the reservations that are just being written.
+pub fn compare_buyers(
+    changes: &mut Changes,
+    owned: &BTreeMap<(Uuid, Uuid), Owned>,
     now: DateTime<Utc>,
-    lately: DateTime<Utc>,
-) -> Result<Vec<Owned>> {
-    sqlx::query_as!(
-        Owned,
-        r#"
-        select user_id, performance_id,
-               coalesce(sum(cardinality(seats)) filter (where status <> 'expired'), 0) as "seats!",
-               count(*) filter (where status = 'expired') as "expired!",
-               min(expires_at) filter (where status = 'expired') as first_expired
-        from reservations
-        where (user_id, performance_id) in (select * from unnest($1::uuid[], $2::uuid[]))
-          and (status = 'confirmed' or (status = 'held' and claimable_at > $3)
-               or (status = 'expired' and expires_at > $4))
-        group by user_id, performance_id
-        "#,
-        users,
-        performances,
-        now,
-        lately,
-    )
-    .fetch_all(db)
-    .await
+    own: Vec<Uuid>,
+) {
+    let (buyers, performances): (Vec<Uuid>, Vec<Uuid>) = owned.keys().copied().unzip();
+    let seats: Vec<i64> = owned.values().map(|owned| owned.seats).collect();
+    changes
+        .check(Rank::Buyers, "buyers_as_read($1, $2, $3, $4, $5)")
+        .bind(buyers)
+        .bind(performances)
+        .bind(seats)
+        .bind(now)
+        .bind(own);
 }

@@ -1,10 +1,9 @@
 //! Tickets: issued once per seat, voided together.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::Result;
+use super::changes::Changes;
 
 /// A ticket about to be issued.
 #[derive(Clone, Debug)]
@@ -17,39 +16,25 @@ pub struct NewTicket {
 }
 
 /// Issues tickets. A second valid ticket for a seat is refused by the schema.
-pub async fn insert(conn: &mut PgConnection, tickets: &[NewTicket], now: DateTime<Utc>) -> Result<()> {
+pub fn insert(changes: &mut Changes, tickets: &[NewTicket], now: DateTime<Utc>) {
     let ids: Vec<Uuid> = tickets.iter().map(|ticket| ticket.id).collect();
     let reservations: Vec<Uuid> = tickets.iter().map(|ticket| ticket.reservation_id).collect();
     let performances: Vec<Uuid> = tickets.iter().map(|ticket| ticket.performance_id).collect();
     let seats: Vec<i32> = tickets.iter().map(|ticket| ticket.seat).collect();
     let codes: Vec<&str> = tickets.iter().map(|ticket| ticket.code.as_str()).collect();
-    sqlx::query!(
-        r#"
+    let sql = "
         insert into tickets (id, reservation_id, performance_id, seat, code, status, issued_at)
-        select id, reservation_id, performance_id, seat, code, 'valid', $6
-        from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::text[])
-            as new (id, reservation_id, performance_id, seat, code)
-        "#,
-        &ids,
-        &reservations,
-        &performances,
-        &seats,
-        &codes as &[&str],
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+        select id, reservation_id, performance_id, seat, code, 'valid', $1
+        from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::int[], $6::text[])
+            as new (id, reservation_id, performance_id, seat, code)";
+    let part = changes.add("issued", sql).bind(now);
+    part.bind(ids).bind(reservations).bind(performances).bind(seats).bind(codes);
 }
 
 /// Voids every valid ticket of these reservations.
-pub async fn void(conn: &mut PgConnection, reservations: &[Uuid], now: DateTime<Utc>) -> Result<()> {
-    sqlx::query!(
-        "update tickets set status = 'void', voided_at = $2 where reservation_id = any($1) and status = 'valid'",
-        reservations,
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+pub fn void(changes: &mut Changes, reservations: &[Uuid], now: DateTime<Utc>) {
+    let sql = "
+        update tickets set status = 'void', voided_at = $2
+        where reservation_id = any($1) and status = 'valid'";
+    changes.add("voided", sql).bind(reservations).bind(now);
 }

@@ -1,8 +1,8 @@
 //! The services that live in the engine's own database: seats, points, tickets.
 //!
-//! A worker takes a batch of commands, locks their sagas (that lock is the fence of every effect), does the
-//! effects of those that are still asked for, and lets the engine decide what comes next, all in one
-//! transaction. After the commit the next commands go out, and only then are these acknowledged.
+//! A worker takes a batch of commands, reads their sagas (which are the fence of every effect: they are locked, or compared
+//! in the same statement), does the effects of those that are still asked for, and lets the engine decide what comes next,
+//! all in one transaction. After the commit the next commands go out, and only then are these acknowledged.
 //!
 //! Tables are locked in one order everywhere: sagas, buyers, seats, accounts.
 
@@ -15,13 +15,14 @@ mod tickets;
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 pub use serve::run;
 
 use crate::saga::{Command, Outcome};
 use crate::store;
+use crate::store::attempt::Attempt;
+use crate::store::changes::Changes;
 
 /// A service and the commands it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,18 +89,19 @@ impl Service {
         }
     }
 
-    /// Does these jobs, in this order, in the caller's transaction, which has their sagas locked.
+    /// Decides about these jobs, in this order; what they change is written with their sagas.
     async fn run(
         self,
-        conn: &mut PgConnection,
+        attempt: &mut Attempt,
+        changes: &mut Changes,
         limits: Limits,
         now: DateTime<Utc>,
         jobs: &mut [Job<'_>],
     ) -> store::Result<()> {
         match self {
-            Self::Seats => seats::run(conn, limits, now, jobs).await,
-            Self::Points => points::run(conn, now, jobs).await,
-            Self::Tickets => tickets::run(conn, now, jobs).await,
+            Self::Seats => seats::run(attempt, changes, limits, now, jobs).await,
+            Self::Points => points::run(attempt, changes, now, jobs).await,
+            Self::Tickets => tickets::run(attempt, changes, now, jobs).await,
         }
     }
 }

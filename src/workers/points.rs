@@ -1,26 +1,28 @@
 //! Points: deduct, and beside it refund.
 //!
-//! Accounts of the whole batch are locked first; two payments of one user in a batch are decided one after the
+//! Accounts of the whole batch are read first; two payments of one user in a batch are decided one after the
 //! other against the balance that the first one leaves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Booking, Job};
 use crate::ids;
 use crate::store;
+use crate::store::attempt::Attempt;
+use crate::store::changes::Changes;
 use crate::store::payments::{Account, NewEntry, NewPayment, Use};
 
-/// What is under lock, and what has been decided about it so far.
+/// What was read, and what has been decided about it so far.
 struct Till {
     now: DateTime<Utc>,
     accounts: BTreeMap<Uuid, Account>,
     uses: BTreeMap<Uuid, Use>,
-    dirty: BTreeSet<Uuid>,
+    /// The balances of accounts that change, as they were read.
+    before: BTreeMap<Uuid, i64>,
     entries: Vec<NewEntry>,
     payments: Vec<NewPayment>,
     refunded: Vec<Uuid>,
@@ -28,12 +30,13 @@ struct Till {
 
 /// Does a batch of `points.deduct` and `points.refund`.
 pub(super) async fn run(
-    conn: &mut PgConnection,
+    attempt: &mut Attempt,
+    changes: &mut Changes,
     now: DateTime<Utc>,
     jobs: &mut [Job<'_>],
 ) -> store::Result<()> {
     let bookings: Vec<Option<Booking>> = jobs.iter_mut().map(Job::arguments).collect();
-    let mut till = lock(conn, now, jobs, &bookings).await?;
+    let mut till = read(attempt, now, jobs, &bookings).await?;
     for (job, booking) in jobs.iter_mut().zip(&bookings) {
         let Some(booking) = booking else { continue };
         match job.command.subject.as_str() {
@@ -42,30 +45,34 @@ pub(super) async fn run(
             _ => job.unknown_command(),
         }
     }
-    till.write(conn).await
+    till.write(changes);
+    Ok(())
 }
 
-async fn lock(
-    conn: &mut PgConnection,
+async fn read(
+    attempt: &mut Attempt,
     now: DateTime<Utc>,
     jobs: &[Job<'_>],
     bookings: &[Option<Booking>],
 ) -> store::Result<Till> {
     let users: Vec<Uuid> = bookings.iter().flatten().map(|booking| booking.user_id).collect();
-    let accounts = store::payments::lock_accounts(conn, &users).await?;
+    let control = attempt.control();
+    let accounts = store::payments::read_accounts(attempt.conn(), &users, control).await?;
     let refunds: Vec<Uuid> = jobs
         .iter()
         .zip(bookings)
         .filter(|(job, _)| job.command.subject == "points.refund")
         .filter_map(|(_, booking)| booking.as_ref().map(|booking| booking.reservation_id))
         .collect();
-    let uses =
-        if refunds.is_empty() { Vec::new() } else { store::payments::open_uses(conn, &refunds).await? };
+    let uses = match refunds.is_empty() {
+        true => Vec::new(),
+        false => store::payments::open_uses(attempt.conn(), &refunds).await?,
+    };
     Ok(Till {
         now,
         accounts: accounts.into_iter().map(|account| (account.user_id, account)).collect(),
         uses: uses.into_iter().map(|used| (used.reservation_id, used)).collect(),
-        dirty: BTreeSet::new(),
+        before: BTreeMap::new(),
         entries: Vec::new(),
         payments: Vec::new(),
         refunded: Vec::new(),
@@ -119,9 +126,9 @@ impl Till {
             reverses_id: reverses,
         };
         if let Some(account) = self.accounts.get_mut(&booking.user_id) {
+            self.before.entry(booking.user_id).or_insert(account.balance);
             account.balance = balance;
         }
-        self.dirty.insert(booking.user_id);
         self.entries.push(entry.clone());
         entry
     }
@@ -154,15 +161,24 @@ impl Till {
         })
     }
 
-    async fn write(self, conn: &mut PgConnection) -> store::Result<()> {
-        if !self.entries.is_empty() || !self.payments.is_empty() {
-            let dirty: Vec<&Account> = self.dirty.iter().filter_map(|user| self.accounts.get(user)).collect();
-            store::payments::save(conn, &self.entries, &dirty, &self.payments, self.now).await?;
+    fn write(self, changes: &mut Changes) {
+        let accounts: Vec<(i64, &Account)> = self
+            .before
+            .iter()
+            .filter_map(|(user, before)| Some((*before, self.accounts.get(user)?)))
+            .collect();
+        if !accounts.is_empty() {
+            store::payments::save_accounts(changes, &accounts, self.now);
+        }
+        if !self.entries.is_empty() {
+            store::payments::enter(changes, &self.entries, self.now);
+        }
+        if !self.payments.is_empty() {
+            store::payments::pay(changes, &self.payments, self.now);
         }
         if !self.refunded.is_empty() {
-            store::payments::mark_refunded(conn, &self.refunded, self.now).await?;
+            store::payments::mark_refunded(changes, &self.refunded, self.now);
         }
-        Ok(())
     }
 }
 
@@ -178,7 +194,7 @@ mod tests {
             now: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
             accounts: BTreeMap::from([(account.user_id, account)]),
             uses: BTreeMap::new(),
-            dirty: BTreeSet::new(),
+            before: BTreeMap::new(),
             entries: Vec::new(),
             payments: Vec::new(),
             refunded: Vec::new(),

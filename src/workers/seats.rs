@@ -1,52 +1,51 @@
 //! Seats: hold, and beside it release.
 //!
-//! Seats of the whole batch are locked first, then each command is decided in the order of arrival against what
+//! Seats of the whole batch are read first, then each command is decided in the order of arrival against what
 //! is left by the ones before it, then what changed is written. A hold is all or nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::{Value, json};
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Booking, Job, Limits};
+use crate::config::Control;
 use crate::saga::Direction;
 use crate::store;
+use crate::store::attempt::Attempt;
+use crate::store::changes::Changes;
 use crate::store::reservations::Change;
-use crate::store::seats::{Owned, Seat};
+use crate::store::seats::{Found, Owned, Seat, Wanted};
 
 /// For how long a hold that ran out counts against its user.
 const LATELY: TimeDelta = TimeDelta::hours(1);
 
-/// What is under lock, and what has been decided about it so far.
+/// What was read, and what has been decided about it so far.
 struct Floor {
     now: DateTime<Utc>,
     limits: Limits,
     seats: BTreeMap<(Uuid, i32), Seat>,
-    owned: BTreeMap<(Uuid, Uuid), Account>,
-    dirty: BTreeSet<(Uuid, i32)>,
-    changes: Vec<Change>,
+    /// What users have of performances.
+    owned: BTreeMap<(Uuid, Uuid), Owned>,
+    /// Seats that change, as they were read.
+    before: BTreeMap<(Uuid, i32), Seat>,
+    /// What was read of those who got seats.
+    owned_before: BTreeMap<(Uuid, Uuid), Owned>,
+    decided: Vec<Change>,
     ends: Vec<(Uuid, &'static str, Option<String>)>,
-}
-
-/// What a user has to do with a performance already.
-#[derive(Clone, Copy, Debug, Default)]
-struct Account {
-    seats: i64,
-    expired: i64,
-    first_expired: Option<DateTime<Utc>>,
 }
 
 /// Does a batch of `seats.hold` and `seats.release`.
 pub(super) async fn run(
-    conn: &mut PgConnection,
+    attempt: &mut Attempt,
+    changes: &mut Changes,
     limits: Limits,
     now: DateTime<Utc>,
     jobs: &mut [Job<'_>],
 ) -> store::Result<()> {
     let bookings: Vec<Option<Booking>> = jobs.iter_mut().map(Job::arguments).collect();
-    let mut floor = lock(conn, limits, now, jobs, &bookings).await?;
+    let mut floor = read(attempt, limits, now, jobs, &bookings).await?;
     for (job, booking) in jobs.iter_mut().zip(&bookings) {
         let Some(booking) = booking else { continue };
         match job.command.subject.as_str() {
@@ -55,45 +54,41 @@ pub(super) async fn run(
             _ => job.unknown_command(),
         }
     }
-    floor.write(conn).await
+    floor.write(changes);
+    Ok(())
 }
 
-async fn lock(
-    conn: &mut PgConnection,
+async fn read(
+    attempt: &mut Attempt,
     limits: Limits,
     now: DateTime<Utc>,
     jobs: &[Job<'_>],
     bookings: &[Option<Booking>],
 ) -> store::Result<Floor> {
-    let all: Vec<&Booking> = bookings.iter().flatten().collect();
-    let holds: Vec<&Booking> = jobs
-        .iter()
-        .zip(bookings)
-        .filter(|(job, _)| job.command.subject == "seats.hold")
-        .filter_map(|(_, booking)| booking.as_ref())
-        .collect();
-    let mut floor = Floor {
-        now,
-        limits,
-        seats: BTreeMap::new(),
-        owned: BTreeMap::new(),
-        dirty: BTreeSet::new(),
-        changes: Vec::new(),
-        ends: Vec::new(),
-    };
-    if !holds.is_empty() {
-        let users: Vec<Uuid> = holds.iter().map(|booking| booking.user_id).collect();
-        let performances: Vec<Uuid> = holds.iter().map(|booking| booking.performance_id).collect();
-        store::seats::lock_buyers(conn, &users).await?;
-        for owned in store::seats::owned(&mut *conn, &users, &performances, now, now - LATELY).await? {
-            let Owned { user_id, performance_id, seats, expired, first_expired } = owned;
-            floor.owned.insert((user_id, performance_id), Account { seats, expired, first_expired });
-        }
+    let (mut wanted, mut buyers) = (Vec::new(), Vec::new());
+    for (job, booking) in jobs.iter().zip(bookings) {
+        let Some(booking) = booking else { continue };
+        let mut buyer = (job.command.subject == "seats.hold").then_some(booking.user_id);
+        buyers.extend(buyer);
+        // What the buyer has is read once, with the first of the seats.
+        wanted.extend(booking.keys().map(|(performance_id, number)| Wanted {
+            performance_id,
+            number,
+            buyer: buyer.take(),
+        }));
     }
-    let keys: Vec<(Uuid, i32)> = all.iter().flat_map(|booking| booking.keys()).collect();
-    let (performances, numbers): (Vec<Uuid>, Vec<i32>) = keys.into_iter().unzip();
-    let seats = store::seats::lock(conn, &performances, &numbers).await?;
-    floor.seats = seats.into_iter().map(|seat| ((seat.performance_id, seat.number), seat)).collect();
+    if attempt.control() == Control::Pessimistic {
+        store::seats::lock_buyers(attempt.conn(), &buyers).await?;
+    }
+    let control = attempt.control();
+    let found = store::seats::read(attempt.conn(), &wanted, now, now - LATELY, control).await?;
+    let mut floor = Floor::of(now, limits);
+    for Found { seat, buyer, owned } in found {
+        if let Some(buyer) = buyer {
+            floor.owned.insert((buyer, seat.performance_id), owned);
+        }
+        floor.seats.insert((seat.performance_id, seat.number), seat);
+    }
     Ok(floor)
 }
 
@@ -104,10 +99,23 @@ impl Booking {
 }
 
 impl Floor {
+    fn of(now: DateTime<Utc>, limits: Limits) -> Self {
+        Self {
+            now,
+            limits,
+            seats: BTreeMap::new(),
+            owned: BTreeMap::new(),
+            before: BTreeMap::new(),
+            owned_before: BTreeMap::new(),
+            decided: Vec::new(),
+            ends: Vec::new(),
+        }
+    }
+
     /// Holds all the seats, or none and says why.
     fn hold(&mut self, job: &mut Job<'_>, booking: &Booking) {
         if let Err((code, detail)) = self.may_hold(booking) {
-            self.changes.push(Change {
+            self.decided.push(Change {
                 id: booking.reservation_id,
                 status: Some("failed"),
                 reason: Some(code.to_owned()),
@@ -124,17 +132,19 @@ impl Floor {
             let Some(seat) = self.seats.get_mut(&key) else {
                 continue;
             };
+            self.before.entry(key).or_insert_with(|| seat.clone());
             "held".clone_into(&mut seat.status);
             seat.holder = Some(booking.reservation_id);
             seat.expires_at = Some(expires_at);
             seat.claimable_at = Some(claimable_at);
             amount += seat.price;
             lines.push(json!({ "number": seat.number, "section": seat.section, "price": seat.price }));
-            self.dirty.insert(key);
         }
-        let account = self.owned.entry((booking.user_id, booking.performance_id)).or_default();
+        let whose = (booking.user_id, booking.performance_id);
+        let account = self.owned.entry(whose).or_default();
+        self.owned_before.entry(whose).or_insert(*account);
         account.seats += booking.seats.len() as i64;
-        self.changes.push(Change {
+        self.decided.push(Change {
             id: booking.reservation_id,
             status: Some("held"),
             lines: Some(json!(lines)),
@@ -193,11 +203,11 @@ impl Floor {
             else {
                 continue;
             };
+            self.before.entry(key).or_insert_with(|| seat.clone());
             "free".clone_into(&mut seat.status);
             seat.holder = None;
             seat.expires_at = None;
             seat.claimable_at = None;
-            self.dirty.insert(key);
         }
         // As a step of a cancellation the reservation has its end already.
         if job.command.direction == Direction::Undo {
@@ -207,20 +217,24 @@ impl Floor {
         job.done([]);
     }
 
-    async fn write(self, conn: &mut PgConnection) -> store::Result<()> {
-        let dirty: Vec<&Seat> = self.dirty.iter().filter_map(|key| self.seats.get(key)).collect();
-        if !dirty.is_empty() {
-            store::seats::save(conn, &dirty).await?;
+    fn write(self, changes: &mut Changes) {
+        let seats: Vec<(&Seat, &Seat)> =
+            self.before.iter().filter_map(|(key, before)| Some((before, self.seats.get(key)?))).collect();
+        if !seats.is_empty() {
+            store::seats::save(changes, &seats);
         }
-        if !self.changes.is_empty() {
-            store::reservations::change(conn, &self.changes, self.now).await?;
+        if !self.owned_before.is_empty() {
+            let own = self.decided.iter().map(|change| change.id).collect();
+            store::seats::compare_buyers(changes, &self.owned_before, self.now, own);
+        }
+        if !self.decided.is_empty() {
+            store::reservations::change(changes, &self.decided, self.now);
         }
         if !self.ends.is_empty() {
             let ends: Vec<_> =
                 self.ends.iter().map(|(id, status, reason)| (*id, *status, reason.as_deref())).collect();
-            store::reservations::end_open(conn, &ends, self.now).await?;
+            store::reservations::end_open(changes, &ends, self.now);
         }
-        Ok(())
     }
 }
 
@@ -266,20 +280,14 @@ mod tests {
             sale_opens_at: now,
             sale_closes_at: now + TimeDelta::hours(1),
         };
-        Floor {
-            now,
-            limits: Limits {
-                hold: TimeDelta::seconds(300),
-                grace: TimeDelta::seconds(15),
-                seats_per_user: 3,
-                expired_holds: 2,
-            },
-            seats: (1..=3).map(|number| ((performance, number), seat(number))).collect(),
-            owned: BTreeMap::new(),
-            dirty: BTreeSet::new(),
-            changes: Vec::new(),
-            ends: Vec::new(),
-        }
+        let limits = Limits {
+            hold: TimeDelta::seconds(300),
+            grace: TimeDelta::seconds(15),
+            seats_per_user: 3,
+            expired_holds: 2,
+        };
+        let seats = (1..=3).map(|number| ((performance, number), seat(number))).collect();
+        Floor { seats, ..Floor::of(now, limits) }
     }
 
     fn hold(floor: &mut Floor, booking: &Booking) -> Outcome {
@@ -325,7 +333,7 @@ mod tests {
         let mut floor = floor();
         let buyer = booking(7, &[1]);
         let first_expired = Some(floor.now - TimeDelta::minutes(50));
-        let account = Account { seats: 0, expired: 2, first_expired };
+        let account = Owned { seats: 0, expired: 2, first_expired };
         floor.owned.insert((buyer.user_id, buyer.performance_id), account);
         let (code, detail) = refusal(hold(&mut floor, &buyer));
         assert_eq!(

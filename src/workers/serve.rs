@@ -1,4 +1,7 @@
 //! The loop of a service: receive, fence, do, advance, commit, publish, acknowledge.
+//!
+//! A batch is read and decided without locks, and written if nothing of it was changed meanwhile; else it is done again
+//! under locks.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +9,6 @@ use async_nats::jetstream::Message;
 use chrono::{DateTime, Utc};
 use fail::fail_point;
 use rand::seq::SliceRandom;
-use sqlx::PgConnection;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -14,9 +16,12 @@ use uuid::Uuid;
 use super::changed::Changed;
 use super::{Job, Limits, Service};
 use crate::bus::{Bus, Deliveries, deliveries, messages, presence, subjects, topology};
-use crate::orchestrator::{Batch, Engine, Halves, Verdict};
+use crate::config::Control;
+use crate::orchestrator::{Batch, Consequences, Engine, Halves, Verdict};
 use crate::saga::{Command, DEADLINE_PASSED, Direction, Event, Outcome, Poisoned, Reply};
 use crate::store;
+use crate::store::attempt::Attempt;
+use crate::store::changes::{Changes, is_not_as_read};
 
 type Delivered = (Message, Command);
 
@@ -105,14 +110,15 @@ async fn handle_all(
 }
 
 async fn handle(engine: &Engine, service: Service, limits: Limits, items: &[Delivered]) -> store::Result<()> {
-    let mut tx = engine.steps.begin().await?;
-    let ids: Vec<_> = items.iter().map(|(_, command)| command.saga_id).collect();
-    let mut batch = Batch::lock(&mut tx, &ids).await?;
     let commands: Vec<&Command> = items.iter().map(|(_, command)| command).collect();
-    let Advanced { illegal, changed } =
-        advance(engine, &mut tx, &mut batch, service, limits, &commands).await?;
-    let consequences = batch.write(&mut tx, &engine.catalogue).await?;
-    tx.commit().await?;
+    let done = match attempt(engine, service, limits, &commands, engine.control).await {
+        Err(error) if is_not_as_read(&error) => {
+            metrics::counter!("boxoffice_batches_done_again_total").increment(1);
+            attempt(engine, service, limits, &commands, Control::Pessimistic).await?
+        }
+        done => done?,
+    };
+    let Done { illegal, changed, consequences } = done;
     fail_point!("worker::committed");
     // Before anybody is answered: who looks at the map then should see it.
     changed.tell(&engine.bus).await;
@@ -131,22 +137,48 @@ async fn handle(engine: &Engine, service: Service, limits: Limits, items: &[Deli
 }
 
 /// What became of a batch.
-#[derive(Default)]
-struct Advanced {
+struct Done {
     /// The commands that cannot be, by position.
     illegal: Vec<(usize, String)>,
     changed: Changed,
+    consequences: Consequences,
 }
 
-/// Does what is still asked for and lets each saga go on.
-async fn advance(
+/// Does what is still asked for, lets each saga go on, and writes all of it at once.
+async fn attempt(
     engine: &Engine,
-    conn: &mut PgConnection,
-    batch: &mut Batch,
     service: Service,
     limits: Limits,
     commands: &[&Command],
-) -> store::Result<Advanced> {
+    control: Control,
+) -> store::Result<Done> {
+    let mut attempt = Attempt::begin(&engine.steps, control).await?;
+    let ids: Vec<_> = commands.iter().map(|command| command.saga_id).collect();
+    let mut batch = Batch::read(&mut attempt, &ids).await?;
+    let (mut open, refused) = asked_for(engine, &mut batch, commands);
+    let mut changes = Changes::default();
+    service.run(&mut attempt, &mut changes, limits, batch.now, &mut open).await?;
+    let (mut illegal, mut changed) = (Vec::new(), Changed::default());
+    for job in open.into_iter().chain(refused) {
+        let outcome = job.outcome.unwrap_or(Outcome::Failed { code: "unanswered".to_owned() });
+        changed.note(service, job.command, &outcome);
+        let event = Event::Reply(answer(job.command, outcome, &engine.instance));
+        if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, job.command.saga_id, &event) {
+            let at = commands.iter().position(|command| std::ptr::eq(*command, job.command));
+            illegal.extend(at.map(|at| (at, why)));
+        }
+    }
+    let consequences = batch.decided(&mut changes, &engine.catalogue);
+    attempt.write(changes).await?;
+    Ok(Done { illegal, changed, consequences })
+}
+
+/// What is still asked for: to be done, and refused without any work.
+fn asked_for<'a>(
+    engine: &Engine,
+    batch: &mut Batch,
+    commands: &[&'a Command],
+) -> (Vec<Job<'a>>, Vec<Job<'a>>) {
     let mut jobs: Vec<Job<'_>> = Vec::with_capacity(commands.len());
     for command in commands {
         if batch.asks_for(command) {
@@ -159,19 +191,7 @@ async fn advance(
             batch.note_stale(command.saga_id);
         }
     }
-    let (mut open, refused): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.outcome.is_none());
-    service.run(conn, limits, batch.now, &mut open).await?;
-    let mut advanced = Advanced::default();
-    for job in open.into_iter().chain(refused) {
-        let outcome = job.outcome.unwrap_or(Outcome::Failed { code: "unanswered".to_owned() });
-        advanced.changed.note(service, job.command, &outcome);
-        let event = Event::Reply(answer(job.command, outcome, &engine.instance));
-        if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, job.command.saga_id, &event) {
-            let at = commands.iter().position(|command| std::ptr::eq(*command, job.command));
-            advanced.illegal.extend(at.map(|at| (at, why)));
-        }
-    }
-    Ok(advanced)
+    jobs.into_iter().partition(|job| job.outcome.is_none())
 }
 
 /// What is to be said of a command whose handling fails even alone.

@@ -8,51 +8,45 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use rand::distr::{Alphanumeric, SampleString};
 use serde_json::json;
-use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Booking, Job};
 use crate::ids;
 use crate::saga::Direction;
 use crate::store;
+use crate::store::attempt::Attempt;
+use crate::store::changes::Changes;
 use crate::store::reservations::Change;
-use crate::store::seats::Seat;
+use crate::store::seats::{Seat, Wanted};
 use crate::store::tickets::NewTicket;
 
 /// Characters of a ticket's code: 119 bits of chance.
 const CODE_LENGTH: usize = 20;
 
-/// What is under lock, and what has been decided about it so far.
+/// What was read, and what has been decided about it so far.
 struct Desk {
     now: DateTime<Utc>,
     seats: BTreeMap<(Uuid, i32), Seat>,
-    sold: Vec<(Uuid, i32)>,
+    /// Seats that are sold now, as they were read.
+    before: BTreeMap<(Uuid, i32), Seat>,
     tickets: Vec<NewTicket>,
     voided: Vec<Uuid>,
-    changes: Vec<Change>,
+    decided: Vec<Change>,
 }
 
 /// Does a batch of `tickets.issue` and `tickets.void`.
 pub(super) async fn run(
-    conn: &mut PgConnection,
+    attempt: &mut Attempt,
+    changes: &mut Changes,
     now: DateTime<Utc>,
     jobs: &mut [Job<'_>],
 ) -> store::Result<()> {
     let bookings: Vec<Option<Booking>> = jobs.iter_mut().map(Job::arguments).collect();
-    let keys = bookings
-        .iter()
-        .flatten()
-        .flat_map(|booking| booking.seats.iter().map(|seat| (booking.performance_id, *seat)));
-    let (performances, numbers): (Vec<Uuid>, Vec<i32>) = keys.unzip();
-    let seats = store::seats::lock(conn, &performances, &numbers).await?;
-    let mut desk = Desk {
-        now,
-        seats: seats.into_iter().map(|seat| ((seat.performance_id, seat.number), seat)).collect(),
-        sold: Vec::new(),
-        tickets: Vec::new(),
-        voided: Vec::new(),
-        changes: Vec::new(),
-    };
+    let wanted: Vec<Wanted> = bookings.iter().flatten().flat_map(Wanted::all_of).collect();
+    let control = attempt.control();
+    let found = store::seats::read(attempt.conn(), &wanted, now, now, control).await?;
+    let seats = found.into_iter().map(|found| ((found.seat.performance_id, found.seat.number), found.seat));
+    let mut desk = Desk::of(now, seats.collect());
     for (job, booking) in jobs.iter_mut().zip(&bookings) {
         let Some(booking) = booking else { continue };
         match job.command.subject.as_str() {
@@ -61,10 +55,24 @@ pub(super) async fn run(
             _ => job.unknown_command(),
         }
     }
-    desk.write(conn).await
+    desk.write(changes);
+    Ok(())
+}
+
+impl Wanted {
+    /// The seats of a booking; nobody counts what its buyer has.
+    fn all_of(booking: &Booking) -> impl Iterator<Item = Self> {
+        let performance_id = booking.performance_id;
+        booking.seats.iter().map(move |number| Self { performance_id, number: *number, buyer: None })
+    }
 }
 
 impl Desk {
+    fn of(now: DateTime<Utc>, seats: BTreeMap<(Uuid, i32), Seat>) -> Self {
+        let (before, tickets, voided, decided) = Default::default();
+        Self { now, seats, before, tickets, voided, decided }
+    }
+
     /// Sells the seats to the reservation that holds them.
     fn issue(&mut self, job: &mut Job<'_>, booking: &Booking) {
         let held = |seat: &Seat| seat.status == "held" && seat.holder == Some(booking.reservation_id);
@@ -81,11 +89,11 @@ impl Desk {
         let first = self.tickets.len();
         for key in keys {
             if let Some(seat) = self.seats.get_mut(&key) {
+                self.before.entry(key).or_insert_with(|| seat.clone());
                 "sold".clone_into(&mut seat.status);
                 seat.expires_at = None;
                 seat.claimable_at = None;
             }
-            self.sold.push(key);
             self.tickets.push(NewTicket {
                 id: ids::new(),
                 reservation_id: booking.reservation_id,
@@ -94,7 +102,7 @@ impl Desk {
                 code: Alphanumeric.sample_string(&mut rand::rng(), CODE_LENGTH),
             });
         }
-        self.changes.push(Change {
+        self.decided.push(Change {
             id: booking.reservation_id,
             status: Some("confirmed"),
             ..Change::default()
@@ -112,7 +120,7 @@ impl Desk {
         self.voided.push(booking.reservation_id);
         // A booking that turns back gets its end from the release of its seats.
         if job.command.direction == Direction::Do {
-            self.changes.push(Change {
+            self.decided.push(Change {
                 id: booking.reservation_id,
                 status: Some("cancelled"),
                 ..Change::default()
@@ -121,19 +129,19 @@ impl Desk {
         job.done([]);
     }
 
-    async fn write(self, conn: &mut PgConnection) -> store::Result<()> {
-        let sold: Vec<&Seat> = self.sold.iter().filter_map(|key| self.seats.get(key)).collect();
+    fn write(self, changes: &mut Changes) {
+        let sold: Vec<(&Seat, &Seat)> =
+            self.before.iter().filter_map(|(key, before)| Some((before, self.seats.get(key)?))).collect();
         if !sold.is_empty() {
-            store::seats::save(conn, &sold).await?;
-            store::tickets::insert(conn, &self.tickets, self.now).await?;
+            store::seats::save(changes, &sold);
+            store::tickets::insert(changes, &self.tickets, self.now);
         }
         if !self.voided.is_empty() {
-            store::tickets::void(conn, &self.voided, self.now).await?;
+            store::tickets::void(changes, &self.voided, self.now);
         }
-        if !self.changes.is_empty() {
-            store::reservations::change(conn, &self.changes, self.now).await?;
+        if !self.decided.is_empty() {
+            store::reservations::change(changes, &self.decided, self.now);
         }
-        Ok(())
     }
 }
 
@@ -160,14 +168,7 @@ mod tests {
             sale_closes_at: now,
         };
         let seats = holders.into_iter().zip(1..).map(seat);
-        Desk {
-            now,
-            seats: seats.map(|seat| ((performance_id, seat.number), seat)).collect(),
-            sold: Vec::new(),
-            tickets: Vec::new(),
-            voided: Vec::new(),
-            changes: Vec::new(),
-        }
+        Desk::of(now, seats.map(|seat| ((performance_id, seat.number), seat)).collect())
     }
 
     #[test]
@@ -181,7 +182,7 @@ mod tests {
         assert!(desk.seats.values().all(|seat| seat.status == "sold" && seat.expires_at.is_none()));
         assert_ne!(desk.tickets[0].code, desk.tickets[1].code);
         assert!(!json!(output).to_string().contains(&desk.tickets[0].code), "codes are for the buyer alone");
-        assert_eq!(desk.changes[0].status, Some("confirmed"));
+        assert_eq!(desk.decided[0].status, Some("confirmed"));
     }
 
     #[test]
@@ -189,7 +190,7 @@ mod tests {
         let mut desk = desk([7, 8]);
         let refused = refusal(answer(Direction::Do, None, |job| desk.issue(job, &booking(7, &[1, 2]))));
         assert_eq!(refused, ("hold_expired".to_owned(), json!({ "seats": [2] })));
-        assert!(desk.tickets.is_empty() && desk.sold.is_empty() && desk.changes.is_empty());
+        assert!(desk.tickets.is_empty() && desk.before.is_empty() && desk.decided.is_empty());
     }
 
     #[test]
@@ -197,8 +198,8 @@ mod tests {
         let mut desk = desk([7, 7]);
         let sold = booking(7, &[1, 2]);
         answer(Direction::Undo, Some("unavailable"), |job| desk.void(job, &sold));
-        assert!(desk.changes.is_empty());
+        assert!(desk.decided.is_empty());
         answer(Direction::Do, None, |job| desk.void(job, &sold));
-        assert_eq!(desk.changes[0].status, Some("cancelled"));
+        assert_eq!(desk.decided[0].status, Some("cancelled"));
     }
 }

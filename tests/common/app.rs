@@ -6,6 +6,7 @@ use boxoffice::config::Settings;
 use boxoffice::orchestrator::{self, Engine};
 use boxoffice::saga::NewSaga;
 use boxoffice::store::catalog::{NewConcert, Performance, SeatRange};
+use boxoffice::store::changes::Changes;
 use boxoffice::store::reservations::Reservation;
 use boxoffice::{audit, ids, store};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -146,7 +147,9 @@ pub async fn begin_saga(engine: &Engine, workflow: &str, id: Uuid) {
     let new = NewSaga { id, subject_id: id, owner_id: None, input, trace, seq: 0 };
     let mut tx = engine.pool.begin().await.unwrap();
     let now = store::now(&mut *tx).await.unwrap();
-    let begun = orchestrator::start(&mut tx, &engine.catalogue, workflow, vec![new], now).await.unwrap();
+    let mut changes = Changes::default();
+    let begun = orchestrator::start(&mut changes, &engine.catalogue, workflow, vec![new], now).unwrap();
+    changes.write(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
     engine.follow(begun).await.unwrap();
 }

@@ -4,7 +4,7 @@
 //! Rows are locked in the order of their keys, each request is decided in memory against what the ones before it have left,
 //! and what has changed is written by one statement for each table: the store's own, on other tables.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -13,10 +13,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::cell::decided;
 use super::cost::Cost;
+use crate::config::Control;
 use crate::store;
+use crate::store::changes::Changes;
 use crate::store::payments::{Account, NewEntry};
 use crate::store::rivals::{self, Deed, PERFORMANCE, Request};
-use crate::store::seats::Seat;
+use crate::store::seats::{Seat, Wanted};
 
 /// Requests of one batch at most.
 const MOST: usize = 256;
@@ -86,42 +88,52 @@ async fn handle(pool: &PgPool, cost: &Cost, requests: &[Request]) -> store::Resu
 /// Which are granted, and how many statements that took.
 async fn hold(conn: &mut PgConnection, requests: &[Request]) -> store::Result<(Vec<bool>, u64)> {
     let numbers: Vec<i32> = requests.iter().map(|request| request.place).collect();
-    let locked = store::seats::lock(conn, &vec![PERFORMANCE; numbers.len()], &numbers).await?;
-    let mut seats: BTreeMap<i32, Seat> = locked.into_iter().map(|seat| (seat.number, seat)).collect();
-    let mut dirty = BTreeSet::new();
+    let wanted: Vec<Wanted> = numbers
+        .iter()
+        .map(|number| Wanted { performance_id: PERFORMANCE, number: *number, buyer: None })
+        .collect();
+    let now = requests.first().map_or_else(Default::default, |first| first.at);
+    let locked = store::seats::read(conn, &wanted, now, now, Control::Pessimistic).await?;
+    let mut seats: BTreeMap<i32, Seat> =
+        locked.into_iter().map(|found| (found.seat.number, found.seat)).collect();
+    let mut before = BTreeMap::new();
     let mut decide = |request: &Request| {
         let Some(seat) = seats.get_mut(&request.place) else { return false };
         if decided(request, i64::from(seat.status == "free")).is_none() {
             return false;
         }
+        before.insert(request.place, seat.clone());
         "held".clone_into(&mut seat.status);
         seat.holder = Some(request.id);
         seat.expires_at = Some(request.until());
         seat.claimable_at = Some(request.until());
-        dirty.insert(request.place)
+        true
     };
     let granted: Vec<bool> = requests.iter().map(&mut decide).collect();
-    if dirty.is_empty() {
+    if before.is_empty() {
         return Ok((granted, 1));
     }
-    let dirty: Vec<&Seat> = dirty.iter().filter_map(|number| seats.get(number)).collect();
-    store::seats::save(conn, &dirty).await?;
+    let mut changes = Changes::default();
+    let held: Vec<(&Seat, &Seat)> =
+        before.iter().filter_map(|(number, before)| Some((before, seats.get(number)?))).collect();
+    store::seats::save(&mut changes, &held);
+    changes.write(conn).await?;
     Ok((granted, 2))
 }
 
 /// The same for accounts: charges and uses, with their entries in the ledger.
 async fn enter(conn: &mut PgConnection, requests: &[Request]) -> store::Result<(Vec<bool>, u64)> {
     let users: Vec<_> = requests.iter().map(|request| rivals::user(request.place)).collect();
-    let locked = store::payments::lock_accounts(conn, &users).await?;
+    let locked = store::payments::read_accounts(conn, &users, Control::Pessimistic).await?;
     let mut accounts: BTreeMap<_, Account> =
         locked.into_iter().map(|account| (account.user_id, account)).collect();
-    let (mut dirty, mut entries) = (BTreeSet::new(), Vec::new());
+    let (mut before, mut entries) = (BTreeMap::new(), Vec::new());
     let mut decide = |request: &Request| {
         let user_id = rivals::user(request.place);
         let Some(account) = accounts.get_mut(&user_id) else { return false };
         let Some(balance) = decided(request, account.balance) else { return false };
+        before.entry(user_id).or_insert(account.balance);
         account.balance = balance;
-        dirty.insert(user_id);
         entries.push(NewEntry {
             id: request.id,
             user_id,
@@ -135,7 +147,11 @@ async fn enter(conn: &mut PgConnection, requests: &[Request]) -> store::Result<(
     };
     let granted: Vec<bool> = requests.iter().map(&mut decide).collect();
     let Some(last) = requests.last().filter(|_| !entries.is_empty()) else { return Ok((granted, 1)) };
-    let dirty: Vec<&Account> = dirty.iter().filter_map(|user| accounts.get(user)).collect();
-    store::payments::save(conn, &entries, &dirty, &[], last.at).await?;
+    let mut changes = Changes::default();
+    let balances: Vec<(i64, &Account)> =
+        before.iter().filter_map(|(user, before)| Some((*before, accounts.get(user)?))).collect();
+    store::payments::save_accounts(&mut changes, &balances, last.at);
+    store::payments::enter(&mut changes, &entries, last.at);
+    changes.write(conn).await?;
     Ok((granted, 2))
 }

@@ -9,11 +9,13 @@ use futures::future::BoxFuture;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use crate::config::Control;
 use crate::saga::{Saga, Status};
+use crate::store::changes::Changes;
 use crate::store::payments::Account;
 use crate::store::reservations::Change;
 use crate::store::saga_search::Filter;
-use crate::store::seats::Seat;
+use crate::store::seats::{Seat, Wanted};
 use crate::store::{
     Result, catalog, payments, plans, points, reservations, retention, saga_search, sagas, seats, tickets,
 };
@@ -29,6 +31,7 @@ pub struct Sample {
     user: Uuid,
     concert: Uuid,
     seat: Seat,
+    balance: i64,
 }
 
 /// A statement and the indexes that it must use.
@@ -47,6 +50,8 @@ pub struct Hot {
 pub enum Run {
     /// A connection, in a transaction that is rolled back.
     Within(for<'a> fn(&'a mut PgConnection, &'a Sample) -> BoxFuture<'a, Result<()>>),
+    /// The same, as parts of the statement that writes a batch.
+    Writes(fn(&mut Changes, &Sample)),
     /// A pool: it has a transaction of its own, and changes nothing.
     Alone(for<'a> fn(&'a PgPool, &'a Sample) -> BoxFuture<'a, Result<()>>),
 }
@@ -61,11 +66,14 @@ impl Sample {
         let reservation = reservations::get(pool, id).await?.ok_or(sqlx::Error::RowNotFound)?;
         let saga = sagas::get(pool, id).await?.ok_or(sqlx::Error::RowNotFound)?;
         let mut tx = pool.begin().await?;
-        let seat = seats::lock(&mut tx, &[reservation.performance_id], &reservation.seats).await?.pop();
         let now = crate::store::now(&mut *tx).await?;
+        let number = reservation.seats.first().copied().ok_or(sqlx::Error::RowNotFound)?;
+        let wanted = Wanted { performance_id: reservation.performance_id, number, buyer: None };
+        let found = seats::read(&mut tx, &[wanted], now, now, Control::Optimistic).await?.pop();
         tx.rollback().await?;
-        let seat = seat.ok_or(sqlx::Error::RowNotFound)?;
-        Ok(Self { now, saga, user: reservation.user_id, concert: reservation.concert_id, seat })
+        let seat = found.ok_or(sqlx::Error::RowNotFound)?.seat;
+        let balance = points::balance(pool, reservation.user_id).await?;
+        Ok(Self { now, saga, user: reservation.user_id, concert: reservation.concert_id, seat, balance })
     }
 
     fn id(&self) -> Uuid {
@@ -81,6 +89,16 @@ const fn hot(what: &'static str, table: &'static str, indexes: &'static [&'stati
     Hot { what, table, indexes, run }
 }
 
+fn read_seat<'a>(
+    conn: &'a mut PgConnection,
+    of: &'a Sample,
+    buyer: Option<Uuid>,
+) -> BoxFuture<'a, Result<()>> {
+    let wanted = Wanted { performance_id: of.date(), number: of.seat.number, buyer };
+    let lately = of.now - TimeDelta::hours(1);
+    async move { seats::read(conn, &[wanted], of.now, lately, Control::Optimistic).await.map(drop) }.boxed()
+}
+
 /// All of them.
 pub fn all() -> Vec<Hot> {
     [of_a_hold(), of_a_payment(), of_an_undo(), of_the_sweeper(), of_lists(), of_reads()]
@@ -90,51 +108,47 @@ pub fn all() -> Vec<Hot> {
 }
 
 fn of_a_hold() -> Vec<Hot> {
-    use Run::Within;
+    use Run::{Within, Writes};
     vec![
         hot(
-            "each step: lock its saga",
+            "each step: read its saga",
             "sagas",
             &["sagas_pkey"],
-            Within(|conn, of| async move { sagas::lock(conn, &[of.id()]).await.map(drop) }.boxed()),
+            Within(|conn, of| {
+                async move { sagas::read(conn, &[of.id()], Control::Optimistic).await.map(drop) }.boxed()
+            }),
         ),
         hot(
             "each step: write its saga",
             "sagas",
             &["sagas_pkey"],
-            Within(|conn, of| async move { sagas::save(conn, &[&of.saga], &[]).await }.boxed()),
+            Writes(|changes, of| sagas::save(changes, &[(&of.saga, &of.saga)])),
         ),
         hot(
             "hold: what the buyer has of this date",
             "reservations",
             &["reservations_of_user"],
-            Within(|conn, of| {
-                let lately = of.now - TimeDelta::hours(1);
-                async move { seats::owned(conn, &[of.user], &[of.date()], of.now, lately).await.map(drop) }
-                    .boxed()
-            }),
+            Within(|conn, of| read_seat(conn, of, Some(of.user))),
         ),
         hot(
-            "hold, release, sale: lock seats",
+            "hold, release, sale: read seats",
             "seats",
             &["seats_pkey"],
-            Within(|conn, of| {
-                async move { seats::lock(conn, &[of.date()], &[of.seat.number]).await.map(drop) }.boxed()
-            }),
+            Within(|conn, of| read_seat(conn, of, None)),
         ),
         hot(
             "hold, release, sale: write seats",
             "seats",
             &["seats_pkey"],
-            Within(|conn, of| async move { seats::save(conn, &[&of.seat]).await }.boxed()),
+            Writes(|changes, of| seats::save(changes, &[(&of.seat, &of.seat)])),
         ),
         hot(
             "hold, sale: write the reservation",
             "reservations",
             &["reservations_pkey"],
-            Within(|conn, of| {
+            Writes(|changes, of| {
                 let change = Change { id: of.id(), status: Some("confirmed"), ..Change::default() };
-                async move { reservations::change(conn, &[change], of.now).await }.boxed()
+                reservations::change(changes, &[change], of.now);
             }),
         ),
         hot(
@@ -149,23 +163,24 @@ fn of_a_hold() -> Vec<Hot> {
 }
 
 fn of_a_payment() -> Vec<Hot> {
-    use Run::Within;
+    use Run::{Within, Writes};
     vec![
         hot(
-            "payment: lock the account",
+            "payment: read the account",
             "accounts",
             &["accounts_pkey"],
             Within(|conn, of| {
-                async move { payments::lock_accounts(conn, &[of.user]).await.map(drop) }.boxed()
+                async move { payments::read_accounts(conn, &[of.user], Control::Optimistic).await.map(drop) }
+                    .boxed()
             }),
         ),
         hot(
             "payment: write the account",
             "accounts",
             &["accounts_pkey"],
-            Within(|conn, of| {
-                let account = Account { user_id: of.user, balance: 0 };
-                async move { payments::save(conn, &[], &[&account], &[], of.now).await }.boxed()
+            Writes(|changes, of| {
+                let account = Account { user_id: of.user, balance: of.balance };
+                payments::save_accounts(changes, &[(of.balance, &account)], of.now);
             }),
         ),
         hot(
@@ -178,16 +193,13 @@ fn of_a_payment() -> Vec<Hot> {
 }
 
 fn of_an_undo() -> Vec<Hot> {
-    use Run::Within;
+    use Run::{Within, Writes};
     vec![
         hot(
             "release: end the reservation",
             "reservations",
             &["reservations_pkey"],
-            Within(|conn, of| {
-                async move { reservations::end_open(conn, &[(of.id(), "expired", None)], of.now).await }
-                    .boxed()
-            }),
+            Writes(|changes, of| reservations::end_open(changes, &[(of.id(), "expired", None)], of.now)),
         ),
         hot(
             "refund: what was paid and not given back",
@@ -199,13 +211,13 @@ fn of_an_undo() -> Vec<Hot> {
             "refund: write the payment",
             "payments",
             &["payments_one_per_reservation"],
-            Within(|conn, of| async move { payments::mark_refunded(conn, &[of.id()], of.now).await }.boxed()),
+            Writes(|changes, of| payments::mark_refunded(changes, &[of.id()], of.now)),
         ),
         hot(
             "refund: void the tickets",
             "tickets",
             &["tickets_of_reservation"],
-            Within(|conn, of| async move { tickets::void(conn, &[of.id()], of.now).await }.boxed()),
+            Writes(|changes, of| tickets::void(changes, &[of.id()], of.now)),
         ),
         hot(
             "a saga's history",

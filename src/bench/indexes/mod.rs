@@ -17,6 +17,7 @@ pub use told::Told;
 
 use hot::Run;
 
+use crate::store::changes::Changes;
 use crate::store::{self, plans};
 
 /// A statement's plans.
@@ -70,6 +71,12 @@ impl Listener {
                 Run::Within(run) => {
                     let mut tx = self.0.begin().await?;
                     run(&mut tx, sample).await?;
+                    tx.rollback().await
+                }
+                Run::Writes(write) => {
+                    let (mut tx, mut changes) = (self.0.begin().await?, Changes::default());
+                    write(&mut changes, sample);
+                    changes.write(&mut tx).await?;
                     tx.rollback().await
                 }
             }

@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 
 use super::super::{Context, Ending, Misuse};
 use crate::app;
+use crate::config::Control;
 use crate::operations::repair::reason_problem;
 use crate::orchestrator::{ActError, Engine};
 use crate::workers::Service;
@@ -49,6 +50,7 @@ impl Acting {
             context.bus().await?,
             catalogue,
             &Service::NAMES,
+            Control::Pessimistic,
             &tasks,
             &stop,
         )

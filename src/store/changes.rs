@@ -1,0 +1,134 @@
+//! One statement that writes all that was decided together, or nothing of it: one round trip and one commit for a whole batch.
+//!
+//! Each part is a common table expression; the file of each noun has those that write it. A part that replaces rows
+//! compares them with what was read before. If one is not any more as it was, the whole statement fails and
+//! [`is_not_as_read`] says so: whoever decided reads again, under locks. This is optimistic concurrency control
+//! (H. T. Kung, J. T. Robinson: On Optimistic Methods for Concurrency Control, 1981), with the comparison
+//! in the write itself.
+//!
+//! The statements are put together, so they are not held against the schema when they are compiled; every part is executed by the
+//! tests of the steps.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use sqlx::postgres::{PgArguments, PgConnection};
+use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Type};
+
+use super::Result;
+
+/// The order in which rows are locked, here and everywhere: two who lock in one order never wait for each other in a circle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    Sagas,
+    Buyers,
+    Seats,
+    Accounts,
+}
+
+/// What is to be written, so far.
+#[derive(Debug, Default)]
+pub struct Changes {
+    parts: Vec<String>,
+    checks: BTreeMap<Rank, String>,
+    arguments: PgArguments,
+    refused: Option<sqlx::error::BoxDynError>,
+}
+
+/// The arguments of a part, in their order.
+#[derive(Debug)]
+pub(super) struct Binding<'a>(&'a mut Changes);
+
+impl Changes {
+    /// Whether there is nothing to write.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Writes all of it, or nothing.
+    ///
+    /// # Errors
+    /// Among others the one of which [`is_not_as_read`] speaks.
+    pub async fn write(self, conn: &mut PgConnection) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        if let Some(refused) = self.refused {
+            return Err(sqlx::Error::Encode(refused));
+        }
+        // They are evaluated from left to right, and each brings its part about: this is the order of the locks.
+        let checks: Vec<String> = self.checks.into_values().collect();
+        let end = match checks.is_empty() {
+            true => "select true".to_owned(),
+            false => format!("select case when {} then true else not_as_read() end", checks.join(" and ")),
+        };
+        let sql = format!("with {} {end}", self.parts.join(", "));
+        sqlx::query_with(AssertSqlSafe(sql), self.arguments).execute(conn).await.map(drop)
+    }
+
+    /// Adds a part under a name that no other has. Its parameters are numbered from 1.
+    pub(super) fn add(&mut self, name: &str, sql: &str) -> Binding<'_> {
+        let part = format!("{name} as ({})", renumbered(sql, self.arguments.len()));
+        self.parts.push(part);
+        Binding(self)
+    }
+
+    /// Adds a part of that rank which has to come to so many rows, each as it was read. It returns something of each.
+    pub(super) fn replace(&mut self, rank: Rank, name: &str, rows: usize, sql: &str) -> Binding<'_> {
+        self.check(rank, &format!("(select count(*) from {name}) = $1")).bind(rows as i64);
+        self.add(name, sql)
+    }
+
+    /// Adds a condition of that rank; its parameters are numbered from 1.
+    pub(super) fn check(&mut self, rank: Rank, sql: &str) -> Binding<'_> {
+        let check = renumbered(sql, self.arguments.len());
+        self.checks.insert(rank, check);
+        Binding(self)
+    }
+}
+
+impl Binding<'_> {
+    /// Gives the next argument.
+    pub(super) fn bind<'q, T: Encode<'q, Postgres> + Type<Postgres>>(self, value: T) -> Self {
+        if let Err(refused) = self.0.arguments.add(value) {
+            self.0.refused = Some(refused);
+        }
+        self
+    }
+}
+
+/// Whether something was not written because a row is not any more as it was read: reading again helps.
+pub fn is_not_as_read(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40001")
+}
+
+/// The statement with its parameters counted on from those before it.
+fn renumbered(sql: &str, before: usize) -> String {
+    let mut pieces = sql.split('$');
+    let mut whole = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let end = piece.find(|c: char| !c.is_ascii_digit()).unwrap_or(piece.len());
+        let (number, rest) = piece.split_at(end);
+        let number = number.parse().map_or(0, |number: usize| number + before);
+        write!(whole, "${number}{rest}").expect("a string takes all");
+    }
+    whole
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_count_on_from_part_to_part() {
+        assert_eq!(renumbered("select $1, $12::int[] + 1", 0), "select $1, $12::int[] + 1");
+        assert_eq!(renumbered("$1::uuid[], $2", 30), "$31::uuid[], $32");
+        let mut changes = Changes::default();
+        changes.add("one", "insert $1 $2").bind(1).bind(2);
+        changes.replace(Rank::Seats, "two", 7, "update $1 returning 1").bind(3);
+        changes.check(Rank::Buyers, "f($1)").bind(4);
+        assert_eq!(changes.parts, ["one as (insert $1 $2)", "two as (update $4 returning 1)"]);
+        let checks: Vec<&str> = changes.checks.values().map(String::as_str).collect();
+        assert_eq!(checks, ["f($5)", "(select count(*) from two) = $3"], "in the order of the locks");
+    }
+}
