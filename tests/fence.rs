@@ -1,5 +1,7 @@
 //! The fence: late, repeated and interleaved commands change nothing; batches decide item by item.
 
+use std::collections::BTreeMap;
+
 use boxoffice::app::Role;
 use boxoffice::booking::Answer;
 use boxoffice::bus::messages;
@@ -7,7 +9,9 @@ use boxoffice::bus::publish::publish;
 use boxoffice::bus::subjects;
 use boxoffice::saga::{Act, Command, Direction};
 use boxoffice::store;
+use boxoffice::store::changes::{Changes, is_not_as_read};
 use boxoffice::store::reservations::{Reservation, ReservationStatus};
+use boxoffice::store::seats::Owned;
 use uuid::Uuid;
 
 use crate::common::app::{TestApp, start};
@@ -226,5 +230,53 @@ async fn two_signals_to_one_saga_in_one_batch_take_effect_one_after_the_other() 
         }
         assert_eq!(test.balance(user).await, 100);
     }
+    test.check_books().await;
+}
+
+/// Two who hold seats for one buyer at once, in two processes: each has read that the buyer has none.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_count_of_a_buyers_seats_is_compared_when_a_hold_is_written() {
+    let test = TestApp::start().await;
+    let (user, other) = (test.user(0).await, test.user(0).await);
+    let now = store::now(&test.app.pool).await.unwrap();
+    let compare = async |buyer, own| {
+        let read = BTreeMap::from([((buyer, test.performance), Owned::default())]);
+        let mut changes = Changes::default();
+        store::seats::compare_buyers(&mut changes, &read, now, own);
+        // Something is written with it.
+        store::payments::mark_refunded(&mut changes, &[], now);
+        changes.write(&mut test.app.pool.acquire().await.unwrap()).await
+    };
+    let held = test.reserve(user, &[1]).await.id;
+    assert!(is_not_as_read(&compare(user, Vec::new()).await.unwrap_err()));
+    compare(user, vec![held]).await.expect("what is just being written does not count");
+    compare(other, Vec::new()).await.expect("nobody else is in the way");
+
+    // Whoever comes second waits for the first, and then sees what it has done.
+    let mut first = test.app.pool.begin().await.unwrap();
+    store::seats::lock_buyers(&mut first, &[other]).await.unwrap();
+    let wanted = "update reservations set user_id = $1 where id = $2";
+    sqlx::query(wanted).bind(other).bind(held).execute(&mut *first).await.unwrap();
+    let (second, ()) = tokio::join!(compare(other, Vec::new()), async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        first.commit().await.unwrap();
+    });
+    assert!(is_not_as_read(&second.unwrap_err()));
+}
+
+/// One buyer orders one seat after the other, all at once, at two processes without a word between them.
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_together_hold_no_more_for_a_buyer_than_one() {
+    let test = without_workers(&["--settle-ms", "1"]).await;
+    let user = test.user(0).await;
+    let orders: Vec<_> = (1..=40).map(|seat| test.order(user, &[seat])).collect();
+    let pending = queued(&test, orders).await;
+    let _two = [start(&test.env, &[], &[Role::Worker]).await, start(&test.env, &[], &[Role::Worker]).await];
+    drained(&test, subjects::STEPS).await;
+    let mut held = 0;
+    for reservation in pending {
+        held += usize::from(test.find(reservation.id).await.status == ReservationStatus::Held);
+    }
+    assert_eq!(held, 12);
     test.check_books().await;
 }

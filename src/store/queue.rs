@@ -227,7 +227,8 @@ pub async fn change(
 
 /// What is still for sale of these concerts. A concert that is not in the answer has no date whose window is open or to come.
 ///
-/// It stops counting where the answer is settled, so that a large date with plenty of seats costs as little as a small one.
+/// It stops counting where the answer is settled, so that a large date with plenty of seats costs as little as a small one. It
+/// begins at the end of each date, where seats are free for longest: without an order the whole table would be read.
 pub async fn stock(
     db: impl PgExecutor<'_>,
     concerts: &[ConcertId],
@@ -238,10 +239,12 @@ pub async fn stock(
         r#"select p.concert_id,
                   count(*) as "dates!",
                   sum(p.seats_total) as "seats!",
-                  bool_or(exists (select from seats s
-                                  where s.performance_id = p.id and s.status <> 'sold')) as "unsold!",
+                  bool_or((select true from seats s
+                           where s.performance_id = p.id and s.status <> 'sold'
+                           order by s.number desc limit 1) is not null) as "unsold!",
                   sum((select count(*) from (select from seats s
                                              where s.performance_id = p.id and s.status = 'free'
+                                             order by s.number desc
                                              limit p.seats_total / 10 + 1) few))::bigint as "free!",
                   sale_opening(p.concert_id, $2) as opens_at
            from performances p

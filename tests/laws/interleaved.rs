@@ -1,5 +1,6 @@
 //! Do and undo of each step meet, statement by statement, on two connections: one is stopped in the middle of its
-//! transaction, before each of its statements in turn, and the other comes. It waits, or it is refused.
+//! transaction, before each of its statements in turn, and the other comes. It waits, or it is refused. Without locks one
+//! is stopped between reading and writing: what the other did meanwhile is noticed, and nothing is overwritten.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -116,7 +117,7 @@ async fn do_meets_undo(play: &Play, wire: &Wire, here: bool, step: &str, before:
 async fn interleaved(workflow: String, step: String, here: bool) {
     let wire = Wire::default();
     let side = if here { Side::Here } else { Side::Elsewhere };
-    let stage = Arc::new(Stage::wired(Pace::CALM, Some((&wire, side))).await);
+    let stage = Arc::new(Stage::wired(Pace::LOCKED, Some((&wire, side))).await);
     for direction in [Direction::Do, Direction::Undo] {
         let statements = count(&stage, &wire, &workflow, &step, direction).await;
         assert!(statements > 3, "{direction} {step} has {statements} statements");
@@ -153,4 +154,40 @@ async fn do_and_undo_of_each_step_wait_for_each_other_at_every_statement() {
 #[tokio::test(flavor = "multi_thread")]
 async fn do_and_undo_of_each_step_that_is_served_elsewhere_wait_for_each_other_at_every_statement() {
     all_interleaved(false).await;
+}
+
+/// A step that has read and decided, and is about to write: the saga is cancelled under its feet.
+async fn overtaken(workflow: String, step: String) {
+    let wire = Wire::default();
+    let stage = Arc::new(Stage::wired(Pace::CALM, Some((&wire, Side::Here))).await);
+    let play = ready(&stage, &workflow, &step, Direction::Do).await;
+    let stop = wire.stop_alone(play.begun.saga, 1);
+    stage.post.release(play.begun.saga).await;
+    stop.reached().await;
+    stage
+        .engine
+        .act(play.begun.saga, Act::Cancel, "a test", "to interleave")
+        .await
+        .expect("no lock is in its way");
+    assert_eq!(play.go_to_rest().await.status, Status::Compensated);
+    stop.released.notify_one();
+    stage.drained().await;
+    let saga = play.saga().await;
+    assert_eq!(saga.status, Status::Compensated, "what was decided before is not written over it");
+    play.check(&saga).await;
+    stage.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changed_between_reading_and_writing_is_not_written_over() {
+    let mut steps = Vec::new();
+    for (_, definition) in workflows() {
+        for step in definition.steps.iter().filter(|step| step.undo.is_some()) {
+            if step.command.as_ref().is_some_and(|command| is_here(command)) {
+                steps.push(overtaken(definition.name.clone(), step.name.clone()));
+            }
+        }
+    }
+    assert!(!steps.is_empty());
+    join_all(steps).await;
 }

@@ -53,6 +53,8 @@ pub enum Side {
 impl Pace {
     /// Time enough for everything, also on a busy machine.
     pub const CALM: Self = Self { timeout_ms: 20_000, deadline_seconds: None, flags: &[] };
+    /// The same, and locks come before anything is decided.
+    pub const LOCKED: Self = Self { flags: &["--step-control", "pessimistic"], ..Self::CALM };
 }
 
 /// The servers, the service in this process, and the post.

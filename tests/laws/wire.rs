@@ -1,9 +1,11 @@
 //! A wire to Postgres on which a transaction can be stopped before any of its statements, for as long as a test wants.
 //!
 //! It passes on what the client sends message by message, by nothing more than their framing: a letter and a length.
-//! A transaction that is to be stopped is known by the saga that its first statement names.
+//! A transaction that is to be stopped is known by the saga that its first statement names, and so is a statement that
+//! stands for itself.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +33,8 @@ pub struct Wire {
 pub struct Stop {
     /// Before its statement of this number, from 0; its commit is the last.
     before: usize,
+    /// Whether it is for statements outside of transactions, and how many of them have passed.
+    alone: Option<AtomicUsize>,
     reached: Notify,
     pub released: Notify,
     /// All its statements, once it is over.
@@ -70,8 +74,17 @@ impl Wire {
 
     /// The next transaction about a saga stops before its statement of this number; beyond its last it only counts.
     pub fn stop(&self, saga: Uuid, before: usize) -> Arc<Stop> {
+        self.stopping(saga, before, None)
+    }
+
+    /// The statement of this number that names a saga, outside of any transaction, stops before it is executed.
+    pub fn stop_alone(&self, saga: Uuid, before: usize) -> Arc<Stop> {
+        self.stopping(saga, before, Some(AtomicUsize::default()))
+    }
+
+    fn stopping(&self, saga: Uuid, before: usize, alone: Option<AtomicUsize>) -> Arc<Stop> {
         let (reached, released) = (Notify::new(), Notify::new());
-        let stop = Arc::new(Stop { before, reached, released, statements: Mutex::default() });
+        let stop = Arc::new(Stop { before, alone, reached, released, statements: Mutex::default() });
         self.stops.lock().unwrap().insert(saga, Arc::clone(&stop));
         stop
     }
@@ -82,19 +95,21 @@ impl Wire {
         from.read_exact(&mut first).await?;
         to.write_u32(first.len() as u32 + 4).await?;
         to.write_all(&first).await?;
-        let (mut begun, mut watched) = (false, None);
+        let (mut begun, mut within, mut watched) = (false, false, None);
         loop {
             let kind = from.read_u8().await?;
             let length = from.read_u32().await?;
             let mut body = vec![0; length as usize - 4];
             from.read_exact(&mut body).await?;
             match kind {
-                QUERY if body.starts_with(b"BEGIN") => begun = true,
+                QUERY if body.starts_with(b"BEGIN") => (begun, within) = (true, true),
                 QUERY if body == b"COMMIT\0" || body == b"ROLLBACK\0" => {
+                    within = false;
                     if let Some(watched) = watched.take() {
                         Watched::end(watched).await;
                     }
                 }
+                BIND if !within => self.pass_alone(&body).await,
                 // A savepoint is a statement like any other.
                 QUERY | BIND => {
                     if std::mem::take(&mut begun) {
@@ -117,10 +132,33 @@ impl Wire {
     /// The stop of a transaction whose first statement has these arguments; it is for one transaction only.
     fn watch(&self, body: &[u8]) -> Option<Watched> {
         let mut stops = self.stops.lock().unwrap();
-        let named = |saga: &&Uuid| body.windows(16).any(|bytes| bytes == saga.as_bytes());
-        let saga = stops.keys().find(named).copied()?;
+        let named = |(saga, stop): &(&Uuid, &Arc<Stop>)| stop.alone.is_none() && names(body, saga);
+        let (saga, _) = stops.iter().find(named)?;
+        let saga = *saga;
         stops.remove(&saga).map(|stop| Watched { stop, passed: 0 })
     }
+
+    /// Lets a statement outside of any transaction pass, or stops it.
+    async fn pass_alone(&self, body: &[u8]) {
+        let stop = {
+            let mut stops = self.stops.lock().unwrap();
+            let turn = |(saga, stop): (&Uuid, &Arc<Stop>)| {
+                let passed = stop.alone.as_ref().filter(|_| names(body, saga))?;
+                (passed.fetch_add(1, Ordering::Relaxed) == stop.before).then_some(*saga)
+            };
+            let saga = stops.iter().find_map(turn);
+            saga.and_then(|saga| stops.remove(&saga))
+        };
+        if let Some(stop) = stop {
+            stop.reached.notify_one();
+            stop.released.notified().await;
+        }
+    }
+}
+
+/// Whether a saga is among the arguments of a statement.
+fn names(body: &[u8], saga: &Uuid) -> bool {
+    body.windows(16).any(|bytes| bytes == saga.as_bytes())
 }
 
 impl Stop {
