@@ -1,21 +1,23 @@
 //! Batches as the service's workers do them: what has come meanwhile is taken together, by one loop for seats and one
 //! for points.
 //!
-//! Rows are locked in the order of their keys, each request is decided in memory against what the ones before it have left,
-//! and what has changed is written by one statement for each table: the store's own, on other tables.
+//! Rows are read in the order of their keys, each request is decided in memory against what the ones before it have left,
+//! and what has changed is written by one statement if it is still as it was read, else once more under locks: by the store's own
+//! functions, on other tables.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 
 use super::cell::decided;
 use super::cost::Cost;
 use crate::config::Control;
 use crate::store;
-use crate::store::changes::Changes;
+use crate::store::attempt::Attempt;
+use crate::store::changes::{Changes, is_not_as_read};
 use crate::store::payments::{Account, NewEntry};
 use crate::store::rivals::{self, Deed, PERFORMANCE, Request};
 use crate::store::seats::{Seat, Wanted};
@@ -71,31 +73,47 @@ async fn serve(pool: PgPool, cost: Arc<Cost>, mut asked: mpsc::Receiver<Asked>) 
 }
 
 async fn handle(pool: &PgPool, cost: &Cost, requests: &[Request]) -> store::Result<Vec<bool>> {
-    let mut tx = pool.begin().await?;
-    let (granted, statements) = match requests.first().map(|request| request.deed) {
-        Some(Deed::Hold) => hold(&mut tx, requests).await?,
-        _ => enter(&mut tx, requests).await?,
-    };
-    if granted.contains(&true) {
-        tx.commit().await?;
-    } else {
-        tx.rollback().await?;
+    match attempt(pool, cost, requests, Control::Optimistic).await {
+        Err(error) if is_not_as_read(&error) => attempt(pool, cost, requests, Control::Pessimistic).await,
+        granted => granted,
     }
-    cost.asked(1, statements + 2);
+}
+
+/// Which are granted.
+async fn attempt(
+    pool: &PgPool,
+    cost: &Cost,
+    requests: &[Request],
+    control: Control,
+) -> store::Result<Vec<bool>> {
+    let mut attempt = Attempt::begin(pool, control).await?;
+    let mut changes = Changes::default();
+    let granted = match requests.first().map(|request| request.deed) {
+        Some(Deed::Hold) => hold(&mut attempt, &mut changes, requests).await?,
+        _ => enter(&mut attempt, &mut changes, requests).await?,
+    };
+    let begun_and_ended = if control == Control::Pessimistic { 2 } else { 0 };
+    cost.asked(1, 1 + u64::from(!changes.is_empty()) + begun_and_ended);
+    attempt.write(changes).await?;
     Ok(granted)
 }
 
-/// Which are granted, and how many statements that took.
-async fn hold(conn: &mut PgConnection, requests: &[Request]) -> store::Result<(Vec<bool>, u64)> {
-    let numbers: Vec<i32> = requests.iter().map(|request| request.place).collect();
-    let wanted: Vec<Wanted> = numbers
-        .iter()
-        .map(|number| Wanted { performance_id: PERFORMANCE, number: *number, buyer: None })
-        .collect();
+async fn hold(
+    attempt: &mut Attempt,
+    changes: &mut Changes,
+    requests: &[Request],
+) -> store::Result<Vec<bool>> {
+    let seat = |request: &Request| Wanted {
+        performance_id: PERFORMANCE,
+        number: request.place,
+        buyer: None,
+    };
+    let wanted: Vec<Wanted> = requests.iter().map(seat).collect();
     let now = requests.first().map_or_else(Default::default, |first| first.at);
-    let locked = store::seats::read(conn, &wanted, now, now, Control::Pessimistic).await?;
+    let control = attempt.control();
+    let found = store::seats::read(attempt.conn(), &wanted, now, now, control).await?;
     let mut seats: BTreeMap<i32, Seat> =
-        locked.into_iter().map(|found| (found.seat.number, found.seat)).collect();
+        found.into_iter().map(|found| (found.seat.number, found.seat)).collect();
     let mut before = BTreeMap::new();
     let mut decide = |request: &Request| {
         let Some(seat) = seats.get_mut(&request.place) else { return false };
@@ -110,23 +128,25 @@ async fn hold(conn: &mut PgConnection, requests: &[Request]) -> store::Result<(V
         true
     };
     let granted: Vec<bool> = requests.iter().map(&mut decide).collect();
-    if before.is_empty() {
-        return Ok((granted, 1));
-    }
-    let mut changes = Changes::default();
     let held: Vec<(&Seat, &Seat)> =
         before.iter().filter_map(|(number, before)| Some((before, seats.get(number)?))).collect();
-    store::seats::save(&mut changes, &held);
-    changes.write(conn).await?;
-    Ok((granted, 2))
+    if !held.is_empty() {
+        store::seats::save(changes, &held);
+    }
+    Ok(granted)
 }
 
 /// The same for accounts: charges and uses, with their entries in the ledger.
-async fn enter(conn: &mut PgConnection, requests: &[Request]) -> store::Result<(Vec<bool>, u64)> {
+async fn enter(
+    attempt: &mut Attempt,
+    changes: &mut Changes,
+    requests: &[Request],
+) -> store::Result<Vec<bool>> {
     let users: Vec<_> = requests.iter().map(|request| rivals::user(request.place)).collect();
-    let locked = store::payments::read_accounts(conn, &users, Control::Pessimistic).await?;
+    let control = attempt.control();
+    let found = store::payments::read_accounts(attempt.conn(), &users, control).await?;
     let mut accounts: BTreeMap<_, Account> =
-        locked.into_iter().map(|account| (account.user_id, account)).collect();
+        found.into_iter().map(|account| (account.user_id, account)).collect();
     let (mut before, mut entries) = (BTreeMap::new(), Vec::new());
     let mut decide = |request: &Request| {
         let user_id = rivals::user(request.place);
@@ -146,12 +166,11 @@ async fn enter(conn: &mut PgConnection, requests: &[Request]) -> store::Result<(
         true
     };
     let granted: Vec<bool> = requests.iter().map(&mut decide).collect();
-    let Some(last) = requests.last().filter(|_| !entries.is_empty()) else { return Ok((granted, 1)) };
-    let mut changes = Changes::default();
-    let balances: Vec<(i64, &Account)> =
-        before.iter().filter_map(|(user, before)| Some((*before, accounts.get(user)?))).collect();
-    store::payments::save_accounts(&mut changes, &balances, last.at);
-    store::payments::enter(&mut changes, &entries, last.at);
-    changes.write(conn).await?;
-    Ok((granted, 2))
+    if let Some(last) = requests.last().filter(|_| !entries.is_empty()) {
+        let balances: Vec<(i64, &Account)> =
+            before.iter().filter_map(|(user, before)| Some((*before, accounts.get(user)?))).collect();
+        store::payments::save_accounts(changes, &balances, last.at);
+        store::payments::enter(changes, &entries, last.at);
+    }
+    Ok(granted)
 }
