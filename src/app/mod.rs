@@ -28,7 +28,7 @@ use crate::http::listeners::Listeners;
 use crate::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
 use crate::http::{self, AppState, Joins, Repeats};
 use crate::operations::gauges::Gauges;
-use crate::orchestrator::Engine;
+use crate::orchestrator::{Engine, Pools};
 use crate::saga::{Catalogue, Definition};
 use crate::waiting_room::{BrakeLimits, Sessions, Signer, WaitingRoom};
 use crate::workers::Limits;
@@ -98,17 +98,9 @@ impl App {
         time::follow_once(&pool, &clock).await?;
         tasks.spawn(time::follow(pool.clone(), clock.clone(), stop.clone()));
 
-        let engine = Engine::start(
-            pool.clone(),
-            steps,
-            bus.clone(),
-            catalogue,
-            &workers::Service::NAMES,
-            settings.engine.step_control,
-            &tasks,
-            &stop,
-        )
-        .await?;
+        let pools = Pools { all: pool.clone(), steps, control: settings.engine.step_control };
+        let engine =
+            Engine::start(pools, bus.clone(), catalogue, &workers::Service::NAMES, &tasks, &stop).await?;
         let desk = Desk::open(pool.clone(), engine.clone(), settings.engine.settle(), &tasks, &stop);
         let mut app = Self { pool, bus, clock, engine, desk, room: None, address: None, tasks, stop };
         app.run(settings, &roles).await?;

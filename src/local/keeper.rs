@@ -46,6 +46,8 @@ pub(super) struct Launch<'a> {
     pub(super) folder: &'a Path,
     /// Ends it cleanly, such as `INT`.
     pub(super) signal: &'static str,
+    /// What stands in its environment beside ours.
+    pub(super) environment: &'static [(&'static str, &'static str)],
 }
 
 /// The log of a server, which nothing of an earlier run writes to any more.
@@ -159,6 +161,7 @@ impl Server {
             .current_dir(launch.folder)
             // What they log is read here too.
             .env("LC_ALL", "C")
+            .envs(launch.environment.iter().copied())
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(output(log)?)

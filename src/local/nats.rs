@@ -1,8 +1,10 @@
 //! A private nats-server with JetStream: the settings of `nats/single.conf`, on 127.0.0.1, with a random password.
 
+use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
+use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -29,6 +31,13 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Deserialize)]
 struct Ports {
     nats: Vec<String>,
+}
+
+/// Where it shares two cores with everybody else, one of them at a time is enough: on as many threads as cores it spends a
+/// sixth more to wake them.
+fn environment() -> &'static [(&'static str, &'static str)] {
+    let is_small = available_parallelism().is_ok_and(|cores| cores.get() <= 2);
+    if is_small && env::var_os("GOMAXPROCS").is_none() { &[("GOMAXPROCS", "1")] } else { &[] }
 }
 
 /// Starts the private nats-server of a claimed data directory; its streams of an earlier run are used again.
@@ -77,6 +86,7 @@ pub(super) async fn start(data_dir: &Path) -> Result<(String, Server), LocalErro
             account: None,
             folder: &root,
             signal: "TERM",
+            environment: environment(),
         };
         let mut server = Server::launch(&launch, &log)?;
         match ready(&mut server, &ports).await {

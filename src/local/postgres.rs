@@ -117,6 +117,7 @@ async fn initialise(programs: &Path, files: &Files, password: &str, log: &Log) -
         account: files.account,
         folder: &files.root,
         signal: "KILL",
+        environment: &[],
     };
     let mut initdb = Server::launch(&launch, log)?;
     let status = initdb.exit().await.map_err(file(launch.program))?;
@@ -139,7 +140,15 @@ fn launch<'a>(program: &'a Path, files: &'a Files, port: u16) -> Launch<'a> {
     for (name, value) in ports.into_iter().chain(settings) {
         arguments.extend(["-c".into(), format!("{name}={value}").into()]);
     }
-    Launch { what: WHAT, program, arguments, account: files.account, folder: &files.root, signal: "INT" }
+    Launch {
+        what: WHAT,
+        program,
+        arguments,
+        account: files.account,
+        folder: &files.root,
+        signal: "INT",
+        environment: &[],
+    }
 }
 
 /// Clears what could block a start although the log's lock has shown that no process of ours is left: a pid file

@@ -69,6 +69,17 @@ pub struct Engine {
     resting: mpsc::UnboundedSender<Uuid>,
 }
 
+/// Connections to Postgres, and how steps on them are kept apart.
+#[derive(Clone, Debug)]
+pub struct Pools {
+    /// For whatever is asked now and then.
+    pub all: PgPool,
+    /// For what every saga runs through.
+    pub steps: PgPool,
+    /// What steps do about others at the same rows.
+    pub control: Control,
+}
+
 /// Why the engine could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -83,15 +94,14 @@ impl Engine {
     /// sagas that settle, and the one that puts ended sagas to rest. `in_database` names the services that do their effects
     /// in the engine's own transaction.
     pub async fn start(
-        pool: PgPool,
-        steps: PgPool,
+        pools: Pools,
         bus: Bus,
         catalogue: Arc<Catalogue>,
         in_database: &'static [&'static str],
-        control: Control,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
+        let Pools { all: pool, steps, control } = pools;
         let (signals, requests) = batched("signals", |signal: &signals::Signal| signal.saga);
         let (resting, ended) = mpsc::unbounded_channel();
         let waiters = wait::Waiters::default();

@@ -103,11 +103,7 @@ async fn hold(
     changes: &mut Changes,
     requests: &[Request],
 ) -> store::Result<Vec<bool>> {
-    let seat = |request: &Request| Wanted {
-        performance_id: PERFORMANCE,
-        number: request.place,
-        buyer: None,
-    };
+    let seat = |request: &Request| Wanted { performance_id: PERFORMANCE, number: request.place, buyer: None };
     let wanted: Vec<Wanted> = requests.iter().map(seat).collect();
     let now = requests.first().map_or_else(Default::default, |first| first.at);
     let control = attempt.control();

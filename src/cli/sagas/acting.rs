@@ -10,7 +10,7 @@ use super::super::{Context, Ending, Misuse};
 use crate::app;
 use crate::config::Control;
 use crate::operations::repair::reason_problem;
-use crate::orchestrator::{ActError, Engine};
+use crate::orchestrator::{ActError, Engine, Pools};
 use crate::workers::Service;
 
 /// Why an operator acts.
@@ -44,17 +44,9 @@ impl Acting {
         let pool = context.database().await?;
         let catalogue = Arc::new(app::catalogue(&context.settings)?);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let engine = Engine::start(
-            pool.clone(),
-            pool,
-            context.bus().await?,
-            catalogue,
-            &Service::NAMES,
-            Control::Pessimistic,
-            &tasks,
-            &stop,
-        )
-        .await?;
+        let pools = Pools { all: pool.clone(), steps: pool, control: Control::Pessimistic };
+        let bus = context.bus().await?;
+        let engine = Engine::start(pools, bus, catalogue, &Service::NAMES, &tasks, &stop).await?;
         let actor = format!("cli:{}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()));
         Ok(Self { engine, actor, tasks, stop })
     }
