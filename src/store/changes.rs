@@ -20,6 +20,7 @@ use super::Result;
 /// The order in which rows are locked, here and everywhere: two who lock in one order never wait for each other in a circle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
+    NewReservations,
     Sagas,
     Buyers,
     Seats,
@@ -73,8 +74,9 @@ impl Changes {
         Binding(self)
     }
 
-    /// Adds a part of that rank which has to come to so many rows, each as it was read. It returns something of each.
-    pub(super) fn replace(&mut self, rank: Rank, name: &str, rows: usize, sql: &str) -> Binding<'_> {
+    /// Adds a part of that rank which has to come to so many rows; one that replaces rows finds those that are as they were
+    /// read. It returns something of each.
+    pub(super) fn counted(&mut self, rank: Rank, name: &str, rows: usize, sql: &str) -> Binding<'_> {
         self.check(rank, &format!("(select count(*) from {name}) = $1")).bind(rows as i64);
         self.add(name, sql)
     }
@@ -125,7 +127,7 @@ mod tests {
         assert_eq!(renumbered("$1::uuid[], $2", 30), "$31::uuid[], $32");
         let mut changes = Changes::default();
         changes.add("one", "insert $1 $2").bind(1).bind(2);
-        changes.replace(Rank::Seats, "two", 7, "update $1 returning 1").bind(3);
+        changes.counted(Rank::Seats, "two", 7, "update $1 returning 1").bind(3);
         changes.check(Rank::Buyers, "f($1)").bind(4);
         assert_eq!(changes.parts, ["one as (insert $1 $2)", "two as (update $4 returning 1)"]);
         let checks: Vec<&str> = changes.checks.values().map(String::as_str).collect();

@@ -86,7 +86,7 @@ pub fn save_accounts(changes: &mut Changes, accounts: &[(i64, &Account)], now: D
         from unnest($2::uuid[], $3::bigint[], $4::bigint[]) as new (user_id, balance, balance_then)
         where accounts.user_id = new.user_id and accounts.balance = new.balance_then
         returning 1";
-    let part = changes.replace(Rank::Accounts, "saved_accounts", accounts.len(), sql);
+    let part = changes.counted(Rank::Accounts, "saved_accounts", accounts.len(), sql);
     part.bind(now).bind(users).bind(balances).bind(then);
 }
 

@@ -8,7 +8,7 @@ use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::Result;
-use super::changes::Changes;
+use super::changes::{Changes, Rank};
 
 /// What a buyer sees a reservation as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
@@ -106,7 +106,7 @@ pub struct Change {
     pub claimable_at: Option<DateTime<Utc>>,
 }
 
-/// Inserts pending reservations.
+/// Inserts pending reservations. One whose id is there already is what fails the whole statement, before all else.
 pub fn insert(changes: &mut Changes, new: &[&NewReservation], now: DateTime<Utc>) {
     let ids: Vec<Uuid> = new.iter().map(|one| one.id).collect();
     let users: Vec<Uuid> = new.iter().map(|one| one.user_id).collect();
@@ -118,8 +118,9 @@ pub fn insert(changes: &mut Changes, new: &[&NewReservation], now: DateTime<Utc>
         select id, user_id, concert_id, performance_id, 'pending',
                array(select jsonb_array_elements_text(seats)::int), $1, $1
         from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::jsonb[])
-            as new (id, user_id, concert_id, performance_id, seats)";
-    let part = changes.add("reserved", sql).bind(now);
+            as new (id, user_id, concert_id, performance_id, seats)
+        returning 1";
+    let part = changes.counted(Rank::NewReservations, "reserved", new.len(), sql).bind(now);
     part.bind(ids).bind(users).bind(concerts).bind(performances).bind(seats);
 }
 

@@ -177,7 +177,7 @@ pub fn save(changes: &mut Changes, sagas: &[(&Saga, &Saga)]) {
         where sagas.id = new.id and sagas.seq = new.seq_before and sagas.updated_at = new.updated_before
         returning 1";
     changes
-        .replace(Rank::Sagas, "saved_sagas", sagas.len(), sql)
+        .counted(Rank::Sagas, "saved_sagas", sagas.len(), sql)
         .bind(columns.ids)
         .bind(columns.statuses)
         .bind(columns.steps)

@@ -113,7 +113,7 @@ pub fn save(changes: &mut Changes, seats: &[(&Seat, &Seat)]) {
           and seats.status = new.status_then and seats.holder is not distinct from new.holder_then
         returning 1";
     changes
-        .replace(Rank::Seats, "saved_seats", seats.len(), sql)
+        .counted(Rank::Seats, "saved_seats", seats.len(), sql)
         .bind(performances)
         .bind(numbers)
         .bind(statuses)
