@@ -13,6 +13,7 @@ measure() {
 }
 measure sagas sagas
 measure booking booking
+measure journey journey
 measure hot-seat hot-seat
 measure load load
 measure undo undo

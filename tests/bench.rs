@@ -43,6 +43,21 @@ async fn undo_counts_every_refused_booking_as_told_announced_and_recorded() {
 }
 
 #[tokio::test]
+async fn journey_times_every_part_of_every_visit() {
+    let report = measure("journey --rate 10 --seconds 2").await;
+    assert_eq!((&report["errors"], count(&report, 0)), (&0.into(), 20), "{report:#}");
+    let point = &report["points"][0];
+    assert_eq!(
+        (&point["visits"], &point["pauses_asked_for"]["count"]),
+        (&20.into(), &20.into()),
+        "{report:#}"
+    );
+    let parts = ["whole", "join", "seats", "hold", "payment"].map(|part| format!("{part}_p50_ms"));
+    let p50 = parts.map(|part| point[part].as_f64().unwrap());
+    assert!(p50.iter().all(|ms| *ms > 0.0 && *ms <= p50[0]), "{report:#}");
+}
+
+#[tokio::test]
 async fn stuck_sees_every_saga_in_the_list_in_the_metrics_and_as_an_event() {
     let report = measure("stuck --repeats 2").await;
     assert_eq!([0, 1, 2].map(|at| count(&report, at)), [2; 3], "{report:#}");
@@ -90,7 +105,7 @@ async fn reads_measures_each_list_with_the_cache_and_without_and_sees_every_hold
 
 #[tokio::test]
 async fn growth_counts_the_same_bookings_beside_more_and_more_finished_ones() {
-    let report = measure("growth --finished 500 --holds 10").await;
+    let report = measure("growth --finished 500 --holds 10 --repeats 1").await;
     let levels = report["levels"].as_array().unwrap();
     let finished: Vec<u64> = levels.iter().map(|level| level["finished"].as_u64().unwrap()).collect();
     assert_eq!(finished, [0, 50, 500], "{report:#}");
@@ -98,6 +113,10 @@ async fn growth_counts_the_same_bookings_beside_more_and_more_finished_ones() {
         let counted = ["statements", "commits", "jetstream_messages", "pages", "log_bytes"];
         assert!(counted.iter().all(|what| level[what].as_f64() > Some(1.0)), "{level:#}");
     }
+    let times = [0, 1].map(|at| &report["times"][at]);
+    assert_eq!(times.map(|times| times["finished"].as_u64()), [Some(0), Some(500)], "{report:#}");
+    assert!(times.iter().all(|times| times["hold_ms"].as_f64() > Some(0.0)), "{report:#}");
+    assert!(times.iter().all(|times| times["payment_p50_ms"].as_array().unwrap().len() == 1), "{report:#}");
 }
 
 #[tokio::test]

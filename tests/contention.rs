@@ -22,7 +22,7 @@ fn buyers(way: Way) -> usize {
 
 async fn arena() -> (Env, Arc<Arena>) {
     let env = Env::start().await;
-    let arena = Arena::open(&env.pool, &env.bus, CONNECTIONS).await.unwrap();
+    let arena = Arena::open(&env.pool, &env.database_url, &env.bus, CONNECTIONS).await.unwrap();
     (env, Arc::new(arena))
 }
 

@@ -26,7 +26,18 @@ impl Halls {
         queue: Value,
         seats: u32,
     ) -> anyhow::Result<Self> {
-        let seats_each = seats.clamp(1, HALL);
+        Self::of_size(stage, client, queue, seats, HALL).await
+    }
+
+    /// The same with so many seats of one date at most.
+    pub(super) async fn of_size(
+        stage: &Stage,
+        client: &Client,
+        queue: Value,
+        seats: u32,
+        most: u32,
+    ) -> anyhow::Result<Self> {
+        let seats_each = seats.clamp(1, most);
         let (concert, first) = crowd::sale(stage, client, queue, seats_each).await?;
         let mut dates = vec![first];
         for _ in 1..seats.div_ceil(seats_each) {

@@ -9,6 +9,7 @@
 
 mod sagas;
 mod booking;
+mod journey;
 mod hot_seat;
 mod rising;
 mod undo;
@@ -58,6 +59,8 @@ pub enum Scenario {
     Sagas,
     /// Bookings by people from the line: a hold, then its payment
     Booking,
+    /// Whole visits by people who come at a fixed rate: join the line, see the seats, hold one, pay
+    Journey,
     /// A thousand for one seat at the same moment
     HotSeat,
     /// Sales at a rising rate with people who ask for their places, on one instance and on two
@@ -127,6 +130,7 @@ pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
     let report = match scenario {
         Scenario::Sagas => sagas::run(plan, &progress).await,
         Scenario::Booking => booking::run(plan, &progress).await,
+        Scenario::Journey => journey::run(plan, &progress).await,
         Scenario::HotSeat => hot_seat::run(plan, &progress).await,
         Scenario::Load => rising::run(plan, &progress).await,
         Scenario::Undo => undo::run(plan, &progress).await,

@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     /// How long, in seconds
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: Option<u32>,
-    /// How often, where the same is done again and again (stuck: 40, takeover: 5)
+    /// How often, where the same is done again and again (stuck: 40, takeover: 5, growth: 5)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     repeats: Option<u32>,
     /// Holds that run out together (expiry: 10000)

@@ -115,11 +115,14 @@ pub async fn discard(pool: &PgPool) -> Result<()> {
     sqlx::query("drop schema if exists rivals cascade").execute(pool).await.map(drop)
 }
 
-/// So many connections to the database of a pool, on which these tables stand before the schema's own. None is asked
-/// whether it is well before it is used: that would cost each way one more round trip.
-pub fn open(pool: &PgPool, connections: u32) -> PgPool {
-    let options = (*pool.connect_options()).clone().options([("search_path", "rivals,public")]);
-    PgPoolOptions::new().max_connections(connections).test_before_acquire(false).connect_lazy_with(options)
+/// So many connections with the settings of those that the workers have, on which these tables stand before the schema's
+/// own. None is asked whether it is well before it is used: that would cost each way one more round trip.
+pub fn open(url: &str, connections: u32) -> Result<PgPool> {
+    // Only its settings are wanted: it never makes a connection.
+    let workers = super::open_for_steps(url, connections)?;
+    let options = (*workers.connect_options()).clone().options([("search_path", "rivals,public")]);
+    let pool = PgPoolOptions::new().max_connections(connections).test_before_acquire(false);
+    Ok(pool.connect_lazy_with(options))
 }
 
 /// So many seats, all free.

@@ -26,10 +26,11 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Makes the tables beside those of the database, and the bucket; nobody else may do so at the same time.
-    pub async fn open(outside: &PgPool, bus: &Bus, connections: u32) -> anyhow::Result<Self> {
+    /// Makes the tables beside those of the database at `url`, to which `outside` is connected, and the bucket; nobody else
+    /// may do so at the same time.
+    pub async fn open(outside: &PgPool, url: &str, bus: &Bus, connections: u32) -> anyhow::Result<Self> {
         rivals::make(outside).await?;
-        let (pool, cost) = (rivals::open(outside, connections), Arc::<Cost>::default());
+        let (pool, cost) = (rivals::open(url, connections)?, Arc::<Cost>::default());
         let locks = Locks::open(bus, Arc::clone(&cost)).await?;
         let batches = Batches::start(&pool, &cost);
         Ok(Self { pool, locks, batches, cost, outside: outside.clone() })

@@ -1,4 +1,5 @@
-//! What callers were told, held against what the tables say: nobody sold twice, nothing lost, nothing below zero.
+//! What callers were told, held against what the tables say: nobody sold twice, nothing lost, nothing below zero. And that
+//! anything was granted at all: a way that refuses everything is quick, and of no use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,6 +27,15 @@ impl Told {
             Deed::Use => self.used += request.amount,
         }
         self.entries += i64::from(request.deed != Deed::Hold);
+    }
+
+    /// Whether nothing of what this is about was granted. Rows that have something to give give it to somebody, in any way.
+    pub fn is_nothing(&self, deed: Deed) -> bool {
+        match deed {
+            Deed::Hold => self.holds.is_empty(),
+            Deed::Charge => self.charged == 0,
+            Deed::Use => self.used == 0,
+        }
     }
 
     /// How much is wrong in the tables of the arena, if this is all that was granted since they were made ready.
@@ -56,6 +66,8 @@ impl Told {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+
     use super::*;
 
     #[test]
@@ -67,6 +79,23 @@ mod tests {
         assert_eq!(told.wrong_seats(&[(1, one)]), 1);
         let twice = Told { holds: vec![(1, one), (1, other)], ..Told::default() };
         assert_eq!(twice.wrong_seats(&[(1, other)]), 1);
+    }
+
+    #[test]
+    fn only_what_a_cell_is_about_is_more_than_nothing() {
+        let deeds = [Deed::Hold, Deed::Charge, Deed::Use];
+        let of = |told: &Told| deeds.map(|deed| told.is_nothing(deed));
+        assert_eq!(of(&Told::default()), [true; 3]);
+        // Who uses points charges some in between.
+        let mut told = Told::default();
+        told.granted(&Request {
+            id: Uuid::nil(),
+            deed: Deed::Charge,
+            place: 1,
+            amount: 5,
+            at: DateTime::UNIX_EPOCH,
+        });
+        assert_eq!(of(&told), [true, false, true]);
     }
 
     #[test]

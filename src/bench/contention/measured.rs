@@ -17,7 +17,7 @@ pub struct Measured {
     /// Those of them that were granted.
     pub granted: u64,
     pub(super) timings: Timings,
-    /// What the books have against it: sold twice, lost, below zero.
+    /// What the books have against it: sold twice, lost, below zero; and one if nothing at all was granted.
     pub wrong: u64,
     /// Requests without an answer.
     pub failed: u64,

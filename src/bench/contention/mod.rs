@@ -45,7 +45,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let cells: Vec<Cell> = callers.into_iter().flat_map(Cell::all).collect();
     let span = Span::of(Duration::from_secs(plan.seconds.unwrap_or(SECONDS).into()) / cells.len() as u32);
     let stage = Stage::open(plan, Wanted::default()).await?;
-    let arena = Arc::new(Arena::open(&stage.pool, &stage.bus, CONNECTIONS).await?);
+    let arena = Arc::new(Arena::open(&stage.pool, stage.database_url(), &stage.bus, CONNECTIONS).await?);
     progress.begin("ways of concurrency control", cells.len() as u64);
     let mut all = Vec::with_capacity(cells.len());
     for cell in cells {

@@ -1,7 +1,10 @@
 //! What a booking costs in an empty database, and after very many.
 //!
 //! The finished bookings are copies of one that the service has made. At each size the same number of new ones is made over
-//! HTTP, one after the other, so that nothing is batched and what is counted does not depend on chance.
+//! HTTP, one after the other, so that nothing is batched and what is counted does not depend on chance. Times do: in the end they are
+//! measured with none and with all of the finished ones in turn.
+
+mod times;
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +16,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use self::times::Times;
 use super::client::{Caller, Client};
 use super::cost::Reading;
 use super::indexes::{self, Compared, Listener, Planned, Sample};
@@ -34,6 +38,8 @@ const HALL: i64 = 20_000;
 const WARM_UP: u32 = 100;
 /// How much more a booking may cost.
 const GROWTH: f64 = 1.10;
+/// How often times are measured with none and with all.
+const ROUNDS: u32 = 5;
 /// An ended saga is put to rest after a second.
 const REST: Duration = Duration::from_millis(2_500);
 /// A statement that is executed less often for each booking belongs to no booking.
@@ -68,6 +74,8 @@ pub(super) struct Level {
     pay: Option<Spread>,
     /// Each kind of statement per booking, the dearest first.
     pub by_statement: Vec<PerBooking>,
+    /// What the service asks by the clock, if it looks at a page or more for each booking.
+    by_the_clock: Vec<PerBooking>,
     /// Of holds and of payments.
     #[serde(skip)]
     pub timings: [Timings; 2],
@@ -108,7 +116,9 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
         let compared = compare(&stage).await?;
         save(page, &compared, finished, growth::size(&stage.pool).await?)?;
     }
-    let report = tell(&levels, bookings);
+    let rounds = (plan.repeats.unwrap_or(ROUNDS), bookings);
+    let times = times::alternate(plan, (&stage, &service.client), finished, rounds, progress).await?;
+    let report = tell(&levels, bookings, &times);
     stage.close(vec![service], report).await
 }
 
@@ -118,7 +128,7 @@ pub(super) async fn open(plan: &Plan) -> anyhow::Result<Stage> {
     Stage::open(plan, wanted).await
 }
 
-fn tell(levels: &[Level], bookings: u32) -> Report {
+fn tell(levels: &[Level], bookings: u32, times: &[Times]) -> Report {
     let last = levels.last();
     let timings = last.map(|level| level.timings.clone()).unwrap_or_default();
     let measures = vec![
@@ -136,7 +146,25 @@ fn tell(levels: &[Level], bookings: u32) -> Report {
             Goal::at_most(name("bytes of the log"), ratio(|level| level.log_bytes), GROWTH),
         ]);
     }
-    report.with("bookings", bookings).with("levels", json!(levels))
+    let header = ["finished", "GB", "statements", "pages", "log bytes", "hold ms", "payment ms"];
+    report.table = vec![header.map(str::to_owned).into()];
+    report.table.extend(levels.iter().map(|level| row(level, times)));
+    report.with("bookings", bookings).with("levels", json!(levels)).with("times", json!(times))
+}
+
+/// A size as people read it; times are those that were measured in turn.
+fn row(level: &Level, times: &[Times]) -> Vec<String> {
+    let taken = times.iter().find(|times| times.finished == level.finished);
+    let ms = |figure: Option<f64>| figure.map_or("-".to_owned(), |ms| format!("{ms:.1}"));
+    vec![
+        level.finished.to_string(),
+        format!("{:.2}", level.database_bytes as f64 / 1e9),
+        level.statements.to_string(),
+        level.pages.to_string(),
+        level.log_bytes.to_string(),
+        ms(taken.and_then(|times| times.hold_ms)),
+        ms(taken.and_then(|times| times.payment_ms)),
+    ]
 }
 
 /// Adds copies of a booking until there are `until` of `finished`.
@@ -192,12 +220,13 @@ pub(super) async fn measure(
     let LogCost { records, record_bytes, page_bytes } = growth::log_cost(&stage.pool, &from, &to).await?;
     let each = |figure: i64| rounded(figure as f64 / f64::from(bookings));
     let sum = |figure: fn(&StatementCost) -> i64| each(costs.iter().map(figure).sum());
-    let by_statement = costs.iter().map(|cost| PerBooking {
+    let all = costs.iter().map(|cost| PerBooking {
         statement: shortened(&cost.query),
         calls: each(cost.calls),
         pages: each(cost.pages),
         log_bytes: each(cost.wal_bytes),
     });
+    let (by_statement, seldom): (Vec<_>, Vec<_>) = all.partition(|statement| statement.calls >= SELDOM);
     Ok(Level {
         finished,
         database_bytes: growth::size(&stage.pool).await?,
@@ -211,7 +240,8 @@ pub(super) async fn measure(
         log_page_bytes: each(page_bytes),
         hold: hold.spread(),
         pay: pay.spread(),
-        by_statement: by_statement.filter(|statement| statement.calls >= SELDOM).collect(),
+        by_statement,
+        by_the_clock: seldom.into_iter().filter(|statement| statement.pages >= 1.0).collect(),
         timings: [hold, pay],
         seconds,
         first,
