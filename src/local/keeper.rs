@@ -47,7 +47,7 @@ pub(super) struct Launch<'a> {
     /// Ends it cleanly, such as `INT`.
     pub(super) signal: &'static str,
     /// What stands in its environment beside ours.
-    pub(super) environment: &'static [(&'static str, &'static str)],
+    pub(super) environment: Vec<(&'static str, &'static str)>,
 }
 
 /// The log of a server, which nothing of an earlier run writes to any more.

@@ -117,7 +117,7 @@ async fn initialise(programs: &Path, files: &Files, password: &str, log: &Log) -
         account: files.account,
         folder: &files.root,
         signal: "KILL",
-        environment: &[],
+        environment: Vec::new(),
     };
     let mut initdb = Server::launch(&launch, log)?;
     let status = initdb.exit().await.map_err(file(launch.program))?;
@@ -147,7 +147,7 @@ fn launch<'a>(program: &'a Path, files: &'a Files, port: u16) -> Launch<'a> {
         account: files.account,
         folder: &files.root,
         signal: "INT",
-        environment: &[],
+        environment: Vec::new(),
     }
 }
 

@@ -21,6 +21,8 @@ use crate::clock::Clock;
 
 /// Callers at once, where one instance is asked as often as it can answer.
 const AT_ONCE: u32 = 64;
+/// How long it takes at most to put a line of 200,000 together.
+const READY: Duration = Duration::from_secs(1);
 /// How long an answer may take beyond the end.
 const LAST: Duration = Duration::from_secs(30);
 
@@ -66,23 +68,27 @@ pub(super) async fn run(asked: Asked<'_>, line: Vec<Arrival>, progress: &Progres
             None => Load::default(),
         }
     };
-    tokio::join!(follow(client.clone(), clock, line, seconds), booked)
+    // Not in one task: the hundred milliseconds in which the line is put together are not the bookings' concern.
+    let followed = tokio::spawn(follow(client.clone(), clock.clone(), line, seconds));
+    let booked = booked.await;
+    (followed.await.expect("it does not panic"), booked)
 }
 
-async fn follow(client: Client, clock: &Clock, line: Vec<Arrival>, seconds: u32) -> Followed {
+async fn follow(client: Client, clock: Clock, line: Vec<Arrival>, seconds: u32) -> Followed {
     let mut followed = Followed { duplicates: given_twice(&line), ..Followed::default() };
     let mut members: Vec<Member> = line.into_iter().map(Member::of).collect();
-    let begun = Instant::now();
-    let end = begun + Duration::from_secs(seconds.into());
     // Those who joined a while ago are anywhere between two looks.
-    let mut turns: BinaryHeap<_> = members
-        .iter()
+    let within = |member: &Member| rand::rng().random_range(0..=member.arrival.poll_after_ms);
+    let first: Vec<u64> = members.iter().map(within).collect();
+    // It begins in a moment: what is due while all of this is put together would come at once.
+    let begun = Instant::now() + READY;
+    let end = begun + Duration::from_secs(seconds.into());
+    let mut turns: BinaryHeap<Turn> = first
+        .into_iter()
         .enumerate()
-        .map(|(number, member)| {
-            let within = rand::rng().random_range(0..=member.arrival.poll_after_ms);
-            Reverse((begun + Duration::from_millis(within), number))
-        })
+        .map(|(number, within)| Reverse((begun + Duration::from_millis(within), number)))
         .collect();
+    sleep_until(begun).await;
     let (answer, mut answers) = mpsc::unbounded_channel::<Answered>();
     let (mut asked, mut open) = (0u64, 0u64);
     loop {
@@ -93,7 +99,7 @@ async fn follow(client: Client, clock: &Clock, line: Vec<Arrival>, seconds: u32)
         tokio::select! {
             Some(answered) = answers.recv() => {
                 open -= 1;
-                if let Some(pause) = followed.take(clock, &mut members, answered) {
+                if let Some(pause) = followed.take(&clock, &mut members, answered) {
                     turns.push(pause);
                 }
             }
@@ -113,7 +119,7 @@ async fn follow(client: Client, clock: &Clock, line: Vec<Arrival>, seconds: u32)
         && let Ok(Some(answered)) = timeout_at(end + LAST, answers.recv()).await
     {
         open -= 1;
-        followed.take(clock, &mut members, answered);
+        followed.take(&clock, &mut members, answered);
     }
     followed.errors += open;
     followed.line = members.into_iter().map(|member| member.arrival).collect();
