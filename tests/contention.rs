@@ -74,7 +74,7 @@ async fn charges_and_uses_of_one_account_at_once_add_up_in_every_way() {
 async fn every_way_keeps_the_books_right_while_all_want_the_same_row() {
     let (_env, arena) = arena().await;
     let mut granted: BTreeMap<&str, u64> = BTreeMap::new();
-    for cell in Cell::all(32).into_iter().filter(|cell| cell.contention == Contention::Extreme) {
+    for cell in Cell::all(32, 1).into_iter().filter(|cell| cell.contention == Contention::Extreme) {
         let measured = measure(&arena, cell, Span::of(Duration::from_millis(250))).await.unwrap();
         assert_eq!(measured.errors(), 0, "{measured:?}");
         *granted.entry(cell.way.name()).or_default() += measured.granted;

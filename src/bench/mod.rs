@@ -106,6 +106,8 @@ pub struct Plan {
     pub pending: Option<u32>,
     /// Who waits in line in the end.
     pub waiting: Option<u32>,
+    /// Where chance begins, in scenarios that leave something to it.
+    pub seed: u64,
     /// Finished bookings in the database.
     pub finished: Option<u64>,
     /// A page to write plans into.

@@ -37,6 +37,9 @@ pub(super) struct Arguments {
     /// Who waits in line in the end (queue: 1000000)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     waiting: Option<u32>,
+    /// The same seed makes the same choices: which rows are wanted (contention), who asks when at first (queue)
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Finished bookings in the end (growth: 1000000)
     #[arg(long, value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
     finished: Option<u64>,
@@ -81,6 +84,7 @@ async fn measure(context: &Context, scenario: Scenario, arguments: &Arguments) -
         holds: arguments.holds,
         pending: arguments.pending,
         waiting: arguments.waiting,
+        seed: arguments.seed,
         finished: arguments.finished,
         plans: arguments.plans.clone(),
         against: arguments.against.clone(),

@@ -2,8 +2,11 @@
 //! other's way.
 
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
 use crate::ids;
 use crate::store::points::BALANCE_LIMIT;
@@ -55,6 +58,8 @@ pub struct Cell {
     pub contention: Contention,
     /// How many ask at once.
     pub callers: u32,
+    /// Where chance begins: which rows callers want where contention is low.
+    pub seed: u64,
 }
 
 /// What is asked for next in a cell.
@@ -62,6 +67,7 @@ pub struct Cell {
 pub(super) struct Choice {
     cell: Cell,
     wanted: AtomicI32,
+    chance: Mutex<StdRng>,
 }
 
 impl Way {
@@ -92,11 +98,11 @@ impl Contention {
 impl Cell {
     /// Every cell with so many callers: the ways one after the other, so that a machine that slows down meanwhile
     /// slows down neighbours.
-    pub fn all(callers: u32) -> Vec<Self> {
+    pub fn all(callers: u32, seed: u64) -> Vec<Self> {
         let mut all = Vec::new();
         for deed in [Deed::Hold, Deed::Charge, Deed::Use] {
             for contention in [Contention::Low, Contention::Extreme] {
-                all.extend(Way::ALL.map(|way| Self { deed, way, contention, callers }));
+                all.extend(Way::ALL.map(|way| Self { deed, way, contention, callers, seed }));
             }
         }
         all
@@ -114,7 +120,8 @@ impl Cell {
 
 impl Choice {
     pub(super) fn of(cell: Cell) -> Self {
-        Self { cell, wanted: AtomicI32::new(1) }
+        let chance = Mutex::new(StdRng::seed_from_u64(cell.seed));
+        Self { cell, wanted: AtomicI32::new(1), chance }
     }
 
     /// What a caller asks for the `nth` time; nothing if all seats are gone.
@@ -125,13 +132,17 @@ impl Choice {
             deed => (deed, AMOUNT),
         };
         let place = match (self.cell.contention, self.cell.deed) {
-            (Contention::Low, Deed::Hold) => rand::random_range(1..=SEATS),
-            (Contention::Low, _) => rand::random_range(1..=ACCOUNTS),
+            (Contention::Low, Deed::Hold) => self.drawn(SEATS),
+            (Contention::Low, _) => self.drawn(ACCOUNTS),
             (Contention::Extreme, Deed::Hold) => self.wanted.load(Ordering::Relaxed),
             (Contention::Extreme, _) => 1,
         };
         let is_there = self.cell.deed != Deed::Hold || place <= SEATS;
         is_there.then(|| Request { id: ids::new(), deed, place, amount, at })
+    }
+
+    fn drawn(&self, most: i32) -> i32 {
+        self.chance.lock().unwrap_or_else(PoisonError::into_inner).random_range(1..=most)
     }
 
     /// A caller was told what became of a seat: whether it has it or another, it is gone.
@@ -155,7 +166,7 @@ mod tests {
     use super::*;
 
     fn asked(deed: Deed, contention: Contention, nth: u64) -> Option<Request> {
-        let choice = Choice::of(Cell { deed, way: Way::Version, contention, callers: 1 });
+        let choice = Choice::of(Cell { deed, way: Way::Version, contention, callers: 1, seed: 1 });
         choice.next(nth, DateTime::UNIX_EPOCH)
     }
 
@@ -170,7 +181,13 @@ mod tests {
 
     #[test]
     fn all_want_one_seat_until_it_is_gone_and_then_the_next_until_there_is_none() {
-        let cell = Cell { deed: Deed::Hold, way: Way::Version, contention: Contention::Extreme, callers: 1 };
+        let cell = Cell {
+            deed: Deed::Hold,
+            way: Way::Version,
+            contention: Contention::Extreme,
+            callers: 1,
+            seed: 1,
+        };
         let choice = Choice::of(cell);
         let wanted = || choice.next(0, DateTime::UNIX_EPOCH).map(|request| request.place);
         assert_eq!(wanted(), Some(1));
@@ -179,6 +196,21 @@ mod tests {
         assert_eq!(wanted(), Some(2));
         (2..=SEATS).for_each(|place| choice.gone(place));
         assert_eq!(wanted(), None);
+    }
+
+    #[test]
+    fn the_same_seed_makes_the_same_choices() {
+        let places = |seed| {
+            let cell =
+                Cell { deed: Deed::Hold, way: Way::Version, contention: Contention::Low, callers: 1, seed };
+            let choice = Choice::of(cell);
+            (0..20)
+                .filter_map(|nth| choice.next(nth, DateTime::UNIX_EPOCH))
+                .map(|request| request.place)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(places(1), places(1));
+        assert_ne!(places(1), places(2));
     }
 
     #[test]
@@ -192,7 +224,7 @@ mod tests {
 
     #[test]
     fn every_way_is_measured_for_every_case() {
-        let all = Cell::all(3);
+        let all = Cell::all(3, 1);
         let names: std::collections::BTreeSet<_> =
             all.iter().map(|cell| (cell.case(), cell.way.name(), cell.contention.name())).collect();
         assert_eq!((all.len(), names.len()), (36, 36));

@@ -42,7 +42,7 @@ const SECONDS: u32 = 180;
 
 pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Report> {
     let callers = plan.concurrency.map_or(CALLERS.to_vec(), |callers| vec![callers]);
-    let cells: Vec<Cell> = callers.into_iter().flat_map(Cell::all).collect();
+    let cells: Vec<Cell> = callers.into_iter().flat_map(|callers| Cell::all(callers, plan.seed)).collect();
     let span = Span::of(Duration::from_secs(plan.seconds.unwrap_or(SECONDS).into()) / cells.len() as u32);
     let stage = Stage::open(plan, Wanted::default()).await?;
     let arena = Arc::new(Arena::open(&stage.pool, stage.database_url(), &stage.bus, CONNECTIONS).await?);
@@ -53,7 +53,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
         progress.more(1);
     }
     arena.close().await?;
-    stage.close(Vec::new(), report(&all, span)).await
+    stage.close(Vec::new(), report(&all, span).with("seed", plan.seed)).await
 }
 
 fn report(all: &[Measured], span: Span) -> Report {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rand::RngExt;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -31,6 +32,8 @@ pub(super) struct Asked<'a> {
     pub client: &'a Client,
     pub clock: &'a Clock,
     pub seconds: u32,
+    /// Where the chance begins by which each asks for the first time.
+    pub seed: u64,
     /// Buyers of whom the second half books meanwhile, so many per second.
     pub beside: Option<(&'a Arc<Crowd>, u32)>,
 }
@@ -59,7 +62,7 @@ struct Answered {
 
 /// Lets everybody ask as told, and the bookings run beside it.
 pub(super) async fn run(asked: Asked<'_>, line: Vec<Arrival>, progress: &Progress) -> (Followed, Load) {
-    let Asked { client, clock, seconds, beside } = asked;
+    let Asked { client, clock, seconds, seed, beside } = asked;
     let booked = async {
         match beside {
             Some((crowd, rate)) => {
@@ -69,16 +72,17 @@ pub(super) async fn run(asked: Asked<'_>, line: Vec<Arrival>, progress: &Progres
         }
     };
     // Not in one task: the hundred milliseconds in which the line is put together are not the bookings' concern.
-    let followed = tokio::spawn(follow(client.clone(), clock.clone(), line, seconds));
+    let followed = tokio::spawn(follow(client.clone(), clock.clone(), line, seconds, seed));
     let booked = booked.await;
     (followed.await.expect("it does not panic"), booked)
 }
 
-async fn follow(client: Client, clock: Clock, line: Vec<Arrival>, seconds: u32) -> Followed {
+async fn follow(client: Client, clock: Clock, line: Vec<Arrival>, seconds: u32, seed: u64) -> Followed {
     let mut followed = Followed { duplicates: given_twice(&line), ..Followed::default() };
     let mut members: Vec<Member> = line.into_iter().map(Member::of).collect();
     // Those who joined a while ago are anywhere between two looks.
-    let within = |member: &Member| rand::rng().random_range(0..=member.arrival.poll_after_ms);
+    let mut chance = StdRng::seed_from_u64(seed);
+    let within = |member: &Member| chance.random_range(0..=member.arrival.poll_after_ms);
     let first: Vec<u64> = members.iter().map(within).collect();
     // It begins in a moment: what is due while all of this is put together would come at once.
     let begun = Instant::now() + READY;

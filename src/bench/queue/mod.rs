@@ -77,7 +77,13 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let overtaken = storm::overtaken(&storm);
 
     calm_down(client, progress).await?;
-    let asked = follow::Asked { client, clock: &stage.clock, seconds, beside: Some((&crowd, BOOKINGS)) };
+    let asked = follow::Asked {
+        client,
+        clock: &stage.clock,
+        seconds,
+        seed: plan.seed,
+        beside: Some((&crowd, BOOKINGS)),
+    };
     let (followed, beside) = follow::run(asked, storm, progress).await;
     let (polls, polled) = follow::as_fast_as_it_goes(client, &followed.line, POLLING, progress).await;
 
@@ -88,7 +94,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
 
     let outcome =
         Outcome { total, lost, overtaken, alone, joins, followed, beside, polls, polled, grown, fair };
-    let report = outcome.counted(outcome.report(cpu));
+    let report = outcome.counted(outcome.report(cpu)).with("seed", plan.seed);
     stage.close(vec![service, outcome.grown.second], report).await
 }
 
