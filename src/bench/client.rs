@@ -98,6 +98,11 @@ impl Client {
         Ok(Self { authority: authority.trim_end_matches('/').into(), idle: Arc::default() })
     }
 
+    /// A client of the same process that shares nothing with this one: its connections live where it is used.
+    pub(super) fn apart(&self) -> Self {
+        Self { authority: Arc::clone(&self.authority), idle: Arc::default() }
+    }
+
     /// A read.
     pub(super) async fn get(&self, path: &str, caller: &Caller) -> anyhow::Result<Answer> {
         self.send(request(Method::GET, path, caller), Bytes::new()).await

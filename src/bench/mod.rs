@@ -34,6 +34,7 @@ mod lanes;
 mod watch;
 mod worker;
 mod load;
+mod aside;
 mod cost;
 mod stage;
 mod process;

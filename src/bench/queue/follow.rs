@@ -1,4 +1,8 @@
 //! Everybody in line asks for their place when they were told to.
+//!
+//! In truth they have 200,000 machines of their own. Here they share two cores with what they ask, so their generator has
+//! a thread, a runtime and connections of its own, and gives way: what it costs is not counted against the bookings beside
+//! it. Polls that this makes late are begun late, and the report says by how much.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -13,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::storm::Arrival;
 use super::{Load, bookings, given_twice};
+use crate::bench::aside::aside;
 use crate::bench::client::{Client, Look};
 use crate::bench::crowd::Crowd;
 use crate::bench::load::at_once;
@@ -61,7 +66,11 @@ struct Answered {
 }
 
 /// Lets everybody ask as told, and the bookings run beside it.
-pub(super) async fn run(asked: Asked<'_>, line: Vec<Arrival>, progress: &Progress) -> (Followed, Load) {
+pub(super) async fn run(
+    asked: Asked<'_>,
+    line: Vec<Arrival>,
+    progress: &Progress,
+) -> anyhow::Result<(Followed, Load)> {
     let Asked { client, clock, seconds, seed, beside } = asked;
     let booked = async {
         match beside {
@@ -71,10 +80,10 @@ pub(super) async fn run(asked: Asked<'_>, line: Vec<Arrival>, progress: &Progres
             None => Load::default(),
         }
     };
-    // Not in one task: the hundred milliseconds in which the line is put together are not the bookings' concern.
-    let followed = tokio::spawn(follow(client.clone(), clock.clone(), line, seconds, seed));
-    let booked = booked.await;
-    (followed.await.expect("it does not panic"), booked)
+    let (client, clock) = (client.apart(), clock.clone());
+    let followed = aside(move || follow(client, clock, line, seconds, seed));
+    let (followed, booked) = tokio::join!(followed, booked);
+    Ok((followed?, booked))
 }
 
 async fn follow(client: Client, clock: Clock, line: Vec<Arrival>, seconds: u32, seed: u64) -> Followed {

@@ -84,7 +84,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
         seed: plan.seed,
         beside: Some((&crowd, BOOKINGS)),
     };
-    let (followed, beside) = follow::run(asked, storm, progress).await;
+    let (followed, beside) = follow::run(asked, storm, progress).await?;
     let (polls, polled) = follow::as_fast_as_it_goes(client, &followed.line, POLLING, progress).await;
 
     let waiting = plan.waiting.unwrap_or(WAITING);
