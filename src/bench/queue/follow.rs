@@ -27,6 +27,8 @@ use crate::clock::Clock;
 
 /// Callers at once, where one instance is asked as often as it can answer.
 const AT_ONCE: u32 = 64;
+/// Polls under way at most, where everybody asks as told. Whoever is due beyond is begun late.
+const UNDER_WAY: u64 = 512;
 /// How long it takes at most to put a line of 200,000 together.
 const READY: Duration = Duration::from_secs(1);
 /// How long an answer may take beyond the end.
@@ -116,7 +118,7 @@ async fn follow(client: Client, clock: Clock, line: Vec<Arrival>, seconds: u32, 
                     turns.push(pause);
                 }
             }
-            () = sleep_until(next.min(end)) => {
+            () = sleep_until(next.min(end)), if open < UNDER_WAY => {
                 if next >= end {
                     break;
                 }
@@ -153,8 +155,9 @@ impl Member {
 
 fn ask(client: &Client, member: &Member, number: usize, answer: mpsc::UnboundedSender<Answered>) {
     let (client, caller) = (client.clone(), member.arrival.caller.clone());
+    // From now on, so that time is counted which a generator without a processor takes to come to it.
+    let begun = Instant::now();
     tokio::spawn(async move {
-        let begun = Instant::now();
         let look = client.look(&caller).await;
         // The receiver is gone when it is over.
         let _received = answer.send(Answered { number, took: begun.elapsed(), look });
