@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::trace::TraceLayer;
 use tracing::Span;
@@ -26,28 +27,33 @@ const REQUEST_ID_CHARS_MAX: usize = 128;
 
 /// Wraps every route, known or not.
 pub fn surround(router: Router) -> Router {
-    let trace = TraceLayer::new_for_http().make_span_with(span).on_request(()).on_failure(()).on_response(
-        |response: &Response, latency: Duration, span: &Span| {
-            span.record("status", response.status().as_u16());
-            tracing::debug!(?latency, "answered");
-        },
-    );
-    router
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(middleware::from_fn(measure))
+    let trace = TraceLayer::new_for_http();
+    let trace = trace.make_span_with(span).on_request(()).on_failure(()).on_response(answered);
+    // In one piece: of layers that are put on one by one, each is copied anew for every request with all that it surrounds.
+    let layers = ServiceBuilder::new()
+        .layer(middleware::from_fn(attend))
         .layer(trace)
-        .layer(middleware::from_fn(identify))
+        .layer(CatchPanicLayer::custom(panicked));
+    router.layer(layers)
+}
+
+/// Names, counts and times each request.
+async fn attend(mut request: Request, next: Next) -> Response {
+    let id = identify(&mut request);
+    let measure = Measure::begin(&request);
+    let mut response = next.run(request).await;
+    measure.end(&response);
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
 }
 
 /// Takes over a sane request id, else makes one; every answer carries it.
-async fn identify(mut request: Request, next: Next) -> Response {
+fn identify(request: &mut Request) -> HeaderValue {
     let id = request.headers().get(REQUEST_ID).filter(|id| is_sane(id)).cloned().unwrap_or_else(|| {
         HeaderValue::from_str(&ids::new().to_string()).unwrap_or(HeaderValue::from_static("-"))
     });
     request.headers_mut().insert(REQUEST_ID, id.clone());
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(REQUEST_ID, id);
-    response
+    id
 }
 
 fn is_sane(id: &HeaderValue) -> bool {
@@ -69,6 +75,11 @@ fn span(request: &Request) -> Span {
         span.record("trace_id", trace).record("parent_id", parent);
     }
     span
+}
+
+fn answered<B>(response: &axum::http::Response<B>, latency: Duration, span: &Span) {
+    span.record("status", response.status().as_u16());
+    tracing::debug!(?latency, "answered");
 }
 
 /// The trace that the caller says the request belongs to.
@@ -97,25 +108,32 @@ fn trace_parent(headers: &HeaderMap) -> Option<(&str, &str)> {
 }
 
 /// Counts and times requests by route, never by path: a path has ids in it.
-async fn measure(request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let route = match request.extensions().get::<MatchedPath>() {
-        Some(path) => path.as_str().to_owned(),
-        None => "none".to_owned(),
-    };
-    // A method of somebody's own making must not make a time series of its own.
-    let method = match *request.method() {
-        Method::GET => "GET",
-        Method::POST => "POST",
-        Method::PATCH => "PATCH",
-        Method::DELETE => "DELETE",
-        _ => "other",
-    };
-    let response = next.run(request).await;
-    let status = response.status().as_str().to_owned();
-    metrics::histogram!("boxoffice_http_request_seconds", "method" => method, "route" => route, "status" => status)
-        .record(started.elapsed().as_secs_f64());
-    response
+struct Measure {
+    started: Instant,
+    route: String,
+    method: &'static str,
+}
+
+impl Measure {
+    fn begin(request: &Request) -> Self {
+        let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+        // A method of somebody's own making must not make a time series of its own.
+        let method = match *request.method() {
+            Method::GET => "GET",
+            Method::POST => "POST",
+            Method::PATCH => "PATCH",
+            Method::DELETE => "DELETE",
+            _ => "other",
+        };
+        Self { started: Instant::now(), route: route.to_owned(), method }
+    }
+
+    fn end(self, response: &Response) {
+        let Self { started, route, method } = self;
+        let status = response.status().as_str().to_owned();
+        metrics::histogram!("boxoffice_http_request_seconds", "method" => method, "route" => route, "status" => status)
+            .record(started.elapsed().as_secs_f64());
+    }
 }
 
 /// A panic is our defect: it goes to the log, and the caller gets a problem like any other.

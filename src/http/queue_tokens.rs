@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
@@ -46,7 +47,8 @@ pub async fn join(
     once(&app.repeats, user.caller(), command, async |_, _| {
         let joined = app.room.join_again(user.id, concert, pass.token()).await?;
         let status = if joined.created { StatusCode::CREATED } else { StatusCode::OK };
-        Ok(with_pause(Answer::new(status, &joined.token), &joined.token))
+        let pause = joined.token.retry_after_seconds().to_string();
+        Ok(Answer::new(status, &joined.token).with(header::RETRY_AFTER, &pause))
     })
     .await
 }
@@ -56,15 +58,14 @@ pub async fn join(
     responses((status = 200, body = QueueToken,
         headers(("Retry-After" = u64, description = "poll_after_ms in seconds, rounded up")))),
     extensions(("x-problems" = json!(["queue_token_identity"]))))]
-pub async fn current(State(app): State<Arc<AppState>>, user: AuthUser, pass: QueuePass) -> Result<Answer> {
-    let claims = app.room.identify(pass.token(), user.id)?;
-    let place = app.room.look(&claims);
-    Ok(with_pause(Answer::ok(&place), &place))
-}
-
-/// Says in a header, too, when to ask again.
-fn with_pause(answer: Answer, place: &QueueToken) -> Answer {
-    answer.with(header::RETRY_AFTER, &place.retry_after_seconds().to_string())
+pub async fn current(
+    State(app): State<Arc<AppState>>,
+    user: AuthUser,
+    pass: QueuePass,
+) -> Result<impl IntoResponse> {
+    let place = app.room.ask(pass.token(), user.id)?;
+    // Nothing is asked as often. It is written down as it is: no answer here is saved, to be given again.
+    Ok(([(header::RETRY_AFTER, place.retry_after_seconds().to_string())], Json(place)))
 }
 
 /// The caller's place at once and whenever it changes, as server-sent events; ends when the place does.

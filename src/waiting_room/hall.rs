@@ -171,8 +171,9 @@ impl Hall {
         }
     }
 
-    /// A place as its owner sees it, from memory. Whoever asks for it is heard of.
-    pub fn look(&self, claims: &Claims) -> QueueToken {
+    /// A place as its owner sees it, from memory. Whoever asks for it is heard of. `sent` is the token that the claims were
+    /// read from.
+    pub fn look(&self, claims: &Claims, sent: Option<&str>) -> QueueToken {
         let judged = self.judge(claims);
         let (status, activated_at, expires_at) = match judged {
             Judged::Waiting { .. } => (Status::Waiting, None, None),
@@ -189,7 +190,10 @@ impl Hall {
         let opens_at = sale.as_ref().and_then(|sale| sale.lot).map(|lot| lot.opens_at);
         let opens_in_seconds = opens_at.map(|at| self.seconds_until(at)).filter(|seconds| *seconds > 0);
         let seen = QueueToken {
-            token: self.signer.sign(&latest),
+            token: match sent {
+                Some(sent) => self.signer.renew(sent, claims, &latest),
+                None => self.signer.sign(&latest),
+            },
             concert_id: claims.concert,
             user_id: claims.user,
             status,
@@ -221,7 +225,7 @@ impl Hall {
 
     /// The token of a place as it lies in the bucket, which this instance may not have seen yet.
     pub fn look_at(&self, user: UserId, concert: ConcertId, entry: &Entry) -> QueueToken {
-        self.look(&entry.claims(user, concert))
+        self.look(&entry.claims(user, concert), None)
     }
 
     /// Whole seconds until then, rounded up; 0 if it is over.

@@ -174,7 +174,13 @@ impl WaitingRoom {
 
     /// A place as it stands now; touches neither NATS nor Postgres.
     pub fn look(&self, claims: &Claims) -> QueueToken {
-        self.hall.look(claims)
+        self.hall.look(claims, None)
+    }
+
+    /// The same for whoever sends the token of the place.
+    pub fn ask(&self, token: Option<&str>, user: UserId) -> Result<QueueToken, Refused> {
+        let claims = self.identify(token, user)?;
+        Ok(self.hall.look(&claims, token))
     }
 
     /// The place at once and then whenever it changes, at most once per `poll_after_ms`; ends with its end.
@@ -291,7 +297,7 @@ impl WaitingRoom {
 /// The next state of a place worth telling; nothing after its end.
 async fn next_change(hall: Arc<Hall>, claims: Claims, last: Option<QueueToken>) -> Option<QueueToken> {
     let Some(last) = last else {
-        return Some(hall.look(&claims));
+        return Some(hall.look(&claims, None));
     };
     if last.status == Status::Expired {
         return None;
@@ -300,7 +306,7 @@ async fn next_change(hall: Arc<Hall>, claims: Claims, last: Option<QueueToken>) 
     tokio::time::sleep(Duration::from_millis(last.poll_after_ms)).await;
     let breath = Duration::from_millis(last.poll_after_ms / BREATHS).min(LOOK);
     loop {
-        let now = hall.look(&claims);
+        let now = hall.look(&claims, None);
         if differs(&now, &last) {
             return Some(now);
         }

@@ -56,7 +56,7 @@ enum Audience {
 }
 
 enum Verifier {
-    Secret { decoding: DecodingKey, encoding: EncodingKey },
+    Secret { decoding: DecodingKey, encoding: EncodingKey, validation: Validation },
     Provider(Jwks),
 }
 
@@ -84,6 +84,7 @@ impl Access {
             (None, Some(secret)) => Verifier::Secret {
                 decoding: DecodingKey::from_secret(secret.as_bytes()),
                 encoding: EncodingKey::from_secret(secret.as_bytes()),
+                validation: signature_by(Algorithm::HS256),
             },
             (None, None) => return Err(AccessError::NoKey),
         };
@@ -131,11 +132,11 @@ impl Access {
     /// The user a token names, or 401 saying what is wrong with it; 429 for a user who calls too often.
     pub(super) async fn verify(&self, token: &str) -> Result<UserId, Problem> {
         let claims = match &self.0.verifier {
-            Verifier::Secret { decoding, .. } => read(token, decoding, Algorithm::HS256)?,
+            Verifier::Secret { decoding, validation, .. } => read(token, decoding, validation)?,
             Verifier::Provider(jwks) => {
                 let header = decode_header(token).map_err(|_| not_a_token())?;
                 let key = jwks.key(&header).await?;
-                read(token, &key, header.alg)?
+                read(token, &key, &signature_by(header.alg))?
             }
         };
         self.check(&claims)?;
@@ -169,13 +170,18 @@ impl Access {
     }
 }
 
-fn read(token: &str, key: &DecodingKey, algorithm: Algorithm) -> Result<Claims, Problem> {
+/// Nothing but a signature of this kind. Times, issuer and audience are checked against our own clock and settings, in
+/// `Access::check`.
+fn signature_by(algorithm: Algorithm) -> Validation {
     let mut validation = Validation::new(algorithm);
-    // Times, issuer and audience are checked against our own clock and settings, in `Access::check`.
     validation.required_spec_claims.clear();
     validation.validate_exp = false;
     validation.validate_aud = false;
-    decode::<Claims>(token, key, &validation).map(|data| data.claims).map_err(|_| not_a_token())
+    validation
+}
+
+fn read(token: &str, key: &DecodingKey, validation: &Validation) -> Result<Claims, Problem> {
+    decode::<Claims>(token, key, validation).map(|data| data.claims).map_err(|_| not_a_token())
 }
 
 fn not_a_token() -> Problem {

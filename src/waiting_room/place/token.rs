@@ -38,6 +38,8 @@ pub struct Claims {
 /// header names. The same place always gives the same token.
 pub struct Signer {
     header: Header,
+    /// The same as it stands in front of each token.
+    head: String,
     signing: EncodingKey,
     /// By the ids of their secrets; the current one first.
     checking: Vec<(String, DecodingKey)>,
@@ -51,12 +53,11 @@ impl Signer {
         // Whether a session is over is the gate's decision: a token that ran out is still good to ask with.
         validation.validate_exp = false;
         validation.required_spec_claims.clear();
-        let signer = Self {
-            header: Header { kid: Some(key_id(secret)), ..Header::new(Algorithm::HS256) },
-            signing: EncodingKey::from_secret(secret),
-            checking: Vec::new(),
-            validation,
-        };
+        let header = Header { kid: Some(key_id(secret)), ..Header::new(Algorithm::HS256) };
+        let signing = EncodingKey::from_secret(secret);
+        let empty = jsonwebtoken::encode(&header, &(), &signing).unwrap_or_default();
+        let head = head(&empty).to_owned();
+        let signer = Self { header, head, signing, checking: Vec::new(), validation };
         signer.accepting(secret)
     }
 
@@ -78,12 +79,18 @@ impl Signer {
         }
     }
 
+    /// The token of `latest`, for whoever sent one that was read as `read`: the very same, if there is nothing else to say
+    /// and the current secret has signed it.
+    pub fn renew(&self, sent: &str, read: &Claims, latest: &Claims) -> String {
+        if latest == read && head(sent) == self.head { sent.to_owned() } else { self.sign(latest) }
+    }
+
     /// What a token says, if its signature is ours. Asks nobody.
     pub fn read(&self, token: &str) -> Option<Claims> {
-        let named = jsonwebtoken::decode_header(token).ok()?.kid?;
-        let (_, key) = self.checking.iter().find(|(id, _)| *id == named)?;
-        let read = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
-        read.ok().map(|token| token.claims)
+        self.checking.iter().find_map(|(id, key)| {
+            let read = jsonwebtoken::decode::<Claims>(token, key, &self.validation).ok()?;
+            (read.header.kid.as_ref() == Some(id)).then_some(read.claims)
+        })
     }
 }
 
@@ -91,6 +98,11 @@ impl std::fmt::Debug for Signer {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.debug_struct("Signer").field("kid", &self.header.kid).finish_non_exhaustive()
     }
+}
+
+/// What stands before the first dot.
+fn head(token: &str) -> &str {
+    token.split_once('.').map_or("", |(head, _)| head)
 }
 
 /// Names the secret in a token's header without telling it, so that a later secret can be told apart.
@@ -135,6 +147,19 @@ mod tests {
         assert_eq!(both.read(&token).as_ref(), Some(&claims));
         assert_eq!(both.sign(&claims), new.sign(&claims), "only the current secret signs");
         assert_eq!(both.read(&new.sign(&claims)), Some(claims));
+    }
+
+    #[test]
+    fn whoever_asks_gets_the_token_that_was_sent_until_there_is_something_else_to_say() {
+        let (old, new, claims) = (Signer::new(b"old"), Signer::new(b"new").accepting(b"old"), claims());
+        let admitted = Claims { activated_at: DateTime::from_timestamp(1_900_000_060, 0), ..claims };
+        let token = new.sign(&claims);
+        assert_eq!(new.renew(&token, &claims, &claims), token);
+        let unsigned = format!("{}.as.sent", head(&token));
+        assert_eq!(new.renew(&unsigned, &claims, &claims), unsigned, "it is not signed anew");
+        assert_eq!(new.renew(&token, &claims, &admitted), new.sign(&admitted));
+        assert_eq!(new.renew(&old.sign(&claims), &claims, &claims), token, "the secret was exchanged");
+        assert_eq!(new.renew("", &claims, &claims), token);
     }
 
     #[test]
