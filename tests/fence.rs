@@ -1,7 +1,5 @@
 //! The fence: late, repeated and interleaved commands change nothing; batches decide item by item.
 
-use std::collections::BTreeMap;
-
 use boxoffice::app::Role;
 use boxoffice::booking::Answer;
 use boxoffice::bus::messages;
@@ -11,6 +9,7 @@ use boxoffice::saga::{Act, Command, Direction};
 use boxoffice::store;
 use boxoffice::store::changes::{Changes, is_not_as_read};
 use boxoffice::store::reservations::{Reservation, ReservationStatus};
+use boxoffice::store::rows::Rows;
 use boxoffice::store::seats::Owned;
 use uuid::Uuid;
 
@@ -240,11 +239,13 @@ async fn the_count_of_a_buyers_seats_is_compared_when_a_hold_is_written() {
     let (user, other) = (test.user(0).await, test.user(0).await);
     let now = store::now(&test.app.pool).await.unwrap();
     let compare = async |buyer, own| {
-        let read = BTreeMap::from([((buyer, test.performance), Owned::default())]);
+        let whose = (buyer, test.performance);
+        let mut read = Rows::from_iter([(whose, Owned::default())]);
+        read.change(&whose).unwrap().seats += 1;
         let mut changes = Changes::default();
         store::seats::compare_buyers(&mut changes, &read, now, own);
         // Something is written with it.
-        store::payments::mark_refunded(&mut changes, &[], now);
+        store::payments::mark_refunded(&mut changes, &[Uuid::nil()], now);
         changes.write(&mut test.app.pool.acquire().await.unwrap()).await
     };
     let held = test.reserve(user, &[1]).await.id;

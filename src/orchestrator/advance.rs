@@ -1,7 +1,5 @@
 //! The one writer of saga state: read the rows and the database's clock, apply, write rows and history.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
@@ -12,14 +10,14 @@ use crate::saga::{self, Catalogue, Command, Decision, Entry, Event, NewSaga, Sag
 use crate::store;
 use crate::store::attempt::Attempt;
 use crate::store::changes::Changes;
+use crate::store::rows::Rows;
 
 /// Sagas as they were read, and what was decided about them since.
 #[derive(Debug)]
 pub struct Batch {
     /// The database's clock when they were read: the time that decides.
     pub now: DateTime<Utc>,
-    read: BTreeMap<Uuid, Saga>,
-    sagas: BTreeMap<Uuid, Saga>,
+    sagas: Rows<Uuid, Saga>,
     transitions: Vec<Transition>,
     stale: Vec<Uuid>,
 }
@@ -36,10 +34,11 @@ pub enum Verdict {
 }
 
 impl Batch {
-    /// Reads these sagas; if locks come first in this attempt, in the order of their ids.
-    pub async fn read(attempt: &mut Attempt, ids: &[Uuid]) -> store::Result<Self> {
+    /// Reads these sagas, beside those that are known; if locks come first in this attempt, in the order of their ids.
+    pub(super) async fn read(attempt: &mut Attempt, known: Vec<Saga>, ids: &[Uuid]) -> store::Result<Self> {
         let control = attempt.control();
-        let (sagas, now) = store::sagas::read(attempt.conn(), ids, control).await?;
+        let (mut sagas, now) = store::sagas::read(attempt.conn(), ids, control).await?;
+        sagas.extend(known);
         Ok(Self::of(sagas, now))
     }
 
@@ -59,13 +58,13 @@ impl Batch {
     }
 
     fn of(sagas: Vec<Saga>, now: DateTime<Utc>) -> Self {
-        let sagas: BTreeMap<Uuid, Saga> = sagas.into_iter().map(|saga| (saga.id, saga)).collect();
-        Self { now, read: BTreeMap::new(), sagas, transitions: Vec::new(), stale: Vec::new() }
+        let sagas = sagas.into_iter().map(|saga| (saga.id, saga)).collect();
+        Self { now, sagas, transitions: Vec::new(), stale: Vec::new() }
     }
 
     /// The sagas' ids.
     pub fn ids(&self) -> Vec<Uuid> {
-        self.sagas.keys().copied().collect()
+        self.sagas.iter().map(|(id, _)| *id).collect()
     }
 
     /// A saga as it stands by now.
@@ -75,12 +74,7 @@ impl Batch {
 
     /// Whether this command is the one that its saga asks for now: the fence of every effect.
     pub fn asks_for(&self, command: &Command) -> bool {
-        self.sagas.get(&command.saga_id).is_some_and(|saga| {
-            matches!(saga.status, saga::Status::Running | saga::Status::Compensating)
-                && saga.step == command.step
-                && saga.direction == command.direction
-                && saga.visit == command.visit
-        })
+        self.sagas.get(&command.saga_id).is_some_and(|saga| command.is_asked_by(saga))
     }
 
     /// Lets an event happen to a saga. Several events of one saga take effect one after the other.
@@ -94,8 +88,8 @@ impl Batch {
         };
         match decision {
             Decision::Transition(transition) => {
-                if let Some(before) = self.sagas.insert(id, transition.saga.clone()) {
-                    self.read.entry(id).or_insert(before);
+                if let Some(saga) = self.sagas.change(&id) {
+                    saga.clone_from(&transition.saga);
                 }
                 self.transitions.push(*transition);
                 Verdict::Moved
@@ -126,11 +120,7 @@ impl Batch {
 
     /// What was decided is to be written with the rest; what follows is to be done after the commit.
     pub fn decided(self, changes: &mut Changes, catalogue: &Catalogue) -> Consequences {
-        let moved: Vec<(&Saga, &Saga)> =
-            self.read.iter().filter_map(|(id, before)| Some((before, self.sagas.get(id)?))).collect();
-        if !moved.is_empty() {
-            store::sagas::save(changes, &moved);
-        }
+        store::sagas::save(changes, &self.sagas);
         record(changes, &self.transitions);
         let mut consequences = Consequences::of(catalogue, self.transitions);
         for saga in self.stale.iter().filter_map(|id| self.sagas.get(id)) {
@@ -165,7 +155,5 @@ fn record(changes: &mut Changes, transitions: &[Transition]) {
     let entries = transitions.iter();
     let entries: Vec<(&Saga, &Entry)> =
         entries.filter_map(|transition| Some((&transition.saga, transition.entry.as_ref()?))).collect();
-    if !entries.is_empty() {
-        store::sagas::record(changes, &entries);
-    }
+    store::sagas::record(changes, &entries);
 }

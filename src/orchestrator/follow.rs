@@ -34,6 +34,7 @@ pub struct Consequences {
     settled: Vec<Uuid>,
     ended: Vec<Uuid>,
     told: Vec<messages::Transition>,
+    moved: Vec<Saga>,
 }
 
 impl Consequences {
@@ -49,6 +50,7 @@ impl Consequences {
             for action in transition.actions {
                 all.add(transition.saga.id, action);
             }
+            all.moved.push(transition.saga);
         }
         all
     }
@@ -100,8 +102,9 @@ pub enum FollowError {
 impl Engine {
     /// Does what follows from a committed transaction and waits until JetStream has all of it.
     pub async fn follow(&self, consequences: Consequences) -> Result<(), FollowError> {
-        let Consequences { mut commands, alarms, alarms_off, mut events, recalls, settled, mut ended, told } =
-            consequences;
+        let Consequences { mut commands, alarms, alarms_off, mut events, .. } = consequences;
+        let Consequences { recalls, settled, mut ended, told, moved, .. } = consequences;
+        self.recent.note(moved);
         commands.retain(|command| !self.pauses.hold_back(command));
         self.tell_settled(settled).await;
         self.tell_watchers(&told).await;

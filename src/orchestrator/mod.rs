@@ -15,6 +15,7 @@ mod acts;
 mod undelivered;
 mod pauses;
 mod poison;
+mod recent;
 mod advance;
 mod follow;
 mod announce;
@@ -63,6 +64,7 @@ pub struct Engine {
     /// How steps that meet at the same rows are kept apart at first.
     pub control: Control,
     pauses: Arc<pauses::Pauses>,
+    recent: recent::Recent,
     waiters: wait::Waiters,
     tasks: TaskTracker,
     signals: Batched<signals::Signal, Verdict>,
@@ -119,6 +121,7 @@ impl Engine {
             in_database,
             control,
             pauses: Arc::default(),
+            recent: recent::Recent::new(),
             waiters,
             tasks: tasks.clone(),
             signals,

@@ -9,8 +9,8 @@ use super::{Batch, Engine, Verdict, Waiting};
 use crate::config::Control;
 use crate::saga::Event;
 use crate::store;
-use crate::store::attempt::Attempt;
-use crate::store::changes::{Changes, is_not_as_read};
+use crate::store::attempt::{Attempt, decide};
+use crate::store::changes::Changes;
 
 /// What a saga is told.
 #[derive(Clone, Debug)]
@@ -46,16 +46,13 @@ pub(super) async fn run(engine: Engine, requests: Requests<Signal, Verdict>, sto
 }
 
 async fn take(engine: &Engine, signals: &[Signal]) -> store::Result<Vec<Verdict>> {
-    match attempt(engine, signals, engine.control).await {
-        Err(error) if is_not_as_read(&error) => attempt(engine, signals, Control::Pessimistic).await,
-        taken => taken,
-    }
+    decide(engine.control, |control| attempt(engine, signals, control)).await
 }
 
 async fn attempt(engine: &Engine, signals: &[Signal], control: Control) -> store::Result<Vec<Verdict>> {
     let mut attempt = Attempt::begin(&engine.steps, control).await?;
     let ids: Vec<Uuid> = signals.iter().map(|signal| signal.saga).collect();
-    let mut batch = Batch::read(&mut attempt, &ids).await?;
+    let mut batch = Batch::read(&mut attempt, Vec::new(), &ids).await?;
     let mut verdicts = Vec::with_capacity(signals.len());
     for Signal { saga, name } in signals {
         verdicts.push(batch.apply(&engine.catalogue, *saga, &Event::Signal(name.clone())));

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::state::{Direction, Saga};
+use super::state::{Direction, Saga, Status};
 
 /// The answer to an event.
 #[derive(Clone, Debug)]
@@ -76,6 +76,16 @@ pub struct Command {
     pub context: Arc<Value>,
     /// The trace that the saga belongs to.
     pub trace: Uuid,
+}
+
+impl Command {
+    /// Whether this is the command that its saga asks for now.
+    pub fn is_asked_by(&self, saga: &Saga) -> bool {
+        matches!(saga.status, Status::Running | Status::Compensating)
+            && saga.step == self.step
+            && saga.direction == self.direction
+            && saga.visit == self.visit
+    }
 }
 
 impl Command {

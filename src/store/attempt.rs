@@ -5,8 +5,23 @@ use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use super::Result;
-use super::changes::Changes;
+use super::changes::{Changes, is_not_as_read};
 use crate::config::Control;
+
+/// Makes an attempt, without locks first if it is to be so; once more under locks if a row was not any more as it had been
+/// read.
+pub async fn decide<T, F>(control: Control, attempt: impl Fn(Control) -> F) -> Result<T>
+where
+    F: Future<Output = Result<T>>,
+{
+    match attempt(control).await {
+        Err(error) if control == Control::Optimistic && is_not_as_read(&error) => {
+            metrics::counter!("boxoffice_batches_done_again_total").increment(1);
+            attempt(Control::Pessimistic).await
+        }
+        decided => decided,
+    }
+}
 
 /// A connection, and what is held on it.
 #[derive(Debug)]

@@ -32,6 +32,7 @@ pub mod users;
 pub mod versions;
 pub mod attempt;
 pub mod changes;
+pub mod rows;
 
 use std::time::Duration;
 

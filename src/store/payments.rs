@@ -7,14 +7,8 @@ use uuid::Uuid;
 use super::Result;
 use super::attempt::locking;
 use super::changes::{Changes, Rank};
+use super::rows::Rows;
 use crate::config::Control;
-
-/// An account that is decided about.
-#[derive(Clone, Debug, sqlx::FromRow)]
-pub struct Account {
-    pub user_id: Uuid,
-    pub balance: i64,
-}
 
 /// A ledger entry about to be written: a use, or the refund that reverses one.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,20 +43,27 @@ pub struct NewPayment {
     pub paid_at: Option<DateTime<Utc>>,
 }
 
-/// Reads accounts in the order of their users; who has none has never had points.
-pub async fn read_accounts(
+/// Reads the balances of these users, in their order; who has none has never had points.
+pub async fn read_balances(
     conn: &mut PgConnection,
     users: &[Uuid],
     control: Control,
-) -> Result<Vec<Account>> {
+) -> Result<Rows<Uuid, i64>> {
+    if users.is_empty() {
+        return Ok(Rows::default());
+    }
     let locks = locking(control, "for no key update");
     let sql =
         format!("select user_id, balance from accounts where user_id = any($1) order by user_id {locks}");
-    sqlx::query_as(AssertSqlSafe(sql)).bind(users).fetch_all(conn).await
+    let balances: Vec<(Uuid, i64)> = sqlx::query_as(AssertSqlSafe(sql)).bind(users).fetch_all(conn).await?;
+    Ok(balances.into_iter().collect())
 }
 
 /// The uses of points for these reservations that were not refunded yet.
 pub async fn open_uses(db: impl PgExecutor<'_>, reservations: &[Uuid]) -> Result<Vec<Use>> {
+    if reservations.is_empty() {
+        return Ok(Vec::new());
+    }
     sqlx::query_as!(
         Use,
         r#"
@@ -76,22 +77,27 @@ pub async fn open_uses(db: impl PgExecutor<'_>, reservations: &[Uuid]) -> Result
     .await
 }
 
-/// Writes the balances of accounts, each with what it was when it was read.
-pub fn save_accounts(changes: &mut Changes, accounts: &[(i64, &Account)], now: DateTime<Utc>) {
-    let users: Vec<Uuid> = accounts.iter().map(|(_, account)| account.user_id).collect();
-    let balances: Vec<i64> = accounts.iter().map(|(_, account)| account.balance).collect();
-    let then: Vec<i64> = accounts.iter().map(|(then, _)| *then).collect();
+/// Writes the balances that have changed, by their users, each compared with what was read.
+pub fn save_balances(changes: &mut Changes, balances: &Rows<Uuid, i64>, now: DateTime<Utc>) {
+    let (users, (then, balances)): (Vec<Uuid>, (Vec<i64>, Vec<i64>)) =
+        balances.changed().map(|(user, then, balance)| (*user, (*then, *balance))).unzip();
+    if users.is_empty() {
+        return;
+    }
     let sql = "
         update accounts set balance = new.balance, updated_at = $1
         from unnest($2::uuid[], $3::bigint[], $4::bigint[]) as new (user_id, balance, balance_then)
         where accounts.user_id = new.user_id and accounts.balance = new.balance_then
         returning 1";
-    let part = changes.counted(Rank::Accounts, "saved_accounts", accounts.len(), sql);
+    let part = changes.counted(Rank::Accounts, "saved_accounts", users.len(), sql);
     part.bind(now).bind(users).bind(balances).bind(then);
 }
 
 /// Writes ledger entries, in this order.
 pub fn enter(changes: &mut Changes, entries: &[NewEntry], now: DateTime<Utc>) {
+    if entries.is_empty() {
+        return;
+    }
     let rows = Entries::of(entries);
     let sql = "
         insert into ledger_entries (id, user_id, kind, amount, balance, reservation_id, reverses_id, created_at)
@@ -113,6 +119,9 @@ pub fn enter(changes: &mut Changes, entries: &[NewEntry], now: DateTime<Utc>) {
 
 /// Writes payments: a reservation has one, and a failed one may still succeed.
 pub fn pay(changes: &mut Changes, payments: &[NewPayment], now: DateTime<Utc>) {
+    if payments.is_empty() {
+        return;
+    }
     let paid = Payments::of(payments);
     let sql = "
         insert into payments (id, reservation_id, user_id, amount, status, entry_id, paid_at, updated_at)
@@ -187,6 +196,9 @@ impl Payments {
 
 /// Marks the payments of these reservations as refunded, where they had succeeded.
 pub fn mark_refunded(changes: &mut Changes, reservations: &[Uuid], now: DateTime<Utc>) {
+    if reservations.is_empty() {
+        return;
+    }
     let sql = "
         update payments set status = 'refunded', updated_at = $2
         where reservation_id = any($1) and status = 'succeeded'";

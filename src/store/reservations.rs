@@ -106,6 +106,14 @@ pub struct Change {
     pub claimable_at: Option<DateTime<Utc>>,
 }
 
+/// How a reservation ends that nothing has ended otherwise.
+#[derive(Clone, Debug, PartialEq)]
+pub struct End {
+    pub id: Uuid,
+    pub status: &'static str,
+    pub reason: Option<String>,
+}
+
 /// Inserts pending reservations. One whose id is there already is what fails the whole statement, before all else.
 pub fn insert(changes: &mut Changes, new: &[&NewReservation], now: DateTime<Utc>) {
     let ids: Vec<Uuid> = new.iter().map(|one| one.id).collect();
@@ -126,6 +134,9 @@ pub fn insert(changes: &mut Changes, new: &[&NewReservation], now: DateTime<Utc>
 
 /// Writes what steps decided about reservations; their sagas are compared or locked, and no other saga writes them.
 pub fn change(changes: &mut Changes, decided: &[Change], now: DateTime<Utc>) {
+    if decided.is_empty() {
+        return;
+    }
     let ids: Vec<Uuid> = decided.iter().map(|one| one.id).collect();
     let statuses: Vec<Option<&str>> = decided.iter().map(|one| one.status).collect();
     let reasons: Vec<Option<&str>> = decided.iter().map(|one| one.reason.as_deref()).collect();
@@ -159,10 +170,13 @@ pub fn change(changes: &mut Changes, decided: &[Change], now: DateTime<Utc>) {
 }
 
 /// Ends reservations that no step has ended otherwise: of those still pending or held, each gets its new status.
-pub fn end_open(changes: &mut Changes, ends: &[(Uuid, &str, Option<&str>)], now: DateTime<Utc>) {
-    let ids: Vec<Uuid> = ends.iter().map(|(id, ..)| *id).collect();
-    let statuses: Vec<&str> = ends.iter().map(|(_, status, _)| *status).collect();
-    let reasons: Vec<Option<&str>> = ends.iter().map(|(.., reason)| *reason).collect();
+pub fn end_open(changes: &mut Changes, ends: &[End], now: DateTime<Utc>) {
+    if ends.is_empty() {
+        return;
+    }
+    let ids: Vec<Uuid> = ends.iter().map(|end| end.id).collect();
+    let statuses: Vec<&str> = ends.iter().map(|end| end.status).collect();
+    let reasons: Vec<Option<&str>> = ends.iter().map(|end| end.reason.as_deref()).collect();
     let sql = "
         update reservations set status = new.status, reason = new.reason, updated_at = $1
         from unnest($2::uuid[], $3::text[], $4::text[]) as new (id, status, reason)

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::Result;
 use super::attempt::locking;
 use super::changes::{Changes, Rank};
+use super::rows::Rows;
 use crate::config::Control;
 use crate::saga::{Entry, Saga};
 
@@ -153,9 +154,13 @@ pub fn insert(changes: &mut Changes, sagas: &[&Saga]) {
         .bind(traces);
 }
 
-/// Writes the state of sagas, each with the one that was read before: every write of a saga moves its number on, or at least
+/// Writes the sagas that have changed, each compared with the one that was read: every write of a saga moves its number on, or at least
 /// the time of its last change.
-pub fn save(changes: &mut Changes, sagas: &[(&Saga, &Saga)]) {
+pub fn save(changes: &mut Changes, sagas: &Rows<Uuid, Saga>) {
+    let sagas: Vec<(&Saga, &Saga)> = sagas.changed().map(|(_, before, now)| (before, now)).collect();
+    if sagas.is_empty() {
+        return;
+    }
     let before: Vec<i64> = sagas.iter().map(|(before, _)| before.seq).collect();
     let updated: Vec<DateTime<Utc>> = sagas.iter().map(|(before, _)| before.updated_at).collect();
     let now: Vec<&Saga> = sagas.iter().map(|(_, now)| *now).collect();
@@ -203,6 +208,9 @@ pub fn save(changes: &mut Changes, sagas: &[(&Saga, &Saga)]) {
 
 /// Adds to the history of sagas; number and time are the saga's own.
 pub fn record(changes: &mut Changes, entries: &[(&Saga, &Entry)]) {
+    if entries.is_empty() {
+        return;
+    }
     let history = History::of(entries);
     let sql = "
         insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt, detail, worker, emits)
@@ -233,6 +241,9 @@ pub async fn read(
     ids: &[Uuid],
     control: Control,
 ) -> Result<(Vec<Saga>, DateTime<Utc>)> {
+    if ids.is_empty() {
+        return Ok((Vec::new(), super::now(conn).await?));
+    }
     // The columns are those of the table, as in the functions below, which are held against the schema.
     let locks = locking(control, "for no key update");
     let sql = format!(

@@ -1,7 +1,5 @@
 //! Seats: read in key order, written with their owner's name.
 
-use std::collections::BTreeMap;
-
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
@@ -9,7 +7,11 @@ use uuid::Uuid;
 use super::Result;
 use super::attempt::locking;
 use super::changes::{Changes, Rank};
+use super::rows::Rows;
 use crate::config::Control;
+
+/// A seat's performance and number.
+pub type Key = (Uuid, i32);
 
 /// A seat that is decided about.
 #[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
@@ -25,6 +27,13 @@ pub struct Seat {
     /// From when to when its performance is sold.
     pub sale_opens_at: DateTime<Utc>,
     pub sale_closes_at: DateTime<Utc>,
+}
+
+impl Seat {
+    /// Its performance and its number.
+    pub fn key(&self) -> Key {
+        (self.performance_id, self.number)
+    }
 }
 
 /// A seat that is asked for.
@@ -67,6 +76,9 @@ pub async fn read(
     lately: DateTime<Utc>,
     control: Control,
 ) -> Result<Vec<Found>> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
     let performances: Vec<Uuid> = wanted.iter().map(|one| one.performance_id).collect();
     let numbers: Vec<i32> = wanted.iter().map(|one| one.number).collect();
     let buyers: Vec<Option<Uuid>> = wanted.iter().map(|one| one.buyer).collect();
@@ -93,8 +105,12 @@ pub async fn read(
     query.bind(now).bind(lately).fetch_all(conn).await
 }
 
-/// Writes seats, each with how it was read before.
-pub fn save(changes: &mut Changes, seats: &[(&Seat, &Seat)]) {
+/// Writes the seats that have changed, each compared with how it was read.
+pub fn save(changes: &mut Changes, seats: &Rows<Key, Seat>) {
+    let seats: Vec<(&Seat, &Seat)> = seats.changed().map(|(_, then, seat)| (then, seat)).collect();
+    if seats.is_empty() {
+        return;
+    }
     let performances: Vec<Uuid> = seats.iter().map(|(_, seat)| seat.performance_id).collect();
     let numbers: Vec<i32> = seats.iter().map(|(_, seat)| seat.number).collect();
     let statuses: Vec<&str> = seats.iter().map(|(_, seat)| seat.status.as_str()).collect();
@@ -139,16 +155,19 @@ pub async fn lock_buyers(conn: &mut PgConnection, users: &[Uuid]) -> Result<()> 
     Ok(())
 }
 
-/// Takes the locks of [`lock_buyers`] when the rest is written, and compares how many seats of a date each buyer has with
-/// what was read; `own` are the reservations that are just being written.
+/// Takes the locks of [`lock_buyers`] when the rest is written, and compares how many seats of a date each buyer who gets
+/// some has with what was read; `own` are the reservations that are just being written.
 pub fn compare_buyers(
     changes: &mut Changes,
-    owned: &BTreeMap<(Uuid, Uuid), Owned>,
+    owned: &Rows<(Uuid, Uuid), Owned>,
     now: DateTime<Utc>,
     own: Vec<Uuid>,
 ) {
-    let (buyers, performances): (Vec<Uuid>, Vec<Uuid>) = owned.keys().copied().unzip();
-    let seats: Vec<i64> = owned.values().map(|owned| owned.seats).collect();
+    let known = owned.changed().map(|((buyer, performance), then, _)| (*buyer, *performance, then.seats));
+    let (buyers, performances, seats): (Vec<Uuid>, Vec<Uuid>, Vec<i64>) = known.collect();
+    if buyers.is_empty() {
+        return;
+    }
     changes
         .check(Rank::Buyers, "buyers_as_read($1, $2, $3, $4, $5)")
         .bind(buyers)

@@ -17,6 +17,9 @@ pub struct NewTicket {
 
 /// Issues tickets. A second valid ticket for a seat is refused by the schema.
 pub fn insert(changes: &mut Changes, tickets: &[NewTicket], now: DateTime<Utc>) {
+    if tickets.is_empty() {
+        return;
+    }
     let ids: Vec<Uuid> = tickets.iter().map(|ticket| ticket.id).collect();
     let reservations: Vec<Uuid> = tickets.iter().map(|ticket| ticket.reservation_id).collect();
     let performances: Vec<Uuid> = tickets.iter().map(|ticket| ticket.performance_id).collect();
@@ -33,6 +36,9 @@ pub fn insert(changes: &mut Changes, tickets: &[NewTicket], now: DateTime<Utc>) 
 
 /// Voids every valid ticket of these reservations.
 pub fn void(changes: &mut Changes, reservations: &[Uuid], now: DateTime<Utc>) {
+    if reservations.is_empty() {
+        return;
+    }
     let sql = "
         update tickets set status = 'void', voided_at = $2
         where reservation_id = any($1) and status = 'valid'";

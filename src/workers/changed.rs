@@ -19,9 +19,9 @@ pub(super) struct Changed {
 }
 
 impl Changed {
-    /// Notes what came of a command of this service.
-    pub(super) fn note(&mut self, service: Service, command: &Command, outcome: &Outcome) {
-        let moves_seats = matches!(service, Service::Seats | Service::Tickets);
+    /// Notes what came of a command.
+    pub(super) fn note(&mut self, command: &Command, outcome: &Outcome) {
+        let moves_seats = matches!(Service::of(&command.subject), Some(Service::Seats | Service::Tickets));
         if !moves_seats || !matches!(outcome, Outcome::Done { .. }) {
             return;
         }
@@ -60,17 +60,18 @@ mod tests {
     fn only_what_was_done_to_seats_is_told() {
         let (performance, concert) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let context = json!({ "performance_id": performance, "concert_id": concert });
-        let command = Command { context: context.into(), ..command(Direction::Do, None) };
-        let note = |service, outcome| {
+        let note = |subject: &str, outcome| {
+            let (subject, context) = (subject.to_owned(), context.clone().into());
+            let command = Command { subject, context, ..command(Direction::Do, None) };
             let mut changed = Changed::default();
-            changed.note(service, &command, &outcome);
+            changed.note(&command, &outcome);
             changed
         };
         let done = || Outcome::Done { output: Map::new() };
         let told = Changed { performances: [performance].into(), concerts: [concert].into() };
-        assert_eq!(note(Service::Seats, done()), told);
-        assert_eq!(note(Service::Tickets, done()), told);
-        assert_eq!(note(Service::Points, done()), Changed::default());
-        assert_eq!(note(Service::Seats, Outcome::rejected("seat_taken")), Changed::default());
+        assert_eq!(note("seats.hold", done()), told);
+        assert_eq!(note("tickets.issue", done()), told);
+        assert_eq!(note("points.deduct", done()), Changed::default());
+        assert_eq!(note("seats.hold", Outcome::rejected("seat_taken")), Changed::default());
     }
 }

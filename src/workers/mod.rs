@@ -7,22 +7,21 @@
 //! Tables are locked in one order everywhere: sagas, buyers, seats, accounts.
 
 mod serve;
+mod handle;
 mod changed;
-mod points;
 mod seats;
+mod points;
 mod tickets;
+mod books;
 
-use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-pub use serve::run;
+pub use serve::{LANES, run};
 
+use crate::bus::subjects;
 use crate::saga::{Command, Outcome};
-use crate::store;
-use crate::store::attempt::Attempt;
-use crate::store::changes::Changes;
 
 /// A service and the commands it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,24 +88,25 @@ impl Service {
         }
     }
 
-    /// Decides about these jobs, in this order; what they change is written with their sagas.
-    async fn run(
-        self,
-        attempt: &mut Attempt,
-        changes: &mut Changes,
-        limits: Limits,
-        now: DateTime<Utc>,
-        jobs: &mut [Job<'_>],
-    ) -> store::Result<()> {
-        match self {
-            Self::Seats => seats::run(attempt, changes, limits, now, jobs).await,
-            Self::Points => points::run(attempt, changes, now, jobs).await,
-            Self::Tickets => tickets::run(attempt, changes, now, jobs).await,
-        }
+    /// Whose command this is.
+    fn of(command: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|service| service.name() == subjects::service_of(command))
+    }
+}
+
+impl Booking {
+    /// Its seats, by their performance and number.
+    fn keys(&self) -> impl Iterator<Item = (Uuid, i32)> {
+        self.seats.iter().map(|number| (self.performance_id, *number))
     }
 }
 
 impl Job<'_> {
+    /// Whose job it is.
+    fn service(&self) -> Option<Service> {
+        Service::of(&self.command.subject)
+    }
+
     /// The arguments, or none once the job is answered as one that cannot be read.
     fn arguments<T: DeserializeOwned>(&mut self) -> Option<T> {
         match T::deserialize(&*self.command.context) {
@@ -140,7 +140,6 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::bus::subjects;
     use crate::saga::{Catalogue, Direction};
 
     /// A booking of some seats of one performance, by one buyer.
@@ -152,6 +151,12 @@ mod tests {
             seats: seats.to_vec(),
             amount: 100,
         }
+    }
+
+    /// Limits that are in nobody's way.
+    pub(super) fn limits() -> Limits {
+        let (hold, grace) = (chrono::TimeDelta::seconds(300), chrono::TimeDelta::seconds(15));
+        Limits { hold, grace, seats_per_user: 3, expired_holds: 0 }
     }
 
     /// A command without arguments.

@@ -1,89 +1,20 @@
-//! Points: deduct, and beside it refund.
-//!
-//! Accounts of the whole batch are read first; two payments of one user in a batch are decided one after the
-//! other against the balance that the first one leaves.
+//! Points: deduct, and beside it refund. Two payments of one user in a batch are decided one after the other against the
+//! balance that the first one leaves.
 
-use std::collections::BTreeMap;
-
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::SecondsFormat;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::books::Books;
 use super::{Booking, Job};
 use crate::ids;
-use crate::store;
-use crate::store::attempt::Attempt;
-use crate::store::changes::Changes;
-use crate::store::payments::{Account, NewEntry, NewPayment, Use};
+use crate::store::payments::{NewEntry, NewPayment};
 
-/// What was read, and what has been decided about it so far.
-struct Till {
-    now: DateTime<Utc>,
-    accounts: BTreeMap<Uuid, Account>,
-    uses: BTreeMap<Uuid, Use>,
-    /// The balances of accounts that change, as they were read.
-    before: BTreeMap<Uuid, i64>,
-    entries: Vec<NewEntry>,
-    payments: Vec<NewPayment>,
-    refunded: Vec<Uuid>,
-}
-
-/// Does a batch of `points.deduct` and `points.refund`.
-pub(super) async fn run(
-    attempt: &mut Attempt,
-    changes: &mut Changes,
-    now: DateTime<Utc>,
-    jobs: &mut [Job<'_>],
-) -> store::Result<()> {
-    let bookings: Vec<Option<Booking>> = jobs.iter_mut().map(Job::arguments).collect();
-    let mut till = read(attempt, now, jobs, &bookings).await?;
-    for (job, booking) in jobs.iter_mut().zip(&bookings) {
-        let Some(booking) = booking else { continue };
-        match job.command.subject.as_str() {
-            "points.deduct" => till.deduct(job, booking),
-            "points.refund" => till.refund(job, booking),
-            _ => job.unknown_command(),
-        }
-    }
-    till.write(changes);
-    Ok(())
-}
-
-async fn read(
-    attempt: &mut Attempt,
-    now: DateTime<Utc>,
-    jobs: &[Job<'_>],
-    bookings: &[Option<Booking>],
-) -> store::Result<Till> {
-    let users: Vec<Uuid> = bookings.iter().flatten().map(|booking| booking.user_id).collect();
-    let control = attempt.control();
-    let accounts = store::payments::read_accounts(attempt.conn(), &users, control).await?;
-    let refunds: Vec<Uuid> = jobs
-        .iter()
-        .zip(bookings)
-        .filter(|(job, _)| job.command.subject == "points.refund")
-        .filter_map(|(_, booking)| booking.as_ref().map(|booking| booking.reservation_id))
-        .collect();
-    let uses = match refunds.is_empty() {
-        true => Vec::new(),
-        false => store::payments::open_uses(attempt.conn(), &refunds).await?,
-    };
-    Ok(Till {
-        now,
-        accounts: accounts.into_iter().map(|account| (account.user_id, account)).collect(),
-        uses: uses.into_iter().map(|used| (used.reservation_id, used)).collect(),
-        before: BTreeMap::new(),
-        entries: Vec::new(),
-        payments: Vec::new(),
-        refunded: Vec::new(),
-    })
-}
-
-impl Till {
+impl Books {
     /// Takes the points and writes the payment; with too few points nothing is taken and the payment has failed.
-    fn deduct(&mut self, job: &mut Job<'_>, booking: &Booking) {
+    pub(super) fn deduct(&mut self, job: &mut Job<'_>, booking: &Booking) {
         let required = booking.amount;
-        let balance = self.accounts.get(&booking.user_id).map_or(0, |account| account.balance);
+        let balance = self.balance_of(booking.user_id);
         if balance < required {
             self.pay(booking, "failed", None);
             return job.rejected("insufficient_points", json!({ "balance": balance, "required": required }));
@@ -98,14 +29,19 @@ impl Till {
     }
 
     /// Gives back what was taken, naming the entry it reverses. What was never taken, or given back before, is none.
-    fn refund(&mut self, job: &mut Job<'_>, booking: &Booking) {
+    pub(super) fn refund(&mut self, job: &mut Job<'_>, booking: &Booking) {
         self.refunded.push(booking.reservation_id);
         let Some(used) = self.uses.remove(&booking.reservation_id) else {
             return job.done([("refund_entry", Value::Null)]);
         };
-        let balance = self.accounts.get(&used.user_id).map_or(0, |account| account.balance);
+        let balance = self.balance_of(used.user_id);
         let entry = self.enter(booking, "refund", used.amount, balance + used.amount, Some(used.id));
         job.done([("refund_entry", self.announcement(&entry))]);
+    }
+
+    /// Who has no account has never had points.
+    fn balance_of(&self, user: Uuid) -> i64 {
+        self.balances.get(&user).copied().unwrap_or(0)
     }
 
     fn enter(
@@ -125,9 +61,8 @@ impl Till {
             reservation_id: booking.reservation_id,
             reverses_id: reverses,
         };
-        if let Some(account) = self.accounts.get_mut(&booking.user_id) {
-            self.before.entry(booking.user_id).or_insert(account.balance);
-            account.balance = balance;
+        if let Some(before) = self.balances.change(&booking.user_id) {
+            *before = balance;
         }
         self.entries.push(entry.clone());
         entry
@@ -160,48 +95,24 @@ impl Till {
             "created_at": self.now,
         })
     }
-
-    fn write(self, changes: &mut Changes) {
-        let accounts: Vec<(i64, &Account)> = self
-            .before
-            .iter()
-            .filter_map(|(user, before)| Some((*before, self.accounts.get(user)?)))
-            .collect();
-        if !accounts.is_empty() {
-            store::payments::save_accounts(changes, &accounts, self.now);
-        }
-        if !self.entries.is_empty() {
-            store::payments::enter(changes, &self.entries, self.now);
-        }
-        if !self.payments.is_empty() {
-            store::payments::pay(changes, &self.payments, self.now);
-        }
-        if !self.refunded.is_empty() {
-            store::payments::mark_refunded(changes, &self.refunded, self.now);
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{answer, booking, refusal};
+    use chrono::DateTime;
+
+    use super::super::tests::{answer, booking, limits, refusal};
     use super::*;
     use crate::saga::{Direction, Outcome};
+    use crate::store::payments::Use;
 
-    fn till(balance: i64) -> Till {
-        let account = Account { user_id: booking(0, &[]).user_id, balance };
-        Till {
-            now: DateTime::from_timestamp(1_800_000_000, 0).unwrap(),
-            accounts: BTreeMap::from([(account.user_id, account)]),
-            uses: BTreeMap::new(),
-            before: BTreeMap::new(),
-            entries: Vec::new(),
-            payments: Vec::new(),
-            refunded: Vec::new(),
-        }
+    fn till(balance: i64) -> Books {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let balances = [(booking(0, &[]).user_id, balance)].into_iter().collect();
+        Books { balances, ..Books::of(now, limits()) }
     }
 
-    fn deduct(till: &mut Till, booking: &Booking) -> Outcome {
+    fn deduct(till: &mut Books, booking: &Booking) -> Outcome {
         answer(Direction::Do, None, |job| till.deduct(job, booking))
     }
 

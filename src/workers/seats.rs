@@ -1,119 +1,17 @@
-//! Seats: hold, and beside it release.
-//!
-//! Seats of the whole batch are read first, then each command is decided in the order of arrival against what
-//! is left by the ones before it, then what changed is written. A hold is all or nothing.
+//! Seats: hold, and beside it release. A hold is all or nothing.
 
-use std::collections::BTreeMap;
-
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use super::{Booking, Job, Limits};
-use crate::config::Control;
+use super::books::{Books, LATELY};
+use super::{Booking, Job};
 use crate::saga::Direction;
-use crate::store;
-use crate::store::attempt::Attempt;
-use crate::store::changes::Changes;
-use crate::store::reservations::Change;
-use crate::store::seats::{Found, Owned, Seat, Wanted};
+use crate::store::reservations::{Change, End};
+use crate::store::seats::Seat;
 
-/// For how long a hold that ran out counts against its user.
-const LATELY: TimeDelta = TimeDelta::hours(1);
-
-/// What was read, and what has been decided about it so far.
-struct Floor {
-    now: DateTime<Utc>,
-    limits: Limits,
-    seats: BTreeMap<(Uuid, i32), Seat>,
-    /// What users have of performances.
-    owned: BTreeMap<(Uuid, Uuid), Owned>,
-    /// Seats that change, as they were read.
-    before: BTreeMap<(Uuid, i32), Seat>,
-    /// What was read of those who got seats.
-    owned_before: BTreeMap<(Uuid, Uuid), Owned>,
-    decided: Vec<Change>,
-    ends: Vec<(Uuid, &'static str, Option<String>)>,
-}
-
-/// Does a batch of `seats.hold` and `seats.release`.
-pub(super) async fn run(
-    attempt: &mut Attempt,
-    changes: &mut Changes,
-    limits: Limits,
-    now: DateTime<Utc>,
-    jobs: &mut [Job<'_>],
-) -> store::Result<()> {
-    let bookings: Vec<Option<Booking>> = jobs.iter_mut().map(Job::arguments).collect();
-    let mut floor = read(attempt, limits, now, jobs, &bookings).await?;
-    for (job, booking) in jobs.iter_mut().zip(&bookings) {
-        let Some(booking) = booking else { continue };
-        match job.command.subject.as_str() {
-            "seats.hold" => floor.hold(job, booking),
-            "seats.release" => floor.release(job, booking),
-            _ => job.unknown_command(),
-        }
-    }
-    floor.write(changes);
-    Ok(())
-}
-
-async fn read(
-    attempt: &mut Attempt,
-    limits: Limits,
-    now: DateTime<Utc>,
-    jobs: &[Job<'_>],
-    bookings: &[Option<Booking>],
-) -> store::Result<Floor> {
-    let (mut wanted, mut buyers) = (Vec::new(), Vec::new());
-    for (job, booking) in jobs.iter().zip(bookings) {
-        let Some(booking) = booking else { continue };
-        let mut buyer = (job.command.subject == "seats.hold").then_some(booking.user_id);
-        buyers.extend(buyer);
-        // What the buyer has is read once, with the first of the seats.
-        wanted.extend(booking.keys().map(|(performance_id, number)| Wanted {
-            performance_id,
-            number,
-            buyer: buyer.take(),
-        }));
-    }
-    if attempt.control() == Control::Pessimistic {
-        store::seats::lock_buyers(attempt.conn(), &buyers).await?;
-    }
-    let control = attempt.control();
-    let found = store::seats::read(attempt.conn(), &wanted, now, now - LATELY, control).await?;
-    let mut floor = Floor::of(now, limits);
-    for Found { seat, buyer, owned } in found {
-        if let Some(buyer) = buyer {
-            floor.owned.insert((buyer, seat.performance_id), owned);
-        }
-        floor.seats.insert((seat.performance_id, seat.number), seat);
-    }
-    Ok(floor)
-}
-
-impl Booking {
-    fn keys(&self) -> impl Iterator<Item = (Uuid, i32)> {
-        self.seats.iter().map(|number| (self.performance_id, *number))
-    }
-}
-
-impl Floor {
-    fn of(now: DateTime<Utc>, limits: Limits) -> Self {
-        Self {
-            now,
-            limits,
-            seats: BTreeMap::new(),
-            owned: BTreeMap::new(),
-            before: BTreeMap::new(),
-            owned_before: BTreeMap::new(),
-            decided: Vec::new(),
-            ends: Vec::new(),
-        }
-    }
-
+impl Books {
     /// Holds all the seats, or none and says why.
-    fn hold(&mut self, job: &mut Job<'_>, booking: &Booking) {
+    pub(super) fn hold(&mut self, job: &mut Job<'_>, booking: &Booking) {
         if let Err((code, detail)) = self.may_hold(booking) {
             self.decided.push(Change {
                 id: booking.reservation_id,
@@ -129,10 +27,9 @@ impl Floor {
         let mut lines = Vec::with_capacity(booking.seats.len());
         let mut amount = 0;
         for key in booking.keys() {
-            let Some(seat) = self.seats.get_mut(&key) else {
+            let Some(seat) = self.seats.change(&key) else {
                 continue;
             };
-            self.before.entry(key).or_insert_with(|| seat.clone());
             "held".clone_into(&mut seat.status);
             seat.holder = Some(booking.reservation_id);
             seat.expires_at = Some(expires_at);
@@ -140,10 +37,9 @@ impl Floor {
             amount += seat.price;
             lines.push(json!({ "number": seat.number, "section": seat.section, "price": seat.price }));
         }
-        let whose = (booking.user_id, booking.performance_id);
-        let account = self.owned.entry(whose).or_default();
-        self.owned_before.entry(whose).or_insert(*account);
-        account.seats += booking.seats.len() as i64;
+        if let Some(owned) = self.owned.change(&(booking.user_id, booking.performance_id)) {
+            owned.seats += booking.seats.len() as i64;
+        }
         self.decided.push(Change {
             id: booking.reservation_id,
             status: Some("held"),
@@ -191,19 +87,16 @@ impl Floor {
         Ok(())
     }
 
-    fn numbers(&self, booking: &Booking, matches: impl Fn(Option<&Seat>) -> bool) -> Vec<i32> {
-        booking.keys().filter(|key| matches(self.seats.get(key))).map(|(_, number)| number).collect()
-    }
-
     /// Frees whatever the reservation still has. What it lost or never had stays as it is.
-    fn release(&mut self, job: &mut Job<'_>, booking: &Booking) {
+    pub(super) fn release(&mut self, job: &mut Job<'_>, booking: &Booking) {
         for key in booking.keys() {
-            let Some(seat) =
-                self.seats.get_mut(&key).filter(|seat| seat.holder == Some(booking.reservation_id))
-            else {
+            let has = |seat: &Seat| seat.holder == Some(booking.reservation_id);
+            if !self.seats.get(&key).is_some_and(has) {
+                continue;
+            }
+            let Some(seat) = self.seats.change(&key) else {
                 continue;
             };
-            self.before.entry(key).or_insert_with(|| seat.clone());
             "free".clone_into(&mut seat.status);
             seat.holder = None;
             seat.expires_at = None;
@@ -212,29 +105,9 @@ impl Floor {
         // As a step of a cancellation the reservation has its end already.
         if job.command.direction == Direction::Undo {
             let (status, reason) = end_of(job.command.reason.as_deref());
-            self.ends.push((booking.reservation_id, status, reason));
+            self.ends.push(End { id: booking.reservation_id, status, reason });
         }
         job.done([]);
-    }
-
-    fn write(self, changes: &mut Changes) {
-        let seats: Vec<(&Seat, &Seat)> =
-            self.before.iter().filter_map(|(key, before)| Some((before, self.seats.get(key)?))).collect();
-        if !seats.is_empty() {
-            store::seats::save(changes, &seats);
-        }
-        if !self.owned_before.is_empty() {
-            let own = self.decided.iter().map(|change| change.id).collect();
-            store::seats::compare_buyers(changes, &self.owned_before, self.now, own);
-        }
-        if !self.decided.is_empty() {
-            store::reservations::change(changes, &self.decided, self.now);
-        }
-        if !self.ends.is_empty() {
-            let ends: Vec<_> =
-                self.ends.iter().map(|(id, status, reason)| (*id, *status, reason.as_deref())).collect();
-            store::reservations::end_open(changes, &ends, self.now);
-        }
     }
 }
 
@@ -260,12 +133,16 @@ fn time(at: DateTime<Utc>) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{answer, booking, refusal};
+    use chrono::TimeDelta;
+
+    use super::super::tests::{answer, booking, limits, refusal};
     use super::*;
     use crate::saga::Outcome;
+    use crate::store::seats::Owned;
+    use crate::workers::Limits;
 
     /// Seats 1 to 3 at 10 points each, free and on sale; a buyer may have three.
-    fn floor() -> Floor {
+    fn floor() -> Books {
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let performance = booking(0, &[]).performance_id;
         let seat = |number| Seat {
@@ -280,22 +157,19 @@ mod tests {
             sale_opens_at: now,
             sale_closes_at: now + TimeDelta::hours(1),
         };
-        let limits = Limits {
-            hold: TimeDelta::seconds(300),
-            grace: TimeDelta::seconds(15),
-            seats_per_user: 3,
-            expired_holds: 2,
-        };
-        let seats = (1..=3).map(|number| ((performance, number), seat(number))).collect();
-        Floor { seats, ..Floor::of(now, limits) }
+        let limits = Limits { expired_holds: 2, ..limits() };
+        let seats = (1..=3).map(|number| ((performance, number), seat(number)));
+        let buyer = booking(0, &[]);
+        let owned = [((buyer.user_id, performance), Owned::default())];
+        Books { seats: seats.collect(), owned: owned.into_iter().collect(), ..Books::of(now, limits) }
     }
 
-    fn hold(floor: &mut Floor, booking: &Booking) -> Outcome {
+    fn hold(floor: &mut Books, booking: &Booking) -> Outcome {
         answer(Direction::Do, None, |job| floor.hold(job, booking))
     }
 
-    fn holders(floor: &Floor) -> Vec<Option<u128>> {
-        floor.seats.values().map(|seat| seat.holder.map(|holder| holder.as_u128())).collect()
+    fn holders(floor: &Books) -> Vec<Option<u128>> {
+        floor.seats.iter().map(|(_, seat)| seat.holder.map(|holder| holder.as_u128())).collect()
     }
 
     #[test]
@@ -365,6 +239,9 @@ mod tests {
         let released = booking(7, &[1, 2]);
         answer(Direction::Undo, Some("hold_expired"), |job| floor.release(job, &released));
         assert_eq!(holders(&floor), [None, Some(8), None]);
-        assert_eq!(floor.ends, [(released.reservation_id, "expired", Some("hold_expired".to_owned()))]);
+        assert_eq!(
+            floor.ends,
+            [End { id: released.reservation_id, status: "expired", reason: Some("hold_expired".to_owned()) }]
+        );
     }
 }

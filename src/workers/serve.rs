@@ -1,40 +1,42 @@
-//! The loop of a service: receive, fence, do, advance, commit, publish, acknowledge.
+//! The loops of the services: commands are received by one loop each, and done in batches of whatever has come, by a few that
+//! take all of them.
 //!
-//! A batch is read and decided without locks, and written if nothing of it was changed meanwhile; else it is done again
-//! under locks.
+//! A batch costs its statements and its commit, however many commands are in it and of whichever kinds. So kinds are not kept
+//! apart: with few sagas under way, each kind alone would make batches of one or two.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use async_nats::jetstream::Message;
-use chrono::{DateTime, Utc};
-use fail::fail_point;
 use rand::seq::SliceRandom;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::changed::Changed;
-use super::{Job, Limits, Service};
+use super::handle::{Delivered, handle_all};
+use super::{Limits, Service};
 use crate::bus::{Bus, Deliveries, deliveries, messages, presence, subjects, topology};
-use crate::config::Control;
-use crate::orchestrator::{Batch, Consequences, Engine, Halves, Verdict};
-use crate::saga::{Command, DEADLINE_PASSED, Direction, Event, Outcome, Poisoned, Reply};
-use crate::store;
-use crate::store::attempt::Attempt;
-use crate::store::changes::{Changes, is_not_as_read};
+use crate::orchestrator::{Engine, Halves};
 
-type Delivered = (Message, Command);
+/// Batches under way at once: while one waits for the database, the next is put together. More of them would be smaller.
+pub const LANES: usize = 2;
 
 /// From this delivery on a command is handled alone.
 const SUSPECT: i64 = 4;
 
-/// Announces every service and serves its commands until `stop`, each command by a loop of its own.
+/// Announces every service and serves its commands until `stop`.
 pub fn run(engine: &Engine, limits: Limits, tasks: &TaskTracker, stop: &CancellationToken) {
+    let (received, ready) = mpsc::channel(deliveries::BATCH);
+    let (away, is_away) = watch::channel(false);
     for service in Service::ALL {
         tasks.spawn(announce(engine.bus.clone(), service, stop.clone()));
         for command in service.commands() {
-            tasks.spawn(serve(engine.clone(), service, command, limits, stop.clone()));
+            tasks.spawn(receive(engine.clone(), command, received.clone(), is_away.clone(), stop.clone()));
         }
+    }
+    let (ready, away) = (Arc::new(Mutex::new(ready)), Arc::new(away));
+    for _ in 0..LANES {
+        tasks.spawn(serve(engine.clone(), limits, Arc::clone(&ready), Arc::clone(&away), stop.clone()));
     }
 }
 
@@ -52,23 +54,64 @@ async fn announce(bus: Bus, service: Service, stop: CancellationToken) {
     }
 }
 
-async fn serve(engine: Engine, service: Service, command: &str, limits: Limits, stop: CancellationToken) {
-    let config = topology::command_consumer(command);
-    let mut incoming = Deliveries::of(&engine.bus, subjects::STEPS, config);
+/// Receives the commands of one kind. While the database is away it asks for none: each delivery counts.
+async fn receive(
+    engine: Engine,
+    command: &'static str,
+    received: mpsc::Sender<Delivered>,
+    mut away: watch::Receiver<bool>,
+    stop: CancellationToken,
+) {
+    let mut incoming = Deliveries::of(&engine.bus, subjects::STEPS, topology::command_consumer(command));
     while !stop.is_cancelled() {
-        let mut readable: Vec<Delivered> = Vec::new();
-        for message in incoming.next(&stop).await {
+        let messages = tokio::select! {
+            messages = incoming.next(&stop) => messages,
+            () = until(&mut away, true) => {
+                incoming.rest();
+                stop.run_until_cancelled(until(&mut away, false)).await;
+                continue;
+            }
+        };
+        for message in messages {
             match messages::read_command(&message) {
-                Ok(command) => readable.push((message, command)),
+                Ok(command) => {
+                    // It is closed when the service stops; then the command comes again elsewhere.
+                    let _taken = stop.run_until_cancelled(received.send((message, command))).await;
+                }
                 Err(error) => engine.park(subjects::STEPS, &message, &error.to_string()).await,
             }
         }
+    }
+}
+
+async fn until(away: &mut watch::Receiver<bool>, is: bool) {
+    if away.wait_for(|away| *away == is).await.is_err() {
+        // Nobody is left to say so: the service stops.
+        std::future::pending().await
+    }
+}
+
+/// Does whatever has come.
+async fn serve(
+    engine: Engine,
+    limits: Limits,
+    ready: Arc<Mutex<mpsc::Receiver<Delivered>>>,
+    away: Arc<watch::Sender<bool>>,
+    stop: CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        let mut batch: Vec<Delivered> = Vec::new();
+        let next = async { ready.lock().await.recv_many(&mut batch, deliveries::BATCH).await };
+        if stop.run_until_cancelled(next).await.unwrap_or(0) == 0 {
+            return;
+        }
         let saga = |(_, command): &Delivered| command.saga_id;
-        for round in rounds(readable, saga, |(message, _)| deliveries::count(message)) {
-            if let Err(error) = handle_all(&engine, service, limits, Halves::of(round)).await {
-                tracing::warn!(command, %error, "commands could not be handled; they come again");
-                incoming.rest();
+        for round in rounds(batch, saga, |(message, _)| deliveries::count(message)) {
+            if let Err(error) = handle_all(&engine, limits, Halves::of(round)).await {
+                tracing::warn!(%error, "commands could not be handled; they come again");
+                away.send_replace(true);
                 engine.wait_for_database(&stop).await;
+                away.send_replace(false);
                 break;
             }
         }
@@ -93,134 +136,6 @@ fn rounds<T>(commands: Vec<T>, saga: impl Fn(&T) -> Uuid, delivered: impl Fn(&T)
     rounds
 }
 
-async fn handle_all(
-    engine: &Engine,
-    service: Service,
-    limits: Limits,
-    mut halves: Halves<Delivered>,
-) -> store::Result<()> {
-    while let Some(items) = halves.next() {
-        let result = handle(engine, service, limits, items).await;
-        if let Some(((message, command), error)) = halves.record(result).await? {
-            engine.park(subjects::STEPS, message, &error.to_string()).await;
-            engine.poisoned(command.saga_id, poison(command, &error)).await;
-        }
-    }
-    Ok(())
-}
-
-async fn handle(engine: &Engine, service: Service, limits: Limits, items: &[Delivered]) -> store::Result<()> {
-    let commands: Vec<&Command> = items.iter().map(|(_, command)| command).collect();
-    let done = match attempt(engine, service, limits, &commands, engine.control).await {
-        Err(error) if is_not_as_read(&error) => {
-            metrics::counter!("boxoffice_batches_done_again_total").increment(1);
-            attempt(engine, service, limits, &commands, Control::Pessimistic).await?
-        }
-        done => done?,
-    };
-    let Done { illegal, changed, consequences } = done;
-    fail_point!("worker::committed");
-    // Before anybody is answered: who looks at the map then should see it.
-    changed.tell(&engine.bus).await;
-    for (at, why) in illegal {
-        engine.park(subjects::STEPS, &items[at].0, &why).await;
-    }
-    if let Err(error) = engine.follow(consequences).await {
-        tracing::warn!(%error, "what follows from commands is done when they come again");
-        return Ok(());
-    }
-    fail_point!("worker::published");
-    for (message, _) in items {
-        deliveries::acknowledge(message).await;
-    }
-    Ok(())
-}
-
-/// What became of a batch.
-struct Done {
-    /// The commands that cannot be, by position.
-    illegal: Vec<(usize, String)>,
-    changed: Changed,
-    consequences: Consequences,
-}
-
-/// Does what is still asked for, lets each saga go on, and writes all of it at once.
-async fn attempt(
-    engine: &Engine,
-    service: Service,
-    limits: Limits,
-    commands: &[&Command],
-    control: Control,
-) -> store::Result<Done> {
-    let mut attempt = Attempt::begin(&engine.steps, control).await?;
-    let ids: Vec<_> = commands.iter().map(|command| command.saga_id).collect();
-    let mut batch = Batch::read(&mut attempt, &ids).await?;
-    let (mut open, refused) = asked_for(engine, &mut batch, commands);
-    let mut changes = Changes::default();
-    service.run(&mut attempt, &mut changes, limits, batch.now, &mut open).await?;
-    let (mut illegal, mut changed) = (Vec::new(), Changed::default());
-    for job in open.into_iter().chain(refused) {
-        let outcome = job.outcome.unwrap_or(Outcome::Failed { code: "unanswered".to_owned() });
-        changed.note(service, job.command, &outcome);
-        let event = Event::Reply(answer(job.command, outcome, &engine.instance));
-        if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, job.command.saga_id, &event) {
-            let at = commands.iter().position(|command| std::ptr::eq(*command, job.command));
-            illegal.extend(at.map(|at| (at, why)));
-        }
-    }
-    let consequences = batch.decided(&mut changes, &engine.catalogue);
-    attempt.write(changes).await?;
-    Ok(Done { illegal, changed, consequences })
-}
-
-/// What is still asked for: to be done, and refused without any work.
-fn asked_for<'a>(
-    engine: &Engine,
-    batch: &mut Batch,
-    commands: &[&'a Command],
-) -> (Vec<Job<'a>>, Vec<Job<'a>>) {
-    let mut jobs: Vec<Job<'_>> = Vec::with_capacity(commands.len());
-    for command in commands {
-        if batch.asks_for(command) {
-            let known = batch
-                .saga(command.saga_id)
-                .is_some_and(|saga| engine.catalogue.get(&saga.workflow, saga.version).is_some());
-            jobs.push(Job { command, outcome: refusal(command, known, batch.now) });
-        } else {
-            metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
-            batch.note_stale(command.saga_id);
-        }
-    }
-    jobs.into_iter().partition(|job| job.outcome.is_none())
-}
-
-/// What is to be said of a command whose handling fails even alone.
-fn poison(command: &Command, error: &sqlx::Error) -> Poisoned {
-    let Command { step, direction, visit, .. } = command.clone();
-    Poisoned { step, direction, visit, error: error.to_string() }
-}
-
-/// What is answered without any work. A `do` that comes after its deadline is refused by the database's clock; an undo
-/// has none. Nothing is done for a saga whose definition is not here: it gets stuck, and would ask for it again.
-fn refusal(command: &Command, is_defined: bool, now: DateTime<Utc>) -> Option<Outcome> {
-    if !is_defined {
-        return Some(Outcome::Failed { code: "no_definition".to_owned() });
-    }
-    let late = command.direction == Direction::Do && command.deadline.is_some_and(|deadline| now >= deadline);
-    late.then(|| Outcome::rejected(DEADLINE_PASSED))
-}
-
-fn answer(command: &Command, outcome: Outcome, worker: &str) -> Reply {
-    Reply {
-        step: command.step.clone(),
-        direction: command.direction,
-        visit: command.visit,
-        send: command.send,
-        outcome,
-        worker: Some(worker.to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,30 +150,5 @@ mod tests {
         assert!(
             alone.contains(&vec![(other, SUSPECT)]) && alone.contains(&vec![(one, 9)]) && alone.len() == 2
         );
-    }
-
-    #[test]
-    fn nothing_is_done_late_or_without_the_definition() {
-        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
-        let command = |direction, deadline| Command {
-            saga_id: Uuid::from_u128(1),
-            workflow: "booking".to_owned(),
-            subject: "points.deduct".to_owned(),
-            step: "pay".to_owned(),
-            direction,
-            visit: 1,
-            send: 0,
-            deadline,
-            reason: None,
-            context: std::sync::Arc::default(),
-            trace: Uuid::from_u128(1),
-        };
-        let (late, undo) = (command(Direction::Do, Some(now)), command(Direction::Undo, None));
-        assert_eq!(refusal(&late, true, now), Some(Outcome::rejected(DEADLINE_PASSED)));
-        assert_eq!(refusal(&command(Direction::Do, None), true, now), None);
-        assert_eq!(refusal(&undo, true, now), None);
-        for asked in [late, undo] {
-            assert!(matches!(refusal(&asked, false, now), Some(Outcome::Failed { .. })));
-        }
     }
 }

@@ -104,8 +104,11 @@ async fn do_meets_undo(play: &Play, wire: &Wire, here: bool, step: &str, before:
         until_somebody_waits(pool_of(play, here)).await;
     }
     tokio::time::sleep(MOMENT).await;
-    let saga = play.saga().await;
-    assert_eq!((saga.status, saga.step.as_str()), (Status::Compensating, step), "it did not wait");
+    // A step that has no lock yet may be overtaken by its own message, which the late one brings once more.
+    if before > 0 {
+        let saga = play.saga().await;
+        assert_eq!((saga.status, saga.step.as_str()), (Status::Compensating, step), "it did not wait");
+    }
     stop.released.notify_one();
     let saga = play.go_to_rest().await;
     assert_eq!(saga.status, Status::Compensated);
@@ -161,7 +164,8 @@ async fn overtaken(workflow: String, step: String) {
     let wire = Wire::default();
     let stage = Arc::new(Stage::wired(Pace::CALM, Some((&wire, Side::Here))).await);
     let play = ready(&stage, &workflow, &step, Direction::Do).await;
-    let stop = wire.stop_alone(play.begun.saga, 1);
+    // The saga is remembered, and not read.
+    let stop = wire.stop_alone(play.begun.saga, 0);
     stage.post.release(play.begun.saga).await;
     stop.reached().await;
     stage

@@ -5,7 +5,6 @@
 //! and what has changed is written by one statement if it is still as it was read, else once more under locks: by the store's own
 //! functions, on other tables.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -16,11 +15,12 @@ use super::cell::decided;
 use super::cost::Cost;
 use crate::config::Control;
 use crate::store;
-use crate::store::attempt::Attempt;
-use crate::store::changes::{Changes, is_not_as_read};
-use crate::store::payments::{Account, NewEntry};
+use crate::store::attempt::{Attempt, decide};
+use crate::store::changes::Changes;
+use crate::store::payments::NewEntry;
 use crate::store::rivals::{self, Deed, PERFORMANCE, Request};
-use crate::store::seats::{Seat, Wanted};
+use crate::store::rows::Rows;
+use crate::store::seats::{Key, Seat, Wanted};
 
 /// Requests of one batch at most.
 const MOST: usize = 256;
@@ -73,10 +73,7 @@ async fn serve(pool: PgPool, cost: Arc<Cost>, mut asked: mpsc::Receiver<Asked>) 
 }
 
 async fn handle(pool: &PgPool, cost: &Cost, requests: &[Request]) -> store::Result<Vec<bool>> {
-    match attempt(pool, cost, requests, Control::Optimistic).await {
-        Err(error) if is_not_as_read(&error) => attempt(pool, cost, requests, Control::Pessimistic).await,
-        granted => granted,
-    }
+    decide(Control::Optimistic, |control| attempt(pool, cost, requests, control)).await
 }
 
 /// Which are granted.
@@ -108,27 +105,23 @@ async fn hold(
     let now = requests.first().map_or_else(Default::default, |first| first.at);
     let control = attempt.control();
     let found = store::seats::read(attempt.conn(), &wanted, now, now, control).await?;
-    let mut seats: BTreeMap<i32, Seat> =
-        found.into_iter().map(|found| (found.seat.number, found.seat)).collect();
-    let mut before = BTreeMap::new();
+    let mut seats: Rows<Key, Seat> = found.into_iter().map(|found| (found.seat.key(), found.seat)).collect();
     let mut decide = |request: &Request| {
-        let Some(seat) = seats.get_mut(&request.place) else { return false };
-        if decided(request, i64::from(seat.status == "free")).is_none() {
+        let key = (PERFORMANCE, request.place);
+        let free = seats.get(&key).map(|seat| i64::from(seat.status == "free"));
+        if free.and_then(|free| decided(request, free)).is_none() {
             return false;
         }
-        before.insert(request.place, seat.clone());
-        "held".clone_into(&mut seat.status);
-        seat.holder = Some(request.id);
-        seat.expires_at = Some(request.until());
-        seat.claimable_at = Some(request.until());
+        if let Some(seat) = seats.change(&key) {
+            "held".clone_into(&mut seat.status);
+            seat.holder = Some(request.id);
+            seat.expires_at = Some(request.until());
+            seat.claimable_at = Some(request.until());
+        }
         true
     };
     let granted: Vec<bool> = requests.iter().map(&mut decide).collect();
-    let held: Vec<(&Seat, &Seat)> =
-        before.iter().filter_map(|(number, before)| Some((before, seats.get(number)?))).collect();
-    if !held.is_empty() {
-        store::seats::save(changes, &held);
-    }
+    store::seats::save(changes, &seats);
     Ok(granted)
 }
 
@@ -140,16 +133,13 @@ async fn enter(
 ) -> store::Result<Vec<bool>> {
     let users: Vec<_> = requests.iter().map(|request| rivals::user(request.place)).collect();
     let control = attempt.control();
-    let found = store::payments::read_accounts(attempt.conn(), &users, control).await?;
-    let mut accounts: BTreeMap<_, Account> =
-        found.into_iter().map(|account| (account.user_id, account)).collect();
-    let (mut before, mut entries) = (BTreeMap::new(), Vec::new());
+    let mut balances = store::payments::read_balances(attempt.conn(), &users, control).await?;
+    let mut entries = Vec::new();
     let mut decide = |request: &Request| {
         let user_id = rivals::user(request.place);
-        let Some(account) = accounts.get_mut(&user_id) else { return false };
-        let Some(balance) = decided(request, account.balance) else { return false };
-        before.entry(user_id).or_insert(account.balance);
-        account.balance = balance;
+        let balance = balances.get(&user_id).and_then(|balance| decided(request, *balance));
+        let (Some(balance), Some(row)) = (balance, balances.change(&user_id)) else { return false };
+        *row = balance;
         entries.push(NewEntry {
             id: request.id,
             user_id,
@@ -163,9 +153,7 @@ async fn enter(
     };
     let granted: Vec<bool> = requests.iter().map(&mut decide).collect();
     if let Some(last) = requests.last().filter(|_| !entries.is_empty()) {
-        let balances: Vec<(i64, &Account)> =
-            before.iter().filter_map(|(user, before)| Some((*before, accounts.get(user)?))).collect();
-        store::payments::save_accounts(changes, &balances, last.at);
+        store::payments::save_balances(changes, &balances, last.at);
         store::payments::enter(changes, &entries, last.at);
     }
     Ok(granted)

@@ -1,0 +1,168 @@
+//! The books of a batch: all that its commands are about is read first, each command is decided in the order of arrival
+//! against what the ones before it have left, then all that changed is written.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use super::{Booking, Job, Limits, Service};
+use crate::config::Control;
+use crate::store;
+use crate::store::attempt::Attempt;
+use crate::store::changes::Changes;
+use crate::store::payments::{NewEntry, NewPayment, Use};
+use crate::store::reservations::{Change, End};
+use crate::store::rows::Rows;
+use crate::store::seats::{Found, Key, Owned, Seat, Wanted};
+use crate::store::tickets::NewTicket;
+
+/// For how long a hold that ran out counts against its user.
+pub(super) const LATELY: TimeDelta = TimeDelta::hours(1);
+
+/// What was read, and what has been decided about it so far.
+pub(super) struct Books {
+    pub now: DateTime<Utc>,
+    pub limits: Limits,
+    pub seats: Rows<Key, Seat>,
+    /// What users have of performances.
+    pub owned: Rows<(Uuid, Uuid), Owned>,
+    /// Points of users.
+    pub balances: Rows<Uuid, i64>,
+    /// Points of reservations that may be given back.
+    pub uses: BTreeMap<Uuid, Use>,
+    pub decided: Vec<Change>,
+    pub ends: Vec<End>,
+    pub entries: Vec<NewEntry>,
+    pub payments: Vec<NewPayment>,
+    pub refunded: Vec<Uuid>,
+    pub tickets: Vec<NewTicket>,
+    pub voided: Vec<Uuid>,
+}
+
+/// Decides about these jobs, in this order; what they change is written with their sagas.
+pub(super) async fn decide(
+    attempt: &mut Attempt,
+    changes: &mut Changes,
+    limits: Limits,
+    now: DateTime<Utc>,
+    jobs: &mut [Job<'_>],
+) -> store::Result<()> {
+    let bookings: Vec<Option<Booking>> = jobs.iter_mut().map(Job::arguments).collect();
+    let mut readable: Vec<(&mut Job<'_>, &Booking)> =
+        jobs.iter_mut().zip(&bookings).filter_map(|(job, booking)| Some((job, booking.as_ref()?))).collect();
+    let mut books = Books::of(now, limits);
+    books.read_seats(attempt, &readable).await?;
+    books.read_points(attempt, &readable).await?;
+    for (job, booking) in &mut readable {
+        books.handle(job, booking);
+    }
+    books.write(changes, attempt.control());
+    Ok(())
+}
+
+impl Books {
+    /// Nothing read yet, nothing decided.
+    pub fn of(now: DateTime<Utc>, limits: Limits) -> Self {
+        let (seats, owned, balances, uses) = Default::default();
+        let (decided, ends, entries, payments, refunded, tickets, voided) = Default::default();
+        Self {
+            now,
+            limits,
+            seats,
+            owned,
+            balances,
+            uses,
+            decided,
+            ends,
+            entries,
+            payments,
+            refunded,
+            tickets,
+            voided,
+        }
+    }
+
+    /// Every command: do, and beside it undo.
+    fn handle(&mut self, job: &mut Job<'_>, booking: &Booking) {
+        match job.command.subject.as_str() {
+            "seats.hold" => self.hold(job, booking),
+            "seats.release" => self.release(job, booking),
+            "points.deduct" => self.deduct(job, booking),
+            "points.refund" => self.refund(job, booking),
+            "tickets.issue" => self.issue(job, booking),
+            "tickets.void" => self.void(job, booking),
+            _ => job.unknown_command(),
+        }
+    }
+
+    async fn read_seats(
+        &mut self,
+        attempt: &mut Attempt,
+        jobs: &[(&mut Job<'_>, &Booking)],
+    ) -> store::Result<()> {
+        let (mut wanted, mut buyers) = (Vec::new(), Vec::new());
+        for (job, booking) in jobs.iter().filter(|(job, _)| job.service() != Some(Service::Points)) {
+            let mut buyer = (job.command.subject == "seats.hold").then_some(booking.user_id);
+            buyers.extend(buyer);
+            // What the buyer has is read once, with the first of the seats.
+            wanted.extend(booking.keys().map(|(performance_id, number)| Wanted {
+                performance_id,
+                number,
+                buyer: buyer.take(),
+            }));
+        }
+        let control = attempt.control();
+        if control == Control::Pessimistic && !buyers.is_empty() {
+            store::seats::lock_buyers(attempt.conn(), &buyers).await?;
+        }
+        let lately = self.now - LATELY;
+        let found = store::seats::read(attempt.conn(), &wanted, self.now, lately, control).await?;
+        for Found { seat, buyer, owned } in found {
+            if let Some(buyer) = buyer {
+                self.owned.insert((buyer, seat.performance_id), owned);
+            }
+            self.seats.insert(seat.key(), seat);
+        }
+        Ok(())
+    }
+
+    async fn read_points(
+        &mut self,
+        attempt: &mut Attempt,
+        jobs: &[(&mut Job<'_>, &Booking)],
+    ) -> store::Result<()> {
+        let paying = || jobs.iter().filter(|(job, _)| job.service() == Some(Service::Points));
+        let users: Vec<Uuid> = paying().map(|(_, booking)| booking.user_id).collect();
+        let refunds: Vec<Uuid> = paying()
+            .filter(|(job, _)| job.command.subject == "points.refund")
+            .map(|(_, booking)| booking.reservation_id)
+            .collect();
+        let control = attempt.control();
+        self.balances = store::payments::read_balances(attempt.conn(), &users, control).await?;
+        let uses = store::payments::open_uses(attempt.conn(), &refunds).await?;
+        self.uses = uses.into_iter().map(|used| (used.reservation_id, used)).collect();
+        Ok(())
+    }
+
+    /// The numbers of a booking's seats of which something is so.
+    pub fn numbers(&self, booking: &Booking, matches: impl Fn(Option<&Seat>) -> bool) -> Vec<i32> {
+        booking.keys().filter(|key| matches(self.seats.get(key))).map(|(_, number)| number).collect()
+    }
+
+    fn write(self, changes: &mut Changes, control: Control) {
+        store::seats::save(changes, &self.seats);
+        if control == Control::Optimistic {
+            let own = self.decided.iter().map(|change| change.id).collect();
+            store::seats::compare_buyers(changes, &self.owned, self.now, own);
+        }
+        store::payments::save_balances(changes, &self.balances, self.now);
+        store::payments::enter(changes, &self.entries, self.now);
+        store::payments::pay(changes, &self.payments, self.now);
+        store::payments::mark_refunded(changes, &self.refunded, self.now);
+        store::tickets::insert(changes, &self.tickets, self.now);
+        store::tickets::void(changes, &self.voided, self.now);
+        store::reservations::change(changes, &self.decided, self.now);
+        store::reservations::end_open(changes, &self.ends, self.now);
+    }
+}
