@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-pub use serve::{LANES, run};
+pub use serve::run;
 
 use crate::bus::subjects;
 use crate::saga::{Command, Outcome};

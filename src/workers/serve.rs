@@ -1,14 +1,8 @@
-//! The loops of the services: commands are received by one loop each, and done in batches of whatever has come, by a few that
-//! take all of them.
-//!
-//! A batch costs its statements and its commit, however many commands are in it and of whichever kinds. So kinds are not kept
-//! apart: with few sagas under way, each kind alone would make batches of one or two.
+//! The loop of each command: receive, do what came in batches, and wait while the database is away.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use rand::seq::SliceRandom;
-use tokio::sync::{Mutex, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -18,25 +12,16 @@ use super::{Limits, Service};
 use crate::bus::{Bus, Deliveries, deliveries, messages, presence, subjects, topology};
 use crate::orchestrator::{Engine, Halves};
 
-/// Batches under way at once: while one waits for the database, the next is put together. More of them would be smaller.
-pub const LANES: usize = 2;
-
 /// From this delivery on a command is handled alone.
 const SUSPECT: i64 = 4;
 
-/// Announces every service and serves its commands until `stop`.
+/// Announces every service and serves its commands until `stop`, each command by a loop of its own.
 pub fn run(engine: &Engine, limits: Limits, tasks: &TaskTracker, stop: &CancellationToken) {
-    let (received, ready) = mpsc::channel(deliveries::BATCH);
-    let (away, is_away) = watch::channel(false);
     for service in Service::ALL {
         tasks.spawn(announce(engine.bus.clone(), service, stop.clone()));
         for command in service.commands() {
-            tasks.spawn(receive(engine.clone(), command, received.clone(), is_away.clone(), stop.clone()));
+            tasks.spawn(serve(engine.clone(), command, limits, stop.clone()));
         }
-    }
-    let (ready, away) = (Arc::new(Mutex::new(ready)), Arc::new(away));
-    for _ in 0..LANES {
-        tasks.spawn(serve(engine.clone(), limits, Arc::clone(&ready), Arc::clone(&away), stop.clone()));
     }
 }
 
@@ -54,64 +39,23 @@ async fn announce(bus: Bus, service: Service, stop: CancellationToken) {
     }
 }
 
-/// Receives the commands of one kind. While the database is away it asks for none: each delivery counts.
-async fn receive(
-    engine: Engine,
-    command: &'static str,
-    received: mpsc::Sender<Delivered>,
-    mut away: watch::Receiver<bool>,
-    stop: CancellationToken,
-) {
-    let mut incoming = Deliveries::of(&engine.bus, subjects::STEPS, topology::command_consumer(command));
+async fn serve(engine: Engine, command: &str, limits: Limits, stop: CancellationToken) {
+    let config = topology::command_consumer(command);
+    let mut incoming = Deliveries::of(&engine.bus, subjects::STEPS, config);
     while !stop.is_cancelled() {
-        let messages = tokio::select! {
-            messages = incoming.next(&stop) => messages,
-            () = until(&mut away, true) => {
-                incoming.rest();
-                stop.run_until_cancelled(until(&mut away, false)).await;
-                continue;
-            }
-        };
-        for message in messages {
+        let mut readable: Vec<Delivered> = Vec::new();
+        for message in incoming.next(&stop).await {
             match messages::read_command(&message) {
-                Ok(command) => {
-                    // It is closed when the service stops; then the command comes again elsewhere.
-                    let _taken = stop.run_until_cancelled(received.send((message, command))).await;
-                }
+                Ok(command) => readable.push((message, command)),
                 Err(error) => engine.park(subjects::STEPS, &message, &error.to_string()).await,
             }
         }
-    }
-}
-
-async fn until(away: &mut watch::Receiver<bool>, is: bool) {
-    if away.wait_for(|away| *away == is).await.is_err() {
-        // Nobody is left to say so: the service stops.
-        std::future::pending().await
-    }
-}
-
-/// Does whatever has come.
-async fn serve(
-    engine: Engine,
-    limits: Limits,
-    ready: Arc<Mutex<mpsc::Receiver<Delivered>>>,
-    away: Arc<watch::Sender<bool>>,
-    stop: CancellationToken,
-) {
-    while !stop.is_cancelled() {
-        let mut batch: Vec<Delivered> = Vec::new();
-        let next = async { ready.lock().await.recv_many(&mut batch, deliveries::BATCH).await };
-        if stop.run_until_cancelled(next).await.unwrap_or(0) == 0 {
-            return;
-        }
         let saga = |(_, command): &Delivered| command.saga_id;
-        for round in rounds(batch, saga, |(message, _)| deliveries::count(message)) {
+        for round in rounds(readable, saga, |(message, _)| deliveries::count(message)) {
             if let Err(error) = handle_all(&engine, limits, Halves::of(round)).await {
-                tracing::warn!(%error, "commands could not be handled; they come again");
-                away.send_replace(true);
+                tracing::warn!(command, %error, "commands could not be handled; they come again");
+                incoming.rest();
                 engine.wait_for_database(&stop).await;
-                away.send_replace(false);
                 break;
             }
         }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice::saga::{Direction, Saga, Status};
-use boxoffice::workers;
 use futures::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::play::{Play, leads, turning_back};
-use super::post::{Rule, Rules, is_here};
+use super::post::{Rule, Rules};
 use super::process::Process;
 use super::stage::{Pace, Stage, workflows};
 use super::table;
@@ -40,8 +39,6 @@ fn program(stage: &Stage, roles: &str, halt_at: &[String]) -> Process {
 struct Prepared {
     play: Play,
     name: String,
-    /// Whether the program itself does it.
-    here: bool,
     before: i64,
     end: Status,
 }
@@ -50,17 +47,14 @@ struct Prepared {
 async fn at_each_command(stage: &Arc<Stage>) -> Vec<Prepared> {
     let mut all = Vec::new();
     for (_, definition) in workflows() {
-        for (index, step) in definition.steps.iter().enumerate() {
-            let Some(here) = step.command.as_ref().map(|command| is_here(command)) else {
-                continue;
-            };
-            all.push((definition.clone(), step.name.clone(), here, Direction::Do));
+        for (index, step) in definition.steps.iter().enumerate().filter(|(_, step)| step.command.is_some()) {
+            all.push((definition.clone(), step.name.clone(), Direction::Do));
             if step.undo.is_some() && definition.can_turn_back(index) {
-                all.push((definition.clone(), step.name.clone(), here, Direction::Undo));
+                all.push((definition.clone(), step.name.clone(), Direction::Undo));
             }
         }
     }
-    let prepared = all.into_iter().map(|(definition, step, here, direction)| async move {
+    let prepared = all.into_iter().map(|(definition, step, direction)| async move {
         let rules = Rules::default().with(&step, direction, Rule::Hold);
         let (rules, end) = match direction {
             Direction::Do => (rules, Status::Completed),
@@ -69,8 +63,7 @@ async fn at_each_command(stage: &Arc<Stage>) -> Vec<Prepared> {
         let play = Play::begin(stage, &definition.name, rules, None).await;
         play.go_to_hold(&step, direction).await;
         let before = play.saga().await.seq;
-        let name = format!("{}, {direction} {step}", definition.name);
-        Prepared { play, name, here, before, end }
+        Prepared { play, name: format!("{}, {direction} {step}", definition.name), before, end }
     });
     join_all(prepared).await
 }
@@ -125,18 +118,15 @@ async fn killed_at_each_step(moment: &str) {
     let stage = Arc::new(Stage::set(PACE).await);
     let prepared = at_each_command(&stage).await;
     stage.stop_service().await;
-    // As many at once as there are loops to take them: what was taken before comes again only later.
-    let (here, elsewhere): (Vec<_>, Vec<_>) = prepared.into_iter().partition(|one| one.here);
-    for (point, prepared, loops) in [("worker", &here, workers::LANES), ("replies", &elsewhere, 1)] {
-        for some in prepared.chunks(loops) {
-            for one in some {
-                stage.post.release(one.play.begun.saga).await;
-            }
-            kill_at(&stage, "orchestrator,worker", &[(format!("{point}::{moment}"), 1)], some).await;
-        }
+    for one in &prepared {
+        stage.post.release(one.play.begun.saga).await;
     }
+    let services = boxoffice::workers::Service::ALL;
+    let loops = services.iter().map(|service| service.commands().len()).sum();
+    let points = [(format!("worker::{moment}"), loops), (format!("replies::{moment}"), 1)];
+    kill_at(&stage, "orchestrator,worker", &points, &prepared).await;
     let _alive = program(&stage, "orchestrator,worker,scheduler", &[]);
-    join_all(here.iter().chain(&elsewhere).map(Prepared::ends)).await;
+    join_all(prepared.iter().map(Prepared::ends)).await;
     stage.close().await;
 }
 
@@ -157,8 +147,7 @@ async fn killed_at_alarms(moment: &str) {
             let saga = play.go_until("the saga to wait", |saga: &Saga| saga.status == Status::Waiting).await;
             let expected = leads(&definition, index, &step.deadline.as_ref().unwrap().reason, true);
             let name = format!("{}, {}", definition.name, step.name);
-            let waiting = Prepared { play, name, here: true, before: saga.seq, end: Status::Compensated };
-            waits.push((waiting, expected));
+            waits.push((Prepared { play, name, before: saga.seq, end: Status::Compensated }, expected));
         }
     }
     stage.stop_service().await;
