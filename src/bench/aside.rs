@@ -6,12 +6,8 @@ use std::thread;
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-/// How much it gives way, from 0 to 19.
-#[cfg(target_os = "linux")]
-const NICE: i32 = 10;
-
-/// Does `work` on a thread and a runtime of its own, at lower priority where the system is Linux. The work begins no
-/// processes: they would inherit the priority. It is dropped when nobody waits for its end any more.
+/// Does `work` on a thread and a runtime of its own; where the system is Linux, only while nothing else wants its processor.
+/// The work begins no processes: they would inherit that. It is dropped when nobody waits for its end any more.
 ///
 /// # Errors
 /// When there is no such thread to be had, or the work panics.
@@ -41,11 +37,13 @@ where
     }
 }
 
-/// Lowers the priority of this thread.
+/// Lets this thread have a processor only while no other wants it, and lose it to the first that does.
 #[cfg(target_os = "linux")]
 fn give_way() -> anyhow::Result<()> {
-    // No process: the thread that calls.
-    Ok(rustix::process::setpriority_process(None, NICE)?)
+    use thread_priority::{NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy};
+    let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    let this = thread_priority::thread_native_id();
+    Ok(thread_priority::set_thread_priority_and_policy(this, ThreadPriority::Min, idle)?)
 }
 
 /// Elsewhere a thread has no priority of its own.
@@ -61,11 +59,13 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[tokio::test]
     async fn what_is_done_aside_gives_way_and_whoever_waits_for_it_does_not() {
-        use rustix::process::getpriority_process;
-        let before = getpriority_process(None).unwrap();
-        let spawned = || async { tokio::spawn(async { getpriority_process(None).unwrap() }).await.unwrap() };
-        assert_eq!(aside(spawned).await.unwrap(), NICE.max(before));
-        assert_eq!(getpriority_process(None).unwrap(), before);
+        use thread_priority::{NormalThreadSchedulePolicy, ThreadSchedulePolicy, thread_schedule_policy};
+        let before = thread_schedule_policy().unwrap();
+        let spawned = || async { tokio::spawn(async { thread_schedule_policy().unwrap() }).await.unwrap() };
+        let idle = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+        assert_eq!(aside(spawned).await.unwrap(), idle);
+        assert_eq!(thread_schedule_policy().unwrap(), before);
+        assert_ne!(before, idle);
     }
 
     #[tokio::test]

@@ -13,10 +13,19 @@ use crate::bench::crowd::Crowd;
 use crate::bench::load::steadily;
 use crate::bench::progress::Progress;
 
+/// Seconds at the beginning that do not count, alone and beside others: connections are opened then, and statements planned.
+pub(super) const LEAD: u32 = 5;
+
 /// How many of the slowest are told apart.
 const SLOWEST: usize = 24;
 
-/// Each buyer from the `first` on reserves a seat of their own and pays, `rate` in every second.
+/// How many buyers one run needs.
+pub(super) fn buyers(rate: u32, seconds: u32) -> u32 {
+    rate * (LEAD + seconds)
+}
+
+/// Each buyer from the `first` on reserves a seat of their own and pays, `rate` in every second, for so many seconds after
+/// the [`LEAD`].
 pub(super) async fn run(
     client: &Client,
     crowd: &Arc<Crowd>,
@@ -25,7 +34,7 @@ pub(super) async fn run(
     seconds: u32,
     progress: &Progress,
 ) -> Load {
-    let total = rate * seconds;
+    let total = buyers(rate, seconds);
     progress.begin("bookings", total.into());
     let timings = Arc::new(Mutex::new(Vec::with_capacity(total as usize)));
     let loaded = steadily(rate, total, progress, |number| {
@@ -46,6 +55,7 @@ pub(super) async fn run(
     })
     .await;
     let mut each = timings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    each.retain(|(_, due)| *due >= f64::from(LEAD));
     let timings = each.iter().map(|(took, _)| *took).collect();
     each.sort_unstable_by_key(|(took, _)| Reverse(*took));
     let slowest =

@@ -77,13 +77,14 @@ pub(super) async fn run(
     let booked = async {
         match beside {
             Some((crowd, rate)) => {
-                bookings::run(client, crowd, rate * seconds, rate, seconds, progress).await
+                let first = bookings::buyers(rate, seconds);
+                bookings::run(client, crowd, first, rate, seconds, progress).await
             }
             None => Load::default(),
         }
     };
     let (client, clock) = (client.apart(), clock.clone());
-    let followed = aside(move || follow(client, clock, line, seconds, seed));
+    let followed = aside(move || follow(client, clock, line, bookings::LEAD + seconds, seed));
     let (followed, booked) = tokio::join!(followed, booked);
     Ok((followed?, booked))
 }

@@ -65,7 +65,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let people = Arc::new(People::of(&stage));
     let concert = concert(&stage, client, ADMISSIONS).await?;
 
-    let both = 2 * BOOKINGS * seconds;
+    let both = 2 * bookings::buyers(BOOKINGS, seconds);
     let crowd = Arc::new(crowd::gather(&stage, client, both, both, progress).await?);
     let alone = bookings::run(client, &crowd, 0, BOOKINGS, seconds, progress).await;
 
