@@ -265,10 +265,7 @@ fn whole(line: &QueueOverview) -> String {
     }
     let minute = (line.joined_last_minute, line.admitted_last_minute);
     told.push(format!("Last minute: {} joined, {} admitted", minute.0, minute.1));
-    told.push(format!(
-        "Not heard of: {} in line now; {} admitted in the last minute did not come",
-        line.silent, line.no_shows_last_minute
-    ));
+    told.push(format!("Not heard of: {} in line now", line.silent));
     if let Some(brake) = &line.brake {
         told.push(format!("Brake: {}", brake.reason));
     }

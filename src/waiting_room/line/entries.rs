@@ -170,6 +170,17 @@ impl Entries {
         doubtful.map(|index| index as Handle)
     }
 
+    /// How many of those who are here joined since then, and how many were admitted since then. It looks at all of them.
+    pub fn since(&self, then: DateTime<Utc>) -> (u64, u64) {
+        let came = |kept: &&Kept| kept.kind != Kind::Vacant && kept.issued_at >= then.timestamp_micros();
+        let admitted = |standing: &&Standing| match standing {
+            Standing::Active { activated_at, .. } => *activated_at >= then,
+            Standing::Waiting | Standing::Silent { .. } => false,
+        };
+        let joined = self.kept.iter().filter(came).count();
+        (joined as u64, self.standings.values().filter(admitted).count() as u64)
+    }
+
     /// How many places have room here, taken or vacant.
     pub fn rooms(&self) -> usize {
         self.kept.len()
@@ -268,6 +279,23 @@ mod tests {
             }
             prop_assert!(entries.kept.len() <= 20, "what is vacant is used again");
         }
+    }
+
+    #[test]
+    fn those_who_are_here_tell_when_they_joined_and_were_admitted() {
+        let mut entries = Entries::default();
+        let active = |since| Standing::Active { activated_at: at(since), expires_at: at(99), used: false };
+        let of = |issued, standing| Entry { issued_at: at(issued), ..entry(1, standing) };
+        let places =
+            [of(0, Standing::Waiting), of(40, Standing::Waiting), of(1, active(39)), of(2, active(40))];
+        for (number, place) in (1..).zip(places) {
+            entries.put(user(number), place, 1);
+        }
+        assert_eq!(entries.since(at(40)), (1, 1));
+        entries.remove(user(2));
+        entries.remove(user(4));
+        assert_eq!(entries.since(at(40)), (0, 0));
+        assert_eq!(entries.since(at(0)), (2, 1));
     }
 
     #[test]

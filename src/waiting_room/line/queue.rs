@@ -239,6 +239,11 @@ impl Queue {
         self.line.by_arrival().next().map(|handle| self.entries.at(handle).1.issued_at)
     }
 
+    /// Joins and admissions since then, of those who are here, see [`Entries::since`].
+    pub fn since(&self, then: DateTime<Utc>) -> (u64, u64) {
+        self.entries.since(then)
+    }
+
     /// How many count for the cap.
     pub fn active(&self) -> usize {
         self.active.len()

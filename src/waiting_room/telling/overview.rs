@@ -1,5 +1,7 @@
 //! The lines as their operators see them, and the gauges that say the same.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -11,6 +13,8 @@ use super::super::sale::{Brake, BrakeState, Sale};
 use super::super::status::{Inventory, Phase};
 use crate::ids::ConcertId;
 use crate::store::queue::QueueSettings;
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// A line as its operators see it.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -41,9 +45,10 @@ pub struct QueueOverview {
     pub stalled_since: Option<DateTime<Utc>>,
     /// The running process that admits; null if none does.
     pub leader: Option<Uuid>,
-    /// Joins of the last minute, as far as this instance has been watching.
+    /// Joins of the last minute, as far as this instance has been watching; in its first minute at least those who are
+    /// still there.
     pub joined_last_minute: u64,
-    /// Admissions of the last minute, as far as this instance has been watching.
+    /// Admissions of the last minute, counted in the same way.
     pub admitted_last_minute: u64,
     /// Who went silent in the last minute, as far as this instance has been watching.
     pub silenced_last_minute: u64,
@@ -133,6 +138,11 @@ fn of(hall: &Hall, sale: Sale) -> QueueOverview {
     let last_minute = |of: fn(&Tally) -> &LastMinute| {
         queue.map_or(0, |queue| u64::from(of(&queue.tally).total(since_start)))
     };
+    // Whoever has not watched for a minute, such as a command that only looks, goes by those who are there.
+    let (joined, admitted) = match queue {
+        Some(queue) if since_start < MINUTE => queue.since(hall.clock.now() - MINUTE),
+        _ => (0, 0),
+    };
     QueueOverview {
         concert_id: sale.settings.concert_id,
         phase: sale.phase,
@@ -147,8 +157,8 @@ fn of(hall: &Hall, sale: Sale) -> QueueOverview {
         stalled_since: hall.stalls.since(sale.settings.concert_id),
         leader: lines.lease().holder,
         silent: queue.map_or(0, |queue| queue.silent() as u64),
-        joined_last_minute: last_minute(|tally| &tally.joined),
-        admitted_last_minute: last_minute(|tally| &tally.admitted),
+        joined_last_minute: last_minute(|tally| &tally.joined).max(joined),
+        admitted_last_minute: last_minute(|tally| &tally.admitted).max(admitted),
         silenced_last_minute: last_minute(|tally| &tally.silenced),
         no_shows_last_minute: last_minute(|tally| &tally.no_shows),
         oldest_waiter_since: oldest,
