@@ -214,8 +214,8 @@ impl Hall {
             grace_until: None,
         };
         match judged {
-            Judged::Waiting { grace_until, .. } => {
-                let seen = self.with_prospects(seen, claims.place, sale);
+            Judged::Waiting { rank, grace_until } => {
+                let seen = self.with_prospects(seen, claims.place, rank, sale);
                 self.hear(claims, seen.poll_after_ms, grace_until.is_some());
                 QueueToken { grace_until, ..seen }
             }

@@ -22,8 +22,15 @@ struct Sight {
 }
 
 impl Hall {
-    /// A waiting place with its prospects. Before the draw nobody has a rank: it could only get worse.
-    pub fn with_prospects(&self, seen: QueueToken, place: Place, sale: Option<Sale>) -> QueueToken {
+    /// A waiting place with its prospects; `before` is the rank it had when it was found waiting. Before the draw nobody has a
+    /// rank: it could only get worse.
+    pub fn with_prospects(
+        &self,
+        seen: QueueToken,
+        place: Place,
+        before: Option<usize>,
+        sale: Option<Sale>,
+    ) -> QueueToken {
         if sale.as_ref().is_some_and(|sale| !sale.is_read) {
             self.reread.notify_one();
         }
@@ -39,7 +46,8 @@ impl Hall {
         };
         // A place that this instance has not seen yet stands behind all that it has, and all that it may have missed.
         let unseen = || place.saturating_sub(last_seen).clamp(1, MISSED);
-        let rank = sight.rank.map_or_else(|| sight.waiting + unseen(), |rank| rank as u64);
+        // One that has left the line since it was found there stands where it stood.
+        let rank = sight.rank.or(before).map_or_else(|| sight.waiting + unseen(), |rank| rank as u64);
         let outlook = Outlook {
             moving: sale.phase == Phase::Open,
             free: u64::try_from(sale.settings.max_active).unwrap_or(0).saturating_sub(sight.active),
