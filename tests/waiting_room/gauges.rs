@@ -50,8 +50,10 @@ async fn the_rows_on_the_journal_tell_what_is_not_written_yet_and_each_restorati
     let places = here.join_many(concert, 2).await;
     let (lag, restorations) = ("boxoffice_queue_journal_lag", "boxoffice_queue_restorations_total");
     let says = async |name: &str| metric(&leader, name, None).await;
+    until(10, "a first start to count", || async { says(restorations).await == Some(1.0) }).await;
+    let waiting = async || metric(&leader, "boxoffice_queue_waiting", Some(concert)).await;
+    until(10, "the line to be measured", || async { waiting().await == Some(2.0) }).await;
     until(10, "the journal to be whole", || async { says(lag).await == Some(0.0) }).await;
-    assert_eq!(says(restorations).await, Some(1.0), "a first start counts");
 
     let mut lock = env.pool.begin().await.unwrap();
     sqlx::query("lock table queue_journal in access exclusive mode").execute(&mut *lock).await.unwrap();
