@@ -205,8 +205,8 @@ async fn real_messages_fit_it_and_it_is_served() {
         Outcome::Unknown { reason: "it hums".to_owned() },
     ];
     let mut out = vec![messages::command(&command), messages::signal(paid.id, "cancel")];
-    out.extend(outcomes.iter().map(|outcome| messages::reply(&command, outcome.clone())));
-    publish::publish(&test.app.bus, out).await.unwrap();
+    out.extend(outcomes.iter().map(|outcome| messages::reply(&command, outcome)));
+    publish::publish(&test.app.bus, &out, Clone::clone).await.unwrap();
     let wanted = Completion { saga: ids::new(), step: "print".to_owned(), visit: 1, output: Map::new() };
     let bus = test.app.bus.clone();
     tokio::spawn(async move { fences::complete(&bus, "printer", &wanted).await });

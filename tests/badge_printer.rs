@@ -136,7 +136,7 @@ async fn completes_by_hand(test: &TestApp, ran: uuid::Uuid) {
         context: json!({ "seats": [9], "reservation_id": saga }).into(),
         trace: saga,
     };
-    publish::publish(bus, vec![messages::command(&late)]).await.unwrap();
+    publish::publish(bus, &[late], messages::command).await.unwrap();
     // Its answer is to a saga that does not exist: it is parked, and shows what was said.
     test.until(10, "the answer", || async {
         store::operations::count_parked(&test.app.pool).await.unwrap() == 1

@@ -102,7 +102,7 @@ impl Printer {
     }
 
     async fn send(&self, command: &Command) {
-        publish::publish(&self.env.bus, vec![messages::command(command)]).await.unwrap();
+        publish::publish(&self.env.bus, &[command], |command| messages::command(command)).await.unwrap();
     }
 
     /// Waits until every command is acknowledged, then gives the replies that were not read yet.

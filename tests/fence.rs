@@ -38,7 +38,7 @@ async fn send(
         context: saga.context,
         trace: reservation,
     };
-    publish(&test.app.bus, vec![messages::command(&command)]).await.unwrap();
+    publish(&test.app.bus, &[command], messages::command).await.unwrap();
 }
 
 /// Waits until every message of a stream is acknowledged.

@@ -50,8 +50,8 @@ async fn pack(test: &TestApp, bad: Bad) {
             let message: Message = message;
             match messages::read_command(&message) {
                 Ok(command) if !bad.lock().unwrap().contains(&command.saga_id) => {
-                    let reply = messages::reply(&command, Outcome::done());
-                    publish::publish(&bus, vec![reply]).await.unwrap();
+                    let done = [Outcome::done()];
+                    publish::publish(&bus, &done, |done| messages::reply(&command, done)).await.unwrap();
                     message.ack().await.unwrap();
                 }
                 _ => message.ack_with(AckKind::Nak(None)).await.unwrap(),

@@ -161,7 +161,7 @@ async fn a_signal_can_come_as_a_message() {
     let user = test.user(0).await;
     let held = test.reserve(user, &[1]).await;
     let signal = boxoffice::bus::messages::signal(held.id, "cancel");
-    boxoffice::bus::publish::publish(&test.app.bus, vec![signal]).await.unwrap();
+    boxoffice::bus::publish::publish(&test.app.bus, &[signal], Clone::clone).await.unwrap();
     test.until(5, "the hold to be cancelled", || async {
         test.find(held.id).await.status == store::reservations::ReservationStatus::Cancelled
     })

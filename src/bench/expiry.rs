@@ -57,7 +57,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let due = rehearsal::bring_forward(&stage.pool, first, OVER, GRACE).await?;
     rehearsal::tidy(&stage.pool).await?;
     for some in due.chunks(ALARMS) {
-        publish(&stage.bus, some.iter().map(|(saga, at)| messages::alarm(*saga, *at)).collect()).await?;
+        publish(&stage.bus, some, |(saga, at)| messages::alarm(*saga, *at)).await?;
     }
     let spare = first - stage.clock.now();
     sleep(spare.to_std().unwrap_or_default()).await;

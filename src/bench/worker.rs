@@ -64,8 +64,7 @@ async fn serve(
                 answered.entry(command.saga_id).or_insert(now);
             }
         }
-        let answer = |command| messages::reply(command, outcome.clone());
-        if let Err(error) = publish(&bus, commands.iter().map(answer).collect()).await {
+        if let Err(error) = publish(&bus, &commands, |command| messages::reply(command, &outcome)).await {
             tracing::error!(%error, "answers were not taken; the commands come again");
             continue;
         }

@@ -7,7 +7,7 @@ use super::{Desk, DeskError};
 use crate::bus::messages;
 use crate::bus::publish::publish;
 use crate::orchestrator::charge_event;
-use crate::store;
+use crate::store::{self, payments::Charge};
 
 /// Most charges of one pass.
 const LIMIT: i64 = 500;
@@ -20,8 +20,8 @@ impl Desk {
         if charges.is_empty() {
             return Ok(0);
         }
-        let out = charges.iter().map(|charge| messages::event(&charge_event(charge))).collect();
-        publish(&self.engine.bus, out).await.map_err(|_| DeskError::Unavailable)?;
+        let event = |charge: &Charge| messages::event(&charge_event(charge));
+        publish(&self.engine.bus, &charges, event).await.map_err(|_| DeskError::Unavailable)?;
         let ids: Vec<Uuid> = charges.iter().map(|charge| charge.id).collect();
         store::payments::announced(&self.pool, &ids).await?;
         Ok(charges.len())

@@ -2,11 +2,13 @@
 //!
 //! This is a published contract; `docs/workers.md` and `docs/events.md` describe it for other languages.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use async_nats::header::{
-    NATS_MESSAGE_ID, NATS_SCHEDULE, NATS_SCHEDULE_NEXT, NATS_SCHEDULE_TARGET, NATS_SCHEDULER,
+    HeaderName, IntoHeaderValue, NATS_MESSAGE_ID, NATS_SCHEDULE, NATS_SCHEDULE_NEXT, NATS_SCHEDULE_TARGET,
+    NATS_SCHEDULER,
 };
 use async_nats::jetstream::Message;
 use async_nats::jetstream::message::PublishMessage;
@@ -62,19 +64,19 @@ pub enum Malformed {
 }
 
 #[derive(Serialize, Deserialize)]
-struct CommandBody {
+struct CommandBody<'a> {
     version: u32,
-    workflow: String,
+    workflow: Cow<'a, str>,
     #[serde(default)]
-    reason: Option<String>,
+    reason: Option<Cow<'a, str>>,
     context: Arc<Value>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct ReplyBody {
+struct ReplyBody<'a> {
     version: u32,
     #[serde(flatten)]
-    outcome: Outcome,
+    outcome: Cow<'a, Outcome>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -193,18 +195,18 @@ pub fn command(command: &Command) -> Outgoing {
     let mut headers = fence(command.saga_id, &command.step, command.direction, command.visit, command.send);
     let id = command.message_id();
     if let Some(deadline) = command.deadline {
-        headers.insert(DEADLINE, rfc3339(deadline).as_str());
+        set(&mut headers, DEADLINE, rfc3339(deadline));
     }
     if command.send > 0 {
         // Only what is sent again needs the broker's memory: the fence is what counts.
         headers.insert(NATS_MESSAGE_ID, id.as_str());
     }
-    headers.insert(MESSAGE_ID, id.as_str());
-    headers.insert(TRACE, traceparent(command.trace, &id).as_str());
+    set(&mut headers, TRACE, traceparent(command.trace, &id));
+    set(&mut headers, MESSAGE_ID, id);
     let body = CommandBody {
         version: VERSION,
-        workflow: command.workflow.clone(),
-        reason: command.reason.clone(),
+        workflow: Cow::Borrowed(&command.workflow),
+        reason: command.reason.as_deref().map(Cow::Borrowed),
         context: Arc::clone(&command.context),
     };
     outgoing(subjects::step(&command.subject), headers, &body)
@@ -219,27 +221,27 @@ pub fn read_command(message: &async_nats::Message) -> Result<Command, Malformed>
         header(message, DEADLINE).map(|_| parsed::<DateTime<Utc>>(message, DEADLINE)).transpose()?;
     Ok(Command {
         saga_id: fence.saga,
-        workflow: body.workflow,
+        workflow: body.workflow.into_owned(),
         subject: subjects::command(&message.subject).to_owned(),
         step: fence.step,
         direction: fence.direction,
         visit: fence.visit,
         send: fence.send,
         deadline,
-        reason: body.reason,
+        reason: body.reason.map(Cow::into_owned),
         context: body.context,
         trace: header(message, TRACE).and_then(trace_of).unwrap_or(fence.saga),
     })
 }
 
 /// A worker's answer on its way to the orchestrator.
-pub fn reply(command: &Command, outcome: Outcome) -> Outgoing {
+pub fn reply(command: &Command, outcome: &Outcome) -> Outgoing {
     let mut headers = fence(command.saga_id, &command.step, command.direction, command.visit, command.send);
     let id = command.message_id();
-    headers.insert(MESSAGE_ID, id.as_str());
-    headers.insert(TRACE, traceparent(command.trace, &id).as_str());
-    headers.insert(WORKER, ids::process().as_str());
-    outgoing(subjects::REPLIES.to_owned(), headers, &ReplyBody { version: VERSION, outcome })
+    set(&mut headers, TRACE, traceparent(command.trace, &id));
+    set(&mut headers, MESSAGE_ID, id);
+    set(&mut headers, WORKER, ids::process());
+    outgoing(subjects::REPLIES.to_owned(), headers, &ReplyBody { version: VERSION, outcome: Cow::Borrowed(outcome) })
 }
 
 /// Reads a worker's answer: the saga and what was said. One that names a command by its `Message-Id`, and another by the
@@ -253,13 +255,13 @@ pub fn read_reply(message: &async_nats::Message) -> Result<(Uuid, Reply), Malfor
     let body: ReplyBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
     let worker = header(message, WORKER).map(|name| name.chars().take(WORKER_CHARS_MAX).collect());
-    Ok((saga, Reply { step, direction, visit, send, outcome: body.outcome, worker }))
+    Ok((saga, Reply { step, direction, visit, send, outcome: body.outcome.into_owned(), worker }))
 }
 
 /// A signal to a saga.
 pub fn signal(saga: Uuid, name: &str) -> Outgoing {
     let mut headers = HeaderMap::new();
-    headers.insert(SAGA, saga.to_string().as_str());
+    set(&mut headers, SAGA, saga.to_string());
     outgoing(subjects::SIGNALS.to_owned(), headers, &SignalBody { version: VERSION, signal: name.to_owned() })
 }
 
@@ -273,15 +275,15 @@ pub fn read_signal(message: &Message) -> Result<(Uuid, String), Malformed> {
 /// Sets a saga's alarm, in place of an earlier one.
 pub fn alarm(saga: Uuid, at: DateTime<Utc>) -> Outgoing {
     let mut headers = HeaderMap::new();
-    headers.insert(NATS_SCHEDULE, format!("@at {}", rfc3339(at)).as_str());
-    headers.insert(NATS_SCHEDULE_TARGET, subjects::timer_due(saga).as_str());
+    headers.insert(NATS_SCHEDULE, format!("@at {}", rfc3339(at)));
+    headers.insert(NATS_SCHEDULE_TARGET, subjects::timer_due(saga));
     Outgoing { subject: subjects::timer_schedule(saga), message: PublishMessage::build().headers(headers) }
 }
 
 /// Takes a saga's alarm away: the server removes the schedule that this message names.
 pub fn alarm_off(saga: Uuid) -> Outgoing {
     let mut headers = HeaderMap::new();
-    headers.insert(NATS_SCHEDULER, subjects::timer_schedule(saga).as_str());
+    headers.insert(NATS_SCHEDULER, subjects::timer_schedule(saga));
     headers.insert(NATS_SCHEDULE_NEXT, "purge");
     let message = PublishMessage::build().headers(headers).ttl(std::time::Duration::from_secs(1));
     Outgoing { subject: subjects::timer_off(saga), message }
@@ -295,8 +297,8 @@ pub fn read_alarm(message: &Message) -> Option<Uuid> {
 /// A domain event on its way out.
 pub fn event(event: &EventMessage) -> Outgoing {
     let mut headers = HeaderMap::new();
-    headers.insert(MESSAGE_ID, event.id.as_str());
-    headers.insert(TRACE, traceparent(event.trace, &event.id).as_str());
+    set(&mut headers, MESSAGE_ID, event.id.as_str());
+    set(&mut headers, TRACE, traceparent(event.trace, &event.id));
     outgoing(subjects::event(&event.name), headers, event)
 }
 
@@ -312,11 +314,11 @@ pub(super) struct Fence {
 /// The headers that name a step at a visit.
 pub(super) fn fence(saga: Uuid, step: &str, direction: Direction, visit: i32, send: i32) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(SAGA, saga.to_string().as_str());
-    headers.insert(STEP, step);
-    headers.insert(DIRECTION, direction.name());
-    headers.insert(VISIT, visit.to_string().as_str());
-    headers.insert(SEND, send.to_string().as_str());
+    set(&mut headers, SAGA, saga.to_string());
+    set(&mut headers, STEP, step);
+    set(&mut headers, DIRECTION, direction.name());
+    set(&mut headers, VISIT, visit.to_string());
+    set(&mut headers, SEND, send.to_string());
     headers
 }
 
@@ -335,8 +337,14 @@ pub(super) fn read_fence(message: &async_nats::Message) -> Result<Fence, Malform
     })
 }
 
-fn header<'a>(message: &'a async_nats::Message, name: &str) -> Option<&'a str> {
-    message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
+/// Names that are known when the program is compiled are neither copied nor looked through.
+fn set(headers: &mut HeaderMap, name: &'static str, value: impl IntoHeaderValue) {
+    headers.insert(HeaderName::from_static(name), value);
+}
+
+fn header<'a>(message: &'a async_nats::Message, name: &'static str) -> Option<&'a str> {
+    let headers = message.headers.as_ref()?;
+    headers.get(HeaderName::from_static(name)).map(async_nats::HeaderValue::as_str)
 }
 
 fn parsed<T: std::str::FromStr>(message: &async_nats::Message, name: &'static str) -> Result<T, Malformed> {

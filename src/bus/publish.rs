@@ -1,5 +1,6 @@
 //! Publishing many messages at once: all are sent, then all acknowledgements are awaited.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::jetstream::context::{PublishAckFuture, PublishError, PublishErrorKind};
@@ -10,21 +11,25 @@ use super::{Bus, topology};
 /// How long a publish is tried again before whoever asked must live without it; a leader election takes 8 s.
 const PATIENCE: Duration = Duration::from_secs(12);
 
-/// A message on its way out. It is kept until it is acknowledged, for another try.
+/// A message on its way out.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     pub subject: String,
     pub message: PublishMessage,
 }
 
-/// Publishes all of them and waits until JetStream has every one. What is not acknowledged is tried again;
-/// a stream that is missing is made again. A message may be stored twice: receivers are fenced.
-pub async fn publish(bus: &Bus, messages: Vec<Outgoing>) -> Result<(), PublishError> {
-    let left = std::sync::Mutex::new(messages);
+/// Publishes a message of each item and waits until JetStream has every one. What is not acknowledged is made and tried
+/// again; a stream that is missing is made again. A message may be stored twice: receivers are fenced.
+pub async fn publish<T>(
+    bus: &Bus,
+    items: &[T],
+    message: impl Fn(&T) -> Outgoing,
+) -> Result<(), PublishError> {
+    let left: Mutex<Vec<&T>> = Mutex::new(items.iter().collect());
     super::retry::retry("publishing", Some(PATIENCE), || async {
-        let batch = std::mem::take(&mut *left.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
-        let (failed, error) = publish_once(bus, batch).await;
-        *left.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = failed;
+        let batch = std::mem::take(&mut *left.lock().unwrap_or_else(PoisonError::into_inner));
+        let (failed, error) = publish_once(bus, batch, &message).await;
+        *left.lock().unwrap_or_else(PoisonError::into_inner) = failed;
         match error {
             None => Ok(()),
             Some(error) => {
@@ -38,22 +43,25 @@ pub async fn publish(bus: &Bus, messages: Vec<Outgoing>) -> Result<(), PublishEr
     .await
 }
 
-async fn publish_once(bus: &Bus, messages: Vec<Outgoing>) -> (Vec<Outgoing>, Option<PublishError>) {
-    let mut waiting: Vec<(Outgoing, Result<PublishAckFuture, PublishError>)> =
-        Vec::with_capacity(messages.len());
-    for outgoing in messages {
-        let sent = bus.jetstream.send_publish(outgoing.subject.clone(), outgoing.message.clone()).await;
-        waiting.push((outgoing, sent));
+async fn publish_once<'a, T>(
+    bus: &Bus,
+    items: Vec<&'a T>,
+    message: &impl Fn(&T) -> Outgoing,
+) -> (Vec<&'a T>, Option<PublishError>) {
+    let mut waiting: Vec<(&T, Result<PublishAckFuture, PublishError>)> = Vec::with_capacity(items.len());
+    for item in items {
+        let Outgoing { subject, message } = message(item);
+        waiting.push((item, bus.jetstream.send_publish(subject, message).await));
     }
     let (mut failed, mut last) = (Vec::new(), None);
-    for (outgoing, sent) in waiting {
+    for (item, sent) in waiting {
         let acknowledged = match sent {
             Ok(ack) => ack.await.map(drop),
             Err(error) => Err(error),
         };
         if let Err(error) = acknowledged {
             last = Some(error);
-            failed.push(outgoing);
+            failed.push(item);
         }
     }
     (failed, last)

@@ -5,9 +5,9 @@ use uuid::Uuid;
 
 /// A message's place in a trace: its span is derived from its id, so that a repeat is the same span.
 pub(super) fn traceparent(trace: Uuid, id: &str) -> String {
-    let digest = Sha256::digest(id.as_bytes());
-    let span = digest.iter().take(8).fold(String::new(), |span, byte| span + &format!("{byte:02x}"));
-    format!("00-{}-{span}-01", trace.simple())
+    let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(id.as_bytes()));
+    let span = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+    format!("00-{}-{span:016x}-01", trace.simple())
 }
 
 /// The trace that a `traceparent` names.

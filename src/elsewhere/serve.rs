@@ -89,7 +89,7 @@ async fn try_take(service: &Service, bus: &Bus, handler: &Handler, message: &Mes
         metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
         return Ok(());
     };
-    publish(bus, vec![messages::reply(&command, outcome)]).await?;
+    publish(bus, &[outcome], |outcome| messages::reply(&command, outcome)).await?;
     Ok(())
 }
 

@@ -125,9 +125,7 @@ pub async fn take_out(
     let row = operations::parked_message(&engine.pool, id).await?.ok_or(ParkedError::Unknown)?;
     let act = match fate {
         Fate::Released => {
-            let (headers, payload) = (headers(&row.headers), row.payload.clone());
-            let message = PublishMessage::build().headers(headers).payload(payload.into());
-            publish::publish(&engine.bus, vec![Outgoing { subject: row.subject.clone(), message }]).await?;
+            publish::publish(&engine.bus, std::slice::from_ref(&row), as_it_came).await?;
             "release"
         }
         Fate::Dropped => "drop",
@@ -154,6 +152,11 @@ pub async fn take_out(
 }
 
 /// The message's own headers. Those of the broker had their effect; a message id would make it drop the repeat.
+fn as_it_came(row: &ParkedRow) -> Outgoing {
+    let message = PublishMessage::build().headers(headers(&row.headers)).payload(row.payload.clone().into());
+    Outgoing { subject: row.subject.clone(), message }
+}
+
 fn headers(saved: &Value) -> HeaderMap {
     let saved = saved.as_object().into_iter().flatten();
     let own = saved.filter(|(name, _)| !name.starts_with("Nats-"));

@@ -15,6 +15,7 @@ use super::{Engine, announce};
 use crate::bus::messages::{self, EventMessage, Settled};
 use crate::bus::publish::{Outgoing, publish};
 use crate::bus::subjects;
+use crate::config::Control;
 use crate::saga::{self, Action, Catalogue, Command, Saga, Transition};
 use crate::store;
 
@@ -35,6 +36,26 @@ pub struct Consequences {
     ended: Vec<Uuid>,
     told: Vec<messages::Transition>,
     moved: Vec<Saga>,
+}
+
+/// What JetStream is to have of them.
+#[derive(Debug)]
+enum Message {
+    Command(Command),
+    Alarm(Uuid, DateTime<Utc>),
+    AlarmOff(Uuid),
+    Event(EventMessage),
+}
+
+impl Message {
+    fn outgoing(&self) -> Outgoing {
+        match self {
+            Self::Command(command) => messages::command(command),
+            Self::Alarm(saga, at) => messages::alarm(*saga, *at),
+            Self::AlarmOff(saga) => messages::alarm_off(*saga),
+            Self::Event(event) => messages::event(event),
+        }
+    }
 }
 
 impl Consequences {
@@ -104,7 +125,9 @@ impl Engine {
     pub async fn follow(&self, consequences: Consequences) -> Result<(), FollowError> {
         let Consequences { mut commands, alarms, alarms_off, mut events, .. } = consequences;
         let Consequences { recalls, settled, mut ended, told, moved, .. } = consequences;
-        self.recent.note(moved);
+        if self.control == Control::Optimistic {
+            self.recent.note(moved);
+        }
         commands.retain(|command| !self.pauses.hold_back(command));
         self.tell_settled(settled).await;
         self.tell_watchers(&told).await;
@@ -113,13 +136,12 @@ impl Engine {
             events.extend(recalled);
             ended.extend(at_rest);
         }
-        let mut out: Vec<Outgoing> = Vec::with_capacity(commands.len() + events.len() + alarms.len());
-        out.extend(commands.iter().map(messages::command));
-        out.extend(alarms.into_iter().map(|(id, at)| messages::alarm(id, at)));
-        out.extend(alarms_off.into_iter().map(messages::alarm_off));
-        out.extend(events.iter().map(messages::event));
-        if !out.is_empty() {
-            publish(&self.bus, out).await?;
+        let mut messages: Vec<Message> = commands.into_iter().map(Message::Command).collect();
+        messages.extend(alarms.into_iter().map(|(id, at)| Message::Alarm(id, at)));
+        messages.extend(alarms_off.into_iter().map(Message::AlarmOff));
+        messages.extend(events.into_iter().map(Message::Event));
+        if !messages.is_empty() {
+            publish(&self.bus, &messages, Message::outgoing).await?;
         }
         fail_point!("follow::published");
         for id in ended {

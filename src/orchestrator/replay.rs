@@ -159,7 +159,7 @@ impl Pace {
         for part in events.chunks((self.per_second / 10).max(1) as usize) {
             tokio::time::sleep_until(self.free_at).await;
             self.free_at = Instant::now() + Duration::from_secs(part.len() as u64) / self.per_second;
-            publish::publish(bus, part.iter().map(messages::event).collect()).await?;
+            publish::publish(bus, part, messages::event).await?;
             told(part.len());
         }
         Ok(())

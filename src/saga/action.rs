@@ -86,9 +86,7 @@ impl Command {
             && saga.direction == self.direction
             && saga.visit == self.visit
     }
-}
 
-impl Command {
     /// The message id: the same for the same send, so that the broker drops a repeat.
     pub fn message_id(&self) -> String {
         message_id(self.saga_id, &self.step, self.direction, self.visit, self.send)

@@ -110,7 +110,7 @@ impl Play {
 
     pub async fn send_signal(&self, signal: &str) {
         let message = bus::messages::signal(self.begun.saga, signal);
-        bus::publish::publish(&self.stage.env.bus, vec![message]).await.unwrap();
+        bus::publish::publish(&self.stage.env.bus, &[message], Clone::clone).await.unwrap();
     }
 
     /// On to an end, or to where it is stuck.

@@ -241,8 +241,8 @@ impl Post {
                 }
             }
             Rule::Answer(outcome) => {
-                let answer = messages::reply(&letter.command, outcome);
-                publish(&self.bus, vec![answer; copies]).await.unwrap();
+                let copies = vec![outcome; copies];
+                publish(&self.bus, &copies, |outcome| messages::reply(&letter.command, outcome)).await.unwrap();
             }
         }
     }

@@ -98,13 +98,13 @@ pub async fn sale(hall: &Hall, concert: ConcertId) -> Result<SaleView, RoomError
 pub fn all(hall: &Hall) -> Vec<QueueOverview> {
     let mut sales = hall.sales.all();
     sales.sort_by_key(|sale| sale.settings.concert_id);
-    sales.into_iter().map(|sale| of(hall, sale)).collect()
+    sales.into_iter().map(|sale| looked_at(hall, sale)).collect()
 }
 
 /// One concert's line.
 pub async fn one(hall: &Hall, concert: ConcertId) -> Result<QueueOverview, RoomError> {
     let sale = hall.sales.fresh(concert).await.map_err(|_| RoomError::Unavailable)?;
-    sale.map(|sale| of(hall, sale)).ok_or(RoomError::NotFound)
+    sale.map(|sale| looked_at(hall, sale)).ok_or(RoomError::NotFound)
 }
 
 /// Sets the gauges of every line that had somebody in it, and how many places the leader has not journalled yet.
@@ -129,6 +129,20 @@ pub fn measure(hall: &Hall) {
     }
 }
 
+/// A line as somebody asks for it. Who has not watched for a minute, such as a command that only looks, goes by those who are
+/// there.
+fn looked_at(hall: &Hall, sale: Sale) -> QueueOverview {
+    let mut line = of(hall, sale);
+    if hall.memory.since_start() < MINUTE {
+        let since = hall.clock.now() - MINUTE;
+        let (joined, admitted) =
+            hall.memory.lines().queue(line.concert_id).map_or((0, 0), |queue| queue.since(since));
+        line.joined_last_minute = line.joined_last_minute.max(joined);
+        line.admitted_last_minute = line.admitted_last_minute.max(admitted);
+    }
+    line
+}
+
 fn of(hall: &Hall, sale: Sale) -> QueueOverview {
     let lines = hall.memory.lines();
     let queue = lines.queue(sale.settings.concert_id);
@@ -137,11 +151,6 @@ fn of(hall: &Hall, sale: Sale) -> QueueOverview {
     let active = queue.map_or(0, |queue| queue.active() as u64);
     let last_minute = |of: fn(&Tally) -> &LastMinute| {
         queue.map_or(0, |queue| u64::from(of(&queue.tally).total(since_start)))
-    };
-    // Whoever has not watched for a minute, such as a command that only looks, goes by those who are there.
-    let (joined, admitted) = match queue {
-        Some(queue) if since_start < MINUTE => queue.since(hall.clock.now() - MINUTE),
-        _ => (0, 0),
     };
     QueueOverview {
         concert_id: sale.settings.concert_id,
@@ -157,8 +166,8 @@ fn of(hall: &Hall, sale: Sale) -> QueueOverview {
         stalled_since: hall.stalls.since(sale.settings.concert_id),
         leader: lines.lease().holder,
         silent: queue.map_or(0, |queue| queue.silent() as u64),
-        joined_last_minute: last_minute(|tally| &tally.joined).max(joined),
-        admitted_last_minute: last_minute(|tally| &tally.admitted).max(admitted),
+        joined_last_minute: last_minute(|tally| &tally.joined),
+        admitted_last_minute: last_minute(|tally| &tally.admitted),
         silenced_last_minute: last_minute(|tally| &tally.silenced),
         no_shows_last_minute: last_minute(|tally| &tally.no_shows),
         oldest_waiter_since: oldest,
