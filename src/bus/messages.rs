@@ -241,7 +241,11 @@ pub fn reply(command: &Command, outcome: &Outcome) -> Outgoing {
     set(&mut headers, TRACE, traceparent(command.trace, &id));
     set(&mut headers, MESSAGE_ID, id);
     set(&mut headers, WORKER, ids::process());
-    outgoing(subjects::REPLIES.to_owned(), headers, &ReplyBody { version: VERSION, outcome: Cow::Borrowed(outcome) })
+    outgoing(
+        subjects::REPLIES.to_owned(),
+        headers,
+        &ReplyBody { version: VERSION, outcome: Cow::Borrowed(outcome) },
+    )
 }
 
 /// Reads a worker's answer: the saga and what was said. One that names a command by its `Message-Id`, and another by the

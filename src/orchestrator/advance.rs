@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::follow::Consequences;
-use crate::saga::{self, Catalogue, Command, Decision, Entry, Event, NewSaga, Saga, Transition};
+use crate::saga::{self, Catalogue, Decision, Entry, Event, NewSaga, Saga, Transition};
 use crate::store;
 use crate::store::attempt::Attempt;
 use crate::store::changes::Changes;
@@ -34,11 +34,10 @@ pub enum Verdict {
 }
 
 impl Batch {
-    /// Reads these sagas, beside those that are known; if locks come first in this attempt, in the order of their ids.
-    pub(super) async fn read(attempt: &mut Attempt, known: Vec<Saga>, ids: &[Uuid]) -> store::Result<Self> {
+    /// Reads these sagas; if locks come first in this attempt, in the order of their ids.
+    pub(super) async fn read(attempt: &mut Attempt, ids: &[Uuid]) -> store::Result<Self> {
         let control = attempt.control();
-        let (mut sagas, now) = store::sagas::read(attempt.conn(), ids, control).await?;
-        sagas.extend(known);
+        let (sagas, now) = store::sagas::read(attempt.conn(), ids, control).await?;
         Ok(Self::of(sagas, now))
     }
 
@@ -57,7 +56,8 @@ impl Batch {
         Ok(Self::of(sagas, now))
     }
 
-    fn of(sagas: Vec<Saga>, now: DateTime<Utc>) -> Self {
+    /// Sagas as they were read, and the time that decides about them.
+    pub fn of(sagas: Vec<Saga>, now: DateTime<Utc>) -> Self {
         let sagas = sagas.into_iter().map(|saga| (saga.id, saga)).collect();
         Self { now, sagas, transitions: Vec::new(), stale: Vec::new() }
     }
@@ -70,11 +70,6 @@ impl Batch {
     /// A saga as it stands by now.
     pub fn saga(&self, id: Uuid) -> Option<&Saga> {
         self.sagas.get(&id)
-    }
-
-    /// Whether this command is the one that its saga asks for now: the fence of every effect.
-    pub fn asks_for(&self, command: &Command) -> bool {
-        self.sagas.get(&command.saga_id).is_some_and(|saga| command.is_asked_by(saga))
     }
 
     /// Lets an event happen to a saga. Several events of one saga take effect one after the other.

@@ -4,53 +4,75 @@
 //! what was remembered, and if somebody else has moved the saga on, all is done again with what is read. Whatever does not fit
 //! what is remembered is read at once.
 
-use moka::sync::Cache;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use hashlink::LruCache;
 use uuid::Uuid;
 
-use super::{Batch, Engine};
+use super::Engine;
 use crate::config::Control;
 use crate::saga::{Command, Saga, Status};
 use crate::store;
 use crate::store::attempt::Attempt;
 
-/// Most sagas that are remembered, about 2 kB each: as many as are under way in one process at its best.
-const MOST: u64 = 8_192;
+/// Most sagas that are remembered, about 2 kB each: as many as are under way in one process at its best. Beyond it those that
+/// were written longest ago are forgotten.
+const MOST: usize = 8_192;
 
 /// What is remembered. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Recent(Cache<Uuid, Saga>);
+pub(super) struct Recent(Arc<Mutex<LruCache<Uuid, Saga>>>);
 
 impl Recent {
     pub(super) fn new() -> Self {
-        Self(Cache::new(MOST))
+        Self(Arc::new(Mutex::new(LruCache::new(MOST))))
     }
 
     /// Takes note of what was committed. Nobody will ask about a saga that has settled soon.
     pub(super) fn note(&self, sagas: Vec<Saga>) {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for saga in sagas {
             match saga.status {
-                Status::Running | Status::Compensating => self.0.insert(saga.id, saga),
-                _ => self.0.invalidate(&saga.id),
-            }
+                Status::Running | Status::Compensating => recent.insert(saga.id, saga),
+                _ => recent.remove(&saga.id),
+            };
         }
     }
 
-    fn asking_for(&self, command: &Command) -> Option<Saga> {
-        self.0.get(&command.saga_id).filter(|saga| command.is_asked_by(saga))
-    }
-}
-
-impl Engine {
-    /// The sagas of these commands: remembered if that is enough, else read; if locks come first in this attempt, all of
-    /// them, in the order of their ids.
-    pub async fn sagas_of(&self, attempt: &mut Attempt, commands: &[&Command]) -> store::Result<Batch> {
+    /// Hands out the sagas that ask for these commands, and whose saga is not among them. Each is remembered again once it is
+    /// written.
+    fn take(&self, commands: &[&Command]) -> (Vec<Saga>, Vec<Uuid>) {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
         for command in commands {
-            match self.recent.asking_for(command).filter(|_| attempt.control() == Control::Optimistic) {
+            match recent.remove(&command.saga_id).filter(|saga| command.is_asked_by(saga)) {
                 Some(saga) => known.push(saga),
                 None => unknown.push(command.saga_id),
             }
         }
-        Batch::read(attempt, known, &unknown).await
+        (known, unknown)
+    }
+}
+
+impl Engine {
+    /// The sagas of these commands: remembered if that is enough, else read, with the database's clock; if locks come first in
+    /// this attempt, all of them, in the order of their ids.
+    pub async fn sagas_of(
+        &self,
+        attempt: &mut Attempt,
+        commands: &[&Command],
+    ) -> store::Result<(Vec<Saga>, Option<DateTime<Utc>>)> {
+        let (known, unknown) = match attempt.control() {
+            Control::Optimistic => self.recent.take(commands),
+            Control::Pessimistic => (Vec::new(), commands.iter().map(|command| command.saga_id).collect()),
+        };
+        if unknown.is_empty() {
+            return Ok((known, None));
+        }
+        let control = attempt.control();
+        let (mut sagas, read_at) = store::sagas::read(attempt.conn(), &unknown, control).await?;
+        sagas.extend(known);
+        Ok((sagas, Some(read_at)))
     }
 }

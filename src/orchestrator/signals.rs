@@ -52,7 +52,7 @@ async fn take(engine: &Engine, signals: &[Signal]) -> store::Result<Vec<Verdict>
 async fn attempt(engine: &Engine, signals: &[Signal], control: Control) -> store::Result<Vec<Verdict>> {
     let mut attempt = Attempt::begin(&engine.steps, control).await?;
     let ids: Vec<Uuid> = signals.iter().map(|signal| signal.saga).collect();
-    let mut batch = Batch::read(&mut attempt, Vec::new(), &ids).await?;
+    let mut batch = Batch::read(&mut attempt, &ids).await?;
     let mut verdicts = Vec::with_capacity(signals.len());
     for Signal { saga, name } in signals {
         verdicts.push(batch.apply(&engine.catalogue, *saga, &Event::Signal(name.clone())));

@@ -43,20 +43,24 @@ pub struct NewPayment {
     pub paid_at: Option<DateTime<Utc>>,
 }
 
-/// Reads the balances of these users, in their order; who has none has never had points.
+/// Reads the balances of these users, in their order, and the database's clock; who has none has never had points.
 pub async fn read_balances(
     conn: &mut PgConnection,
     users: &[Uuid],
     control: Control,
-) -> Result<Rows<Uuid, i64>> {
+) -> Result<(Rows<Uuid, i64>, Option<DateTime<Utc>>)> {
     if users.is_empty() {
-        return Ok(Rows::default());
+        return Ok((Rows::default(), None));
     }
     let locks = locking(control, "for no key update");
-    let sql =
-        format!("select user_id, balance from accounts where user_id = any($1) order by user_id {locks}");
-    let balances: Vec<(Uuid, i64)> = sqlx::query_as(AssertSqlSafe(sql)).bind(users).fetch_all(conn).await?;
-    Ok(balances.into_iter().collect())
+    let sql = format!(
+        "select user_id, balance, clock_timestamp() from accounts
+         where user_id = any($1) order by user_id {locks}"
+    );
+    let balances: Vec<(Uuid, i64, DateTime<Utc>)> =
+        sqlx::query_as(AssertSqlSafe(sql)).bind(users).fetch_all(conn).await?;
+    let read_at = balances.first().map(|(_, _, at)| *at);
+    Ok((balances.into_iter().map(|(user, balance, _)| (user, balance)).collect(), read_at))
 }
 
 /// The uses of points for these reservations that were not refunded yet.

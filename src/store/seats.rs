@@ -1,6 +1,6 @@
 //! Seats: read in key order, written with their owner's name.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
@@ -65,15 +65,17 @@ pub struct Found {
     pub buyer: Option<Uuid>,
     #[sqlx(flatten)]
     pub owned: Owned,
+    /// By which clock it was asked for.
+    pub read_at: DateTime<Utc>,
 }
 
-/// Reads these seats, in the order of their keys, and what their buyers have; those that do not exist are not returned. A
-/// hold that ran out counts if it did so after `lately`.
+/// Reads these seats, in the order of their keys, and what their buyers have by `now`, or by the database's clock; those that do
+/// not exist are not returned. A hold that ran out counts if it did so `lately`.
 pub async fn read(
     conn: &mut PgConnection,
     wanted: &[Wanted],
-    now: DateTime<Utc>,
-    lately: DateTime<Utc>,
+    now: Option<DateTime<Utc>>,
+    lately: TimeDelta,
     control: Control,
 ) -> Result<Vec<Found>> {
     if wanted.is_empty() {
@@ -86,8 +88,9 @@ pub async fn read(
     let sql = format!(
         "select s.performance_id, s.number, s.section, s.price, s.status, s.holder, s.expires_at, s.claimable_at,
                 p.sale_opens_at, p.sale_closes_at, wanted.buyer, coalesce(has.seats, 0)::bigint as owned,
-                coalesce(has.expired, 0)::bigint as expired, has.first_expired
-         from unnest($1::uuid[], $2::int[], $3::uuid[]) as wanted (performance_id, number, buyer)
+                coalesce(has.expired, 0)::bigint as expired, has.first_expired, clock.now as read_at
+         from (select coalesce($4, clock_timestamp()) as now) as clock,
+              unnest($1::uuid[], $2::int[], $3::uuid[]) as wanted (performance_id, number, buyer)
          join seats s on s.performance_id = wanted.performance_id and s.number = wanted.number
          join performances p on p.id = wanted.performance_id
          left join lateral (
@@ -96,8 +99,8 @@ pub async fn read(
                     min(expires_at) filter (where status = 'expired') as first_expired
              from reservations r
              where r.user_id = wanted.buyer and r.performance_id = wanted.performance_id
-               and (status = 'confirmed' or (status = 'held' and claimable_at > $4)
-                    or (status = 'expired' and expires_at > $5))
+               and (status = 'confirmed' or (status = 'held' and claimable_at > clock.now)
+                    or (status = 'expired' and expires_at > clock.now - $5))
          ) as has on wanted.buyer is not null
          order by s.performance_id, s.number {locks}"
     );

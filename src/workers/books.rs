@@ -40,28 +40,27 @@ pub(super) struct Books {
     pub voided: Vec<Uuid>,
 }
 
-/// Decides about these jobs, in this order; what they change is written with their sagas.
-pub(super) async fn decide(
-    attempt: &mut Attempt,
-    changes: &mut Changes,
-    limits: Limits,
-    now: DateTime<Utc>,
-    jobs: &mut [Job<'_>],
-) -> store::Result<()> {
-    let bookings: Vec<Option<Booking>> = jobs.iter_mut().map(Job::arguments).collect();
-    let mut readable: Vec<(&mut Job<'_>, &Booking)> =
-        jobs.iter_mut().zip(&bookings).filter_map(|(job, booking)| Some((job, booking.as_ref()?))).collect();
-    let mut books = Books::of(now, limits);
-    books.read_seats(attempt, &readable).await?;
-    books.read_points(attempt, &readable).await?;
-    for (job, booking) in &mut readable {
-        books.handle(job, booking);
-    }
-    books.write(changes, attempt.control());
-    Ok(())
-}
-
 impl Books {
+    /// Reads what these jobs are about, and the database's clock unless it was read already.
+    pub async fn read(
+        attempt: &mut Attempt,
+        limits: Limits,
+        jobs: &[Job<'_>],
+        read_at: Option<DateTime<Utc>>,
+    ) -> store::Result<Self> {
+        let jobs = jobs.iter().filter_map(|job| Some((job, job.booking.as_ref()?)));
+        let (paying, others): (Vec<_>, Vec<_>) =
+            jobs.partition(|(job, _)| job.service() == Some(Service::Points));
+        let mut books = Self::of(DateTime::default(), limits);
+        let read_at = books.read_seats(attempt, &others, read_at).await?.or(read_at);
+        let read_at = books.read_points(attempt, &paying).await?.or(read_at);
+        books.now = match read_at {
+            Some(now) => now,
+            None => store::now(attempt.conn()).await?,
+        };
+        Ok(books)
+    }
+
     /// Nothing read yet, nothing decided.
     pub fn of(now: DateTime<Utc>, limits: Limits) -> Self {
         let (seats, owned, balances, uses) = Default::default();
@@ -83,8 +82,12 @@ impl Books {
         }
     }
 
-    /// Every command: do, and beside it undo.
-    fn handle(&mut self, job: &mut Job<'_>, booking: &Booking) {
+    /// Decides about a job, if it is not answered yet. Every command: do, and beside it undo.
+    pub fn handle(&mut self, job: &mut Job<'_>) {
+        let (Some(booking), None) = (job.booking.take(), &job.outcome) else {
+            return;
+        };
+        let booking = &booking;
         match job.command.subject.as_str() {
             "seats.hold" => self.hold(job, booking),
             "seats.release" => self.release(job, booking),
@@ -96,13 +99,15 @@ impl Books {
         }
     }
 
+    /// Also says when, by the database's clock, unless there was nothing to read.
     async fn read_seats(
         &mut self,
         attempt: &mut Attempt,
-        jobs: &[(&mut Job<'_>, &Booking)],
-    ) -> store::Result<()> {
+        jobs: &[(&Job<'_>, &Booking)],
+        now: Option<DateTime<Utc>>,
+    ) -> store::Result<Option<DateTime<Utc>>> {
         let (mut wanted, mut buyers) = (Vec::new(), Vec::new());
-        for (job, booking) in jobs.iter().filter(|(job, _)| job.service() != Some(Service::Points)) {
+        for (job, booking) in jobs {
             let mut buyer = (job.command.subject == "seats.hold").then_some(booking.user_id);
             buyers.extend(buyer);
             // What the buyer has is read once, with the first of the seats.
@@ -116,33 +121,35 @@ impl Books {
         if control == Control::Pessimistic && !buyers.is_empty() {
             store::seats::lock_buyers(attempt.conn(), &buyers).await?;
         }
-        let lately = self.now - LATELY;
-        let found = store::seats::read(attempt.conn(), &wanted, self.now, lately, control).await?;
-        for Found { seat, buyer, owned } in found {
+        let found = store::seats::read(attempt.conn(), &wanted, now, LATELY, control).await?;
+        let read_at = found.first().map(|found| found.read_at);
+        for Found { seat, buyer, owned, .. } in found {
             if let Some(buyer) = buyer {
                 self.owned.insert((buyer, seat.performance_id), owned);
             }
             self.seats.insert(seat.key(), seat);
         }
-        Ok(())
+        Ok(read_at)
     }
 
+    /// The same.
     async fn read_points(
         &mut self,
         attempt: &mut Attempt,
-        jobs: &[(&mut Job<'_>, &Booking)],
-    ) -> store::Result<()> {
-        let paying = || jobs.iter().filter(|(job, _)| job.service() == Some(Service::Points));
-        let users: Vec<Uuid> = paying().map(|(_, booking)| booking.user_id).collect();
-        let refunds: Vec<Uuid> = paying()
+        jobs: &[(&Job<'_>, &Booking)],
+    ) -> store::Result<Option<DateTime<Utc>>> {
+        let users: Vec<Uuid> = jobs.iter().map(|(_, booking)| booking.user_id).collect();
+        let refunds: Vec<Uuid> = jobs
+            .iter()
             .filter(|(job, _)| job.command.subject == "points.refund")
             .map(|(_, booking)| booking.reservation_id)
             .collect();
         let control = attempt.control();
-        self.balances = store::payments::read_balances(attempt.conn(), &users, control).await?;
+        let (balances, read_at) = store::payments::read_balances(attempt.conn(), &users, control).await?;
+        self.balances = balances;
         let uses = store::payments::open_uses(attempt.conn(), &refunds).await?;
         self.uses = uses.into_iter().map(|used| (used.reservation_id, used)).collect();
-        Ok(())
+        Ok(read_at)
     }
 
     /// The numbers of a booking's seats of which something is so.
@@ -150,7 +157,8 @@ impl Books {
         booking.keys().filter(|key| matches(self.seats.get(key))).map(|(_, number)| number).collect()
     }
 
-    fn write(self, changes: &mut Changes, control: Control) {
+    /// What was decided is to be written.
+    pub fn write(self, changes: &mut Changes, control: Control) {
         store::seats::save(changes, &self.seats);
         if control == Control::Optimistic {
             let own = self.decided.iter().map(|change| change.id).collect();

@@ -7,8 +7,9 @@ use async_nats::jetstream::Message;
 use chrono::{DateTime, Utc};
 use fail::fail_point;
 
+use super::books::Books;
 use super::changed::Changed;
-use super::{Job, Limits, books};
+use super::{Job, Limits};
 use crate::bus::{deliveries, subjects};
 use crate::config::Control;
 use crate::orchestrator::{Batch, Consequences, Engine, Halves, Verdict};
@@ -73,12 +74,16 @@ async fn attempt(
     control: Control,
 ) -> store::Result<Done> {
     let mut attempt = Attempt::begin(&engine.steps, control).await?;
-    let mut batch = engine.sagas_of(&mut attempt, commands).await?;
-    let (mut open, refused) = asked_for(engine, &mut batch, commands);
+    let (sagas, read_at) = engine.sagas_of(&mut attempt, commands).await?;
+    let mut jobs: Vec<Job<'_>> = commands.iter().map(|command| Job::of(command)).collect();
+    let mut books = Books::read(&mut attempt, limits, &jobs, read_at).await?;
+    let mut batch = Batch::of(sagas, books.now);
+    jobs.retain_mut(|job| is_asked_for(engine, &mut batch, job));
+    jobs.iter_mut().for_each(|job| books.handle(job));
     let mut changes = Changes::default();
-    books::decide(&mut attempt, &mut changes, limits, batch.now, &mut open).await?;
+    books.write(&mut changes, control);
     let (mut illegal, mut changed) = (Vec::new(), Changed::default());
-    for job in open.into_iter().chain(refused) {
+    for job in jobs {
         let outcome = job.outcome.unwrap_or(Outcome::Failed { code: "unanswered".to_owned() });
         changed.note(job.command, &outcome);
         let event = Event::Reply(answer(job.command, outcome, &engine.instance));
@@ -92,25 +97,19 @@ async fn attempt(
     Ok(Done { illegal, changed, consequences })
 }
 
-/// What is still asked for: to be done, and refused without any work.
-fn asked_for<'a>(
-    engine: &Engine,
-    batch: &mut Batch,
-    commands: &[&'a Command],
-) -> (Vec<Job<'a>>, Vec<Job<'a>>) {
-    let mut jobs: Vec<Job<'_>> = Vec::with_capacity(commands.len());
-    for command in commands {
-        if batch.asks_for(command) {
-            let known = batch
-                .saga(command.saga_id)
-                .is_some_and(|saga| engine.catalogue.get(&saga.workflow, saga.version).is_some());
-            jobs.push(Job { command, outcome: refusal(command, known, batch.now) });
-        } else {
-            metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
-            batch.note_stale(command.saga_id);
-        }
+/// Whether a job's saga still asks for it. If it is refused without any work it is answered by that.
+fn is_asked_for(engine: &Engine, batch: &mut Batch, job: &mut Job<'_>) -> bool {
+    let command = job.command;
+    let Some(saga) = batch.saga(command.saga_id).filter(|saga| command.is_asked_by(saga)) else {
+        metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
+        batch.note_stale(command.saga_id);
+        return false;
+    };
+    let is_defined = engine.catalogue.get(&saga.workflow, saga.version).is_some();
+    if let Some(refusal) = refusal(command, is_defined, batch.now) {
+        job.outcome = Some(refusal);
     }
-    jobs.into_iter().partition(|job| job.outcome.is_none())
+    true
 }
 
 /// What is to be said of a command whose handling fails even alone.

@@ -14,7 +14,7 @@ mod points;
 mod tickets;
 mod books;
 
-use serde::de::DeserializeOwned;
+use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -31,10 +31,12 @@ pub enum Service {
     Tickets,
 }
 
-/// A command that its saga asks for now, and what the service said to it.
+/// A command, and what the service said to it.
 #[derive(Debug)]
 pub struct Job<'a> {
     pub command: &'a Command,
+    /// What it is about, unless that cannot be read.
+    booking: Option<Booking>,
     pub outcome: Option<Outcome>,
 }
 
@@ -52,7 +54,7 @@ pub struct Limits {
 }
 
 /// What every command of a booking carries.
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 struct Booking {
     reservation_id: Uuid,
     user_id: Uuid,
@@ -101,22 +103,22 @@ impl Booking {
     }
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    /// What a command asks for. One whose arguments cannot be read is answered by that.
+    fn of(command: &'a Command) -> Self {
+        match Booking::deserialize(&*command.context) {
+            Ok(booking) => Self { command, booking: Some(booking), outcome: None },
+            Err(error) => {
+                let detail = Value::String(error.to_string());
+                let outcome = Outcome::Rejected { code: "invalid_command".to_owned(), detail };
+                Self { command, booking: None, outcome: Some(outcome) }
+            }
+        }
+    }
+
     /// Whose job it is.
     fn service(&self) -> Option<Service> {
         Service::of(&self.command.subject)
-    }
-
-    /// The arguments, or none once the job is answered as one that cannot be read.
-    fn arguments<T: DeserializeOwned>(&mut self) -> Option<T> {
-        match T::deserialize(&*self.command.context) {
-            Ok(arguments) => Some(arguments),
-            Err(error) => {
-                let detail = Value::String(error.to_string());
-                self.outcome = Some(Outcome::Rejected { code: "invalid_command".to_owned(), detail });
-                None
-            }
-        }
     }
 
     fn done(&mut self, output: impl IntoIterator<Item = (&'static str, Value)>) {
@@ -183,7 +185,7 @@ mod tests {
         act: impl FnOnce(&mut Job<'_>),
     ) -> Outcome {
         let command = command(direction, reason);
-        let mut job = Job { command: &command, outcome: None };
+        let mut job = Job { command: &command, booking: None, outcome: None };
         act(&mut job);
         job.outcome.expect("every command is answered")
     }
@@ -211,7 +213,8 @@ mod tests {
 
     #[test]
     fn arguments_that_cannot_be_read_are_a_business_no() {
-        let outcome = answer(Direction::Do, None, |job| assert!(job.arguments::<Booking>().is_none()));
+        let command = command(Direction::Do, None);
+        let outcome = Job::of(&command).outcome.expect("it is answered");
         assert_eq!(refusal(outcome).0, "invalid_command");
     }
 }

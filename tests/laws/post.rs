@@ -242,7 +242,9 @@ impl Post {
             }
             Rule::Answer(outcome) => {
                 let copies = vec![outcome; copies];
-                publish(&self.bus, &copies, |outcome| messages::reply(&letter.command, outcome)).await.unwrap();
+                publish(&self.bus, &copies, |outcome| messages::reply(&letter.command, outcome))
+                    .await
+                    .unwrap();
             }
         }
     }

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use chrono::TimeDelta;
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 
@@ -102,9 +103,9 @@ async fn hold(
 ) -> store::Result<Vec<bool>> {
     let seat = |request: &Request| Wanted { performance_id: PERFORMANCE, number: request.place, buyer: None };
     let wanted: Vec<Wanted> = requests.iter().map(seat).collect();
-    let now = requests.first().map_or_else(Default::default, |first| first.at);
+    let now = requests.first().map(|first| first.at);
     let control = attempt.control();
-    let found = store::seats::read(attempt.conn(), &wanted, now, now, control).await?;
+    let found = store::seats::read(attempt.conn(), &wanted, now, TimeDelta::zero(), control).await?;
     let mut seats: Rows<Key, Seat> = found.into_iter().map(|found| (found.seat.key(), found.seat)).collect();
     let mut decide = |request: &Request| {
         let key = (PERFORMANCE, request.place);
@@ -133,7 +134,7 @@ async fn enter(
 ) -> store::Result<Vec<bool>> {
     let users: Vec<_> = requests.iter().map(|request| rivals::user(request.place)).collect();
     let control = attempt.control();
-    let mut balances = store::payments::read_balances(attempt.conn(), &users, control).await?;
+    let (mut balances, _) = store::payments::read_balances(attempt.conn(), &users, control).await?;
     let mut entries = Vec::new();
     let mut decide = |request: &Request| {
         let user_id = rivals::user(request.place);
