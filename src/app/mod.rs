@@ -146,7 +146,7 @@ impl App {
             catalog,
             room,
             desk: self.desk.clone(),
-            repeats: Repeats::open(self.pool.clone(), self.engine.steps.clone(), &self.tasks, &self.stop),
+            repeats: Repeats::open(&self.engine, &self.tasks, &self.stop),
             engine: self.engine.clone(),
             access: Access::new(&settings.http, self.clock.clone())?,
             keys: Keys::new(self.pool.clone()),

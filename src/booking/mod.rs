@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::ids;
-use crate::orchestrator::{Engine, SignalError, Verdict, Waiting};
+use crate::orchestrator::{Batched, Engine, SignalError, Verdict, Waiting, batched};
 use crate::saga::Status;
 use crate::store;
 pub use crate::store::reservations::NewReservation as Order;
@@ -30,7 +30,7 @@ use crate::store::reservations::{NewReservation, Reservation, ReservationStatus}
 pub struct Desk {
     pool: PgPool,
     engine: Engine,
-    orders: mpsc::Sender<start::Request>,
+    orders: Batched<NewReservation, bool>,
     reads: mpsc::Sender<reads::Request>,
     patience: Duration,
 }
@@ -71,10 +71,10 @@ impl Desk {
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> Self {
-        let (orders, requests) = mpsc::channel(4_096);
+        let (orders, requests) = batched("orders", |order: &NewReservation| order.id);
         tasks.spawn(start::run(engine.clone(), requests, stop.clone()));
         let (reads, requests) = mpsc::channel(4_096);
-        tasks.spawn(reads::run(engine.steps.clone(), requests, stop.clone()));
+        tasks.spawn(reads::run(engine.clone(), requests, stop.clone()));
         Self { pool, engine, orders, reads, patience }
     }
 
@@ -83,7 +83,7 @@ impl Desk {
     pub async fn reserve(&self, order: NewReservation) -> Result<Answer, DeskError> {
         let (id, pay_now) = (order.id, order.pay_now);
         let waiting = self.engine.waiting(id);
-        let new = start::submit(&self.orders, order).await?;
+        let new = self.orders.ask(order).await.ok_or(DeskError::Unavailable)?;
         let settled = if pay_now { is_at_rest } else { is_decided };
         self.settle(&waiting, id, new, settled).await
     }

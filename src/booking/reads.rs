@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::DeskError;
+use crate::orchestrator::Engine;
 use crate::store;
 use crate::store::reservations::Reservation;
 
@@ -35,12 +36,13 @@ pub(super) async fn find(
     found.ok_or(DeskError::Unknown)
 }
 
-/// Reads in batches until the service stops.
-pub(super) async fn run(pool: PgPool, mut requests: mpsc::Receiver<Request>, stop: CancellationToken) {
+/// Reads in batches, in the engine's turns, until the service stops.
+pub(super) async fn run(engine: Engine, mut requests: mpsc::Receiver<Request>, stop: CancellationToken) {
     let mut batch = Vec::with_capacity(BATCH);
     while stop.run_until_cancelled(requests.recv_many(&mut batch, BATCH)).await.unwrap_or(0) > 0 {
+        let _turn = engine.turns.take_with(&mut batch, BATCH, &mut requests).await;
         let ids: Vec<Uuid> = batch.iter().map(|request| request.id).collect();
-        match store::reservations::get_many(&pool, &ids).await {
+        match store::reservations::get_many(&engine.steps, &ids).await {
             Ok(found) => answer(batch.drain(..), &found),
             Err(error) => {
                 // Dropping the senders tells the callers.

@@ -4,70 +4,30 @@ use chrono::{DateTime, Utc};
 use fail::fail_point;
 use serde_json::{Map, Value, json};
 use sqlx::PgPool;
-use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::DeskError;
-use crate::orchestrator::{self, Engine, Halves};
+use crate::orchestrator::{self, Engine, Requests};
 use crate::saga::{NewSaga, Saga};
 use crate::store;
 use crate::store::changes::Changes;
 use crate::store::reservations::{NewReservation, Reservation};
 
-/// Most orders of one transaction.
-const BATCH: usize = 256;
-
-/// An order, and who waits for its commit.
-#[derive(Debug)]
-pub(super) struct Request {
-    order: NewReservation,
-    committed: oneshot::Sender<bool>,
+/// Starts what is ordered until the service stops.
+pub(super) async fn run(engine: Engine, orders: Requests<NewReservation, bool>, stop: CancellationToken) {
+    let turns = engine.turns.clone();
+    orders.work(engine, turns, stop, |engine, orders| Box::pin(take(engine, orders))).await;
 }
 
-/// Hands an order to the batcher and returns once it is committed: whether it was new.
-pub(super) async fn submit(orders: &mpsc::Sender<Request>, order: NewReservation) -> Result<bool, DeskError> {
-    let (committed, done) = oneshot::channel();
-    orders.try_send(Request { order, committed }).map_err(|_| DeskError::Unavailable)?;
-    done.await.map_err(|_| DeskError::Unavailable)
-}
-
-/// Takes orders in batches until the service stops.
-pub(super) async fn run(engine: Engine, mut orders: mpsc::Receiver<Request>, stop: CancellationToken) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while stop.run_until_cancelled(orders.recv_many(&mut batch, BATCH)).await.unwrap_or(0) > 0 {
-        let requests = std::mem::replace(&mut batch, Vec::with_capacity(BATCH));
-        let (items, mut committed): (Vec<_>, Vec<_>) = requests
-            .into_iter()
-            .enumerate()
-            .map(|(at, request)| ((at, request.order), Some(request.committed)))
-            .unzip();
-        let mut halves = Halves::of(items);
-        while let Some(items) = halves.next() {
-            let result = start(&engine, items).await;
-            if result.is_ok() {
-                items.iter().for_each(|(at, _)| tell(&mut committed[*at], true));
-            }
-            match halves.record(result).await {
-                Ok(None) => {}
-                Ok(Some(((at, _), error))) if is_there_already(&error) => {
-                    tell(&mut committed[*at], false);
-                }
-                Ok(Some(((_, order), error))) => {
-                    tracing::error!(id = %order.id, %error, "an order could not be taken")
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "orders could not be taken");
-                    break;
-                }
-            }
-        }
+/// Says of each order whether it was new.
+async fn take(engine: &Engine, orders: &[NewReservation]) -> store::Result<Vec<bool>> {
+    match start(engine, orders).await {
+        Ok(()) => Ok(vec![true; orders.len()]),
+        // Among several it is not known which one it is: they come again in halves.
+        Err(error) if orders.len() == 1 && is_there_already(&error) => Ok(vec![false]),
+        Err(error) => Err(error),
     }
-}
-
-fn tell(caller: &mut Option<oneshot::Sender<bool>>, new: bool) {
-    // A caller that has gone away does not want to know.
-    let _told = caller.take().map(|caller| caller.send(new));
 }
 
 /// The order was taken before: the caller gets what became of it.
@@ -75,13 +35,12 @@ fn is_there_already(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.constraint()) == Some("reservations_pkey")
 }
 
-async fn start(engine: &Engine, orders: &[(usize, NewReservation)]) -> store::Result<()> {
+async fn start(engine: &Engine, orders: &[NewReservation]) -> store::Result<()> {
     let mut conn = engine.steps.acquire().await?;
     let now = store::now(&mut *conn).await?;
-    let new: Vec<&NewReservation> = orders.iter().map(|(_, order)| order).collect();
     let mut changes = Changes::default();
-    store::reservations::insert(&mut changes, &new, now);
-    let sagas = new.into_iter().map(|order| NewSaga {
+    store::reservations::insert(&mut changes, orders, now);
+    let sagas = orders.iter().map(|order| NewSaga {
         id: order.id,
         subject_id: order.id,
         owner_id: Some(order.user_id),

@@ -11,6 +11,7 @@ use futures::{FutureExt, StreamExt};
 use tokio_util::sync::CancellationToken;
 
 use super::{Bus, topology};
+use crate::store::turns::{Turn, Turns};
 
 /// Most messages of one batch.
 pub const BATCH: usize = 256;
@@ -37,7 +38,23 @@ impl Deliveries {
 
     /// The next messages, at least one and at most [`BATCH`]; none once `stop` is cancelled.
     pub async fn next(&mut self, stop: &CancellationToken) -> Vec<Message> {
-        stop.run_until_cancelled(self.receive()).await.unwrap_or_default()
+        match stop.run_until_cancelled(self.first()).await {
+            Some(first) => self.and_others(first).await,
+            None => Vec::new(),
+        }
+    }
+
+    /// The same, once it is their turn: what comes while they wait for it is among them.
+    pub async fn next_in_turn(
+        &mut self,
+        turns: &Turns,
+        stop: &CancellationToken,
+    ) -> (Vec<Message>, Option<Turn>) {
+        let Some(first) = stop.run_until_cancelled(self.first()).await else {
+            return (Vec::new(), None);
+        };
+        let turn = turns.take().await;
+        (self.and_others(first).await, Some(turn))
     }
 
     /// Asks for no more messages until the next call of [`Self::next`].
@@ -45,10 +62,10 @@ impl Deliveries {
         self.open = None;
     }
 
-    async fn receive(&mut self) -> Vec<Message> {
+    async fn first(&mut self) -> Message {
         loop {
             match self.take().await {
-                Ok(batch) => return batch,
+                Ok(first) => return first,
                 Err(reason) => {
                     self.open = None;
                     let consumer = self.config.durable_name.as_deref().unwrap_or_default();
@@ -59,7 +76,7 @@ impl Deliveries {
         }
     }
 
-    async fn take(&mut self) -> Result<Vec<Message>, String> {
+    async fn take(&mut self) -> Result<Message, String> {
         let stream = match self.open.take() {
             Some(stream) => self.open.insert(stream),
             None => {
@@ -67,8 +84,15 @@ impl Deliveries {
                 self.open.insert(stream)
             }
         };
-        let first = stream.next().await.ok_or("the pull stream ended")?.map_err(|error| error.to_string())?;
+        stream.next().await.ok_or("the pull stream ended")?.map_err(|error| error.to_string())
+    }
+
+    /// With this one, what is there by now.
+    async fn and_others(&mut self, first: Message) -> Vec<Message> {
         let mut batch = vec![first];
+        let Some(stream) = &mut self.open else {
+            return batch;
+        };
         // The runtime's budget would cut large batches short.
         tokio::task::coop::unconstrained(async {
             while batch.len() < BATCH {
@@ -79,7 +103,7 @@ impl Deliveries {
             }
         })
         .await;
-        Ok(batch)
+        batch
     }
 
     async fn subscribe(&self) -> Result<pull::Stream, String> {

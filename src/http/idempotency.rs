@@ -25,7 +25,7 @@ use super::problem::{Problem, Result};
 use super::request::Command;
 use crate::booking::DeskError;
 use crate::ids;
-use crate::orchestrator::{Batched, batched};
+use crate::orchestrator::{Batched, Engine, batched};
 use crate::store;
 use crate::store::idempotency::{self, Asked, Claim, End, Ended};
 
@@ -40,16 +40,18 @@ pub struct Repeats {
 }
 
 impl Repeats {
-    /// Starts the tasks that claim and end on the connections of `steps`, until the stop.
-    pub fn open(pool: PgPool, steps: PgPool, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+    /// Starts the tasks that claim and end on the engine's connections, in its turns, until the stop.
+    pub fn open(engine: &Engine, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+        let Engine { pool, steps, turns, .. } = engine;
         let (claims, asked) = batched("claims of keys", |asked: &Asked| asked.fresh);
         let (ends, ended) = batched("ends of claims", |ended: &Ended| ended.effect);
+        let (on, turns) = (|| steps.clone(), || turns.clone());
         tasks
-            .spawn(asked.work(steps.clone(), stop.clone(), |steps, asked| {
+            .spawn(asked.work(on(), turns(), stop.clone(), |steps, asked| {
                 Box::pin(idempotency::claim(steps, asked))
             }));
-        tasks.spawn(ended.work(steps, stop.clone(), |steps, ended| Box::pin(end_all(steps, ended))));
-        Self { pool, claims, ends }
+        tasks.spawn(ended.work(on(), turns(), stop.clone(), |steps, ended| Box::pin(end_all(steps, ended))));
+        Self { pool: pool.clone(), claims, ends }
     }
 
     async fn claim(&self, claim: &Arc<Claim>) -> Result<Option<Uuid>> {

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Halves;
 use crate::store;
+use crate::store::turns::Turns;
 
 /// Most requests of one batch.
 const BATCH: usize = 256;
@@ -50,10 +51,11 @@ impl<Q, A> Batched<Q, A> {
 }
 
 impl<Q, A> Requests<Q, A> {
-    /// Takes requests in batches until the service stops; `with` is what the work needs.
-    pub async fn work<S>(mut self, with: S, stop: CancellationToken, work: Work<S, Q, A>) {
+    /// Takes requests in batches, in its turns, until the service stops; `with` is what the work needs.
+    pub async fn work<S>(mut self, with: S, turns: Turns, stop: CancellationToken, work: Work<S, Q, A>) {
         let mut batch = Vec::with_capacity(BATCH);
         while stop.run_until_cancelled(self.requests.recv_many(&mut batch, BATCH)).await.unwrap_or(0) > 0 {
+            let _turn = turns.take_with(&mut batch, BATCH, &mut self.requests).await;
             let (requests, callers): (Vec<Q>, Vec<oneshot::Sender<A>>) = batch.drain(..).unzip();
             if let Err(error) = self.answer(Halves::of(requests), callers, &with, work).await {
                 // Dropping the senders has told the callers.
@@ -107,9 +109,10 @@ mod tests {
         let (batched, requests) = batched("numbers", |_| Uuid::nil());
         let (stop, batches) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
         let with = (work, Arc::clone(&batches));
-        let working = tokio::spawn(requests.work(with, stop.clone(), |(work, batches), numbers| {
-            Box::pin(ready(work(numbers, batches.fetch_add(1, Ordering::Relaxed))))
-        }));
+        let working =
+            tokio::spawn(requests.work(with, Turns::default(), stop.clone(), |(work, batches), numbers| {
+                Box::pin(ready(work(numbers, batches.fetch_add(1, Ordering::Relaxed))))
+            }));
         let told = join_all((0..1_000).map(|number| batched.ask(number))).await;
         stop.cancel();
         working.await.unwrap();

@@ -48,6 +48,7 @@ use crate::bus::{Bus, retry};
 use crate::config::Control;
 use crate::ids;
 use crate::saga::Catalogue;
+use crate::store::turns::Turns;
 
 /// What every part of the engine needs: the truth, the carrier, and the definitions.
 #[derive(Clone, Debug)]
@@ -61,6 +62,8 @@ pub struct Engine {
     pub instance: Arc<str>,
     /// Services whose fence is the saga's own row.
     in_database: &'static [&'static str],
+    /// How many batches are at work at a time.
+    pub turns: Turns,
     /// How steps that meet at the same rows are kept apart at first.
     pub control: Control,
     pauses: Arc<pauses::Pauses>,
@@ -119,6 +122,7 @@ impl Engine {
             catalogue,
             instance: ids::process().into(),
             in_database,
+            turns: Turns::default(),
             control,
             pauses: Arc::default(),
             recent: recent::Recent::new(),

@@ -42,7 +42,8 @@ impl Engine {
 
 /// Takes signals in batches until the service stops.
 pub(super) async fn run(engine: Engine, requests: Requests<Signal, Verdict>, stop: CancellationToken) {
-    requests.work(engine, stop, |engine, signals| Box::pin(take(engine, signals))).await;
+    let turns = engine.turns.clone();
+    requests.work(engine, turns, stop, |engine, signals| Box::pin(take(engine, signals))).await;
 }
 
 async fn take(engine: &Engine, signals: &[Signal]) -> store::Result<Vec<Verdict>> {

@@ -33,6 +33,7 @@ pub mod versions;
 pub mod attempt;
 pub mod changes;
 pub mod rows;
+pub mod turns;
 
 use std::time::Duration;
 

@@ -115,7 +115,7 @@ pub struct End {
 }
 
 /// Inserts pending reservations. One whose id is there already is what fails the whole statement, before all else.
-pub fn insert(changes: &mut Changes, new: &[&NewReservation], now: DateTime<Utc>) {
+pub fn insert(changes: &mut Changes, new: &[NewReservation], now: DateTime<Utc>) {
     let ids: Vec<Uuid> = new.iter().map(|one| one.id).collect();
     let users: Vec<Uuid> = new.iter().map(|one| one.user_id).collect();
     let concerts: Vec<Uuid> = new.iter().map(|one| one.concert_id).collect();

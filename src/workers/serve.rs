@@ -44,7 +44,8 @@ async fn serve(engine: Engine, command: &str, limits: Limits, stop: Cancellation
     let mut incoming = Deliveries::of(&engine.bus, subjects::STEPS, config);
     while !stop.is_cancelled() {
         let mut readable: Vec<Delivered> = Vec::new();
-        for message in incoming.next(&stop).await {
+        let (messages, _turn) = incoming.next_in_turn(&engine.turns, &stop).await;
+        for message in messages {
             match messages::read_command(&message) {
                 Ok(command) => readable.push((message, command)),
                 Err(error) => engine.park(subjects::STEPS, &message, &error.to_string()).await,

@@ -98,12 +98,7 @@ impl Entrance {
             catalog,
             room: service.room.clone().expect("the service has the api role"),
             desk: service.desk.clone(),
-            repeats: Repeats::open(
-                service.pool.clone(),
-                service.engine.steps.clone(),
-                &TaskTracker::new(),
-                &stop,
-            ),
+            repeats: Repeats::open(&service.engine, &TaskTracker::new(), &stop),
             engine: service.engine.clone(),
             access: Access::new(&settings.http, service.clock.clone()).expect("the secret is good"),
             keys: Keys::new(service.pool.clone()),
