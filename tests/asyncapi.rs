@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use boxoffice::bus::fences::{self, Completed, Completion};
-use boxoffice::bus::{messages, publish, subjects};
+use boxoffice::bus::{headers, messages, publish, subjects};
 use boxoffice::ids;
 use boxoffice::saga::{Command, Direction, Outcome};
 use futures::StreamExt;
@@ -70,12 +70,12 @@ fn it_names_the_subjects_headers_and_events_of_the_code() {
         let headers = &document["components"]["schemas"][schema]["properties"];
         headers.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>()
     };
-    let fence = [messages::SAGA, messages::STEP, messages::DIRECTION, messages::VISIT, messages::SEND];
+    let fence = [headers::SAGA, headers::STEP, headers::DIRECTION, headers::VISIT, headers::SEND];
     let set =
         |more: &[&str]| fence.iter().chain(more).map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
-    let (id, trace) = (messages::MESSAGE_ID, messages::TRACE);
-    assert_eq!(names("CommandHeaders"), set(&[messages::DEADLINE, id, trace, "Nats-Msg-Id"]));
-    assert_eq!(names("ReplyHeaders"), set(&[id, trace, messages::WORKER]));
+    let (id, trace) = (headers::MESSAGE_ID, headers::TRACE);
+    assert_eq!(names("CommandHeaders"), set(&[headers::DEADLINE, id, trace, "Nats-Msg-Id"]));
+    assert_eq!(names("ReplyHeaders"), set(&[id, trace, headers::WORKER]));
     let rows = include_str!("../docs/events.md")
         .lines()
         .filter_map(|line| line.strip_prefix("| `")?.split('`').next());

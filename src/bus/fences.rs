@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::messages::{Fence, Malformed, VERSION, check_version, fence, read_fence};
+use super::headers::{DIRECTION, Fence, Malformed, fence, read_fence};
+use super::messages::{VERSION, check_version};
 use super::{Bus, subjects};
 use crate::saga::{Direction, Outcome};
 
@@ -90,7 +91,7 @@ fn request(wanted: &Completion) -> (HeaderMap, Bytes) {
 pub fn read_request(message: &Message) -> Result<Completion, Malformed> {
     let Fence { saga, step, direction, visit, .. } = read_fence(message)?;
     if direction != Direction::Do {
-        return Err(Malformed::Header(super::messages::DIRECTION));
+        return Err(Malformed::Header(DIRECTION));
     }
     let body: RequestBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;

@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use async_nats::header::{
-    HeaderName, IntoHeaderValue, NATS_MESSAGE_ID, NATS_SCHEDULE, NATS_SCHEDULE_NEXT, NATS_SCHEDULE_TARGET,
-    NATS_SCHEDULER,
+    NATS_MESSAGE_ID, NATS_SCHEDULE, NATS_SCHEDULE_NEXT, NATS_SCHEDULE_TARGET, NATS_SCHEDULER,
 };
 use async_nats::jetstream::Message;
 use async_nats::jetstream::message::PublishMessage;
@@ -17,6 +16,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::headers::{
+    DEADLINE, Fence, MESSAGE_ID, Malformed, SAGA, TRACE, WORKER, fence, header, parsed, read_fence, set,
+};
 use super::publish::Outgoing;
 use super::subjects;
 use super::trace::{trace_of, traceparent};
@@ -26,42 +28,8 @@ use crate::saga::{self, Command, Direction, Outcome, Reply, Status, message_id};
 /// The version of every body.
 pub(super) const VERSION: u32 = 1;
 
-/// The saga a message is about.
-pub const SAGA: &str = "Saga";
-/// The step that is done or undone.
-pub const STEP: &str = "Step";
-/// `do` or `undo`.
-pub const DIRECTION: &str = "Direction";
-/// The fence: rises whenever the saga enters the step anew.
-pub const VISIT: &str = "Visit";
-/// How often the command was sent before.
-pub const SEND: &str = "Send";
-/// RFC 3339; a `do` that is handled later is refused.
-pub const DEADLINE: &str = "Deadline";
-/// Saga, step, direction, visit and send: names this send of the command.
-pub const MESSAGE_ID: &str = "Message-Id";
-
-/// Optional, on a reply: what the worker calls itself.
-pub const WORKER: &str = "Worker";
-/// The trace that the saga belongs to, as W3C Trace Context has it.
-pub const TRACE: &str = "traceparent";
 /// More of a worker's name is not kept.
 const WORKER_CHARS_MAX: usize = 100;
-
-/// Why a message cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub enum Malformed {
-    #[error("the header {0} is missing or not of its form")]
-    Header(&'static str),
-    #[error("the body is not the JSON it should be: {0}")]
-    Body(#[from] serde_json::Error),
-    #[error("the body lacks {0}")]
-    Missing(&'static str),
-    #[error("version {0} is not known")]
-    Version(u32),
-    #[error("it answers somebody else: its Message-Id is {given}, and its other headers name {own}")]
-    Foreign { given: String, own: String },
-}
 
 #[derive(Serialize, Deserialize)]
 struct CommandBody<'a> {
@@ -306,55 +274,6 @@ pub fn event(event: &EventMessage) -> Outgoing {
     outgoing(subjects::event(&event.name), headers, event)
 }
 
-/// Which command a message is about.
-pub(super) struct Fence {
-    pub saga: Uuid,
-    pub step: String,
-    pub direction: Direction,
-    pub visit: i32,
-    pub send: i32,
-}
-
-/// The headers that name a step at a visit.
-pub(super) fn fence(saga: Uuid, step: &str, direction: Direction, visit: i32, send: i32) -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    set(&mut headers, SAGA, saga.to_string());
-    set(&mut headers, STEP, step);
-    set(&mut headers, DIRECTION, direction.name());
-    set(&mut headers, VISIT, visit.to_string());
-    set(&mut headers, SEND, send.to_string());
-    headers
-}
-
-pub(super) fn read_fence(message: &async_nats::Message) -> Result<Fence, Malformed> {
-    let direction = match header(message, DIRECTION) {
-        Some("do") => Direction::Do,
-        Some("undo") => Direction::Undo,
-        _ => return Err(Malformed::Header(DIRECTION)),
-    };
-    Ok(Fence {
-        saga: parsed(message, SAGA)?,
-        step: parsed(message, STEP)?,
-        direction,
-        visit: parsed(message, VISIT)?,
-        send: if header(message, SEND).is_some() { parsed(message, SEND)? } else { 0 },
-    })
-}
-
-/// Names that are known when the program is compiled are neither copied nor looked through.
-fn set(headers: &mut HeaderMap, name: &'static str, value: impl IntoHeaderValue) {
-    headers.insert(HeaderName::from_static(name), value);
-}
-
-fn header<'a>(message: &'a async_nats::Message, name: &'static str) -> Option<&'a str> {
-    let headers = message.headers.as_ref()?;
-    headers.get(HeaderName::from_static(name)).map(async_nats::HeaderValue::as_str)
-}
-
-fn parsed<T: std::str::FromStr>(message: &async_nats::Message, name: &'static str) -> Result<T, Malformed> {
-    header(message, name).and_then(|value| value.parse().ok()).ok_or(Malformed::Header(name))
-}
-
 pub(super) fn check_version(version: u32) -> Result<(), Malformed> {
     if version == VERSION { Ok(()) } else { Err(Malformed::Version(version)) }
 }
@@ -371,6 +290,7 @@ fn outgoing(subject: String, headers: HeaderMap, body: &impl Serialize) -> Outgo
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bus::headers::{DIRECTION, SEND, STEP, VISIT};
 
     /// The JSON of the page that others are written from, each reply and command by its own type.
     #[test]

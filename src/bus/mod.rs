@@ -7,6 +7,7 @@ pub mod presence;
 pub mod fences;
 pub mod consumers;
 pub mod messages;
+pub mod headers;
 mod trace;
 pub mod publish;
 pub mod deliveries;

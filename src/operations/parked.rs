@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::AskError;
-use crate::bus::messages::SAGA;
+use crate::bus::headers::SAGA;
 use crate::bus::publish::{self, Outgoing};
 use crate::orchestrator;
 use crate::store::operations::{self, ActRow, ParkedRow};

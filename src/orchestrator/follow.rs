@@ -19,9 +19,9 @@ use crate::config::Control;
 use crate::saga::{self, Action, Catalogue, Command, Saga, Transition};
 use crate::store;
 
-/// Ended sagas are put to rest in batches, this far apart: nobody waits for it. It has to be well below the three seconds
-/// after which the sweeper tells their events again.
-const REST_EVERY: Duration = Duration::from_secs(1);
+/// Ended sagas are put to rest in batches, this far apart: nobody waits for it, but a thousand of them at once take Postgres long
+/// enough that others would. It has to be well below the three seconds after which the sweeper tells their events again.
+const REST_EVERY: Duration = Duration::from_millis(100);
 const REST_BATCH: usize = 2_000;
 
 /// Everything to be done after a commit, and safe to be done again.

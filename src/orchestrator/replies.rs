@@ -6,8 +6,8 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Batch, Engine, Halves, Verdict};
-use crate::bus::messages::{self, Malformed};
-use crate::bus::{Deliveries, deliveries, subjects, topology};
+use crate::bus::headers::Malformed;
+use crate::bus::{Deliveries, deliveries, messages, subjects, topology};
 use crate::saga::{Event, Poisoned, Reply};
 use crate::store;
 

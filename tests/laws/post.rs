@@ -9,7 +9,7 @@ use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::pull;
 use boxoffice::bus::publish::publish;
-use boxoffice::bus::{Bus, messages, subjects};
+use boxoffice::bus::{Bus, headers, messages, subjects};
 use boxoffice::saga::{Command, Direction, Outcome};
 use boxoffice::workers::Service;
 use bytes::Bytes;
@@ -187,7 +187,7 @@ impl Post {
     /// Keeps a reply, to be repeated.
     fn note(&self, message: async_nats::Message) {
         let headers = message.headers.expect("a reply has a fence");
-        let saga = headers.get(messages::SAGA).unwrap().as_str().parse().unwrap();
+        let saga = headers.get(headers::SAGA).unwrap().as_str().parse().unwrap();
         let reply = Reply { headers, payload: message.payload };
         let mut shelves = self.shelves.lock().unwrap();
         let replies = &mut shelves.entry(saga).or_default().replies;

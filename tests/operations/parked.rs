@@ -1,6 +1,6 @@
 //! Parked messages: released to try again, or dropped.
 
-use boxoffice::bus::messages::{self};
+use boxoffice::bus::headers;
 use boxoffice::store::api_keys::Role;
 use serde_json::{Value, json};
 
@@ -25,7 +25,7 @@ async fn a_released_message_does_its_work_and_both_acts_are_written_down() {
     .execute(&entrance.pool)
     .await
     .unwrap();
-    assert_eq!(messages::SAGA, "Saga");
+    assert_eq!(headers::SAGA, "Saga");
     let (operator, program) = (entrance.key(Role::Operator).await, Program::of(&entrance.test.env));
     let released = program.json(0, "saga parked release 1 --reason mended").await;
     assert_eq!(released, json!({ "id": 1, "outcome": "released" }));

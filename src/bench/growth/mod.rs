@@ -40,7 +40,7 @@ const WARM_UP: u32 = 100;
 const GROWTH: f64 = 1.10;
 /// How often times are measured with none and with all.
 const ROUNDS: u32 = 5;
-/// An ended saga is put to rest after a second.
+/// An ended saga is put to rest within a second.
 const REST: Duration = Duration::from_millis(2_500);
 /// A statement that is executed less often for each booking belongs to no booking.
 const SELDOM: f64 = 0.1;

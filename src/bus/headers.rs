@@ -1,0 +1,97 @@
+//! The headers of messages: what they are called, and how they are set and read.
+
+use async_nats::HeaderMap;
+use async_nats::header::{HeaderName, IntoHeaderValue};
+use uuid::Uuid;
+
+use crate::saga::Direction;
+
+/// The saga a message is about.
+pub const SAGA: &str = "Saga";
+/// The step that is done or undone.
+pub const STEP: &str = "Step";
+/// `do` or `undo`.
+pub const DIRECTION: &str = "Direction";
+/// The fence: rises whenever the saga enters the step anew.
+pub const VISIT: &str = "Visit";
+/// How often the command was sent before.
+pub const SEND: &str = "Send";
+/// RFC 3339; a `do` that is handled later is refused.
+pub const DEADLINE: &str = "Deadline";
+/// Saga, step, direction, visit and send: names this send of the command.
+pub const MESSAGE_ID: &str = "Message-Id";
+
+/// Optional, on a reply: what the worker calls itself.
+pub const WORKER: &str = "Worker";
+/// The trace that the saga belongs to, as W3C Trace Context has it.
+pub const TRACE: &str = "traceparent";
+
+/// Why a message cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    #[error("the header {0} is missing or not of its form")]
+    Header(&'static str),
+    #[error("the body is not the JSON it should be: {0}")]
+    Body(#[from] serde_json::Error),
+    #[error("the body lacks {0}")]
+    Missing(&'static str),
+    #[error("version {0} is not known")]
+    Version(u32),
+    #[error("it answers somebody else: its Message-Id is {given}, and its other headers name {own}")]
+    Foreign { given: String, own: String },
+}
+
+/// Which command a message is about.
+pub(super) struct Fence {
+    pub saga: Uuid,
+    pub step: String,
+    pub direction: Direction,
+    pub visit: i32,
+    pub send: i32,
+}
+
+/// The headers that name a step at a visit.
+pub(super) fn fence(saga: Uuid, step: &str, direction: Direction, visit: i32, send: i32) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    set(&mut headers, SAGA, saga.to_string());
+    set(&mut headers, STEP, step);
+    set(&mut headers, DIRECTION, direction.name());
+    set(&mut headers, VISIT, visit.to_string());
+    set(&mut headers, SEND, send.to_string());
+    headers
+}
+
+/// Reads what [`fence`] wrote.
+pub(super) fn read_fence(message: &async_nats::Message) -> Result<Fence, Malformed> {
+    let direction = match header(message, DIRECTION) {
+        Some("do") => Direction::Do,
+        Some("undo") => Direction::Undo,
+        _ => return Err(Malformed::Header(DIRECTION)),
+    };
+    Ok(Fence {
+        saga: parsed(message, SAGA)?,
+        step: parsed(message, STEP)?,
+        direction,
+        visit: parsed(message, VISIT)?,
+        send: if header(message, SEND).is_some() { parsed(message, SEND)? } else { 0 },
+    })
+}
+
+/// Sets a header. Names that are known when the program is compiled are neither copied nor looked through.
+pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: impl IntoHeaderValue) {
+    headers.insert(HeaderName::from_static(name), value);
+}
+
+/// What a header says.
+pub(super) fn header<'a>(message: &'a async_nats::Message, name: &'static str) -> Option<&'a str> {
+    let headers = message.headers.as_ref()?;
+    headers.get(HeaderName::from_static(name)).map(async_nats::HeaderValue::as_str)
+}
+
+/// The same, of its form.
+pub(super) fn parsed<T: std::str::FromStr>(
+    message: &async_nats::Message,
+    name: &'static str,
+) -> Result<T, Malformed> {
+    header(message, name).and_then(|value| value.parse().ok()).ok_or(Malformed::Header(name))
+}
