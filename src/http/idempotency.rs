@@ -45,12 +45,13 @@ impl Repeats {
         let Engine { pool, steps, turns, .. } = engine;
         let (claims, asked) = batched("claims of keys", |asked: &Asked| asked.fresh);
         let (ends, ended) = batched("ends of claims", |ended: &Ended| ended.effect);
-        let (on, turns) = (|| steps.clone(), || turns.clone());
-        tasks
-            .spawn(asked.work(on(), turns(), stop.clone(), |steps, asked| {
-                Box::pin(idempotency::claim(steps, asked))
-            }));
-        tasks.spawn(ended.work(on(), turns(), stop.clone(), |steps, ended| Box::pin(end_all(steps, ended))));
+        let claiming = asked.work(steps.clone(), turns.clone(), stop.clone(), |steps, asked| {
+            Box::pin(idempotency::claim(steps, asked))
+        });
+        let ending = ended
+            .work(steps.clone(), turns.clone(), stop.clone(), |steps, ended| Box::pin(end_all(steps, ended)));
+        tasks.spawn(claiming);
+        tasks.spawn(ending);
         Self { pool: pool.clone(), claims, ends }
     }
 

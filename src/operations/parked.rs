@@ -151,12 +151,12 @@ pub async fn take_out(
     Ok(tx.commit().await?)
 }
 
-/// The message's own headers. Those of the broker had their effect; a message id would make it drop the repeat.
 fn as_it_came(row: &ParkedRow) -> Outgoing {
     let message = PublishMessage::build().headers(headers(&row.headers)).payload(row.payload.clone().into());
     Outgoing { subject: row.subject.clone(), message }
 }
 
+/// The message's own headers. Those of the broker had their effect; a message id would make it drop the repeat.
 fn headers(saved: &Value) -> HeaderMap {
     let saved = saved.as_object().into_iter().flatten();
     let own = saved.filter(|(name, _)| !name.starts_with("Nats-"));

@@ -40,8 +40,8 @@ impl Recent {
         }
     }
 
-    /// Hands out the sagas that ask for these commands, and whose saga is not among them. Each is remembered again once it is
-    /// written.
+    /// Hands out the sagas that ask for these commands, each to be remembered again once it is written, and the ids of those
+    /// that have to be read.
     fn take(&self, commands: &[&Command]) -> (Vec<Saga>, Vec<Uuid>) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut known, mut unknown) = (Vec::new(), Vec::new());
@@ -63,14 +63,14 @@ impl Engine {
         attempt: &mut Attempt,
         commands: &[&Command],
     ) -> store::Result<(Vec<Saga>, Option<DateTime<Utc>>)> {
-        let (known, unknown) = match attempt.control() {
+        let control = attempt.control();
+        let (known, unknown) = match control {
             Control::Optimistic => self.recent.take(commands),
             Control::Pessimistic => (Vec::new(), commands.iter().map(|command| command.saga_id).collect()),
         };
         if unknown.is_empty() {
             return Ok((known, None));
         }
-        let control = attempt.control();
         let (mut sagas, read_at) = store::sagas::read(attempt.conn(), &unknown, control).await?;
         sagas.extend(known);
         Ok((sagas, Some(read_at)))

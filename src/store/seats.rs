@@ -10,6 +10,9 @@ use super::changes::{Changes, Rank};
 use super::rows::Rows;
 use crate::config::Control;
 
+/// For how long a hold that ran out counts against its user.
+pub const LATELY: TimeDelta = TimeDelta::hours(1);
+
 /// A seat's performance and number.
 pub type Key = (Uuid, i32);
 
@@ -70,12 +73,11 @@ pub struct Found {
 }
 
 /// Reads these seats, in the order of their keys, and what their buyers have by `now`, or by the database's clock; those that do
-/// not exist are not returned. A hold that ran out counts if it did so `lately`.
+/// not exist are not returned. A hold that ran out counts if it did so [`LATELY`].
 pub async fn read(
     conn: &mut PgConnection,
     wanted: &[Wanted],
     now: Option<DateTime<Utc>>,
-    lately: TimeDelta,
     control: Control,
 ) -> Result<Vec<Found>> {
     if wanted.is_empty() {
@@ -105,7 +107,7 @@ pub async fn read(
          order by s.performance_id, s.number {locks}"
     );
     let query = sqlx::query_as(AssertSqlSafe(sql)).bind(performances).bind(numbers).bind(buyers);
-    query.bind(now).bind(lately).fetch_all(conn).await
+    query.bind(now).bind(LATELY).fetch_all(conn).await
 }
 
 /// Writes the seats that have changed, each compared with how it was read.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Booking, Job, Limits, Service};
@@ -16,9 +16,6 @@ use crate::store::reservations::{Change, End};
 use crate::store::rows::Rows;
 use crate::store::seats::{Found, Key, Owned, Seat, Wanted};
 use crate::store::tickets::NewTicket;
-
-/// For how long a hold that ran out counts against its user.
-pub(super) const LATELY: TimeDelta = TimeDelta::hours(1);
 
 /// What was read, and what has been decided about it so far.
 pub(super) struct Books {
@@ -121,7 +118,7 @@ impl Books {
         if control == Control::Pessimistic && !buyers.is_empty() {
             store::seats::lock_buyers(attempt.conn(), &buyers).await?;
         }
-        let found = store::seats::read(attempt.conn(), &wanted, now, LATELY, control).await?;
+        let found = store::seats::read(attempt.conn(), &wanted, now, control).await?;
         let read_at = found.first().map(|found| found.read_at);
         for Found { seat, buyer, owned, .. } in found {
             if let Some(buyer) = buyer {

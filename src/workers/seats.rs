@@ -3,11 +3,11 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
-use super::books::{Books, LATELY};
+use super::books::Books;
 use super::{Booking, Job};
 use crate::saga::Direction;
 use crate::store::reservations::{Change, End};
-use crate::store::seats::Seat;
+use crate::store::seats::{LATELY, Seat};
 
 impl Books {
     /// Holds all the seats, or none and says why.

@@ -8,7 +8,6 @@
 use std::sync::Arc;
 
 use anyhow::Context;
-use chrono::TimeDelta;
 use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 
@@ -105,7 +104,7 @@ async fn hold(
     let wanted: Vec<Wanted> = requests.iter().map(seat).collect();
     let now = requests.first().map(|first| first.at);
     let control = attempt.control();
-    let found = store::seats::read(attempt.conn(), &wanted, now, TimeDelta::zero(), control).await?;
+    let found = store::seats::read(attempt.conn(), &wanted, now, control).await?;
     let mut seats: Rows<Key, Seat> = found.into_iter().map(|found| (found.seat.key(), found.seat)).collect();
     let mut decide = |request: &Request| {
         let key = (PERFORMANCE, request.place);
