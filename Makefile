@@ -7,10 +7,10 @@ export SQLX_OFFLINE := true
 ALONE := env $(foreach name,DATABASE_URL NATS_URL $(filter BOXOFFICE_%,$(.VARIABLES)),-u $(name))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-of-tests cargo demo up test lint prepare bench gate
+.PHONY: help deps deps-of-tests cargo demo up test test-slow lint prepare bench gate
 
 help: ## Show this
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: deps ## Run a whole on-sale: buyers, holds, payments, and the verdict of the audit
 	cargo run -- demo
@@ -22,6 +22,9 @@ test: deps-of-tests lint ## Run every check: format, lints, tests against real s
 	$(ALONE) cargo test --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 
+test-slow: deps-of-tests ## Run the long tests: faults that last, generated requests, loads (a quarter of an hour)
+	$(ALONE) cargo test --quiet --test slow
+
 bench: deps ## Measure every scenario with an optimised build, a quarter of an hour; results in bench/results
 	cargo build --release
 	$(ALONE) scripts/bench.sh
@@ -31,7 +34,7 @@ gate: deps ## Count what a booking takes, and fail if it is more than agreed (be
 
 lint: cargo ## Check format and lints
 	cargo fmt --check
-	cargo clippy --all-targets --quiet -- -D warnings
+	cargo clippy --all-targets --test slow --quiet -- -D warnings
 
 deps-of-tests: cargo
 	@scripts/deps.sh tests

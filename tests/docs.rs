@@ -11,7 +11,6 @@ use serde_json::Value;
 
 use crate::common::app::TestApp;
 use crate::common::program::{Program, with_database};
-use crate::tidy::files_below;
 
 /// Set it to write the generated parts instead of comparing them.
 const UPDATE: &str = "UPDATE_DOCS";
@@ -244,42 +243,6 @@ fn every_point_that_was_asked_for_has_its_tests() {
     }
     let expected = "C1 C2 C3 D1 D2 E1 P1 P2 P3 P4 P5 Q1 Q2 Q3 Q4 Q5 Q6 R1 R2 R3 S1 S2 S3 S4 S5 T1";
     assert_eq!(points.into_iter().collect::<Vec<_>>().join(" "), expected);
-}
-
-/// The first sentence of a file's front page, as a cell of a table.
-fn first_sentence(file: &str) -> String {
-    let text = at_root(file);
-    let marks = ["//! ", "# "];
-    let lines = text.lines().map_while(|line| marks.iter().find_map(|mark| line.strip_prefix(mark)));
-    let page = lines.collect::<Vec<_>>().join(" ");
-    let end = page.find(". ").map_or(page.len(), |at| at + 1);
-    page[..end].replace("[`", "`").replace("`]", "`").replace("super::", "").replace("crate::", "")
-}
-
-/// A module's files in reading order: itself, then what it declares.
-fn in_order(file: &str, into: &mut Vec<String>) {
-    into.push(file.to_owned());
-    let text = at_root(file);
-    let folder = ["/mod.rs", "/lib.rs", ".rs"].iter().find_map(|end| file.strip_suffix(end)).unwrap_or(file);
-    let declared = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("pub ").unwrap_or(line).strip_prefix("mod ")?.strip_suffix(';'));
-    for name in declared {
-        let places = [format!("{folder}/{name}.rs"), format!("{folder}/{name}/mod.rs")];
-        let is_there = |place: &&String| PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(place).exists();
-        in_order(places.iter().find(is_there).expect("a declared module has a file"), into);
-    }
-}
-
-#[test]
-fn the_code_map_has_a_line_for_every_file() {
-    let mut files = vec!["src/main.rs".to_owned()];
-    in_order("src/lib.rs", &mut files);
-    let all: BTreeSet<String> = files_below("src").into_iter().collect();
-    files.extend(all.difference(&files.iter().cloned().collect()).cloned().collect::<Vec<_>>());
-    let row = |file: &String| format!("| `{file}` | {} |\n", first_sentence(file));
-    let map: String = files.iter().map(row).collect();
-    check_part("../ARCHITECTURE.md", "code map", &format!("| file | what it is |\n|---|---|\n{map}"));
 }
 
 /// The shell lines of the README that buy and give back two seats, against a service of their own.

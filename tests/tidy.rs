@@ -267,32 +267,6 @@ fn nothing_unfinished_and_nothing_promised_that_cannot_be_kept() {
     assert_none("we deliver at least once, with a fence", &promised.collect::<Vec<_>>());
 }
 
-/// Whether a line begins an item that other modules can use.
-fn is_public_item(line: &str) -> bool {
-    let kinds = ["fn", "async fn", "struct", "enum", "trait", "type", "const", "static"];
-    let rest = line.trim_start().strip_prefix("pub ");
-    rest.is_some_and(|rest| {
-        kinds.iter().any(|kind| rest.strip_prefix(kind).is_some_and(|rest| rest.starts_with(' ')))
-    })
-}
-
-#[test]
-fn every_public_item_says_what_it_is() {
-    let mut found = Vec::new();
-    for source in sources() {
-        let lines: Vec<&str> = source.text.lines().collect();
-        for (number, line) in source.code().filter(|(_, line)| is_public_item(line)) {
-            // Attributes may stand between an item and its words.
-            let above = lines[..number - 1].iter().rev().map(|line| line.trim_start());
-            let mut above = above.take_while(|line| !line.is_empty() && !line.ends_with([';', '{', '}']));
-            if !above.any(|line| line.starts_with("///")) {
-                found.push(format!("{}:{number}: {}", source.path, line.trim()));
-            }
-        }
-    }
-    assert_none("these have no words", &found);
-}
-
 #[test]
 fn every_table_says_what_it_is_for() {
     let mut found = Vec::new();

@@ -1,0 +1,6 @@
+//! Tests that take long: faults that last, generated requests, loads. `make test-slow` runs them; `make test` does not.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
