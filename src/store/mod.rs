@@ -16,6 +16,7 @@ pub mod rivals;
 pub mod payments;
 pub mod plans;
 pub mod points;
+pub mod probe;
 pub mod pulse;
 pub mod queue;
 pub mod queue_journal;
@@ -40,6 +41,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgExecutor};
+
+pub use probe::can_write;
 
 /// What the database said no to, or could not be asked.
 pub type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -96,6 +99,15 @@ pub async fn migrate(pool: &PgPool) -> std::result::Result<(), sqlx::migrate::Mi
 /// The database's clock, now: in a transaction, after the locks, it is the time that decides.
 pub async fn now(db: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
     sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(db).await
+}
+
+/// Waits no longer than `limit` for a database that may not answer at all. A statement that is cut off may still be
+/// carried out by the server.
+pub async fn bounded_by<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_elapsed| {
+        let text = format!("Postgres did not answer within {} ms", limit.as_millis());
+        Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
+    })
 }
 
 /// Whether the database was away or too busy, so that trying again later helps; else the error is a defect.
