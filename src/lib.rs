@@ -36,6 +36,8 @@ pub mod saga;
 
 pub mod telemetry;
 
+pub mod background;
+
 pub mod config;
 
 pub mod clock;

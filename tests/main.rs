@@ -40,6 +40,7 @@ mod local;
 mod notifier;
 mod operations;
 mod operators;
+mod outages;
 mod process;
 mod queue_keys;
 mod reads;

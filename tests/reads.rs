@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use boxoffice::background::Tasks;
 use boxoffice::catalog::Catalog;
 use boxoffice::store::api_keys::Role;
 use boxoffice::store::catalog::SeatStatus;
@@ -9,7 +10,6 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::common::app::{TestApp, until};
@@ -21,7 +21,8 @@ const SOON: Duration = Duration::from_millis(500);
 /// The memory of an instance beside the test's own.
 async fn another(test: &TestApp, keeps: bool) -> Catalog {
     let (pool, bus, clock) = (test.app.pool.clone(), test.env.bus.clone(), test.app.clock.clone());
-    Catalog::open(pool, bus, clock, keeps, &TaskTracker::new(), &CancellationToken::new()).await.unwrap()
+    let stop = CancellationToken::new();
+    Catalog::open(pool, bus, clock, keeps, &Tasks::new(&stop), &stop).await.unwrap()
 }
 
 /// The status of the first seat, as an instance shows it now.

@@ -14,8 +14,8 @@ use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use crate::background::Tasks;
 use crate::booking::Desk;
 use crate::bus::{self, Bus, retry, topology};
 use crate::catalog::Catalog;
@@ -40,6 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SECRET_BYTES: usize = 32;
 /// How long a stop waits for work under way.
 const FAREWELL: Duration = Duration::from_secs(10);
+/// How long a stop waits for the servers to take the last of it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a process does; any number of processes may have each role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -70,7 +72,7 @@ pub struct App {
     pub room: Option<Arc<WaitingRoom>>,
     /// Where REST is answered, with the role for it.
     pub address: Option<SocketAddr>,
-    tasks: TaskTracker,
+    tasks: Tasks,
     stop: CancellationToken,
 }
 
@@ -93,10 +95,11 @@ impl App {
         let steps = store::open_for_steps(database_url, connections / 2)?;
         migrate(&pool).await?;
         let bus = connect(settings, nats_url, &roles).await?;
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let stop = CancellationToken::new();
+        let tasks = Tasks::new(&stop);
         let clock = Clock::skewed(settings.engine.clock_skew_ms);
         time::follow_once(&pool, &clock).await?;
-        tasks.spawn(time::follow(pool.clone(), clock.clone(), stop.clone()));
+        tasks.supervise("clock", time::follow(pool.clone(), clock.clone(), stop.clone()));
 
         let pools = Pools { all: pool.clone(), steps, control: settings.engine.step_control };
         let engine =
@@ -167,7 +170,7 @@ impl App {
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
         self.address = Some(listener.local_addr()?);
-        self.tasks.spawn(http::serve(listener, Arc::new(state)));
+        self.tasks.supervise("http", http::serve(listener, Arc::new(state)));
         Ok(())
     }
 
@@ -192,15 +195,16 @@ impl App {
     /// Stops all services: none takes anything new, what is under way gets a moment to end.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.tasks.close();
         if tokio::time::timeout(FAREWELL, self.tasks.wait()).await.is_err() {
             tracing::warn!("work under way did not end in time; it goes on after the next start");
         }
-        if let Err(error) = self.bus.client.flush().await {
-            tracing::debug!(%error, "the last messages to NATS were not flushed");
+        if tokio::time::timeout(CLOSE_TIMEOUT, self.bus.client.flush()).await.is_err() {
+            tracing::debug!("the last messages to NATS were not flushed");
         }
-        self.engine.steps.close().await;
-        self.pool.close().await;
+        let closed = async { tokio::join!(self.engine.steps.close(), self.pool.close()) };
+        if tokio::time::timeout(CLOSE_TIMEOUT, closed).await.is_err() {
+            tracing::debug!("the connections to Postgres were not closed in time; they end with the process");
+        }
     }
 }
 

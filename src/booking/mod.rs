@@ -15,9 +15,9 @@ use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::background::Tasks;
 use crate::ids;
 use crate::orchestrator::{Batched, Engine, SignalError, Verdict, Waiting, batched};
 use crate::saga::Status;
@@ -68,13 +68,13 @@ impl Desk {
         pool: PgPool,
         engine: Engine,
         patience: Duration,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
         stop: &CancellationToken,
     ) -> Self {
         let (orders, requests) = batched("orders", |order: &NewReservation| order.id);
-        tasks.spawn(start::run(engine.clone(), requests, stop.clone()));
+        tasks.supervise("orders", start::run(engine.clone(), requests, stop.clone()));
         let (reads, requests) = mpsc::channel(4_096);
-        tasks.spawn(reads::run(engine.clone(), requests, stop.clone()));
+        tasks.supervise("reads of reservations", reads::run(engine.clone(), requests, stop.clone()));
         Self { pool, engine, orders, reads, patience }
     }
 

@@ -3,13 +3,20 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use async_nats::connection::State;
 use async_nats::jetstream::{self, context::ContextBuilder};
+use async_nats::subject::ToSubject;
 use async_nats::{Client, ConnectOptions, ServerAddr};
+use bytes::Bytes;
 
 use super::retry::reconnect_delay;
 
 /// The oldest server whose JetStream has all that is used here: schedules, message TTLs, delete markers.
 const OLDEST_SERVER: (u64, u64, u64) = (2, 14, 0);
+/// How long JetStream may take to answer a request or to acknowledge a message.
+const JETSTREAM_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the client may take to accept a message that is not stored.
+const NOTIFY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A connection, its JetStream context, and how many copies new streams get.
 #[derive(Clone, Debug)]
@@ -19,7 +26,35 @@ pub struct Bus {
     pub replicas: usize,
 }
 
+/// Why a message that is not stored was not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotifyError {
+    #[error("there is no connection to NATS")]
+    Disconnected,
+    #[error("NATS did not take the message within {NOTIFY_TIMEOUT:?}")]
+    TimedOut,
+    #[error("the message is too large or its subject is invalid")]
+    Invalid,
+}
+
 impl Bus {
+    /// Sends a message over core NATS, which does not store it. Without a connection it is not sent: it would wait in the
+    /// client's queue, and everything behind it too.
+    pub async fn notify(&self, subject: impl ToSubject, payload: Bytes) -> Result<(), NotifyError> {
+        if !self.is_connected() {
+            return Err(NotifyError::Disconnected);
+        }
+        match tokio::time::timeout(NOTIFY_TIMEOUT, self.client.publish(subject, payload)).await {
+            Ok(sent) => sent.map_err(|_| NotifyError::Invalid),
+            Err(_elapsed) => Err(NotifyError::TimedOut),
+        }
+    }
+
+    /// Whether the connection stands at this moment.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == State::Connected
+    }
+
     /// How often the connection was made. A higher number than before: what was told meanwhile, and not stored, is lost.
     pub fn connects(&self) -> u64 {
         self.client.statistics().connects.load(Ordering::Relaxed)
@@ -51,14 +86,15 @@ pub async fn connect(urls: &str, name: &str, replicas: u8) -> Result<Bus, Connec
     let client = options
         .name(name)
         .ping_interval(Duration::from_secs(5))
-        .request_timeout(Some(Duration::from_secs(5)))
+        .request_timeout(Some(JETSTREAM_TIMEOUT))
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(|event| async move { tracing::info!(%event, "nats") })
         .connect(servers)
         .await
         .map_err(|source| ConnectError::Unreachable { urls: urls.to_owned(), source })?;
     check_version(urls, &client.server_info().version)?;
-    let jetstream = ContextBuilder::new().timeout(Duration::from_secs(5)).build(client.clone());
+    let context = ContextBuilder::new().timeout(JETSTREAM_TIMEOUT).ack_timeout(JETSTREAM_TIMEOUT);
+    let jetstream = context.build(client.clone());
     if let Err(error) = jetstream.query_account().await {
         return Err(ConnectError::NoJetStream { urls: urls.to_owned(), reason: error.to_string() });
     }

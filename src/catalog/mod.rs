@@ -20,7 +20,6 @@ use moka::future::Cache;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use document::Document;
@@ -30,6 +29,7 @@ use kept::Pace;
 use seats::Layout;
 use shelf::Shelf;
 
+use crate::background::Tasks;
 use crate::bus::{Bus, subjects};
 use crate::clock::Clock;
 use crate::ids::{ConcertId, PerformanceId};
@@ -97,7 +97,7 @@ impl Catalog {
         bus: Bus,
         clock: Clock,
         keeps: bool,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
         stop: &CancellationToken,
     ) -> Result<Self, SubscribeError> {
         let pace = keeps.then_some(PACE);
@@ -113,8 +113,8 @@ impl Catalog {
             maps: Shelf::new(500, pace, reading(&known, Known::read_map)),
             known,
         };
-        tasks.spawn(listen::seats(catalog.clone(), seats, stop.clone()));
-        tasks.spawn(listen::concerts(catalog.clone(), concerts, stop.clone()));
+        tasks.supervise("changed seats", listen::seats(catalog.clone(), seats, stop.clone()));
+        tasks.supervise("changed concerts", listen::concerts(catalog.clone(), concerts, stop.clone()));
         Ok(catalog)
     }
 
@@ -160,7 +160,7 @@ impl Catalog {
     /// A concert was added here, or a date of one: forgets what is known of them, and tells the other instances.
     pub async fn concerts_changed(&self) {
         self.forget_concerts();
-        if let Err(error) = self.bus.client.publish(subjects::CONCERTS_CHANGED, bytes::Bytes::new()).await {
+        if let Err(error) = self.bus.notify(subjects::CONCERTS_CHANGED, bytes::Bytes::new()).await {
             tracing::debug!(%error, "nobody was told of a new concert or date; it is seen within a second");
         }
     }

@@ -12,11 +12,11 @@ use serde_json::json;
 use sqlx::PgPool;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::output::table;
 use super::{Context, Ending, Misuse};
+use crate::background::Tasks;
 use crate::clock::Clock;
 use crate::operations;
 use crate::operations::acts::OperatorAct;
@@ -168,7 +168,8 @@ struct Observer {
 impl Observer {
     async fn enter(context: &Context, pool: &PgPool) -> anyhow::Result<Self> {
         let bus = context.bus().await?;
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let stop = CancellationToken::new();
+        let tasks = Tasks::new(&stop);
         // Nobody is given a token here, so the lives of sessions and the secret do not matter.
         let sessions = Sessions {
             session: Duration::ZERO,

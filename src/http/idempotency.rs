@@ -16,13 +16,13 @@ use axum::http::{HeaderName, StatusCode};
 use axum::response::{IntoResponse, Response};
 use sqlx::{PgExecutor, PgPool};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::answer::Answer;
 use super::error::Code;
 use super::problem::{Problem, Result};
 use super::request::Command;
+use crate::background::Tasks;
 use crate::booking::DeskError;
 use crate::ids;
 use crate::orchestrator::{Batched, Engine, batched};
@@ -41,7 +41,7 @@ pub struct Repeats {
 
 impl Repeats {
     /// Starts the tasks that claim and end on the engine's connections, in its turns, until the stop.
-    pub fn open(engine: &Engine, tasks: &TaskTracker, stop: &CancellationToken) -> Self {
+    pub fn open(engine: &Engine, tasks: &Tasks, stop: &CancellationToken) -> Self {
         let Engine { pool, steps, turns, .. } = engine;
         let (claims, asked) = batched("claims of keys", |asked: &Asked| asked.fresh);
         let (ends, ended) = batched("ends of claims", |ended: &Ended| ended.effect);
@@ -50,8 +50,8 @@ impl Repeats {
         });
         let ending = ended
             .work(steps.clone(), turns.clone(), stop.clone(), |steps, ended| Box::pin(end_all(steps, ended)));
-        tasks.spawn(claiming);
-        tasks.spawn(ending);
+        tasks.supervise("claims of keys", claiming);
+        tasks.supervise("ends of claims", ending);
         Self { pool: pool.clone(), claims, ends }
     }
 

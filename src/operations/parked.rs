@@ -4,7 +4,6 @@ use std::str::FromStr;
 
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, HeaderValue};
-use async_nats::jetstream::context::PublishError;
 use async_nats::jetstream::message::PublishMessage;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -17,7 +16,7 @@ use uuid::Uuid;
 
 use super::AskError;
 use crate::bus::headers::SAGA;
-use crate::bus::publish::{self, Outgoing};
+use crate::bus::publish::{self, Outgoing, PublishError};
 use crate::orchestrator;
 use crate::store::operations::{self, ActRow, ParkedRow};
 

@@ -1,9 +1,8 @@
 //! What follows from a commit: commands, alarms and events go out, and whoever waits is told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::connection::State as Connection;
-use async_nats::jetstream::context::PublishError;
 use chrono::{DateTime, Utc};
 use fail::fail_point;
 use sqlx::PgPool;
@@ -13,7 +12,7 @@ use uuid::Uuid;
 
 use super::{Engine, announce};
 use crate::bus::messages::{self, EventMessage, Settled};
-use crate::bus::publish::{Outgoing, publish};
+use crate::bus::publish::{Outgoing, PublishError, publish};
 use crate::bus::subjects;
 use crate::config::Control;
 use crate::saga::{self, Action, Catalogue, Command, Saga, Transition};
@@ -23,6 +22,8 @@ use crate::store;
 /// enough that others would. It has to be well below the three seconds after which the sweeper tells their events again.
 const REST_EVERY: Duration = Duration::from_millis(100);
 const REST_BATCH: usize = 2_000;
+/// Most commits whose effects are published at a time without their callers waiting: each holds its messages in memory.
+pub(super) const MAX_DETACHED: usize = 256;
 
 /// Everything to be done after a commit, and safe to be done again.
 #[derive(Debug, Default)]
@@ -114,7 +115,7 @@ impl Consequences {
 /// Why what follows could not be done; it is done later, by redelivery or by the sweeper.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
-    #[error("JetStream did not take a message: {0}")]
+    #[error(transparent)]
     Publish(#[from] PublishError),
     #[error("the history could not be read: {0}")]
     History(#[from] sqlx::Error),
@@ -122,12 +123,10 @@ pub enum FollowError {
 
 impl Engine {
     /// Does what follows from a committed transaction and waits until JetStream has all of it.
-    pub async fn follow(&self, consequences: Consequences) -> Result<(), FollowError> {
+    pub async fn follow(&self, mut consequences: Consequences) -> Result<(), FollowError> {
+        self.remember(&mut consequences);
         let Consequences { mut commands, alarms, alarms_off, mut events, .. } = consequences;
-        let Consequences { recalls, settled, mut ended, told, moved, .. } = consequences;
-        if self.control == Control::Optimistic {
-            self.recent.note(moved);
-        }
+        let Consequences { recalls, settled, mut ended, told, .. } = consequences;
         commands.retain(|command| !self.pauses.hold_back(command));
         self.tell_settled(settled).await;
         self.tell_watchers(&told).await;
@@ -152,13 +151,30 @@ impl Engine {
     }
 
     /// The same without waiting: for what no message will bring again, the sweeper stands behind it.
-    pub fn follow_later(&self, consequences: Consequences) {
+    ///
+    /// While JetStream does not answer each of these takes seconds. At most [`MAX_DETACHED`] are under way in a process; what
+    /// follows from further commits is left to the sweeper at once.
+    pub fn follow_later(&self, mut consequences: Consequences) {
+        let Ok(permit) = Arc::clone(&self.detached).try_acquire_owned() else {
+            metrics::counter!("boxoffice_effects_left_to_sweeper_total").increment(1);
+            self.remember(&mut consequences);
+            return self.waiters.wake(&consequences.settled);
+        };
         let engine = self.clone();
         self.tasks.spawn(async move {
+            let _permit = permit;
             if let Err(error) = engine.follow(consequences).await {
+                metrics::counter!("boxoffice_effects_left_to_sweeper_total").increment(1);
                 tracing::warn!(%error, "what follows from a commit is left to the sweeper");
             }
         });
+    }
+
+    /// Takes note of what was committed, so that the next step need not read it.
+    fn remember(&self, consequences: &mut Consequences) {
+        if self.control == Control::Optimistic {
+            self.recent.note(std::mem::take(&mut consequences.moved));
+        }
     }
 
     /// One core message per batch wakes the callers that wait, on whichever instance they do.
@@ -168,7 +184,7 @@ impl Engine {
         }
         self.waiters.wake(&sagas);
         if let Ok(body) = serde_json::to_vec(&Settled { sagas })
-            && let Err(error) = self.bus.client.publish(subjects::SETTLED, body.into()).await
+            && let Err(error) = self.bus.notify(subjects::SETTLED, body.into()).await
         {
             tracing::debug!(%error, "nobody was told of settled sagas; whoever waits looks once more before giving up");
         }
@@ -177,13 +193,10 @@ impl Engine {
     /// One core message per transition for whoever watches. Without a connection nobody does: the messages would only
     /// fill the client's queue, and everybody behind it would wait.
     async fn tell_watchers(&self, told: &[messages::Transition]) {
-        if self.bus.client.connection_state() != Connection::Connected {
-            return;
-        }
         for transition in told {
             let subject = subjects::transition(&transition.workflow, transition.saga_id);
             if let Ok(body) = serde_json::to_vec(transition)
-                && let Err(error) = self.bus.client.publish(subject, body.into()).await
+                && let Err(error) = self.bus.notify(subject, body.into()).await
             {
                 return tracing::debug!(%error, "whoever watches was not told of transitions");
             }

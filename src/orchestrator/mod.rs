@@ -27,9 +27,8 @@ use std::sync::Arc;
 
 use chrono::TimeDelta;
 use sqlx::PgPool;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 pub use acts::{ActError, Acted};
@@ -44,6 +43,7 @@ pub use retention::Forgotten;
 pub use signals::SignalError;
 pub use wait::Waiting;
 
+use crate::background::Tasks;
 use crate::bus::{Bus, retry};
 use crate::config::Control;
 use crate::ids;
@@ -69,9 +69,11 @@ pub struct Engine {
     pauses: Arc<pauses::Pauses>,
     recent: recent::Recent,
     waiters: wait::Waiters,
-    tasks: TaskTracker,
+    tasks: Tasks,
     signals: Batched<signals::Signal, Verdict>,
     resting: mpsc::UnboundedSender<Uuid>,
+    /// Permits of commits whose effects are published while their callers go on.
+    detached: Arc<Semaphore>,
 }
 
 /// Connections to Postgres, and how steps on them are kept apart.
@@ -103,7 +105,7 @@ impl Engine {
         bus: Bus,
         catalogue: Arc<Catalogue>,
         in_database: &'static [&'static str],
-        tasks: &TaskTracker,
+        tasks: &Tasks,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
         let Pools { all: pool, steps, control } = pools;
@@ -111,8 +113,8 @@ impl Engine {
         let (resting, ended) = mpsc::unbounded_channel();
         let waiters = wait::Waiters::default();
         let settled = bus.client.subscribe(crate::bus::subjects::SETTLED).await?;
-        tasks.spawn(wait::listen(waiters.clone(), settled, stop.clone()));
-        tasks.spawn(follow::put_to_rest(pool.clone(), ended, stop.clone()));
+        tasks.supervise("settled sagas", wait::listen(waiters.clone(), settled, stop.clone()));
+        tasks.supervise("ended sagas", follow::put_to_rest(pool.clone(), ended, stop.clone()));
         let connects = bus.connects();
         let paused = bus.client.subscribe(crate::bus::subjects::PAUSES).await?;
         let engine = Self {
@@ -130,19 +132,20 @@ impl Engine {
             tasks: tasks.clone(),
             signals,
             resting,
+            detached: Arc::new(Semaphore::new(follow::MAX_DETACHED)),
         };
         engine.reload_pauses().await?;
-        tasks.spawn(pauses::listen(engine.clone(), paused, connects, stop.clone()));
-        tasks.spawn(signals::run(engine.clone(), requests, stop.clone()));
+        tasks.supervise("pauses", pauses::listen(engine.clone(), paused, connects, stop.clone()));
+        tasks.supervise("signals", signals::run(engine.clone(), requests, stop.clone()));
         Ok(engine)
     }
 
     /// Runs the orchestrator's loops: answers of workers elsewhere, signals by message, alarms, and what nobody could
     /// handle.
-    pub fn run(&self, tasks: &TaskTracker, stop: &CancellationToken) {
-        tasks.spawn(replies::run(self.clone(), stop.clone()));
-        tasks.spawn(timers::run(self.clone(), stop.clone()));
-        tasks.spawn(undelivered::run(self.clone(), stop.clone()));
+    pub fn run(&self, tasks: &Tasks, stop: &CancellationToken) {
+        tasks.supervise("replies", replies::run(self.clone(), stop.clone()));
+        tasks.supervise("timers", timers::run(self.clone(), stop.clone()));
+        tasks.supervise("undelivered messages", undelivered::run(self.clone(), stop.clone()));
     }
 
     /// Waits until Postgres answers, or `stop`. Whoever takes messages asks for none meanwhile: each delivery counts, and

@@ -196,7 +196,7 @@ impl Engine {
 
     async fn tell_pauses(&self) -> store::Result<()> {
         self.reload_pauses().await?;
-        if let Err(error) = self.bus.client.publish(subjects::PAUSES, Vec::new().into()).await {
+        if let Err(error) = self.bus.notify(subjects::PAUSES, Vec::new().into()).await {
             tracing::warn!(%error, "other instances hear of the pause once they are connected again");
         }
         Ok(())

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::PublishError;
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::PgPool;
 use tokio::time::Instant;
@@ -10,6 +9,7 @@ use uuid::Uuid;
 
 use super::announce;
 use crate::bus::messages::{self, EventMessage};
+use crate::bus::publish::PublishError;
 use crate::bus::{Bus, publish};
 use crate::ids;
 use crate::saga::{Catalogue, Saga};

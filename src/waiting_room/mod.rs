@@ -33,13 +33,13 @@ use futures::{FutureExt, Stream};
 use sqlx::PgPool;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use self::admission::{lease, restoration, scheduler};
 use self::following::{openings, payments, refresh, reports, strain, watch, writer};
 use self::hall::Hall;
 use self::pass::{Judged, identify_for};
 use self::telling::overview;
+use crate::background::Tasks;
 use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::ids::{self, ConcertId, UserId};
@@ -69,7 +69,7 @@ const BREATHS: u64 = 12;
 pub struct WaitingRoom {
     hall: Arc<Hall>,
     pool: PgPool,
-    tasks: TaskTracker,
+    tasks: Tasks,
 }
 
 impl WaitingRoom {
@@ -80,7 +80,7 @@ impl WaitingRoom {
         clock: Clock,
         sessions: Sessions,
         signer: Signer,
-        tasks: &TaskTracker,
+        tasks: &Tasks,
         stop: CancellationToken,
     ) -> Arc<Self> {
         let hall = Arc::new(Hall {
@@ -103,30 +103,33 @@ impl WaitingRoom {
             stop,
         });
         let room = Arc::new(Self { hall, pool, tasks: tasks.clone() });
-        room.spawn(|hall| async move { watch::run(&hall).await });
-        room.spawn(|hall| async move { writer::run(&hall).await });
-        room.spawn(|hall| async move { refresh::run(&hall).await });
-        room.spawn(|hall| async move { refresh::listen(&hall).await });
-        room.spawn(|hall| async move { openings::run(&hall).await });
-        room.spawn(|hall| async move { reports::tell(&hall).await });
-        room.spawn(|hall| async move { watch::listen(&hall).await });
-        room.spawn(|hall| async move { restoration::settle(&hall).await });
+        room.supervise("places", |hall| async move { watch::run(&hall).await });
+        room.supervise("writes of places", |hall| async move { writer::run(&hall).await });
+        room.supervise("settings of lines", |hall| async move { refresh::run(&hall).await });
+        room.supervise("changed settings of lines", |hall| async move { refresh::listen(&hall).await });
+        room.supervise("openings", |hall| async move { openings::run(&hall).await });
+        room.supervise("heartbeats", |hall| async move { reports::tell(&hall).await });
+        room.supervise("new buckets", |hall| async move { watch::listen(&hall).await });
+        room.supervise("readiness of lines", |hall| async move { restoration::settle(&hall).await });
         room
     }
 
     /// Takes part in admission, expiry and ending sessions after payments: for the scheduler role.
     pub fn run_admission(&self, brake: BrakeLimits) {
-        self.spawn(|hall| async move { scheduler::admit(&hall).await });
-        self.spawn(|hall| async move { scheduler::tidy_on_the_minute(&hall).await });
-        self.spawn(|hall| async move { payments::run(&hall).await });
-        self.spawn(|hall| async move { reports::listen(&hall).await });
-        self.spawn(|hall| async move { strain::listen(&hall).await });
-        self.spawn(move |hall| async move { strain::decide(&hall, &brake).await });
+        self.supervise("admission", |hall| async move { scheduler::admit(&hall).await });
+        self.supervise("tidying of lines", {
+            let tasks = self.tasks.clone();
+            |hall| async move { scheduler::tidy_on_the_minute(&hall, &tasks).await }
+        });
+        self.supervise("ends of sessions", |hall| async move { payments::run(&hall).await });
+        self.supervise("heartbeats of others", |hall| async move { reports::listen(&hall).await });
+        self.supervise("load of others", |hall| async move { strain::listen(&hall).await });
+        self.supervise("throttle", move |hall| async move { strain::decide(&hall, &brake).await });
     }
 
     /// Tells whoever admits how long holds take here: for the API role.
     pub fn report_holds(&self, every: Duration) {
-        self.spawn(move |hall| async move { strain::report(&hall, every).await });
+        self.supervise("load", move |hall| async move { strain::report(&hall, every).await });
     }
 
     /// Notes how long the answer to a hold took.
@@ -134,8 +137,12 @@ impl WaitingRoom {
         self.hall.brakes.note_hold(took);
     }
 
-    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, task: impl FnOnce(Arc<Hall>) -> F) {
-        self.tasks.spawn(task(Arc::clone(&self.hall)));
+    fn supervise<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        name: &'static str,
+        task: impl FnOnce(Arc<Hall>) -> F,
+    ) {
+        self.tasks.supervise(name, task(Arc::clone(&self.hall)));
     }
 
     /// Whether this instance knows every line and its sale. Until then it must not be given requests: it has not been told

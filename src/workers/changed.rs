@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use async_nats::connection::State as Connection;
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -33,7 +32,7 @@ impl Changed {
     /// One core message for the whole batch, if there is anything to tell. Without a connection nobody hears it, and
     /// copies that are older than the bound are not given out anyway.
     pub(super) async fn tell(self, bus: &Bus) {
-        if self.performances.is_empty() || bus.client.connection_state() != Connection::Connected {
+        if self.performances.is_empty() {
             return;
         }
         let message = SeatsChanged {
@@ -41,7 +40,7 @@ impl Changed {
             concerts: self.concerts.into_iter().collect(),
         };
         if let Ok(body) = serde_json::to_vec(&message)
-            && let Err(error) = bus.client.publish(subjects::SEATS_CHANGED, body.into()).await
+            && let Err(error) = bus.notify(subjects::SEATS_CHANGED, body.into()).await
         {
             tracing::debug!(%error, "nobody was told of changed seats; they are seen within a second");
         }

@@ -1,26 +1,31 @@
 //! The loop of each command: receive, do what came in batches, and wait while the database is away.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rand::seq::SliceRandom;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::handle::{Delivered, handle_all};
 use super::{Limits, Service};
+use crate::background::Tasks;
+use crate::bus::retry::retry;
 use crate::bus::{Bus, Deliveries, deliveries, messages, presence, subjects, topology};
 use crate::orchestrator::{Engine, Halves};
 
 /// From this delivery on a command is handled alone.
 const SUSPECT: i64 = 4;
+/// How long taking back an announcement may take.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Announces every service and serves its commands until `stop`, each command by a loop of its own.
-pub fn run(engine: &Engine, limits: Limits, tasks: &TaskTracker, stop: &CancellationToken) {
+pub fn run(engine: &Engine, limits: Limits, tasks: &Tasks, stop: &CancellationToken) {
     for service in Service::ALL {
-        tasks.spawn(announce(engine.bus.clone(), service, stop.clone()));
+        tasks.supervise(service.name(), announce(engine.bus.clone(), service, stop.clone()));
         for command in service.commands() {
-            tasks.spawn(serve(engine.clone(), command, limits, stop.clone()));
+            tasks.supervise(command, serve(engine.clone(), command, limits, stop.clone()));
         }
     }
 }
@@ -28,18 +33,18 @@ pub fn run(engine: &Engine, limits: Limits, tasks: &TaskTracker, stop: &Cancella
 /// Tells whoever asks that this process serves these commands.
 async fn announce(bus: Bus, service: Service, stop: CancellationToken) {
     let words = "steps of sagas, in the engine's own database";
-    match presence::announce(&bus, service.name(), words, service.commands()).await {
-        Ok(announced) => {
-            stop.cancelled().await;
-            if let Err(error) = announced.stop().await {
-                tracing::debug!(%error, "an announcement was not taken back; it ends with the process");
-            }
+    let announcing = retry("announcing a service", None, || {
+        presence::announce(&bus, service.name(), words, service.commands())
+    });
+    if let Some(Ok(announced)) = stop.run_until_cancelled(announcing).await {
+        stop.cancelled().await;
+        if let Ok(Err(error)) = timeout(STOP_TIMEOUT, announced.stop()).await {
+            tracing::debug!(%error, "an announcement was not taken back; it ends with the process");
         }
-        Err(error) => tracing::warn!(%error, service = service.name(), "served, but not announced"),
     }
 }
 
-async fn serve(engine: Engine, command: &str, limits: Limits, stop: CancellationToken) {
+async fn serve(engine: Engine, command: &'static str, limits: Limits, stop: CancellationToken) {
     let config = topology::command_consumer(command);
     let mut incoming = Deliveries::of(&engine.bus, subjects::STEPS, config);
     while !stop.is_cancelled() {

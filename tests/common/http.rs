@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice::app::Role as Does;
+use boxoffice::background::Tasks;
 use boxoffice::catalog::Catalog;
 use boxoffice::http::auth::{Access, Keys, NewKey};
 use boxoffice::http::connections::Limits as ClientLimits;
@@ -21,7 +22,6 @@ use sqlx::PgPool;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::app::{self, TestApp, settings};
@@ -91,14 +91,14 @@ impl Entrance {
         settings.http.access_secret = Some(SECRET.to_owned());
         let (service, stop) = (&test.app, CancellationToken::new());
         let (pool, bus, clock) = (service.pool.clone(), service.bus.clone(), service.clock.clone());
-        let catalog = Catalog::open(pool, bus, clock, true, &TaskTracker::new(), &stop).await.unwrap();
+        let catalog = Catalog::open(pool, bus, clock, true, &Tasks::new(&stop), &stop).await.unwrap();
         let state = AppState {
             pool: service.pool.clone(),
             clock: service.clock.clone(),
             catalog,
             room: service.room.clone().expect("the service has the api role"),
             desk: service.desk.clone(),
-            repeats: Repeats::open(&service.engine, &TaskTracker::new(), &stop),
+            repeats: Repeats::open(&service.engine, &Tasks::new(&stop), &stop),
             engine: service.engine.clone(),
             access: Access::new(&settings.http, service.clock.clone()).expect("the secret is good"),
             keys: Keys::new(service.pool.clone()),

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use boxoffice::bus::{self, Bus};
 use boxoffice::local::{self, Given, Local};
 use boxoffice::store;
+use nix::sys::signal::Signal;
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::sync::OnceCell;
@@ -50,9 +51,23 @@ impl Env {
 
     /// Kills the nats-server as `kill -9` does; [`Env::restart_nats`] starts it again.
     pub fn kill_nats(&self) {
+        self.signal_nats(Signal::SIGKILL);
+    }
+
+    /// Freezes the nats-server: its connections stand, and it does nothing.
+    pub fn freeze_nats(&self) {
+        self.signal_nats(Signal::SIGSTOP);
+    }
+
+    /// Lets a frozen nats-server go on.
+    pub fn thaw_nats(&self) {
+        self.signal_nats(Signal::SIGCONT);
+    }
+
+    fn signal_nats(&self, signal: Signal) {
         let pid = std::fs::read_to_string(self.dir.join("nats/pid")).unwrap();
         let pid = nix::unistd::Pid::from_raw(pid.trim().parse().unwrap());
-        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::signal::kill(pid, signal).unwrap();
     }
 
     /// Ends the nats-server and starts it again, on the same port and with the same streams.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use boxoffice::background::Tasks;
 use boxoffice::bus::{self, Bus, subjects, topology};
 use boxoffice::clock::Clock;
 use boxoffice::ids;
@@ -21,7 +22,6 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use tokio::runtime::{Handle, Runtime};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::common::Env;
@@ -43,7 +43,7 @@ pub const LONG: Sessions = Sessions {
 pub struct Instance {
     pub room: Arc<WaitingRoom>,
     stop: CancellationToken,
-    tasks: TaskTracker,
+    tasks: Tasks,
     runtime: Option<Runtime>,
 }
 
@@ -62,7 +62,8 @@ impl Instance {
     ) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let stop = CancellationToken::new();
+        let tasks = Tasks::new(&stop);
         let (url, database) = (nats_url.to_owned(), pool.connect_options());
         let (inner_stop, inner_tasks) = (stop.clone(), tasks.clone());
         let starting = runtime.spawn(async move {
@@ -94,7 +95,6 @@ impl Instance {
     /// As after SIGTERM.
     pub async fn stop(self) {
         self.stop.cancel();
-        self.tasks.close();
         tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.expect("it stops in time");
     }
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::super::{Context, Ending, Misuse};
 use crate::app;
+use crate::background::Tasks;
 use crate::config::Control;
 use crate::operations::repair::reason_problem;
 use crate::orchestrator::{ActError, Engine, Pools};
@@ -35,7 +35,7 @@ impl Why {
 pub(super) struct Acting {
     pub(super) engine: Engine,
     pub(super) actor: String,
-    tasks: TaskTracker,
+    tasks: Tasks,
     stop: CancellationToken,
 }
 
@@ -43,7 +43,8 @@ impl Acting {
     pub(super) async fn begin(context: &Context) -> anyhow::Result<Self> {
         let pool = context.database().await?;
         let catalogue = Arc::new(app::catalogue(&context.settings)?);
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let stop = CancellationToken::new();
+        let tasks = Tasks::new(&stop);
         let pools = Pools { all: pool.clone(), steps: pool, control: Control::Pessimistic };
         let bus = context.bus().await?;
         let engine = Engine::start(pools, bus, catalogue, &Service::NAMES, &tasks, &stop).await?;
@@ -54,7 +55,6 @@ impl Acting {
     /// What follows from the acts is published before the program ends.
     pub(super) async fn end(self) {
         self.stop.cancel();
-        self.tasks.close();
         self.tasks.wait().await;
     }
 }

@@ -8,17 +8,19 @@ use chrono::TimeDelta;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior};
-use tokio_cron_scheduler::{Job, JobScheduler, JobSchedulerError};
+use tokio_cron_scheduler::JobSchedulerError;
 
 use super::super::hall::{Hall, RoomError};
 use super::leader::{Leader, sweep};
 use super::lease::{Lost, acquire};
 use super::restoration::restore;
+use crate::background::Tasks;
+use crate::background::jobs::{Job, Jobs};
 use crate::bus::subjects;
 use crate::ids::ConcertId;
 
-/// On the minute, every minute.
-const ON_THE_MINUTE: &str = "0 * * * * *";
+/// The tidying, on the minute.
+const TIDY: Job = Job { name: "tidy_queues", schedule: "0 * * * * *", timeout: Duration::from_secs(300) };
 /// Traces of deletions cleared away per minute and process.
 const CLEARED: usize = 2_000;
 /// Clearings in flight at once.
@@ -104,7 +106,7 @@ async fn decline(hall: &Hall) -> Infallible {
                 if let Some(reply) = ask.reply.filter(|_| hall.is_quiet()) {
                     let answer = serde_json::to_vec(&Answer { admitted: 0 }).unwrap_or_default();
                     // Whoever asked may be gone.
-                    let _ = hall.bus.client.publish(reply, answer.into()).await;
+                    let _ = hall.bus.notify(reply, answer.into()).await;
                 }
             }
         }
@@ -156,7 +158,7 @@ async fn answer(hall: &Hall, leader: &mut Leader, ask: &async_nats::Message) -> 
     if let Some(reply) = ask.reply.clone() {
         let answer = serde_json::to_vec(&Answer { admitted }).unwrap_or_default();
         // Whoever asked may be gone; the admissions stand.
-        let _ = hall.bus.client.publish(reply, answer.into()).await;
+        let _ = hall.bus.notify(reply, answer.into()).await;
     }
     Ok(())
 }
@@ -177,29 +179,21 @@ pub async fn ask(hall: &Hall, concert: ConcertId, count: u32) -> Result<u32, Roo
 }
 
 /// Expires on the minute, as a safety net under the leader's own passes: every scheduler process does, whoever leads.
-pub async fn tidy_on_the_minute(hall: &Arc<Hall>) {
-    let mut scheduler = match start_cron(Arc::clone(hall)).await {
-        Ok(scheduler) => scheduler,
-        Err(error) => {
-            tracing::error!(%error, "the job on the minute cannot run; the leader still expires what is overdue");
-            return;
-        }
-    };
-    hall.stop.cancelled().await;
-    if let Err(error) = scheduler.shutdown().await {
-        tracing::debug!(%error, "the job on the minute was not stopped cleanly");
+pub async fn tidy_on_the_minute(hall: &Arc<Hall>, tasks: &Tasks) {
+    match start_tidying(hall, tasks).await {
+        Ok(()) => hall.stop.cancelled().await,
+        Err(error) => tracing::error!(%error, "the job on the minute cannot be started"),
     }
 }
 
-async fn start_cron(hall: Arc<Hall>) -> Result<JobScheduler, JobSchedulerError> {
-    let scheduler = JobScheduler::new().await?;
-    let job = Job::new_async(ON_THE_MINUTE, move |_, _| {
-        let hall = Arc::clone(&hall);
-        Box::pin(async move { tidy(&hall).await })
-    })?;
-    scheduler.add(job).await?;
-    scheduler.start().await?;
-    Ok(scheduler)
+async fn start_tidying(hall: &Arc<Hall>, tasks: &Tasks) -> Result<(), JobSchedulerError> {
+    let jobs = Jobs::new(&hall.stop).await?;
+    let run = |hall: Arc<Hall>| async move {
+        tidy(&hall).await;
+        Ok::<(), Infallible>(())
+    };
+    jobs.add(TIDY, hall, run).await?;
+    jobs.start(tasks).await
 }
 
 /// Deletes what is over, and clears away the traces of deletions so old that no token of theirs can be alive.

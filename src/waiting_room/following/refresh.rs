@@ -76,7 +76,7 @@ pub async fn announce(hall: &Hall, settings: QueueSettings) {
     hall.sales.learn_settings(vec![settings]);
     hall.openings.notify_one();
     hall.turn.notify_one();
-    if let Err(error) = hall.bus.client.publish(subjects::QUEUE_SETTINGS, bytes::Bytes::new()).await {
+    if let Err(error) = hall.bus.notify(subjects::QUEUE_SETTINGS, bytes::Bytes::new()).await {
         tracing::debug!(%error, "the change of settings was not announced");
     }
 }

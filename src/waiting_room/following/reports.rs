@@ -31,7 +31,7 @@ pub async fn tell(hall: &Hall) {
     while hall.stop.run_until_cancelled(tick.tick()).await.is_some() {
         let share = shares.next().filter(|_| hall.is_connected());
         for report in share.into_iter().flat_map(|share| hall.hearing.take(share)) {
-            if let Err(error) = hall.bus.client.publish(subjects::QUEUE_HEARD, report).await {
+            if let Err(error) = hall.bus.notify(subjects::QUEUE_HEARD, report).await {
                 tracing::debug!(%error, "some who were heard of were not told of; they are heard again");
             }
         }

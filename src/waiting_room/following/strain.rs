@@ -29,7 +29,7 @@ pub async fn report(hall: &Hall, every: Duration) {
             let report = HoldReport { instance: hall.hearing.own, p99_ms, count };
             let report = serde_json::to_vec(&report).unwrap_or_default();
             // One that is lost is followed by the next.
-            let _ = hall.bus.client.publish(subjects::QUEUE_HOLDS, report.into()).await;
+            let _ = hall.bus.notify(subjects::QUEUE_HOLDS, report.into()).await;
         }
     }
 }

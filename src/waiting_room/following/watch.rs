@@ -157,7 +157,7 @@ async fn has_lost_its_end(hall: &Hall, start: &Info) -> Result<bool, ReadError> 
 /// The bucket was missing and has been made: every instance looks at its watch.
 pub async fn tell_of_doubt(hall: &Hall) {
     hall.doubt.notify_one();
-    if let Err(error) = hall.bus.client.publish(subjects::QUEUE_BUCKET, bytes::Bytes::new()).await {
+    if let Err(error) = hall.bus.notify(subjects::QUEUE_BUCKET, bytes::Bytes::new()).await {
         tracing::debug!(%error, "other instances find the new bucket when somebody comes to them");
     }
 }
