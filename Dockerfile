@@ -10,8 +10,9 @@ COPY nats/single.conf nats/single.conf
 COPY workflows workflows
 COPY docs/asyncapi.json docs/asyncapi.json
 COPY src src
-# The manifest names the tests; they are not built here.
-RUN mkdir tests && touch tests/main.rs
+# The manifest names the tests and the tools; they are not built here.
+COPY tools/chaos/Cargo.toml tools/chaos/Cargo.toml
+RUN mkdir -p tests/slow tools/chaos/src && touch tests/main.rs tests/slow/main.rs tools/chaos/src/main.rs
 ENV SQLX_OFFLINE=true
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
     cargo build --release --locked --bin boxoffice && cp target/release/boxoffice /usr/local/bin/

@@ -7,7 +7,7 @@ export SQLX_OFFLINE := true
 ALONE := env $(foreach name,DATABASE_URL NATS_URL $(filter BOXOFFICE_%,$(.VARIABLES)),-u $(name))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-of-tests cargo demo up test test-slow lint prepare bench gate
+.PHONY: help deps deps-of-tests cargo demo up test test-slow lint prepare bench chaos gate
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,13 +29,17 @@ bench: deps ## Measure every scenario with an optimised build, a quarter of an h
 	cargo build --release
 	$(ALONE) scripts/bench.sh
 
+chaos: deps ## Break a running service 200 times while buyers buy, a quarter of an hour; result in bench/results
+	cargo build --release --workspace
+	$(ALONE) target/release/boxoffice-chaos --save bench/results/chaos.json
+
 gate: deps ## Count what a booking takes, and fail if it is more than agreed (bench/gate.json)
 	$(ALONE) scripts/gate.sh
 
 lint: cargo ## Check format, lints, and the licences and advisories of dependencies
-	cargo fmt --check
+	cargo fmt --all --check
 	scripts/deny.sh
-	cargo clippy --all-targets --test slow --quiet -- -D warnings
+	cargo clippy --workspace --all-targets --test slow --quiet -- -D warnings
 
 deps-of-tests: cargo
 	@scripts/deps.sh tests
