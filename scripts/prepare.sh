@@ -37,7 +37,9 @@ run "$bin/pg_ctl" -D "$data" -s -w -l "$data/log" -o "-h 127.0.0.1 -p $port -k '
 
 export DATABASE_URL="postgres://boxoffice@127.0.0.1:$port/postgres"
 for migration in migrations/*.sql; do
-    "$bin/psql" -q -X -v ON_ERROR_STOP=1 --single-transaction -d "$DATABASE_URL" -f "$migration"
+    whole=(--single-transaction)
+    if [[ "$(head -n 1 "$migration")" == "-- no-transaction"* ]]; then whole=(); fi
+    "$bin/psql" -q -X -v ON_ERROR_STOP=1 "${whole[@]}" -d "$DATABASE_URL" -f "$migration"
 done
 
 # Into a new folder, so that a query that does not compile leaves the old data as it was.

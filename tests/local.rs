@@ -242,3 +242,47 @@ async fn up_stops_in_order_when_it_is_told_to_and_serves_the_same_data_again() {
         assert_eq!(addresses::find(&dir), None);
     }
 }
+
+#[tokio::test]
+async fn other_commands_find_up_once_it_is_ready() {
+    let dir = fresh_dir("found");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let program = env!("CARGO_BIN_EXE_boxoffice");
+    let mut owner = Command::new(program)
+        .args(["up", "--until-stdin-ends", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
+        .arg(&dir)
+        .stdin(Stdio::piped())
+        .env_remove("DATABASE_URL")
+        .env_remove("NATS_URL")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Asked without a pause, so that the first moment of readiness is seen.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_ready(port) {
+        assert!(Instant::now() < deadline, "`up` does not become ready");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert!(addresses::find(&dir).is_some(), "`up` is ready, and its addresses are not published");
+    let made = Command::new(program)
+        .args(["keys", "create", "--role", "viewer", "--name", "first", "--data-dir"])
+        .arg(&dir)
+        .env_remove("DATABASE_URL")
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    drop(owner.stdin.take());
+    assert!(owner.wait().unwrap().success());
+}
+
+fn is_ready(port: u16) -> bool {
+    use std::io::{Read, Write};
+    let Ok(mut connection) = std::net::TcpStream::connect(("127.0.0.1", port)) else {
+        return false;
+    };
+    let mut answer = String::new();
+    let request = b"GET /readyz HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n";
+    let asked = connection.write_all(request).and_then(|()| connection.read_to_string(&mut answer));
+    asked.is_ok() && answer.starts_with("HTTP/1.1 200")
+}

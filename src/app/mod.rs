@@ -1,5 +1,6 @@
 //! The composition root: opens what a process needs, starts the services of its roles, stops them in order.
 
+mod database;
 mod schedule;
 mod time;
 
@@ -34,6 +35,8 @@ use crate::waiting_room::{BrakeLimits, Sessions, Signer, WaitingRoom};
 use crate::workers::Limits;
 use crate::{config, ids, store, telemetry, workers};
 
+pub use database::migrate;
+
 /// How long a start waits for servers that are not there yet.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A shorter secret can be guessed.
@@ -61,6 +64,9 @@ impl Role {
     pub const ALL: [Self; 4] = [Self::Api, Self::Orchestrator, Self::Worker, Self::Scheduler];
 }
 
+/// Gets the address of REST once it is known; an error ends the start.
+pub type Announce<'a> = &'a (dyn Fn(SocketAddr) -> anyhow::Result<()> + Sync);
+
 /// A running process.
 #[derive(Debug)]
 pub struct App {
@@ -80,20 +86,28 @@ impl App {
     /// Connects, checks servers and schema, and starts the services of `roles`. The settings must name the servers
     /// and, for the API, the secrets.
     pub async fn start(settings: &Settings, roles: &[Role]) -> anyhow::Result<Self> {
+        Self::start_announced(settings, roles, &|_| Ok(())).await
+    }
+
+    /// The same. `announce` gets the address of REST before the first request is answered there.
+    pub async fn start_announced(
+        settings: &Settings,
+        roles: &[Role],
+        announce: Announce<'_>,
+    ) -> anyhow::Result<Self> {
         let roles: BTreeSet<Role> = roles.iter().copied().collect();
         if roles.is_empty() {
             bail!("no role was given; choose from api, orchestrator, worker, scheduler");
         }
         let catalogue = Arc::new(catalogue(settings)?);
         let servers = &settings.servers;
-        let database_url =
-            servers.database_url.as_deref().context("DATABASE_URL is needed: the address of Postgres")?;
+        let database_url = database::address(settings)?;
         let nats_url = servers.nats_url.as_deref().context("NATS_URL is needed: the address of NATS")?;
         let connections = servers.database_connections;
-        let pool = store::open(database_url, connections - connections / 2)
-            .context("DATABASE_URL is not an address of Postgres")?;
+        let pool = store::open(database_url, connections - connections / 2).context(database::NO_ADDRESS)?;
         let steps = store::open_for_steps(database_url, connections / 2)?;
-        migrate(&pool).await?;
+        database::reach(&pool).await?;
+        database::check_schema(&pool).await?;
         let bus = connect(settings, nats_url, &roles).await?;
         let stop = CancellationToken::new();
         let tasks = Tasks::new(&stop);
@@ -106,14 +120,19 @@ impl App {
             Engine::start(pools, bus.clone(), catalogue, &workers::Service::NAMES, &tasks, &stop).await?;
         let desk = Desk::open(pool.clone(), engine.clone(), settings.engine.settle(), &tasks, &stop);
         let mut app = Self { pool, bus, clock, engine, desk, room: None, address: None, tasks, stop };
-        app.run(settings, &roles).await?;
+        app.run(settings, &roles, announce).await?;
         let names: Vec<String> = roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
         store::operations::record_start(&app.pool, ids::new(), &names).await?;
         tracing::info!(roles = names.join(","), "started");
         Ok(app)
     }
 
-    async fn run(&mut self, settings: &Settings, roles: &BTreeSet<Role>) -> anyhow::Result<()> {
+    async fn run(
+        &mut self,
+        settings: &Settings,
+        roles: &BTreeSet<Role>,
+        announce: Announce<'_>,
+    ) -> anyhow::Result<()> {
         if roles.contains(&Role::Worker) {
             workers::run(&self.engine, limits(settings), &self.tasks, &self.stop);
         }
@@ -134,12 +153,17 @@ impl App {
             && let Some(room) = self.room.clone()
         {
             room.report_holds(brake(settings).every);
-            self.open_entrance(settings, room).await?;
+            self.open_entrance(settings, room, announce).await?;
         }
         Ok(())
     }
 
-    async fn open_entrance(&mut self, settings: &Settings, room: Arc<WaitingRoom>) -> anyhow::Result<()> {
+    async fn open_entrance(
+        &mut self,
+        settings: &Settings,
+        room: Arc<WaitingRoom>,
+        announce: Announce<'_>,
+    ) -> anyhow::Result<()> {
         let keeps = settings.http.cache == Switch::On;
         let (pool, bus, clock) = (self.pool.clone(), self.bus.clone(), self.clock.clone());
         let catalog = Catalog::open(pool, bus, clock, keeps, &self.tasks, &self.stop).await?;
@@ -169,7 +193,9 @@ impl App {
         let address = settings.http.listen;
         let listener =
             TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-        self.address = Some(listener.local_addr()?);
+        let bound = listener.local_addr()?;
+        announce(bound)?;
+        self.address = Some(bound);
         self.tasks.supervise("http", http::serve(listener, Arc::new(state)));
         Ok(())
     }
@@ -240,13 +266,6 @@ fn signer(settings: &config::Http) -> anyhow::Result<Signer> {
         long("each of BOXOFFICE_QUEUE_PREVIOUS_SECRETS", previous)?;
         Ok(signer.accepting(previous.as_bytes()))
     })
-}
-
-async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
-    retry::retry("reaching Postgres", Some(PATIENCE), || sqlx::Pool::acquire(pool))
-        .await
-        .context("Postgres does not answer; is DATABASE_URL right and the server running?")?;
-    store::migrate(pool).await.context("the schema cannot be brought up to date")
 }
 
 async fn connect(settings: &Settings, url: &str, roles: &BTreeSet<Role>) -> anyhow::Result<Bus> {

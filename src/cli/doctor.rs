@@ -82,14 +82,29 @@ async fn version(pool: &PgPool) -> Check {
 }
 
 async fn schema(pool: &PgPool) -> Check {
-    match schema::missing(pool).await {
-        Ok(missing) if missing.is_empty() => ok("schema", "up to date".to_owned()),
-        Ok(missing) => Check {
+    let fit = match schema::fit(pool).await {
+        Ok(fit) => fit,
+        Err(error) => return wrong("schema", &error.into(), "run `boxoffice migrate`"),
+    };
+    if let Some(refusal) = fit.refusal {
+        let advice = "use a release that works with this schema; never migrate backwards";
+        return Check { state: State::Wrong, advice: Some(advice.to_owned()), ..ok("schema", refusal) };
+    }
+    if !fit.missing.is_empty() {
+        return Check {
             state: State::Wrong,
             advice: Some("run `boxoffice migrate`".to_owned()),
-            ..ok("schema", format!("these migrations are missing: {}", missing.join(", ")))
-        },
-        Err(error) => wrong("schema", &error.into(), "run `boxoffice migrate`"),
+            ..ok("schema", format!("these migrations are missing: {}", fit.missing.join(", ")))
+        };
+    }
+    if fit.newer.is_empty() {
+        return ok("schema", "up to date".to_owned());
+    }
+    let newer: Vec<String> = fit.newer.iter().map(|version| format!("{version:04}")).collect();
+    Check {
+        state: State::Note,
+        advice: Some("nothing to do: finish the upgrade when it is time".to_owned()),
+        ..ok("schema", format!("newer than this release, which works with it: {}", newer.join(", ")))
     }
 }
 

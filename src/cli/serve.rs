@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::{Context, Ending, signals};
-use crate::app::{App, Role};
+use crate::app::{self, App, Role};
+use crate::config::Settings;
 use crate::local::secrets::Secrets;
 
 #[derive(clap::Args, Debug)]
@@ -11,6 +12,9 @@ pub(super) struct Arguments {
     /// What this process does, separated by commas
     #[arg(long, value_delimiter = ',', required = true)]
     role: Vec<Role>,
+    /// Bring the database's schema up to date first, as `boxoffice migrate` does
+    #[arg(long, env = "BOXOFFICE_MIGRATE")]
+    migrate: bool,
     /// Stop when standard input ends: whoever started this is gone then
     #[arg(long, hide = true)]
     until_stdin_ends: bool,
@@ -29,7 +33,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
         settings.http.queue_secret.get_or_insert(secrets.queue_secret);
     }
     let app = tokio::select! {
-        started = App::start(&settings, &arguments.role) => started?,
+        started = start(&settings, arguments) => started?,
         () = &mut stopped => return Ok(Ending::Good),
     };
     if let Some(http) = app.address {
@@ -39,4 +43,11 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     stopped.await;
     app.stop().await;
     Ok(Ending::Good)
+}
+
+async fn start(settings: &Settings, arguments: &Arguments) -> anyhow::Result<App> {
+    if arguments.migrate {
+        app::migrate(settings).await?;
+    }
+    App::start(settings, &arguments.role).await
 }

@@ -1,6 +1,6 @@
 //! Where a command finds Postgres and NATS: as it was told, else those of a running `up`.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use sqlx::PgPool;
 
 use super::{Context, Misuse};
@@ -35,9 +35,10 @@ impl Context {
         let pool = store::open(&self.database_url()?, self.settings.servers.database_connections)
             .map_err(|error| Misuse(format!("DATABASE_URL is not an address of Postgres: {error}")))?;
         // Asked once here, so that a server that is away is told apart from a question that fails.
-        store::now(&pool)
-            .await
-            .context("Postgres does not answer; is the server running at DATABASE_URL?")?;
+        let are_kept = store::session::are_kept(&pool).await;
+        let are_kept =
+            are_kept.context("Postgres does not answer; is the server running at DATABASE_URL?")?;
+        ensure!(are_kept, store::session::NOT_KEPT);
         Ok(pool)
     }
 

@@ -4,10 +4,11 @@ use anyhow::Context as _;
 use serde_json::json;
 
 use super::{Context, Ending, signals};
-use crate::app::{App, Role};
+use crate::app::{self, App, Role};
 use crate::config::Settings;
 use crate::demo::concerts;
 use crate::local::{self, Given, Local};
+use crate::store;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -50,13 +51,13 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
 
 /// Starts every role, loads the concerts to try things with, and says where all of it is.
 async fn serve(context: &Context, local: &Local) -> anyhow::Result<App> {
-    let app = App::start(&settings(&context.settings, local), &Role::ALL).await?;
-    let queue = &context.settings.queue;
-    concerts::load(&app.pool, app.clock.now(), queue.queue_max_active, queue.queue_admit_per_minute)
-        .await
-        .context("the concerts could not be loaded")?;
+    let settings = settings(&context.settings, local);
+    app::migrate(&settings).await?;
+    load_concerts(&settings, &local.database_url).await.context("the concerts could not be loaded")?;
+    // Other commands find this process before it answers that it is ready.
+    let announce = |http| Ok(local.publish(http)?);
+    let app = App::start_announced(&settings, &Role::ALL, &announce).await?;
     let http = app.address.context("the api role has no address")?;
-    local.publish(http)?;
     let answer = json!({
         "url": format!("http://{http}"),
         "docs": format!("http://{http}/docs"),
@@ -73,6 +74,14 @@ async fn serve(context: &Context, local: &Local) -> anyhow::Result<App> {
         )
     })?;
     Ok(app)
+}
+
+async fn load_concerts(settings: &Settings, database_url: &str) -> store::Result<()> {
+    let pool = store::open(database_url, 1)?;
+    let (now, queue) = (store::now(&pool).await?, &settings.queue);
+    concerts::load(&pool, now, queue.queue_max_active, queue.queue_admit_per_minute).await?;
+    pool.close().await;
+    Ok(())
 }
 
 /// The settings as given, completed by what the data directory knows. `up` is local mode.

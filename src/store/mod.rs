@@ -28,6 +28,7 @@ pub mod saga_search;
 pub mod sagas;
 pub mod schema;
 pub mod seats;
+pub mod session;
 pub mod tickets;
 pub mod users;
 pub mod versions;
@@ -36,11 +37,13 @@ pub mod changes;
 pub mod rows;
 pub mod turns;
 
+pub use schema::migrate;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, PgExecutor};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgExecutor};
 
 pub use probe::can_write;
 
@@ -52,29 +55,27 @@ const ASKED_AFTER: Duration = Duration::from_millis(500);
 
 /// Opens the pool. Connections are made when needed, so that a database that is away does not stop the start.
 pub fn open(url: &str, connections: u32) -> Result<PgPool> {
-    Ok(pool(options(url)?, connections))
+    Ok(pool(options(url)?, connections, session::SETTINGS.to_owned()))
 }
 
 /// Opens a pool for the few statements that every saga runs through. Each is planned once per connection, for any
 /// number of rows; and since that may be while the tables are still empty or small, no plan reads a whole table, or a
 /// whole index, where single entries would do.
 pub fn open_for_steps(url: &str, connections: u32) -> Result<PgPool> {
-    let options = options(url)?;
-    let once = [("plan_cache_mode", "force_generic_plan")];
-    let piecemeal = [("enable_seqscan", "off"), ("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
-    Ok(pool(options.options(once).options(piecemeal), connections))
+    Ok(pool(options(url)?, connections, format!("{};{}", session::SETTINGS, session::STEPS_SETTINGS)))
 }
 
 fn options(url: &str) -> Result<PgConnectOptions> {
-    let limits = [("jit", "off"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "30s")];
     Ok(url
         .parse::<PgConnectOptions>()?
         .application_name("boxoffice")
-        .options(limits)
+        // PgBouncer refuses it, and it changes nothing: numbers are sent in binary.
+        .extra_float_digits(None)
         .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1)))
 }
 
-fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
+/// `settings` are the statements that each new connection begins its session with.
+fn pool(options: PgConnectOptions, connections: u32, settings: String) -> PgPool {
     PgPoolOptions::new()
         .max_connections(connections)
         .acquire_timeout(Duration::from_secs(5))
@@ -88,12 +89,11 @@ fn pool(options: PgConnectOptions, connections: u32) -> PgPool {
                 Ok(true)
             })
         })
+        .after_connect(move |conn, _| {
+            let settings = AssertSqlSafe(settings.clone());
+            Box::pin(async move { sqlx::raw_sql(settings).execute(conn).await.map(drop) })
+        })
         .connect_lazy_with(options)
-}
-
-/// Brings the schema up to date; several processes may do so at once.
-pub async fn migrate(pool: &PgPool) -> std::result::Result<(), sqlx::migrate::MigrateError> {
-    sqlx::migrate!().run(pool).await
 }
 
 /// The database's clock, now: in a transaction, after the locks, it is the time that decides.

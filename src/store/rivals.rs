@@ -8,11 +8,11 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::postgres::{PgPool, PgPoolOptions};
-use sqlx::{PgConnection, PgExecutor, Row as _};
+use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, Row as _};
 use uuid::Uuid;
 
-use super::Result;
 use super::points::BALANCE_LIMIT;
+use super::{Result, session};
 
 /// The performance of all seats.
 pub const PERFORMANCE: Uuid = Uuid::from_u128(1);
@@ -118,11 +118,16 @@ pub async fn discard(pool: &PgPool) -> Result<()> {
 /// So many connections with the settings of those that the workers have, on which these tables stand before the schema's
 /// own. None is asked whether it is well before it is used: that would cost each way one more round trip.
 pub fn open(url: &str, connections: u32) -> Result<PgPool> {
-    // Only its settings are wanted: it never makes a connection.
+    // Only its address is wanted: it never makes a connection.
     let workers = super::open_for_steps(url, connections)?;
-    let options = (*workers.connect_options()).clone().options([("search_path", "rivals,public")]);
+    let settings =
+        format!("{};{}; set search_path = rivals, public", session::SETTINGS, session::STEPS_SETTINGS);
     let pool = PgPoolOptions::new().max_connections(connections).test_before_acquire(false);
-    Ok(pool.connect_lazy_with(options))
+    let pool = pool.after_connect(move |conn, _| {
+        let settings = AssertSqlSafe(settings.clone());
+        Box::pin(async move { sqlx::raw_sql(settings).execute(conn).await.map(drop) })
+    });
+    Ok(pool.connect_lazy_with((*workers.connect_options()).clone()))
 }
 
 /// So many seats, all free.

@@ -6,6 +6,7 @@
 
 pub mod app;
 pub mod http;
+pub mod pgbouncer;
 mod place;
 pub mod program;
 
@@ -81,16 +82,25 @@ impl Env {
 
 /// The address of an empty, migrated database on the Postgres of this process.
 pub async fn fresh_database() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let template = postgres().await;
-    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    create_database(template, &name).await;
-    sibling(template, &name)
+    database_of("boxoffice").await
 }
 
-async fn create_database(template: &str, name: &str) {
-    let mut admin = PgConnection::connect(&sibling(template, "postgres")).await.expect("Postgres answers");
-    let sql = format!("create database {name} template boxoffice");
+/// The address of a database without any table.
+pub async fn empty_database() -> String {
+    database_of("template0").await
+}
+
+async fn database_of(template: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let migrated = postgres().await;
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    create_database(migrated, &name, template).await;
+    sibling(migrated, &name)
+}
+
+async fn create_database(server: &str, name: &str, template: &str) {
+    let mut admin = PgConnection::connect(&sibling(server, "postgres")).await.expect("Postgres answers");
+    let sql = format!("create database {name} template {template}");
     sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await.expect("the database is made");
     admin.close().await.expect("the connection closes");
 }
