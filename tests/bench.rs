@@ -78,6 +78,13 @@ async fn expiry_frees_every_hold() {
 }
 
 #[tokio::test]
+async fn overdue_ends_every_hold_after_a_start() {
+    let report = measure("overdue --holds 30").await;
+    assert_eq!((&report["errors"], &report["holds"]), (&0.into(), &30.into()), "{report:#}");
+    assert!(report["ready_after_seconds"].as_f64() > Some(0.0), "{report:#}");
+}
+
+#[tokio::test]
 async fn timers_ring_and_free_every_hold_while_others_are_pending() {
     let report = measure("timers --rate 10 --seconds 1 --pending 100").await;
     assert_eq!(report["errors"], 0, "{report:#}");

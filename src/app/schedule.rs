@@ -43,7 +43,9 @@ pub(super) async fn start(
     let jobs = Jobs::new(stop).await.context(failed)?;
     let watch = Watch { engine: engine.clone(), quiet_until: Arc::default(), charges: Arc::default() };
     let charges = Charges { desk: desk.clone(), are_waiting: Arc::clone(&watch.charges) };
-    run_once(SWEEP, stop, sweep(watch.clone())).await;
+    // Beside the rest of the start: a start after a long stop may find thousands of sagas that are due.
+    let (first, stopped) = (sweep(watch.clone()), stop.clone());
+    tasks.spawn(async move { run_once(SWEEP, &stopped, first).await });
     jobs.add(SWEEP, &watch, sweep).await.context(failed)?;
     jobs.add(CHARGES, &charges, announce_charges).await.context(failed)?;
     jobs.add(PAUSES, engine, keep_pauses).await.context(failed)?;

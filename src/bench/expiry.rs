@@ -10,7 +10,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::load::at_once;
+use super::client::Client;
+use super::load::{Loaded, at_once};
 use super::progress::Progress;
 use super::report::{Measure, Quantile, Report};
 use super::stage::{ALL_ROLES, Meter, Stage, Wanted};
@@ -24,7 +25,7 @@ use crate::store::rehearsal;
 
 const GOAL_MS: f64 = 2_000.0;
 /// Over how long they run out.
-const OVER: TimeDelta = TimeDelta::seconds(1);
+pub(super) const OVER: TimeDelta = TimeDelta::seconds(1);
 /// The usual grace for payments under way.
 const GRACE: TimeDelta = TimeDelta::seconds(15);
 /// Holds of one buyer; the service allows twelve seats.
@@ -42,23 +43,11 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let settings = [("BOXOFFICE_HOLD_SECONDS", "3600"), ("BOXOFFICE_QUEUE_SESSION_SECONDS", "3600")];
     let stage = Stage::open(plan, Wanted { settings: &settings, ..Wanted::default() }).await?;
     let service = stage.serve(ALL_ROLES).await?;
-    let crowd = crowd::gather(&stage, &service.client, holds.div_ceil(EACH), holds, progress).await?;
-    progress.begin("holds are made", holds.into());
-    let made = at_once(plan.concurrency.unwrap_or(64), holds, progress, async |number| {
-        let buyer = &crowd.buyers[(number / EACH) as usize];
-        service.client.reserve(buyer, crowd.performance, number + 1).await?.id().map(drop)
-    })
-    .await;
+    let made = make_holds(plan, &stage, &service.client, holds, progress).await?;
 
     let freed =
         Watch::transitions(&stage.bus, &stage.clock, |seen| seen.status == Status::Compensated).await?;
-    let notice = (NOTICE * holds.div_ceil(1_000)).max(NOTICE_AT_LEAST);
-    let first = stage.clock.now() + notice;
-    let due = rehearsal::bring_forward(&stage.pool, first, OVER, GRACE).await?;
-    rehearsal::tidy(&stage.pool).await?;
-    for some in due.chunks(ALARMS) {
-        publish(&stage.bus, some, |(saga, at)| messages::alarm(*saga, *at)).await?;
-    }
+    let (first, due) = set_to_run_out(&stage, holds).await?;
     let spare = first - stage.clock.now();
     sleep(spare.to_std().unwrap_or_default()).await;
     progress.begin("holds run out", holds.into());
@@ -80,6 +69,39 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
         .with("holds_made_per_second", f64::from(holds) / made.seconds)
         .with("seats_free_after_the_first_was_due_ms", (empty - first).num_milliseconds());
     stage.close(vec![service], report).await
+}
+
+/// So many holds of ten for each buyer, made through the service.
+pub(super) async fn make_holds(
+    plan: &Plan,
+    stage: &Stage,
+    client: &Client,
+    holds: u32,
+    progress: &Progress,
+) -> anyhow::Result<Loaded> {
+    let crowd = crowd::gather(stage, client, holds.div_ceil(EACH), holds, progress).await?;
+    progress.begin("holds are made", holds.into());
+    let made = at_once(plan.concurrency.unwrap_or(64), holds, progress, async |number| {
+        let buyer = &crowd.buyers[(number / EACH) as usize];
+        client.reserve(buyer, crowd.performance, number + 1).await?.id().map(drop)
+    })
+    .await;
+    Ok(made)
+}
+
+/// Lets all holds run out evenly over [`OVER`], soon, and answers when the first of them does, and each.
+pub(super) async fn set_to_run_out(
+    stage: &Stage,
+    holds: u32,
+) -> anyhow::Result<(DateTime<Utc>, Vec<(Uuid, DateTime<Utc>)>)> {
+    let notice = (NOTICE * holds.div_ceil(1_000)).max(NOTICE_AT_LEAST);
+    let first = stage.clock.now() + notice;
+    let due = rehearsal::bring_forward(&stage.pool, first, OVER, GRACE).await?;
+    rehearsal::tidy(&stage.pool).await?;
+    for some in due.chunks(ALARMS) {
+        publish(&stage.bus, some, |(saga, at)| messages::alarm(*saga, *at)).await?;
+    }
+    Ok((first, due))
 }
 
 fn report(

@@ -16,6 +16,7 @@ mod undo;
 mod stuck;
 mod takeover;
 mod expiry;
+mod overdue;
 mod timers;
 mod idle;
 mod queue;
@@ -74,6 +75,8 @@ pub enum Scenario {
     Takeover,
     /// Thousands of holds that run out within one second
     Expiry,
+    /// From a start until thousands of holds that ran out before it have ended
+    Overdue,
     /// How late alarms ring when many are pending
     Timers,
     /// What the service does while nobody asks anything of it
@@ -140,6 +143,7 @@ pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
         Scenario::Stuck => stuck::run(plan, &progress).await,
         Scenario::Takeover => takeover::run(plan, &progress).await,
         Scenario::Expiry => expiry::run(plan, &progress).await,
+        Scenario::Overdue => overdue::run(plan, &progress).await,
         Scenario::Timers => timers::run(plan, &progress).await,
         Scenario::Idle => idle::run(plan, &progress).await,
         Scenario::Queue => queue::run(plan, &progress).await,
