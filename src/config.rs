@@ -129,9 +129,9 @@ pub struct Booking {
     #[arg(long, env = "BOXOFFICE_MAX_SEATS_PER_USER", global = true, default_value_t = 12,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_seats_per_user: u32,
-    /// Most unpaid holds of one user and performance that may run out within an hour before the next is refused; 0 sets no
-    /// limit
-    #[arg(long, env = "BOXOFFICE_MAX_EXPIRED_HOLDS", global = true, default_value_t = 10,
+    /// Most holds of one user and concert that may end within an hour, by running out, by cancellation or by failing, before
+    /// the next is refused; 0 sets no limit
+    #[arg(long, visible_alias = "max-ended-holds", env = "BOXOFFICE_MAX_EXPIRED_HOLDS", global = true, default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub max_expired_holds: u32,
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::common::app::until;
+use crate::common::app::{add_performance_at, until};
 use crate::common::http::{Caller, Entrance};
 
 /// Longer than anything here should take.
@@ -86,6 +86,56 @@ async fn whoever_lets_too_many_holds_run_out_has_to_wait() {
         (&"failed".into(), &"rate_limited".into())
     );
     entrance.reserve(&other, &[3]).await.good(201);
+    entrance.test.check_books().await;
+}
+
+#[tokio::test]
+async fn holds_that_end_are_limited_per_concert_however_they_end() {
+    let entrance = Entrance::with(&["--max-expired-holds", "3"]).await;
+    let (buyer, other) = (entrance.admitted(1_000).await, entrance.admitted(0).await);
+    let (test, now) = (&entrance.test, chrono::Utc::now());
+    let (starts, opens) = (now + chrono::TimeDelta::days(30), now - chrono::TimeDelta::hours(1));
+    let second = add_performance_at(&test.app, test.concert, 5, 100, starts, opens).await;
+    // Refused holds do not count, those of another date of the concert do.
+    entrance.reserve(&other, &[9]).await.good(201);
+    for _ in 0..4 {
+        entrance.reserve(&buyer, &[9]).await.is(409, "seat_taken");
+    }
+    for (performance, seat) in [(test.performance, 1), (test.performance, 2), (second, 1)] {
+        let order = json!({ "performance_id": performance, "seats": [seat] });
+        let held = entrance.post("/v1/reservations", &buyer, order).await.good(201).clone();
+        entrance.cancel(&buyer, &held).await.good(200);
+    }
+    let refused = entrance.reserve(&buyer, &[3]).await;
+    let body = refused.is(429, "rate_limited");
+    assert_eq!(body["limit"], 3);
+    assert!((3_500..=3_600).contains(&seconds(&refused)), "{refused:?}");
+    let until: chrono::DateTime<chrono::Utc> = body["until"].as_str().unwrap().parse().unwrap();
+    assert!(until > chrono::Utc::now() + chrono::TimeDelta::minutes(50), "{body}");
+    assert!(body["detail"].as_str().unwrap().starts_with("3 of your holds for this concert"), "{body}");
+    // An hour after the first of them, the next one is allowed.
+    let back = "update reservations set updated_at = updated_at - interval '1 hour' where id =
+                (select id from reservations where user_id = $1 and status = 'cancelled' order by updated_at limit 1)";
+    sqlx::query(back).bind(buyer.id).execute(&entrance.pool).await.unwrap();
+    entrance.reserve(&buyer, &[3]).await.good(201);
+    test.check_books().await;
+}
+
+#[tokio::test]
+async fn seats_of_a_cancelled_hold_go_to_others_first() {
+    let entrance = Entrance::start().await;
+    let (buyer, other) = (entrance.admitted(0).await, entrance.admitted(0).await);
+    let seats = [1, 2, 3, 4, 5, 6];
+    let held = entrance.reserve(&buyer, &seats).await.good(201).clone();
+    entrance.cancel(&buyer, &held).await.good(200);
+    let refused = entrance.reserve(&buyer, &seats).await;
+    let body = refused.is(409, "seat_taken");
+    assert_eq!((&body["seats"], &body["just_cancelled"]), (&json!(seats), &json!(seats)));
+    entrance.reserve(&other, &[1, 2, 3]).await.good(201);
+    until(20, "the seats to be offered again", || async {
+        entrance.reserve(&buyer, &[4, 5]).await.status == 201
+    })
+    .await;
     entrance.test.check_books().await;
 }
 

@@ -330,3 +330,39 @@ async fn the_audit_needs_no_more_than_reading() {
     let refused = sqlx::query("update seats set price = 1").execute(&mut *snapshot).await;
     assert!(refused.unwrap_err().to_string().contains("read-only"));
 }
+
+#[tokio::test]
+async fn payer_buyer_and_saga_are_one_user() {
+    let broken = Invariant::Payments;
+    // Reservation 7 cost nothing, so no ledger entry tells who paid.
+    finds(
+        broken,
+        "07",
+        "update reservations set user_id = '00000000-0000-7000-8000-0000000000a1'
+         where id = '00000000-0000-7000-8000-000000000007'",
+    )
+    .await;
+    finds(
+        broken,
+        "01",
+        "update sagas set owner_id = '00000000-0000-7000-8000-0000000000a2',
+                          input = '{\"reservation_id\": \"00000000-0000-7000-8000-000000000001\"}'
+         where id = '00000000-0000-7000-8000-000000000001'",
+    )
+    .await;
+    finds(
+        broken,
+        "02",
+        "update sagas set input = '{\"reservation_id\": \"00000000-0000-7000-8000-000000000002\",
+                                   \"user_id\": \"00000000-0000-7000-8000-0000000000a2\"}'
+         where id = '00000000-0000-7000-8000-000000000002'",
+    )
+    .await;
+    finds(
+        broken,
+        "02",
+        "update sagas set input = '{\"reservation_id\": \"00000000-0000-7000-8000-000000000002\", \"seats\": [4]}'
+         where id = '00000000-0000-7000-8000-000000000002'",
+    )
+    .await;
+}

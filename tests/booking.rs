@@ -112,11 +112,11 @@ async fn paying_twice_at_once_charges_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn cancelling_a_hold_frees_it_also_twice_at_once() {
     let test = TestApp::start().await;
-    let user = test.user(100).await;
+    let (user, next) = (test.user(100).await, test.user(100).await);
     let held = test.reserve(user, &[13]).await;
     let (one, other) = tokio::join!(test.cancel(held.id), test.cancel(held.id));
     assert_eq!((one.status, other.status), (ReservationStatus::Cancelled, ReservationStatus::Cancelled));
-    assert_eq!(test.reserve(user, &[13]).await.status, ReservationStatus::Held);
+    assert_eq!(test.reserve(next, &[13]).await.status, ReservationStatus::Held);
     test.check_books().await;
 }
 

@@ -123,7 +123,7 @@ async fn do_and_undo_of_a_step_wait_for_each_other() {
         test.find(id).await.status == ReservationStatus::Cancelled
     })
     .await;
-    assert_eq!(test.reserve(user, &[1]).await.status, ReservationStatus::Held);
+    assert_eq!(test.reserve(test.user(0).await, &[1]).await.status, ReservationStatus::Held);
     test.check_books().await;
 }
 

@@ -118,6 +118,7 @@ impl App {
         let pools = Pools { all: pool.clone(), steps, control: settings.engine.step_control };
         let engine =
             Engine::start(pools, bus.clone(), catalogue, &workers::Service::NAMES, &tasks, &stop).await?;
+        let engine = engine.with_after_act(workers::settle);
         let desk = Desk::open(pool.clone(), engine.clone(), settings.engine.settle(), &tasks, &stop);
         let mut app = Self { pool, bus, clock, engine, desk, room: None, address: None, tasks, stop };
         app.run(settings, &roles, announce).await?;
@@ -289,6 +290,6 @@ fn limits(settings: &Settings) -> Limits {
         hold: TimeDelta::seconds(settings.booking.hold_seconds.into()),
         grace: TimeDelta::seconds(settings.booking.payment_grace_seconds.into()),
         seats_per_user: settings.booking.max_seats_per_user.into(),
-        expired_holds: settings.booking.max_expired_holds.into(),
+        ended_holds: settings.booking.max_expired_holds.into(),
     }
 }

@@ -31,9 +31,10 @@ pub async fn run(pool: &PgPool) -> Result<Report, sqlx::Error> {
         broken.extend(Broken::from_offenders(invariant, offenders));
     }
     let stuck = audit::stuck_sagas(&mut snapshot).await?;
+    let unsettled = audit::unsettled_points(&mut snapshot).await?;
     let counted = audit::counted(&mut snapshot).await?;
     snapshot.rollback().await?;
-    Ok(Report::new(moment.now, broken, stuck, counted))
+    Ok(Report::new(moment.now, broken, stuck, unsettled, counted))
 }
 
 async fn ask(

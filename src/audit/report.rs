@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::store::audit::{Counted, Offender, StuckSaga};
+use crate::store::audit::{Counted, Offender, StuckSaga, UnsettledPoints};
 
 /// What must hold at every moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, ToSchema)]
@@ -114,6 +114,8 @@ pub struct Report {
     pub broken: Vec<Broken>,
     /// Sagas that wait for an operator: no defect, but work.
     pub stuck: Vec<StuckSaga>,
+    /// Points of stuck sagas, and of those that an operator ended, that were taken without a ticket or are still owed.
+    pub unsettled_points: Vec<UnsettledPoints>,
     pub counted: Counted,
 }
 
@@ -122,15 +124,17 @@ impl Report {
         at: DateTime<Utc>,
         broken: Vec<Broken>,
         stuck: Vec<StuckSaga>,
+        unsettled_points: Vec<UnsettledPoints>,
         counted: Counted,
     ) -> Self {
         let verdict = if broken.is_empty() { Verdict::Good } else { Verdict::Broken };
-        Self { verdict, at, broken, stuck, counted }
+        Self { verdict, at, broken, stuck, unsettled_points, counted }
     }
 
-    /// Whether every invariant holds; if `strict`, also whether nobody waits for an operator.
+    /// Whether every invariant holds; if `strict`, also whether nothing waits for an operator.
     pub fn is_good(&self, strict: bool) -> bool {
-        self.verdict == Verdict::Good && !(strict && self.counted.sagas_stuck > 0)
+        let waits_for_operator = self.counted.sagas_stuck > 0 || !self.unsettled_points.is_empty();
+        self.verdict == Verdict::Good && !(strict && waits_for_operator)
     }
 }
 
@@ -141,7 +145,7 @@ mod tests {
     #[test]
     fn stuck_sagas_are_bad_only_for_the_strict() {
         let counted = Counted { sagas_stuck: 1, ..Counted::default() };
-        let report = Report::new(DateTime::UNIX_EPOCH, Vec::new(), Vec::new(), counted);
+        let report = Report::new(DateTime::UNIX_EPOCH, Vec::new(), Vec::new(), Vec::new(), counted);
         assert_eq!(report.verdict, Verdict::Good);
         assert!(report.is_good(false));
         assert!(!report.is_good(true));
@@ -153,7 +157,8 @@ mod tests {
         let broken = Broken::from_offenders(Invariant::DoubledSeats, vec![offender]).unwrap();
         assert_eq!(broken.count, 250);
         assert_eq!(broken.examples.len(), 1);
-        let report = Report::new(DateTime::UNIX_EPOCH, vec![broken], Vec::new(), Counted::default());
+        let report =
+            Report::new(DateTime::UNIX_EPOCH, vec![broken], Vec::new(), Vec::new(), Counted::default());
         assert!(!report.is_good(false));
         assert_eq!(Broken::from_offenders(Invariant::Payments, Vec::new()), None);
     }

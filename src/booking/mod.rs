@@ -158,7 +158,7 @@ impl Desk {
         loop {
             let saga = store::sagas::get(&self.pool, cancellation).await?;
             let reservation = Box::new(self.find(id).await?);
-            if saga.is_none_or(|saga| saga.status == Status::Completed) {
+            if saga.is_none_or(|saga| saga.status.is_end()) {
                 return Ok(Answer::Settled(reservation));
             }
             if timeout_at(until, waiting.changed()).await.is_err() {

@@ -9,7 +9,7 @@ const SHOWN: usize = 10;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
-    /// Also end with 1 if a saga is stuck
+    /// Also end with 1 if a saga is stuck or points are left to settle
     #[arg(long)]
     strict: bool,
 }
@@ -48,6 +48,16 @@ pub(super) fn text(report: &Report) -> String {
             saga.direction,
             saga.since.format("%F %T"),
             saga.reason.as_deref().unwrap_or("no reason given")
+        ));
+    }
+    for left in &report.unsettled_points {
+        let what = match left.what.as_str() {
+            "owed" => "points are owed for tickets that were not paid",
+            _ => "points are taken and there is no ticket",
+        };
+        lines.push(format!(
+            "to settle: {} {what}; user {}, reservation {}, saga {} ({})",
+            left.points, left.user_id, left.reservation_id, left.saga_id, left.saga_status
         ));
     }
     lines.push(summary(report));

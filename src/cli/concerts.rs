@@ -152,8 +152,12 @@ async fn add_date(context: &Context, date: Date) -> anyhow::Result<Ending> {
         sale_closes_at: date.closes_at.unwrap_or(date.starts_at),
         seats_total: ranges.iter().map(|range| range.to - range.from + 1).sum(),
     };
-    if performance.sale_opens_at >= performance.sale_closes_at {
-        return Err(Misuse("the sale must open before it closes".to_owned()).into());
+    let (opens, closes) = (performance.sale_opens_at, performance.sale_closes_at);
+    let mut faults = catalog::window_faults(performance.starts_at, opens, closes);
+    faults.extend(catalog::past_faults(performance.starts_at, closes, now));
+    if !faults.is_empty() {
+        let faults: Vec<String> = faults.iter().map(|(field, reason)| format!("{field} {reason}")).collect();
+        return Err(Misuse(faults.join("; ")).into());
     }
     if catalog::concert(&pool, date.concert, now).await?.is_none() {
         bail!("there is no concert {}", date.concert);

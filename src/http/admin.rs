@@ -17,7 +17,7 @@ use super::request::{Bodied, Command, PathId};
 use super::shape::{Faults, Shape};
 use super::state::AppState;
 use crate::store;
-use crate::store::catalog::{NewConcert, Performance, SeatRange};
+use crate::store::catalog::{NewConcert, Performance, SeatRange, past_faults, window_faults};
 use crate::store::queue::{FASTEST, MOST_ACTIVE};
 
 /// The most seats of one date.
@@ -153,8 +153,10 @@ impl Shape for PerformanceWanted {
         for (pointer, time) in times {
             faults.expect_time(time, pointer);
         }
-        let window = self.sale_opens_at < self.sale_closes_at;
-        faults.expect(window, "/sale_closes_at", "must be later than sale_opens_at");
+        let contradictions = window_faults(self.starts_at, self.sale_opens_at, self.sale_closes_at);
+        contradictions
+            .into_iter()
+            .for_each(|(field, reason)| faults.expect(false, format!("/{field}"), reason));
         for (at, range) in self.seats.iter().enumerate() {
             range.check(faults, &format!("/seats/{at}"));
         }
@@ -211,6 +213,10 @@ pub async fn add_performance(
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |wanted, effect| {
         app.catalog.known_concert(concert).await?;
+        let mut faults = Faults::default();
+        let over = past_faults(wanted.starts_at, wanted.sale_closes_at, store::now(&app.pool).await?);
+        over.into_iter().for_each(|(field, reason)| faults.expect(false, format!("/{field}"), reason));
+        faults.settle()?;
         let seats_total = i32::try_from(wanted.seats_total()).unwrap_or(i32::MAX);
         let performance = Performance {
             id: effect.id,
@@ -294,6 +300,19 @@ mod tests {
             body,
             &["/venue", "/duration_minutes", "/sale_closes_at", "/seats/0/section", "/seats/0/price"],
         );
+    }
+
+    #[test]
+    fn windows_that_contradict_each_other_name_the_field() {
+        let with = |fields: &[(&str, &str)]| {
+            let mut body = date(&serde_json::json!([range(1, 1)]));
+            fields.iter().for_each(|(field, time)| body[*field] = (*time).into());
+            body
+        };
+        check(with(&[("sale_closes_at", "2030-01-01T19:00:00Z")]), &[]);
+        check(with(&[("sale_closes_at", "2030-01-01T19:00:01Z")]), &["/sale_closes_at"]);
+        check(with(&[("sale_opens_at", "2030-01-01T01:00:00Z")]), &["/sale_closes_at"]);
+        check(with(&[("starts_at", "2029-01-01T00:00:00Z")]), &["/sale_opens_at", "/sale_closes_at"]);
     }
 
     #[test]

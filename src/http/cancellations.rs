@@ -37,6 +37,7 @@ pub async fn cancel(
         match stand(&reservation) {
             Stand::Cancelled if reservation.cancellation_id.is_none() => return Ok(view(&app, reservation)),
             Stand::InProgress => return Err(in_progress()),
+            Stand::Stuck => return Err(stuck()),
             Stand::Over => return Err(not_cancellable(&reservation)),
             Stand::Confirmed if store::reservations::has_started(&app.pool, id).await? => {
                 return Err(not_cancellable(&reservation));
@@ -57,6 +58,8 @@ enum Stand {
     InProgress,
     Held,
     Confirmed,
+    /// Nothing happens to it before an operator has looked at it.
+    Stuck,
     Over,
 }
 
@@ -64,8 +67,12 @@ fn stand(reservation: &Reservation) -> Stand {
     use ReservationStatus as R;
     match (reservation.status, reservation.saga_status) {
         (R::Cancelled, _) => Stand::Cancelled,
-        (R::Held, Some(saga::Status::Waiting)) => Stand::Held,
-        (R::Pending | R::Held, _) => Stand::InProgress,
+        // Pending, where an operator has taken the hold as done.
+        (R::Pending | R::Held, Some(saga::Status::Waiting)) => Stand::Held,
+        (R::Pending | R::Held, Some(saga::Status::Running | saga::Status::Compensating)) => Stand::InProgress,
+        (R::Pending | R::Held, Some(saga::Status::Stuck)) => Stand::Stuck,
+        // Its saga has ended without it.
+        (R::Pending | R::Held, _) => Stand::Over,
         (R::Confirmed, _) => Stand::Confirmed,
         (R::Expired | R::Failed, _) => Stand::Over,
     }
@@ -80,7 +87,11 @@ async fn settle(app: &AppState, id: Uuid, before: ReservationStatus) -> Result<A
         (_, Stand::Cancelled) => Ok(view(app, reservation)),
         // A payment came first; what it left can be cancelled in its turn.
         (ReservationStatus::Held, Stand::Confirmed | Stand::InProgress) => Err(in_progress()),
-        (_, Stand::Held | Stand::InProgress) => Ok(pending(reservation, app.clock.now())),
+        (_, Stand::Held | Stand::InProgress | Stand::Stuck) => Ok(pending(reservation, app.clock.now())),
+        // An operator gave the cancellation up before it did anything: the next one can go through.
+        (_, Stand::Confirmed) if !store::reservations::has_started(&app.pool, id).await? => {
+            Err(in_progress())
+        }
         (_, Stand::Confirmed | Stand::Over) => Err(not_cancellable(&reservation)),
     }
 }
@@ -91,6 +102,12 @@ fn view(app: &AppState, reservation: Reservation) -> Answer {
 
 fn in_progress() -> Problem {
     Problem::new(Code::RequestInProgress, "The reservation is being worked on. Try again in a second.")
+}
+
+/// No time can be named after which it would work.
+fn stuck() -> Problem {
+    let words = "The reservation cannot go on by itself; an operator has to look at it first.";
+    Problem::new(Code::ReservationNotCancellable, words)
 }
 
 fn not_cancellable(reservation: &Reservation) -> Problem {
@@ -119,6 +136,11 @@ mod tests {
         check(R::Held, Some(S::Running), Stand::InProgress);
         check(R::Held, Some(S::Compensating), Stand::InProgress);
         check(R::Pending, Some(S::Running), Stand::InProgress);
+        check(R::Pending, Some(S::Waiting), Stand::Held);
+        for status in [R::Pending, R::Held] {
+            check(status, Some(S::Stuck), Stand::Stuck);
+            [Some(S::Abandoned), Some(S::Completed), None].map(|saga| check(status, saga, Stand::Over));
+        }
         check(R::Confirmed, Some(S::Completed), Stand::Confirmed);
         check(R::Confirmed, None, Stand::Confirmed);
         check(R::Cancelled, None, Stand::Cancelled);

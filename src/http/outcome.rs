@@ -30,6 +30,14 @@ pub fn got(reservation: &Reservation, wish: Wish) -> Result<bool> {
     }
 }
 
+/// What to add if some of the seats are free, but only for others.
+fn cancelled(about: Option<&serde_json::Value>) -> &'static str {
+    match about.and_then(|about| about.get("just_cancelled")) {
+        Some(_) => " Seats of a hold that you cancelled are open to others first, for 5 s.",
+        None => "",
+    }
+}
+
 /// Why a reservation failed, as a problem.
 pub fn refusal(reservation: &Reservation) -> Problem {
     let reason = reservation.reason.as_deref().unwrap_or_default();
@@ -39,7 +47,9 @@ pub fn refusal(reservation: &Reservation) -> Problem {
     let named = named.join(", ");
     let code = Code::named(reason).unwrap_or(Code::Unavailable);
     let detail = match code {
-        Code::SeatTaken => format!("Already reserved: {named}. None of the seats is held for you."),
+        Code::SeatTaken => {
+            format!("Already reserved: {named}. None of the seats is held for you.{}", cancelled(about))
+        }
         Code::SeatUnknown => format!("There are no such seats: {named}."),
         Code::TooManySeats => {
             let number =
@@ -52,8 +62,10 @@ pub fn refusal(reservation: &Reservation) -> Problem {
                 about.and_then(|about| about.get(name)).map_or("too many".to_owned(), ToString::to_string)
             };
             let limit = number("limit");
+            let until = number("until");
+            let until = until.trim_matches('"');
             format!(
-                "{limit} of your holds for this performance ran out unpaid within the last hour. Wait, and try again."
+                "{limit} of your holds for this concert ended within the last hour, run out, cancelled or failed; the limit is {limit}. Wait until {until}, and try again."
             )
         }
         Code::SaleNotOpen => "This performance is not on sale now.".to_owned(),

@@ -48,11 +48,10 @@ pub struct ReceiptTicket {
 }
 
 impl Receipt {
-    /// The receipt of a confirmed reservation.
+    /// The receipt of a confirmed reservation. One that an operator confirmed by hand may have no payment.
     fn of(reservation: Reservation) -> Result<Self> {
-        let payment = reservation.payment.map(|payment| payment.0);
-        let payment = payment
-            .ok_or_else(|| Problem::new(Code::Internal, "The payment of this reservation is missing."))?;
+        let paid = reservation.payment.as_ref().filter(|payment| payment.status != "failed");
+        let payment = paid.map(|payment| payment.0.clone()).ok_or_else(|| unpaid(&reservation))?;
         let ticket = |ticket: crate::store::reservations::Ticket| ReceiptTicket {
             id: ticket.id,
             seat: ticket.seat,
@@ -67,6 +66,12 @@ impl Receipt {
             tickets: reservation.tickets.0.into_iter().map(ticket).collect(),
         })
     }
+}
+
+fn unpaid(reservation: &Reservation) -> Problem {
+    let words = "The reservation is confirmed without a payment: it was settled by hand, and nothing is to be paid here.";
+    let status = serde_json::json!(reservation.status);
+    Problem::new(Code::ReservationNotPayable, words).with("reservation_status", status)
 }
 
 /// Pays for a hold with the caller's points. Paying again gives the same receipt and takes nothing.

@@ -120,9 +120,18 @@ pub struct ProblemBody {
     /// With `rate_limited` and `too_many_seats`: the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u32>,
+    /// With `rate_limited`, for holds: when the limit is over.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<chrono::DateTime<chrono::Utc>>,
+    /// With `rate_limited`, for holds: the same in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_seconds: Option<i64>,
     /// With `seat_taken` and `seat_unknown`: the seats it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     seats: Option<Vec<i32>>,
+    /// With `seat_taken`: those of the seats whose hold the caller has cancelled within the last 5 s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    just_cancelled: Option<Vec<i32>>,
     /// With `insufficient_points`: what the user has.
     #[serde(skip_serializing_if = "Option::is_none")]
     balance: Option<i64>,

@@ -1,10 +1,11 @@
 //! An operator's act on one saga, and what it has led to.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::view::SagaView;
-use crate::orchestrator::Acted;
+use crate::orchestrator::{Acted, SETTLEMENT};
+use crate::workers::Settlement;
 
 /// The longest reason of an act, in characters.
 pub const REASON_CHARS_MAX: usize = 1_000;
@@ -17,13 +18,17 @@ pub struct Repaired {
     /// The steps whose effects may still be there and that nobody will take back now: of a saga that was given up, or
     /// an undo that was skipped.
     pub left_behind: Vec<String>,
+    /// What the act has changed about the reservation, and what of it is left to settle by hand; null if neither.
+    pub settlement: Option<Settlement>,
 }
 
 impl From<Acted> for Repaired {
     fn from(acted: Acted) -> Self {
         let left = acted.detail.as_ref().and_then(|detail| detail.get("left")?.as_array());
         let names = left.into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned));
-        Self { left_behind: names.collect(), saga: acted.saga.into() }
+        let settlement = acted.detail.as_ref().and_then(|detail| detail.get(SETTLEMENT));
+        let settlement = settlement.and_then(|settlement| Settlement::deserialize(settlement).ok());
+        Self { left_behind: names.collect(), settlement, saga: acted.saga.into() }
     }
 }
 

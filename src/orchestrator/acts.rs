@@ -1,6 +1,8 @@
 //! Operators' acts: through the same lock and the same `apply` as everything else, written down with their reason.
 
+use futures::future::BoxFuture;
 use serde_json::{Map, Value};
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Batch, Engine, Verdict};
@@ -15,9 +17,24 @@ use crate::store::operations::ActRow;
 #[derive(Clone, Debug)]
 pub struct Acted {
     pub saga: Saga,
-    /// What belongs to the act: the hand-made output, or what is left behind.
+    /// What belongs to the act: the hand-made output, or what is left behind, and the settlement.
     pub detail: Option<Value>,
 }
+
+/// An act that was done, with the saga before and after it.
+#[derive(Clone, Debug)]
+pub struct ActDone {
+    pub before: Saga,
+    pub after: Saga,
+    pub act: Act,
+}
+
+/// What the services in the engine's own database do in the transaction of an act: they bring their own rows in line with it.
+/// What they answer is kept with the record of the act; null if there is nothing to say.
+pub type AfterAct = for<'a> fn(&'a mut PgConnection, &'a ActDone) -> BoxFuture<'a, store::Result<Value>>;
+
+/// The field of an act's detail that has what [`AfterAct`] answered.
+pub const SETTLEMENT: &str = "settlement";
 
 /// Why an act was not done.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +70,7 @@ impl Engine {
         let before = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
         let name = act.name();
         let lacking = self.lacking(&before, &act);
-        if batch.apply(&self.catalogue, id, &Event::Operator(act)) != Verdict::Moved {
+        if batch.apply(&self.catalogue, id, &Event::Operator(act.clone())) != Verdict::Moved {
             let allowed = self.allowed_acts(&before);
             return Err(match lacking {
                 Some(fields) if allowed.contains(&name) => ActError::Lacking(fields),
@@ -61,8 +78,14 @@ impl Engine {
             });
         }
         let saga = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
-        let detail = batch.last_detail().cloned();
+        let mut detail = batch.last_detail().cloned();
         let consequences = batch.write(&mut tx, &self.catalogue).await?;
+        let (done, mut settlement) = (ActDone { before, after: saga, act }, Value::Null);
+        if let Some(after_act) = self.after_act {
+            settlement = after_act(&mut tx, &done).await?;
+        }
+        settle_detail(&mut detail, settlement);
+        let ActDone { before, after: saga, .. } = done;
         let row = ActRow {
             actor,
             act: name,
@@ -113,6 +136,19 @@ impl Engine {
     /// The acts that a saga's state allows, by name.
     pub fn allowed_acts(&self, saga: &Saga) -> Vec<&'static str> {
         saga::allowed_acts(self.catalogue.get(&saga.workflow, saga.version), saga)
+    }
+}
+
+/// Keeps the settlement with what belongs to the act. Nothing else has its name there, also not in a hand-made output.
+fn settle_detail(detail: &mut Option<Value>, settlement: Value) {
+    if let Some(Value::Object(fields)) = detail {
+        fields.remove(SETTLEMENT);
+    }
+    if settlement.is_null() {
+        return;
+    }
+    if let Value::Object(fields) = detail.get_or_insert_with(|| Value::Object(Map::new())) {
+        fields.insert(SETTLEMENT.to_owned(), settlement);
     }
 }
 

@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use acts::{ActError, Acted};
+pub use acts::{ActDone, ActError, Acted, AfterAct, SETTLEMENT};
 pub use advance::{Batch, Verdict, start};
 pub use announce::charge_event;
 pub use batched::{Batched, Requests, batched};
@@ -66,6 +66,7 @@ pub struct Engine {
     pub turns: Turns,
     /// How steps that meet at the same rows are kept apart at first.
     pub control: Control,
+    after_act: Option<AfterAct>,
     pauses: Arc<pauses::Pauses>,
     recent: recent::Recent,
     waiters: wait::Waiters,
@@ -126,6 +127,7 @@ impl Engine {
             in_database,
             turns: Turns::default(),
             control,
+            after_act: None,
             pauses: Arc::default(),
             recent: recent::Recent::new(),
             waiters,
@@ -138,6 +140,13 @@ impl Engine {
         tasks.supervise("pauses", pauses::listen(engine.clone(), paused, connects, stop.clone()));
         tasks.supervise("signals", signals::run(engine.clone(), requests, stop.clone()));
         Ok(engine)
+    }
+
+    /// The same engine, which lets the services in its database follow the acts of operators.
+    #[must_use]
+    pub fn with_after_act(mut self, after_act: AfterAct) -> Self {
+        self.after_act = Some(after_act);
+        self
     }
 
     /// Runs the orchestrator's loops: answers of workers elsewhere, signals by message, alarms, and what nobody could

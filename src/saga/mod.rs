@@ -41,7 +41,7 @@ pub use apply::{DEADLINE_PASSED, apply, lost_definition, outstanding, start};
 pub use definition::{Catalogue, Definition, Step, Work};
 pub use event::{Act, Event, Outcome, Poisoned, Reply};
 pub use halts::{ABANDONED, STUCK};
-pub use moves::{kept, may_have_run};
+pub use moves::{command, kept, may_have_run};
 pub use outlook::{Outlook, Prospect, Standing, StepAhead, Told, outlook, prospect};
 pub use permits::{allowed_acts, lacking};
 pub use state::{Direction, NewSaga, Saga, Status};

@@ -62,7 +62,7 @@ pub(super) fn deadline(step: &Step, saga: &Saga, entered: DateTime<Utc>) -> Opti
 }
 
 /// The command that the row asks for, if one is out.
-pub(super) fn command(definition: &Definition, saga: &Saga) -> Option<Command> {
+pub fn command(definition: &Definition, saga: &Saga) -> Option<Command> {
     if !matches!(saga.status, Status::Running | Status::Compensating) {
         return None;
     }

@@ -17,7 +17,7 @@ pub struct Concert {
     pub id: Uuid,
     pub name: String,
     pub description: String,
-    /// Whether one of its dates is inside its sale window now.
+    /// Whether one of its dates is inside its sale window now and has not started.
     pub on_sale: bool,
 }
 
@@ -55,6 +55,34 @@ pub struct Performance {
     pub sale_opens_at: DateTime<Utc>,
     pub sale_closes_at: DateTime<Utc>,
     pub seats_total: i32,
+}
+
+/// Times of a date that contradict each other, by field.
+pub fn window_faults(
+    starts_at: DateTime<Utc>,
+    sale_opens_at: DateTime<Utc>,
+    sale_closes_at: DateTime<Utc>,
+) -> Vec<(&'static str, &'static str)> {
+    let rules = [
+        (sale_opens_at < starts_at, "sale_opens_at", "must be earlier than starts_at"),
+        (sale_opens_at < sale_closes_at, "sale_closes_at", "must be later than sale_opens_at"),
+        (sale_closes_at <= starts_at, "sale_closes_at", "must not be later than starts_at"),
+    ];
+    rules.into_iter().filter(|(holds, ..)| !holds).map(|(_, field, reason)| (field, reason)).collect()
+}
+
+/// Times of a date that are over at `now`, so that nothing of it could be sold, by field.
+pub fn past_faults(
+    starts_at: DateTime<Utc>,
+    sale_closes_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Vec<(&'static str, &'static str)> {
+    let times = [("starts_at", starts_at), ("sale_closes_at", sale_closes_at)];
+    times
+        .into_iter()
+        .filter(|(_, time)| *time <= now)
+        .map(|(field, _)| (field, "must be in the future"))
+        .collect()
 }
 
 /// Seats `from..=to` of one section at one price, in points.
@@ -200,7 +228,7 @@ pub async fn list_concerts(
         r#"
         select c.id, c.name, c.description,
             exists (select from performances p
-                    where p.concert_id = c.id and p.sale_opens_at <= $4 and p.sale_closes_at > $4) as "on_sale!"
+                    where p.concert_id = c.id and p.sale_opens_at <= $4 and least(p.sale_closes_at, p.starts_at) > $4) as "on_sale!"
         from concerts c
         where $1::text is null or (c.name, c.id) > ($1, $2::uuid)
         order by c.name, c.id
@@ -222,7 +250,7 @@ pub async fn concert(db: impl PgExecutor<'_>, id: Uuid, now: DateTime<Utc>) -> R
         r#"
         select c.id, c.name, c.description,
             exists (select from performances p
-                    where p.concert_id = c.id and p.sale_opens_at <= $2 and p.sale_closes_at > $2) as "on_sale!"
+                    where p.concert_id = c.id and p.sale_opens_at <= $2 and least(p.sale_closes_at, p.starts_at) > $2) as "on_sale!"
         from concerts c
         where c.id = $1
         "#,
@@ -233,7 +261,7 @@ pub async fn concert(db: impl PgExecutor<'_>, id: Uuid, now: DateTime<Utc>) -> R
     .await
 }
 
-/// A concert's dates that are inside their window and have free seats, by when they start, ties by id.
+/// A concert's dates that are inside their window, have not started and have free seats, by when they start, ties by id.
 pub async fn open_performances(
     db: impl PgExecutor<'_>,
     concert_id: Uuid,
@@ -249,7 +277,8 @@ pub async fn open_performances(
             select count(*) from seats s
             where s.performance_id = p.id and (s.status = 'free' or s.status = 'held' and s.claimable_at <= $2)
         ) as free (seats)
-        where p.concert_id = $1 and p.sale_opens_at <= $2 and p.sale_closes_at > $2 and free.seats > 0
+        where p.concert_id = $1 and p.sale_opens_at <= $2 and least(p.sale_closes_at, p.starts_at) > $2
+          and free.seats > 0
         order by p.starts_at, p.id
         "#,
         concert_id,

@@ -29,6 +29,7 @@ pub mod sagas;
 pub mod schema;
 pub mod seats;
 pub mod session;
+pub mod settlements;
 pub mod tickets;
 pub mod users;
 pub mod versions;

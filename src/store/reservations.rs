@@ -23,6 +23,20 @@ pub enum ReservationStatus {
     Failed,
 }
 
+impl ReservationStatus {
+    /// Its name in the table and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Held => "held",
+            Self::Confirmed => "confirmed",
+            Self::Expired => "expired",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// A seat of a reservation, as it was when held.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Line {

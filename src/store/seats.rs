@@ -1,6 +1,7 @@
 //! Seats: read in key order, written with their owner's name.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
@@ -10,8 +11,10 @@ use super::changes::{Changes, Rank};
 use super::rows::Rows;
 use crate::config::Control;
 
-/// For how long a hold that ran out counts against its user.
-pub const LATELY: TimeDelta = TimeDelta::hours(1);
+/// For how long a hold that ended unpaid counts against its user.
+pub const ENDED_HOLDS_WINDOW: TimeDelta = TimeDelta::hours(1);
+/// For how long the seats of a cancelled hold are not offered to its own user.
+pub const REHOLD_DELAY: TimeDelta = TimeDelta::seconds(5);
 
 /// A seat's performance and number.
 pub type Key = (Uuid, i32);
@@ -27,15 +30,21 @@ pub struct Seat {
     pub holder: Option<Uuid>,
     pub expires_at: Option<DateTime<Utc>>,
     pub claimable_at: Option<DateTime<Utc>>,
-    /// From when to when its performance is sold.
+    /// From when to when its performance is sold, unless it has started.
     pub sale_opens_at: DateTime<Utc>,
     pub sale_closes_at: DateTime<Utc>,
+    pub starts_at: DateTime<Utc>,
 }
 
 impl Seat {
     /// Its performance and its number.
     pub fn key(&self) -> Key {
         (self.performance_id, self.number)
+    }
+
+    /// When its performance is no longer sold: with the end of its window, and at its start at the latest.
+    pub fn sale_ends_at(&self) -> DateTime<Utc> {
+        self.sale_closes_at.min(self.starts_at)
     }
 }
 
@@ -49,15 +58,16 @@ pub struct Wanted {
 }
 
 /// What a user has to do with a performance already.
-#[derive(Clone, Copy, Debug, Default, PartialEq, sqlx::FromRow)]
+#[derive(Clone, Debug, Default, PartialEq, sqlx::FromRow)]
 pub struct Owned {
     /// How many seats are held and owned.
     #[sqlx(rename = "owned")]
     pub seats: i64,
-    /// How many holds ran out lately.
-    pub expired: i64,
-    /// When the first of them did.
-    pub first_expired: Option<DateTime<Utc>>,
+    /// If as many holds of this concert as are allowed have ended within [`ENDED_HOLDS_WINDOW`]: when the first of the latest
+    /// so many did. The next hold is allowed once that is long enough ago.
+    pub limited_since: Option<DateTime<Utc>>,
+    /// The seats of holds of this performance that the user cancelled within [`REHOLD_DELAY`].
+    pub released: Option<Json<Vec<Vec<i32>>>>,
 }
 
 /// A seat, and what was asked for with it.
@@ -73,11 +83,12 @@ pub struct Found {
 }
 
 /// Reads these seats, in the order of their keys, and what their buyers have by `now`, or by the database's clock; those that do
-/// not exist are not returned. A hold that ran out counts if it did so [`LATELY`].
+/// not exist are not returned. `max_ended` holds of a concert may have ended within [`ENDED_HOLDS_WINDOW`]; 0 for any number.
 pub async fn read(
     conn: &mut PgConnection,
     wanted: &[Wanted],
     now: Option<DateTime<Utc>>,
+    max_ended: i64,
     control: Control,
 ) -> Result<Vec<Found>> {
     if wanted.is_empty() {
@@ -89,25 +100,33 @@ pub async fn read(
     let locks = locking(control, "for no key update of s");
     let sql = format!(
         "select s.performance_id, s.number, s.section, s.price, s.status, s.holder, s.expires_at, s.claimable_at,
-                p.sale_opens_at, p.sale_closes_at, wanted.buyer, coalesce(has.seats, 0)::bigint as owned,
-                coalesce(has.expired, 0)::bigint as expired, has.first_expired, clock.now as read_at
+                p.sale_opens_at, p.sale_closes_at, p.starts_at, wanted.buyer, coalesce(has.seats, 0)::bigint as owned,
+                has.limited_since, has.released, clock.now as read_at
          from (select coalesce($4, clock_timestamp()) as now) as clock,
               unnest($1::uuid[], $2::int[], $3::uuid[]) as wanted (performance_id, number, buyer)
          join seats s on s.performance_id = wanted.performance_id and s.number = wanted.number
          join performances p on p.id = wanted.performance_id
          left join lateral (
-             select sum(cardinality(r.seats)) filter (where status <> 'expired') as seats,
-                    count(*) filter (where status = 'expired') as expired,
-                    min(expires_at) filter (where status = 'expired') as first_expired
-             from reservations r
-             where r.user_id = wanted.buyer and r.performance_id = wanted.performance_id
-               and (status = 'confirmed' or (status = 'held' and claimable_at > clock.now)
-                    or (status = 'expired' and expires_at > clock.now - $5))
+             select sum(cardinality(seats)) filter (where is_live) as seats,
+                    (array_agg(updated_at order by updated_at desc) filter (where has_ended))[$6] as limited_since,
+                    jsonb_agg(seats) filter (where is_released) as released
+             from (
+                 select r.seats, r.updated_at,
+                        r.performance_id = p.id and (r.status = 'confirmed'
+                            or r.status = 'held' and r.claimable_at > clock.now) as is_live,
+                        -- Only what was held has an end; a hold that was refused has none.
+                        r.status in ('expired', 'cancelled', 'failed') and r.expires_at is not null
+                            and r.updated_at > clock.now - $5 as has_ended,
+                        r.performance_id = p.id and r.status = 'cancelled' and r.cancellation_id is null
+                            and r.updated_at > clock.now - $7 as is_released
+                 from reservations r where r.user_id = wanted.buyer and r.concert_id = p.concert_id
+             ) as mine
          ) as has on wanted.buyer is not null
          order by s.performance_id, s.number {locks}"
     );
     let query = sqlx::query_as(AssertSqlSafe(sql)).bind(performances).bind(numbers).bind(buyers);
-    query.bind(now).bind(LATELY).fetch_all(conn).await
+    let query = query.bind(now).bind(ENDED_HOLDS_WINDOW);
+    query.bind(i32::try_from(max_ended).unwrap_or(i32::MAX)).bind(REHOLD_DELAY).fetch_all(conn).await
 }
 
 /// Writes the seats that have changed, each compared with how it was read.

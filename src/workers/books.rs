@@ -42,7 +42,7 @@ impl Books {
     pub async fn read(
         attempt: &mut Attempt,
         limits: Limits,
-        jobs: &[Job<'_>],
+        jobs: &[Job],
         read_at: Option<DateTime<Utc>>,
     ) -> store::Result<Self> {
         let jobs = jobs.iter().filter_map(|job| Some((job, job.booking.as_ref()?)));
@@ -80,7 +80,7 @@ impl Books {
     }
 
     /// Decides about a job, if it is not answered yet. Every command: do, and beside it undo.
-    pub fn handle(&mut self, job: &mut Job<'_>) {
+    pub fn handle(&mut self, job: &mut Job) {
         let (Some(booking), None) = (job.booking.take(), &job.outcome) else {
             return;
         };
@@ -100,7 +100,7 @@ impl Books {
     async fn read_seats(
         &mut self,
         attempt: &mut Attempt,
-        jobs: &[(&Job<'_>, &Booking)],
+        jobs: &[(&Job, &Booking)],
         now: Option<DateTime<Utc>>,
     ) -> store::Result<Option<DateTime<Utc>>> {
         let (mut wanted, mut buyers) = (Vec::new(), Vec::new());
@@ -118,7 +118,8 @@ impl Books {
         if control == Control::Pessimistic && !buyers.is_empty() {
             store::seats::lock_buyers(attempt.conn(), &buyers).await?;
         }
-        let found = store::seats::read(attempt.conn(), &wanted, now, control).await?;
+        let max_ended = self.limits.ended_holds;
+        let found = store::seats::read(attempt.conn(), &wanted, now, max_ended, control).await?;
         let read_at = found.first().map(|found| found.read_at);
         for Found { seat, buyer, owned, .. } in found {
             if let Some(buyer) = buyer {
@@ -133,7 +134,7 @@ impl Books {
     async fn read_points(
         &mut self,
         attempt: &mut Attempt,
-        jobs: &[(&Job<'_>, &Booking)],
+        jobs: &[(&Job, &Booking)],
     ) -> store::Result<Option<DateTime<Utc>>> {
         let users: Vec<Uuid> = jobs.iter().map(|(_, booking)| booking.user_id).collect();
         let refunds: Vec<Uuid> = jobs

@@ -9,11 +9,11 @@ use fail::fail_point;
 
 use super::books::Books;
 use super::changed::Changed;
-use super::{Job, Limits};
+use super::{Job, Limits, Service};
 use crate::bus::{deliveries, subjects};
 use crate::config::Control;
 use crate::orchestrator::{Batch, Consequences, Engine, Halves, Verdict};
-use crate::saga::{Command, DEADLINE_PASSED, Direction, Event, Outcome, Poisoned, Reply};
+use crate::saga::{self, Command, DEADLINE_PASSED, Direction, Event, Outcome, Poisoned, Reply, Saga};
 use crate::store;
 use crate::store::attempt::{Attempt, decide};
 use crate::store::changes::Changes;
@@ -75,21 +75,37 @@ async fn attempt(
 ) -> store::Result<Done> {
     let mut attempt = Attempt::begin(&engine.steps, control).await?;
     let (sagas, read_at) = engine.sagas_of(&mut attempt, commands).await?;
-    let mut jobs: Vec<Job<'_>> = commands.iter().map(|command| Job::of(command)).collect();
+    let (mut jobs, mut stale, mut illegal) = (Vec::with_capacity(commands.len()), Vec::new(), Vec::new());
+    for (at, command) in commands.iter().enumerate() {
+        let saga = sagas.iter().find(|saga| saga.id == command.saga_id);
+        match asked_for(engine, command, saga) {
+            Asked::Now(saga, asked) => jobs.push(Job::of(at, asked, saga)),
+            Asked::NotNow => stale.push(command.saga_id),
+            Asked::Never(why) => illegal.push((at, why)),
+        }
+    }
     let mut books = Books::read(&mut attempt, limits, &jobs, read_at).await?;
     let mut batch = Batch::of(sagas, books.now);
-    jobs.retain_mut(|job| is_asked_for(engine, &mut batch, job));
-    jobs.iter_mut().for_each(|job| books.handle(job));
+    for saga in stale {
+        metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
+        batch.note_stale(saga);
+    }
+    for job in &mut jobs {
+        let is_defined = is_defined(engine, batch.saga(job.command.saga_id));
+        if let Some(refusal) = refusal(&job.command, is_defined, batch.now) {
+            job.outcome = Some(refusal);
+        }
+        books.handle(job);
+    }
     let mut changes = Changes::default();
     books.write(&mut changes, control);
-    let (mut illegal, mut changed) = (Vec::new(), Changed::default());
-    for job in jobs {
-        let outcome = job.outcome.unwrap_or(Outcome::Failed { code: "unanswered".to_owned() });
-        changed.note(job.command, &outcome);
-        let event = Event::Reply(answer(job.command, outcome, &engine.instance));
-        if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, job.command.saga_id, &event) {
-            let at = commands.iter().position(|command| std::ptr::eq(*command, job.command));
-            illegal.extend(at.map(|at| (at, why)));
+    let mut changed = Changed::default();
+    for Job { at, command, outcome, .. } in jobs {
+        let outcome = outcome.unwrap_or(Outcome::Failed { code: "unanswered".to_owned() });
+        changed.note(&command, &outcome);
+        let event = Event::Reply(answer(&command, outcome, &engine.instance));
+        if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, command.saga_id, &event) {
+            illegal.push((at, why));
         }
     }
     let consequences = batch.decided(&mut changes, &engine.catalogue);
@@ -97,19 +113,36 @@ async fn attempt(
     Ok(Done { illegal, changed, consequences })
 }
 
-/// Whether a job's saga still asks for it. If it is refused without any work it is answered by that.
-fn is_asked_for(engine: &Engine, batch: &mut Batch, job: &mut Job<'_>) -> bool {
-    let command = job.command;
-    let Some(saga) = batch.saga(command.saga_id).filter(|saga| command.is_asked_by(saga)) else {
-        metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
-        batch.note_stale(command.saga_id);
-        return false;
+/// What a command that came is to its saga.
+enum Asked<'a> {
+    /// The saga asks for it: this is what its row says it is.
+    Now(&'a Saga, Command),
+    /// It came twice or late, or there is no such saga.
+    NotNow,
+    /// Its fence is right, but the saga asks for something else.
+    Never(String),
+}
+
+/// Compares a command with what its saga's row asks for. Only its fence and its number count from here on.
+fn asked_for<'a>(engine: &Engine, command: &Command, saga: Option<&'a Saga>) -> Asked<'a> {
+    let Some(saga) = saga.filter(|saga| command.is_asked_by(saga)) else {
+        return Asked::NotNow;
     };
-    let is_defined = engine.catalogue.get(&saga.workflow, saga.version).is_some();
-    if let Some(refusal) = refusal(command, is_defined, batch.now) {
-        job.outcome = Some(refusal);
+    let Some(definition) = engine.catalogue.get(&saga.workflow, saga.version) else {
+        return Asked::Now(saga, command.clone());
+    };
+    let Some(asked) = saga::command(definition, saga) else {
+        return Asked::NotNow;
+    };
+    // A service elsewhere may pass its command on to one of these.
+    if asked.subject != command.subject && Service::of(&asked.subject).is_some() {
+        return Asked::Never(format!("the saga asks for {}, not {}", asked.subject, command.subject));
     }
-    true
+    Asked::Now(saga, Command { subject: command.subject.clone(), send: command.send, ..asked })
+}
+
+fn is_defined(engine: &Engine, saga: Option<&Saga>) -> bool {
+    saga.is_some_and(|saga| engine.catalogue.get(&saga.workflow, saga.version).is_some())
 }
 
 /// What is to be said of a command whose handling fails even alone.

@@ -4,6 +4,9 @@
 //! in the same statement), does the effects of those that are still asked for, and lets the engine decide what comes next,
 //! all in one transaction. After the commit the next commands go out, and only then are these acknowledged.
 //!
+//! A message only says which saga, step, direction and visit it is for. What is done, for which user and seats and for how
+//! many points, comes from the saga's row: anything that can publish to NATS can write a message.
+//!
 //! Tables are locked in one order everywhere: sagas, buyers, seats, accounts.
 
 mod serve;
@@ -13,15 +16,17 @@ mod seats;
 mod points;
 mod tickets;
 mod books;
+mod settle;
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 pub use serve::run;
+pub use settle::{LeftToSettle, Settlement, settle};
 
 use crate::bus::subjects;
-use crate::saga::{Command, Outcome};
+use crate::saga::{Command, Outcome, Saga};
 
 /// A service and the commands it serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +38,11 @@ pub enum Service {
 
 /// A command, and what the service said to it.
 #[derive(Debug)]
-pub struct Job<'a> {
-    pub command: &'a Command,
+pub struct Job {
+    /// Its position in the batch.
+    pub at: usize,
+    /// The command as the saga's row asks for it.
+    pub command: Command,
     /// What it is about, unless that cannot be read.
     booking: Option<Booking>,
     pub outcome: Option<Outcome>,
@@ -49,20 +57,20 @@ pub struct Limits {
     pub grace: chrono::TimeDelta,
     /// Most seats that one user may hold and own of one performance.
     pub seats_per_user: i64,
-    /// Most holds of one user and performance that may run out within an hour before the next is refused; 0 for any number.
-    pub expired_holds: i64,
+    /// Most holds of one user and concert that may end unpaid within an hour before the next is refused; 0 for any number.
+    pub ended_holds: i64,
 }
 
-/// What every command of a booking carries.
+/// What every command of a booking is about. All but the amount stands in the saga's input, which never changes.
 #[derive(Clone, Debug, Deserialize)]
 struct Booking {
     reservation_id: Uuid,
     user_id: Uuid,
     performance_id: Uuid,
     seats: Vec<i32>,
-    /// Known once the seats are held.
-    #[serde(default)]
-    amount: i64,
+    /// In points. Known once the seats are held: from the saga's input, or from the saved output of the hold.
+    #[serde(skip)]
+    amount: Option<i64>,
 }
 
 impl Service {
@@ -97,21 +105,27 @@ impl Service {
 }
 
 impl Booking {
+    /// What a saga is about.
+    fn of(saga: &Saga) -> serde_json::Result<Self> {
+        let amount = saga.context.get("amount").and_then(Value::as_i64).filter(|amount| *amount >= 0);
+        Ok(Self { amount, ..Self::deserialize(&*saga.input)? })
+    }
+
     /// Its seats, by their performance and number.
     fn keys(&self) -> impl Iterator<Item = (Uuid, i32)> {
         self.seats.iter().map(|number| (self.performance_id, *number))
     }
 }
 
-impl<'a> Job<'a> {
-    /// What a command asks for. One whose arguments cannot be read is answered by that.
-    fn of(command: &'a Command) -> Self {
-        match Booking::deserialize(&*command.context) {
-            Ok(booking) => Self { command, booking: Some(booking), outcome: None },
+impl Job {
+    /// A command, with what it is about by the saga's row. If that cannot be read it is answered by that.
+    fn of(at: usize, command: Command, saga: &Saga) -> Self {
+        match Booking::of(saga) {
+            Ok(booking) => Self { at, command, booking: Some(booking), outcome: None },
             Err(error) => {
-                let detail = Value::String(error.to_string());
-                let outcome = Outcome::Rejected { code: "invalid_command".to_owned(), detail };
-                Self { command, booking: None, outcome: Some(outcome) }
+                let mut job = Self { at, command, booking: None, outcome: None };
+                job.invalid(&error.to_string());
+                job
             }
         }
     }
@@ -131,6 +145,11 @@ impl<'a> Job<'a> {
         self.outcome = Some(Outcome::Rejected { code: code.to_owned(), detail });
     }
 
+    /// The saga's row lacks what the command needs.
+    fn invalid(&mut self, why: &str) {
+        self.rejected("invalid_command", Value::String(why.to_owned()));
+    }
+
     /// A command that this service does not know: another version of it may.
     fn unknown_command(&mut self) {
         self.outcome = Some(Outcome::Failed { code: "unknown_command".to_owned() });
@@ -141,8 +160,10 @@ impl<'a> Job<'a> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use serde_json::json;
+
     use super::*;
-    use crate::saga::{Catalogue, Direction};
+    use crate::saga::{Catalogue, Direction, NewSaga, start};
 
     /// A booking of some seats of one performance, by one buyer.
     pub(super) fn booking(reservation: u128, seats: &[i32]) -> Booking {
@@ -151,14 +172,14 @@ mod tests {
             user_id: Uuid::from_u128(1),
             performance_id: Uuid::from_u128(2),
             seats: seats.to_vec(),
-            amount: 100,
+            amount: Some(100),
         }
     }
 
     /// Limits that are in nobody's way.
     pub(super) fn limits() -> Limits {
         let (hold, grace) = (chrono::TimeDelta::seconds(300), chrono::TimeDelta::seconds(15));
-        Limits { hold, grace, seats_per_user: 3, expired_holds: 0 }
+        Limits { hold, grace, seats_per_user: 3, ended_holds: 0 }
     }
 
     /// A command without arguments.
@@ -179,13 +200,8 @@ mod tests {
     }
 
     /// What a step's function answers to a command.
-    pub(super) fn answer(
-        direction: Direction,
-        reason: Option<&str>,
-        act: impl FnOnce(&mut Job<'_>),
-    ) -> Outcome {
-        let command = command(direction, reason);
-        let mut job = Job { command: &command, booking: None, outcome: None };
+    pub(super) fn answer(direction: Direction, reason: Option<&str>, act: impl FnOnce(&mut Job)) -> Outcome {
+        let mut job = Job { at: 0, command: command(direction, reason), booking: None, outcome: None };
         act(&mut job);
         job.outcome.expect("every command is answered")
     }
@@ -211,10 +227,35 @@ mod tests {
         }
     }
 
+    /// A saga of a booking with this input, and with this amount among its outputs.
+    fn saga(input: Value, amount: Value) -> Saga {
+        let definition = Catalogue::built_in().unwrap().latest("booking").unwrap().clone();
+        let Value::Object(input) = input else { panic!("an input is an object") };
+        let id = Uuid::from_u128(3);
+        let new = NewSaga { id, subject_id: id, owner_id: None, input, trace: None, seq: 0 };
+        let mut saga = start(&definition, new, chrono::DateTime::UNIX_EPOCH).saga;
+        std::sync::Arc::make_mut(&mut saga.context)["amount"] = amount;
+        saga
+    }
+
     #[test]
-    fn arguments_that_cannot_be_read_are_a_business_no() {
-        let command = command(Direction::Do, None);
-        let outcome = Job::of(&command).outcome.expect("it is answered");
-        assert_eq!(refusal(outcome).0, "invalid_command");
+    fn unreadable_input_is_rejected() {
+        let job = Job::of(0, command(Direction::Do, None), &saga(json!({}), json!(5)));
+        assert_eq!(refusal(job.outcome.expect("it is answered")).0, "invalid_command");
+    }
+
+    #[test]
+    fn booking_comes_from_input_and_amount_from_outputs() {
+        let id = Uuid::from_u128(7);
+        let input =
+            json!({ "reservation_id": id, "user_id": id, "performance_id": id, "seats": [1], "amount": 1 });
+        let amount = |amount| Booking::of(&saga(input.clone(), amount)).unwrap().amount;
+        assert_eq!(amount(json!(250)), Some(250));
+        for unknown in [json!(null), json!(-1), json!("250")] {
+            assert_eq!(amount(unknown), None);
+        }
+        let mut other = saga(input, json!(0));
+        std::sync::Arc::make_mut(&mut other.context)["user_id"] = json!(Uuid::from_u128(8));
+        assert_eq!(Booking::of(&other).unwrap().user_id, id, "no output changes whose booking it is");
     }
 }

@@ -12,15 +12,18 @@ use crate::store::payments::{NewEntry, NewPayment};
 
 impl Books {
     /// Takes the points and writes the payment; with too few points nothing is taken and the payment has failed.
-    pub(super) fn deduct(&mut self, job: &mut Job<'_>, booking: &Booking) {
-        let required = booking.amount;
+    pub(super) fn deduct(&mut self, job: &mut Job, booking: &Booking) {
+        // Without it the step would charge nothing, and the seats would be given away.
+        let Some(required) = booking.amount else {
+            return job.invalid("the amount is missing");
+        };
         let balance = self.balance_of(booking.user_id);
         if balance < required {
-            self.pay(booking, "failed", None);
+            self.pay(booking, required, "failed", None);
             return job.rejected("insufficient_points", json!({ "balance": balance, "required": required }));
         }
         let entry = (required > 0).then(|| self.enter(booking, "use", required, balance - required, None));
-        let payment_id = self.pay(booking, "succeeded", entry.as_ref().map(|entry| entry.id));
+        let payment_id = self.pay(booking, required, "succeeded", entry.as_ref().map(|entry| entry.id));
         job.done([
             ("payment_id", json!(payment_id)),
             ("paid_at", json!(self.now.to_rfc3339_opts(SecondsFormat::Micros, true))),
@@ -29,7 +32,7 @@ impl Books {
     }
 
     /// Gives back what was taken, naming the entry it reverses. What was never taken, or given back before, is none.
-    pub(super) fn refund(&mut self, job: &mut Job<'_>, booking: &Booking) {
+    pub(super) fn refund(&mut self, job: &mut Job, booking: &Booking) {
         self.refunded.push(booking.reservation_id);
         let Some(used) = self.uses.remove(&booking.reservation_id) else {
             return job.done([("refund_entry", Value::Null)]);
@@ -68,13 +71,13 @@ impl Books {
         entry
     }
 
-    fn pay(&mut self, booking: &Booking, status: &'static str, entry_id: Option<Uuid>) -> Uuid {
+    fn pay(&mut self, booking: &Booking, amount: i64, status: &'static str, entry_id: Option<Uuid>) -> Uuid {
         let id = ids::new();
         self.payments.push(NewPayment {
             id,
             reservation_id: booking.reservation_id,
             user_id: booking.user_id,
-            amount: booking.amount,
+            amount,
             status,
             entry_id,
             paid_at: (status == "succeeded").then_some(self.now),
@@ -130,9 +133,17 @@ mod tests {
     #[test]
     fn a_seat_of_no_points_is_paid_without_an_entry() {
         let mut till = till(0);
-        let free = Booking { amount: 0, ..booking(7, &[1]) };
+        let free = Booking { amount: Some(0), ..booking(7, &[1]) };
         assert!(matches!(deduct(&mut till, &free), Outcome::Done { .. }));
         assert_eq!((till.payments[0].status, till.entries.len()), ("succeeded", 0));
+    }
+
+    #[test]
+    fn deduct_without_amount_charges_nothing_and_is_rejected() {
+        let mut till = till(100);
+        let unknown = Booking { amount: None, ..booking(7, &[1]) };
+        assert_eq!(refusal(deduct(&mut till, &unknown)).0, "invalid_command");
+        assert!(till.payments.is_empty() && till.entries.is_empty());
     }
 
     #[test]

@@ -7,11 +7,11 @@ use super::books::Books;
 use super::{Booking, Job};
 use crate::saga::Direction;
 use crate::store::reservations::{Change, End};
-use crate::store::seats::{LATELY, Seat};
+use crate::store::seats::{ENDED_HOLDS_WINDOW, Seat};
 
 impl Books {
     /// Holds all the seats, or none and says why.
-    pub(super) fn hold(&mut self, job: &mut Job<'_>, booking: &Booking) {
+    pub(super) fn hold(&mut self, job: &mut Job, booking: &Booking) {
         if let Err((code, detail)) = self.may_hold(booking) {
             self.decided.push(Change {
                 id: booking.reservation_id,
@@ -22,8 +22,7 @@ impl Books {
             });
             return job.rejected(code, detail);
         }
-        let (expires_at, claimable_at) =
-            (self.now + self.limits.hold, self.now + self.limits.hold + self.limits.grace);
+        let (expires_at, claimable_at) = self.hold_ends(booking);
         let mut lines = Vec::with_capacity(booking.seats.len());
         let mut amount = 0;
         for key in booking.keys() {
@@ -57,30 +56,53 @@ impl Books {
         ]);
     }
 
+    /// Until when a payment is accepted, and until when one under way keeps the seats. Both end when the performance starts:
+    /// what is paid later could not be given back.
+    fn hold_ends(&self, booking: &Booking) -> (DateTime<Utc>, DateTime<Utc>) {
+        let expires_at = self.now + self.limits.hold;
+        let claimable_at = expires_at + self.limits.grace;
+        match booking.keys().find_map(|key| self.seats.get(&key)) {
+            Some(seat) => (expires_at.min(seat.starts_at), claimable_at.min(seat.starts_at)),
+            None => (expires_at, claimable_at),
+        }
+    }
+
     fn may_hold(&self, booking: &Booking) -> Result<(), (&'static str, Value)> {
         let unknown: Vec<i32> = self.numbers(booking, |seat| seat.is_none());
         let first = booking.keys().next().and_then(|key| self.seats.get(&key));
         let Some(first) = first.filter(|_| unknown.is_empty()) else {
             return Err(("seat_unknown", json!({ "seats": unknown })));
         };
-        if self.now < first.sale_opens_at || self.now >= first.sale_closes_at {
+        if self.now < first.sale_opens_at || self.now >= first.sale_ends_at() {
             return Err((
                 "sale_not_open",
-                json!({ "opens_at": first.sale_opens_at, "closes_at": first.sale_closes_at }),
+                json!({ "opens_at": first.sale_opens_at, "closes_at": first.sale_ends_at() }),
             ));
         }
-        let taken = self.numbers(booking, |seat| seat.is_some_and(|seat| !seat.is_free(self.now)));
+        let account = self.owned.get(&(booking.user_id, booking.performance_id));
+        let released = account.and_then(|account| account.released.as_ref());
+        let released: Vec<i32> = released.iter().flat_map(|lists| lists.iter().flatten()).copied().collect();
+        let mut taken = self.numbers(booking, |seat| seat.is_some_and(|seat| !seat.is_free(self.now)));
+        let mine = booking.seats.iter().filter(|number| released.contains(number) && !taken.contains(number));
+        let just_cancelled: Vec<i32> = mine.copied().collect();
+        taken.extend(&just_cancelled);
+        taken.sort_unstable();
+        if !just_cancelled.is_empty() {
+            return Err(("seat_taken", json!({ "seats": taken, "just_cancelled": just_cancelled })));
+        }
         if !taken.is_empty() {
             return Err(("seat_taken", json!({ "seats": taken })));
         }
-        let account = self.owned.get(&(booking.user_id, booking.performance_id)).copied().unwrap_or_default();
-        if let (most @ 1.., true) = (self.limits.expired_holds, account.expired >= self.limits.expired_holds)
-        {
-            let wait = account.first_expired.map_or(LATELY, |first| first + LATELY - self.now);
-            let seconds = wait.num_seconds().max(0) + 1;
-            return Err(("rate_limited", json!({ "limit": most, "retry_after_seconds": seconds })));
+        if let Some(since) = account.and_then(|account| account.limited_since) {
+            let until = since + ENDED_HOLDS_WINDOW;
+            let seconds = (until - self.now).num_seconds().max(0) + 1;
+            let limit = self.limits.ended_holds;
+            return Err((
+                "rate_limited",
+                json!({ "limit": limit, "retry_after_seconds": seconds, "until": time(until) }),
+            ));
         }
-        let (owned, limit) = (account.seats, self.limits.seats_per_user);
+        let (owned, limit) = (account.map_or(0, |account| account.seats), self.limits.seats_per_user);
         if owned + booking.seats.len() as i64 > limit {
             return Err(("too_many_seats", json!({ "limit": limit, "owned": owned })));
         }
@@ -88,7 +110,7 @@ impl Books {
     }
 
     /// Frees whatever the reservation still has. What it lost or never had stays as it is.
-    pub(super) fn release(&mut self, job: &mut Job<'_>, booking: &Booking) {
+    pub(super) fn release(&mut self, job: &mut Job, booking: &Booking) {
         for key in booking.keys() {
             let has = |seat: &Seat| seat.holder == Some(booking.reservation_id);
             if !self.seats.get(&key).is_some_and(has) {
@@ -134,11 +156,12 @@ fn time(at: DateTime<Utc>) -> Value {
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
+    use sqlx::types::Json;
 
     use super::super::tests::{answer, booking, limits, refusal};
     use super::*;
     use crate::saga::Outcome;
-    use crate::store::seats::Owned;
+    use crate::store::seats::{Key, Owned};
     use crate::workers::Limits;
 
     /// Seats 1 to 3 at 10 points each, free and on sale; a buyer may have three.
@@ -156,8 +179,9 @@ mod tests {
             claimable_at: None,
             sale_opens_at: now,
             sale_closes_at: now + TimeDelta::hours(1),
+            starts_at: now + TimeDelta::hours(2),
         };
-        let limits = Limits { expired_holds: 2, ..limits() };
+        let limits = Limits { ended_holds: 2, ..limits() };
         let seats = (1..=3).map(|number| ((performance, number), seat(number)));
         let buyer = booking(0, &[]);
         let owned = [((buyer.user_id, performance), Owned::default())];
@@ -203,21 +227,46 @@ mod tests {
     }
 
     #[test]
-    fn whoever_lets_too_many_holds_run_out_has_to_wait_until_the_first_is_long_enough_ago() {
+    fn too_many_ended_holds_have_to_wait_for_the_first() {
         let mut floor = floor();
         let buyer = booking(7, &[1]);
-        let first_expired = Some(floor.now - TimeDelta::minutes(50));
-        let account = Owned { seats: 0, expired: 2, first_expired };
+        let limited_since = Some(floor.now - TimeDelta::minutes(50));
+        let account = Owned { limited_since, ..Owned::default() };
         floor.owned.insert((buyer.user_id, buyer.performance_id), account);
         let (code, detail) = refusal(hold(&mut floor, &buyer));
+        let until = time(floor.now + TimeDelta::minutes(10));
+        let expected = json!({ "limit": 2, "retry_after_seconds": 601, "until": until });
+        assert_eq!((code.as_str(), detail), ("rate_limited", expected));
+    }
+
+    #[test]
+    fn seats_just_cancelled_are_taken_for_their_own_user() {
+        let mut floor = floor();
+        let buyer = booking(7, &[1, 2]);
+        let account = Owned { released: Some(Json(vec![vec![2, 3], vec![3]])), ..Owned::default() };
+        floor.owned.insert((buyer.user_id, buyer.performance_id), account);
+        let refused = refusal(hold(&mut floor, &buyer));
+        let expected = json!({ "seats": [2], "just_cancelled": [2] });
+        assert_eq!(refused, ("seat_taken".to_owned(), expected));
+        assert!(matches!(hold(&mut floor, &booking(8, &[1])), Outcome::Done { .. }), "another seat is free");
+    }
+
+    #[test]
+    fn sale_and_hold_end_when_the_performance_starts() {
+        let mut floor = floor();
+        let starts_at = floor.now + TimeDelta::seconds(100);
+        let keys: Vec<Key> = floor.seats.iter().map(|(key, _)| *key).collect();
+        keys.iter().for_each(|key| floor.seats.change(key).unwrap().starts_at = starts_at);
+        let Outcome::Done { output } = hold(&mut floor, &booking(7, &[1])) else { panic!("not held") };
+        assert_eq!(output["expires_at"], time(starts_at));
+        assert_eq!(output["claimable_at"], time(starts_at));
+        floor.now = starts_at;
+        let (code, detail) = refusal(hold(&mut floor, &booking(8, &[2])));
         assert_eq!(
-            (code.as_str(), detail),
-            ("rate_limited", json!({ "limit": 2, "retry_after_seconds": 601 }))
+            (code.as_str(), &detail["closes_at"]),
+            ("sale_not_open", &json!(starts_at)),
+            "as the window says it"
         );
-        floor.limits.expired_holds = 3;
-        assert!(matches!(hold(&mut floor, &buyer), Outcome::Done { .. }));
-        floor.limits.expired_holds = 0;
-        assert!(matches!(hold(&mut floor, &booking(8, &[2])), Outcome::Done { .. }), "no limit");
     }
 
     #[test]

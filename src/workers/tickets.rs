@@ -1,7 +1,8 @@
 //! Tickets: issue, and beside it void.
 //!
 //! Issuing is the moment of sale: the seats, still held by the reservation, become sold; it is confirmed; each
-//! seat has a ticket. If a seat was claimed by somebody else in the last moment, nothing of it happens.
+//! seat has a ticket. If a seat was claimed by another reservation in the last moment, or the performance has started,
+//! nothing of it happens.
 
 use rand::distr::{Alphanumeric, SampleString};
 use serde_json::json;
@@ -19,9 +20,11 @@ const CODE_LENGTH: usize = 20;
 
 impl Books {
     /// Sells the seats to the reservation that holds them.
-    pub(super) fn issue(&mut self, job: &mut Job<'_>, booking: &Booking) {
+    pub(super) fn issue(&mut self, job: &mut Job, booking: &Booking) {
         let held = |seat: &Seat| seat.status == "held" && seat.holder == Some(booking.reservation_id);
-        let lost = self.numbers(booking, |seat| !seat.is_some_and(held));
+        // What would be paid from the start on could not be given back.
+        let sold = |seat: &Seat| held(seat) && self.now < seat.starts_at;
+        let lost = self.numbers(booking, |seat| !seat.is_some_and(sold));
         if !lost.is_empty() {
             return job.rejected("hold_expired", json!({ "seats": lost }));
         }
@@ -54,7 +57,7 @@ impl Books {
     }
 
     /// Voids the tickets. The seats stay with the reservation until they are released.
-    pub(super) fn void(&mut self, job: &mut Job<'_>, booking: &Booking) {
+    pub(super) fn void(&mut self, job: &mut Job, booking: &Booking) {
         self.voided.push(booking.reservation_id);
         // A booking that turns back gets its end from the release of its seats.
         if job.command.direction == Direction::Do {
@@ -92,6 +95,7 @@ mod tests {
             claimable_at: Some(now),
             sale_opens_at: now,
             sale_closes_at: now,
+            starts_at: now + chrono::TimeDelta::seconds(1),
         };
         let seats = holders.into_iter().zip(1..).map(seat);
         Books { seats: seats.map(|seat| (seat.key(), seat)).collect(), ..Books::of(now, limits()) }
@@ -117,6 +121,15 @@ mod tests {
         let refused = refusal(answer(Direction::Do, None, |job| desk.issue(job, &booking(7, &[1, 2]))));
         assert_eq!(refused, ("hold_expired".to_owned(), json!({ "seats": [2] })));
         assert!(desk.tickets.is_empty() && desk.seats.changed().next().is_none() && desk.decided.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_sold_once_the_performance_has_started() {
+        let mut desk = desk([7, 7]);
+        desk.now += chrono::TimeDelta::seconds(1);
+        let refused = refusal(answer(Direction::Do, None, |job| desk.issue(job, &booking(7, &[1, 2]))));
+        assert_eq!(refused.0, "hold_expired");
+        assert!(desk.tickets.is_empty());
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod batches;
 mod by_hand;
+mod endings;
 mod gauges;
 mod parked;
 mod pausing;

@@ -104,7 +104,7 @@ async fn hold(
     let wanted: Vec<Wanted> = requests.iter().map(seat).collect();
     let now = requests.first().map(|first| first.at);
     let control = attempt.control();
-    let found = store::seats::read(attempt.conn(), &wanted, now, control).await?;
+    let found = store::seats::read(attempt.conn(), &wanted, now, 0, control).await?;
     let mut seats: Rows<Key, Seat> = found.into_iter().map(|found| (found.seat.key(), found.seat)).collect();
     let mut decide = |request: &Request| {
         let key = (PERFORMANCE, request.place);

@@ -69,7 +69,7 @@ impl Sample {
         let now = crate::store::now(&mut *tx).await?;
         let number = reservation.seats.first().copied().ok_or(sqlx::Error::RowNotFound)?;
         let wanted = Wanted { performance_id: reservation.performance_id, number, buyer: None };
-        let found = seats::read(&mut tx, &[wanted], Some(now), Control::Optimistic).await?.pop();
+        let found = seats::read(&mut tx, &[wanted], Some(now), 0, Control::Optimistic).await?.pop();
         tx.rollback().await?;
         let seat = found.ok_or(sqlx::Error::RowNotFound)?.seat;
         let balance = points::balance(pool, reservation.user_id).await?;
@@ -95,7 +95,7 @@ fn read_seat<'a>(
     buyer: Option<Uuid>,
 ) -> BoxFuture<'a, Result<()>> {
     let wanted = Wanted { performance_id: of.date(), number: of.seat.number, buyer };
-    async move { seats::read(conn, &[wanted], Some(of.now), Control::Optimistic).await.map(drop) }.boxed()
+    async move { seats::read(conn, &[wanted], Some(of.now), 0, Control::Optimistic).await.map(drop) }.boxed()
 }
 
 /// All of them.

@@ -9,6 +9,7 @@ use super::acting::{Acting, Why, refused};
 use crate::operations::{AskError, Repaired};
 use crate::orchestrator::ActError;
 use crate::saga::Act;
+use crate::workers::{LeftToSettle, Settlement};
 
 /// An act, and why.
 #[derive(clap::Args, Debug)]
@@ -61,5 +62,37 @@ pub(super) fn text(repaired: &Repaired) -> String {
     if !repaired.left_behind.is_empty() {
         text.push_str(&format!("\nLeft behind, for you to look after: {}.", repaired.left_behind.join(", ")));
     }
+    if let Some(settlement) = &repaired.settlement {
+        text.push_str(&settled(settlement));
+    }
     text
+}
+
+/// What has become of the reservation, and what is left to settle.
+fn settled(settlement: &Settlement) -> String {
+    let Settlement { reservation_id, status, seats_freed, left_to_settle } = settlement;
+    let mut text = format!("\nThe reservation {reservation_id} is {}", status.name());
+    if !seats_freed.is_empty() {
+        text.push_str(&format!("; these seats are free again: {}", listed(seats_freed)));
+    }
+    text.push('.');
+    for left in left_to_settle {
+        text.push_str("\nLeft to settle: ");
+        text.push_str(&match left {
+            LeftToSettle::PointsTaken { user_id, points } => {
+                format!("{points} points were taken from user {user_id}, and there is no ticket for them.")
+            }
+            LeftToSettle::PointsOwed { user_id, points } => {
+                format!("user {user_id} has not paid the {points} points of this reservation.")
+            }
+            LeftToSettle::SeatsHeld { seats } => {
+                format!("these seats could not be freed: {}.", listed(seats))
+            }
+        });
+    }
+    text
+}
+
+fn listed(seats: &[i32]) -> String {
+    seats.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

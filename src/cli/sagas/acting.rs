@@ -11,7 +11,7 @@ use crate::background::Tasks;
 use crate::config::Control;
 use crate::operations::repair::reason_problem;
 use crate::orchestrator::{ActError, Engine, Pools};
-use crate::workers::Service;
+use crate::workers::{self, Service};
 
 /// Why an operator acts.
 #[derive(clap::Args, Debug)]
@@ -48,6 +48,7 @@ impl Acting {
         let pools = Pools { all: pool.clone(), steps: pool, control: Control::Pessimistic };
         let bus = context.bus().await?;
         let engine = Engine::start(pools, bus, catalogue, &Service::NAMES, &tasks, &stop).await?;
+        let engine = engine.with_after_act(workers::settle);
         let actor = format!("cli:{}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()));
         Ok(Self { engine, actor, tasks, stop })
     }

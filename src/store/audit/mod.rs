@@ -14,7 +14,7 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-pub use points::{balances, payments, points_taken};
+pub use points::{balances, payments, points_taken, unsettled_points};
 pub use sagas::{asleep, overdue_sagas, stuck_sagas};
 pub use seats::{doubled_seats, held_seats, overdue_holds, sold_seats};
 
@@ -42,6 +42,20 @@ pub struct StuckSaga {
     pub step: String,
     pub direction: String,
     pub reason: Option<String>,
+    pub since: DateTime<Utc>,
+}
+
+/// Points that nothing but an operator will settle.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub struct UnsettledPoints {
+    pub saga_id: Uuid,
+    pub reservation_id: Uuid,
+    pub user_id: Uuid,
+    /// `taken` without a ticket, or `owed` for tickets that were not paid.
+    pub what: String,
+    pub points: i64,
+    /// `stuck`, or how an operator's act has ended it.
+    pub saga_status: String,
     pub since: DateTime<Utc>,
 }
 

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use super::super::Result;
-use super::{NAMED, Offender};
+use super::{NAMED, Offender, UnsettledPoints};
 
 /// A balance is the sum of its entries and not below zero, and so was every balance written beside an entry.
 pub async fn balances(conn: &mut PgConnection) -> Result<Vec<Offender>> {
@@ -41,13 +41,18 @@ pub async fn balances(conn: &mut PgConnection) -> Result<Vec<Offender>> {
 
 /// Points used and not refunded are the amount of what is confirmed, and nothing for what ended otherwise.
 ///
+/// What an operator's act has left to settle is not broken: [`unsettled_points`] lists it.
+///
 /// On its way a booking has taken nothing before `pay` and all of it after; in `pay` itself, and while a
 /// cancellation is between its refund and its end, either is right.
 pub async fn points_taken(conn: &mut PgConnection) -> Result<Vec<Offender>> {
     sqlx::query_as!(
         Offender,
         r#"
-        with taken as (
+        with by_hand as (
+            select (detail #>> '{settlement,reservation_id}')::uuid as id from operator_acts
+            where jsonb_array_length(detail #> '{settlement,left_to_settle}') > 0
+        ), taken as (
             select reservation_id, sum(case kind when 'use' then amount else -amount end) as points
             from ledger_entries
             where reservation_id is not null
@@ -74,7 +79,7 @@ pub async fn points_taken(conn: &mut PgConnection) -> Result<Vec<Offender>> {
             when booking = 'confirm' then points <> amount
             when booking is not null then points not in (0, amount)
             else points <> 0
-        end
+        end and id not in (select id from by_hand)
         order by 1
         limit $1
         "#,
@@ -84,17 +89,22 @@ pub async fn points_taken(conn: &mut PgConnection) -> Result<Vec<Offender>> {
     .await
 }
 
-/// Payments and ledger entries tell the same story, and so do payments and reservations.
+/// Payments and ledger entries tell the same story, and so do payments, reservations and the sagas they belong to: who pays
+/// is who reserved, and who ordered.
 pub async fn payments(conn: &mut PgConnection) -> Result<Vec<Offender>> {
     sqlx::query_as!(
         Offender,
         r#"
-        with settled as (
+        with by_hand as (
+            select (detail #>> '{settlement,reservation_id}')::uuid as id from operator_acts
+            where jsonb_array_length(detail #> '{settlement,left_to_settle}') > 0
+        ), settled as (
             select r.id, r.status, r.amount from reservations r
             where not exists (
                 select from sagas g where g.id = r.id and g.finished_at is null
                 union all
                 select from sagas g where g.subject_id = r.id and g.subject_id <> g.id and g.finished_at is null)
+            and r.id not in (select id from by_hand)
         ), found (id, problem) as (
             select p.id::text, 'the payment is ' || p.status || ', its ledger entry is missing or another'
             from payments p
@@ -119,6 +129,21 @@ pub async fn payments(conn: &mut PgConnection) -> Result<Vec<Offender>> {
             where used.kind <> 'use' or used.amount <> e.amount or used.user_id <> e.user_id
                 or used.reservation_id <> e.reservation_id
             union all
+            select r.id::text, 'user ' || p.user_id || ' pays for a reservation of user ' || r.user_id
+            from payments p join reservations r on r.id = p.reservation_id
+            where p.user_id <> r.user_id
+            union all
+            select r.id::text, 'the reservation is of user ' || r.user_id || ', its saga of user '
+                || coalesce(g.owner_id::text, g.input ->> 'user_id')
+            from sagas g join reservations r on r.id = (g.input ->> 'reservation_id')::uuid
+            where g.workflow in ('booking', 'cancellation')
+                and (g.owner_id <> r.user_id or g.input ->> 'user_id' <> r.user_id::text)
+            union all
+            select r.id::text, 'the reservation is for other seats than its saga'
+            from sagas g join reservations r on r.id = (g.input ->> 'reservation_id')::uuid
+            where g.workflow in ('booking', 'cancellation')
+                and (g.input ->> 'performance_id' <> r.performance_id::text or g.input -> 'seats' <> to_jsonb(r.seats))
+            union all
             select s.id::text, 'the reservation is ' || s.status || ', its payment is ' || coalesce(p.status, 'missing')
             from settled s
             left join payments p on p.reservation_id = s.id
@@ -128,6 +153,46 @@ pub async fn payments(conn: &mut PgConnection) -> Result<Vec<Offender>> {
         select id as "id!", problem as "problem!", count(*) over () as "total!"
         from found
         order by 1, 2
+        limit $1
+        "#,
+        NAMED,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Points that no saga will settle by itself: taken without a ticket where the saga is stuck, or where an operator's act left
+/// them; and owed, where an operator's act confirmed a reservation that was not paid.
+pub async fn unsettled_points(conn: &mut PgConnection) -> Result<Vec<UnsettledPoints>> {
+    sqlx::query_as!(
+        UnsettledPoints,
+        r#"
+        with suspects as (
+            select id as saga_id, subject_id as reservation_id, stuck_since as since from sagas
+            where stuck_since is not null
+            union
+            select saga_id, (detail #>> '{settlement,reservation_id}')::uuid, at from operator_acts
+            where jsonb_array_length(detail #> '{settlement,left_to_settle}') > 0
+        ), found as (
+            select s.saga_id, s.since, r.id as reservation_id, r.user_id, used.amount as points, 'taken' as what
+            from suspects s
+            join reservations r on r.id = s.reservation_id
+            join ledger_entries used on used.reservation_id = r.id and used.kind = 'use'
+            where not exists (select from ledger_entries back where back.reverses_id = used.id)
+                and not exists (select from tickets t where t.reservation_id = r.id and t.status = 'valid')
+            union
+            select s.saga_id, s.since, r.id, r.user_id, r.amount, 'owed'
+            from suspects s
+            join reservations r on r.id = s.reservation_id
+            where r.status = 'confirmed' and r.amount > 0
+                and not exists (select from payments p where p.reservation_id = r.id and p.status = 'succeeded')
+        )
+        select distinct on (f.reservation_id) f.saga_id as "saga_id!", f.reservation_id as "reservation_id!",
+            f.user_id as "user_id!", f.what as "what!", f.points as "points!",
+            coalesce(g.status, 'dropped') as "saga_status!", f.since as "since!"
+        from found f
+        left join sagas g on g.id = f.saga_id
+        order by f.reservation_id, f.since
         limit $1
         "#,
         NAMED,
