@@ -9,6 +9,7 @@ use chrono::{TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::common::app::{TestApp, assert_good};
+use super::common::{superuser, superuser_url};
 
 /// Finished bookings.
 const BOOKINGS: i32 = 10_000;
@@ -28,7 +29,7 @@ async fn grown() -> TestApp {
     let from = Utc::now() - age;
     growth::make_days(pool, from).await.unwrap();
     let copies = Copies { pattern, from, step: age / BOOKINGS, count: BOOKINGS.into(), hall: HALL };
-    growth::copy(pool, copies).await.unwrap();
+    growth::copy(&superuser(&test.env.database_url).await, copies).await.unwrap();
     test
 }
 
@@ -50,11 +51,12 @@ async fn each_hot_statement_uses_its_indexes_whatever_values_it_is_planned_for()
     let waiting: Vec<Uuid> = (0..WAITING).map(|_| ids::new()).collect();
     rehearsal::add_waiting(pool, &waiting, Utc::now() + TimeDelta::hours(1)).await.unwrap();
     plans::get_stuck(pool, &waiting[..STUCK]).await.unwrap();
-    growth::settle(pool).await.unwrap();
+    growth::settle(&superuser(&test.env.database_url).await).await.unwrap();
     let sample = Sample::take(pool).await.unwrap();
     let mut lacking = Vec::new();
+    let superuser_url = superuser_url(&test.env.database_url).await;
     for planned in [Planned::ForTheseValues, Planned::ForAnyValues] {
-        let listener = Listener::connect(&test.env.database_url, planned).await.unwrap();
+        let listener = Listener::connect(&superuser_url, planned).await.unwrap();
         for hot in indexes::all() {
             let told = listener.plan(&hot, &sample).await.unwrap();
             let lacks = told.lacks(hot.indexes);
@@ -67,7 +69,7 @@ async fn each_hot_statement_uses_its_indexes_whatever_values_it_is_planned_for()
 
     // And it would be noticed.
     sqlx::query("drop index sagas_subject").execute(pool).await.unwrap();
-    let listener = Listener::connect(&test.env.database_url, Planned::ForTheseValues).await.unwrap();
+    let listener = Listener::connect(&superuser_url, Planned::ForTheseValues).await.unwrap();
     let hot = indexes::all().into_iter().find(|hot| hot.indexes == ["sagas_subject"]).unwrap();
     let told = listener.plan(&hot, &sample).await.unwrap();
     assert_eq!(told.lacks(hot.indexes), ["sagas_subject"], "{}", told.plan);

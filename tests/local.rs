@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use boxoffice::bus;
 use boxoffice::local::{self, Given, Local, addresses};
+use boxoffice::{bus, store};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::{Connection, PgConnection};
@@ -106,6 +106,42 @@ async fn a_second_start_uses_the_data_of_the_first_and_a_clean_stop_leaves_no_pr
     assert_eq!((second.database_url.clone(), second.nats_url.clone()), addresses);
     second.discard().await.unwrap();
     assert!(!dir.exists());
+}
+
+async fn rights(url: &str) -> (bool, bool, bool) {
+    let mut database = PgConnection::connect(url).await.unwrap();
+    let sql = "select rolsuper, rolcreaterole or rolcreatedb or rolreplication or rolbypassrls,
+                      pg_get_userbyid(datdba) = current_user
+               from pg_roles, pg_database where rolname = current_user and datname = current_database()";
+    sqlx::query_as(sql).fetch_one(&mut database).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_service_owns_its_database_and_nothing_else() {
+    let dir = fresh_dir("plain");
+    let given = || Given { database_url: None, nats_url: Some("nats://none".into()) };
+    let local = local::start(&dir, given()).await.unwrap();
+    assert_eq!(rights(&local.database_url).await, (false, false, true));
+    let mut service = PgConnection::connect(&local.database_url).await.unwrap();
+    for sql in ["alter system set jit = on", "create role other", "copy pg_class to '/tmp/x'", "checkpoint"] {
+        let error = sqlx::raw_sql(sql).execute(&mut service).await.unwrap_err();
+        let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.to_string());
+        assert_eq!(code.as_deref(), Some("42501"), "{sql}: {error}");
+    }
+    let pool = store::open(&local.database_url, 2).unwrap();
+    store::migrate(&pool).await.unwrap();
+    pool.close().await;
+
+    // A directory of an earlier release, whose cluster was made with the service's own role, goes on as it was.
+    let mut superuser = PgConnection::connect(&local.superuser_url).await.unwrap();
+    sqlx::raw_sql("alter role boxoffice superuser").execute(&mut superuser).await.unwrap();
+    let url = local.database_url.clone();
+    local.stop().await;
+    std::fs::remove_file(dir.join("secrets/postgres_admin_password")).unwrap();
+    let again = local::start(&dir, given()).await.unwrap();
+    assert_eq!((&again.database_url, &again.superuser_url), (&url, &url));
+    assert!(query(&url, "select count(*) from sagas").await == 0);
+    again.discard().await.unwrap();
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     concerts::load(&stage.pool, stage.clock.now(), 1_000, 6_000).await?;
     progress.begin("coming to rest", 0);
     sleep(CALM).await;
-    rehearsal::reset_statements(&stage.pool).await?;
+    rehearsal::reset_statements(&stage.superuser).await?;
     let heard: Arc<Mutex<BTreeMap<String, u64>>> = Arc::default();
     let mut messages = stage.bus.client.subscribe(">").await?;
     let kept = Arc::clone(&heard);
@@ -46,7 +46,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let meter = Meter::start();
     sleep(Duration::from_secs(seconds.into())).await;
     let cpu = meter.read();
-    let statements = rehearsal::statements(&stage.pool).await?;
+    let statements = rehearsal::statements(&stage.superuser).await?;
     listening.abort();
     let heard = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
 

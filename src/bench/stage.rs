@@ -23,6 +23,8 @@ use crate::{audit, ids, store};
 pub(super) const ALL_ROLES: &str = "api,orchestrator,worker,scheduler";
 /// Connections of the generator.
 const CONNECTIONS: u32 = 8;
+/// Connections to Postgres as a superuser.
+const SUPERUSER_CONNECTIONS: u32 = 2;
 
 /// What a scenario needs that is not as usual.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,6 +41,8 @@ pub(super) struct Wanted<'a> {
 #[derive(Debug)]
 pub(super) struct Stage {
     pub pool: PgPool,
+    /// The same database as a superuser: for counting statements, reading the log, and checkpoints.
+    pub superuser: PgPool,
     pub bus: Bus,
     pub clock: Clock,
     /// A key that may do everything but sell.
@@ -60,7 +64,7 @@ impl Stage {
         let private = given.database_url.is_none() && given.nats_url.is_none();
         let mut local = local::start(&plan.data_dir, given.clone()).await?;
         if wanted.count_statements {
-            let pool = store::open(&local.database_url, 1)?;
+            let pool = store::open(&local.superuser_url, 1)?;
             if !rehearsal::counts_statements(&pool).await? {
                 // Postgres loads the extension at its start only.
                 rehearsal::load_statement_counter(&pool).await?;
@@ -70,13 +74,26 @@ impl Stage {
             }
         }
         let pool = store::open(&local.database_url, CONNECTIONS)?;
+        let superuser = store::open(&local.superuser_url, SUPERUSER_CONNECTIONS)?;
         store::migrate(&pool).await?;
         let bus = bus::connect(&local.nats_url, "boxoffice bench", 1).await?;
         let admin = key(&pool, Role::Admin).await?;
         let cashier = key(&pool, Role::Cashier).await?;
         let environment = environment(&local, wanted)?;
         let (clock, started) = (Clock::default(), AtomicU32::new(0));
-        Ok(Self { pool, bus, clock, admin, cashier, local, private, environment, started, load_before })
+        Ok(Self {
+            pool,
+            superuser,
+            bus,
+            clock,
+            admin,
+            cashier,
+            local,
+            private,
+            environment,
+            started,
+            load_before,
+        })
     }
 
     /// What the service's access tokens are signed with.
@@ -87,6 +104,11 @@ impl Stage {
     /// Where Postgres is, for whoever needs a connection of their own.
     pub(super) fn database_url(&self) -> &str {
         &self.local.database_url
+    }
+
+    /// Where Postgres is, as a superuser, for whoever needs a connection of their own.
+    pub(super) fn superuser_url(&self) -> &str {
+        &self.local.superuser_url
     }
 
     /// Starts a process of the service; `roles` has `api` in it.
@@ -110,6 +132,7 @@ impl Stage {
         for process in processes {
             process.stop().await;
         }
+        self.superuser.close().await;
         self.pool.close().await;
         self.local.discard().await?;
         Ok(Report { surroundings, ..report.judged(&judged) })

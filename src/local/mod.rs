@@ -41,6 +41,9 @@ pub struct Local {
     pub database_url: String,
     /// The given or the private NATS.
     pub nats_url: String,
+    /// The same database as a role that can do everything to the server; the given address where Postgres is not ours.
+    /// The service never uses it.
+    pub superuser_url: String,
     /// What tokens are signed with, kept in the directory.
     pub secrets: Secrets,
     postgres: Option<Server>,
@@ -58,10 +61,10 @@ pub async fn start(data_dir: &Path, given: Given) -> Result<Local, LocalError> {
     let secrets = Secrets::keep(&dir)?;
     let postgres = async {
         match given.database_url {
-            Some(url) => Ok((url, None, None)),
+            Some(url) => Ok(((url.clone(), url), None, None)),
             None => {
                 let started = postgres::start(&dir).await?;
-                Ok((started.url, Some(started.server), Some(started.files)))
+                Ok(((started.url, started.superuser_url), Some(started.server), Some(started.files)))
             }
         }
     };
@@ -71,8 +74,9 @@ pub async fn start(data_dir: &Path, given: Given) -> Result<Local, LocalError> {
             None => nats::start(&dir).await.map(|(url, server)| (url, Some(server))),
         }
     };
-    let ((database_url, postgres, files), (nats_url, nats)) = tokio::try_join!(postgres, nats)?;
-    Ok(Local { database_url, nats_url, secrets, postgres, nats, files, claim })
+    let (postgres, (nats_url, nats)) = tokio::try_join!(postgres, nats)?;
+    let ((database_url, superuser_url), postgres, files) = postgres;
+    Ok(Local { database_url, nats_url, superuser_url, secrets, postgres, nats, files, claim })
 }
 
 impl Local {

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use sqlx::migrate::MigrateDatabase;
 use tokio::time::sleep;
 
 use super::account::Account;
@@ -15,6 +14,7 @@ use super::error::{LocalError, file};
 use super::keeper::{Launch, Log, Server, Traces, free_port};
 use super::secrets::{self, write_private};
 use super::{place, programs};
+use crate::store::cluster;
 
 /// The settings that matter, the same as in `docker-compose.yml` (a test compares them). A commit that was
 /// answered is on the disk.
@@ -32,7 +32,12 @@ pub const SETTINGS: [(&str, &str); 8] = [
 pub const INITDB: [&str; 2] = ["--no-locale", "--encoding=UTF8"];
 
 const WHAT: &str = "the private Postgres";
+/// The role that owns the database and can do nothing to the server.
 const USER: &str = "boxoffice";
+/// The role that the cluster is made with, which can do everything.
+const SUPERUSER: &str = "boxoffice_admin";
+/// The name of its password among the secrets.
+const SUPERUSER_SECRET: &str = "postgres_admin_password";
 /// Bytes that the path of a socket may have, with the name that Postgres adds and a closing zero.
 const SOCKET_PATH_MAX: usize = 107;
 const SOCKET_NAME: &str = "/.s.PGSQL.65535";
@@ -47,6 +52,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub(super) struct Started {
     /// With user and password.
     pub(super) url: String,
+    /// The same database as the superuser.
+    pub(super) superuser_url: String,
     pub(super) server: Server,
     /// Where its files are.
     pub(super) files: PathBuf,
@@ -72,7 +79,8 @@ pub(super) async fn start(data_dir: &Path) -> Result<Started, LocalError> {
     let major = made_by.and_then(|text| text.trim().parse().ok());
     let programs = programs::postgres(major)?;
     if major.is_none() {
-        initialise(&programs.folder, &files, &password, &log).await?;
+        let superuser_password = secrets::keep(data_dir, SUPERUSER_SECRET)?;
+        initialise(&programs.folder, &files, &superuser_password, &log).await?;
     }
     let port_file = data_dir.join("postgres.port");
     let mut tried = 0;
@@ -91,11 +99,14 @@ pub(super) async fn start(data_dir: &Path) -> Result<Started, LocalError> {
     };
     write_private(&port_file, &port.to_string()).map_err(file(&port_file))?;
     let url = format!("postgres://{USER}:{password}@127.0.0.1:{port}/{USER}");
-    if !sqlx::Postgres::database_exists(&url).await? {
-        sqlx::Postgres::create_database(&url).await?;
-    }
+    let superuser_url = match secrets::find(data_dir, SUPERUSER_SECRET)? {
+        Some(password) => format!("postgres://{SUPERUSER}:{password}@127.0.0.1:{port}/{USER}"),
+        // A cluster of an earlier release was made with the service's own role, and nothing can take its rights away.
+        None => url.clone(),
+    };
+    cluster::make_database(&superuser_url, USER, &password).await?;
     tracing::info!(port, version = programs.major, files = %files.root.display(), "private Postgres ready");
-    Ok(Started { url, server, files: files.root })
+    Ok(Started { url, superuser_url, server, files: files.root })
 }
 
 /// Makes the database cluster: under another name first, so that one cut short is never taken for whole.
@@ -108,7 +119,7 @@ async fn initialise(programs: &Path, files: &Files, password: &str, log: &Log) -
     write_private(&password_file, password).map_err(file(&password_file))?;
     files.account.map_or(Ok(()), |account| account.own(&password_file))?;
     let mut arguments: Vec<OsString> = INITDB.map(OsString::from).into();
-    arguments.extend(["--auth=scram-sha-256", "--username", USER, "--pwfile"].map(OsString::from));
+    arguments.extend(["--auth=scram-sha-256", "--username", SUPERUSER, "--pwfile"].map(OsString::from));
     arguments.extend([password_file.clone().into(), "--pgdata".into(), draft.clone().into()]);
     let launch = Launch {
         what: "initdb",

@@ -55,6 +55,11 @@ pub(super) fn keep(data_dir: &Path, name: &str) -> Result<String, LocalError> {
     }
 }
 
+/// The named secret, if there is one.
+pub(super) fn find(data_dir: &Path, name: &str) -> Result<Option<String>, LocalError> {
+    read(&data_dir.join(FOLDER).join(name))
+}
+
 fn read(path: &Path) -> Result<Option<String>, LocalError> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text.trim().to_owned())),

@@ -35,6 +35,7 @@ pub mod users;
 pub mod versions;
 pub mod attempt;
 pub mod changes;
+pub mod cluster;
 pub mod rows;
 pub mod turns;
 

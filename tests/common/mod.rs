@@ -92,17 +92,30 @@ pub async fn empty_database() -> String {
 
 async fn database_of(template: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    let migrated = postgres().await;
+    let server = postgres().await;
     let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
-    create_database(migrated, &name, template).await;
-    sibling(migrated, &name)
+    create_database(&server.superuser_url, &name, template).await;
+    sibling(&server.database_url, &name)
 }
 
-async fn create_database(server: &str, name: &str, template: &str) {
-    let mut admin = PgConnection::connect(&sibling(server, "postgres")).await.expect("Postgres answers");
-    let sql = format!("create database {name} template {template}");
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut admin).await.expect("the database is made");
-    admin.close().await.expect("the connection closes");
+/// The address of the same database as a role that can do everything to the server: for what no service may do, such as
+/// `alter system`. Of a database that [`fresh_database`] has made.
+pub async fn superuser_url(database_url: &str) -> String {
+    let (_server, name) = database_url.rsplit_once('/').expect("an address names a database");
+    sibling(&postgres().await.superuser_url, name)
+}
+
+/// Connections as that role.
+pub async fn superuser(database_url: &str) -> PgPool {
+    store::open(&superuser_url(database_url).await, 2).expect("the address is good")
+}
+
+async fn create_database(superuser_url: &str, name: &str, template: &str) {
+    let server = sibling(superuser_url, "postgres");
+    let mut superuser = PgConnection::connect(&server).await.expect("Postgres answers");
+    let sql = format!("create database {name} template {template} owner boxoffice");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut superuser).await.expect("the database is made");
+    superuser.close().await.expect("the connection closes");
 }
 
 /// The address of another database on the same server.
@@ -111,19 +124,16 @@ fn sibling(url: &str, name: &str) -> String {
     format!("{server}/{name}")
 }
 
-/// The address of the migrated template, on the one Postgres of this process. Nobody may stay connected to it.
-async fn postgres() -> &'static str {
+/// The one Postgres of this process. Its database is the migrated template of all others; nobody may stay connected to it.
+async fn postgres() -> &'static Local {
     static SERVER: OnceCell<Local> = OnceCell::const_new();
-    let server = SERVER
-        .get_or_init(|| async {
-            let given = Given { database_url: None, nats_url: Some("nats://none".into()) };
-            let server =
-                local::start(&fresh_dir("postgres"), given).await.expect("a private Postgres starts");
-            let pool = store::open(&server.database_url, 2).expect("the address is good");
-            store::migrate(&pool).await.expect("the migrations are good");
-            pool.close().await;
-            server
-        })
-        .await;
-    &server.database_url
+    let start = || async {
+        let given = Given { database_url: None, nats_url: Some("nats://none".into()) };
+        let server = local::start(&fresh_dir("postgres"), given).await.expect("a private Postgres starts");
+        let pool = store::open(&server.database_url, 2).expect("the address is good");
+        store::migrate(&pool).await.expect("the migrations are good");
+        pool.close().await;
+        server
+    };
+    SERVER.get_or_init(start).await
 }

@@ -184,12 +184,12 @@ async fn fill(
         let count = CHUNK.min(until - made);
         let begun = from + TimeDelta::microseconds(step.num_microseconds().unwrap_or(1) * made as i64);
         let copies = Copies { pattern, from: begun, step, count: count as i64, hall: HALL };
-        growth::copy(&stage.pool, copies).await.context("the finished bookings cannot be made")?;
+        growth::copy(&stage.superuser, copies).await.context("the finished bookings cannot be made")?;
         made += count;
         progress.more(count);
     }
     progress.begin("tidying up", 0);
-    Ok(growth::settle(&stage.pool).await?)
+    Ok(growth::settle(&stage.superuser).await?)
 }
 
 /// Makes so many bookings, after as many as it takes to warm up, and counts what they take.
@@ -206,8 +206,8 @@ pub(super) async fn measure(
     let (warm, buyers) = crowd.buyers.split_at(warm_up as usize);
     book(client, warm, crowd.performance, 1, &Progress::new(true)).await?;
     sleep(REST).await;
-    growth::settle(&stage.pool).await?;
-    rehearsal::reset_statements(&stage.pool).await?;
+    growth::settle(&stage.superuser).await?;
+    rehearsal::reset_statements(&stage.superuser).await?;
     progress.begin(&format!("bookings beside {finished} finished ones"), bookings.into());
     let (before, from, begun) =
         (Reading::take(stage).await?, growth::log_end(&stage.pool).await?, Instant::now());
@@ -216,8 +216,9 @@ pub(super) async fn measure(
     sleep(REST).await;
     let to = growth::log_end(&stage.pool).await?;
     let cost = Reading::take(stage).await?.since(&before, bookings.into());
-    let costs = growth::costs(&stage.pool).await?;
-    let LogCost { records, record_bytes, page_bytes } = growth::log_cost(&stage.pool, &from, &to).await?;
+    let costs = growth::costs(&stage.superuser).await?;
+    let LogCost { records, record_bytes, page_bytes } =
+        growth::log_cost(&stage.superuser, &from, &to).await?;
     let each = |figure: i64| rounded(figure as f64 / f64::from(bookings));
     let sum = |figure: fn(&StatementCost) -> i64| each(costs.iter().map(figure).sum());
     let all = costs.iter().map(|cost| PerBooking {
@@ -277,8 +278,8 @@ async fn compare(stage: &Stage) -> anyhow::Result<Vec<Compared>> {
     let waiting: Vec<Uuid> = (0..WAITING).map(|_| ids::new()).collect();
     rehearsal::add_waiting(&stage.pool, &waiting, stage.clock.now() + TimeDelta::hours(1)).await?;
     plans::get_stuck(&stage.pool, &waiting[..STUCK]).await?;
-    growth::settle(&stage.pool).await?;
-    let listener = Listener::connect(stage.database_url(), Planned::ForTheseValues).await?;
+    growth::settle(&stage.superuser).await?;
+    let listener = Listener::connect(stage.superuser_url(), Planned::ForTheseValues).await?;
     let sample = Sample::take(&stage.pool).await?;
     let mut all = Vec::new();
     for hot in indexes::all() {
