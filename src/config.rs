@@ -46,6 +46,52 @@ pub struct Servers {
     #[arg(long, env = "BOXOFFICE_NATS_REPLICAS", global = true, default_value_t = 1,
           value_parser = clap::value_parser!(u8).range(1..=5))]
     pub nats_replicas: u8,
+    #[command(flatten)]
+    pub nats_access: NatsAccess,
+}
+
+/// How a process proves to NATS who it is, beside a user and password in the address.
+#[derive(Args, Clone, Debug)]
+pub struct NatsAccess {
+    /// File with the credentials of the NATS user (.creds: a JWT and its seed)
+    #[arg(long, env = "BOXOFFICE_NATS_CREDS", global = true, conflicts_with = "nats_nkey")]
+    pub nats_creds: Option<PathBuf>,
+    /// File with the seed of the NATS user's nkey
+    #[arg(long, env = "BOXOFFICE_NATS_NKEY", global = true)]
+    pub nats_nkey: Option<PathBuf>,
+    /// File (PEM) with the certificate authority that NATS's certificate is checked against, beside those of the system
+    #[arg(long, env = "BOXOFFICE_NATS_CA", global = true)]
+    pub nats_ca: Option<PathBuf>,
+    /// File (PEM) with the client certificate that NATS is shown
+    #[arg(long, env = "BOXOFFICE_NATS_CERT", global = true, requires = "nats_key")]
+    pub nats_cert: Option<PathBuf>,
+    /// File (PEM) with the key of the client certificate
+    #[arg(long, env = "BOXOFFICE_NATS_KEY", global = true, requires = "nats_cert")]
+    pub nats_key: Option<PathBuf>,
+    /// Refuses to talk to a NATS without TLS
+    #[arg(long, env = "BOXOFFICE_NATS_TLS", global = true, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
+    pub nats_tls: bool,
+    /// Beginning of the subjects on which NATS answers this process, such as _INBOX_api; a user's rights may name it
+    #[arg(long, env = "BOXOFFICE_NATS_INBOX", global = true, default_value = INBOX, value_parser = inbox)]
+    pub nats_inbox: String,
+    /// Name under which another account has JetStream's API for this one; none in the account that JetStream belongs to
+    #[arg(long, env = "BOXOFFICE_NATS_DOMAIN", global = true)]
+    pub nats_domain: Option<String>,
+}
+
+impl Default for NatsAccess {
+    fn default() -> Self {
+        Self {
+            nats_creds: None,
+            nats_nkey: None,
+            nats_ca: None,
+            nats_cert: None,
+            nats_key: None,
+            nats_tls: false,
+            nats_inbox: INBOX.to_owned(),
+            nats_domain: None,
+        }
+    }
 }
 
 /// The REST entrance.
@@ -245,6 +291,19 @@ impl Engine {
     pub fn keep(&self) -> TimeDelta {
         TimeDelta::days(self.keep_finished_days.into())
     }
+}
+
+/// The beginning of answers' subjects that every NATS client has unless it is given another.
+pub const INBOX: &str = "_INBOX";
+
+/// A literal subject that may stand before others: words of letters, digits, `-` and `_`, with dots between them.
+fn inbox(text: &str) -> Result<String, String> {
+    let plain = |word: &str| {
+        !word.is_empty() && word.chars().all(|sign| sign.is_ascii_alphanumeric() || matches!(sign, '-' | '_'))
+    };
+    let good = text.split('.').all(plain);
+    good.then(|| text.to_owned())
+        .ok_or_else(|| "not the beginning of a subject such as _INBOX_api".to_owned())
 }
 
 /// A network such as 10.0.0.0/8, or a single address.

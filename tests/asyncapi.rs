@@ -65,7 +65,9 @@ fn it_names_the_subjects_headers_and_events_of_the_code() {
         .collect();
     let (step, event, fence) =
         (subjects::step("{command}"), subjects::event("{event}"), subjects::complete("{service}"));
-    assert_eq!(addresses, BTreeSet::from([&*step, &*event, &*fence, subjects::REPLIES, subjects::SIGNALS]));
+    let reply = subjects::reply("{service}");
+    let known = [&*step, &*event, &*fence, &*reply, subjects::REPLIES, subjects::SIGNALS];
+    assert_eq!(addresses, BTreeSet::from(known));
     let names = |schema: &str| {
         let headers = &document["components"]["schemas"][schema]["properties"];
         headers.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>()

@@ -6,8 +6,9 @@ use std::path::Path;
 use std::process::Command;
 
 use boxoffice::bus::{Bus, subjects, topology};
-use boxoffice::local::{postgres, programs};
+use boxoffice::local::{self, Given, postgres, programs};
 use futures::TryStreamExt;
+use serde_json::Value;
 
 use crate::common::app::TestApp;
 use crate::common::fresh_dir;
@@ -72,15 +73,13 @@ async fn the_page_about_nats_lists_what_a_running_service_has_made() {
 #[test]
 fn nats_accepts_its_configurations_and_a_cluster_syncs_always() {
     let server = programs::nats_server().expect("`make deps` has been run");
-    for name in ["single", "cluster-1", "cluster-2", "cluster-3"] {
+    let users = ["API", "SCHEDULER", "ORCHESTRATOR", "WORKER", "OPERATOR", "READER"];
+    for name in ["single", "server", "cluster-1", "cluster-2", "cluster-3"] {
         let checked = Command::new(&server)
             .args(["-t", "-c", &format!("nats/{name}.conf")])
             .current_dir(env!("CARGO_MANIFEST_DIR"))
-            .envs([
-                ("NATS_PASSWORD", "a1"),
-                ("NATS_ROUTE_PASSWORD", "b2"),
-                ("NATS_ROUTES", "[\"nats://nats-1:6222\"]"),
-            ])
+            .envs(users.map(|user| (format!("NATS_{user}_PASSWORD"), "a1")))
+            .envs([("NATS_ROUTE_PASSWORD", "b2"), ("NATS_ROUTES", "[\"nats://nats-1:6222\"]")])
             .output()
             .unwrap();
         assert!(checked.status.success(), "{name}: {}", String::from_utf8_lossy(&checked.stderr));
@@ -96,24 +95,104 @@ fn nats_accepts_its_configurations_and_a_cluster_syncs_always() {
     }
 }
 
+fn compose() -> Value {
+    serde_saphyr::from_str(&file("docker-compose.yml")).expect("docker-compose.yml is YAML")
+}
+
+fn words(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
 #[test]
 fn the_containers_run_with_the_settings_of_the_private_servers() {
-    let compose = file("docker-compose.yml");
-    let lines: Vec<&str> = compose.lines().map(str::trim).collect();
-    let given: Vec<&str> =
-        lines.windows(2).filter(|pair| pair[0] == "- -c").map(|pair| &pair[1][2..]).collect();
+    let compose = compose();
+    let services = compose["services"].as_object().unwrap();
+    let command = words(&services["postgres"]["command"]);
+    let given: Vec<&str> = command.windows(2).filter(|pair| pair[0] == "-c").map(|pair| pair[1]).collect();
     let wanted = postgres::SETTINGS.map(|(name, value)| format!("{name}={value}"));
     assert_eq!(given, wanted);
-    assert!(compose.contains(&format!("POSTGRES_INITDB_ARGS: \"{}\"", postgres::INITDB.join(" "))));
-    assert!(compose.contains("./nats/single.conf:/etc/nats/single.conf"));
+    assert_eq!(services["postgres"]["environment"]["POSTGRES_INITDB_ARGS"], postgres::INITDB.join(" "));
     for role in ["api", "orchestrator", "worker", "scheduler"] {
-        assert!(compose.contains(&format!("command: [\"serve\", \"--role\", \"{role}\"]")), "{role}");
+        assert_eq!(words(&services[role]["command"]), ["serve", "--role", role]);
     }
     // Every variable that the service is given is one that it knows.
     let config = file("src/config.rs") + &file("src/telemetry.rs");
-    let variables = lines.iter().filter_map(|line| line.split_once(": ").map(|(name, _)| name));
-    for variable in variables.filter(|name| name.starts_with("BOXOFFICE_") || name.ends_with("_URL")) {
-        assert!(config.contains(&format!("\"{variable}\"")), "{variable}");
+    for (name, service) in services.iter().filter(|(_, service)| service["image"] == "boxoffice") {
+        let variables = service["environment"].as_object().unwrap();
+        assert!(variables.contains_key("BOXOFFICE_QUEUE_SECRET"), "{name} has what all have");
+        for variable in variables.keys() {
+            assert!(config.contains(&format!("\"{variable}\"")), "{name}: {variable}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_database_container_makes_a_role_without_rights_to_the_server() {
+    let mounted = compose()["services"]["postgres"]["volumes"].clone();
+    assert_eq!(words(&mounted)[1], "./postgres/role.sql:/docker-entrypoint-initdb.d/role.sql:ro");
+    let given = Given { database_url: None, nats_url: Some("nats://none".into()) };
+    let server = local::start(&fresh_dir("container"), given).await.unwrap();
+    let (superuser, _) = server.superuser_url.rsplit_once('/').unwrap();
+    let psql = |url: &str, password: &str, more: &[&str]| {
+        let program = programs::postgres(None).unwrap().folder.join("psql");
+        let mut psql = Command::new(program);
+        psql.args(["-X", "-q", "-t", "-A", "-v", "ON_ERROR_STOP=1", "-d", url]).args(more);
+        psql.env("BOXOFFICE_DATABASE_PASSWORD", password).current_dir(env!("CARGO_MANIFEST_DIR"));
+        let output = psql.output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    // The private server has made both already: the script shall find neither.
+    let renamed = "alter database boxoffice rename to other; alter role boxoffice rename to other";
+    for sql in renamed.split("; ") {
+        psql(&format!("{superuser}/postgres"), "", &["-c", sql]);
+    }
+    psql(&format!("{superuser}/postgres"), "it's secret", &["-f", "postgres/role.sql"]);
+    let (_, host) = superuser.split_once('@').unwrap();
+    let own = format!("postgres://boxoffice:it%27s%20secret@{host}/boxoffice");
+    let sql = "create table t (n int); select rolsuper from pg_roles where rolname = current_user";
+    assert_eq!(psql(&own, "", &["-c", sql]), "f");
+    server.discard().await.unwrap();
+}
+
+#[test]
+fn each_container_has_a_nats_user_of_its_own() {
+    let compose = compose();
+    let services = compose["services"].as_object().unwrap();
+    for user in ["api", "orchestrator", "worker", "scheduler", "operator"] {
+        let given = &services[user]["environment"];
+        let password = format!("${{NATS_{}_PASSWORD:?", user.to_uppercase());
+        let url = given["NATS_URL"].as_str().unwrap();
+        assert!(url.starts_with(&format!("nats://{user}:{password}")), "{url}");
+        assert_eq!(given["BOXOFFICE_NATS_INBOX"], format!("_INBOX_{user}"));
+    }
+    let nats = &services["nats"];
+    assert_eq!(words(&nats["command"])[0], "--config=/etc/nats/server.conf");
+    assert_eq!(words(&nats["volumes"])[0], "./nats:/etc/nats:ro");
+    // The server reads every password that its files name, and would not start without.
+    let accounts = file("nats/accounts.conf");
+    let lines = accounts.lines().filter(|line| !line.trim().starts_with('#'));
+    let named = lines.filter_map(|line| line.split_once("password: $")?.1.split([' ', '}']).next());
+    let named: BTreeSet<&str> = named.collect();
+    assert_eq!(named.len(), 6);
+    for name in named {
+        assert!(nats["environment"][name].is_string(), "{name}");
+    }
+}
+
+#[test]
+fn secrets_stand_in_no_command_line_and_no_tracked_file() {
+    let compose = compose();
+    for (name, service) in compose["services"].as_object().unwrap() {
+        for part in ["command", "entrypoint", "healthcheck"] {
+            let text = service[part].to_string().to_lowercase();
+            for word in ["password", "secret", "--pass", "${"] {
+                assert!(!text.contains(word), "{name} shows {word} in its {part}: {text}");
+            }
+        }
+    }
+    for name in [".gitignore", ".dockerignore"] {
+        assert!(file(name).lines().any(|line| line.trim_start_matches("**/") == ".env"), "{name}");
     }
 }
 

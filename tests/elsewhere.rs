@@ -73,7 +73,7 @@ impl Printer {
         let url = fresh_database().await;
         let pool = store::open(&url, 24).unwrap();
         sqlx::query("create table badges (saga uuid not null)").execute(&pool).await.unwrap();
-        let replies = topology::work_consumer("replies", subjects::REPLIES);
+        let replies = topology::work_consumer("replies", &subjects::reply("printer"));
         let replies = topology::ensure_consumer(&env.bus, subjects::SAGAS, replies).await.unwrap();
         let replies = replies.stream().messages().await.unwrap();
         let mut printer = Self { env, url, pool, calls: Arc::default(), replies, stops: Vec::new() };

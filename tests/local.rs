@@ -137,7 +137,7 @@ async fn the_service_owns_its_database_and_nothing_else() {
     sqlx::raw_sql("alter role boxoffice superuser").execute(&mut superuser).await.unwrap();
     let url = local.database_url.clone();
     local.stop().await;
-    std::fs::remove_file(dir.join("secrets/postgres_admin_password")).unwrap();
+    fs::remove_file(dir.join("secrets/postgres_admin_password")).unwrap();
     let again = local::start(&dir, given()).await.unwrap();
     assert_eq!((&again.database_url, &again.superuser_url), (&url, &url));
     assert!(query(&url, "select count(*) from sagas").await == 0);

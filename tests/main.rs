@@ -38,6 +38,7 @@ mod http_sagas;
 mod keeping;
 mod laws;
 mod local;
+mod nats_rights;
 mod notifier;
 mod operations;
 mod operators;

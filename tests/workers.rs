@@ -3,6 +3,7 @@
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
 use boxoffice::app::Role;
+use boxoffice::bus::subjects;
 use boxoffice::saga::{Saga, Status};
 use boxoffice::{ids, store};
 use futures::StreamExt;
@@ -144,15 +145,25 @@ async fn answers_that_cannot_be_are_parked_and_change_nothing() {
     }
     let sent = test.app.bus.jetstream.publish_with_headers("sagas.reply", mixed_up, good.clone().into());
     sent.await.unwrap().await.unwrap();
+    // A worker that may answer for its own service only answers for another.
+    let mut foreign = HeaderMap::new();
+    for (name, value) in [("Saga", &*own), ("Step", "pack"), ("Direction", "do"), ("Visit", "1")] {
+        foreign.insert(name, value);
+    }
+    let subject = subjects::reply("badges");
+    let sent = test.app.bus.jetstream.publish_with_headers(subject, foreign, good.clone().into());
+    sent.await.unwrap().await.unwrap();
     test.until(10, "all of them to be parked", || async {
-        store::operations::count_parked(&test.app.pool).await.unwrap() == 8
+        store::operations::count_parked(&test.app.pool).await.unwrap() == 9
     })
     .await;
     let saga = store::sagas::get(&test.app.pool, id).await.unwrap().unwrap();
     assert_eq!((saga.status, saga.step.as_str(), saga.seq), (Status::Running, "pack", 1));
     let errors: Vec<String> =
         sqlx::query_scalar("select error from parked_messages").fetch_all(&test.app.pool).await.unwrap();
-    assert!(errors.iter().any(|error| error.contains("it answers somebody else")), "{errors:?}");
+    for why in ["it answers somebody else", "the service badges has answered for pack"] {
+        assert!(errors.iter().any(|error| error.contains(why)), "{why}: {errors:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,7 +102,15 @@ async def serve(js, command):
     """Takes one command's messages: handle, commit, reply, acknowledge, in this order."""
     config = ConsumerConfig(durable_name=command.replace(".", "-"), filter_subject=f"steps.{command}",
                             ack_wait=5, max_deliver=20)
-    await js.add_consumer("STEPS", config)
+    while True:
+        try:
+            await js.consumer_info("STEPS", config.durable_name)
+            break
+        except nats.js.errors.NotFoundError:
+            try:
+                await js.add_consumer("STEPS", config)
+            except nats.errors.Error:  # no right to make it: the engine does, once this worker is announced
+                await asyncio.sleep(1)
     commands = await js.pull_subscribe_bind(config.durable_name, "STEPS")
     while True:
         try:
@@ -115,7 +123,7 @@ async def serve(js, command):
                 if answer:
                     headers = {name: message.headers[name] for name in COPIED if name in message.headers}
                     body = json.dumps({"version": 1, **answer}).encode()
-                    await js.publish("sagas.reply", body, headers={**headers, "Worker": WORKER})
+                    await js.publish(f"sagas.reply.{SERVICE}", body, headers={**headers, "Worker": WORKER})
                 await message.ack()
             except Exception as error:  # it comes again; after twenty times the orchestrator keeps it for an operator
                 print("not handled:", repr(error), file=sys.stderr, flush=True)
@@ -134,7 +142,7 @@ async def main():
     metadata = {"commands": ",".join(COMMANDS), "instance": WORKER}
     service = await add_service(client, name=SERVICE, version="1.0.0", metadata=metadata)
     await service.add_endpoint(name="complete", subject=f"fences.{SERVICE}.complete", handler=complete)
-    js = client.jetstream()
+    js = client.jetstream(domain=os.environ.get("NATS_DOMAIN"))  # set if JetStream belongs to another account
     print("serving", *COMMANDS, flush=True)
     await asyncio.gather(forget(), *(serve(js, command) for command in COMMANDS))
 

@@ -272,7 +272,10 @@ fn signer(settings: &config::Http) -> anyhow::Result<Signer> {
 async fn connect(settings: &Settings, url: &str, roles: &BTreeSet<Role>) -> anyhow::Result<Bus> {
     let names: Vec<String> = roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
     let name = format!("boxoffice {}", names.join(","));
-    let bus = bus::connect(url, &name, settings.servers.nats_replicas).await?;
+    let servers = &settings.servers;
+    let bus = bus::connect_as(url, &name, servers.nats_replicas, &servers.nats_access).await?;
+    let makes_bucket = [Role::Api, Role::Scheduler].iter().any(|role| roles.contains(role));
+    let bus = Bus { makes_bucket, ..bus };
     retry::retry("making the streams", Some(PATIENCE), || topology::ensure(&bus)).await?;
     Ok(bus)
 }

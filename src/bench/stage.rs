@@ -106,7 +106,7 @@ impl Stage {
         &self.local.database_url
     }
 
-    /// Where Postgres is, as a superuser, for whoever needs a connection of their own.
+    /// Where Postgres is, as a superuser.
     pub(super) fn superuser_url(&self) -> &str {
         &self.local.superuser_url
     }

@@ -1,15 +1,17 @@
 //! Connecting to NATS, and saying plainly what is wrong with a server that will not do.
 
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::connection::State;
 use async_nats::jetstream::{self, context::ContextBuilder};
 use async_nats::subject::ToSubject;
-use async_nats::{Client, ConnectOptions, ServerAddr};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
 use bytes::Bytes;
 
 use super::retry::reconnect_delay;
+use crate::config::NatsAccess;
 
 /// The oldest server whose JetStream has all that is used here: schedules, message TTLs, delete markers.
 const OLDEST_SERVER: (u64, u64, u64) = (2, 14, 0);
@@ -24,6 +26,9 @@ pub struct Bus {
     pub client: Client,
     pub jetstream: jetstream::Context,
     pub replicas: usize,
+    /// Whether this process makes the bucket of the places in line where it is missing. A role that does not write the
+    /// bucket has no right to make it either.
+    pub makes_bucket: bool,
 }
 
 /// Why a message that is not stored was not sent.
@@ -66,6 +71,10 @@ impl Bus {
 pub enum ConnectError {
     #[error("NATS at {urls} does not answer: {source}")]
     Unreachable { urls: String, source: async_nats::ConnectError },
+    #[error("NATS at {urls} refuses the user, password or key: {source}")]
+    Refused { urls: String, source: async_nats::ConnectError },
+    #[error("{setting} names {path}, which cannot be used: {reason}", path = path.display())]
+    File { setting: &'static str, path: PathBuf, reason: String },
     #[error("NATS at {urls} is version {found}; Box Office needs 2.14 or newer (schedules and message TTLs)")]
     TooOld { urls: String, found: String },
     #[error(
@@ -76,6 +85,16 @@ pub enum ConnectError {
 
 /// Connects and checks the server: version, and JetStream switched on. `urls` are separated by commas.
 pub async fn connect(urls: &str, name: &str, replicas: u8) -> Result<Bus, ConnectError> {
+    connect_as(urls, name, replicas, &NatsAccess::default()).await
+}
+
+/// The same as a user with credentials or a key, by TLS, or from another account.
+pub async fn connect_as(
+    urls: &str,
+    name: &str,
+    replicas: u8,
+    access: &NatsAccess,
+) -> Result<Bus, ConnectError> {
     let servers: Vec<&str> = urls.split(',').map(str::trim).collect();
     let urls = &shown(&servers);
     // The client itself ignores what stands before the `@`.
@@ -83,22 +102,67 @@ pub async fn connect(urls: &str, name: &str, replicas: u8) -> Result<Bus, Connec
         Some((user, password)) => ConnectOptions::with_user_and_password(user, password),
         None => ConnectOptions::new(),
     };
-    let client = options
+    let client = secured(options, access)?
         .name(name)
+        .custom_inbox_prefix(&access.nats_inbox)
         .ping_interval(Duration::from_secs(5))
         .request_timeout(Some(JETSTREAM_TIMEOUT))
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(|event| async move { tracing::info!(%event, "nats") })
         .connect(servers)
         .await
-        .map_err(|source| ConnectError::Unreachable { urls: urls.to_owned(), source })?;
+        .map_err(|source| unconnected(urls, source))?;
     check_version(urls, &client.server_info().version)?;
-    let context = ContextBuilder::new().timeout(JETSTREAM_TIMEOUT).ack_timeout(JETSTREAM_TIMEOUT);
-    let jetstream = context.build(client.clone());
+    let context = match &access.nats_domain {
+        Some(domain) => ContextBuilder::new().domain(domain).timeout(JETSTREAM_TIMEOUT),
+        None => ContextBuilder::new().timeout(JETSTREAM_TIMEOUT),
+    };
+    let jetstream = context.ack_timeout(JETSTREAM_TIMEOUT).build(client.clone());
     if let Err(error) = jetstream.query_account().await {
         return Err(ConnectError::NoJetStream { urls: urls.to_owned(), reason: error.to_string() });
     }
-    Ok(Bus { client, jetstream, replicas: usize::from(replicas) })
+    Ok(Bus { client, jetstream, replicas: usize::from(replicas), makes_bucket: true })
+}
+
+fn unconnected(urls: &str, source: async_nats::ConnectError) -> ConnectError {
+    let urls = urls.to_owned();
+    match source.kind() {
+        ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation => {
+            ConnectError::Refused { urls, source }
+        }
+        _ => ConnectError::Unreachable { urls, source },
+    }
+}
+
+/// Credentials, key and TLS, as far as they are given.
+fn secured(mut options: ConnectOptions, access: &NatsAccess) -> Result<ConnectOptions, ConnectError> {
+    if let Some(path) = &access.nats_creds {
+        let setting = "BOXOFFICE_NATS_CREDS";
+        let refused = |error: std::io::Error| unusable(setting, path, &error);
+        options = options.credentials(&text(setting, path)?).map_err(refused)?;
+    }
+    if let Some(path) = &access.nats_nkey {
+        options = options.nkey(text("BOXOFFICE_NATS_NKEY", path)?.trim().to_owned());
+    }
+    if let Some(path) = &access.nats_ca {
+        text("BOXOFFICE_NATS_CA", path)?;
+        options = options.add_root_certificates(path.clone());
+    }
+    if let (Some(cert), Some(key)) = (&access.nats_cert, &access.nats_key) {
+        text("BOXOFFICE_NATS_CERT", cert)?;
+        text("BOXOFFICE_NATS_KEY", key)?;
+        options = options.add_client_certificate(cert.clone(), key.clone());
+    }
+    Ok(if access.nats_tls { options.require_tls(true) } else { options })
+}
+
+/// A file that a setting names. That it cannot be read is another error than a server that refuses.
+fn text(setting: &'static str, path: &Path) -> Result<String, ConnectError> {
+    std::fs::read_to_string(path).map_err(|error| unusable(setting, path, &error))
+}
+
+fn unusable(setting: &'static str, path: &Path, error: &std::io::Error) -> ConnectError {
+    ConnectError::File { setting, path: path.to_owned(), reason: error.to_string() }
 }
 
 /// User and password of an address, if it has them.

@@ -29,6 +29,14 @@ pub struct ConsumerState {
     pub paused_until: Option<DateTime<Utc>>,
 }
 
+impl ConsumerState {
+    /// Whether it takes this command, perhaps among others.
+    pub fn takes(&self, command: &str) -> bool {
+        let subject = subjects::step(command);
+        self.filter.split(", ").any(|filter| subjects::covers(filter, &subject))
+    }
+}
+
 /// Why a consumer could not be looked at or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsumersError {
@@ -41,11 +49,7 @@ pub enum ConsumersError {
 /// The consumers that take this command. They may be somebody else's, and take more than it; none means that nobody
 /// has ever served it.
 pub async fn of_command(bus: &Bus, command: &str) -> Result<Vec<ConsumerState>, ConsumersError> {
-    let subject = subjects::step(command);
-    let all = all(bus).await?;
-    let covering =
-        |state: &ConsumerState| state.filter.split(", ").any(|filter| subjects::covers(filter, &subject));
-    Ok(all.into_iter().filter(covering).collect())
+    Ok(all(bus).await?.into_iter().filter(|state| state.takes(command)).collect())
 }
 
 /// All consumers of step commands.

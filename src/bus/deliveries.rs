@@ -27,13 +27,20 @@ pub struct Deliveries {
     bus: Bus,
     stream: &'static str,
     config: pull::Config,
+    /// Whether a consumer that is there is used as it is: this process may have no right to make or change one.
+    made_by_others: bool,
     open: Option<pull::Stream>,
 }
 
 impl Deliveries {
     /// Prepares to receive; nothing is opened yet.
     pub fn of(bus: &Bus, stream: &'static str, config: pull::Config) -> Self {
-        Self { bus: bus.clone(), stream, config, open: None }
+        Self { bus: bus.clone(), stream, config, made_by_others: false, open: None }
+    }
+
+    /// The same for a process that may have no right to make the consumer: one that is there is used as it is.
+    pub fn of_existing(bus: &Bus, stream: &'static str, config: pull::Config) -> Self {
+        Self { made_by_others: true, ..Self::of(bus, stream, config) }
     }
 
     /// The next messages, at least one and at most [`BATCH`]; none once `stop` is cancelled.
@@ -107,7 +114,10 @@ impl Deliveries {
     }
 
     async fn subscribe(&self) -> Result<pull::Stream, String> {
-        let consumer = topology::ensure_consumer(&self.bus, self.stream, self.config.clone()).await;
+        let consumer = match self.made_by_others {
+            true => topology::find_or_make_consumer(&self.bus, self.stream, self.config.clone()).await,
+            false => topology::ensure_consumer(&self.bus, self.stream, self.config.clone()).await,
+        };
         consumer
             .map_err(|error| error.to_string())?
             .stream()

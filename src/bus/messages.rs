@@ -210,7 +210,7 @@ pub fn reply(command: &Command, outcome: &Outcome) -> Outgoing {
     set(&mut headers, MESSAGE_ID, id);
     set(&mut headers, WORKER, ids::process());
     outgoing(
-        subjects::REPLIES.to_owned(),
+        subjects::reply(subjects::service_of(&command.subject)),
         headers,
         &ReplyBody { version: VERSION, outcome: Cow::Borrowed(outcome) },
     )
@@ -227,7 +227,8 @@ pub fn read_reply(message: &async_nats::Message) -> Result<(Uuid, Reply), Malfor
     let body: ReplyBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
     let worker = header(message, WORKER).map(|name| name.chars().take(WORKER_CHARS_MAX).collect());
-    Ok((saga, Reply { step, direction, visit, send, outcome: body.outcome.into_owned(), worker }))
+    let service = subjects::replying_service(&message.subject).map(str::to_owned);
+    Ok((saga, Reply { step, direction, visit, send, outcome: body.outcome.into_owned(), worker, service }))
 }
 
 /// A signal to a saga.
@@ -300,7 +301,8 @@ mod tests {
             assert!(page.contains(&format!("| `{name}` |")), "{name}");
         }
         assert!(
-            page.contains(&format!("`{}`", subjects::REPLIES))
+            page.contains(&format!("`{}`", subjects::reply("<service>")))
+                && page.contains(&format!("`{}`", subjects::REPLIES))
                 && page.contains(&format!("`{}`", subjects::SIGNALS))
         );
         let mut outcomes = Vec::new();

@@ -17,5 +17,5 @@ pub mod retry;
 pub mod incarnation;
 pub mod subjects;
 
-pub use connect::{Bus, connect};
+pub use connect::{Bus, connect, connect_as};
 pub use deliveries::Deliveries;

@@ -34,8 +34,10 @@ pub const ALL_TIMERS: &str = "timers.>";
 pub const ALL_EVENTS: &str = "events.>";
 /// All alarms that have rung.
 pub const TIMERS_DUE: &str = "timers.due.>";
-/// All replies of workers.
+/// Replies of workers, without saying of which service; only who may answer for all services may publish here.
 pub const REPLIES: &str = "sagas.reply";
+/// Replies of workers by service.
+pub const SERVICE_REPLIES: &str = "sagas.reply.*";
 /// All signals from outside.
 pub const SIGNALS: &str = "sagas.signal";
 /// Core NATS, not stored: one message per batch of sagas that came to rest, for whoever waits.
@@ -71,6 +73,21 @@ pub fn complete(service: &str) -> String {
 /// Where a command such as `seats.hold` travels.
 pub fn step(command: &str) -> String {
     format!("steps.{command}")
+}
+
+/// Where workers of a service such as `seats` reply.
+pub fn reply(service: &str) -> String {
+    format!("{REPLIES}.{service}")
+}
+
+/// The service whose workers may publish on a subject of replies; nothing on [`REPLIES`].
+pub fn replying_service(subject: &str) -> Option<&str> {
+    subject.strip_prefix(REPLIES)?.strip_prefix('.')
+}
+
+/// Whether a subject is one of replies.
+pub fn is_reply(subject: &str) -> bool {
+    subject == REPLIES || replying_service(subject).is_some()
 }
 
 /// The command that travels on a subject: the reverse of [`step`].

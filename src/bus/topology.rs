@@ -123,7 +123,10 @@ pub async fn ensure(bus: &Bus) -> Result<(), TopologyError> {
     for config in streams(bus.replicas) {
         ensure_stream(bus, config).await?;
     }
-    ensure_bucket(bus, 0).await
+    if bus.makes_bucket {
+        ensure_bucket(bus, 0).await?;
+    }
+    Ok(())
 }
 
 async fn ensure_stream(bus: &Bus, config: Config) -> Result<(), TopologyError> {
@@ -169,6 +172,24 @@ pub async fn ensure_consumer(
         }
     };
     create_consumer(&handle, config).await.map_err(|error| refused("consumer", &name, &error))
+}
+
+/// The named durable consumer of a stream, as it is; it is made if it is missing and this user may make it.
+pub async fn find_or_make_consumer(
+    bus: &Bus,
+    stream: &str,
+    config: pull::Config,
+) -> Result<consumer::Consumer<pull::Config>, TopologyError> {
+    let name = config.durable_name.clone().unwrap_or_default();
+    let handle = bus.jetstream.get_stream_no_info(stream).await;
+    let handle = handle.map_err(|error| refused("stream", stream, &error))?;
+    match handle.get_consumer(&name).await {
+        Ok(found) => Ok(found),
+        Err(_) => {
+            let made = handle.create_consumer(config).await;
+            made.map_err(|error| refused("consumer", &name, &error))
+        }
+    }
 }
 
 async fn create_consumer(

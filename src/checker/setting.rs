@@ -151,6 +151,7 @@ impl Model {
             send: asked.send.into(),
             outcome,
             worker: None,
+            service: None,
         }
     }
 

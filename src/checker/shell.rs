@@ -86,6 +86,7 @@ impl Model {
                 send: world.saga.send,
                 outcome: reply.outcome.clone(),
                 worker: None,
+                service: None,
             }),
             other => other.clone(),
         }

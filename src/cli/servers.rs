@@ -44,7 +44,8 @@ impl Context {
 
     /// NATS, reachable now and new enough.
     pub(super) async fn bus(&self) -> anyhow::Result<Bus> {
-        let replicas = self.settings.servers.nats_replicas;
-        Ok(bus::connect(&self.nats_url()?, "boxoffice command line", replicas).await?)
+        let servers = &self.settings.servers;
+        let (name, replicas) = ("boxoffice command line", servers.nats_replicas);
+        Ok(bus::connect_as(&self.nats_url()?, name, replicas, &servers.nats_access).await?)
     }
 }

@@ -39,7 +39,7 @@ pub(super) fn run(service: &Service, bus: &Bus, tasks: &TaskTracker, stop: &Canc
 }
 
 async fn serve(service: Service, bus: Bus, command: String, handler: Handler, stop: CancellationToken) {
-    let mut incoming = Deliveries::of(&bus, subjects::STEPS, topology::command_consumer(&command));
+    let mut incoming = Deliveries::of_existing(&bus, subjects::STEPS, topology::command_consumer(&command));
     while !stop.is_cancelled() {
         let batch = futures::stream::iter(incoming.next(&stop).await);
         let handled = batch.map(|message| take(&service, &bus, &handler, message)).buffer_unordered(AT_ONCE);

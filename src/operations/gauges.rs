@@ -9,7 +9,7 @@ use sqlx::PgPool;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::bus::{Bus, consumers, presence, subjects};
+use crate::bus::{Bus, consumers, presence};
 use crate::saga::Catalogue;
 use crate::store;
 
@@ -62,10 +62,7 @@ async fn of_commands(bus: &Bus, catalogue: &Catalogue) -> anyhow::Result<()> {
     let (consumers, present) = (consumers?, present?);
     let commands = catalogue.iter().flat_map(|definition| definition.commands());
     for command in commands.map(str::to_owned).collect::<std::collections::BTreeSet<String>>() {
-        let subject = subjects::step(&command);
-        let own = consumers
-            .iter()
-            .filter(|state| state.filter.split(", ").any(|filter| subjects::covers(filter, &subject)));
+        let own = consumers.iter().filter(|state| state.takes(&command));
         let waiting: u64 = own.map(|state| state.pending).sum();
         let workers = presence::served_by(&present, &command).len();
         metrics::gauge!("boxoffice_commands_waiting", "command" => command.clone()).set(waiting as f64);

@@ -171,7 +171,7 @@ mod tests {
     fn done(direction: Direction, output: Value) -> Event {
         let Value::Object(output) = output else { panic!("an output has fields") };
         let (step, outcome) = ("reserve".to_owned(), Outcome::Done { output });
-        Event::Reply(Reply { step, direction, visit: 1, send: 0, outcome, worker: None })
+        Event::Reply(Reply { step, direction, visit: 1, send: 0, outcome, worker: None, service: None })
     }
 
     #[test]

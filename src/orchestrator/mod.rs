@@ -12,6 +12,7 @@ mod sweep;
 mod retention;
 mod replay;
 mod acts;
+mod service_consumers;
 mod undelivered;
 mod pauses;
 mod poison;
@@ -155,6 +156,7 @@ impl Engine {
         tasks.supervise("replies", replies::run(self.clone(), stop.clone()));
         tasks.supervise("timers", timers::run(self.clone(), stop.clone()));
         tasks.supervise("undelivered messages", undelivered::run(self.clone(), stop.clone()));
+        tasks.supervise("consumers of services", service_consumers::run(self.clone(), stop.clone()));
     }
 
     /// Waits until Postgres answers, or `stop`. Whoever takes messages asks for none meanwhile: each delivery counts, and

@@ -76,7 +76,7 @@ async fn stop_saga(engine: &Engine, stream: &str, message: &async_nats::Message,
         && let Ok(Command { saga_id, step, direction, visit, .. }) = messages::read_command(message)
     {
         engine.poisoned(saga_id, Poisoned { step, direction, visit, error }).await;
-    } else if message.subject.as_str() == subjects::REPLIES
+    } else if subjects::is_reply(&message.subject)
         && let Ok((saga, Reply { step, direction, visit, .. })) = messages::read_reply(message)
     {
         engine.poisoned(saga, Poisoned { step, direction, visit, error }).await;

@@ -58,6 +58,7 @@ pub fn apply(definition: &Definition, saga: &Saga, event: &Event, now: DateTime<
     };
     let next = Move::of(definition, saga, now);
     match (saga.status, event) {
+        (_, Event::Reply(reply)) if let Some(why) = foreign(definition, reply) => Decision::Illegal(why),
         (_, Event::Reply(reply)) => match fence(definition, saga, index, Asked::by(reply)) {
             Fence::Current => answered(next.said_by(reply.worker.as_deref()), saga, index, reply),
             Fence::Past => Decision::Stale,
@@ -148,6 +149,17 @@ fn fence(definition: &Definition, saga: &Saga, here: usize, asked: Asked<'_>) ->
         _ if there == here && matches!(saga.status, Status::Running | Status::Compensating) => Fence::Current,
         _ => Fence::Past,
     }
+}
+
+/// Why a reply is not its sender's to give: another service serves the command of that step.
+fn foreign(definition: &Definition, reply: &Reply) -> Option<String> {
+    let by = reply.service.as_deref()?;
+    let step = &definition.steps[definition.index(&reply.step)?];
+    let command = if reply.direction == Direction::Do { &step.command } else { &step.undo };
+    let serving = command.as_deref().map_or("", |command| command.split('.').next().unwrap_or_default());
+    (serving != by).then(|| {
+        format!("the service {by} has answered for {}, which the service {serving} serves", reply.step)
+    })
 }
 
 fn answered(next: Move<'_>, saga: &Saga, index: usize, reply: &Reply) -> Decision {

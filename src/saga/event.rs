@@ -30,6 +30,8 @@ pub struct Reply {
     pub outcome: Outcome,
     /// Who says so.
     pub worker: Option<String>,
+    /// The service whose workers alone may publish where the answer came from; nothing where any service may.
+    pub service: Option<String>,
 }
 
 /// A command that cannot be handled, by its fence, and why.

@@ -202,6 +202,7 @@ mod tests {
                 visit: self.saga.visit,
                 send: self.saga.send,
                 worker: None,
+                service: None,
                 outcome,
             };
             self.meets(&Event::Reply(reply))

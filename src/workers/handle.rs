@@ -169,6 +169,7 @@ fn answer(command: &Command, outcome: Outcome, worker: &str) -> Reply {
         send: command.send,
         outcome,
         worker: Some(worker.to_owned()),
+        service: None,
     }
 }
 

@@ -124,7 +124,8 @@ fn sibling(url: &str, name: &str) -> String {
     format!("{server}/{name}")
 }
 
-/// The one Postgres of this process. Its database is the migrated template of all others; nobody may stay connected to it.
+/// The one Postgres of this process. Its database is the migrated template of all others, so no
+/// connection to it may stay open.
 async fn postgres() -> &'static Local {
     static SERVER: OnceCell<Local> = OnceCell::const_new();
     let start = || async {

@@ -54,6 +54,7 @@ pub struct Letter {
 /// A worker's answer as it went by.
 #[derive(Clone, PartialEq)]
 struct Reply {
+    subject: String,
     headers: HeaderMap,
     payload: Bytes,
 }
@@ -113,7 +114,7 @@ impl Post {
         };
         let mut incoming = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
         let (this, other) = (post.clone(), post.clone());
-        let mut replies = bus.client.subscribe(subjects::REPLIES).await.unwrap();
+        let mut replies = bus.client.subscribe(subjects::SERVICE_REPLIES).await.unwrap();
         tokio::spawn(async move {
             while let Some(reply) = replies.next().await {
                 other.note(reply);
@@ -174,8 +175,8 @@ impl Post {
             self.forward(&letter).await;
         }
         let replies = self.shelves.lock().unwrap().get(&saga).map(|shelf| shelf.replies.clone());
-        for Reply { headers, payload } in replies.unwrap_or_default() {
-            self.send(subjects::REPLIES.to_owned(), headers, payload).await;
+        for Reply { subject, headers, payload } in replies.unwrap_or_default() {
+            self.send(subject, headers, payload).await;
         }
     }
 
@@ -188,7 +189,7 @@ impl Post {
     fn note(&self, message: async_nats::Message) {
         let headers = message.headers.expect("a reply has a fence");
         let saga = headers.get(headers::SAGA).unwrap().as_str().parse().unwrap();
-        let reply = Reply { headers, payload: message.payload };
+        let reply = Reply { subject: message.subject.to_string(), headers, payload: message.payload };
         let mut shelves = self.shelves.lock().unwrap();
         let replies = &mut shelves.entry(saga).or_default().replies;
         if !replies.contains(&reply) {
