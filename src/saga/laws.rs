@@ -392,9 +392,8 @@ fn an_answer_to_what_was_never_asked_is_illegal() {
     for (step, direction, visit) in
         [("pay", Direction::Do, 1), ("reserve", Direction::Undo, 1), ("reserve", Direction::Do, 2)]
     {
-        let outcome = Outcome::done();
-        let reply =
-            Reply { step: step.into(), direction, visit, send: 0, outcome, worker: None, service: None };
+        let (name, outcome) = (step.to_owned(), Outcome::done());
+        let reply = Reply { step: name, direction, visit, send: 0, outcome, worker: None, service: None };
         let decision = apply(definition, &world.saga, &Event::Reply(reply), world.now);
         assert!(matches!(decision, Decision::Illegal(_)), "{step} {direction} {visit}");
     }
