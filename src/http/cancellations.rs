@@ -139,7 +139,9 @@ mod tests {
         check(R::Pending, Some(S::Waiting), Stand::Held);
         for status in [R::Pending, R::Held] {
             check(status, Some(S::Stuck), Stand::Stuck);
-            [Some(S::Abandoned), Some(S::Completed), None].map(|saga| check(status, saga, Stand::Over));
+            for saga in [Some(S::Abandoned), Some(S::Completed), None] {
+                check(status, saga, Stand::Over);
+            }
         }
         check(R::Confirmed, Some(S::Completed), Stand::Confirmed);
         check(R::Confirmed, None, Stand::Confirmed);
