@@ -130,15 +130,23 @@ pub struct Http {
         value_delimiter = ','
     )]
     pub queue_previous_secrets: Vec<String>,
-    /// How long a client may take to send the head of a request, and then its body, in seconds; also how long a connection
-    /// may stay idle
+    /// How long a client may take to send the head of a request, and then its body, in seconds
     #[arg(long, env = "BOXOFFICE_CLIENT_SECONDS", global = true, default_value_t = 40,
           value_parser = clap::value_parser!(u32).range(1..=3_600))]
     pub client_seconds: u32,
-    /// Most connections that this instance keeps open; one too many is answered 503 and closed
+    /// How long a connection may be idle between two requests, in seconds; longer than the idle time of a balancer in front
+    #[arg(long, env = "BOXOFFICE_KEEP_ALIVE_SECONDS", global = true, default_value_t = 75,
+          value_parser = clap::value_parser!(u32).range(1..=3_600))]
+    pub keep_alive_seconds: u32,
+    /// Most connections that this instance keeps open; those without a request close first, then one too many is answered
+    /// 503 and closed
     #[arg(long, env = "BOXOFFICE_MAX_CONNECTIONS", global = true, default_value_t = 10_000,
           value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_connections: u32,
+    /// Most of them of one address (of IPv6: a network of 64 bits), and most requests under way of one address that a
+    /// trusted proxy names; 0 sets no limit
+    #[arg(long, env = "BOXOFFICE_MAX_CONNECTIONS_PER_ADDRESS", global = true, default_value_t = 0)]
+    pub max_connections_per_address: u32,
     /// Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas
     #[arg(long, env = "BOXOFFICE_TRUSTED_PROXIES", global = true, value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
@@ -226,6 +234,10 @@ pub struct Queue {
     #[arg(long, env = "BOXOFFICE_QUEUE_STREAMS", global = true, default_value_t = 1_000,
           value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub queue_streams: u32,
+    /// Most of them of one user; opening one more ends the oldest
+    #[arg(long, env = "BOXOFFICE_QUEUE_STREAMS_PER_USER", global = true, default_value_t = 5,
+          value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub queue_streams_per_user: u32,
     /// How often one user may ask for a place in line per minute, on each instance; 0 sets no limit
     #[arg(long, env = "BOXOFFICE_QUEUE_JOINS_PER_MINUTE", global = true, default_value_t = 60)]
     pub queue_joins_per_minute: u32,

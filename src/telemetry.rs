@@ -3,7 +3,9 @@
 use std::io::IsTerminal;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -13,7 +15,7 @@ use crate::config::LogFormat;
 /// A second call changes nothing.
 pub fn start_logging(default_filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default_filter));
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(filter).with(filter_fn(is_without_secrets));
     let colour = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(colour);
     // An error says that logging was started before, which is what was asked for.
@@ -21,6 +23,13 @@ pub fn start_logging(default_filter: &str, format: LogFormat) {
         LogFormat::Json => registry.with(lines.json()).try_init(),
         LogFormat::Lines => registry.with(lines).try_init(),
     };
+}
+
+/// Below info the NATS client prints what it sends to connect, password included, the addresses of servers with what stands
+/// before the `@`, and the bodies of requests. No filter of `RUST_LOG` makes that visible.
+fn is_without_secrets(metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    *metadata.level() <= Level::INFO || !(target == "async_nats" || target.starts_with("async_nats::"))
 }
 
 /// Installs the metrics recorder; what it has counted is rendered by the handle, for `/metrics`.

@@ -3,9 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::app::{add_performance_at, until};
@@ -162,6 +163,11 @@ impl Raw {
 
     /// What comes first, and then no more is wanted.
     async fn close(mut self) -> String {
+        self.read().await
+    }
+
+    /// What comes next.
+    async fn read(&mut self) -> String {
         let mut bytes = [0; 4_096];
         let length = timeout(PATIENCE, self.0.read(&mut bytes)).await.expect("it is answered").unwrap();
         String::from_utf8_lossy(&bytes[..length]).into_owned()
@@ -197,7 +203,7 @@ fn head_of_an_order(caller: &Caller, length: usize) -> String {
 
 #[tokio::test]
 async fn slow_clients_are_cut_off_while_others_are_served() {
-    let entrance = Entrance::with(&["--client-seconds", "2"]).await;
+    let entrance = Entrance::with(&["--client-seconds", "2", "--keep-alive-seconds", "2"]).await;
     let (user, address) = (entrance.user(0).await, entrance.test.app.address.unwrap());
     let silent = async { Raw::to(address).await.rest().await };
     let slow_head = async {
@@ -256,6 +262,7 @@ async fn connections_are_bounded_and_one_too_many_is_told_so() {
     for _ in 0..3 {
         let mut raw = Raw::to(address).await;
         raw.send(ASK).await;
+        assert!(raw.read().await.starts_with("HTTP/1.1 200"));
         open.push(raw);
     }
     let ask = async || {
@@ -274,7 +281,7 @@ async fn connections_are_bounded_and_one_too_many_is_told_so() {
     assert!(detail.starts_with("3 connections") && detail.contains("BOXOFFICE_MAX_CONNECTIONS"), "{detail}");
     let (nothing, took) = Raw::to(address).await.rest().await;
     assert!(nothing.is_empty() && took < Duration::from_secs(5), "who says nothing is closed too: {took:?}");
-    assert!(open.pop().unwrap().close().await.starts_with("HTTP/1.1 200"));
+    drop(open.pop());
     until(5, "there to be room for one", || async { timeout(PATIENCE, opens(address, ASK)).await.unwrap() })
         .await;
 }
@@ -284,6 +291,162 @@ async fn opens(address: SocketAddr, ask: &str) -> bool {
     let mut raw = Raw::to(address).await;
     raw.send(ask).await;
     raw.close().await.starts_with("HTTP/1.1 200")
+}
+
+/// A connection from another address of this machine.
+async fn from(local: [u8; 4], address: SocketAddr) -> Raw {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((local, 0).into()).unwrap();
+    Raw(socket.connect(address).await.unwrap())
+}
+
+#[tokio::test]
+async fn idle_connections_outlive_the_time_for_a_head() {
+    let entrance = Entrance::with(&["--client-seconds", "1", "--keep-alive-seconds", "6"]).await;
+    let address = entrance.test.app.address.unwrap();
+    const ASK: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut raw = Raw::to(address).await;
+    for _ in 0..2 {
+        raw.send(ASK).await;
+        assert!(raw.read().await.starts_with("HTTP/1.1 200"));
+        sleep(Duration::from_millis(2_500)).await;
+    }
+    // From the first byte of the next head its own time counts.
+    raw.send("GET /livez").await;
+    let (nothing, took) = raw.rest().await;
+    assert!(nothing.is_empty() && took < Duration::from_secs(3), "{nothing} {took:?}");
+    let mut idle = Raw::to(address).await;
+    idle.send(ASK).await;
+    assert!((5_500..12_000).contains(&idle.rest().await.1.as_millis()));
+}
+
+#[tokio::test]
+async fn a_connection_without_a_first_byte_ends_after_ten_seconds() {
+    let entrance = Entrance::start().await;
+    let (nothing, took) = Raw::to(entrance.test.app.address.unwrap()).await.rest().await;
+    assert!(nothing.is_empty() && (9_500..16_000).contains(&took.as_millis()), "{took:?}");
+}
+
+#[tokio::test]
+async fn silent_connections_lock_nobody_out() {
+    let entrance = Entrance::with(&["--max-connections", "60"]).await;
+    let address = entrance.test.app.address.unwrap();
+    const ASK: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut kept = Raw::to(address).await;
+    kept.send(ASK).await;
+    assert!(kept.read().await.starts_with("HTTP/1.1 200"));
+    let mut silent = Vec::new();
+    for number in 0..150 {
+        let mut raw = Raw::to(address).await;
+        if number % 2 == 0 {
+            raw.send("GET /livez HTTP/1.1\r\nHost:").await;
+        }
+        silent.push(raw);
+    }
+    sleep(Duration::from_millis(500)).await;
+    for _ in 0..20 {
+        let begun = Instant::now();
+        let mut raw = Raw::to(address).await;
+        raw.send(ASK).await;
+        assert!(raw.read().await.starts_with("HTTP/1.1 200"));
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        silent.push(raw);
+    }
+    kept.send(ASK).await;
+    assert!(kept.read().await.starts_with("HTTP/1.1 200"), "a connection that had a request stays");
+    assert!(silent.remove(0).rest().await.1 < Duration::from_secs(5), "the oldest silent one is closed");
+}
+
+#[tokio::test]
+async fn idle_connections_of_one_address_make_room_for_others() {
+    let entrance = Entrance::with(&["--max-connections", "20"]).await;
+    let address = entrance.test.app.address.unwrap();
+    const ASK: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut idle = Vec::new();
+    for _ in 0..20 {
+        let mut raw = from([127, 0, 0, 2], address).await;
+        raw.send(ASK).await;
+        assert!(raw.read().await.starts_with("HTTP/1.1 200"));
+        idle.push(raw);
+    }
+    for _ in 0..5 {
+        let mut raw = from([127, 0, 0, 3], address).await;
+        raw.send(ASK).await;
+        assert!(raw.read().await.starts_with("HTTP/1.1 200"));
+        idle.push(raw);
+    }
+    assert!(
+        idle.remove(0).rest().await.1 < Duration::from_secs(5),
+        "the one that was idle longest is closed"
+    );
+}
+
+#[tokio::test]
+async fn an_address_has_a_bound_of_its_own_where_that_is_set() {
+    let flags = ["--max-connections-per-address", "3", "--trusted-proxies", "127.0.0.9"];
+    let entrance = Entrance::with(&flags).await;
+    let (user, address) = (entrance.user(0).await, entrance.test.app.address.unwrap());
+    const ASK: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
+    let half = |by: &str| head_of_an_order(&user, 500).replace("Host: x", &format!("Host: x{by}"));
+    let forwarded = |by: &str| format!("\r\nX-Forwarded-For: {by}");
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        let mut raw = from([127, 0, 0, 2], address).await;
+        raw.send(&half(&forwarded("198.51.100.5"))).await;
+        open.push(raw);
+        let mut proxied = from([127, 0, 0, 9], address).await;
+        proxied.send(&half(&forwarded("198.51.100.1"))).await;
+        open.push(proxied);
+    }
+    sleep(Duration::from_millis(500)).await;
+    let ask = async |local: [u8; 4], by: &str| {
+        let mut raw = from(local, address).await;
+        raw.send(&ASK.replace("Host: x", &format!("Host: x{by}"))).await;
+        raw.read().await
+    };
+    let refused = ask([127, 0, 0, 2], "").await;
+    assert!(
+        refused.starts_with("HTTP/1.1 429") && refused.contains("MAX_CONNECTIONS_PER_ADDRESS"),
+        "{refused}"
+    );
+    assert!(refused.contains("3 connections of this address"), "{refused}");
+    assert!(ask([127, 0, 0, 3], "").await.starts_with("HTTP/1.1 200"), "another address");
+    let refused = ask([127, 0, 0, 9], &forwarded("198.51.100.1")).await;
+    assert!(
+        refused.starts_with("HTTP/1.1 429") && refused.contains("3 requests of this address"),
+        "{refused}"
+    );
+    assert!(ask([127, 0, 0, 9], &forwarded("198.51.100.2")).await.starts_with("HTTP/1.1 200"));
+    drop(open);
+    until(10, "there to be room again", || async {
+        ask([127, 0, 0, 2], "").await.starts_with("HTTP/1.1 200")
+            && ask([127, 0, 0, 9], &forwarded("198.51.100.1")).await.starts_with("HTTP/1.1 200")
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sixth_stream_of_a_user_ends_the_oldest() {
+    let entrance = Entrance::with(&["--queue-streams", "7"]).await;
+    let (greedy, other) = (entrance.admitted(0).await, entrance.admitted(0).await);
+    const EVENTS: &str = "/v1/queue-tokens/current/events";
+    let open = async |caller: &Caller| {
+        let answer = entrance.request(Method::GET, EVENTS, caller).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        answer
+    };
+    let mut streams = Vec::new();
+    for _ in 0..12 {
+        streams.push(open(&greedy).await);
+    }
+    let _of_other = open(&other).await;
+    for mut ended in streams.drain(..7) {
+        while timeout(PATIENCE, ended.chunk()).await.expect("it ends").unwrap().is_some() {}
+    }
+    for mut going_on in streams {
+        going_on.chunk().await.unwrap().expect("the place at once");
+        assert!(timeout(Duration::from_millis(100), going_on.chunk()).await.is_err(), "it stays open");
+    }
 }
 
 #[tokio::test]

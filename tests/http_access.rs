@@ -159,3 +159,45 @@ async fn a_user_who_calls_too_often_is_told_to_wait_and_nobody_else_is() {
     }
     entrance.get("/v1/points", &calm).await.good(200);
 }
+
+#[tokio::test]
+async fn answers_for_the_caller_alone_are_kept_by_no_cache() {
+    let entrance = Entrance::start().await;
+    let user = entrance.admitted(10).await;
+    let kept = async |path: &str| entrance.get(path, &user).await.headers["cache-control"].clone();
+    for path in ["/v1/queue-tokens/current", "/v1/points", "/v1/reservations", "/v1/nothing"] {
+        assert_eq!(kept(path).await, "no-store", "{path}");
+    }
+    assert_eq!(kept("/v1/concerts").await, "private, no-cache");
+    let made = entrance.post("/v1/users", &Caller::nobody(), json!({ "name": "Ada" })).await;
+    assert_eq!(made.headers["cache-control"], "no-store");
+    let line = format!("/v1/concerts/{}/queue-tokens", entrance.test.concert);
+    let place = entrance.post(&line, &user.with("idempotency-key", "k"), json!({})).await;
+    assert_eq!(place.headers["cache-control"], "no-store");
+    let replayed = entrance.post(&line, &user.with("idempotency-key", "k"), json!({})).await;
+    assert_eq!(replayed.headers["cache-control"], "no-store");
+    let events = entrance.request(Method::GET, "/v1/queue-tokens/current/events", &user);
+    assert_eq!(events.send().await.unwrap().headers()["cache-control"], "no-store");
+}
+
+#[tokio::test]
+async fn the_page_of_the_api_is_framed_by_no_other_and_loads_only_its_own() {
+    let entrance = Entrance::start().await;
+    for path in ["/docs/", "/docs/index.html", "/docs/swagger-ui-bundle.js", "/openapi.json"] {
+        let page = entrance.get(path, &Caller::nobody()).await;
+        page.good(200);
+        let headers = &page.headers;
+        let policy = headers["content-security-policy"].to_str().unwrap();
+        assert!(
+            policy.contains("default-src 'none'") && policy.contains("frame-ancestors 'none'"),
+            "{policy}"
+        );
+        assert!(!policy.contains("script-src 'self' 'unsafe-inline'"), "{policy}");
+        assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
+        assert_eq!(headers["x-frame-options"], "DENY", "{path}");
+    }
+    // The policy forbids scripts inside the page; it has none.
+    let page = entrance.get("/docs/index.html", &Caller::nobody()).await.body;
+    let page = page.as_str().unwrap();
+    assert_eq!(page.matches("<script").count(), page.matches("<script src=").count(), "{page}");
+}

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::common::app::add_performance;
+use super::common::app::{add_performance, until};
 use super::common::fresh_database;
 use super::common::http::{Caller, Entrance, Reply};
 
@@ -48,6 +48,56 @@ impl Counter {
     async fn reservations(&self) -> i64 {
         self.count("select count(*) from reservations").await
     }
+}
+
+/// What is saved under the only key: the status of its answer, and whether its claim ended before its lock ran out.
+async fn saved(pool: &PgPool) -> Option<(Option<i16>, bool)> {
+    let query = "select status, locked_until - created_at < interval '4.5 s' from idempotency_keys";
+    sqlx::query_as(query).fetch_optional(pool).await.unwrap()
+}
+
+/// Sends a request and hangs up after half a second, while a lock in the database still holds it up.
+async fn hang_up(entrance: &Entrance, path: &str, caller: &Caller, body: &Value) {
+    let request = entrance.request(Method::POST, path, caller).json(body);
+    assert!(request.timeout(Duration::from_millis(500)).send().await.unwrap_err().is_timeout());
+}
+
+#[tokio::test]
+async fn a_request_goes_on_when_its_client_hangs_up() {
+    const CHARGES: &str = "/v1/points/charges";
+    let entrance = Entrance::start().await;
+    let user = entrance.user(0).await.with("idempotency-key", "patient");
+    let body = json!({ "amount": 5 });
+    let mut lock = entrance.pool.begin().await.unwrap();
+    sqlx::query("lock table accounts in exclusive mode").execute(&mut *lock).await.unwrap();
+    hang_up(&entrance, CHARGES, &user, &body).await;
+    entrance.post(CHARGES, &user, body.clone()).await.is(409, "request_in_progress");
+    lock.rollback().await.unwrap();
+    until(20, "the answer to be saved", || async { saved(&entrance.pool).await == Some((Some(201), false)) })
+        .await;
+    let again = entrance.post(CHARGES, &user, body).await;
+    assert_eq!(
+        (again.good(201)["balance"].as_i64(), &again.headers["idempotent-replayed"]),
+        (Some(5), &"true".parse().unwrap())
+    );
+    assert_eq!(entrance.test.balance(user.id).await, 5);
+}
+
+#[tokio::test]
+async fn a_claim_ends_when_its_client_hung_up_before_a_202() {
+    let entrance = Entrance::with(&["--settle-ms", "1500"]).await;
+    let user = entrance.admitted(0).await.with("idempotency-key", "patient");
+    let body = json!({ "performance_id": entrance.test.performance, "seats": [1] });
+    let mut lock = entrance.pool.begin().await.unwrap();
+    sqlx::query("lock table seats in exclusive mode").execute(&mut *lock).await.unwrap();
+    hang_up(&entrance, "/v1/reservations", &user, &body).await;
+    until(20, "the claim to end", || async { saved(&entrance.pool).await == Some((None, true)) }).await;
+    lock.rollback().await.unwrap();
+    let again = entrance.post("/v1/reservations", &user, body).await;
+    assert!([201, 202].contains(&again.status), "{again:?}");
+    let reservations = "select count(*) from reservations";
+    let count = sqlx::query_scalar::<_, i64>(reservations).fetch_one(&entrance.pool).await.unwrap();
+    assert_eq!(count, 1);
 }
 
 /// The one reservation that these replies tell of; the others were told that it is being worked on.

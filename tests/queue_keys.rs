@@ -50,6 +50,40 @@ async fn a_secret_that_can_be_guessed_is_refused_at_the_start() {
     assert!(ran.err.contains(told), "{}", ran.err);
 }
 
+#[tokio::test]
+async fn production_refuses_weak_secrets_and_one_secret_for_two_purposes() {
+    let env = crate::common::Env::start().await;
+    let check = async |access: &str, queue: &str, previous: &str, expected: &str| {
+        let program = crate::common::program::Program::of(&env)
+            .with("BOXOFFICE_ACCESS_SECRET", access)
+            .with("BOXOFFICE_QUEUE_SECRET", queue)
+            .with("BOXOFFICE_QUEUE_PREVIOUS_SECRETS", previous);
+        let ran = program.run("serve --role api --listen 127.0.0.1:0").await;
+        assert_eq!(ran.code, 1, "{}", ran.err);
+        assert!(ran.err.contains(expected), "{}", ran.err);
+    };
+    const OTHER: &str = "f3a19c0e7b52d84466c1e0b7a9d2583f";
+    check(NEXT, NEXT, OTHER, "BOXOFFICE_ACCESS_SECRET is also a secret of BOXOFFICE_QUEUE_SECRET").await;
+    check(NEXT, OTHER, NEXT, "is also a secret of BOXOFFICE_QUEUE_PREVIOUS_SECRETS").await;
+    check(&"a".repeat(64), NEXT, OTHER, "BOXOFFICE_ACCESS_SECRET has too few different characters").await;
+    check(OTHER, &"ab".repeat(32), NEXT, "BOXOFFICE_QUEUE_SECRET has too few different characters").await;
+}
+
+#[tokio::test]
+async fn logs_of_every_level_show_no_password_of_nats() {
+    let env = crate::common::Env::start().await;
+    // This server asks for no password; the client sends it all the same.
+    let address = env.nats_url.rsplit(['/', '@']).next().unwrap();
+    let url = format!("nats://staff:a-password-of-nats@{address}");
+    let program = crate::common::program::Program::of(&env).with("NATS_URL", &url);
+    for filter in ["trace", "async_nats=trace,info", "async_nats::connection=trace"] {
+        let ran = program.also("RUST_LOG", filter).run("doctor").await;
+        assert!(!ran.err.contains("a-password-of-nats"), "{filter}");
+        assert!(filter != "trace" || ran.err.contains("TRACE"), "the filter counts: {}", ran.err);
+        assert_eq!(ran.code, 0, "{}", ran.err);
+    }
+}
+
 /// The claims of a token, signed in another way.
 fn signed(token: &str, algorithm: Algorithm, kid: Option<&str>, secret: &str) -> String {
     let body = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();

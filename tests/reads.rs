@@ -7,13 +7,15 @@ use boxoffice::catalog::Catalog;
 use boxoffice::store::api_keys::Role;
 use boxoffice::store::catalog::SeatStatus;
 use futures::future::join_all;
+use reqwest::Method;
+use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::common::app::{TestApp, until};
-use super::common::http::Entrance;
+use super::common::app::{TestApp, add_performance, until};
+use super::common::http::{Caller, Entrance};
 
 /// Well below the age at which a copy is read anew without a word.
 const SOON: Duration = Duration::from_millis(500);
@@ -28,7 +30,7 @@ async fn another(test: &TestApp, keeps: bool) -> Catalog {
 /// The status of the first seat, as an instance shows it now.
 async fn shown(catalog: &Catalog, performance: Uuid) -> String {
     let map = catalog.seats(performance).await.unwrap();
-    let body: Value = serde_json::from_slice(&map.document(None).json).unwrap();
+    let body: Value = serde_json::from_slice(&map.document(None).await.json).unwrap();
     body["seats"][0]["status"].as_str().unwrap().to_owned()
 }
 
@@ -113,9 +115,10 @@ async fn two_hundred_who_ask_at_once_cost_one_query() {
     assert_eq!(waiting().await, 1);
     door.commit().await.unwrap();
     let maps = join_all(readers).await;
-    let tag = |map: &boxoffice::catalog::SeatMap| map.document(Some(SeatStatus::Free)).etag.clone();
-    let tags: std::collections::BTreeSet<String> =
-        maps.iter().map(|map| tag(map.as_ref().unwrap())).collect();
+    let mut tags = std::collections::BTreeSet::new();
+    for map in &maps {
+        tags.insert(map.as_ref().unwrap().document(Some(SeatStatus::Free)).await.etag);
+    }
     assert_eq!(tags.len(), 1);
 }
 
@@ -154,4 +157,84 @@ async fn without_the_cache_every_read_asks_the_database() {
     sell_silently(&test).await;
     assert_eq!(shown(&catalog, test.performance).await, "sold");
     assert_eq!(catalog.performances(test.concert).await.unwrap()[0].seats_free, 49);
+}
+
+#[tokio::test]
+async fn a_long_map_is_compressed_for_those_who_take_it() {
+    let entrance = Entrance::start().await;
+    let performance = add_performance(&entrance.test.app, entrance.test.concert, 3_000, 100).await;
+    let caller = entrance.admitted(0).await;
+    let path = format!("/v1/performances/{performance}/seats");
+    let fetch = async |headers: &[(&str, &str)]| {
+        let mut request = entrance.request(Method::GET, &path, &caller);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.send().await.unwrap();
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
+        (status, headers, answer.bytes().await.unwrap())
+    };
+    let (status, plain, json) = fetch(&[]).await;
+    assert_eq!((status, plain.get("content-encoding")), (200, None));
+    let (status, head, compressed) = fetch(&[("accept-encoding", "br, gzip;q=0.9")]).await;
+    assert_eq!((status, head["content-encoding"].as_bytes()), (200, &b"gzip"[..]));
+    assert!(compressed.len() * 8 < json.len(), "{} of {}", compressed.len(), json.len());
+    assert_eq!(
+        (&head["vary"], &plain["vary"]),
+        (&"accept-encoding".parse().unwrap(), &"accept-encoding".parse().unwrap())
+    );
+    let mut unpacked = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&compressed[..]), &mut unpacked).unwrap();
+    assert_eq!(unpacked, json);
+    assert_ne!(head["etag"], plain["etag"], "a strong tag names one encoding");
+    for tag in [&head["etag"], &plain["etag"]] {
+        let known = ("if-none-match", tag.to_str().unwrap());
+        assert_eq!(fetch(&[known]).await.0, 304);
+        let (status, again, _) = fetch(&[known, ("accept-encoding", "gzip")]).await;
+        assert_eq!((status, &again["etag"]), (304, &head["etag"]));
+    }
+    let (_, other, page) = fetch_page(&entrance, "/openapi.json").await;
+    assert_eq!(other["content-encoding"], "gzip");
+    assert!(page.len() < 60_000, "{}", page.len());
+}
+
+async fn fetch_page(entrance: &Entrance, path: &str) -> (u16, HeaderMap, bytes::Bytes) {
+    let request = entrance.request(Method::GET, path, &Caller::nobody()).header("accept-encoding", "gzip");
+    let answer = request.send().await.unwrap();
+    (answer.status().as_u16(), answer.headers().clone(), answer.bytes().await.unwrap())
+}
+
+#[tokio::test]
+async fn only_the_seats_that_changed_since_a_version_are_sent() {
+    let entrance = Entrance::start().await;
+    let buyer = entrance.admitted(0).await;
+    let path = format!("/v1/performances/{}/seats", entrance.test.performance);
+    let whole = entrance.get(&path, &buyer).await.good(200).clone();
+    let version = whole["version"].as_str().unwrap().to_owned();
+    assert_eq!(whole["since"], Value::Null);
+    let since = format!("{path}?since={version}");
+    let nothing = entrance.get(&since, &buyer).await.good(200).clone();
+    assert_eq!((nothing["seats"].as_array().map(Vec::len), &nothing["since"]), (Some(0), &json!(version)));
+    entrance.reserve(&buyer, &[4, 7]).await.good(201);
+    until(5, "the change", || async {
+        entrance.get(&since, &buyer).await.good(200)["version"] != json!(version)
+    })
+    .await;
+    let changes = entrance.get(&since, &buyer).await.good(200).clone();
+    let numbers: Vec<i64> =
+        changes["seats"].as_array().unwrap().iter().map(|seat| seat["number"].as_i64().unwrap()).collect();
+    assert_eq!((numbers, &changes["since"]), (vec![4, 7], &json!(version)));
+    assert!(changes["seats"].as_array().unwrap().iter().all(|seat| seat["status"] == "held"), "{changes}");
+    // Applied to the map there was, they make the map there is.
+    let mut seats = whole["seats"].as_array().unwrap().clone();
+    for seat in changes["seats"].as_array().unwrap() {
+        let at = seats.iter().position(|one| one["number"] == seat["number"]).unwrap();
+        seats[at] = seat.clone();
+    }
+    let now = entrance.get(&path, &buyer).await.good(200).clone();
+    assert_eq!((&json!(seats), &now["version"]), (&now["seats"], &changes["version"]));
+    let unknown = entrance.get(&format!("{path}?since=0123"), &buyer).await.good(200).clone();
+    assert_eq!(unknown, now, "the whole map where the version is not known");
+    let both = entrance.get(&format!("{path}?since={version}&status=free"), &buyer).await;
+    assert_eq!(both.pointers(), ["/since"]);
 }

@@ -2,6 +2,7 @@
 
 mod database;
 mod schedule;
+mod secrets;
 mod time;
 
 use std::collections::BTreeSet;
@@ -12,7 +13,6 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use chrono::TimeDelta;
 use sqlx::PgPool;
-use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -39,8 +39,6 @@ pub use database::migrate;
 
 /// How long a start waits for servers that are not there yet.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// A shorter secret can be guessed.
-const SECRET_BYTES: usize = 32;
 /// How long a stop waits for work under way.
 const FAREWELL: Duration = Duration::from_secs(10);
 /// How long a stop waits for the servers to take the last of it.
@@ -186,14 +184,14 @@ impl App {
             health: Health::new(self.bus.client.clone()),
             charges: Semaphore::new(CHARGES_AT_ONCE),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
-            listeners: Listeners::new(settings.queue.queue_streams),
+            listeners: Listeners::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),
             gauges: Gauges::default(),
             metrics: telemetry::start_metrics(),
             stop: self.stop.clone(),
         };
         let address = settings.http.listen;
         let listener =
-            TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
+            http::connections::listen(address).with_context(|| format!("cannot listen on {address}"))?;
         let bound = listener.local_addr()?;
         announce(bound)?;
         self.address = Some(bound);
@@ -258,15 +256,10 @@ pub fn catalogue(settings: &Settings) -> anyhow::Result<Catalogue> {
 fn signer(settings: &config::Http) -> anyhow::Result<Signer> {
     let secret = settings.queue_secret.as_deref();
     let secret = secret.context("BOXOFFICE_QUEUE_SECRET is needed, the same on every instance")?;
-    let long = |name: &str, secret: &str| {
-        let good = secret.len() >= SECRET_BYTES;
-        good.then_some(()).with_context(|| format!("{name} must have {SECRET_BYTES} bytes or more"))
-    };
-    long("BOXOFFICE_QUEUE_SECRET", secret)?;
-    settings.queue_previous_secrets.iter().try_fold(Signer::new(secret.as_bytes()), |signer, previous| {
-        long("each of BOXOFFICE_QUEUE_PREVIOUS_SECRETS", previous)?;
-        Ok(signer.accepting(previous.as_bytes()))
-    })
+    secrets::check(settings)?;
+    let previous = settings.queue_previous_secrets.iter();
+    Ok(previous
+        .fold(Signer::new(secret.as_bytes()), |signer, previous| signer.accepting(previous.as_bytes())))
 }
 
 async fn connect(settings: &Settings, url: &str, roles: &BTreeSet<Role>) -> anyhow::Result<Bus> {

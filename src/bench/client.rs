@@ -103,6 +103,11 @@ impl Client {
         Self { authority: Arc::clone(&self.authority), idle: Arc::default() }
     }
 
+    /// Host and port of the service.
+    pub(super) fn authority(&self) -> &str {
+        &self.authority
+    }
+
     /// A read.
     pub(super) async fn get(&self, path: &str, caller: &Caller) -> anyhow::Result<Answer> {
         self.send(request(Method::GET, path, caller), Bytes::new()).await

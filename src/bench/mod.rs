@@ -23,6 +23,7 @@ mod queue;
 pub mod contention;
 mod reads;
 mod gate;
+mod attack;
 mod growth;
 pub mod indexes;
 mod counter;
@@ -91,6 +92,8 @@ pub enum Scenario {
     Growth,
     /// What a booking takes, counted and held against agreed figures
     Gate,
+    /// Silent connections, streams and refused bodies of attackers, while others ask for their places
+    Attack,
 }
 
 /// How much of it. Each scenario has its own idea of what is left out.
@@ -151,6 +154,7 @@ pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
         Scenario::Reads => reads::run(plan, &progress).await,
         Scenario::Growth => growth::run(plan, &progress).await,
         Scenario::Gate => gate::run(plan, &progress).await,
+        Scenario::Attack => attack::run(plan, &progress).await,
     };
     progress.done();
     report

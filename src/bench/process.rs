@@ -74,6 +74,11 @@ impl Process {
         memory::resident(self.child.id()?)
     }
 
+    /// The most memory that it had so far, in bytes, where the system says so.
+    pub(super) fn peak_resident(&self) -> Option<u64> {
+        memory::peak_resident(self.child.id()?)
+    }
+
     /// Ends it as a power cut would, and waits until it is gone.
     pub(super) async fn kill(mut self) -> anyhow::Result<()> {
         Ok(self.child.kill().await?)

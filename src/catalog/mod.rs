@@ -7,6 +7,7 @@
 
 mod listen;
 mod seats;
+mod seat_history;
 mod shelf;
 mod kept;
 mod document;

@@ -1,19 +1,31 @@
 //! A seat map: what never changes about the seats is written once, each new state of them is filled in, and each
 //! answer is rendered when it is first asked for.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
+use tokio::sync::OnceCell;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::document::Document;
+use super::seat_history::SeatHistory;
 use crate::store::catalog::{Seat, SeatPlace, SeatStatus, TakenSeats};
+
+/// A map of more seats is rendered by a thread of its own: the runtime's threads serve others meanwhile.
+const INLINE_SEATS_MAX: usize = 2_000;
+/// Changes are sent where they are at most one in so many of all seats; else the whole map, which is rendered once for all.
+const CHANGES_SHARE: usize = 4;
 
 /// The shape of a seat map's JSON.
 #[derive(Serialize, ToSchema)]
 pub struct SeatMapBody<'a> {
     performance_id: Uuid,
+    /// Names this state of the seats; sent back as `since`.
+    version: &'a str,
+    /// If there: only the seats that changed since that version follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<&'a str>,
     seats: &'a [Seat],
 }
 
@@ -25,15 +37,19 @@ pub(super) struct Layout {
     /// The JSON of each seat up to its status, one after the other, and where each ends.
     text: Vec<u8>,
     ends: Vec<usize>,
+    history: Mutex<SeatHistory>,
 }
 
 /// The seats of a date as they stood at a moment.
 #[derive(Debug)]
 pub struct SeatMap {
     layout: Arc<Layout>,
-    statuses: Vec<SeatStatus>,
+    statuses: Arc<[SeatStatus]>,
+    /// Its place among the versions that were read, and its name.
+    number: u64,
+    version: Arc<str>,
     /// All seats, then those of each status.
-    documents: [OnceLock<Document>; 4],
+    documents: [OnceCell<Document>; 4],
 }
 
 impl Layout {
@@ -47,7 +63,12 @@ impl Layout {
             text.extend_from_slice(b",\"status\":\"");
             ends.push(text.len());
         }
-        Self { performance, numbers: seats.iter().map(|seat| seat.number).collect(), text, ends }
+        let numbers = seats.iter().map(|seat| seat.number).collect();
+        Self { performance, numbers, text, ends, history: Mutex::default() }
+    }
+
+    fn history(&self) -> MutexGuard<'_, SeatHistory> {
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begun(&self, at: usize) -> &[u8] {
@@ -65,30 +86,57 @@ impl SeatMap {
                 statuses[at] = status;
             }
         }
-        Self { layout, statuses, documents: [const { OnceLock::new() }; 4] }
+        let (number, version, statuses) = layout.history().add(layout.performance, statuses);
+        Self { layout, statuses, number, version, documents: [const { OnceCell::const_new() }; 4] }
     }
 
     /// The map as it goes out: all seats, or those with one status.
-    pub fn document(&self, only: Option<SeatStatus>) -> &Document {
+    pub async fn document(self: &Arc<Self>, only: Option<SeatStatus>) -> Document {
         let place = match only {
             None => 0,
             Some(SeatStatus::Free) => 1,
             Some(SeatStatus::Held) => 2,
             Some(SeatStatus::Sold) => 3,
         };
-        self.documents[place].get_or_init(|| Document::of(self.render(only)))
+        let render = async || {
+            if self.statuses.len() <= INLINE_SEATS_MAX {
+                return Document::of(self.render(only));
+            }
+            let map = Arc::clone(self);
+            let rendered = tokio::task::spawn_blocking(move || Document::of(map.render(only))).await;
+            rendered.expect("rendering does not panic")
+        };
+        self.documents[place].get_or_init(render).await.clone()
+    }
+
+    /// Only the seats that changed since a version; none where that version is not known any more, or too much changed.
+    pub fn changes(&self, since: &str) -> Option<Document> {
+        let changed = self.layout.history().between(since, self.number)?;
+        let few = changed.len() <= self.statuses.len() / CHANGES_SHARE;
+        few.then(|| {
+            let seats = changed.into_iter().map(|at| at as usize);
+            Document::of(self.write(Some(since), seats))
+        })
     }
 
     fn render(&self, only: Option<SeatStatus>) -> Vec<u8> {
         let wanted = self.statuses.iter().enumerate();
         let wanted = wanted.filter(|(_, status)| only.is_none_or(|only| only == **status));
-        let mut json = Vec::with_capacity(self.layout.text.len() + self.statuses.len() * 8 + 128);
-        json.extend_from_slice(
-            format!("{{\"performance_id\":\"{}\",\"seats\":[", self.layout.performance).as_bytes(),
-        );
-        for (at, status) in wanted {
+        self.write(None, wanted.map(|(at, _)| at))
+    }
+
+    fn write(&self, since: Option<&str>, seats: impl Iterator<Item = usize>) -> Vec<u8> {
+        let (performance, version) = (self.layout.performance, &self.version);
+        // A version that is known is a hash: there is nothing in it to escape.
+        let since = since.map(|since| format!(",\"since\":\"{since}\"")).unwrap_or_default();
+        let head =
+            format!("{{\"performance_id\":\"{performance}\",\"version\":\"{version}\"{since},\"seats\":[");
+        let longest = self.layout.text.len() + self.statuses.len() * 8;
+        let mut json = Vec::with_capacity(if since.is_empty() { longest + head.len() + 2 } else { 1 << 10 });
+        json.extend_from_slice(head.as_bytes());
+        for at in seats {
             json.extend_from_slice(self.layout.begun(at));
-            json.extend_from_slice(status.as_str().as_bytes());
+            json.extend_from_slice(self.statuses[at].as_str().as_bytes());
             json.extend_from_slice(b"\"},");
         }
         json.pop_if(|last| *last == b',');
@@ -101,29 +149,29 @@ impl SeatMap {
 mod tests {
     use super::*;
 
-    fn map(taken: &TakenSeats) -> SeatMap {
+    fn map(taken: &TakenSeats) -> Arc<SeatMap> {
         let seats: Vec<SeatPlace> = [(1, "A"), (2, "\"B\"\\"), (7, "C")]
             .map(|(number, section)| SeatPlace { number, section: section.to_owned(), price: 10 })
             .to_vec();
-        SeatMap::of(Arc::new(Layout::of(Uuid::nil(), &seats)), taken)
+        Arc::new(SeatMap::of(Arc::new(Layout::of(Uuid::nil(), &seats)), taken))
     }
 
     fn taken(held: &[i32], sold: &[i32]) -> TakenSeats {
         TakenSeats { held: held.to_vec(), sold: sold.to_vec() }
     }
 
-    #[test]
-    fn the_tag_changes_with_the_body_and_only_with_it() {
-        let tag = |held: &[i32], only| map(&taken(held, &[])).document(only).etag.clone();
-        assert_eq!(tag(&[1], None), tag(&[1], None));
-        assert_ne!(tag(&[1], None), tag(&[2], None));
-        assert_ne!(tag(&[1], None), tag(&[1], Some(SeatStatus::Free)));
-        let tag = tag(&[], None);
+    #[tokio::test]
+    async fn the_tag_changes_with_the_body_and_only_with_it() {
+        let tag = async |held: &[i32], only| map(&taken(held, &[])).document(only).await.etag;
+        assert_eq!(tag(&[1], None).await, tag(&[1], None).await);
+        assert_ne!(tag(&[1], None).await, tag(&[2], None).await);
+        assert_ne!(tag(&[1], None).await, tag(&[1], Some(SeatStatus::Free)).await);
+        let tag = tag(&[], None).await;
         assert!(tag.starts_with('"') && tag.len() == 34, "{tag}");
     }
 
-    #[test]
-    fn the_body_has_the_documented_shape() {
+    #[tokio::test]
+    async fn the_body_has_the_documented_shape() {
         let map = map(&taken(&[2], &[7, 99]));
         let seat =
             |number, section: &str, status| Seat { number, section: section.to_owned(), price: 10, status };
@@ -132,19 +180,41 @@ mod tests {
             seat(2, "\"B\"\\", SeatStatus::Held),
             seat(7, "C", SeatStatus::Sold),
         ];
-        let check = |only, seats: &[Seat]| {
-            let body = serde_json::to_string(&SeatMapBody { performance_id: Uuid::nil(), seats }).unwrap();
-            assert_eq!(std::str::from_utf8(&map.document(only).json).unwrap(), body);
+        let check = async |only, seats: &[Seat]| {
+            let body = SeatMapBody { performance_id: Uuid::nil(), version: &map.version, since: None, seats };
+            let body = serde_json::to_string(&body).unwrap();
+            assert_eq!(std::str::from_utf8(&map.document(only).await.json).unwrap(), body);
         };
-        check(None, &all);
-        check(Some(SeatStatus::Free), &all[..1]);
-        check(Some(SeatStatus::Held), &all[1..2]);
-        check(Some(SeatStatus::Sold), &all[2..]);
+        check(None, &all).await;
+        check(Some(SeatStatus::Free), &all[..1]).await;
+        check(Some(SeatStatus::Held), &all[1..2]).await;
+        check(Some(SeatStatus::Sold), &all[2..]).await;
+    }
+
+    #[tokio::test]
+    async fn a_filter_that_nothing_passes_gives_an_empty_list() {
+        let json = map(&taken(&[], &[])).document(Some(SeatStatus::Sold)).await.json;
+        assert!(json.ends_with(b"\"seats\":[]}"), "{json:?}");
     }
 
     #[test]
-    fn a_filter_that_nothing_passes_gives_an_empty_list() {
-        let json = map(&taken(&[], &[])).document(Some(SeatStatus::Sold)).json.clone();
-        assert!(json.ends_with(b"\"seats\":[]}"), "{json:?}");
+    fn changes_have_the_shape_of_a_map() {
+        let seats: Vec<SeatPlace> =
+            (1..=8).map(|number| SeatPlace { number, section: "A".to_owned(), price: 10 }).collect();
+        let layout = Arc::new(Layout::of(Uuid::nil(), &seats));
+        let before = SeatMap::of(Arc::clone(&layout), &taken(&[], &[]));
+        let after = SeatMap::of(layout, &taken(&[3], &[7]));
+        let seat = |number, status| Seat { number, section: "A".to_owned(), price: 10, status };
+        let body = SeatMapBody {
+            performance_id: Uuid::nil(),
+            version: &after.version,
+            since: Some(&before.version),
+            seats: &[seat(3, SeatStatus::Held), seat(7, SeatStatus::Sold)],
+        };
+        let changes = after.changes(&before.version).unwrap();
+        assert_eq!(std::str::from_utf8(&changes.json).unwrap(), serde_json::to_string(&body).unwrap());
+        assert!(after.changes("unknown").is_none() && before.changes(&after.version).is_none());
+        let much = SeatMap::of(Arc::clone(&after.layout), &taken(&[1, 2, 3], &[4, 5, 6, 7]));
+        assert!(much.changes(&after.version).is_none(), "the whole map is sent instead");
     }
 }

@@ -1,8 +1,9 @@
 //! Where a request comes from: the peer of its connection, or whom a trusted proxy names.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::HeaderMap;
@@ -28,15 +29,85 @@ impl FromRequestParts<Arc<AppState>> for ClientAddress {
     }
 }
 
+/// Requests under way of each address, and how many one may have.
+#[derive(Clone, Debug)]
+pub(super) struct AddressRequests {
+    most: u32,
+    open: Arc<Mutex<HashMap<IpAddr, u32>>>,
+}
+
+/// A request under way; dropping it ends the request.
+#[derive(Debug)]
+pub(super) struct OpenRequest {
+    of: AddressRequests,
+    address: IpAddr,
+}
+
+impl AddressRequests {
+    /// At most so many of one address; 0 for no limit.
+    pub(super) fn new(most: u32) -> Self {
+        Self { most, open: Arc::default() }
+    }
+
+    /// A request of this address begins, unless it would be one too many: then the limit.
+    pub(super) fn begin(&self, address: IpAddr) -> Result<OpenRequest, u32> {
+        let mut open = self.locked();
+        let count = open.entry(address).or_default();
+        if self.most > 0 && *count >= self.most {
+            return Err(self.most);
+        }
+        *count += 1;
+        Ok(OpenRequest { of: self.clone(), address })
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<IpAddr, u32>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for OpenRequest {
+    fn drop(&mut self) {
+        let mut open = self.of.locked();
+        if let Some(count) = open.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// Whether this is the address of a trusted proxy.
+pub(super) fn is_trusted(trusted: &[IpNet], address: IpAddr) -> bool {
+    trusted.iter().any(|network| network.contains(&address))
+}
+
+/// What counts as one address: of IPv6 the first half, for a household or a server has all of the second.
+pub(super) fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(whole) => Ipv6Addr::from_bits(whole.to_bits() & (u128::MAX << 64)).into(),
+    }
+}
+
+/// Whom a trusted proxy names as the origin of a request; none if the peer is no trusted proxy, or names no other.
+pub(super) fn forwarded(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Option<IpAddr> {
+    let peer = peer.to_canonical();
+    if !is_trusted(trusted, peer) {
+        return None;
+    }
+    let origin = origin(peer, headers, trusted);
+    (!is_trusted(trusted, origin)).then(|| network(origin))
+}
+
 /// The right-most address that is no trusted proxy: of the peer, and, as long as only trusted proxies stand behind it, of
 /// what they wrote down. What a client wrote there itself stands further left, and is not looked at.
 fn origin(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let mut origin = peer.to_canonical();
     let lines: Vec<&str> =
         headers.get_all(FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok()).collect();
     let mut named = lines.iter().rev().flat_map(|line| line.rsplit(','));
-    while is_trusted(&origin) {
+    while is_trusted(trusted, origin) {
         match named.next().and_then(read) {
             Some(address) => origin = address,
             // Nobody, or nothing that is an address: the last one that is known.

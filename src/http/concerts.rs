@@ -16,7 +16,7 @@ use super::gate::QueuePass;
 use super::page::{ListQuery, Page};
 use super::problem::Result;
 use super::request::{Params, PathId};
-use super::shape::Shape;
+use super::shape::{Faults, Shape};
 use super::state::AppState;
 use super::tagged::tagged;
 use crate::catalog::{Document, SeatMapBody};
@@ -36,7 +36,7 @@ pub async fn list(
 ) -> Result<Response> {
     let rows = app.catalog.concerts(query.after()?, query.limit() + 1).await?;
     let page = Page::cut(rows.to_vec(), query.limit(), |concert| (concert.name.clone(), concert.id));
-    Ok(tagged(&headers, &Document::render(&page)))
+    Ok(tagged(&headers, &Document::render(&page)).await)
 }
 
 /// A concert, how its sale stands, and the draw among those who come before it opens.
@@ -81,7 +81,7 @@ pub async fn performances(
     let rest = all.iter().filter(|performance| after.is_none_or(|after| place(performance) > after));
     let wanted = usize::try_from(query.limit() + 1).unwrap_or_default();
     let page = Page::cut(rest.take(wanted).cloned().collect(), query.limit(), place);
-    Ok(tagged(&headers, &Document::render(&page)))
+    Ok(tagged(&headers, &Document::render(&page)).await)
 }
 
 /// Which seats are asked for.
@@ -91,11 +91,20 @@ pub struct SeatsQuery {
     /// Only seats with this status.
     #[param(inline)]
     status: Option<SeatStatus>,
+    /// The `version` of an earlier answer: only the seats that changed since are sent, with `since` in the answer. Where this
+    /// instance does not know that version any more, or too much changed, the whole map is sent, without `since`.
+    #[param(inline)]
+    since: Option<String>,
 }
 
-impl Shape for SeatsQuery {}
+impl Shape for SeatsQuery {
+    fn check(&self, faults: &mut Faults) {
+        let one = self.status.is_none() || self.since.is_none();
+        faults.expect(one, "/since", "cannot be combined with status");
+    }
+}
 
-/// The seats of a date, by number; at most a second old.
+/// The seats of a date, by number; at most a second old. A long answer is compressed where `Accept-Encoding` names gzip.
 #[utoipa::path(get, path = "/v1/performances/{performance}/seats", tag = "concerts",
     params(("performance" = Uuid, Path), SeatsQuery, ("If-None-Match" = Option<String>, Header)),
     security(("user" = [], "queue_token" = [])),
@@ -114,5 +123,10 @@ pub async fn seats(
     let facts = app.catalog.performance(performance).await?;
     app.room.pass(pass.token(), user.id, facts.concert_id)?;
     let map = app.catalog.seats(performance).await?;
-    Ok(tagged(&headers, map.document(query.status)))
+    let changes = query.since.and_then(|since| map.changes(&since));
+    let document = match changes {
+        Some(changes) => changes,
+        None => map.document(query.status).await,
+    };
+    Ok(tagged(&headers, &document).await)
 }

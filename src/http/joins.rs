@@ -1,7 +1,8 @@
 //! How often one user, and one address, may ask for a place in line.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
+use super::address::network;
 use super::error::Code;
 use super::pace::{Pace, TooOften};
 use super::problem::{Problem, Result};
@@ -45,14 +46,6 @@ fn too_often(who: &str, refused: TooOften) -> Problem {
     let TooOften { most, wait } = refused;
     let detail = format!("{who} may ask for a place in line {most} times a minute. Wait, and ask again.");
     Problem::new(Code::RateLimited, detail).with("limit", most).after(wait)
-}
-
-/// What counts as one address: of IPv6 the first half, for a household or a server has all of the second.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(whole) => Ipv6Addr::from_bits(whole.to_bits() & (u128::MAX << 64)).into(),
-    }
 }
 
 #[cfg(test)]

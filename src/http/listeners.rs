@@ -1,72 +1,140 @@
-//! Those who have a stream of their place open: a bounded number on each instance.
+//! Open event streams of places in line: bounded on each instance, and for each user.
+//!
+//! A user at the bound of their own gets the new stream, and the oldest of theirs ends: a page that was reloaded, or a browser
+//! that lost its connection without a word, must not lock its user out.
 
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use super::error::Code;
 use super::problem::{Problem, Result};
+use crate::ids::UserId;
 
-/// The seats for listeners.
+/// The streams of this instance. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Listeners(Arc<Inner>);
+
 #[derive(Debug)]
-pub struct Listeners {
-    seats: Arc<Semaphore>,
-    most: u32,
+struct Inner {
+    most: usize,
+    most_per_user: usize,
+    open: Mutex<Open>,
 }
 
-/// One who listens; the seat is given back when this is dropped.
+#[derive(Debug, Default)]
+struct Open {
+    count: usize,
+    last_id: u64,
+    /// The oldest first.
+    users: HashMap<UserId, VecDeque<(u64, CancellationToken)>>,
+}
+
+/// An open stream; dropping it makes room for another.
 #[derive(Debug)]
 pub struct Listener {
-    _seat: OwnedSemaphorePermit,
+    id: u64,
+    user: UserId,
+    ended: CancellationToken,
+    all: Listeners,
 }
 
 impl Listeners {
-    /// At most so many at once.
-    pub fn new(most: u32) -> Self {
-        Self { seats: Arc::new(Semaphore::new(most as usize)), most }
+    /// At most so many at once, and so many of one user.
+    pub fn new(most: u32, most_per_user: u32) -> Self {
+        let (most, most_per_user) = (most as usize, most_per_user as usize);
+        Self(Arc::new(Inner { most, most_per_user, open: Mutex::default() }))
     }
 
-    /// A seat, if one is free.
-    pub fn admit(&self) -> Result<Listener> {
-        let Ok(seat) = Arc::clone(&self.seats).try_acquire_owned() else {
+    /// A stream of this user. At the user's bound the oldest of theirs ends; at the bound on all it is refused.
+    pub fn admit(&self, user: UserId) -> Result<Listener> {
+        let mut open = self.locked();
+        let oldest = open.users.get_mut(&user).filter(|own| own.len() >= self.0.most_per_user);
+        if let Some((_, oldest)) = oldest.and_then(VecDeque::pop_front) {
+            oldest.cancel();
+            open.count -= 1;
+        }
+        if open.count >= self.0.most {
             metrics::counter!("boxoffice_queue_streams_refused_total").increment(1);
             let detail = format!(
                 "{} streams of places in line are open on this instance, and no more are allowed \
                  (BOXOFFICE_QUEUE_STREAMS). Ask for the place itself, as often as poll_after_ms says.",
-                self.most
+                self.0.most
             );
             return Err(Problem::new(Code::Unavailable, detail));
-        };
+        }
+        open.count += 1;
+        open.last_id += 1;
+        let (id, ended) = (open.last_id, CancellationToken::new());
+        open.users.entry(user).or_default().push_back((id, ended.clone()));
         metrics::gauge!("boxoffice_queue_streams").increment(1.0);
-        Ok(Listener { _seat: seat })
+        Ok(Listener { id, user, ended, all: self.clone() })
     }
 
-    /// How many listen at the moment.
+    /// How many are open at the moment.
     pub fn open(&self) -> usize {
-        self.most as usize - self.seats.available_permits()
+        self.locked().count
+    }
+
+    fn locked(&self) -> MutexGuard<'_, Open> {
+        self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Listener {
+    /// Cancelled when a newer stream of the same user takes its place.
+    pub fn ended(&self) -> CancellationToken {
+        self.ended.clone()
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
         metrics::gauge!("boxoffice_queue_streams").decrement(1.0);
+        let mut open = self.all.locked();
+        let Some(own) = open.users.get_mut(&self.user) else { return };
+        let before = own.len();
+        own.retain(|(id, _)| *id != self.id);
+        let removed = before - own.len();
+        if own.is_empty() {
+            open.users.remove(&self.user);
+        }
+        // One that was ended for a newer one was counted off then.
+        open.count -= removed;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids;
 
     #[test]
-    fn a_seat_is_free_again_when_its_listener_has_gone() {
-        let listeners = Listeners::new(1);
-        let first = listeners.admit().unwrap();
-        let refused = listeners.admit().unwrap_err();
+    fn a_place_is_free_again_when_its_stream_ended() {
+        let listeners = Listeners::new(1, 5);
+        let first = listeners.admit(ids::new()).unwrap();
+        let refused = listeners.admit(ids::new()).unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);
         assert!(refused.body()["detail"].as_str().unwrap().starts_with("1 streams"), "it names the limit");
         assert_eq!(listeners.open(), 1);
         drop(first);
         assert_eq!(listeners.open(), 0);
-        assert!(listeners.admit().is_ok());
+        assert!(listeners.admit(ids::new()).is_ok());
+    }
+
+    #[test]
+    fn one_more_of_a_user_ends_the_oldest() {
+        let listeners = Listeners::new(3, 2);
+        let (user, other) = (ids::new(), ids::new());
+        let of_other = listeners.admit(other).unwrap();
+        let own: Vec<Listener> = (0..4).map(|_| listeners.admit(user).unwrap()).collect();
+        let ended: Vec<bool> = own.iter().map(|one| one.ended.is_cancelled()).collect();
+        assert_eq!((ended, listeners.open()), (vec![true, true, false, false], 3));
+        assert!(!of_other.ended.is_cancelled());
+        drop(own);
+        assert_eq!(listeners.open(), 1);
+        drop(of_other);
+        assert!(listeners.locked().users.is_empty());
     }
 }

@@ -27,6 +27,8 @@ mod page;
 mod request;
 mod shape;
 pub mod connections;
+mod connection_io;
+mod open_connections;
 mod observe;
 mod tagged;
 mod answer;
@@ -39,9 +41,12 @@ pub mod error;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::routing::get;
+use axum::{Router, middleware};
 use tokio::net::TcpListener;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -53,6 +58,9 @@ pub use state::AppState;
 
 use error::Code;
 use problem::Problem;
+
+/// A shorter answer is sent as it is, in bytes.
+const COMPRESSED_FROM: u64 = 4_096;
 
 /// Every route. `POST /v1/users` is there in local mode only.
 fn routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
@@ -119,21 +127,27 @@ pub fn description() -> OpenApi {
 pub fn router(state: Arc<AppState>) -> Router {
     let (router, api) = routes(state.access.is_local()).split_for_parts();
     let page = SwaggerUi::new("/docs").url("/openapi.json", docs::complete(api));
+    let page = Router::from(page).route("/asyncapi.json", get(docs::messages));
     let router = router
-        .merge(page)
-        .route("/asyncapi.json", get(docs::messages))
+        .merge(page.layer(middleware::from_fn(docs::protect)))
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "See Allow for what this takes.")
         })
         .fallback(async || Problem::new(Code::NotFound, "There is no such route. See /docs for all of them."))
         .with_state(state);
-    observe::surround(router)
+    observe::surround(router.layer(compression()))
+}
+
+/// Compresses long answers that are not compressed yet; answers about places in line and streams are never long.
+fn compression() -> CompressionLayer<impl Predicate> {
+    let long = SizeAbove::new(COMPRESSED_FROM).and(NotForContentType::SSE);
+    CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(long)
 }
 
 /// Answers requests on the listener until the state's `stop` is cancelled, and those under way to their end.
 pub async fn serve(listener: TcpListener, state: Arc<AppState>) {
-    let router = router(Arc::clone(&state));
-    let served = connections::serve(listener, router, state.limits, state.stop.clone());
+    let (router, proxies) = (router(Arc::clone(&state)), state.trusted_proxies.clone());
+    let served = connections::serve(listener, router, state.limits, proxies, state.stop.clone());
     tokio::join!(served, tick(&state));
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{FromRequestParts, MatchedPath, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use tokio::time::Instant;
@@ -24,6 +24,8 @@ use crate::ids;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_CHARS_MAX: usize = 128;
+/// Where the paths of the API begin.
+const API: &str = "/v1/";
 
 /// Wraps every route, known or not.
 pub fn surround(router: Router) -> Router {
@@ -41,8 +43,14 @@ pub fn surround(router: Router) -> Router {
 async fn attend(mut request: Request, next: Next) -> Response {
     let id = identify(&mut request);
     let measure = Measure::begin(&request);
+    let is_api = request.uri().path().starts_with(API);
     let mut response = next.run(request).await;
     measure.end(&response);
+    if is_api {
+        // Tokens, tickets and balances are for the caller alone; reads that may be kept say so themselves.
+        let headers = response.headers_mut();
+        headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    }
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }

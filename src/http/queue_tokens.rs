@@ -80,7 +80,8 @@ pub async fn events(
     StreamPass(pass): StreamPass,
 ) -> Result<Response> {
     let claims = app.room.identify(pass.token(), user.id)?;
-    let listener = app.listeners.admit()?;
+    let listener = app.listeners.admit(user.id)?;
+    let ended = listener.ended();
     let changes = app.room.changes(claims).map(move |token| {
         // The seat is given back when the stream ends, or the listener goes home.
         let _seated = &listener;
@@ -88,9 +89,15 @@ pub async fn events(
     });
     // Without this a stop would wait for the last listener to go home.
     let stop = app.stop.clone();
-    let events = changes.take_until(async move { stop.cancelled().await });
+    let events = changes.take_until(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = ended.cancelled() => {}
+        }
+    });
     let events = events.filter_map(async |event| event.ok().map(Ok::<_, Infallible>));
-    let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
+    let unbuffered =
+        [(HeaderName::from_static("x-accel-buffering"), "no"), (header::CACHE_CONTROL, "no-store")];
     Ok((unbuffered, Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response())
 }
 

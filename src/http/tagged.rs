@@ -1,25 +1,69 @@
-//! Answers with an entity tag: who has this version already is not sent it again.
+//! Answers with an entity tag: who has this version already is not sent it again, and long ones are compressed.
+//!
+//! Each encoding has a tag of its own, as strong tags must (RFC 9110, section 8.8.3); any of them is good for a 304.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::catalog::Document;
 
-/// The document, or 304 if the caller has it.
-pub fn tagged(asked: &HeaderMap, document: &Document) -> Response {
-    let caching =
-        [(header::ETAG, document.etag.clone()), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
+/// What the tag of the compressed form ends with.
+const GZIP_TAG: &str = "-gzip";
+
+/// The document as the caller takes it, or 304 if the caller has it.
+pub async fn tagged(asked: &HeaderMap, document: &Document) -> Response {
+    let gzip = document.is_compressible() && takes_gzip(asked);
+    let etag = match gzip {
+        true => format!("{}{GZIP_TAG}\"", document.etag.trim_end_matches('"')),
+        false => document.etag.clone(),
+    };
+    let caching = [
+        (header::ETAG, etag),
+        (header::CACHE_CONTROL, "private, no-cache".to_owned()),
+        (header::VARY, "accept-encoding".to_owned()),
+    ];
     if is_known(asked, &document.etag) {
         return (StatusCode::NOT_MODIFIED, caching).into_response();
     }
-    ([(header::CONTENT_TYPE, "application/json")], caching, document.json.clone()).into_response()
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    match gzip {
+        true => {
+            let encoding = [(header::CONTENT_ENCODING, "gzip")];
+            (json, encoding, caching, document.gzip().await).into_response()
+        }
+        false => (json, caching, document.json.clone()).into_response(),
+    }
 }
 
-/// Whether the caller has this version already (RFC 9110, weak comparison).
+/// Whether the caller has this version already (RFC 9110, weak comparison), in any encoding.
 fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let hash = etag.trim_matches('"');
+    let is_same = |tag: &str| {
+        let quoted = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
+        quoted.is_some_and(|tag| tag.strip_suffix(GZIP_TAG).unwrap_or(tag) == hash)
+    };
     let lists = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut tags = lists.flat_map(|list| list.split(',')).map(str::trim);
-    tags.any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
+    tags.any(|tag| tag == "*" || is_same(tag.strip_prefix("W/").unwrap_or(tag)))
+}
+
+/// Whether gzip is named with a weight above zero, or covered by `*`.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let mut any = false;
+    for item in lists.flat_map(|list| list.split(',')) {
+        let (name, parameters) = item.split_once(';').unwrap_or((item, ""));
+        let weight = parameters.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);
+        let wanted = weight.is_ok_and(|weight| weight > 0.0);
+        match name.trim() {
+            name if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") => {
+                return wanted;
+            }
+            "*" => any = wanted,
+            _ => {}
+        }
+    }
+    any
 }
 
 #[cfg(test)]
@@ -37,8 +81,29 @@ mod tests {
         check("W/\"abc\"", true);
         check("\"x\", \"abc\"", true);
         check("*", true);
+        check("\"abc-gzip\"", true);
+        check("W/\"abc-gzip\"", true);
+        check("\"abc-gzip-gzip\"", false);
         check("\"ab\"", false);
         check("abc", false);
         assert!(!is_known(&HeaderMap::new(), "\"abc\""));
+    }
+
+    #[test]
+    fn gzip_is_used_where_it_is_wanted() {
+        let check = |value: &str, taken: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, value.parse().unwrap());
+            assert_eq!(takes_gzip(&headers), taken, "{value}");
+        };
+        check("gzip, deflate, br, zstd", true);
+        check("br;q=1.0, GZIP;q=0.5", true);
+        check("*", true);
+        check("*;q=1, gzip;q=0", false);
+        check("gzip;q=0.0", false);
+        check("identity", false);
+        check("br", false);
+        check("", false);
+        assert!(!takes_gzip(&HeaderMap::new()));
     }
 }

@@ -3,19 +3,17 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::answer::Answer;
 use super::error::Code;
-use super::idempotency::once;
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command};
 use super::shape::{Faults, Shape};
 use super::state::AppState;
-use crate::store;
+use crate::{ids, store};
 
 /// A user to be made.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -41,22 +39,16 @@ pub struct UserCreated {
     access_token: String,
 }
 
-/// Makes a user (local mode only).
+/// Makes a user (local mode only). An `Idempotency-Key` is accepted and has no effect: nothing says who is calling, so a saved
+/// answer would give the token to others. A request that is sent again makes another user.
 #[utoipa::path(post, path = "/v1/users", tag = "users", request_body = NewUser,
-    responses((status = 201, body = UserCreated)),
-    extensions(("x-problems" = json!(["request_in_progress", "idempotency_key_reused"]))))]
-pub async fn create(State(app): State<Arc<AppState>>, command: Command<NewUser>) -> Result<Response> {
-    once(&app.repeats, "anybody".to_owned(), command, async |user, effect| {
-        let token = app.access.issue(effect.id);
-        let access_token = token.ok_or_else(|| {
-            Problem::new(Code::NotFound, "Users are not made here: this is not local mode.")
-        })?;
-        let mut tx = app.pool.begin().await?;
-        store::users::insert(&mut *tx, effect.id, &user.name).await?;
-        let answer = Answer::created(&UserCreated { id: effect.id, name: user.name, access_token });
-        effect.save(&mut *tx, &answer).await?;
-        tx.commit().await?;
-        Ok(answer)
-    })
-    .await
+    responses((status = 201, body = UserCreated)))]
+pub async fn create(State(app): State<Arc<AppState>>, command: Command<NewUser>) -> Result<Answer> {
+    let (id, name) = (ids::new(), command.body.name);
+    let access_token = app
+        .access
+        .issue(id)
+        .ok_or_else(|| Problem::new(Code::NotFound, "Users are not made here: this is not local mode."))?;
+    store::users::insert(&app.pool, id, &name).await?;
+    Ok(Answer::created(&UserCreated { id, name, access_token }))
 }

@@ -109,7 +109,7 @@ impl Entrance {
             health: Health::new(service.bus.client.clone()),
             charges: Semaphore::new(CHARGES_AT_ONCE),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
-            listeners: Listeners::new(settings.queue.queue_streams),
+            listeners: Listeners::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),
             queue: settings.queue,
             gauges: Gauges::default(),
             metrics: telemetry::start_metrics(),

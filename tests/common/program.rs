@@ -38,6 +38,11 @@ impl Program {
         self
     }
 
+    /// The same with one setting more.
+    pub fn also(&self, name: &'static str, value: &str) -> Self {
+        Self { environment: self.environment.clone() }.with(name, value)
+    }
+
     pub async fn run(&self, words: &str) -> Ran {
         self.run_words(&words.split(' ').collect::<Vec<_>>()).await
     }

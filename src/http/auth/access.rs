@@ -56,7 +56,7 @@ enum Audience {
 }
 
 enum Verifier {
-    Secret { decoding: DecodingKey, encoding: EncodingKey, validation: Validation },
+    Secret { decoding: DecodingKey, encoding: EncodingKey, validation: Box<Validation> },
     Provider(Jwks),
 }
 
@@ -84,7 +84,7 @@ impl Access {
             (None, Some(secret)) => Verifier::Secret {
                 decoding: DecodingKey::from_secret(secret.as_bytes()),
                 encoding: EncodingKey::from_secret(secret.as_bytes()),
-                validation: signature_by(Algorithm::HS256),
+                validation: Box::new(signature_by(Algorithm::HS256)),
             },
             (None, None) => return Err(AccessError::NoKey),
         };
@@ -136,7 +136,11 @@ impl Access {
             Verifier::Provider(jwks) => {
                 let header = decode_header(token).map_err(|_| not_a_token())?;
                 let key = jwks.key(&header).await?;
-                read(token, &key, &signature_by(header.alg))?
+                let claims = read(token, &key, &signature_by(header.alg))?;
+                if claims.exp.is_none() {
+                    return Err(unauthenticated("The access token has no `exp`: it would never run out."));
+                }
+                claims
             }
         };
         self.check(&claims)?;
@@ -181,7 +185,12 @@ fn signature_by(algorithm: Algorithm) -> Validation {
 }
 
 fn read(token: &str, key: &DecodingKey, validation: &Validation) -> Result<Claims, Problem> {
-    decode::<Claims>(token, key, validation).map(|data| data.claims).map_err(|_| not_a_token())
+    let token = decode::<Claims>(token, key, validation).map_err(|_| not_a_token())?;
+    // Who names a critical extension wants it understood, and none is known here (RFC 7515, section 4.1.11).
+    if token.header.crit.is_some() {
+        return Err(unauthenticated("The access token names critical extensions, and none is known here."));
+    }
+    Ok(token.claims)
 }
 
 fn not_a_token() -> Problem {
@@ -208,7 +217,9 @@ mod tests {
             queue_secret: None,
             queue_previous_secrets: Vec::new(),
             client_seconds: 40,
+            keep_alive_seconds: 75,
             max_connections: 10,
+            max_connections_per_address: 0,
             trusted_proxies: Vec::new(),
             cache: config::Switch::On,
         }
@@ -300,9 +311,13 @@ mod tests {
         let jwks = file.path().to_str().map(str::to_owned);
         let access = Access::new(&config::Http { jwks, ..settings() }, Clock::default()).unwrap();
         let user = crate::ids::new();
-        let claims = serde_json::json!({ "sub": user });
+        let claims = serde_json::json!({ "sub": user, "exp": Clock::default().now().timestamp() + 60 });
         let header = Header { kid: Some("one".to_owned()), ..Header::new(Algorithm::EdDSA) };
         assert_eq!(access.verify(&encode(&header, &claims, &private).unwrap()).await.unwrap(), user);
+        let endless = serde_json::json!({ "sub": user });
+        assert!(access.verify(&encode(&header, &endless, &private).unwrap()).await.is_err(), "no exp");
+        let critical = Header { crit: Some(vec!["b64".to_owned()]), ..header };
+        assert!(access.verify(&encode(&critical, &claims, &private).unwrap()).await.is_err(), "crit");
         assert!(access.verify(&sign(&claims, SECRET, Algorithm::HS256)).await.is_err());
         assert_eq!(access.issue(user), None, "a provider's tokens are the provider's to issue");
     }

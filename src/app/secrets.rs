@@ -1,0 +1,129 @@
+//! Whether the secrets of the settings are good enough to sign tokens with.
+
+use std::collections::{BTreeMap, HashSet};
+
+use anyhow::{bail, ensure};
+
+use crate::config;
+
+/// A shorter secret can be guessed.
+const SECRET_BYTES: usize = 32;
+/// Fewer different bytes than this are no random secret: 32 random hexadecimal digits nearly always have eleven or more.
+const DISTINCT_BYTES: usize = 8;
+/// Bits by the frequencies of a secret's bytes: 32 random hexadecimal digits have about 115.
+const ENTROPY_BITS: f64 = 90.0;
+/// Words of examples and templates.
+const PLACEHOLDERS: [&str; 10] = [
+    "changeme",
+    "change-me",
+    "change_me",
+    "change this",
+    "change-this",
+    "changethis",
+    "placeholder",
+    "replaceme",
+    "replace-me",
+    "your-secret",
+];
+
+/// The settings and their secrets.
+fn named(settings: &config::Http) -> Vec<(&'static str, &str)> {
+    let access = settings.access_secret.as_deref().filter(|_| settings.jwks.is_none());
+    let access = access.map(|secret| ("BOXOFFICE_ACCESS_SECRET", secret));
+    let queue = settings.queue_secret.as_deref().map(|secret| ("BOXOFFICE_QUEUE_SECRET", secret));
+    let previous = settings.queue_previous_secrets.iter();
+    let previous = previous.map(|secret| ("each of BOXOFFICE_QUEUE_PREVIOUS_SECRETS", secret.as_str()));
+    access.into_iter().chain(queue).chain(previous).collect()
+}
+
+/// Refuses short secrets, and outside local mode those that can be guessed or serve twice.
+pub(super) fn check(settings: &config::Http) -> anyhow::Result<()> {
+    let secrets = named(settings);
+    for (name, secret) in &secrets {
+        ensure!(secret.len() >= SECRET_BYTES, "{name} must have {SECRET_BYTES} bytes or more");
+    }
+    if settings.local {
+        return Ok(());
+    }
+    for (name, secret) in &secrets {
+        if let Some(fault) = weakness(secret) {
+            bail!("{name} {fault}; make a random one, such as with `openssl rand -hex 32`");
+        }
+    }
+    let access = secrets.iter().find(|(name, _)| *name == "BOXOFFICE_ACCESS_SECRET");
+    let same = secrets
+        .iter()
+        .find(|(name, secret)| access.is_some_and(|(own, access)| own != name && access == secret));
+    if let Some((name, _)) = same {
+        let name = name.trim_start_matches("each of ");
+        bail!(
+            "BOXOFFICE_ACCESS_SECRET is also a secret of {name}: whoever may sign access tokens could sign places in \
+             line; make one secret for each"
+        );
+    }
+    Ok(())
+}
+
+/// Why a secret can be guessed, if it can.
+fn weakness(secret: &str) -> Option<&'static str> {
+    let bytes = secret.as_bytes();
+    let lower = secret.to_lowercase();
+    if PLACEHOLDERS.iter().any(|word| lower.contains(word)) {
+        return Some("is a placeholder");
+    }
+    let distinct = bytes.iter().collect::<HashSet<_>>().len();
+    if distinct < DISTINCT_BYTES || entropy_bits(bytes) < ENTROPY_BITS {
+        return Some("has too few different characters to be random");
+    }
+    let period = (1..=bytes.len() / 2)
+        .find(|period| bytes.iter().zip(&bytes[*period..]).all(|(one, other)| one == other));
+    if period.is_some_and(|period| period < SECRET_BYTES) {
+        return Some("repeats itself");
+    }
+    let steps = bytes.windows(2).filter(|pair| pair[0].abs_diff(pair[1]) <= 1).count();
+    (steps * 2 > bytes.len()).then_some("is a row of consecutive characters")
+}
+
+/// The length times the entropy of one byte, by how often each occurs.
+fn entropy_bits(bytes: &[u8]) -> f64 {
+    let mut counts: BTreeMap<u8, f64> = BTreeMap::new();
+    for byte in bytes {
+        *counts.entry(*byte).or_default() += 1.0;
+    }
+    let length = bytes.len() as f64;
+    counts.values().map(|count| count * (length / count).log2()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_that_can_be_guessed_are_known() {
+        for weak in [
+            "a".repeat(64),
+            "ab".repeat(20),
+            "abcdefgh".repeat(4),
+            "0123456789abcdef".repeat(2),
+            "abcdefghijklmnopqrstuvwxyz0123456789".to_owned(),
+            "changeme-changeme-now-or-later-please".to_owned(),
+            "please CHANGE-ME before production, thanks".to_owned(),
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaabcdefghij".to_owned(),
+        ] {
+            assert!(weakness(&weak).is_some(), "{weak}");
+        }
+        assert_eq!(weakness("a secret of the tests, long enough for anybody"), None);
+    }
+
+    #[test]
+    fn random_secrets_are_good() {
+        use rand::RngExt;
+        let mut rng = rand::rng();
+        for _ in 0..2_000 {
+            let bytes: [u8; 16] = rng.random();
+            let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(weakness(&hex), None, "{hex}");
+            assert_eq!(weakness(&crate::ids::new().to_string()), None);
+        }
+    }
+}
