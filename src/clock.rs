@@ -8,6 +8,55 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+/// Times that come from outside (messages, bodies, tokens, rows) must lie between these two. So the sum of such a time and
+/// any bounded delay can neither overflow here nor in NATS, whose nanoseconds end in the year 2262.
+pub const EARLIEST: DateTime<Utc> = seconds_since_1970(946_684_800);
+/// 2200-01-01T00:00:00Z, see [`EARLIEST`].
+pub const LATEST: DateTime<Utc> = seconds_since_1970(7_258_118_400);
+
+const fn seconds_since_1970(seconds: i64) -> DateTime<Utc> {
+    match DateTime::from_timestamp(seconds, 0) {
+        Some(time) => time,
+        None => DateTime::UNIX_EPOCH,
+    }
+}
+
+/// Whether a time lies between [`EARLIEST`] and [`LATEST`].
+pub fn is_plausible(time: DateTime<Utc>) -> bool {
+    (EARLIEST..=LATEST).contains(&time)
+}
+
+/// `time + delta`, or the last moment that can be written where the sum lies beyond it.
+pub fn plus(time: DateTime<Utc>, delta: TimeDelta) -> DateTime<Utc> {
+    let bound = if delta < TimeDelta::zero() { DateTime::<Utc>::MIN_UTC } else { DateTime::<Utc>::MAX_UTC };
+    time.checked_add_signed(delta).unwrap_or(bound)
+}
+
+/// Reads a time that comes from outside; one that is not plausible is an error that names the range.
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
+    let time = DateTime::<Utc>::deserialize(deserializer)?;
+    let error = || D::Error::custom("a time must lie between the years 2000 and 2200");
+    is_plausible(time).then_some(time).ok_or_else(error)
+}
+
+/// The same for a time that may be missing.
+pub mod optional {
+    use super::{DateTime, Deserialize, Deserializer, Utc};
+
+    #[derive(Deserialize)]
+    struct Plausible(#[serde(deserialize_with = "super::deserialize")] DateTime<Utc>);
+
+    /// Reads a time or nothing.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<DateTime<Utc>>, D::Error> {
+        let read = Option::<Plausible>::deserialize(deserializer)?;
+        Ok(read.map(|Plausible(time)| time))
+    }
+}
 
 /// The machine's clock, corrected by what [`Clock::follow`] last learnt.
 #[derive(Clone, Debug, Default)]
@@ -24,12 +73,12 @@ impl Clock {
 
     /// The time now, as near to the database's as the last correction made it.
     pub fn now(&self) -> DateTime<Utc> {
-        self.uncorrected() + TimeDelta::milliseconds(self.correction_ms.load(Ordering::Relaxed))
+        plus(self.uncorrected(), milliseconds(self.correction_ms.load(Ordering::Relaxed)))
     }
 
     /// What the machine itself says.
     pub fn uncorrected(&self) -> DateTime<Utc> {
-        Utc::now() + TimeDelta::milliseconds(self.skew_ms)
+        plus(Utc::now(), milliseconds(self.skew_ms))
     }
 
     /// Sets the correction: `reference` was the right time when this machine said `uncorrected`.
@@ -39,9 +88,38 @@ impl Clock {
     }
 }
 
+fn milliseconds(count: i64) -> TimeDelta {
+    TimeDelta::try_milliseconds(count).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sums_end_at_the_last_moment_and_times_from_outside_have_a_range() {
+        let year = TimeDelta::days(366);
+        assert_eq!(plus(DateTime::<Utc>::MAX_UTC, year), DateTime::<Utc>::MAX_UTC);
+        assert_eq!(plus(DateTime::<Utc>::MIN_UTC, -year), DateTime::<Utc>::MIN_UTC);
+        assert_eq!(plus(EARLIEST, year), EARLIEST + year);
+        #[derive(Deserialize)]
+        struct Times {
+            #[serde(deserialize_with = "deserialize")]
+            at: DateTime<Utc>,
+            #[serde(default, deserialize_with = "optional::deserialize")]
+            until: Option<DateTime<Utc>>,
+        }
+        let read = |text: &str| serde_json::from_str::<Times>(text).map(|times| (times.at, times.until));
+        assert_eq!(read(r#"{"at": "2000-01-01T00:00:00Z"}"#).unwrap(), (EARLIEST, None));
+        assert_eq!(read(r#"{"at": "2200-01-01T00:00:00Z", "until": null}"#).unwrap(), (LATEST, None));
+        for evil in [
+            r#"{"at": "+262142-12-31T23:59:59Z"}"#,
+            r#"{"at": "-262143-01-01T00:00:00Z"}"#,
+            r#"{"at": "2026-01-01T00:00:00Z", "until": "2200-01-01T00:00:01Z"}"#,
+        ] {
+            assert!(read(evil).is_err(), "{evil}");
+        }
+    }
 
     #[test]
     fn a_skewed_clock_is_right_once_it_follows_a_reference() {

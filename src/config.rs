@@ -205,6 +205,10 @@ pub struct Queue {
     #[arg(long, env = "BOXOFFICE_QUEUE_SESSION_SECONDS", global = true, default_value_t = 600,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub queue_session_seconds: u32,
+    /// How long after the admission a session may last at most, however often its user holds seats, in seconds
+    #[arg(long, env = "BOXOFFICE_QUEUE_SESSION_MAX_SECONDS", global = true, default_value_t = 1_800,
+          value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub queue_session_max_seconds: u32,
     /// How long an admitted user may wait with the first use, in seconds
     #[arg(long, env = "BOXOFFICE_QUEUE_CLAIM_SECONDS", global = true, default_value_t = 60,
           value_parser = clap::value_parser!(u32).range(1..=86_400))]

@@ -55,6 +55,19 @@ async fn a_live_hold_is_its_own_pass_for_paying() {
 }
 
 #[tokio::test]
+async fn a_live_hold_is_paid_after_the_longest_session() {
+    let flags = ["--queue-session-seconds", "2", "--queue-session-max-seconds", "6"];
+    let entrance = Entrance::with(&flags).await;
+    let buyer = entrance.admitted(100).await;
+    let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
+    let current = "/v1/queue-tokens/current";
+    let is_over = async || entrance.get(current, &buyer).await.body["status"] == "expired";
+    until(20, "the session to end", || async { is_over().await }).await;
+    entrance.reserve(&buyer, &[2]).await.is(403, "queue_token_expired");
+    entrance.pay(&buyer, &held).await.good(201);
+}
+
+#[tokio::test]
 async fn a_hold_that_ran_out_cannot_be_paid_or_cancelled() {
     let entrance = Entrance::with(&["--hold-seconds", "1"]).await;
     let buyer = entrance.admitted(1_000).await;

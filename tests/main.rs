@@ -16,6 +16,7 @@ mod cli;
 mod consumers;
 mod counter;
 mod contention;
+mod decoders;
 mod demo;
 mod deployment;
 mod docs;

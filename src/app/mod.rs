@@ -202,6 +202,7 @@ impl App {
     fn open_room(&self, settings: &Settings) -> anyhow::Result<Arc<WaitingRoom>> {
         let sessions = Sessions {
             session: Duration::from_secs(settings.queue.queue_session_seconds.into()),
+            session_max: Duration::from_secs(settings.queue.queue_session_max_seconds.into()),
             claim: Duration::from_secs(settings.queue.queue_claim_seconds.into()),
             silence: Duration::from_secs(settings.queue.queue_silence_seconds.into()),
             grace: Duration::from_secs(settings.queue.queue_grace_seconds.into()),

@@ -1,5 +1,7 @@
 //! The headers of messages: what they are called, and how they are set and read.
 
+#![warn(clippy::arithmetic_side_effects)] // numbers and times from outside
+
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, IntoHeaderValue};
 use uuid::Uuid;

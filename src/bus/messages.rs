@@ -2,6 +2,8 @@
 //!
 //! This is a published contract; `docs/workers.md` and `docs/events.md` describe it for other languages.
 
+#![warn(clippy::arithmetic_side_effects)] // numbers and times from outside
+
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -9,7 +11,6 @@ use async_nats::HeaderMap;
 use async_nats::header::{
     NATS_MESSAGE_ID, NATS_SCHEDULE, NATS_SCHEDULE_NEXT, NATS_SCHEDULE_TARGET, NATS_SCHEDULER,
 };
-use async_nats::jetstream::Message;
 use async_nats::jetstream::message::PublishMessage;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,7 @@ use super::headers::{
 use super::publish::Outgoing;
 use super::subjects;
 use super::trace::{trace_of, traceparent};
+use crate::clock;
 use crate::ids;
 use crate::saga::{self, Command, Direction, Outcome, Reply, Status, message_id};
 
@@ -187,6 +189,9 @@ pub fn read_command(message: &async_nats::Message) -> Result<Command, Malformed>
     check_version(body.version)?;
     let deadline =
         header(message, DEADLINE).map(|_| parsed::<DateTime<Utc>>(message, DEADLINE)).transpose()?;
+    if deadline.is_some_and(|deadline| !clock::is_plausible(deadline)) {
+        return Err(Malformed::Header(DEADLINE));
+    }
     Ok(Command {
         saga_id: fence.saga,
         workflow: body.workflow.into_owned(),
@@ -239,7 +244,7 @@ pub fn signal(saga: Uuid, name: &str) -> Outgoing {
 }
 
 /// Reads a signal: the saga and the signal's name.
-pub fn read_signal(message: &Message) -> Result<(Uuid, String), Malformed> {
+pub fn read_signal(message: &async_nats::Message) -> Result<(Uuid, String), Malformed> {
     let body: SignalBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
     Ok((parsed(message, SAGA)?, body.signal))
@@ -263,7 +268,7 @@ pub fn alarm_off(saga: Uuid) -> Outgoing {
 }
 
 /// The saga whose alarm rang.
-pub fn read_alarm(message: &Message) -> Option<Uuid> {
+pub fn read_alarm(message: &async_nats::Message) -> Option<Uuid> {
     message.subject.rsplit('.').next()?.parse().ok()
 }
 
@@ -289,6 +294,7 @@ fn outgoing(subject: String, headers: HeaderMap, body: &impl Serialize) -> Outgo
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
     use crate::bus::headers::{DIRECTION, SEND, STEP, VISIT};

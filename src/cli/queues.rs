@@ -173,6 +173,7 @@ impl Observer {
         // Nobody is given a token here, so the lives of sessions and the secret do not matter.
         let sessions = Sessions {
             session: Duration::ZERO,
+            session_max: Duration::ZERO,
             claim: Duration::ZERO,
             silence: Duration::ZERO,
             grace: Duration::ZERO,

@@ -143,4 +143,18 @@ mod tests {
             assert_eq!(faults.settle().is_ok(), good, "{limit:?}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn cursors_are_read_or_refused(json in ".{0,60}", time in proptest::prelude::any::<i64>()) {
+            for json in [json, format!("[{time},\"{time}\"]"), "[".repeat(10_000)] {
+                let query = ListQuery { cursor: Some(URL_SAFE_NO_PAD.encode(&json)), limit: None };
+                let _ = query.after::<(chrono::DateTime<chrono::Utc>, uuid::Uuid)>();
+                let _ = query.after::<uuid::Uuid>();
+                let _ = query.after::<(String, i64)>();
+                let raw = ListQuery { cursor: Some(json), limit: None };
+                let _ = raw.after::<(String, uuid::Uuid)>();
+            }
+        }
+    }
 }

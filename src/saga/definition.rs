@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::delay::Retry;
+use super::delay::{LONGEST_MS, LONGEST_SECONDS, Retry};
+
+/// More steps than these no workflow has.
+const MAX_STEPS: usize = 500;
 
 /// One workflow, in one version.
 #[derive(Clone, Debug, Deserialize)]
@@ -161,6 +164,9 @@ impl Definition {
         if self.steps.is_empty() {
             return Err("it has no steps".into());
         }
+        if self.steps.len() > MAX_STEPS {
+            return Err(format!("it has {} steps; {MAX_STEPS} is the most", self.steps.len()));
+        }
         if self.version < 1 {
             return Err("its version must be 1 or more".into());
         }
@@ -201,7 +207,13 @@ impl Definition {
                 "one service must serve both {command} and its undo {undo}: they share a fence"
             ));
         }
+        if step.timeout_ms == 0 || step.timeout_ms > LONGEST_MS {
+            return Err("its timeout_ms must be 1 or more, and ten years at most".into());
+        }
         if let Some(deadline) = &step.deadline {
+            if deadline.seconds.is_some_and(|seconds| seconds > LONGEST_SECONDS) {
+                return Err(format!("its deadline takes {LONGEST_SECONDS} seconds (ten years) at most"));
+            }
             if deadline.seconds.is_some() == deadline.at.is_some() {
                 return Err("its deadline needs either seconds or at".into());
             }

@@ -7,6 +7,11 @@ use uuid::Uuid;
 /// The longest pause between two sends of a command nobody answers, in milliseconds.
 const SILENCE_CAP_MS: u64 = 60_000;
 
+/// The longest pause, timeout or deadline that a definition may name, in seconds: ten years.
+pub(super) const LONGEST_SECONDS: u32 = 10 * 366 * 24 * 3_600;
+/// The same in milliseconds.
+pub(super) const LONGEST_MS: u64 = LONGEST_SECONDS as u64 * 1_000;
+
 /// When failed answers are tried again, and how often.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -59,6 +64,9 @@ impl Retry {
         if !(1.0..=10.0).contains(&self.factor) || !(0.0..=1.0).contains(&self.jitter) {
             return Err("its retry needs a factor from 1 to 10 and a jitter from 0 to 1".into());
         }
+        if self.cap_ms > LONGEST_MS || self.total_seconds.is_some_and(|total| total > LONGEST_SECONDS) {
+            return Err("its retry takes a cap_ms and total_seconds of ten years at most".into());
+        }
         if self.attempts.is_none() && self.total_seconds.is_none() {
             return Err("its retry needs attempts or total_seconds, or it would never give up".into());
         }
@@ -71,7 +79,7 @@ impl Retry {
     /// Whether the `attempt`th failure, with this code, is the last: it is one that is never tried again, or the next
     /// try would be one too many, or come after the total time; `so_far` has passed since the step was entered.
     pub fn exhausted(&self, saga: Uuid, attempt: i32, code: &str, so_far: TimeDelta) -> bool {
-        let next = so_far + self.pause(saga, attempt);
+        let next = so_far.checked_add(&self.pause(saga, attempt)).unwrap_or(TimeDelta::MAX);
         self.never.iter().any(|never| never == code)
             || self.attempts.is_some_and(|attempts| attempt >= attempts)
             || self.total_seconds.is_some_and(|total| next > TimeDelta::seconds(total.into()))
@@ -79,17 +87,22 @@ impl Retry {
 
     /// The pause after the `attempt`th failure (from 1), shortened by the saga's own jitter.
     pub fn pause(&self, saga: Uuid, attempt: i32) -> TimeDelta {
-        let grown = self.first_ms as f64 * self.factor.powi((attempt - 1).clamp(0, 64));
+        let grown = self.first_ms as f64 * self.factor.powi(attempt.saturating_sub(1).clamp(0, 64));
         let capped = grown.min(self.cap_ms as f64);
         let jitter = 1.0 - self.jitter * f64::from(spread(saga, attempt)) / f64::from(u32::MAX);
-        TimeDelta::milliseconds((capped * jitter) as i64)
+        milliseconds((capped * jitter) as u64)
     }
 }
 
 /// How long to wait for an answer after the command was sent again `send` times: doubling, at most a minute.
 pub fn silence(timeout_ms: u64, send: i32) -> TimeDelta {
     let grown = timeout_ms.saturating_mul(1 << send.clamp(0, 16));
-    TimeDelta::milliseconds(grown.min(SILENCE_CAP_MS.max(timeout_ms)) as i64)
+    milliseconds(grown.min(SILENCE_CAP_MS.max(timeout_ms)))
+}
+
+/// A definition that was checked names nothing beyond [`LONGEST_MS`].
+fn milliseconds(count: u64) -> TimeDelta {
+    i64::try_from(count.min(LONGEST_MS)).ok().and_then(TimeDelta::try_milliseconds).unwrap_or_default()
 }
 
 /// A number that looks random and is the same for the same saga and attempt (the finaliser of SplitMix64).

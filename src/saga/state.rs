@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use crate::clock::{EARLIEST, LATEST};
+
 /// Where a saga stands. The first three need an alarm; the others are ends or wait for an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -136,9 +138,10 @@ impl fmt::Display for Direction {
 }
 
 impl Saga {
-    /// The time that stands in a field of the context.
+    /// The time that stands in a field of the context; one that lies too far off counts as the nearest that can be.
     pub fn time(&self, field: &str) -> Option<DateTime<Utc>> {
         let text = self.context.get(field)?.as_str()?;
-        DateTime::parse_from_rfc3339(text).ok().map(|time| time.with_timezone(&Utc))
+        let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
+        Some(time.clamp(EARLIEST, LATEST))
     }
 }

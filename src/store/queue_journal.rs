@@ -145,16 +145,22 @@ pub async fn is_anybody_left(db: impl PgExecutor<'_>, before: i64) -> Result<boo
     .await
 }
 
-/// The ends since `since` of places from before this revision.
-pub async fn ends(db: impl PgExecutor<'_>, before: i64, since: DateTime<Utc>) -> Result<Vec<JournalEnd>> {
+/// The ends since `earlier` of places from before this revision, and those since `present`, which is later, of all others.
+pub async fn ends(
+    db: impl PgExecutor<'_>,
+    before: i64,
+    earlier: DateTime<Utc>,
+    present: DateTime<Utc>,
+) -> Result<Vec<JournalEnd>> {
     sqlx::query_as!(
         JournalEnd,
         r#"
         select concert_id, user_id, place, ended_at as "ended_at!"
-        from queue_journal where ended_at >= $2 and place < $1
+        from queue_journal where ended_at >= $2 and (place < $1 or ended_at >= $3)
         "#,
         before,
-        since,
+        earlier,
+        present,
     )
     .fetch_all(db)
     .await

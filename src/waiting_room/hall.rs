@@ -1,5 +1,6 @@
 //! What all parts of the waiting room share.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
@@ -17,11 +18,18 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::ids::{ConcertId, UserId};
 
+/// Longer than a lease that is not renewed is respected, so that no admission of the place can be on its way any more.
+const MIN_TRACE_LIFE: Duration = Duration::from_secs(4);
+/// A watch that is further behind begins anew.
+const MAX_TRACE_LIFE: Duration = Duration::from_secs(60);
+
 /// How long sessions live, and the places of those who went silent.
 #[derive(Clone, Copy, Debug)]
 pub struct Sessions {
     /// From the first use to the end.
     pub session: Duration,
+    /// From the admission to the latest end of a session, whatever is held.
+    pub session_max: Duration,
     /// How long an admitted user may wait with the first use.
     pub claim: Duration,
     /// The shortest silence after which somebody in line is passed over.
@@ -31,9 +39,22 @@ pub struct Sessions {
 }
 
 impl Sessions {
+    /// How long the trace of a deletion lies in the bucket, so that every watch is told of the end. Tokens may live for
+    /// longer: what an instance that starts later must know of ends it reads from the journal.
+    pub fn trace_life(&self) -> Duration {
+        self.session.clamp(MIN_TRACE_LIFE, MAX_TRACE_LIFE)
+    }
+
+    /// How long a session and its token can live.
+    pub fn longest(&self) -> TimeDelta {
+        let longest = self.session_max.max(self.session + self.claim);
+        TimeDelta::from_std(longest).unwrap_or(TimeDelta::days(2)) + TimeDelta::minutes(1)
+    }
+
     /// How long an end is remembered: until every token that was signed for such a place has run out by itself.
     pub fn memory(&self) -> TimeDelta {
-        TimeDelta::hours(2) + TimeDelta::from_std(2 * self.session).unwrap_or(TimeDelta::days(2))
+        let longest = self.session.max(self.session_max);
+        TimeDelta::hours(2) + TimeDelta::from_std(2 * longest).unwrap_or(TimeDelta::days(2))
     }
 }
 
@@ -89,8 +110,19 @@ pub struct Hall {
     pub openings: Notify,
     /// The watch of the bucket may have missed something: look now.
     pub doubt: Notify,
+    /// See [`Hall::is_exact`].
+    pub exact: AtomicBool,
     /// The process is stopping.
     pub stop: CancellationToken,
+}
+
+/// When a place was admitted, as far as its token or this instance knows.
+fn admitted_at(claims: &Claims, view: &View) -> Option<DateTime<Utc>> {
+    let known = view.entry.filter(|entry| entry.place == claims.place).map(|entry| entry.standing);
+    match known {
+        Some(Standing::Active { activated_at, .. }) => Some(activated_at),
+        _ => claims.activated_at,
+    }
 }
 
 /// How long a session that is not about to end may go without a look, in milliseconds.
@@ -107,6 +139,29 @@ impl Hall {
     /// Whether NATS can be asked this moment. What is published while it cannot would be sent later, unasked.
     pub fn is_connected(&self) -> bool {
         self.bus.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Whether this instance knows every line exactly, so that a position it shows is true: the bucket and the journal have
+    /// been read up to where they were a moment before, and the lines are in the order of their openings. Once it does, it
+    /// does for good: the watch keeps it up to date.
+    pub fn is_exact(&self) -> bool {
+        if self.exact.load(Ordering::Acquire) {
+            return true;
+        }
+        let is_exact = self.memory.is_settled() && self.sales.are_read() && !self.awaits_draw();
+        if is_exact {
+            self.exact.store(true, Ordering::Release);
+        }
+        is_exact
+    }
+
+    /// Whether a line stands in another order than the lot of its opening says.
+    fn awaits_draw(&self) -> bool {
+        let now = self.clock.now();
+        self.memory.lines().queues().any(|(concert, queue)| {
+            let lot = self.sales.lot(concert).filter(|lot| lot.is_drawn(now));
+            lot.is_some_and(|lot| !queue.is_in_order(&lot))
+        })
     }
 
     /// Nobody waits or is admitted anywhere, as far as this instance knows: there is nothing to lead.
@@ -134,12 +189,12 @@ impl Hall {
     /// How a place stands, from memory. One that NATS has lost in its last moment is written again behind the request's back.
     pub fn judge(&self, claims: &Claims) -> Judged {
         let view = self.view(claims);
-        let promised = self.promises.until(claims);
+        let promised = self.promises.until(claims, admitted_at(claims, &view));
         if claims.place > self.memory.seen() {
             self.doubt.notify_one();
         }
         let era = self.memory.era();
-        let judged = judge(claims, &view, self.memory.seen(), &era, promised, self.clock.now());
+        let judged = judge(claims, &view, self.memory.known(), &era, promised, self.clock.now());
         let lies_there = view.entry.is_some_and(|entry| entry.place == claims.place);
         if era.may_return(claims.place) && matches!(judged, Judged::Waiting { .. }) && !lies_there {
             self.promises.bring_back(claims);

@@ -161,4 +161,13 @@ mod tests {
         }
         assert_eq!(Report::read(&[1; 48]).map(|report| report.users.len()), Some(0));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn reports_are_read_or_refused(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200)) {
+            let report = Report::read(&bytes);
+            let is_report = bytes.len() >= 3 * ID && bytes.len().is_multiple_of(ID);
+            proptest::prop_assert_eq!(report.is_some(), is_report);
+        }
+    }
 }

@@ -29,7 +29,7 @@ pub struct Joined {
 /// How long a join may take before the answer is that the waiting room cannot be reached.
 const PATIENCE: Duration = Duration::from_secs(4);
 /// How long the place just taken is waited for in this instance's memory.
-const SIGHT: Duration = Duration::from_millis(200);
+const SIGHT: Duration = Duration::from_secs(1);
 /// How long a join waits for an admission that is likely to come at once.
 const ADMISSION: Duration = Duration::from_millis(50);
 /// With more than these in line nobody is admitted at once.
@@ -155,7 +155,8 @@ async fn find(hall: &Hall, user: UserId, concert: ConcertId) -> Result<Option<En
 
 fn is_alive(hall: &Hall, user: UserId, concert: ConcertId, entry: &Entry) -> bool {
     let ended = hall.memory.view(concert, user).is_over(entry.place);
-    let promised = hall.promises.until(&entry.claims(user, concert)).is_some_and(|until| until > hall.now());
+    let claims = entry.claims(user, concert);
+    let promised = hall.promises.until(&claims, claims.activated_at).is_some_and(|until| until > hall.now());
     !ended && (promised || !entry.is_over(hall.now()))
 }
 

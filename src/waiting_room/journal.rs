@@ -8,15 +8,18 @@
 //! moment costs nothing, and what was taken is gone through a slice at a time, without the lock of the lines: a hundred
 //! thousand changes make the journal late, and nobody else.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex as StdMutex, PoisonError};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use indexmap::IndexMap;
 use sqlx::PgPool;
 use tokio::sync::Mutex;
 use tokio::task::yield_now;
+use tokio::time::Instant;
 
 use super::line::{Change, Changes, End, Key, Memory, SLICE};
 use super::place::{Entry, Standing};
@@ -29,6 +32,12 @@ const STATEMENT: usize = 1_000;
 /// Rows of ended places deleted per minute and process.
 const CLEARED: i64 = 20_000;
 
+/// Traces remembered to be cleared away; what is beyond is found by the tidying on the minute.
+const MAX_TRACES: usize = 1_000_000;
+
+/// The trace that a deletion has left in the bucket: whose key, and the revision.
+pub type Trace = (ConcertId, UserId, u64);
+
 /// The journal in Postgres.
 #[derive(Debug)]
 pub struct Journal {
@@ -37,6 +46,8 @@ pub struct Journal {
     draft: Mutex<Draft>,
     /// How many changes were taken over and are not in the journal yet.
     lag: AtomicUsize,
+    /// Ends that are in the journal, so that their traces in the bucket can go; and since when.
+    traces: StdMutex<VecDeque<(Instant, Trace)>>,
 }
 
 /// What is to be written next. It outlives a write that fails or is broken off.
@@ -53,7 +64,7 @@ struct Draft {
 impl Journal {
     /// In this database.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool, draft: Mutex::default(), lag: AtomicUsize::new(0) }
+        Self { pool, draft: Mutex::default(), lag: AtomicUsize::new(0), traces: StdMutex::default() }
     }
 
     /// Where it is kept.
@@ -101,7 +112,7 @@ impl Journal {
         self.note_lag(draft.pending.len());
         let written = self.write_pending(draft, now).await?;
         self.note_lag(0);
-        draft.clear().await;
+        draft.clear(&self.traces).await;
         Ok(written)
     }
 
@@ -123,6 +134,13 @@ impl Journal {
 
     fn note_lag(&self, lag: usize) {
         self.lag.store(lag, Ordering::Relaxed);
+    }
+
+    /// Up to `most` traces of ends that were journalled at least `age` ago. They are not told again.
+    pub fn take_traces(&self, age: Duration, most: usize) -> Vec<Trace> {
+        let mut traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = |(since, _): &mut (Instant, Trace)| since.elapsed() >= age;
+        std::iter::from_fn(|| traces.pop_front_if(is_old)).map(|(_, trace)| trace).take(most).collect()
     }
 
     /// Whether this user has paid for seats of that concert since then.
@@ -156,13 +174,28 @@ impl Draft {
         self.taken.changed = IndexMap::new();
     }
 
-    /// All of it is written.
-    async fn clear(&mut self) {
+    /// All of it is written: the traces of ends may go.
+    async fn clear(&mut self, traces: &StdMutex<VecDeque<(Instant, Trace)>>) {
         while !self.pending.is_empty() {
-            std::iter::from_fn(|| self.pending.pop_first()).take(SLICE).for_each(drop);
+            let written = std::iter::from_fn(|| self.pending.pop_first()).take(SLICE);
+            let found: Vec<_> = written.filter_map(|(key, change)| trace(key, &change)).collect();
+            remember(traces, found);
             yield_now().await;
         }
     }
+}
+
+fn remember(traces: &StdMutex<VecDeque<(Instant, Trace)>>, found: Vec<Trace>) {
+    let now = Instant::now();
+    let mut traces = traces.lock().unwrap_or_else(PoisonError::into_inner);
+    let room = MAX_TRACES.saturating_sub(traces.len());
+    traces.extend(found.into_iter().take(room).map(|trace| (now, trace)));
+}
+
+/// What the end of a place has left in the bucket.
+fn trace((concert, user): Key, change: &Change) -> Option<Trace> {
+    let end = change.end.filter(|end| change.entry.is_none() && end.written() > 0)?;
+    Some((concert, user, end.written()))
 }
 
 /// A change as a row. What lies nowhere any more has ended by `told`, seen at `now`.
@@ -231,7 +264,8 @@ pub fn entry(row: &JournalRow) -> Option<Entry> {
         _ => return None,
     };
     let (revision, place) = (row.version.cast_unsigned(), row.place.cast_unsigned());
-    Some(Entry { revision, place, issued_at: row.issued_at?, standing })
+    let entry = Entry { revision, place, issued_at: row.issued_at?, standing };
+    entry.is_possible().then_some(entry)
 }
 
 #[cfg(test)]
@@ -248,6 +282,29 @@ mod tests {
             let change = Change { entry: Some(written), end: None };
             assert_eq!(entry(&row(key, &change, 20, at)), Some(written));
         }
+    }
+
+    #[test]
+    fn rows_that_no_place_can_have_are_left_out() {
+        let key = (crate::ids::new(), crate::ids::new());
+        let at = DateTime::from_timestamp(1_900_000_000, 0).unwrap();
+        let written = Entry { revision: 9, place: 7, issued_at: at, standing: Standing::Waiting };
+        let good = row(key, &Change { entry: Some(written), end: None }, 20, at);
+        let far = Some(DateTime::<Utc>::MAX_UTC);
+        for bad in [
+            JournalRow { place: 0, ..good.clone() },
+            JournalRow { place: -1, ..good.clone() },
+            JournalRow { place: 10, ..good.clone() },
+            JournalRow { version: -1, ..good.clone() },
+            JournalRow { issued_at: far, ..good.clone() },
+            JournalRow { issued_at: None, ..good.clone() },
+            JournalRow { status: SILENT.to_owned(), grace_until: far, ..good },
+            JournalRow { status: ACTIVE.to_owned(), activated_at: far, expires_at: far, ..good },
+            JournalRow { status: "gone".to_owned(), ..good },
+        ] {
+            assert_eq!(entry(&bad), None, "{bad:?}");
+        }
+        assert_eq!(entry(&good), Some(written));
     }
 
     #[test]

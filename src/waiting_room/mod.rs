@@ -26,6 +26,7 @@ mod line;
 mod place;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -92,7 +93,7 @@ impl WaitingRoom {
             sessions,
             signer,
             memory: line::Memory::new(sessions.silence),
-            promises: pass::Promises::new(),
+            promises: pass::Promises::new(sessions.session_max),
             hearing: hearing::Hearing::new(ids::new()),
             brakes: sale::Brakes::new(),
             stalls: sale::Stalls::default(),
@@ -100,6 +101,7 @@ impl WaitingRoom {
             reread: Notify::new(),
             openings: Notify::new(),
             doubt: Notify::new(),
+            exact: AtomicBool::new(false),
             stop,
         });
         let room = Arc::new(Self { hall, pool, tasks: tasks.clone() });
@@ -121,6 +123,7 @@ impl WaitingRoom {
             let tasks = self.tasks.clone();
             |hall| async move { scheduler::tidy_on_the_minute(&hall, &tasks).await }
         });
+        self.supervise("traces of ended places", |hall| async move { scheduler::clear_traces(&hall).await });
         self.supervise("ends of sessions", |hall| async move { payments::run(&hall).await });
         self.supervise("heartbeats of others", |hall| async move { reports::listen(&hall).await });
         self.supervise("load of others", |hall| async move { strain::listen(&hall).await });
@@ -145,10 +148,10 @@ impl WaitingRoom {
         self.tasks.supervise(name, task(Arc::clone(&self.hall)));
     }
 
-    /// Whether this instance knows every line and its sale. Until then it must not be given requests: it has not been told
-    /// all yet, or NATS has lost the lines and they have not been restored.
+    /// Whether this instance knows every line exactly, and its sale. Until then it must not be given requests, and shows no
+    /// positions: it has not been told all yet, or NATS has lost the lines and they have not been restored.
     pub fn ready(&self) -> bool {
-        self.hall.memory.is_settled() && self.hall.sales.are_read()
+        self.hall.is_exact()
     }
 
     /// Whether NATS can be reached this moment. While it cannot, nobody joins and nobody is admitted; all else goes on from memory.
@@ -230,7 +233,8 @@ impl WaitingRoom {
         }
     }
 
-    /// Keeps the session of this user alive at least until `until`: the end of a hold. Does not wait.
+    /// Keeps the session of this user alive until `until`, the end of a hold, but not for longer than
+    /// [`Sessions::session_max`] after its admission. Does not wait.
     pub fn extend_to(&self, user: UserId, concert: ConcertId, until: DateTime<Utc>) {
         let known = self.hall.memory.view(concert, user).entry.map(|entry| entry.place);
         self.hall.promises.hold((concert, user), known, until);

@@ -66,7 +66,8 @@ pub struct QueueToken {
     pub opens_at: Option<DateTime<Utc>>,
     /// The same, in whole seconds from now; null once it has opened.
     pub opens_in_seconds: Option<i64>,
-    /// 1 = next to be admitted; null unless waiting, and before the opening: then the early comers are drawn by lot.
+    /// 1 = next to be admitted; null unless waiting, before the opening (then the early comers are drawn by lot), and while
+    /// the instance that answers does not know it exactly, because it has just started.
     pub position: Option<u64>,
     /// How many wait before this place; null where `position` is.
     pub ahead: Option<u64>,

@@ -115,6 +115,33 @@ async fn the_first_use_begins_the_session_and_a_hold_makes_it_longer() {
 }
 
 #[tokio::test]
+async fn holds_keep_a_session_alive_up_to_a_bound() {
+    let env = env().await;
+    let concert = concert(&env.pool, 1, 6_000).await;
+    let sessions = Sessions { session_max: Duration::from_secs(5), ..SHORT };
+    let here = Instance::start(&env.nats_url, &env.pool, sessions, true).await;
+    let there = Instance::start(&env.nats_url, &env.pool, sessions, false).await;
+    let places = here.join_many(concert, 2).await;
+    there.until_active(&places[0]).await;
+    let good = token(&there, &places[0]);
+    let latest = there.room.look(&places[0]).activated_at.unwrap() + TimeDelta::seconds(5);
+
+    // Hold, cancel, hold: each hold would keep the session alive for five minutes.
+    let mut ends = Vec::new();
+    while there.room.pass(Some(&good), places[0].user, concert).is_ok() {
+        assert!(Utc::now() < latest + TimeDelta::seconds(5), "the session never ends");
+        there.room.extend_to(places[0].user, concert, Utc::now() + TimeDelta::minutes(5));
+        ends.extend(there.room.look(&places[0]).expires_at);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(ends.iter().max(), Some(&latest), "a hold makes it longer, up to the bound");
+    for instance in [&here, &there] {
+        instance.until_active(&places[1]).await;
+        assert_eq!(instance.status(&places[0]), Status::Expired);
+    }
+}
+
+#[tokio::test]
 async fn a_payment_ends_its_session_even_if_the_instance_that_answered_it_is_gone() {
     let env = env().await;
     let concert = concert(&env.pool, 2, 6_000).await;

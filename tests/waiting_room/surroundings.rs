@@ -34,6 +34,7 @@ pub const SECRET: &str = "a secret that all instances of a test share";
 /// Long enough that nothing ends by itself during a test.
 pub const LONG: Sessions = Sessions {
     session: Duration::from_secs(600),
+    session_max: Duration::from_secs(1_800),
     claim: Duration::from_secs(60),
     silence: Duration::from_secs(60),
     grace: Duration::from_secs(180),
@@ -54,6 +55,23 @@ impl Instance {
     }
 
     pub async fn with_replicas(
+        nats_url: &str,
+        pool: &PgPool,
+        sessions: Sessions,
+        scheduler: bool,
+        replicas: u8,
+    ) -> Self {
+        let instance = Self::begin_with(nats_url, pool, sessions, scheduler, replicas).await;
+        until("the instance knows the line", || instance.room.ready()).await;
+        instance
+    }
+
+    /// The same, which may not know the line yet.
+    pub async fn begin(nats_url: &str, pool: &PgPool, sessions: Sessions, scheduler: bool) -> Self {
+        Self::begin_with(nats_url, pool, sessions, scheduler, 1).await
+    }
+
+    async fn begin_with(
         nats_url: &str,
         pool: &PgPool,
         sessions: Sessions,
@@ -87,9 +105,7 @@ impl Instance {
             room
         });
         let room = starting.await.unwrap();
-        let instance = Self { room, stop, tasks, runtime: Some(runtime) };
-        until("the instance knows the line", || instance.room.ready()).await;
-        instance
+        Self { room, stop, tasks, runtime: Some(runtime) }
     }
 
     /// As after SIGTERM.

@@ -103,7 +103,7 @@ impl Leader {
     /// Admits up to `limit` of one concert, never beyond its cap; answers how many.
     pub async fn admit(&mut self, hall: &Hall, concert: ConcertId, limit: usize) -> Result<u32, Lost> {
         let chosen = self.choose(hall, concert, limit);
-        let (lease, claim) = (self.lease.revision, hall.sessions.claim);
+        let (lease, claim) = (self.lease.revision, hall.sessions.claim.min(hall.sessions.session_max));
         let admission = Fenced { hall, concert, lease, event: |now| Event::Admit { now, claim } };
         let written = admission.write(chosen).await;
         let (admitted, lost) = self.settle(hall, concert, written).await;
@@ -261,8 +261,8 @@ pub async fn sweep(hall: &Hall) -> u32 {
             .filter(|(.., entry)| incarnation::of(entry.revision) == present)
             .filter(|(concert, user, entry)| {
                 // Made longer by this instance, and not written yet.
-                let kept =
-                    hall.promises.until(&entry.claims(*user, *concert)).is_some_and(|until| until > now);
+                let claims = entry.claims(*user, *concert);
+                let kept = hall.promises.until(&claims, claims.activated_at).is_some_and(|until| until > now);
                 !kept && !hall.promises.is_coming_back((*concert, *user), entry.place)
             })
             .collect()

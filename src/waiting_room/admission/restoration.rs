@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::super::following::watch::RestoredRecord;
 use super::super::hall::Hall;
 use super::super::journal;
+use super::super::line::SLICE;
 use super::super::pass::Key;
 use super::super::place::{Entry, If, Record, Standing, Stored, WriteError, answer_to};
 use super::leader::Leader;
@@ -285,30 +287,44 @@ pub async fn settle(hall: &Hall) {
         }
         let was_complete = hall.memory.is_complete();
         let is_due = |_: &u64| {
-            let era = hall.memory.era();
-            let is_news = !was_complete || (era.is_restored() && learnt != Some(era.incarnation));
+            let is_news = !was_complete || (hall.memory.era().is_restored() && learnt != Some(told(hall)));
             hall.memory.is_complete() && is_news
         };
         let _ = tokio::time::timeout(LOOK, seen.wait_for(is_due)).await;
     }
 }
 
-/// `learnt` is the bucket for which the ends were read last.
-async fn settle_once(hall: &Hall, learnt: &mut Option<u64>) -> Result<(), sqlx::Error> {
-    let era = hall.memory.era();
-    if !hall.memory.is_complete() || *learnt == Some(era.incarnation) {
+/// Which bucket this instance is told by, and how often it has been told completely.
+type Told = (u64, u32);
+
+fn told(hall: &Hall) -> Told {
+    let lines = hall.memory.lines();
+    (lines.era().incarnation, lines.replays())
+}
+
+/// `learnt` is what the bucket had told when the ends were read last.
+async fn settle_once(hall: &Hall, learnt: &mut Option<Told>) -> Result<(), sqlx::Error> {
+    let (era, told) = (hall.memory.era(), told(hall));
+    if !hall.memory.is_complete() || *learnt == Some(told) {
         return Ok(());
     }
     let first = incarnation::first_revision(era.incarnation).cast_signed();
     if era.is_restored() {
-        let since = hall.clock.now() - hall.sessions.memory();
-        let ends = queue_journal::ends(hall.journal.pool(), first, since).await?;
-        hall.memory.learn_ends(&ends);
-        *learnt = Some(era.incarnation);
+        let now = hall.clock.now();
+        // Of the present bucket only those whose tokens may say that they are active.
+        let [earlier, present] = [hall.sessions.memory(), hall.sessions.longest()].map(|age| now - age);
+        let ends = queue_journal::ends(hall.journal.pool(), first, earlier, present).await?;
+        for some in ends.chunks(SLICE) {
+            hall.memory.learn_ends(some);
+            yield_now().await;
+        }
+        *learnt = Some(told);
         hall.memory.settle();
+        hall.openings.notify_one();
     } else if !hall.memory.is_settled() && !queue_journal::is_anybody_left(hall.journal.pool(), first).await?
     {
         hall.memory.settle();
+        hall.openings.notify_one();
     }
     Ok(())
 }

@@ -11,6 +11,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_cron_scheduler::JobSchedulerError;
 
 use super::super::hall::{Hall, RoomError};
+use super::super::journal::Trace;
+use super::super::line::SLICE;
 use super::leader::{Leader, sweep};
 use super::lease::{Lost, acquire};
 use super::restoration::restore;
@@ -18,13 +20,18 @@ use crate::background::Tasks;
 use crate::background::jobs::{Job, Jobs};
 use crate::bus::subjects;
 use crate::ids::ConcertId;
+use crate::store::queue_journal;
 
 /// The tidying, on the minute.
 const TIDY: Job = Job { name: "tidy_queues", schedule: "0 * * * * *", timeout: Duration::from_secs(300) };
-/// Traces of deletions cleared away per minute and process.
-const CLEARED: usize = 2_000;
+/// Traces of deletions cleared away in one round, and the pause between two rounds.
+const CLEARED: usize = SLICE;
+const CLEAR_EVERY: Duration = Duration::from_secs(1);
 /// Clearings in flight at once.
-const WIDTH: usize = 8;
+const WIDTH: usize = 32;
+/// Rounds on the minute, for traces whose process died before it cleared them, and how much older those are.
+const LEFT_ROUNDS: usize = 10;
+const LEFT_AGE: TimeDelta = TimeDelta::minutes(2);
 /// How long the lease is kept while nobody is in any line.
 const QUIET: Duration = Duration::from_secs(5);
 /// How often the leader writes the journal.
@@ -196,7 +203,54 @@ async fn start_tidying(hall: &Arc<Hall>, tasks: &Tasks) -> Result<(), JobSchedul
     jobs.start(tasks).await
 }
 
-/// Deletes what is over, and clears away the traces of deletions so old that no token of theirs can be alive.
+/// Clears away the traces of deletions that are in the journal and have been told to every watch. Runs until the process stops.
+pub async fn clear_traces(hall: &Hall) {
+    let mut tick = tokio::time::interval(CLEAR_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while hall.stop.run_until_cancelled(tick.tick()).await.is_some() {
+        if hall.is_connected() {
+            clear(hall, hall.journal.take_traces(hall.sessions.trace_life(), CLEARED)).await;
+        }
+    }
+}
+
+/// Clears away what another process has left: it journalled the ends and died before it cleared their traces.
+async fn clear_left_traces(hall: &Hall) -> usize {
+    let Ok(journalled) = queue_journal::position(hall.journal.pool()).await else {
+        return 0;
+    };
+    let life = TimeDelta::from_std(hall.sessions.trace_life()).unwrap_or(LEFT_AGE);
+    let before = hall.clock.now() - life - LEFT_AGE;
+    let mut cleared = 0;
+    for _ in 0..LEFT_ROUNDS {
+        let mut traces = hall.memory.old_markers(before, CLEARED).await;
+        traces.retain(|(.., marker)| *marker <= journalled.cast_unsigned());
+        traces.truncate(CLEARED);
+        if traces.is_empty() {
+            break;
+        }
+        cleared += clear(hall, traces).await;
+    }
+    cleared
+}
+
+async fn clear(hall: &Hall, traces: Vec<Trace>) -> usize {
+    let clear_one = |(concert, user, marker): Trace| async move {
+        match hall.bucket.clear(&subjects::queue_place(concert, user), marker).await {
+            Ok(()) => Some((concert, user, marker)),
+            Err(error) => {
+                tracing::debug!(%error, "the trace of an old place stays for now");
+                None
+            }
+        }
+    };
+    let cleared = futures::stream::iter(traces).map(clear_one).buffer_unordered(WIDTH);
+    let cleared: Vec<Trace> = cleared.filter_map(|trace| async move { trace }).collect().await;
+    hall.memory.note_cleared(&cleared);
+    cleared.len()
+}
+
+/// Deletes what is over, and what is left of it.
 pub async fn tidy(hall: &Hall) {
     if !hall.memory.is_complete() {
         return;
@@ -209,20 +263,9 @@ pub async fn tidy(hall: &Hall) {
             break;
         }
     }
+    let cleared = clear_left_traces(hall).await;
     let before = hall.clock.now() - hall.sessions.memory();
-    let mut markers = hall.memory.old_markers(before, CLEARED).await;
-    markers.truncate(CLEARED);
-    let cleared = markers.len();
-    futures::stream::iter(markers)
-        .for_each_concurrent(WIDTH, |(concert, user, marker)| async move {
-            let key = subjects::queue_place(concert, user);
-            if let Err(error) = hall.bucket.clear(&key, marker).await {
-                tracing::debug!(%error, "the trace of an old place stays for now");
-            }
-        })
-        .await;
-    // Remembered a little longer than it lies in the bucket, so that every instance has its turn to clear it away.
-    hall.memory.forget_ends(before - TimeDelta::minutes(10)).await;
+    hall.memory.forget_ends(before).await;
     hall.journal.forget_ends(before).await;
     tracing::debug!(ended, cleared, "the waiting room was tidied");
 }

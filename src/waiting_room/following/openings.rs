@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::super::hall::Hall;
-use super::super::line::{Lot, SETTLING};
+use super::super::line::Lot;
 use crate::ids::ConcertId;
 
 /// Runs until the process stops.
@@ -37,7 +37,7 @@ fn draw_what_is_due(hall: &Hall) -> Option<Duration> {
     let mut next = None;
     for (concert, lot, is_in_order) in openings(hall) {
         if !lot.is_drawn(now) {
-            let pause = (lot.opens_at + SETTLING - now).to_std().unwrap_or_default();
+            let pause = (lot.draws_at() - now).to_std().unwrap_or_default();
             next = Some(next.map_or(pause, |next: Duration| next.min(pause)));
         } else if !is_in_order {
             hall.memory.draw(concert, lot);

@@ -23,12 +23,14 @@ use super::super::line::News;
 use super::super::place::{ReadError, Record};
 use super::super::sale::Brake;
 use crate::bus::{incarnation, subjects};
-use crate::ids::ConcertId;
+use crate::ids::{ConcertId, UserId};
 
 /// Most messages applied under one lock.
 const CHUNK: usize = 512;
 /// How often the watch itself is watched.
 const CHECK: Duration = Duration::from_millis(500);
+/// A replay is complete once all that lay in the bucket at most this long ago has been told.
+const LAG: Duration = Duration::from_millis(500);
 /// The longest that news may be missing before the watch begins anew.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The pause before beginning anew, so that a server that refuses is not stormed.
@@ -84,7 +86,8 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
     };
     let made = start.created;
     let is_another = bucket_made.is_some_and(|before| before != made);
-    let (now, before) = (incarnation::of(start.state.last_sequence + 1), hall.memory.era().incarnation);
+    let (now, before) =
+        (incarnation::of(start.state.last_sequence.saturating_add(1)), hall.memory.era().incarnation);
     if now < before || (now == before && (is_another || has_lost_its_end(hall, &start).await?)) {
         // Made by hand, or put back from a copy: its revisions would be taken for old ones. What it has is journalled.
         hall.bucket.begin_behind(hall.memory.seen(), hall.clock.now()).await?;
@@ -105,11 +108,16 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
     let mut check = tokio::time::interval(CHECK);
     check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // News are taken in while the server is asked how far the bucket is: payments and admissions wait to see theirs.
-    let mut asked: Fuse<BoxFuture<'_, Option<Option<Info>>>> = Fuse::terminated();
+    let mut asked: Fuse<BoxFuture<'_, Option<Answer>>> = Fuse::terminated();
     loop {
         tokio::select! {
             chunk = entries.next() => match chunk {
-                Some(chunk) => progress.apply(hall, chunk.into_iter().filter_map(Result::ok)),
+                Some(chunk) => {
+                    progress.apply(hall, chunk.into_iter().filter_map(Result::ok));
+                    if progress.is_in_doubt() && asked.is_terminated() {
+                        asked = ask(hall).boxed().fuse();
+                    }
+                }
                 None => return Ok("the watch ended"),
             },
             told = &mut asked => {
@@ -133,12 +141,20 @@ async fn follow(hall: &Hall, bucket_made: &mut Option<DateTime<Utc>>) -> Result<
     }
 }
 
-/// How the bucket stands, nothing if it is missing; or nothing at all if nobody says so in time.
-async fn ask(hall: &Hall) -> Option<Option<Info>> {
+/// How the bucket stood at some moment after the question; nothing if it is missing.
+struct Answer {
+    asked: Instant,
+    info: Option<Info>,
+}
+
+/// How the bucket stands; nothing if the server does not say so in time.
+async fn ask(hall: &Hall) -> Option<Answer> {
     if !hall.is_connected() {
         return None;
     }
-    tokio::time::timeout(PATIENCE, hall.bucket.info()).await.ok()?.ok()
+    let asked = Instant::now();
+    let info = tokio::time::timeout(PATIENCE, hall.bucket.info()).await.ok()?.ok()?;
+    Some(Answer { asked, info })
 }
 
 /// Whether the bucket ends before what has been seen of it: a server came up without its last writes. A new leader among
@@ -178,23 +194,34 @@ pub async fn listen(hall: &Hall) {
 }
 
 /// How far one watch has come.
+///
+/// A replay tells of each key only the last write. What is written while it goes on is told at its end, and until then the
+/// key is missing, or stands as it was. So the replay is not complete with the last revision from before it began, but with one
+/// that was the last a moment ago.
 struct Progress {
     complete: bool,
-    /// The last revision there was when it began.
-    start: u64,
+    /// The last revision there was when this watch began.
+    at_start: u64,
+    /// The last revision there was when the server was last asked, and when that was.
+    last: u64,
+    asked: Instant,
+    /// The last revision that this watch has told.
+    told: u64,
     moved: Instant,
 }
 
 impl Progress {
     fn new(start: &Info) -> Self {
-        Self { complete: false, start: start.state.last_sequence, moved: Instant::now() }
+        let (last, now) = (start.state.last_sequence, Instant::now());
+        Self { complete: false, at_start: last, last, asked: now, told: 0, moved: now }
     }
 
     fn apply(&mut self, hall: &Hall, entries: impl Iterator<Item = Entry>) {
-        let mut reached = false;
+        let mut is_all = false;
         let news: Vec<News> = entries
             .map(|entry| {
-                reached |= entry.delta == 0 || entry.revision >= self.start;
+                is_all |= entry.delta == 0;
+                self.told = self.told.max(entry.revision);
                 read(hall, &entry)
             })
             .collect();
@@ -206,10 +233,15 @@ impl Progress {
         for (concert, user, entry) in hall.memory.wrongly_silent(&news) {
             hall.promises.come_back((concert, user), entry.place, hall.now());
         }
-        if reached {
+        if is_all || (self.told >= self.last && self.asked.elapsed() < LAG) {
             self.finish(hall);
         }
         hall.turn.notify_one();
+    }
+
+    /// Whether all has been told that was there when the server was last asked, which is too long ago.
+    fn is_in_doubt(&self) -> bool {
+        !self.complete && self.told >= self.last
     }
 
     fn finish(&mut self, hall: &Hall) {
@@ -222,21 +254,32 @@ impl Progress {
     }
 
     /// Whether the watch has to begin anew, and why, as the bucket was told to stand just now.
-    fn check(&mut self, hall: &Hall, made: DateTime<Utc>, told: Option<Info>) -> Option<&'static str> {
-        let Some(info) = told else {
+    fn check(&mut self, hall: &Hall, made: DateTime<Utc>, answer: Answer) -> Option<&'static str> {
+        let Some(info) = answer.info else {
             return Some("the bucket is missing");
         };
         let last = info.state.last_sequence;
-        let incarnation = incarnation::of(info.state.last_sequence + 1);
+        let incarnation = incarnation::of(last.saturating_add(1));
         if info.created != made || incarnation != hall.memory.era().incarnation {
             return Some("the bucket is another one");
         }
-        let up_to_date = self.complete && last <= hall.memory.seen().max(self.start);
+        (self.last, self.asked) = (last, answer.asked);
+        if self.told >= last && self.asked.elapsed() < LAG {
+            self.finish(hall);
+        }
+        let up_to_date = self.complete && last <= hall.memory.seen().max(self.at_start);
         if up_to_date {
             self.moved = Instant::now();
         }
         (self.moved.elapsed() > PATIENCE).then_some("news are missing")
     }
+}
+
+/// Whose place a key holds. Another spelling of the same ids is not one of ours: what is written about it would lie elsewhere.
+fn owner(key: &str) -> Option<(ConcertId, UserId)> {
+    let (concert, user) = key.split_once('.')?;
+    let owner = (concert.parse().ok()?, user.parse().ok()?);
+    (subjects::queue_place(owner.0, owner.1) == key).then_some(owner)
 }
 
 /// Reads a message of the bucket.
@@ -258,11 +301,7 @@ fn read(hall: &Hall, entry: &Entry) -> News {
             None => News::Other { revision },
         };
     }
-    let owner = entry
-        .key
-        .split_once('.')
-        .and_then(|(concert, user)| Some((concert.parse().ok()?, user.parse().ok()?)));
-    let Some((concert, user)) = owner else {
+    let Some((concert, user)) = owner(&entry.key) else {
         return News::Other { revision };
     };
     let place = match entry.operation {
@@ -272,6 +311,11 @@ fn read(hall: &Hall, entry: &Entry) -> News {
     match place {
         Some(entry) => News::Put { concert, user, entry },
         None => {
+            if entry.operation == Operation::Put {
+                // It counts as an end, so that the key is cleared away like the trace of a deletion.
+                tracing::warn!(%concert, %user, revision, "a record of the bucket is refused: not a place, or out of range");
+                metrics::counter!("boxoffice_queue_records_refused_total").increment(1);
+            }
             let at = DateTime::from_timestamp(entry.created.timestamp(), 0).unwrap_or_default();
             News::Gone { concert, user, revision, at }
         }

@@ -84,7 +84,7 @@ fn settle(hall: &Hall, (key, promise, pause): &Tried) {
 async fn keep(hall: &Hall, (concert, user): Key, promise: &Promise) -> Option<Duration> {
     let view = hall.memory.view(concert, user);
     let key = subjects::queue_place(concert, user);
-    let need = promise.need(&view, hall.memory.seen());
+    let need = promise.need(&view, hall.memory.known());
     let is_back = matches!(need, Need::Write(_, Standing::Waiting));
     let written = match need {
         Need::Nothing => return None,

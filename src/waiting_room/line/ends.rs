@@ -26,12 +26,14 @@ pub struct End {
     pub since: DateTime<Utc>,
     /// The revision of the key's deletion; 0 if this instance knows of the end, but has not seen it written.
     marker: u64,
+    /// Whether this instance has cleared the trace of that deletion away.
+    is_cleared: bool,
 }
 
 impl End {
     /// The end of a place whose key was found missing, `told` being the last revision that was told.
     pub fn unseen(told: Place, since: DateTime<Utc>) -> Self {
-        Self { up_to: told, since, marker: 0 }
+        Self { up_to: told, since, marker: 0, is_cleared: false }
     }
 
     /// At which revision it was written; 0 if that was not seen.
@@ -58,12 +60,12 @@ impl Ends {
 
     /// A place is over, and this instance is the first to know.
     pub fn bar(&mut self, user: UserId, place: Place, at: DateTime<Utc>) {
-        self.note(user, End { up_to: place, since: at, marker: 0 });
+        self.note(user, End::unseen(place, at));
     }
 
     /// The key was deleted: every place before is over.
     pub fn delete(&mut self, user: UserId, marker: u64, at: DateTime<Utc>) {
-        self.note(user, End { up_to: marker, since: at, marker });
+        self.note(user, End { marker, ..End::unseen(marker, at) });
     }
 
     /// Forgets what ended before `before`, among `most` in front of `last`; answers where to go on.
@@ -79,14 +81,26 @@ impl Ends {
         (first > 0).then_some(first)
     }
 
-    /// Deletions from before `before` among `most` in front of `last`, as users and revisions; and where to go on.
+    /// The trace of that deletion has been cleared away.
+    pub fn clear(&mut self, user: UserId, marker: u64) {
+        if let Some(end) = self.ends.get_mut(&user).filter(|end| end.marker == marker) {
+            end.is_cleared = true;
+        }
+    }
+
+    /// Deletions from before `before`, whose traces are not cleared away, among `most` in front of `last`, as users and revisions; and where to go on.
     pub fn markers(
         &self,
         before: DateTime<Utc>,
         last: usize,
         most: usize,
     ) -> (Vec<(UserId, u64)>, Option<usize>) {
-        self.look(last, most, |end| end.marker > 0 && end.since < before, |user, end| (user, end.marker))
+        self.look(
+            last,
+            most,
+            |end| end.marker > 0 && !end.is_cleared && end.since < before,
+            |user, end| (user, end.marker),
+        )
     }
 
     /// Whose deletions came after that revision, among `most` in front of `last`; and where to go on.
@@ -120,6 +134,7 @@ impl Ends {
 
     fn note(&mut self, user: UserId, new: End) {
         let end = self.ends.entry(user).or_insert(new);
+        end.is_cleared &= end.marker >= new.marker;
         end.up_to = end.up_to.max(new.up_to);
         end.marker = end.marker.max(new.marker);
         end.since = end.since.max(new.since);

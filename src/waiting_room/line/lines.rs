@@ -75,6 +75,8 @@ pub struct Lines {
     /// The last revision that was told, and the last one of earlier buckets.
     told: u64,
     told_before: u64,
+    /// The last revision that was told before the replay began.
+    told_at_replay: u64,
 }
 
 impl Lines {
@@ -90,6 +92,7 @@ impl Lines {
             era: Era::new(0),
             told: 0,
             told_before: 0,
+            told_at_replay: 0,
         }
     }
 
@@ -124,10 +127,24 @@ impl Lines {
         self.era
     }
 
+    /// Up to which revision everything is known. A replay tells of each key only the last write, so that a place from early on may
+    /// be told of late: what is known stands still until it is complete.
+    pub fn known(&self) -> u64 {
+        if self.is_whole { self.told } else { self.told_at_replay }
+    }
+
+    /// How often it has been told completely.
+    pub fn replays(&self) -> u32 {
+        if self.is_whole { self.replay } else { self.replay.saturating_sub(1) }
+    }
+
     /// The bucket is told anew from here on. Another one than before has a lease of its own; all else that is known stays
     /// until it has been restored.
     pub fn begin_replay(&mut self, incarnation: u64) {
         self.replay += 1;
+        if self.is_whole {
+            self.told_at_replay = self.told;
+        }
         self.is_whole = false;
         if incarnation != self.era.incarnation {
             self.era = Era::new(incarnation);

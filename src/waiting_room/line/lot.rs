@@ -12,6 +12,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
+use crate::clock::plus;
 use crate::ids::UserId;
 
 /// How long after an opening joins from before it may be on their way. Until then nobody is told a rank or admitted.
@@ -57,7 +58,12 @@ impl Lot {
 
     /// Whether the draw has been made: the sale is open, and whoever came before is known.
     pub fn is_drawn(&self, now: DateTime<Utc>) -> bool {
-        self.opens_at + SETTLING <= now
+        self.draws_at() <= now
+    }
+
+    /// When the draw is made.
+    pub fn draws_at(&self) -> DateTime<Utc> {
+        plus(self.opens_at, SETTLING)
     }
 
     /// Ready to give numbers.

@@ -109,6 +109,11 @@ impl Memory {
         *self.seen.borrow()
     }
 
+    /// Up to which revision nothing is missing, see [`Lines::known`].
+    pub fn known(&self) -> u64 {
+        self.lines().known()
+    }
+
     /// Tells of every further change.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.seen.subscribe()
@@ -131,7 +136,7 @@ impl Memory {
     fn tell(&self, seen: u64) {
         let told = {
             let mut waiting = self.waiting();
-            let later = waiting.split_off(&(seen + 1));
+            let later = waiting.split_off(&seen.saturating_add(1));
             std::mem::replace(&mut *waiting, later)
         };
         for one in told.into_values().flatten() {

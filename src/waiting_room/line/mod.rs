@@ -4,6 +4,8 @@
 //! that knows everybody's rank.
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod restored_laws;
 mod passes;
 mod memory;
@@ -32,7 +34,7 @@ pub use self::ends::Ends;
 pub use self::entries::Handle;
 pub use self::era::Era;
 pub use self::lines::Lines;
-pub use self::lot::{Draw, Lot, SETTLING};
+pub use self::lot::{Draw, Lot};
 pub use self::memory::{LeaseSeen, Memory, News};
 pub use self::passes::SLICE;
 pub use self::pause::{patience, poll_after, poll_early, seconds};

@@ -30,7 +30,7 @@ impl<T> Default for Order<T> {
     }
 }
 
-impl<T: Copy> Order<T> {
+impl<T: Copy + PartialEq> Order<T> {
     /// How many wait.
     pub fn len(&self) -> usize {
         self.early.len() + self.late.len()
@@ -41,18 +41,22 @@ impl<T: Copy> Order<T> {
         self.len() == 0
     }
 
-    /// Puts somebody in line.
-    pub fn insert(&mut self, user: UserId, entry: &Entry, owner: T) {
-        match self.number(user, entry) {
+    /// Puts somebody in line; false if the place is another owner's, whom it must not cost the place.
+    pub fn insert(&mut self, user: UserId, entry: &Entry, owner: T) -> bool {
+        let number = self.number(user, entry);
+        let line = if number.is_some() { &mut self.early } else { &mut self.late };
+        if !line.insert(entry.place, owner) && line.owner(entry.place) != Some(owner) {
+            return false;
+        }
+        match number {
             Some(number) => {
-                self.early.insert(entry.place, owner);
                 self.drawn.insert((number, entry.place), owner);
             }
             None => {
-                self.late.insert(entry.place, owner);
                 self.earliest = Some(self.earliest.map_or(entry.issued_at, |at| at.min(entry.issued_at)));
             }
         }
+        true
     }
 
     /// Takes somebody out of the line who may be in it.

@@ -50,6 +50,16 @@ impl Memory {
         found
     }
 
+    /// Notes that these traces of deletions lie in the bucket no more; at most [`SLICE`] of them.
+    pub fn note_cleared(&self, cleared: &[(ConcertId, UserId, u64)]) {
+        let mut lines = self.lines_mut();
+        for (concert, user, marker) in cleared {
+            if let Some(queue) = lines.queues.get_mut(concert) {
+                queue.clear_marker(*user, *marker);
+            }
+        }
+    }
+
     /// Forgets ends from before `before`, a slice under each lock, and then queues of which nothing is left.
     pub async fn forget_ends(&self, before: DateTime<Utc>) {
         for concert in self.concerts() {

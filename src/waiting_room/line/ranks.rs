@@ -91,6 +91,11 @@ impl<P: Copy + Ord, T: Copy> Line<P, T> {
         true
     }
 
+    /// Who stands at `place`.
+    pub fn owner(&self, place: P) -> Option<T> {
+        self.find(place).map(|index| self.slots[index].owner)
+    }
+
     /// The rank of `place`: 1 is next. Nothing if nobody stands there.
     pub fn rank(&self, place: P) -> Option<usize> {
         self.find(place).map(|index| self.count_up_to(index))

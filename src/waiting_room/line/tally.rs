@@ -7,6 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::super::place::Standing;
 use super::pace::Pace;
 use super::rate::LastMinute;
+use crate::clock::plus;
 
 /// The counts of one line.
 #[derive(Debug, Default)]
@@ -42,7 +43,7 @@ impl Tally {
             self.pace.count();
         }
         // The bucket tells whole seconds.
-        let at = at + TimeDelta::seconds(1);
+        let at = plus(at, TimeDelta::seconds(1));
         if matches!(was, Standing::Active { expires_at, used: false, .. } if expires_at <= at) {
             self.no_shows.count(since_start);
         }

@@ -94,7 +94,7 @@ pub fn identify_for(
     if claims.concert == concert { Ok(claims) } else { Err(Refused::WrongConcert) }
 }
 
-/// Decides how a place stands. `seen` is the revision up to which this instance has seen everything; `promised` is an
+/// Decides how a place stands. `seen` is the revision up to which this instance knows everything; `promised` is an
 /// end of the session that this instance has granted and not yet seen written.
 pub fn judge(
     claims: &Claims,

@@ -8,13 +8,15 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::super::line::View;
 use super::super::place::{Claims, Entry, Event, If, Outcome, Place, Standing, next};
 use super::returning::Returning;
+
+use crate::clock::plus;
 
 pub use super::super::line::Key;
 
@@ -29,6 +31,7 @@ pub struct Promise {
     used_until: Option<DateTime<Utc>>,
     /// A seat is held until then.
     held_until: Option<DateTime<Utc>>,
+    session_max: TimeDelta,
     /// Its owner was heard of then, who had been silent.
     heard_at: Option<DateTime<Utc>>,
     /// NATS has lost the place, and it is to be written again.
@@ -59,15 +62,18 @@ pub enum Need {
 #[derive(Debug)]
 pub struct Promises {
     open: Mutex<HashMap<Key, Promise>>,
+    /// For how long after its admission a session lasts at most, whatever is held.
+    session_max: TimeDelta,
     /// There is something new to write.
     pub wake: Notify,
     kept: watch::Sender<u64>,
 }
 
 impl Promises {
-    /// None yet.
-    pub fn new() -> Self {
-        Self { open: Mutex::default(), wake: Notify::new(), kept: watch::Sender::new(0) }
+    /// None yet. No session lasts longer than `session_max` after its admission.
+    pub fn new(session_max: Duration) -> Self {
+        let session_max = TimeDelta::from_std(session_max).unwrap_or(TimeDelta::MAX);
+        Self { open: Mutex::default(), session_max, wake: Notify::new(), kept: watch::Sender::new(0) }
     }
 
     /// The session of this place has begun and lasts until then.
@@ -113,13 +119,11 @@ impl Promises {
         self.change((claims.concert, claims.user), claims.place, |promise| promise.ended = true);
     }
 
-    /// Until when this place has been promised to be active.
-    pub fn until(&self, claims: &Claims) -> Option<DateTime<Utc>> {
+    /// Until when this place, admitted at that time, has been promised to be active.
+    pub fn until(&self, claims: &Claims, admitted_at: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
         let open = self.open();
         let promise = open.get(&(claims.concert, claims.user))?;
-        (promise.place == claims.place && !promise.ended)
-            .then(|| promise.used_until.max(promise.held_until))
-            .flatten()
+        (promise.place == claims.place && !promise.ended).then(|| promise.until(admitted_at)).flatten()
     }
 
     /// Waits until what was promised for this place has been written, at most `patience`; answers whether it was.
@@ -165,7 +169,7 @@ impl Promises {
     fn change(&self, key: Key, place: Place, change: impl FnOnce(&mut Promise)) {
         {
             let mut open = self.open();
-            let fresh = Promise::new(place);
+            let fresh = Promise::new(place, self.session_max);
             let promise = open.entry(key).or_insert(fresh);
             if promise.place > place {
                 return;
@@ -186,10 +190,11 @@ impl Promises {
 }
 
 impl Promise {
-    fn new(place: Place) -> Self {
+    fn new(place: Place, session_max: TimeDelta) -> Self {
         let now = Instant::now();
         Self {
             place,
+            session_max,
             used_until: None,
             held_until: None,
             heard_at: None,
@@ -204,6 +209,15 @@ impl Promise {
     /// Whether nothing has been added since it was that one.
     fn is_still(&self, earlier: &Self) -> bool {
         self.version == earlier.version && self.place == earlier.place
+    }
+
+    /// Until when a session lasts that was admitted at that time.
+    fn until(&self, admitted_at: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
+        self.used_until.max(self.held_until).map(|until| until.min(self.latest(admitted_at)))
+    }
+
+    fn latest(&self, admitted_at: Option<DateTime<Utc>>) -> DateTime<Utc> {
+        admitted_at.map_or(DateTime::<Utc>::MAX_UTC, |at| plus(at, self.session_max))
     }
 
     /// For how long it has been waiting to be kept.
@@ -240,15 +254,19 @@ impl Promise {
         if let Some(Outcome::Write(standing)) = back {
             return Need::Write(entry, standing);
         }
-        if self.used_until.max(self.held_until).is_none() {
+        if self.until(None).is_none() {
             return Need::Nothing;
         }
-        if entry.place < self.place || entry.standing.is_in_line() {
+        let Standing::Active { activated_at, .. } = entry.standing else {
+            return Need::Patience;
+        };
+        if entry.place < self.place {
             return Need::Patience;
         }
-        let began =
-            self.used_until.map(|until| Event::Use { until: until.max(self.held_until.unwrap_or(until)) });
-        let held = self.held_until.map(|until| Event::Hold { until });
+        let admitted_at = Some(activated_at);
+        let until = self.until(admitted_at).filter(|_| self.used_until.is_some());
+        let began = until.map(|until| Event::Use { until });
+        let held = self.held_until.map(|until| Event::Hold { until: until.min(self.latest(admitted_at)) });
         let outcome = [began, held].into_iter().flatten().find_map(|event| next(&entry, event));
         match outcome {
             Some(Outcome::Write(standing)) => Need::Write(entry, standing),
@@ -261,6 +279,8 @@ impl Promise {
 mod tests {
     use super::*;
     use crate::ids::{ConcertId, UserId};
+
+    const HOUR: Duration = Duration::from_secs(3_600);
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap()
@@ -292,11 +312,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_use_and_a_hold_become_one_write_and_then_nothing() {
-        let promises = Promises::new();
+        let promises = Promises::new(HOUR);
         promises.begin_session(&claims(5), at(600));
         promises.hold((claims(5).concert, claims(5).user), None, at(900));
-        assert_eq!(promises.until(&claims(5)), Some(at(900)));
-        assert_eq!(promises.until(&claims(6)), None);
+        let until = |place| promises.until(&claims(place), None);
+        assert_eq!((until(5), until(6)), (Some(at(900)), None));
         let promise = only(&promises);
         let before = view(5, 9, active(60, false));
         assert_eq!(promise.need(&before, 9), Need::Write(before.entry.unwrap(), active(900, true)));
@@ -313,7 +333,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_was_silent_and_is_heard_of_in_time_is_in_line_again_and_nothing_else_is_written() {
-        let promises = Promises::new();
+        let promises = Promises::new(HOUR);
         let key = (claims(5).concert, claims(5).user);
         promises.come_back(key, 5, at(50));
         assert!(promises.is_coming_back(key, 5) && !promises.is_coming_back(key, 6));
@@ -332,10 +352,10 @@ mod tests {
 
     #[tokio::test]
     async fn an_end_deletes_its_own_place_and_no_later_one() {
-        let promises = Promises::new();
+        let promises = Promises::new(HOUR);
         promises.begin_session(&claims(5), at(600));
         promises.end(&claims(5));
-        assert_eq!(promises.until(&claims(5)), None, "what has ended is promised no more");
+        assert_eq!(promises.until(&claims(5), None), None, "what has ended is promised no more");
         let promise = only(&promises);
         assert_eq!(promise.need(&view(5, 9, active(60, true)), 9), Need::Delete(If::At(9), false));
         assert_eq!(promise.need(&view(5, 5, Standing::Waiting), 5), Need::Delete(If::At(5), true));
@@ -344,7 +364,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_promise_that_grew_while_it_was_written_stays() {
-        let promises = Promises::new();
+        let promises = Promises::new(HOUR);
         promises.begin_session(&claims(5), at(600));
         let promise = only(&promises);
         promises.end(&claims(5));
@@ -357,16 +377,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_later_place_replaces_what_was_promised_for_an_earlier_one() {
-        let promises = Promises::new();
+        let promises = Promises::new(HOUR);
         promises.end(&claims(5));
         promises.begin_session(&claims(8), at(600));
         promises.end(&claims(5));
-        assert_eq!(promises.until(&claims(8)), Some(at(600)));
+        assert_eq!(promises.until(&claims(8), None), Some(at(600)));
     }
 
     #[tokio::test]
     async fn a_postponed_promise_is_not_due_and_says_when() {
-        let promises = Promises::new();
+        let promises = Promises::new(HOUR);
         promises.begin_session(&claims(5), at(600));
         let (key, promise) = promises.due(Instant::now()).0[0];
         promises.postpone(key, &promise, Duration::from_secs(5));

@@ -165,7 +165,12 @@ impl Bucket {
 
     /// Clears away the trace of a deletion at `revision`, and what came before it, but nothing later.
     pub async fn clear(&self, key: &str, revision: u64) -> Result<(), ReadError> {
-        let purge = self.stream().await?.purge().filter(subjects::queue_key(key)).sequence(revision + 1);
+        let purge = self
+            .stream()
+            .await?
+            .purge()
+            .filter(subjects::queue_key(key))
+            .sequence(revision.saturating_add(1));
         purge.await.map(|_| ()).map_err(|error| ReadError(error.to_string()))
     }
 

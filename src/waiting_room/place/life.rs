@@ -11,19 +11,24 @@
 //!
 //! What is stored is the [`Record`], one key of the bucket; what the line keeps in memory is an [`Entry`].
 
+#![warn(clippy::arithmetic_side_effects)] // numbers and times from outside
+
 use std::time::Duration;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::token::{Claims, Place};
 use crate::bus::incarnation;
+use crate::clock::{self, plus};
 use crate::ids::{ConcertId, UserId};
 
 /// After this long in line a place is given up: nobody waits for a day, and the key must not live for ever.
 pub const LONGEST_WAIT: TimeDelta = TimeDelta::hours(24);
 /// How long a key outlives the end of its place; it only cleans up what nobody deleted.
 const KEY_OUTLIVES: TimeDelta = TimeDelta::hours(1);
+/// No two times of one place lie further apart: a wait, a session and what its holds add, each a day at most.
+const LONGEST_LIFE: TimeDelta = TimeDelta::days(7);
 
 /// How a place stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,10 +87,12 @@ pub fn next(entry: &Entry, event: Event) -> Option<Outcome> {
     use Standing::{Active, Silent, Waiting};
     match (entry.standing, event) {
         (Waiting, Event::Admit { now, claim }) => {
-            let standing = Active { activated_at: now, expires_at: now + claim, used: false };
+            let standing = Active { activated_at: now, expires_at: after(now, claim), used: false };
             Some(Outcome::Write(standing))
         }
-        (Waiting, Event::Miss { now, grace }) => Some(Outcome::Write(Silent { grace_until: now + grace })),
+        (Waiting, Event::Miss { now, grace }) => {
+            Some(Outcome::Write(Silent { grace_until: after(now, grace) }))
+        }
         (Silent { .. }, Event::Hear { now }) => (!entry.is_over(now)).then_some(Outcome::Write(Waiting)),
         (Active { activated_at, expires_at, used }, Event::Use { until }) => {
             let longer = Active { activated_at, expires_at: expires_at.max(until), used: true };
@@ -113,7 +120,7 @@ impl Standing {
 impl Entry {
     /// When the place is over, if nothing happens before.
     pub fn end(&self) -> DateTime<Utc> {
-        let too_old = self.issued_at + LONGEST_WAIT;
+        let too_old = plus(self.issued_at, LONGEST_WAIT);
         match self.standing {
             Standing::Waiting => too_old,
             Standing::Silent { grace_until } => grace_until.min(too_old),
@@ -124,6 +131,23 @@ impl Entry {
     /// Whether the place's time is over, deleted or not.
     pub fn is_over(&self, now: DateTime<Utc>) -> bool {
         next(self, Event::Look { now }) == Some(Outcome::Delete)
+    }
+
+    /// Whether its revision, place and times can belong to one place. Records, journal rows and tokens are read only then:
+    /// all that counts with them later relies on it.
+    pub fn is_possible(&self) -> bool {
+        let near = |time: DateTime<Utc>| {
+            clock::is_plausible(time) && time.signed_duration_since(self.issued_at).abs() <= LONGEST_LIFE
+        };
+        let times = match self.standing {
+            Standing::Waiting => [self.issued_at; 2],
+            Standing::Silent { grace_until } => [self.issued_at, grace_until],
+            Standing::Active { activated_at, expires_at, .. } => [activated_at, expires_at],
+        };
+        (1..=self.revision).contains(&self.place)
+            && i64::try_from(self.revision).is_ok()
+            && clock::is_plausible(self.issued_at)
+            && times.into_iter().all(near)
     }
 
     /// What its owner's token says.
@@ -151,15 +175,22 @@ pub struct Record {
     user: UserId,
     concert: ConcertId,
     status: RecordStatus,
+    #[serde(deserialize_with = "clock::deserialize")]
     issued_at: DateTime<Utc>,
+    #[serde(default, deserialize_with = "clock::optional::deserialize")]
     activated_at: Option<DateTime<Utc>>,
+    #[serde(default, deserialize_with = "clock::optional::deserialize")]
     expires_at: Option<DateTime<Utc>>,
     /// The first revision; a first write cannot know it, and needs not.
     place: Option<Place>,
     #[serde(default)]
     used: bool,
     /// Of somebody in line who went silent: until when the place is kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "clock::optional::deserialize",
+        skip_serializing_if = "Option::is_none"
+    )]
     grace_until: Option<DateTime<Utc>>,
     /// Tells apart two first writes of the same millisecond, so that each writer knows its own again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -207,7 +238,7 @@ impl Record {
         }
     }
 
-    /// Reads what lies in the bucket at `revision`; nothing if it is not a place.
+    /// Reads what lies in the bucket at `revision`; nothing if it is not a place, or one whose numbers and times cannot be.
     pub fn read(bytes: &[u8], revision: u64) -> Option<Entry> {
         let record: Self = serde_json::from_slice(bytes).ok()?;
         let standing = match (record.status, record.activated_at, record.expires_at) {
@@ -221,7 +252,9 @@ impl Record {
             (RecordStatus::Active, ..) => return None,
         };
         let place = record.place.unwrap_or(revision);
-        Some(Entry { revision, place, issued_at: record.issued_at, standing })
+        // The line keeps microseconds.
+        let entry = Entry { revision, place, issued_at: record.issued_at.trunc_subsecs(6), standing };
+        entry.is_possible().then_some(entry)
     }
 
     /// The bytes to store.
@@ -232,12 +265,17 @@ impl Record {
 
     /// How long the key may live from `now` on.
     pub fn key_life(&self, now: DateTime<Utc>) -> Duration {
-        let end = self.expires_at.unwrap_or(self.issued_at + LONGEST_WAIT);
-        (end - now + KEY_OUTLIVES).max(KEY_OUTLIVES).to_std().unwrap_or(Duration::from_secs(3600))
+        let end = plus(self.expires_at.unwrap_or(plus(self.issued_at, LONGEST_WAIT)), KEY_OUTLIVES);
+        end.signed_duration_since(now).max(KEY_OUTLIVES).to_std().unwrap_or(Duration::from_secs(3600))
     }
 }
 
+fn after(now: DateTime<Utc>, pause: Duration) -> DateTime<Utc> {
+    plus(now, TimeDelta::from_std(pause).unwrap_or(LONGEST_LIFE))
+}
+
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 

@@ -1,10 +1,13 @@
 //! Queue tokens: a place in a client's hands, signed so that any instance can check it without asking anybody.
 
+#![warn(clippy::arithmetic_side_effects)] // numbers and times from outside
+
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::clock::is_plausible;
 use crate::ids::{ConcertId, UserId};
 
 /// A place in a line: the revision of the bucket at which it was first written. Lower comes first, also across buckets,
@@ -32,6 +35,15 @@ pub struct Claims {
     /// Which bucket the admission was last seen in. After that one was lost it proves the place, and is no pass.
     #[serde(default)]
     pub bucket: u64,
+}
+
+impl Claims {
+    /// Whether place and times are such as a place can have.
+    fn are_possible(&self) -> bool {
+        let times = [Some(self.issued_at), self.activated_at, self.expires_at];
+        let is_place = self.place > 0 && i64::try_from(self.place).is_ok();
+        is_place && times.into_iter().flatten().all(is_plausible)
+    }
 }
 
 /// Signs tokens with one secret, and checks those signed with it or another one that is accepted; which one, the token's
@@ -89,7 +101,8 @@ impl Signer {
     pub fn read(&self, token: &str) -> Option<Claims> {
         self.checking.iter().find_map(|(id, key)| {
             let read = jsonwebtoken::decode::<Claims>(token, key, &self.validation).ok()?;
-            (read.header.kid.as_ref() == Some(id)).then_some(read.claims)
+            let is_ours = read.header.kid.as_ref() == Some(id) && read.claims.are_possible();
+            is_ours.then_some(read.claims)
         })
     }
 }
@@ -114,6 +127,7 @@ fn key_id(secret: &[u8]) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::arithmetic_side_effects)]
 mod tests {
     use super::*;
 
@@ -185,7 +199,7 @@ mod tests {
     #[test]
     fn a_session_long_over_can_still_be_read() {
         let signer = Signer::new(b"secret");
-        let over = Claims { expires_at: DateTime::from_timestamp(1, 0), ..claims() };
+        let over = Claims { expires_at: DateTime::from_timestamp(1_500_000_000, 0), ..claims() };
         assert_eq!(signer.read(&signer.sign(&over)), Some(over));
     }
 
@@ -205,6 +219,35 @@ mod tests {
         assert_eq!(signer.read(&format!("eyJhbGciOiJub25lIn0.{other_body}.")), None);
         for nonsense in ["", ".", "..", "abc", "a.b.c"] {
             assert_eq!(signer.read(nonsense), None);
+        }
+    }
+
+    #[test]
+    fn claims_that_no_place_can_have_are_not_read() {
+        let signer = Signer::new(b"ours");
+        let read = |claims: Claims| signer.read(&signer.sign(&claims));
+        for place in [0, 1 << 63, u64::MAX] {
+            assert_eq!(read(Claims { place, ..claims() }), None, "{place}");
+        }
+        for time in [DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::MIN_UTC, DateTime::<Utc>::UNIX_EPOCH] {
+            assert_eq!(read(Claims { issued_at: time, ..claims() }), None, "{time}");
+            assert_eq!(read(Claims { expires_at: Some(time), ..claims() }), None, "{time}");
+            assert_eq!(read(Claims { activated_at: Some(time), ..claims() }), None, "{time}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn mutated_tokens_are_not_read(at in 0usize..400, byte in proptest::prelude::any::<char>()) {
+            let signer = Signer::new(b"ours");
+            let token = signer.sign(&claims());
+            let mut characters: Vec<char> = token.chars().collect();
+            let at = at % characters.len();
+            characters[at] = byte;
+            let mutated: String = characters.into_iter().collect();
+            let read = signer.read(&mutated);
+            // The last character of a signature has bits that say nothing.
+            proptest::prop_assert!(read.is_none() || mutated == token || at + 1 == token.len());
         }
     }
 }

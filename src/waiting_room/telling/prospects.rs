@@ -1,13 +1,10 @@
 //! What somebody in line is told of the way ahead: the rank, an estimate, and when to ask again.
 
 use super::super::hall::Hall;
-use super::super::line::{SETTLING, poll_after, poll_early};
+use super::super::line::{poll_after, poll_early};
 use super::super::place::Place;
 use super::super::sale::Sale;
 use super::super::status::{Outlook, Phase, QueueToken, estimate};
-
-/// More than these are never missed for longer than a moment.
-const MISSED: u64 = 100_000;
 
 /// What the line looks like from one place in it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,8 +19,8 @@ struct Sight {
 }
 
 impl Hall {
-    /// A waiting place with its prospects; `before` is the rank it had when it was found waiting. Before the draw nobody has a
-    /// rank: it could only get worse.
+    /// A waiting place with its prospects; `before` is the rank it had when it was found waiting. A rank is shown only if it is
+    /// exact. Before the draw nobody has one: it could only get worse.
     pub fn with_prospects(
         &self,
         seen: QueueToken,
@@ -34,20 +31,20 @@ impl Hall {
         if sale.as_ref().is_some_and(|sale| !sale.is_read) {
             self.reread.notify_one();
         }
-        // Asked before the lines, so that nothing that is in line by now is missing from both.
-        let last_seen = self.memory.seen();
         let sight = self.sight(&seen, place, sale.as_ref());
         let (now, jitter) = (self.clock.now(), rand::random_range(-1.0..=1.0));
         let lot = sale.as_ref().and_then(|sale| sale.lot);
         let is_drawn = sight.is_in_order && lot.is_some_and(|lot| lot.is_drawn(now));
         let Some(sale) = sale.filter(|_| is_drawn) else {
-            let until = lot.and_then(|lot| (lot.opens_at + SETTLING - now).to_std().ok());
+            let until = lot.and_then(|lot| (lot.draws_at() - now).to_std().ok());
             return QueueToken { poll_after_ms: poll_early(sight.waiting, until, jitter), ..seen };
         };
-        // A place that this instance has not seen yet stands behind all that it has, and all that it may have missed.
-        let unseen = || place.saturating_sub(last_seen).clamp(1, MISSED);
         // One that has left the line since it was found there stands where it stood.
-        let rank = sight.rank.or(before).map_or_else(|| sight.waiting + unseen(), |rank| rank as u64);
+        let rank = sight.rank.or(before).filter(|_| self.is_exact());
+        let Some(rank) = rank.map(|rank| rank as u64) else {
+            // This instance has just started, or has not seen the place yet: it will know soon.
+            return QueueToken { poll_after_ms: poll_after(1, None, jitter), ..seen };
+        };
         let outlook = Outlook {
             moving: sale.phase == Phase::Open,
             free: u64::try_from(sale.settings.max_active).unwrap_or(0).saturating_sub(sight.active),
