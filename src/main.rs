@@ -8,6 +8,8 @@ static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// In builds for tests: the points where the process halts, separated by commas.
 const HALT_AT: &str = "BOXOFFICE_HALT_AT";
+/// In builds for tests: the points where the task that comes to them panics, separated by commas.
+const PANIC_AT: &str = "BOXOFFICE_PANIC_AT";
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -22,8 +24,11 @@ fn halt_where_told() {
     if !fail::has_failpoints() {
         return;
     }
-    let named = std::env::var(HALT_AT).unwrap_or_default();
-    for point in named.split(',').filter(|point| !point.is_empty()) {
+    let named = |variable| std::env::var(variable).unwrap_or_default();
+    for point in named(PANIC_AT).split(',').filter(|point| !point.is_empty()) {
+        fail::cfg(point, "panic").expect("every point can be made to panic");
+    }
+    for point in named(HALT_AT).split(',').filter(|point| !point.is_empty()) {
         let name = point.to_owned();
         // In place: the other tasks of this thread go on elsewhere.
         let halt = move || {

@@ -36,11 +36,14 @@ async fn without_nats_places_are_read_and_nothing_is_half_done() {
     entrance.get(&map, &buyer).await.good(200);
     let join = format!("/v1/concerts/{}/queue-tokens", entrance.test.concert);
     entrance.post(&join, &late, json!({})).await.is(503, "unavailable");
+    // Steps in the engine's own database need no broker. What is not done in time is answered so.
     for reply in [entrance.reserve(&buyer, &[2]).await, entrance.pay(&buyer, &held).await] {
-        assert!([202, 503].contains(&reply.status), "{reply:#?}");
-        assert!(reply.headers.contains_key("retry-after"));
+        match reply.status {
+            200 | 201 => assert!(["held", "confirmed"].contains(&reply.body["status"].as_str().unwrap())),
+            202 | 503 => assert!(reply.headers.contains_key("retry-after"), "{reply:#?}"),
+            _ => panic!("{reply:#?}"),
+        }
     }
-    entrance.get("/readyz", &nobody).await.good(200);
     until(15, "the instance to ask for no more requests", || async {
         entrance.get("/readyz", &nobody).await.status == 503
     })

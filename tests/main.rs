@@ -48,6 +48,7 @@ mod pgbouncer;
 mod process;
 mod queue_keys;
 mod reads;
+mod refusals;
 mod replay;
 mod sale_times;
 mod sqlx_data;

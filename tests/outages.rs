@@ -1,15 +1,22 @@
-//! What goes on while a server stands still: JetStream takes nothing, and the rest of the service does not wait for it.
+//! What goes on while JetStream stands still: the rest of the service does not wait for it, and says what is wrong.
 
 use std::time::{Duration, Instant};
 
+use boxoffice::background::Tasks;
 use boxoffice::bus::messages;
 use boxoffice::bus::publish::publish;
+use boxoffice::http::health::Health;
 use boxoffice::saga::Status;
 use boxoffice::store;
 use boxoffice::store::reservations::ReservationStatus;
+use tokio::process::Command;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::common::Env;
 use super::common::app::{TestApp, until};
+use super::common::http::{Caller, Entrance};
+use super::common::program::Program;
 
 /// Charges that wait to be announced: one after the other, each would hold up the sweeper for five seconds.
 const CHARGES: i64 = 40;
@@ -19,8 +26,8 @@ async fn status(test: &TestApp, saga: Uuid) -> Status {
 }
 
 #[tokio::test]
-async fn sweeper_runs_while_jetstream_is_frozen() {
-    let test = TestApp::with(&["--hold-seconds", "8"]).await;
+async fn hold_expires_while_jetstream_is_frozen() {
+    let test = TestApp::with(&["--hold-seconds", "6"]).await;
     let user = test.user(0).await;
     let held = test.reserve(user, &[1]).await;
     assert_eq!(held.status, ReservationStatus::Held);
@@ -28,10 +35,14 @@ async fn sweeper_runs_while_jetstream_is_frozen() {
     for _ in 0..CHARGES {
         test.charge(user, 1).await;
     }
-    until(30, "the hold's alarm", || async { status(&test, held.id).await != Status::Waiting }).await;
-    test.env.thaw_nats();
+    until(30, "the sweeper to ring the hold's alarm", || async {
+        status(&test, held.id).await != Status::Waiting
+    })
+    .await;
     until(30, "the hold's end", || async { test.find(held.id).await.status == ReservationStatus::Expired })
         .await;
+    assert!(test.app.bus.health.is_failing(), "JetStream is frozen");
+    test.env.thaw_nats();
     until(60, "the charges to be announced", || async {
         !store::pulse::pulse(&test.app.pool).await.unwrap().charges
     })
@@ -50,4 +61,57 @@ async fn publish_ends_while_jetstream_is_frozen() {
     assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());
     test.env.thaw_nats();
     publish(&test.env.bus, &sagas, alarm).await.unwrap();
+}
+
+#[tokio::test]
+async fn instance_is_not_ready_while_jetstream_is_frozen() {
+    let (entrance, nobody) = (Entrance::start().await, Caller::nobody());
+    until(10, "the instance to be ready", || async { entrance.get("/readyz", &nobody).await.status == 200 })
+        .await;
+    entrance.test.env.freeze_nats();
+    until(20, "the instance to ask for no more requests", || async {
+        entrance.get("/readyz", &nobody).await.status == 503
+    })
+    .await;
+    let answer = entrance.get("/readyz", &nobody).await;
+    let detail = answer.is(503, "unavailable")["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("JetStream did not store a message") && detail.contains("restart"), "{detail}");
+    entrance.test.env.thaw_nats();
+    until(20, "the instance to be ready again", || async {
+        entrance.get("/readyz", &nobody).await.status == 200
+    })
+    .await;
+    let checks = Program::of(&entrance.test.env).json(0, "doctor").await;
+    let found =
+        checks["checks"].as_array().unwrap().iter().find(|check| check["check"] == "jetstream").unwrap();
+    assert_eq!(found["state"], "ok", "{found}");
+}
+
+#[tokio::test]
+async fn dead_task_makes_an_instance_not_ready() {
+    let test = TestApp::start().await;
+    let tasks = Tasks::new(&CancellationToken::new());
+    let health = Health::new(test.app.bus.health.clone(), tasks.clone());
+    assert_eq!(health.complaints(&test.app.pool, true).await, Vec::<String>::new());
+    tasks.supervise("of this test", async {});
+    tasks.died().await;
+    let complaints = health.complaints(&test.app.pool, true).await;
+    assert!(complaints.len() == 1 && complaints[0].contains("\"of this test\" is dead"), "{complaints:?}");
+}
+
+#[tokio::test]
+async fn process_ends_when_a_task_dies() {
+    let env = Env::start().await;
+    let ended = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
+        .args(["serve", "--role", "worker"])
+        .env("DATABASE_URL", &env.database_url)
+        .env("NATS_URL", &env.nats_url)
+        .env("BOXOFFICE_PANIC_AT", "probe::begin")
+        .kill_on_drop(true)
+        .output();
+    let ended =
+        tokio::time::timeout(Duration::from_secs(60), ended).await.expect("it ends by itself").unwrap();
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("the background task \"JetStream probe\" is dead"), "{said}");
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::background::Tasks;
 use crate::booking::Desk;
-use crate::bus::{self, Bus, retry, topology};
+use crate::bus::{self, Bus, probe, retry, topology};
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config::{Settings, Switch};
@@ -117,6 +117,8 @@ impl App {
         let engine =
             Engine::start(pools, bus.clone(), catalogue, &workers::Service::NAMES, &tasks, &stop).await?;
         let engine = engine.with_after_act(workers::settle);
+        workers::allow_direct_execution(&engine, limits(settings));
+        tasks.supervise("JetStream probe", probe::run(bus.clone(), stop.clone()));
         let desk = Desk::open(pool.clone(), engine.clone(), settings.engine.settle(), &tasks, &stop);
         let mut app = Self { pool, bus, clock, engine, desk, room: None, address: None, tasks, stop };
         app.run(settings, &roles, announce).await?;
@@ -181,7 +183,7 @@ impl App {
             limits: ClientLimits::of(&settings.http),
             booking: settings.booking.clone(),
             queue: settings.queue.clone(),
-            health: Health::new(self.bus.client.clone()),
+            health: Health::new(self.bus.health.clone(), self.tasks.clone()),
             charges: Semaphore::new(CHARGES_AT_ONCE),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
             listeners: Listeners::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),
@@ -216,6 +218,11 @@ impl App {
             &self.tasks,
             self.stop.clone(),
         ))
+    }
+
+    /// Returns the name of a background task that is dead: the process must be started again.
+    pub async fn task_died(&self) -> &'static str {
+        self.tasks.died().await
     }
 
     /// Stops all services: none takes anything new, what is under way gets a moment to end.

@@ -7,9 +7,11 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::jetstream::{self, context::ContextBuilder};
 use async_nats::subject::ToSubject;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, ServerAddr};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
 use bytes::Bytes;
 
+use super::denials::Denials;
+use super::health::Health;
 use super::retry::reconnect_delay;
 use crate::config::NatsAccess;
 
@@ -29,6 +31,10 @@ pub struct Bus {
     /// Whether this process makes the bucket of the places in line where it is missing. A role that does not write the
     /// bucket has no right to make it either.
     pub makes_bucket: bool,
+    /// How JetStream did lately, where it is probed.
+    pub health: Health,
+    /// Subjects that the server has forbidden.
+    pub denials: Denials,
 }
 
 /// Why a message that is not stored was not sent.
@@ -66,6 +72,9 @@ impl Bus {
     }
 }
 
+/// What a server must take: input, outputs and reason of a saga fit it.
+const MAX_PAYLOAD_NEEDED: usize = 1 << 20;
+
 /// Why a server cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
@@ -78,7 +87,12 @@ pub enum ConnectError {
     #[error("NATS at {urls} is version {found}; Box Office needs 2.14 or newer (schedules and message TTLs)")]
     TooOld { urls: String, found: String },
     #[error(
-        "NATS at {urls} runs without JetStream; start it with `-js` or a `jetstream {{ }}` block: {reason}"
+        "NATS at {urls} takes messages of at most {bytes} bytes; Box Office needs {MAX_PAYLOAD_NEEDED} (max_payload)"
+    )]
+    SmallPayload { urls: String, bytes: usize },
+    #[error(
+        "NATS at {urls} runs without JetStream; start it with `-js` or a `jetstream {{ }}` block, or restart it if \
+         its disk was full: {reason}"
     )]
     NoJetStream { urls: String, reason: String },
 }
@@ -102,17 +116,28 @@ pub async fn connect_as(
         Some((user, password)) => ConnectOptions::with_user_and_password(user, password),
         None => ConnectOptions::new(),
     };
+    let denials = Denials::default();
+    let heard = denials.clone();
     let client = secured(options, access)?
         .name(name)
         .custom_inbox_prefix(&access.nats_inbox)
         .ping_interval(Duration::from_secs(5))
         .request_timeout(Some(JETSTREAM_TIMEOUT))
         .reconnect_delay_callback(reconnect_delay)
-        .event_callback(|event| async move { tracing::info!(%event, "nats") })
+        .event_callback(move |event| {
+            if let Event::ServerError(ServerError::Other(complaint)) = &event {
+                heard.note(complaint);
+            }
+            async move { tracing::info!(%event, "nats") }
+        })
         .connect(servers)
         .await
         .map_err(|source| unconnected(urls, source))?;
     check_version(urls, &client.server_info().version)?;
+    let bytes = client.server_info().max_payload;
+    if bytes < MAX_PAYLOAD_NEEDED {
+        return Err(ConnectError::SmallPayload { urls: urls.to_owned(), bytes });
+    }
     let context = match &access.nats_domain {
         Some(domain) => ContextBuilder::new().domain(domain).timeout(JETSTREAM_TIMEOUT),
         None => ContextBuilder::new().timeout(JETSTREAM_TIMEOUT),
@@ -121,7 +146,8 @@ pub async fn connect_as(
     if let Err(error) = jetstream.query_account().await {
         return Err(ConnectError::NoJetStream { urls: urls.to_owned(), reason: error.to_string() });
     }
-    Ok(Bus { client, jetstream, replicas: usize::from(replicas), makes_bucket: true })
+    let health = Health::default();
+    Ok(Bus { client, jetstream, replicas: usize::from(replicas), makes_bucket: true, health, denials })
 }
 
 fn unconnected(urls: &str, source: async_nats::ConnectError) -> ConnectError {

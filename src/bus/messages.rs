@@ -14,7 +14,7 @@ use async_nats::header::{
 use async_nats::jetstream::message::PublishMessage;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::headers::{
@@ -25,6 +25,7 @@ use super::subjects;
 use super::trace::{trace_of, traceparent};
 use crate::clock;
 use crate::ids;
+use crate::saga::size::{OUTPUT_BYTES_MAX, cut, json_bytes};
 use crate::saga::{self, Command, Direction, Outcome, Reply, Status, message_id};
 
 /// The version of every body.
@@ -232,8 +233,27 @@ pub fn read_reply(message: &async_nats::Message) -> Result<(Uuid, Reply), Malfor
     let body: ReplyBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
     let worker = header(message, WORKER).map(|name| name.chars().take(WORKER_CHARS_MAX).collect());
+    let outcome = bounded(body.outcome.into_owned());
     let service = subjects::replying_service(&message.subject).map(str::to_owned);
-    Ok((saga, Reply { step, direction, visit, send, outcome: body.outcome.into_owned(), worker, service }))
+    Ok((saga, Reply { step, direction, visit, send, outcome, worker, service }))
+}
+
+/// An outcome whose texts have their bounds. An output that is too large is judged with the saga.
+fn bounded(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Rejected { code, detail } => {
+            let bytes = json_bytes(&detail);
+            let detail = if bytes > OUTPUT_BYTES_MAX {
+                json!({ "omitted": format!("{bytes} bytes; at most {OUTPUT_BYTES_MAX} are kept") })
+            } else {
+                detail
+            };
+            Outcome::Rejected { code: cut(&code), detail }
+        }
+        Outcome::Failed { code } => Outcome::Failed { code: cut(&code) },
+        Outcome::Unknown { reason } => Outcome::Unknown { reason: cut(&reason) },
+        Outcome::Done { .. } => outcome,
+    }
 }
 
 /// A signal to a saga.

@@ -12,6 +12,8 @@ pub const TIMERS: &str = "TIMERS";
 pub const EVENTS: &str = "EVENTS";
 /// What the server says about messages that were delivered too often.
 pub const UNDELIVERED: &str = "UNDELIVERED";
+/// The last message by which a process found out whether JetStream works.
+pub const HEALTH: &str = "HEALTH";
 /// The KV bucket of the places in line.
 pub const QUEUE_TOKENS: &str = "queue_tokens";
 /// The stream beneath that bucket.
@@ -32,6 +34,8 @@ pub const ALL_SAGAS: &str = "sagas.>";
 pub const ALL_TIMERS: &str = "timers.>";
 /// All domain events.
 pub const ALL_EVENTS: &str = "events.>";
+/// The one subject of [`HEALTH`].
+pub const PROBE: &str = "health.jetstream";
 /// All alarms that have rung.
 pub const TIMERS_DUE: &str = "timers.due.>";
 /// Replies of workers, without saying of which service; only who may answer for all services may publish here.

@@ -28,6 +28,8 @@ const MAX_DELIVER: i64 = 20;
 pub struct TopologyError {
     what: String,
     reason: String,
+    /// It cannot be made as long as an operator changes nothing.
+    pub is_permanent: bool,
 }
 
 /// The streams. `STEPS`, `SAGAS` and `TIMERS` are work queues: an acknowledged message is gone.
@@ -78,6 +80,20 @@ pub fn streams(replicas: usize) -> Vec<Config> {
     ]
 }
 
+/// The stream of the probe: one message, replaced by the next.
+pub fn health(replicas: usize) -> Config {
+    Config {
+        name: subjects::HEALTH.to_owned(),
+        description: text("the last message by which a process found out whether JetStream works"),
+        subjects: vec![subjects::PROBE.to_owned()],
+        storage: StorageType::File,
+        discard: DiscardPolicy::Old,
+        max_messages: 1,
+        num_replicas: replicas,
+        ..Config::default()
+    }
+}
+
 /// The stream beneath the bucket of the places in line. `first` is the revision with which a new one begins.
 pub fn bucket(replicas: usize, first: Option<u64>) -> Config {
     Config {
@@ -120,19 +136,25 @@ pub fn command_consumer(command: &str) -> pull::Config {
 
 /// Makes what is missing and brings settings up to date. Safe to call from every process at any time.
 pub async fn ensure(bus: &Bus) -> Result<(), TopologyError> {
-    for config in streams(bus.replicas) {
-        ensure_stream(bus, config).await?;
+    // One that cannot be made does not keep the others from being made.
+    let mut ensured = Ok(());
+    for config in streams(bus.replicas).into_iter().chain([health(bus.replicas)]) {
+        ensured = ensured.and(ensure_stream(bus, config).await);
     }
     if bus.makes_bucket {
-        ensure_bucket(bus, 0).await?;
+        ensured = ensured.and(ensure_bucket(bus, 0).await);
     }
-    Ok(())
+    ensured
 }
 
-async fn ensure_stream(bus: &Bus, config: Config) -> Result<(), TopologyError> {
+pub(super) async fn ensure_stream(bus: &Bus, config: Config) -> Result<(), TopologyError> {
     let name = config.name.clone();
-    bus.jetstream.create_or_update_stream(config).await.map_err(|error| refused("stream", &name, &error))?;
-    Ok(())
+    bus.jetstream.create_or_update_stream(config).await.map(drop).map_err(|error| {
+        // Another stream has its subjects.
+        let is_permanent = matches!(error.kind(),
+            CreateStreamErrorKind::JetStream(why) if why.error_code() == ErrorCode::STREAM_SUBJECT_OVERLAP);
+        TopologyError { is_permanent, ..refused("stream", &name, &error) }
+    })
 }
 
 /// Makes the bucket of the places in line if it is missing. It begins behind `known`, the last revision that is known of
@@ -233,7 +255,7 @@ async fn delete_leftover(stream: &stream::Stream, filter: &str) -> bool {
 }
 
 fn refused(kind: &str, name: &str, error: &impl std::fmt::Display) -> TopologyError {
-    TopologyError { what: format!("the {kind} {name}"), reason: error.to_string() }
+    TopologyError { what: format!("the {kind} {name}"), reason: error.to_string(), is_permanent: false }
 }
 
 fn text(words: &str) -> Option<String> {

@@ -7,6 +7,9 @@ use sqlx::PgPool;
 use super::output::table;
 use super::{Context, Ending, queues};
 use crate::app;
+use crate::bus::connect::ConnectError;
+use crate::bus::health::Problem;
+use crate::bus::probe;
 use crate::bus::{Bus, presence, subjects, topology};
 use crate::clock::Clock;
 use crate::store::{self, schema};
@@ -38,7 +41,12 @@ enum State {
 pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
     let mut checks = Vec::new();
     match context.database().await {
-        Ok(pool) => checks.extend([version(&pool).await, schema(&pool).await, clock(context, &pool).await]),
+        Ok(pool) => checks.extend([
+            version(&pool).await,
+            schema(&pool).await,
+            writable(&pool).await,
+            clock(context, &pool).await,
+        ]),
         Err(error) => {
             checks.push(wrong("postgres", &error, "start Postgres, or let `boxoffice up` start one"));
         }
@@ -46,6 +54,7 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
     match context.bus().await {
         Ok(bus) => {
             checks.push(nats(&bus));
+            checks.push(jetstream(&bus).await);
             checks.push(durability());
             let streams = streams(&bus).await;
             let is_whole = streams.iter().all(|check| check.state == State::Ok);
@@ -56,7 +65,10 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
             checks.push(workers(context, &bus).await);
         }
         Err(error) => {
-            checks.push(wrong("nats", &error, "start nats-server 2.14 or newer with JetStream (-js)"))
+            let is_off = matches!(error.downcast_ref(), Some(ConnectError::NoJetStream { .. }));
+            let start =
+                "start nats-server 2.14 or newer with JetStream (-js); restart one that does not answer";
+            checks.push(wrong("nats", &error, if is_off { probe::OFF } else { start }));
         }
     }
     let sick = checks.iter().any(|check| check.state == State::Wrong);
@@ -108,6 +120,18 @@ async fn schema(pool: &PgPool) -> Check {
     }
 }
 
+/// Whether Postgres takes writes: it may be read-only, in recovery, full, or frozen.
+async fn writable(pool: &PgPool) -> Check {
+    match store::can_write(pool).await {
+        Ok(()) => ok("writes", "Postgres can be written".to_owned()),
+        Err(error) => wrong(
+            "writes",
+            &error.into(),
+            "see that DATABASE_URL names the primary, that it is not read-only, and that its disk has room",
+        ),
+    }
+}
+
 async fn clock(context: &Context, pool: &PgPool) -> Check {
     let clock = Clock::skewed(context.settings.engine.clock_skew_ms);
     let before = clock.uncorrected();
@@ -129,6 +153,16 @@ async fn clock(context: &Context, pool: &PgPool) -> Check {
 fn nats(bus: &Bus) -> Check {
     let info = bus.client.server_info();
     ok("nats", format!("answers, version {}, with JetStream", info.version))
+}
+
+/// Whether JetStream stores a message and gives it back.
+async fn jetstream(bus: &Bus) -> Check {
+    match probe::probe(bus).await {
+        Ok(()) => ok("jetstream", "stores a message and gives it back".to_owned()),
+        Err(Problem { found, advice }) => {
+            Check { state: State::Wrong, advice: Some(advice.to_owned()), ..ok("jetstream", found) }
+        }
+    }
 }
 
 /// A client cannot read how often the server syncs; the operator has to know.

@@ -1,5 +1,6 @@
 //! `serve`: some roles of the service, against a given Postgres and NATS.
 
+use anyhow::bail;
 use serde_json::json;
 
 use super::{Context, Ending, signals};
@@ -40,9 +41,17 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
         let url = format!("http://{http}");
         context.output.answer(&json!({ "url": url }), |_| format!("Box Office answers at {url}"))?;
     }
-    stopped.await;
+    let dead = tokio::select! {
+        () = &mut stopped => None,
+        task = app.task_died() => Some(task),
+    };
     app.stop().await;
-    Ok(Ending::Good)
+    match dead {
+        None => Ok(Ending::Good),
+        Some(task) => {
+            bail!("the background task \"{task}\" is dead; see the log, and start this process again")
+        }
+    }
 }
 
 async fn start(settings: &Settings, arguments: &Arguments) -> anyhow::Result<App> {

@@ -1,6 +1,6 @@
 //! `up`: everything in one process, with private servers where none are given.
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use serde_json::json;
 
 use super::{Context, Ending, signals};
@@ -32,6 +32,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
                 let ended = tokio::select! {
                     () = &mut stopped => Ok(Ending::Good),
                     error = local.server_ended() => Err(error.into()),
+                    task = app.task_died() => Err(anyhow!("the background task \"{task}\" is dead; see the log")),
                 };
                 context.output.tell("Stopping.");
                 app.stop().await;

@@ -16,7 +16,7 @@ use super::{Asked, Handler, Service};
 use crate::bus::publish::publish;
 use crate::bus::retry::retry;
 use crate::bus::{Bus, Deliveries, deliveries, messages, subjects, topology};
-use crate::saga::{Command, DEADLINE_PASSED, Outcome};
+use crate::saga::{Command, DEADLINE_PASSED, Outcome, too_large};
 use crate::store::outcomes::{self, Remembered};
 
 /// Most commands of one kind under way at once, each on a connection of its own.
@@ -28,6 +28,8 @@ const FORGET_EVERY: Duration = Duration::from_secs(600);
 const FORGET_AT_ONCE: i64 = 5_000;
 /// The code of the answer to a command whose function ended with an error.
 pub const HANDLER_FAILED: &str = "handler_failed";
+/// The code of the answer to a command whose output would fit no message. Its effect was not kept.
+pub const OUTPUT_TOO_LARGE: &str = "output_too_large";
 
 /// Starts a loop for each command, and the one that forgets.
 pub(super) fn run(service: &Service, bus: &Bus, tasks: &TaskTracker, stop: &CancellationToken) {
@@ -127,6 +129,13 @@ async fn act(
             tracing::error!(saga = %command.saga_id, step = command.step, %error, "a step's function failed");
             Outcome::Failed { code: HANDLER_FAILED.to_owned() }
         }
+    };
+    let outcome = match outcome {
+        Outcome::Done { output } if too_large(&command.context, &output).is_some() => {
+            tracing::error!(saga = %command.saga_id, step = command.step, "the output of a step's function is too large");
+            Outcome::Failed { code: OUTPUT_TOO_LARGE.to_owned() }
+        }
+        outcome => outcome,
     };
     match outcome {
         Outcome::Done { .. } => effect.commit().await?,

@@ -1,54 +1,60 @@
-//! Whether this instance is alive, and whether requests should be sent to it.
+//! Whether requests should be sent to this instance.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::connection::State as Connection;
 use sqlx::PgPool;
-use tokio::time::{Instant, timeout};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
+use crate::background::Tasks;
+use crate::bus;
 use crate::store;
 
-/// How long NATS may be away before requests should go elsewhere: a reconnect takes less.
-const NATS_PATIENCE: Duration = Duration::from_secs(10);
-/// How long Postgres may take to say what time it is.
-const POSTGRES_PATIENCE: Duration = Duration::from_secs(2);
+/// How long an answer of Postgres is used again: however often `/readyz` is asked, Postgres is asked once a second.
+const POSTGRES_MAX_AGE: Duration = Duration::from_secs(1);
 
-/// Watches the connection to NATS. Clones watch the same one.
+/// What an instance needs to do its work. Clones look at the same.
 #[derive(Clone)]
 pub struct Health {
-    nats: async_nats::Client,
-    connected_at: Arc<Mutex<Instant>>,
+    jetstream: bus::health::Health,
+    tasks: Tasks,
+    /// When Postgres was last asked, and what was wrong then.
+    postgres: Arc<Mutex<Option<(Instant, Option<String>)>>>,
 }
 
 impl Health {
-    /// Watches this connection from now on.
-    pub fn new(nats: async_nats::Client) -> Self {
-        Self { nats, connected_at: Arc::new(Mutex::new(Instant::now())) }
-    }
-
-    /// Notes whether NATS is there; to be called every second or so.
-    pub fn look(&self) {
-        self.nats_away();
+    /// Looks at JetStream, as it is probed, and at the tasks of the process.
+    pub fn new(jetstream: bus::health::Health, tasks: Tasks) -> Self {
+        Self { jetstream, tasks, postgres: Arc::default() }
     }
 
     /// What is wrong, in words for an operator; nothing if all is well.
-    pub async fn complaints(&self, pool: &PgPool, line_is_known: bool) -> Vec<&'static str> {
-        let postgres = timeout(POSTGRES_PATIENCE, store::now(pool)).await;
-        let found = [
-            (!matches!(postgres, Ok(Ok(_))), "Postgres does not answer"),
-            (self.nats_away() >= NATS_PATIENCE, "NATS has been away for 10 seconds or more"),
-            (!line_is_known, "the waiting room has not been read from NATS yet"),
-        ];
-        found.into_iter().filter(|(wrong, _)| *wrong).map(|(_, words)| words).collect()
+    pub async fn complaints(&self, pool: &PgPool, line_is_known: bool) -> Vec<String> {
+        let mut complaints = Vec::new();
+        complaints.extend(self.postgres(pool).await);
+        if let Some(problem) = self.jetstream.problem() {
+            complaints.push(format!("{} ({})", problem.found, problem.advice));
+        }
+        if !line_is_known {
+            complaints.push("the waiting room has not been read from NATS yet".to_owned());
+        }
+        if let Some(task) = self.tasks.dead() {
+            complaints.push(format!("the background task \"{task}\" is dead; this process ends"));
+        }
+        complaints
     }
 
-    /// For how long NATS has been away.
-    fn nats_away(&self) -> Duration {
-        let mut connected_at = self.connected_at.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.nats.connection_state() == Connection::Connected {
-            *connected_at = Instant::now();
+    async fn postgres(&self, pool: &PgPool) -> Option<String> {
+        let mut last = self.postgres.lock().await;
+        if let Some((at, complaint)) = &*last
+            && at.elapsed() < POSTGRES_MAX_AGE
+        {
+            return complaint.clone();
         }
-        connected_at.elapsed()
+        let written = store::can_write(pool).await;
+        let complaint = written.err().map(|error| format!("Postgres cannot be written: {error}"));
+        *last = Some((Instant::now(), complaint.clone()));
+        complaint
     }
 }

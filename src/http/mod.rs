@@ -155,7 +155,6 @@ pub async fn serve(listener: TcpListener, state: Arc<AppState>) {
 async fn tick(state: &AppState) {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
     while state.stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        state.health.look();
         // Else measurements would pile up in memory until somebody asks for them.
         state.metrics.run_upkeep();
         state.access.forget_idle();

@@ -248,7 +248,7 @@ impl From<ActError> for Problem {
             ActError::UnknownCommand(_) => Self::not_found("command"),
             ActError::Covers { .. } => Self::new(Code::IllegalAct, detail),
             ActError::Consumers(_) => Self::new(Code::Unavailable, detail),
-            ActError::Lacking(_) => {
+            ActError::Lacking(_) | ActError::TooLarge(_) => {
                 Self::invalid(vec![Fault { pointer: "/output".to_owned(), reason: error.to_string() }])
             }
             ActError::Illegal { status, allowed } => Self::new(Code::IllegalAct, detail)

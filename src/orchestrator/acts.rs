@@ -45,6 +45,8 @@ pub enum ActError {
     Illegal { status: Status, allowed: Vec<&'static str> },
     #[error("the output must have {}: later deadlines refer to it, as RFC 3339", .0.join(", "))]
     Lacking(Vec<String>),
+    #[error("{0}")]
+    TooLarge(String),
     #[error("the step did run: its service has an outcome of it, and the saga goes by that")]
     Ran(Outcome),
     #[error(transparent)]
@@ -113,7 +115,11 @@ impl Engine {
             return Ok(());
         };
         let service = subjects::service_of(command);
-        let refused = !self.allowed_acts(&saga).contains(&act.name()) || self.lacking(&saga, act).is_some();
+        let is_allowed = self.allowed_acts(&saga).contains(&act.name());
+        if is_allowed && let Some(why) = saga::too_large(&saga.context, output) {
+            return Err(ActError::TooLarge(why));
+        }
+        let refused = !is_allowed || self.lacking(&saga, act).is_some();
         if refused || self.in_database.contains(&service) {
             return Ok(());
         }

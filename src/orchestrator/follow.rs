@@ -1,5 +1,6 @@
 //! What follows from a commit: commands, alarms and events go out, and whoever waits is told.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +13,10 @@ use uuid::Uuid;
 
 use super::{Engine, announce};
 use crate::bus::messages::{self, EventMessage, Settled};
-use crate::bus::publish::{Outgoing, PublishError, publish};
+use crate::bus::publish::{Outgoing, PublishError, publish_each};
 use crate::bus::subjects;
 use crate::config::Control;
-use crate::saga::{self, Action, Catalogue, Command, Saga, Transition};
+use crate::saga::{self, Action, Catalogue, Command, Poisoned, Saga, Transition};
 use crate::store;
 
 /// Ended sagas are put to rest in batches, this far apart: nobody waits for it, but a thousand of them at once take Postgres long
@@ -49,6 +50,26 @@ enum Message {
 }
 
 impl Message {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Command(_) => "command",
+            Self::Alarm(..) | Self::AlarmOff(_) => "alarm",
+            Self::Event(_) => "event",
+        }
+    }
+
+    /// Whether it is an event that this saga tells: its id begins with the saga's.
+    fn is_event_of(&self, saga: Uuid) -> bool {
+        matches!(self, Self::Event(event) if event.id.starts_with(&saga.to_string()))
+    }
+
+    fn command(self) -> Option<Command> {
+        match self {
+            Self::Command(command) => Some(command),
+            _ => None,
+        }
+    }
+
     fn outgoing(&self) -> Outgoing {
         match self {
             Self::Command(command) => messages::command(command),
@@ -123,7 +144,15 @@ pub enum FollowError {
 
 impl Engine {
     /// Does what follows from a committed transaction and waits until JetStream has all of it.
-    pub async fn follow(&self, mut consequences: Consequences) -> Result<(), FollowError> {
+    pub async fn follow(&self, consequences: Consequences) -> Result<(), FollowError> {
+        self.try_follow(consequences).await.map_err(|(error, _commands)| error)
+    }
+
+    /// The same. With an error come back the commands that JetStream may not have.
+    pub(super) async fn try_follow(
+        &self,
+        mut consequences: Consequences,
+    ) -> Result<(), (FollowError, Vec<Command>)> {
         self.remember(&mut consequences);
         let Consequences { mut commands, alarms, alarms_off, mut events, .. } = consequences;
         let Consequences { recalls, settled, mut ended, told, .. } = consequences;
@@ -131,7 +160,10 @@ impl Engine {
         self.tell_settled(settled).await;
         self.tell_watchers(&told).await;
         if !recalls.is_empty() {
-            let (recalled, at_rest) = self.recall(&recalls).await?;
+            let (recalled, at_rest) = match self.recall(&recalls).await {
+                Ok(recalled) => recalled,
+                Err(error) => return Err((error.into(), commands)),
+            };
             events.extend(recalled);
             ended.extend(at_rest);
         }
@@ -139,8 +171,19 @@ impl Engine {
         messages.extend(alarms.into_iter().map(|(id, at)| Message::Alarm(id, at)));
         messages.extend(alarms_off.into_iter().map(Message::AlarmOff));
         messages.extend(events.into_iter().map(Message::Event));
-        if !messages.is_empty() {
-            publish(&self.bus, &messages, Message::outgoing).await?;
+        if !messages.is_empty()
+            && let Err(left) = publish_each(&self.bus, &messages, Message::outgoing).await
+        {
+            for (at, reason) in &left.refused {
+                ended.retain(|id| !messages[*at].is_event_of(*id));
+                self.give_up(&messages[*at], reason).await;
+            }
+            if !left.failed.is_empty() {
+                let mut failed = BTreeSet::from_iter(left.failed.iter().copied());
+                let commands = messages.into_iter().enumerate().filter(|(at, _)| failed.remove(at));
+                let commands = commands.filter_map(|(_, message)| message.command()).collect();
+                return Err((PublishError::from(left).into(), commands));
+            }
         }
         fail_point!("follow::published");
         for id in ended {
@@ -163,17 +206,49 @@ impl Engine {
         let engine = self.clone();
         self.tasks.spawn(async move {
             let _permit = permit;
-            if let Err(error) = engine.follow(consequences).await {
+            engine.execute_while_failing(&mut consequences).await;
+            if let Err((error, commands)) = engine.try_follow(consequences).await {
                 metrics::counter!("boxoffice_effects_left_to_sweeper_total").increment(1);
                 tracing::warn!(%error, "what follows from a commit is left to the sweeper");
+                engine.execute_directly(commands).await;
             }
         });
+    }
+
+    /// The same for the sweeper. While JetStream does not work it waits for the steps in this database, however much else
+    /// is to be published.
+    pub(super) async fn follow_swept(&self, mut consequences: Consequences) {
+        self.execute_while_failing(&mut consequences).await;
+        self.follow_later(consequences);
+    }
+
+    async fn execute_while_failing(&self, consequences: &mut Consequences) {
+        if self.bus.health.is_failing() {
+            // The rows as they were committed, before their next step reads them.
+            self.remember(consequences);
+            let commands =
+                consequences.commands.extract_if(.., |command| self.can_execute(command)).collect();
+            self.execute_directly(commands).await;
+        }
     }
 
     /// Takes note of what was committed, so that the next step need not read it.
     fn remember(&self, consequences: &mut Consequences) {
         if self.control == Control::Optimistic {
             self.recent.note(std::mem::take(&mut consequences.moved));
+        }
+    }
+
+    /// A message that JetStream will never store. The saga that asks for a command is stuck from now on; an alarm is rung by the
+    /// sweeper; an event is missing until an operator mends what is wrong.
+    async fn give_up(&self, message: &Message, reason: &str) {
+        let kind = message.kind();
+        tracing::error!(kind, reason, "JetStream refuses a message for good");
+        metrics::counter!("boxoffice_publish_refused_total", "kind" => kind).increment(1);
+        if let Message::Command(Command { saga_id, step, direction, visit, .. }) = message {
+            let error = format!("its command cannot be published: {reason}");
+            let poisoned = Poisoned { step: step.clone(), direction: *direction, visit: *visit, error };
+            self.poisoned(*saga_id, poisoned).await;
         }
     }
 

@@ -20,11 +20,12 @@ mod recent;
 mod advance;
 mod follow;
 mod announce;
+mod direct;
 mod batched;
 mod halves;
 mod wait;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use chrono::TimeDelta;
 use sqlx::PgPool;
@@ -76,6 +77,8 @@ pub struct Engine {
     resting: mpsc::UnboundedSender<Uuid>,
     /// Permits of commits whose effects are published while their callers go on.
     detached: Arc<Semaphore>,
+    /// Executes commands of the services in this database where JetStream takes none.
+    direct: Arc<OnceLock<direct::Execute>>,
 }
 
 /// Connections to Postgres, and how steps on them are kept apart.
@@ -135,6 +138,7 @@ impl Engine {
             tasks: tasks.clone(),
             signals,
             resting,
+            direct: Arc::default(),
             detached: Arc::new(Semaphore::new(follow::MAX_DETACHED)),
         };
         engine.reload_pauses().await?;

@@ -37,6 +37,11 @@ impl Pauses {
         command.direction == Direction::Do && self.has(PauseKind::Workflow, &command.workflow)
     }
 
+    /// Whether a step type is paused.
+    pub(super) fn has_step(&self, command: &str) -> bool {
+        self.has(PauseKind::Step, command)
+    }
+
     fn has(&self, kind: PauseKind, name: &str) -> bool {
         // A panic elsewhere leaves the list usable: it is replaced as a whole.
         let pauses = self.0.read().unwrap_or_else(PoisonError::into_inner);

@@ -44,6 +44,6 @@ async fn round(engine: &Engine) -> store::Result<usize> {
     tx.commit().await?;
     fail_point!("sweep::committed");
     metrics::counter!("boxoffice_swept_sagas_total").increment(ids.len() as u64);
-    engine.follow_later(consequences);
+    engine.follow_swept(consequences).await;
     Ok(ids.len())
 }

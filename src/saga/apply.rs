@@ -10,6 +10,7 @@ use super::acts::acted;
 use super::definition::{Definition, Work};
 use super::event::{Act, Event, Outcome, Poisoned, Reply};
 use super::moves::{Move, NO_DEADLINE, command, moved, rejection, step_deadline};
+use super::size::too_large;
 use super::state::{Direction, NewSaga, Saga, Status};
 
 /// What a worker says to a `do` that reaches it after its deadline.
@@ -165,6 +166,13 @@ fn foreign(definition: &Definition, reply: &Reply) -> Option<String> {
 fn answered(next: Move<'_>, saga: &Saga, index: usize, reply: &Reply) -> Decision {
     // A second "no" to an earlier send says nothing about the one that is out.
     let outdated = saga.backing_off || reply.send < saga.send;
+    if let Outcome::Done { output } = &reply.outcome
+        && let Some(why) = too_large(&saga.context, output)
+    {
+        let mut next = next;
+        next.get_stuck(&format!("the {} of {} is done, but {why}", reply.direction, saga.step));
+        return moved(next.record(saga, "output_too_large", None));
+    }
     match (&reply.outcome, saga.direction) {
         (Outcome::Done { output }, Direction::Do) => done(next, saga, index, output),
         (Outcome::Done { output }, Direction::Undo) => undone(next, saga, index, output),

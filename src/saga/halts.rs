@@ -6,6 +6,7 @@ use super::action::Action;
 use super::definition::Step;
 use super::moves::{LAST_EVENTS, Move, passes_over, rejection, step_deadline};
 use super::permits::allowed_acts;
+use super::size::cut;
 use super::state::{Direction, Status};
 
 /// The event that tells of a saga that cannot go on by itself.
@@ -17,6 +18,7 @@ impl Move<'_> {
     /// An operator must look: nothing more happens by itself. Why the saga turned back is kept beside the cause, for
     /// the undo that is tried again must still end the business for its own reason.
     pub(super) fn get_stuck(&mut self, cause: &str) {
+        let cause = &cut(cause);
         if self.saga.direction == Direction::Undo
             && let Some(turned_back) = self.saga.reason.take()
         {

@@ -34,6 +34,7 @@ pub mod action;
 pub mod definition;
 pub mod delay;
 pub mod event;
+pub mod size;
 pub mod state;
 
 pub use action::{Action, Command, Decision, Entry, Transition, message_id};
@@ -44,5 +45,6 @@ pub use halts::{ABANDONED, STUCK};
 pub use moves::{command, kept, may_have_run};
 pub use outlook::{Outlook, Prospect, Standing, StepAhead, Told, outlook, prospect};
 pub use permits::{allowed_acts, lacking};
+pub use size::too_large;
 pub use state::{Direction, NewSaga, Saga, Status};
 pub use versions::{Change, compare};

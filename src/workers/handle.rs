@@ -59,15 +59,15 @@ async fn handle(engine: &Engine, limits: Limits, items: &[Delivered]) -> store::
 }
 
 /// What became of a batch.
-struct Done {
+pub(super) struct Done {
     /// The commands that cannot be, by position.
     illegal: Vec<(usize, String)>,
-    changed: Changed,
-    consequences: Consequences,
+    pub changed: Changed,
+    pub consequences: Consequences,
 }
 
 /// Does what is still asked for, lets each saga go on, and writes all of it at once.
-async fn attempt(
+pub(super) async fn attempt(
     engine: &Engine,
     limits: Limits,
     commands: &[&Command],
@@ -146,7 +146,7 @@ fn is_defined(engine: &Engine, saga: Option<&Saga>) -> bool {
 }
 
 /// What is to be said of a command whose handling fails even alone.
-fn poison(command: &Command, error: &sqlx::Error) -> Poisoned {
+pub(super) fn poison(command: &Command, error: &sqlx::Error) -> Poisoned {
     let Command { step, direction, visit, .. } = command.clone();
     Poisoned { step, direction, visit, error: error.to_string() }
 }

@@ -106,7 +106,7 @@ impl Entrance {
             limits: ClientLimits::of(&settings.http),
             trusted_proxies: settings.http.trusted_proxies,
             booking: settings.booking,
-            health: Health::new(service.bus.client.clone()),
+            health: Health::new(service.bus.health.clone(), Tasks::new(&stop)),
             charges: Semaphore::new(CHARGES_AT_ONCE),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
             listeners: Listeners::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),

@@ -10,7 +10,7 @@ pub mod pgbouncer;
 mod place;
 pub mod program;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use boxoffice::bus::{self, Bus};
@@ -40,8 +40,14 @@ pub struct Env {
 impl Env {
     /// A new one; the first of the process starts Postgres and migrates the template of all databases.
     pub async fn start() -> Self {
+        Self::start_prepared(|_| ()).await
+    }
+
+    /// The same, with a data directory that is prepared before its nats-server starts.
+    pub async fn start_prepared(prepare: impl FnOnce(&Path)) -> Self {
         let database_url = fresh_database().await;
         let dir = fresh_dir("test");
+        prepare(&dir);
         let given = Given { database_url: Some(database_url.clone()), nats_url: None };
         let nats = local::start(&dir, given).await.expect("a private nats-server starts");
         let nats_url = nats.nats_url.clone();
@@ -63,6 +69,17 @@ impl Env {
     /// Lets a frozen nats-server go on.
     pub fn thaw_nats(&self) {
         self.signal_nats(Signal::SIGCONT);
+    }
+
+    /// Gives the one user of the nats-server these permissions; none are none but the usual.
+    pub fn permit_nats(&self, permissions: &str) {
+        let conf = self.dir.join("nats/private.conf");
+        let before = std::fs::read_to_string(&conf).unwrap();
+        let password = before.split("password: \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
+        let user = format!("user: boxoffice, password: \"{password}\", permissions: {{ {permissions} }}");
+        let after = format!("include \"single.conf\"\nauthorization {{ users: [ {{ {user} }} ] }}\n");
+        std::fs::write(&conf, after).unwrap();
+        self.signal_nats(Signal::SIGHUP);
     }
 
     fn signal_nats(&self, signal: Signal) {
