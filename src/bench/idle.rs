@@ -62,7 +62,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
             },
             Measure {
                 met: Some(beyond == 0),
-                ..Measure::told("no JetStream request but pulls", &Timings::default())
+                ..Measure::told("no JetStream request but pulls and the probe", &Timings::default())
             },
         ],
     );
@@ -85,10 +85,11 @@ fn kind(subject: &str) -> String {
     if subject.starts_with(INBOX) { INBOX.to_owned() } else { subject.to_owned() }
 }
 
-/// Pulls of consumers, and what is not JetStream's at all: answers, and messages of core NATS.
+/// Pulls of consumers, the read of the probe, and what is not JetStream's at all: answers, and messages of core NATS.
 fn is_a_pull(kind: &str) -> bool {
     let jetstream = kind.starts_with("$JS.") || kind.starts_with(&subjects::queue_key(""));
-    !jetstream || kind.starts_with("$JS.API.CONSUMER.MSG.NEXT.")
+    let probe = kind.strip_prefix("$JS.API.STREAM.MSG.GET.") == Some(subjects::HEALTH);
+    !jetstream || probe || kind.starts_with("$JS.API.CONSUMER.MSG.NEXT.")
 }
 
 #[cfg(test)]
@@ -99,6 +100,7 @@ mod tests {
     fn pulls_and_answers_are_told_from_other_requests() {
         assert!(is_a_pull(&kind("_INBOX.abc.1")));
         assert!(is_a_pull(&kind("$JS.API.CONSUMER.MSG.NEXT.STEPS.seats-hold")));
+        assert!(is_a_pull(&kind("$JS.API.STREAM.MSG.GET.HEALTH")));
         assert!(!is_a_pull(&kind("$JS.API.STREAM.UPDATE.STEPS")));
         assert!(!is_a_pull(&kind("$KV.queue_tokens.lease.admission")));
     }

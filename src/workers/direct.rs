@@ -35,6 +35,9 @@ async fn execute(
         let result = match decide(engine.control, |control| attempt(engine, limits, &commands, control)).await
         {
             Ok(done) => {
+                for (at, why) in &done.illegal {
+                    tracing::error!(saga = %commands[*at].saga_id, why, "a command cannot be; it was not executed");
+                }
                 done.changed.tell(&engine.bus).await;
                 effects.push(done.consequences);
                 Ok(())

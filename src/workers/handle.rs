@@ -61,7 +61,7 @@ async fn handle(engine: &Engine, limits: Limits, items: &[Delivered]) -> store::
 /// What became of a batch.
 pub(super) struct Done {
     /// The commands that cannot be, by position.
-    illegal: Vec<(usize, String)>,
+    pub illegal: Vec<(usize, String)>,
     pub changed: Changed,
     pub consequences: Consequences,
 }
