@@ -87,7 +87,15 @@ command='x.y'";
         let done = |bytes: usize| {
             let output = Map::from_iter([("x".to_owned(), json!("y".repeat(bytes)))]);
             let (step, outcome) = ("act".to_owned(), Outcome::Done { output });
-            let reply = Reply { step, direction: Direction::Do, visit: 1, send: 0, outcome, worker: None, service: None };
+            let reply = Reply {
+                step,
+                direction: Direction::Do,
+                visit: 1,
+                send: 0,
+                outcome,
+                worker: None,
+                service: None,
+            };
             match apply(&definition, &running, &Event::Reply(reply), now) {
                 Decision::Transition(transition) => transition.saga,
                 other => panic!("{other:?}"),
