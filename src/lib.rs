@@ -42,3 +42,5 @@ pub mod config;
 
 pub mod clock;
 pub mod ids;
+pub mod text;
+pub mod jsonb;

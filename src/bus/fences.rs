@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::headers::{DIRECTION, Fence, Malformed, fence, read_fence};
 use super::messages::{VERSION, check_version};
 use super::{Bus, subjects};
+use crate::jsonb;
 use crate::saga::{Direction, Outcome};
 
 /// The code of the outcome of a step that was undone: it cannot be completed any more.
@@ -95,6 +96,7 @@ pub fn read_request(message: &Message) -> Result<Completion, Malformed> {
     }
     let body: RequestBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
+    jsonb::check_object(&body.output).map_err(|error| error.within("output"))?;
     Ok(Completion { saga, step, visit, output: body.output })
 }
 

@@ -6,6 +6,7 @@ use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, IntoHeaderValue};
 use uuid::Uuid;
 
+use crate::jsonb::{self, Unkeepable};
 use crate::saga::Direction;
 
 /// The saga a message is about.
@@ -37,6 +38,8 @@ pub enum Malformed {
     Body(#[from] serde_json::Error),
     #[error("the body lacks {0}")]
     Missing(&'static str),
+    #[error("the body cannot be kept: {0}")]
+    Unkeepable(#[from] Unkeepable),
     #[error("version {0} is not known")]
     Version(u32),
     #[error("it answers somebody else: its Message-Id is {given}, and its other headers name {own}")]
@@ -70,9 +73,11 @@ pub(super) fn read_fence(message: &async_nats::Message) -> Result<Fence, Malform
         Some("undo") => Direction::Undo,
         _ => return Err(Malformed::Header(DIRECTION)),
     };
+    let step: String = parsed(message, STEP)?;
+    jsonb::check_text(&step).map_err(|_| Malformed::Header(STEP))?;
     Ok(Fence {
         saga: parsed(message, SAGA)?,
-        step: parsed(message, STEP)?,
+        step,
         direction,
         visit: parsed(message, VISIT)?,
         send: if header(message, SEND).is_some() { parsed(message, SEND)? } else { 0 },

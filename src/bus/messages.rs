@@ -25,6 +25,7 @@ use super::subjects;
 use super::trace::{trace_of, traceparent};
 use crate::clock;
 use crate::ids;
+use crate::jsonb;
 use crate::saga::size::{OUTPUT_BYTES_MAX, cut, json_bytes};
 use crate::saga::{self, Command, Direction, Outcome, Reply, Status, message_id};
 
@@ -188,6 +189,8 @@ pub fn read_command(message: &async_nats::Message) -> Result<Command, Malformed>
     let fence = read_fence(message)?;
     let body: CommandBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
+    // The context is only read. The reason may be written down with what the command undoes.
+    jsonb::check_text(body.reason.as_deref().unwrap_or_default()).map_err(|error| error.within("reason"))?;
     let deadline =
         header(message, DEADLINE).map(|_| parsed::<DateTime<Utc>>(message, DEADLINE)).transpose()?;
     if deadline.is_some_and(|deadline| !clock::is_plausible(deadline)) {
@@ -232,7 +235,9 @@ pub fn read_reply(message: &async_nats::Message) -> Result<(Uuid, Reply), Malfor
     }
     let body: ReplyBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
-    let worker = header(message, WORKER).map(|name| name.chars().take(WORKER_CHARS_MAX).collect());
+    body.outcome.check()?;
+    let kept = |name: &str| name.chars().filter(|letter| *letter != '\0').take(WORKER_CHARS_MAX).collect();
+    let worker = header(message, WORKER).map(kept);
     let outcome = bounded(body.outcome.into_owned());
     let service = subjects::replying_service(&message.subject).map(str::to_owned);
     Ok((saga, Reply { step, direction, visit, send, outcome, worker, service }))
@@ -267,6 +272,7 @@ pub fn signal(saga: Uuid, name: &str) -> Outgoing {
 pub fn read_signal(message: &async_nats::Message) -> Result<(Uuid, String), Malformed> {
     let body: SignalBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
+    jsonb::check_text(&body.signal).map_err(|error| error.within("signal"))?;
     Ok((parsed(message, SAGA)?, body.signal))
 }
 

@@ -3,6 +3,7 @@
 use super::output::table;
 use super::{Context, Ending};
 use crate::audit::{self, Invariant, Report, Verdict};
+use crate::text::escape_line;
 
 /// Examples of a broken invariant that people are shown; JSON has more.
 const SHOWN: usize = 10;
@@ -32,7 +33,7 @@ pub(super) fn text(report: &Report) -> String {
     for broken in &report.broken {
         lines.push(format!("\n{} does not hold:", broken.invariant.name()));
         for example in broken.examples.iter().take(SHOWN) {
-            lines.push(format!("  {}  {}", example.id, example.problem));
+            lines.push(escape_line(&format!("  {}  {}", example.id, example.problem)).into_owned());
         }
         let more = broken.count - broken.examples.len().min(SHOWN) as i64;
         if more > 0 {
@@ -40,7 +41,7 @@ pub(super) fn text(report: &Report) -> String {
         }
     }
     for saga in &report.stuck {
-        lines.push(format!(
+        let line = format!(
             "stuck: {} {} in {} ({}) since {}: {}",
             saga.workflow,
             saga.id,
@@ -48,7 +49,8 @@ pub(super) fn text(report: &Report) -> String {
             saga.direction,
             saga.since.format("%F %T"),
             saga.reason.as_deref().unwrap_or("no reason given")
-        ));
+        );
+        lines.push(escape_line(&line).into_owned());
     }
     for left in &report.unsettled_points {
         let what = match left.what.as_str() {

@@ -12,6 +12,7 @@ use super::{Context, Ending, Misuse};
 use crate::ids;
 use crate::store;
 use crate::store::catalog::{self, NewConcert, Performance, SeatRange};
+use crate::text;
 
 /// Most concerts that are listed.
 const LISTED: i64 = 1_000;
@@ -70,8 +71,8 @@ struct Seats(SeatRange);
 impl FromStr for Seats {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, String> {
-        let mut parts = text.splitn(3, ':');
+    fn from_str(given: &str) -> Result<Self, String> {
+        let mut parts = given.splitn(3, ':');
         let mut next = || parts.next().unwrap_or_default();
         let (numbers, section, price) = (next(), next(), next());
         let (from, to) = numbers.split_once('-').unwrap_or((numbers, numbers));
@@ -83,8 +84,11 @@ impl FromStr for Seats {
         let Some(price) = price else {
             return Err("the price must be between 0 and 10000000 points, as in 1-20:Stalls:12000".to_owned());
         };
-        if from > to || section.is_empty() {
+        if from > to {
             return Err("seats are given as first-last:section:price".to_owned());
+        }
+        if let Some(problem) = text::line_problem(section, &(1..=100)) {
+            return Err(format!("the section {problem}, as in 1-20:Stalls:12000"));
         }
         Ok(Self(SeatRange { from, to, section: section.to_owned(), price }))
     }
@@ -123,9 +127,8 @@ async fn list(context: &Context) -> anyhow::Result<Ending> {
 }
 
 async fn add(context: &Context, concert: &NewConcert<'_>) -> anyhow::Result<Ending> {
-    if !(1..=200).contains(&concert.name.chars().count()) {
-        return Err(Misuse("the name of a concert has 1 to 200 characters".to_owned()).into());
-    }
+    good("--name", text::line_problem(concert.name, &(1..=200)))?;
+    good("--description", text::block_problem(concert.description, &(0..=10_000)))?;
     let pool = context.database().await?;
     let mut tx = pool.begin().await?;
     catalog::insert_concert(&mut tx, concert).await?;
@@ -137,11 +140,16 @@ async fn add(context: &Context, concert: &NewConcert<'_>) -> anyhow::Result<Endi
     Ok(Ending::Good)
 }
 
+fn good(flag: &str, problem: Option<String>) -> Result<(), Misuse> {
+    problem.map_or(Ok(()), |problem| Err(Misuse(format!("{flag} {problem}"))))
+}
+
 async fn add_date(context: &Context, date: Date) -> anyhow::Result<Ending> {
     let pool = context.database().await?;
     let now = store::now(&pool).await?;
     let ranges: Vec<SeatRange> = date.seats.into_iter().map(|Seats(range)| range).collect();
     check(&ranges)?;
+    good("--venue", text::line_problem(&date.venue, &(1..=200)))?;
     let performance = Performance {
         id: ids::new(),
         concert_id: date.concert,

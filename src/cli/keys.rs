@@ -8,6 +8,7 @@ use super::{Context, Ending, Misuse};
 use crate::http::auth::NewKey;
 use crate::ids;
 use crate::store::api_keys::{self, Role};
+use crate::text;
 
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
@@ -38,8 +39,8 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
 }
 
 async fn create(context: &Context, role: Role, name: &str) -> anyhow::Result<Ending> {
-    if !(1..=100).contains(&name.chars().count()) {
-        return Err(Misuse("the name of a key has 1 to 100 characters".to_owned()).into());
+    if let Some(problem) = text::line_problem(name, &(1..=100)) {
+        return Err(Misuse(format!("--name {problem}")).into());
     }
     let pool = context.database().await?;
     let (id, key) = (ids::new(), NewKey::generate());

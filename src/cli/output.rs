@@ -7,6 +7,8 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{ContentArrangement, Row, Table};
 use serde::Serialize;
 
+use crate::text::{escape_block, escape_json, escape_line};
+
 /// Where answers go, and in which form.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Output {
@@ -29,8 +31,10 @@ impl Output {
         value: &T,
         text: impl FnOnce(&T) -> String,
     ) -> anyhow::Result<()> {
-        let line = if self.json { serde_json::to_string(value)? } else { text(value) };
-        print(line.trim_end())
+        if self.json {
+            return print(&escape_json(&serde_json::to_string(value)?));
+        }
+        print(&escape_block(text(value).trim_end()))
     }
 
     /// Answers with a list: as one line of JSON for each, or as a text about all.
@@ -40,9 +44,9 @@ impl Output {
         text: impl FnOnce() -> String,
     ) -> anyhow::Result<()> {
         if !self.json {
-            return print(text().trim_end());
+            return print(&escape_block(text().trim_end()));
         }
-        values.iter().try_for_each(|value| print(&serde_json::to_string(value)?))
+        values.iter().try_for_each(|value| print(&escape_json(&serde_json::to_string(value)?)))
     }
 
     /// A sentence for people, while the work goes on. Programs do not see it.
@@ -53,7 +57,8 @@ impl Output {
     }
 }
 
-/// A table with a line under its header; on a terminal it fits its width.
+/// A table with a line under its header; on a terminal it fits its width. Every cell is one line of text that a terminal
+/// takes no commands from.
 pub(super) fn table<R: Into<Row>>(header: impl Into<Row>, rows: impl IntoIterator<Item = R>) -> String {
     let mut table = Table::new();
     table
@@ -61,7 +66,8 @@ pub(super) fn table<R: Into<Row>>(header: impl Into<Row>, rows: impl IntoIterato
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header);
     for row in rows {
-        table.add_row(row);
+        let row: Row = row.into();
+        table.add_row(row.cell_iter().map(|cell| escape_line(&cell.content()).into_owned()));
     }
     table.to_string()
 }
@@ -81,7 +87,7 @@ pub(super) fn complain(error: &anyhow::Error) {
 
 /// Nobody may be reading standard error any more; that is no reason to fall over.
 fn whisper(text: &str) {
-    let _written = writeln!(std::io::stderr(), "{text}");
+    let _written = writeln!(std::io::stderr(), "{}", escape_block(text));
 }
 
 fn print(text: &str) -> anyhow::Result<()> {

@@ -22,6 +22,7 @@ use crate::operations;
 use crate::operations::acts::OperatorAct;
 use crate::operations::queues::{By, ChangeError};
 use crate::store::queue::{QueueSettings, SettingsChange};
+use crate::text;
 use crate::waiting_room::{Phase, QueueOverview, Sessions, Signer, WaitingRoom};
 
 /// How long reading the lines may take.
@@ -45,7 +46,7 @@ pub(super) enum Command {
         #[command(flatten)]
         change: Change,
         /// Why; written down with the act
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", value_parser = reason)]
         reason: String,
     },
     /// Admit the next in line now: beyond the rate, never beyond the cap
@@ -56,7 +57,7 @@ pub(super) enum Command {
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         count: u32,
         /// Why; written down with the act
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", value_parser = reason)]
         reason: String,
     },
     /// Admit nobody until it is resumed
@@ -64,7 +65,7 @@ pub(super) enum Command {
         /// The concert
         concert: Uuid,
         /// Why; written down with the act
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", value_parser = reason)]
         reason: String,
     },
     /// Admit again
@@ -72,7 +73,7 @@ pub(super) enum Command {
         /// The concert
         concert: Uuid,
         /// Why; written down with the act
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", value_parser = reason)]
         reason: String,
     },
     /// List what operators did to lines, newest first: who, when, why, from what to what
@@ -122,6 +123,11 @@ struct TimeOrNone(Option<DateTime<Utc>>);
 
 fn time_or_none(text: &str) -> Result<TimeOrNone, chrono::ParseError> {
     if text == "none" { Ok(TimeOrNone(None)) } else { text.parse().map(|time| TimeOrNone(Some(time))) }
+}
+
+/// Why, in one line; it may be left out.
+fn reason(given: &str) -> Result<String, String> {
+    text::line_problem(given, &(0..=1_000)).map_or_else(|| Ok(given.to_owned()), Err)
 }
 
 pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<Ending> {

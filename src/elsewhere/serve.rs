@@ -122,7 +122,10 @@ async fn act(
 ) -> anyhow::Result<Outcome> {
     let command = asked.command;
     let mut effect = conn.begin().await?;
-    let outcome = match handler(&mut effect, asked).await {
+    let handled = handler(&mut effect, asked).await;
+    // What the database refuses is found before it is saved, where it would fail the transaction at every try.
+    let handled = handled.and_then(|outcome| outcome.check().map(|()| outcome).map_err(anyhow::Error::from));
+    let outcome = match handled {
         Ok(outcome) => outcome,
         Err(error) if is_away(&error) => return Err(error),
         Err(error) => {

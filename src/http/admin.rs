@@ -1,5 +1,6 @@
 //! What is sold: adding concerts, and their dates with all their seats.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -19,6 +20,7 @@ use super::state::AppState;
 use crate::store;
 use crate::store::catalog::{NewConcert, Performance, SeatRange, past_faults, window_faults};
 use crate::store::queue::{FASTEST, MOST_ACTIVE};
+use crate::text;
 
 /// The most seats of one date.
 const SEATS_MAX: i64 = 100_000;
@@ -26,6 +28,8 @@ const SEATS_MAX: i64 = 100_000;
 const PRICE_MAX: i64 = 10_000_000;
 /// The longest concert, in minutes.
 const DURATION_MAX: i32 = 1_440;
+/// How long the name of a section may be, in characters.
+const SECTION_CHARS: RangeInclusive<usize> = 1..=100;
 
 /// A concert to be added.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -40,7 +44,7 @@ pub struct ConcertWanted {
 }
 
 /// How a new concert's line starts.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, ToSchema)]
 pub struct QueueWanted {
     /// Most users active at once.
     #[schema(minimum = 0, maximum = 1_000_000)]
@@ -54,8 +58,8 @@ impl Bodied for ConcertWanted {}
 
 impl Shape for ConcertWanted {
     fn check(&self, faults: &mut Faults) {
-        faults.expect_text(&self.name, 1..=200, "/name");
-        faults.expect_text(&self.description, 0..=10_000, "/description");
+        faults.expect_line(&self.name, 1..=200, "/name");
+        faults.expect_block(&self.description, 0..=10_000, "/description");
         let queue = self.queue.unwrap_or_default();
         let fields = [
             ("/queue/max_active", queue.max_active, MOST_ACTIVE),
@@ -74,7 +78,14 @@ pub struct ConcertAdded {
     id: Uuid,
     name: String,
     description: String,
-    queue: QueueWanted,
+    queue: QueueBegun,
+}
+
+/// How a new concert's line starts, with the defaults for what was left out.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct QueueBegun {
+    max_active: i32,
+    admit_per_minute: i32,
 }
 
 /// Adds a concert and its line.
@@ -100,7 +111,7 @@ pub async fn add_concert(
         };
         let mut tx = app.pool.begin().await?;
         store::catalog::insert_concert(&mut tx, &new).await?;
-        let queue = QueueWanted { max_active: Some(max_active), admit_per_minute: Some(admit_per_minute) };
+        let queue = QueueBegun { max_active, admit_per_minute };
         let answer = Answer::created(&ConcertAdded { id: effect.id, name, description, queue });
         effect.save(&mut *tx, &answer).await?;
         tx.commit().await?;
@@ -142,7 +153,7 @@ impl Bodied for PerformanceWanted {}
 
 impl Shape for PerformanceWanted {
     fn check(&self, faults: &mut Faults) {
-        faults.expect_text(&self.venue, 1..=200, "/venue");
+        faults.expect_line(&self.venue, 1..=200, "/venue");
         let duration = format!("must be between 1 and {DURATION_MAX}");
         faults.expect((1..=DURATION_MAX).contains(&self.duration_minutes), "/duration_minutes", duration);
         let times = [
@@ -157,23 +168,45 @@ impl Shape for PerformanceWanted {
         contradictions
             .into_iter()
             .for_each(|(field, reason)| faults.expect(false, format!("/{field}"), reason));
-        for (at, range) in self.seats.iter().enumerate() {
-            range.check(faults, &format!("/seats/{at}"));
+        check_seats(&self.seats, faults);
+    }
+}
+
+/// Checks how many seats there are, then each range, as long as faults are still noted.
+fn check_seats(ranges: &[SeatsWanted], faults: &mut Faults) {
+    // A range may have its ends the wrong way round.
+    let total: i64 = ranges.iter().map(|range| range.count().max(0)).sum();
+    let good = (1..=SEATS_MAX).contains(&total) && ranges.len() as i64 <= SEATS_MAX;
+    faults.expect(good, "/seats", format!("must add up to between 1 and {SEATS_MAX} seats"));
+    if total > SEATS_MAX {
+        return;
+    }
+    for (at, range) in ranges.iter().enumerate().filter(|(_, range)| !range.is_good()) {
+        if faults.is_full() {
+            return;
         }
-        let total = (1..=SEATS_MAX).contains(&self.seats_total());
-        faults.expect(total, "/seats", format!("must add up to between 1 and {SEATS_MAX} seats"));
-        for (at, number) in overlaps(&self.seats) {
-            let reason = format!("has seat {number}, which is in another range as well");
-            faults.expect(false, format!("/seats/{at}"), reason);
-        }
+        range.check(faults, &format!("/seats/{at}"));
+    }
+    for (at, number) in overlaps(ranges) {
+        let reason = format!("has seat {number}, which is in another range as well");
+        faults.expect(false, format!("/seats/{at}"), reason);
     }
 }
 
 impl SeatsWanted {
+    fn count(&self) -> i64 {
+        i64::from(self.to) - i64::from(self.from) + 1
+    }
+
+    fn is_good(&self) -> bool {
+        let section = text::line_problem(&self.section, &SECTION_CHARS).is_none();
+        self.from >= 1 && self.to >= self.from && (0..=PRICE_MAX).contains(&self.price) && section
+    }
+
     fn check(&self, faults: &mut Faults, at: &str) {
         faults.expect(self.from >= 1, format!("{at}/from"), "must be 1 or more");
         faults.expect(self.to >= self.from, format!("{at}/to"), "must not be less than from");
-        faults.expect_text(&self.section, 1..=100, &format!("{at}/section"));
+        faults.expect_line(&self.section, SECTION_CHARS, &format!("{at}/section"));
         let price = format!("must be between 0 and {PRICE_MAX}");
         faults.expect((0..=PRICE_MAX).contains(&self.price), format!("{at}/price"), price);
     }
@@ -181,11 +214,11 @@ impl SeatsWanted {
 
 impl PerformanceWanted {
     fn seats_total(&self) -> i64 {
-        self.seats.iter().map(|range| i64::from(range.to) - i64::from(range.from) + 1).sum()
+        self.seats.iter().map(SeatsWanted::count).sum()
     }
 }
 
-/// Ranges that begin within another one: where in the list, and with which number.
+/// Ranges that begin within another one: where in the list, and with which number; the first twenty are enough.
 fn overlaps(ranges: &[SeatsWanted]) -> Vec<(usize, i32)> {
     let mut sorted: Vec<(usize, &SeatsWanted)> = ranges.iter().enumerate().collect();
     sorted.sort_by_key(|(_, range)| range.from);
@@ -194,6 +227,9 @@ fn overlaps(ranges: &[SeatsWanted]) -> Vec<(usize, i32)> {
     for (at, range) in sorted {
         if range.from <= last {
             found.push((at, range.from));
+            if found.len() == 20 {
+                break;
+            }
         }
         last = last.max(range.to);
     }

@@ -4,15 +4,17 @@
 //! with a security scheme, 400, 413 and 422 with a body) is added here for all of them. So the description
 //! says which codes to expect where, and the titles come from the one table of errors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use axum::extract::Request;
 use axum::http::HeaderValue;
 use axum::http::header::{self, CONTENT_TYPE};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use serde_json::Value;
 use utoipa::openapi::path::Operation;
+use utoipa::openapi::schema::{AdditionalProperties, Schema};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
     ContentBuilder, Header, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, ResponseBuilder, Type,
@@ -88,12 +90,39 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
     ProblemBody::schemas(&mut schemas);
     components.schemas.extend(schemas);
     components.schemas.insert("Problem".to_owned(), ProblemBody::schema());
+    close_bodies(&mut api);
     for item in api.paths.paths.values_mut() {
         for (changes, operation) in operations(item) {
             describe(operation, changes);
         }
     }
     api
+}
+
+/// Says of every object that a request may carry that it has no fields but those described, as `read` sees to.
+fn close_bodies(api: &mut OpenApi) {
+    let mut left: Vec<String> = Vec::new();
+    for item in api.paths.paths.values_mut() {
+        left.extend(operations(item).flat_map(|(_, operation)| referred(&operation.request_body)));
+    }
+    let schemas = &mut api.components.get_or_insert_default().schemas;
+    let mut seen = BTreeSet::new();
+    while let Some(name) = left.pop() {
+        let Some(schema) = schemas.get_mut(&name).filter(|_| seen.insert(name)) else { continue };
+        left.extend(referred(schema));
+        if let RefOr::T(Schema::Object(object)) = schema
+            && !object.properties.is_empty()
+        {
+            object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+        }
+    }
+}
+
+/// The names of the schemas that a part of the description refers to.
+fn referred(part: &impl Serialize) -> Vec<String> {
+    let text = serde_json::to_string(part).unwrap_or_default();
+    let names = text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next());
+    names.map(str::to_owned).collect()
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation)> {

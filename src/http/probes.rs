@@ -7,20 +7,29 @@ use axum::extract::State;
 use axum::http::header;
 use axum::response::IntoResponse;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use super::error::Code;
 use super::problem::{Problem, Result};
 use super::state::AppState;
 
+/// That the process runs, or that requests may be sent to it.
+#[derive(Debug, ToSchema)]
+#[allow(dead_code, reason = "it describes what the handlers answer")]
+pub struct Probe {
+    /// `alive` or `ready`.
+    status: String,
+}
+
 /// The process runs.
-#[utoipa::path(get, path = "/livez", tag = "service", responses((status = 200, description = "Alive")))]
+#[utoipa::path(get, path = "/livez", tag = "service", responses((status = 200, description = "Alive", body = Probe)))]
 pub async fn livez() -> Json<Value> {
     Json(json!({ "status": "alive" }))
 }
 
 /// Requests may be sent here: Postgres and NATS are there, and the line is known.
 #[utoipa::path(get, path = "/readyz", tag = "service",
-    responses((status = 200, description = "Ready")), extensions(("x-problems" = json!(["unavailable"]))))]
+    responses((status = 200, description = "Ready", body = Probe)), extensions(("x-problems" = json!(["unavailable"]))))]
 pub async fn readyz(State(app): State<Arc<AppState>>) -> Result<Json<Value>> {
     let complaints = app.health.complaints(&app.pool, app.room.ready()).await;
     if complaints.is_empty() {
@@ -31,7 +40,7 @@ pub async fn readyz(State(app): State<Arc<AppState>>) -> Result<Json<Value>> {
 
 /// What was counted, for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "service",
-    responses((status = 200, description = "Prometheus text format", content_type = "text/plain")))]
+    responses((status = 200, body = String, description = "Prometheus text format", content_type = "text/plain")))]
 pub async fn metrics(State(app): State<Arc<AppState>>) -> impl IntoResponse {
     app.gauges.measure(&app.pool, &app.engine.bus, &app.engine.catalogue).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())

@@ -19,6 +19,13 @@ use crate::orchestrator::ActError;
 use crate::store;
 use crate::waiting_room::{Refused, RoomError};
 
+/// The longest pointer, and the longest reason, in bytes.
+const FAULT_BYTES_MAX: usize = 200;
+/// The longest `detail`, in bytes.
+const DETAIL_BYTES_MAX: usize = 2_000;
+/// The largest further member, in bytes. With 20 faults and all texts of full length an answer has less than 16 kB.
+const MEMBER_BYTES_MAX: usize = 8_000;
+
 /// What a handler answers with.
 pub type Result<T> = std::result::Result<T, Problem>;
 
@@ -29,6 +36,31 @@ pub struct Fault {
     pub pointer: String,
     /// What is wrong with it.
     pub reason: String,
+}
+
+impl Fault {
+    /// A fault whose texts are short enough for an answer: both may come from the input.
+    pub fn new(pointer: &str, reason: &str) -> Self {
+        Self { pointer: shorten(pointer, FAULT_BYTES_MAX), reason: shorten(reason, FAULT_BYTES_MAX) }
+    }
+}
+
+/// A text cut so that it takes at most so many bytes within JSON.
+fn shorten(text: &str, bytes: usize) -> String {
+    let mut taken = 0;
+    let size = |letter: char| match letter {
+        '"' | '\\' | '\n' | '\r' | '\t' => 2,
+        letter if letter.is_ascii_control() => 6,
+        letter => letter.len_utf8(),
+    };
+    let over = text.char_indices().find(|(_, letter)| {
+        taken += size(*letter);
+        taken > bytes
+    });
+    match over {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
 }
 
 /// An error on its way out.
@@ -63,9 +95,14 @@ impl Problem {
         Self { errors, ..Self::new(Code::InvalidRequest, faults.join("; ")) }
     }
 
-    /// The same problem with one more member.
+    /// The same problem with one more member. One that is too large for a refusal is left out, and `detail` says so.
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.members.insert(name.to_owned(), value.into());
+        let value = value.into();
+        if value.to_string().len() <= MEMBER_BYTES_MAX {
+            self.members.insert(name.to_owned(), value);
+        } else {
+            self.detail = format!("{} (`{name}` is too large to be shown here.)", self.detail);
+        }
         self
     }
 
@@ -93,7 +130,7 @@ impl Problem {
         body.insert("type".to_owned(), format!("urn:boxoffice:problem:{code}").into());
         body.insert("title".to_owned(), title.into());
         body.insert("status".to_owned(), status.as_u16().into());
-        body.insert("detail".to_owned(), self.detail.clone().into());
+        body.insert("detail".to_owned(), shorten(&self.detail, DETAIL_BYTES_MAX).into());
         body.insert("code".to_owned(), code.into());
         if !self.errors.is_empty() {
             body.insert("errors".to_owned(), serde_json::json!(self.errors));
@@ -218,7 +255,7 @@ impl From<ChangeError> for Problem {
         match error {
             ChangeError::Unknown => Self::not_found("concert"),
             ChangeError::Invalid(problems) => {
-                let fault = |(field, reason)| Fault { pointer: format!("/{field}"), reason };
+                let fault = |(field, reason): (&str, String)| Fault::new(&format!("/{field}"), &reason);
                 Self::invalid(problems.into_iter().map(fault).collect())
             }
             ChangeError::Database(error) => from_store(&error),
@@ -249,7 +286,7 @@ impl From<ActError> for Problem {
             ActError::Covers { .. } => Self::new(Code::IllegalAct, detail),
             ActError::Consumers(_) => Self::new(Code::Unavailable, detail),
             ActError::Lacking(_) | ActError::TooLarge(_) => {
-                Self::invalid(vec![Fault { pointer: "/output".to_owned(), reason: error.to_string() }])
+                Self::invalid(vec![Fault::new("/output", &error.to_string())])
             }
             ActError::Illegal { status, allowed } => Self::new(Code::IllegalAct, detail)
                 .with("saga_status", status.name())
@@ -265,7 +302,7 @@ impl From<AskError> for Problem {
             AskError::Unknown => Self::not_found("saga"),
             AskError::TooWide => {
                 let reason = error.to_string();
-                Self::invalid(vec![Fault { pointer: String::new(), reason }])
+                Self::invalid(vec![Fault::new("", &reason)])
             }
             AskError::Database(error) => from_store(&error),
         }
@@ -323,7 +360,7 @@ mod tests {
 
     #[test]
     fn faults_are_listed_with_their_pointers() {
-        let fault = Fault { pointer: "/amount".to_owned(), reason: "must be 1 or more".to_owned() };
+        let fault = Fault::new("/amount", "must be 1 or more");
         let body = Problem::invalid(vec![fault]).body();
         assert_eq!(body["errors"][0]["pointer"], "/amount");
         assert_eq!(body["detail"], "/amount: must be 1 or more");

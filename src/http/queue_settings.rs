@@ -93,7 +93,7 @@ impl Shape for SettingsWanted {
         for (name, reason) in self.change().problems() {
             faults.expect(false, format!("/{name}"), reason);
         }
-        faults.expect_text(self.reason.as_deref().unwrap_or_default(), 0..=1_000, "/reason");
+        faults.expect_line(self.reason.as_deref().unwrap_or_default(), 0..=1_000, "/reason");
         for (pointer, time) in [("/pre_queue_at", self.pre_queue_at), ("/opens_at", self.opens_at)] {
             if let Some(time) = time.flatten() {
                 faults.expect_time(time, pointer);

@@ -7,14 +7,15 @@
 use axum::extract::{FromRequest, FromRequestParts, Path, Request};
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::auth::Buyer;
+use super::body::json;
 use super::error::Code;
 use super::problem::Problem;
-use super::shape::{Faults, Shape, json, read};
+use super::shape::{Faults, Shape, read, read_json};
 use crate::ids::UserId;
 
 /// The longest `Idempotency-Key`.
@@ -84,8 +85,7 @@ impl<S: Send + Sync, T: Shape> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let value = json(&parts, body, false).await?;
-        read(value).map(Self)
+        read_json(&json(&parts, body, false).await?).map(Self)
     }
 }
 
@@ -98,7 +98,7 @@ pub struct Command<T> {
     pub key: Option<String>,
     /// Method and path.
     pub route: String,
-    /// Hash of the body, whatever its spaces and the order of its fields.
+    /// Hash of the body, whatever its spaces and the order of its fields; empty without a key, which needs none.
     pub fingerprint: Vec<u8>,
 }
 
@@ -120,15 +120,21 @@ impl<S: Send + Sync, T: Shape + Bodied> FromRequest<S> for Command<T> {
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let value = json(&parts, body, T::MAY_BE_EMPTY).await?;
-        let fingerprint = Sha256::digest(value.to_string()).to_vec();
+        let text = json(&parts, body, T::MAY_BE_EMPTY).await?;
         // Some clients send the JSON of "nothing" where there is nothing to send.
-        let nothing = T::MAY_BE_EMPTY && value.is_null();
-        let body = read(if nothing { Value::Object(Map::new()) } else { value })?;
+        let nothing = T::MAY_BE_EMPTY && text.trim() == "null";
+        let body = read_json(if nothing { "{}" } else { &text })?;
         let key = idempotency_key(&parts.headers)?;
+        let fingerprint = key.as_ref().map(|_| fingerprint(&text)).transpose()?.unwrap_or_default();
         let route = format!("{} {}", parts.method, parts.uri.path());
         Ok(Self { body, key, route, fingerprint })
     }
+}
+
+fn fingerprint(json: &str) -> Result<Vec<u8>, Problem> {
+    let value: Value = serde_json::from_str(json)
+        .map_err(|error| Problem::new(Code::MalformedRequest, format!("The body is not JSON: {error}.")))?;
+    Ok(Sha256::digest(value.to_string()).to_vec())
 }
 
 /// Whether a command may come without any body.
@@ -265,8 +271,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_fingerprint_looks_at_what_is_said_not_how() {
-        let print =
-            async |body: &str| send("application/json", None, body.to_owned()).await.unwrap().fingerprint;
+        let print = async |body: &str| {
+            send("application/json", Some("k"), body.to_owned()).await.unwrap().fingerprint
+        };
         let one = print(r#"{"seats":[1,2],"note":null}"#).await;
         assert_eq!(one, print("{ \"note\": null,\n \"seats\": [1, 2] }").await);
         assert_ne!(one, print(r#"{"seats":[2,1],"note":null}"#).await);

@@ -1,5 +1,6 @@
 //! Reservations: making one, and reading one's own.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -110,11 +111,6 @@ impl Bodied for NewReservation {}
 impl Shape for NewReservation {
     fn check(&self, faults: &mut Faults) {
         faults.expect(!self.seats.is_empty(), "/seats", "must name one seat or more");
-        let mut seen = std::collections::HashSet::new();
-        for (at, number) in self.seats.iter().enumerate() {
-            faults.expect(*number > 0, format!("/seats/{at}"), "must be 1 or more");
-            faults.expect(seen.insert(number), format!("/seats/{at}"), "is there twice");
-        }
     }
 }
 
@@ -134,6 +130,7 @@ pub async fn reserve(
     TraceId(trace): TraceId,
     command: Command<NewReservation>,
 ) -> Result<Response> {
+    command.body.check_each(app.booking.max_seats)?;
     let user_id = whose(&buyer, command.body.user_id)?;
     once(&app.repeats, buyer.caller(), command, async |wanted, effect| {
         let performance = app.catalog.performance(wanted.performance_id).await?;
@@ -154,9 +151,27 @@ pub async fn reserve(
 }
 
 impl NewReservation {
+    /// Looks at each seat, unless there are more than one reservation may have: that is for [`Self::numbers`] to refuse,
+    /// however many there are.
+    fn check_each(&self, most: u32) -> Result<()> {
+        if self.is_over(most) {
+            return Ok(());
+        }
+        let (mut faults, mut seen) = (Faults::default(), HashSet::new());
+        for (at, number) in self.seats.iter().enumerate() {
+            faults.expect(*number > 0, format!("/seats/{at}"), "must be 1 or more");
+            faults.expect(seen.insert(number), format!("/seats/{at}"), "is there twice");
+        }
+        faults.settle()
+    }
+
+    fn is_over(&self, most: u32) -> bool {
+        self.seats.len() > usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
     /// The seats in order; 422 for more than one reservation may have, and for numbers that no seat can have.
     fn numbers(self, most: u32) -> Result<Vec<i32>> {
-        if self.seats.len() > usize::try_from(most).unwrap_or(usize::MAX) {
+        if self.is_over(most) {
             let detail = format!("A reservation may have {most} seats at most.");
             return Err(Problem::new(Code::TooManySeats, detail).with("limit", most));
         }
@@ -261,7 +276,11 @@ mod tests {
     fn check(seats: &[i64], pointers: &[&str]) {
         let mut faults = Faults::default();
         wish(seats).check(&mut faults);
-        let found = faults.settle().err().map(|problem| problem.body()["errors"].clone());
+        let found = faults
+            .settle()
+            .and_then(|()| wish(seats).check_each(4))
+            .err()
+            .map(|problem| problem.body()["errors"].clone());
         let expected: Vec<_> = pointers.iter().map(|pointer| serde_json::json!(pointer)).collect();
         let found: Vec<_> = found
             .iter()
@@ -278,6 +297,8 @@ mod tests {
         check(&[1, 0, -3], &["/seats/1", "/seats/2"]);
         check(&[7, 8, 7], &["/seats/2"]);
         check(&[3_000_000_000], &[]);
+        // One too many: none of them is looked at.
+        check(&[0, 0, 0, 0, 0], &[]);
     }
 
     #[test]

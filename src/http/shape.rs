@@ -1,47 +1,66 @@
-//! Reading an input: its bytes, its JSON, its shape, and what is wrong with it and where.
+//! Reading an input: its shape, and what is wrong with it and where.
 
 use std::ops::RangeInclusive;
-use std::time::Duration;
 
-use axum::body::Body;
-use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
 use chrono::{DateTime, Datelike, Utc};
-use futures::StreamExt;
 use serde::de::{DeserializeOwned, Deserializer};
+use serde_json::{Map, Value};
 use serde_path_to_error::Segment;
-use tokio::time::timeout_at;
 
-use super::connections::BodyTime;
-use super::error::Code;
+use super::objects::Objects;
 use super::problem::{Fault, Problem};
+use crate::jsonb;
+use crate::text;
 
-/// The largest body that is read, in bytes.
-const BODY_BYTES_MAX: usize = 1 << 20;
-/// How much more of a body that is too large is thrown away, so that its sender gets to read the answer.
-const DRAINED_BYTES_MAX: usize = 16 << 20;
-const DRAIN_PATIENCE: Duration = Duration::from_secs(2);
+/// Most faults that one answer names.
+const FAULTS_MAX: usize = 20;
+/// Most faults of one input that are looked at, of which many may be the same.
+const NOTED_MAX: usize = 1_000;
 
-/// What is found wrong with an input, one by one.
+/// What is found wrong with an input: each fault once, and a bounded number of them.
 #[derive(Debug, Default)]
-pub struct Faults(Vec<Fault>);
+pub struct Faults {
+    found: Vec<Fault>,
+    noted: usize,
+}
 
 impl Faults {
     /// Notes a fault at the pointer unless `good`.
     pub fn expect(&mut self, good: bool, pointer: impl Into<String>, reason: impl Into<String>) {
-        if !good {
-            self.0.push(Fault { pointer: pointer.into(), reason: reason.into() });
+        if !good && !self.is_full() {
+            self.noted += 1;
+            let fault = Fault::new(&pointer.into(), &reason.into());
+            if !self.found.contains(&fault) {
+                self.found.push(fault);
+            }
         }
     }
 
-    /// Notes a text whose length in characters is out of bounds, or that has control characters in it other than
-    /// line breaks and tabs.
-    pub fn expect_text(&mut self, text: &str, chars: RangeInclusive<usize>, pointer: &str) {
-        let (least, most) = (chars.start(), chars.end());
-        let plain = !text.chars().any(|c| c.is_control() && !matches!(c, '\n' | '\r' | '\t'));
-        self.expect(plain, pointer, "must not have control characters in it");
-        let count = text.chars().count();
-        self.expect(chars.contains(&count), pointer, format!("must have {least} to {most} characters"));
+    /// Whether no more faults are noted; there is no use in looking for more.
+    pub fn is_full(&self) -> bool {
+        self.found.len() >= FAULTS_MAX || self.noted >= NOTED_MAX
+    }
+
+    /// Notes a text of one line (a name, a reason) whose length in characters is out of bounds, that cannot be seen, or
+    /// that breaks out of its line.
+    pub fn expect_line(&mut self, text: &str, chars: RangeInclusive<usize>, pointer: &str) {
+        if let Some(problem) = text::line_problem(text, &chars) {
+            self.expect(false, pointer, problem);
+        }
+    }
+
+    /// The same for a text that may have several lines.
+    pub fn expect_block(&mut self, text: &str, chars: RangeInclusive<usize>, pointer: &str) {
+        if let Some(problem) = text::block_problem(text, &chars) {
+            self.expect(false, pointer, problem);
+        }
+    }
+
+    /// Notes free JSON that the database would refuse, or give back as something else.
+    pub fn expect_keepable(&mut self, object: &Map<String, Value>, pointer: &str) {
+        if let Err(error) = jsonb::check_object(object) {
+            self.expect(false, format!("{pointer}{}", error.pointer), error.reason);
+        }
     }
 
     /// Notes a time that no calendar of a concert hall has, and that the database may not know.
@@ -51,7 +70,7 @@ impl Faults {
 
     /// A problem, if anything was noted.
     pub fn settle(self) -> Result<(), Problem> {
-        if self.0.is_empty() { Ok(()) } else { Err(Problem::invalid(self.0)) }
+        if self.found.is_empty() { Ok(()) } else { Err(Problem::invalid(self.found)) }
     }
 }
 
@@ -60,23 +79,39 @@ pub trait Shape: DeserializeOwned {
     /// Notes what is wrong.
     fn check(&self, _faults: &mut Faults) {}
 }
+
+/// Reads a JSON text that is an object; what is a struct within it is an object too.
+pub fn read_json<T: Shape>(json: &str) -> Result<T, Problem> {
+    let mut faults = Faults::default();
+    faults.expect(json.trim_start().starts_with('{'), "", "must be a JSON object");
+    faults.settle()?;
+    read(&mut serde_json::Deserializer::from_str(json))
+}
+
 /// Reads any input: the first value of a wrong type and every unknown field, else what is out of bounds.
 pub fn read<'de, T: Shape>(input: impl Deserializer<'de>) -> Result<T, Problem> {
     let mut faults = Faults::default();
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(input, &mut track);
     let mut note = |path: serde_ignored::Path<'_>| {
-        faults.expect(false, unknown(&path), "is not a field that is known here");
+        if !faults.is_full() {
+            faults.expect(false, unknown(&path), "is not a field that is known here");
+        }
     };
-    match T::deserialize(serde_ignored::Deserializer::new(tracked, &mut note)) {
+    let watched = serde_ignored::Deserializer::new(tracked, &mut note);
+    match T::deserialize(Objects::of(watched)) {
         Ok(value) => {
             value.check(&mut faults);
             faults.settle()?;
             Ok(value)
         }
         Err(error) => {
-            faults.expect(false, pointer(&track.path()), error.to_string());
-            Err(Problem::invalid(faults.0))
+            let words = error.to_string();
+            // The pointer says where it is; a line and a column of compact JSON do not help.
+            let reason = words.rsplit_once(" at line ").map_or(words.as_str(), |(reason, _)| reason);
+            faults.found.truncate(FAULTS_MAX - 1);
+            faults.found.push(Fault::new(&pointer(&track.path()), reason));
+            Err(Problem::invalid(faults.found))
         }
     }
 }
@@ -105,59 +140,4 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
         Segment::Unknown => String::new(),
     };
     path.iter().map(part).collect()
-}
-
-/// The JSON of a body: 408 if it comes too slowly, 413 if it is too large, 400 if it is none.
-pub async fn json(head: &Parts, body: Body, may_be_empty: bool) -> Result<serde_json::Value, Problem> {
-    let bytes = match head.extensions.get::<BodyTime>() {
-        Some(time) => timeout_at(time.until, collect(body)).await.unwrap_or_else(|_| Err(too_slow(*time)))?,
-        None => collect(body).await?,
-    };
-    if bytes.is_empty() && may_be_empty {
-        return Ok(serde_json::Value::Object(serde_json::Map::new()));
-    }
-    if !is_json(&head.headers) {
-        let detail = "Send JSON with `Content-Type: application/json`.";
-        return Err(Problem::new(Code::MalformedRequest, detail));
-    }
-    serde_json::from_slice(&bytes)
-        .map_err(|error| Problem::new(Code::MalformedRequest, format!("The body is not JSON: {error}.")))
-}
-
-fn too_slow(time: BodyTime) -> Problem {
-    let seconds = time.whole.as_secs();
-    let detail = format!("The body must be here {seconds} s after the head of the request.");
-    Problem::new(Code::RequestTimeout, detail)
-}
-
-fn is_json(headers: &HeaderMap) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"))
-}
-
-/// The whole body, or 413. What is too much is read and dropped for a while: an answer that is sent while
-/// the other side still writes is lost with the connection.
-async fn collect(body: Body) -> Result<Vec<u8>, Problem> {
-    let mut stream = body.into_data_stream();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = stream.next().await {
-        let chunk =
-            chunk.map_err(|_| Problem::new(Code::MalformedRequest, "The body ended before it was whole."))?;
-        if bytes.len() + chunk.len() > BODY_BYTES_MAX {
-            let drain = async {
-                let mut left = DRAINED_BYTES_MAX;
-                while let (1.., Some(Ok(chunk))) = (left, stream.next().await) {
-                    left = left.saturating_sub(chunk.len());
-                }
-            };
-            let _in_time = tokio::time::timeout(DRAIN_PATIENCE, drain).await;
-            return Err(Problem::new(
-                Code::PayloadTooLarge,
-                "A body may have 1 MiB (1048576 bytes) at most.",
-            ));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes)
 }

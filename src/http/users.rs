@@ -26,7 +26,7 @@ impl Bodied for NewUser {}
 
 impl Shape for NewUser {
     fn check(&self, faults: &mut Faults) {
-        faults.expect_text(&self.name, 1..=100, "/name");
+        faults.expect_line(&self.name, 1..=100, "/name");
     }
 }
 

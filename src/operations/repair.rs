@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use super::view::SagaView;
 use crate::orchestrator::{Acted, SETTLEMENT};
+use crate::text;
 use crate::workers::Settlement;
 
 /// The longest reason of an act, in characters.
@@ -34,8 +35,5 @@ impl From<Acted> for Repaired {
 
 /// What is wrong with a reason, if anything is.
 pub fn reason_problem(reason: &str) -> Option<String> {
-    let good = (1..=REASON_CHARS_MAX).contains(&reason.trim().chars().count())
-        && !reason.chars().any(|letter| letter.is_control() && !matches!(letter, '\n' | '\r' | '\t'));
-    let problem = || format!("must have 1 to {REASON_CHARS_MAX} characters, and no control characters");
-    (!good).then(problem)
+    text::line_problem(reason, &(1..=REASON_CHARS_MAX))
 }

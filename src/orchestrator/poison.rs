@@ -28,9 +28,9 @@ impl Engine {
     ) -> store::Result<()> {
         tracing::error!(stream, subject = %message.subject, error, "a message is parked");
         metrics::counter!("boxoffice_parked_messages_total", "stream" => stream.to_owned()).increment(1);
-        let headers = headers(message);
+        let (headers, error, subject) = (headers(message), keepable(error), keepable(&message.subject));
         let parked =
-            Parked { stream, subject: &message.subject, headers: &headers, payload: &message.payload, error };
+            Parked { stream, subject: &subject, headers: &headers, payload: &message.payload, error: &error };
         store::operations::park(&self.pool, &parked).await
     }
 
@@ -54,11 +54,16 @@ impl Engine {
     }
 }
 
+/// Postgres keeps no text with the character U+0000 in it.
+fn keepable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 fn headers(message: &async_nats::Message) -> Value {
     let all = message.headers.iter().flat_map(async_nats::HeaderMap::iter);
     let texts = all.map(|(name, values)| {
         let joined: Vec<&str> = values.iter().map(async_nats::HeaderValue::as_str).collect();
-        (name.to_string(), Value::String(joined.join(",")))
+        (keepable(name.as_ref()), Value::String(keepable(&joined.join(","))))
     });
     Value::Object(texts.collect::<Map<String, Value>>())
 }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::state::Direction;
+use crate::jsonb::{self, Unkeepable};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -105,6 +106,18 @@ impl Act {
 }
 
 impl Outcome {
+    /// Checks that all of it can be kept in the database and comes back as it is.
+    pub fn check(&self) -> Result<(), Unkeepable> {
+        match self {
+            Self::Done { output } => jsonb::check_object(output).map_err(|error| error.within("output")),
+            Self::Rejected { code, detail } => jsonb::check_text(code)
+                .map_err(|error| error.within("code"))
+                .and_then(|()| jsonb::check(detail).map_err(|error| error.within("detail"))),
+            Self::Failed { code } => jsonb::check_text(code).map_err(|error| error.within("code")),
+            Self::Unknown { reason } => jsonb::check_text(reason).map_err(|error| error.within("reason")),
+        }
+    }
+
     /// An output without fields.
     pub fn done() -> Self {
         Self::Done { output: Map::new() }

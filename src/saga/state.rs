@@ -14,6 +14,7 @@ use crate::clock::{EARLIEST, LATEST};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
+#[schema(as = SagaStatus)]
 pub enum Status {
     /// A command is out, or will be sent again after a pause.
     Running,

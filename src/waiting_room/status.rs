@@ -8,6 +8,7 @@ use uuid::Uuid;
 /// Where a place stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = QueueTokenStatus)]
 pub enum Status {
     /// In line.
     Waiting,

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod app;
+pub mod hostile;
 pub mod http;
 pub mod pgbouncer;
 mod place;

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::super::{Context, Ending, Misuse};
 use super::about;
 use super::acting::{Acting, Why, refused};
+use crate::jsonb;
 use crate::operations::{AskError, Repaired};
 use crate::orchestrator::ActError;
 use crate::saga::Act;
@@ -35,6 +36,7 @@ impl ByHand {
     pub(super) fn read(&self) -> Result<(Act, &What), Misuse> {
         let output: Map<String, Value> = serde_json::from_str(&self.output)
             .map_err(|error| Misuse(format!("--output must be a JSON object: {error}")))?;
+        jsonb::check_object(&output).map_err(|error| Misuse(format!("--output cannot be kept: {error}")))?;
         Ok((Act::Complete { output }, &self.what))
     }
 }

@@ -11,6 +11,7 @@ use crate::background::Tasks;
 use crate::config::Control;
 use crate::operations::repair::reason_problem;
 use crate::orchestrator::{ActError, Engine, Pools};
+use crate::text::escape_line;
 use crate::workers::{self, Service};
 
 /// Why an operator acts.
@@ -74,11 +75,14 @@ pub(super) fn refused(context: &Context, error: ActError) -> anyhow::Result<Endi
         }
         _ => return Err(error.into()),
     };
-    context.output.answer(&told, |told| match &error {
-        ActError::Illegal { allowed, .. } if allowed.is_empty() => format!("{error}; nothing is"),
-        ActError::Illegal { allowed, .. } => format!("{error}; allowed: {}", allowed.join(", ")),
-        ActError::Ran(_) => format!("{error}: {}", told["outcome"]),
-        _ => format!("{error}; --whole-consumer pauses all of it"),
+    context.output.answer(&told, |told| {
+        let line = match &error {
+            ActError::Illegal { allowed, .. } if allowed.is_empty() => format!("{error}; nothing is"),
+            ActError::Illegal { allowed, .. } => format!("{error}; allowed: {}", allowed.join(", ")),
+            ActError::Ran(_) => format!("{error}: {}", told["outcome"]),
+            _ => format!("{error}; --whole-consumer pauses all of it"),
+        };
+        escape_line(&line).into_owned()
     })?;
     Ok(Ending::Wrong)
 }

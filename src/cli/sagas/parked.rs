@@ -7,6 +7,7 @@ use super::super::{Context, Ending};
 use super::acting::{Acting, Why};
 use crate::operations::AskError;
 use crate::operations::parked::{self, Fate, ParkedError, ParkedFilter, ParkedMessage};
+use crate::text::escape_line;
 
 #[derive(clap::Subcommand, Debug)]
 pub(in crate::cli) enum Command {
@@ -104,6 +105,9 @@ fn draw(message: &ParkedMessage) -> String {
     ];
     for (name, value) in message.headers.as_object().into_iter().flatten() {
         lines.push(format!("{name}: {}", value.as_str().unwrap_or_default()));
+    }
+    for line in &mut lines {
+        *line = escape_line(line).into_owned();
     }
     lines.push(String::new());
     lines.push(match (&message.payload, &message.payload_base64) {

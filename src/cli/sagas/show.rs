@@ -1,5 +1,7 @@
 //! `saga show`: one saga drawn as a tree: what is done, what is now, what is to come, and the way back.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 use termtree::Tree;
 use uuid::Uuid;
@@ -10,6 +12,7 @@ use crate::app;
 use crate::operations::timeline::{Happening, StepView};
 use crate::operations::{SagaDetail, sagas};
 use crate::saga::{Direction, Standing};
+use crate::text::escape_line;
 
 /// Longer JSON is cut off in the drawing, in characters; `--json` has all of it.
 const JSON_CHARS: usize = 100;
@@ -22,32 +25,40 @@ pub(super) async fn run(context: &Context, id: Uuid) -> anyhow::Result<Ending> {
 }
 
 fn draw(found: &SagaDetail) -> String {
-    let mut root = Tree::new(head(found));
-    root.push(Tree::new(format!("input {}", short(&found.saga.input))));
+    let mut root = leaf(head(found));
+    root.push(leaf(format!("input {}", short(&found.saga.input))));
     if found.steps.is_empty() {
-        let rows = found.history.iter().map(|row| Tree::new(happening(row, true)));
+        let rows = found.history.iter().map(|row| leaf(happening(row, true)));
         root.push(
-            Tree::new("there is no definition of this version any more; what happened:".to_owned())
+            leaf("there is no definition of this version any more; what happened:".to_owned())
                 .with_leaves(rows),
         );
         return root.to_string();
     }
     for step in &found.steps {
         let own = found.history.iter().filter(|row| row.step == step.step);
-        root.push(Tree::new(line(step)).with_leaves(own.map(|row| Tree::new(happening(row, false)))));
+        root.push(leaf(line(step)).with_leaves(own.map(|row| leaf(happening(row, false)))));
     }
     if !found.undo_path.is_empty() {
         let undos = found.undo_path.iter().map(|name| {
             let undo = found.steps.iter().find(|step| step.step == *name).and_then(|step| step.undo.clone());
-            Tree::new(format!("↩ {name}  {}", undo.unwrap_or_default()))
+            leaf(format!("↩ {name}  {}", undo.unwrap_or_default()))
         });
         let back = found.saga.direction == Direction::Undo;
         let title = if back { "still to be undone" } else { "the way back, if it turned back now" };
-        root.push(Tree::new(title.to_owned()).with_leaves(undos));
+        root.push(leaf(title.to_owned()).with_leaves(undos));
     }
     let allowed = if found.allowed.is_empty() { "nothing".to_owned() } else { found.allowed.join(", ") };
-    root.push(Tree::new(format!("an operator can: {allowed}")));
+    root.push(leaf(format!("an operator can: {allowed}")));
     root.to_string()
+}
+
+/// A node of the tree: one line, whatever is in it.
+fn leaf(text: String) -> Tree<String> {
+    if let Cow::Owned(escaped) = escape_line(&text) {
+        return Tree::new(escaped);
+    }
+    Tree::new(text)
 }
 
 fn head(found: &SagaDetail) -> String {

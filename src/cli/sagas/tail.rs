@@ -4,6 +4,7 @@ use futures::StreamExt;
 
 use super::super::{Context, Ending, Misuse, signals};
 use crate::operations::tail::{self, TailFilter, Transition};
+use crate::text::escape_line;
 
 /// Which sagas to watch.
 #[derive(clap::Args, Debug)]
@@ -36,7 +37,7 @@ pub(super) async fn run(context: &Context, wanted: &Wanted) -> anyhow::Result<En
 
 fn line(told: &Transition) -> String {
     let reason = told.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-    format!(
+    let line = format!(
         "{} {} {} #{} {} ({} {}) → {}{reason}",
         told.at.format("%T%.3f"),
         told.workflow,
@@ -46,5 +47,6 @@ fn line(told: &Transition) -> String {
         told.direction,
         told.step,
         told.status
-    )
+    );
+    escape_line(&line).into_owned()
 }

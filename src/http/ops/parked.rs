@@ -16,7 +16,7 @@ use super::super::problem::{Problem, Result};
 use super::super::request::{Command, PathNumber};
 use super::super::shape::Shape;
 use super::super::state::AppState;
-use super::saga_acts::Why;
+use super::saga_acts::ActReason;
 use crate::operations::AskError;
 use crate::operations::parked::{self, Fate, ParkedError, ParkedFilter, ParkedMessage};
 
@@ -55,27 +55,27 @@ pub struct Unparked {
 }
 
 /// Publishes a parked message again, where it came from: what stood in its way has been mended.
-#[utoipa::path(post, path = "/v1/ops/parked/{message}/release", tag = "operations", request_body = Why,
+#[utoipa::path(post, path = "/v1/ops/parked/{message}/release", tag = "operations", request_body = ActReason,
     params(("message" = i64, Path)), security(("key" = [])), responses((status = 200, body = Unparked)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn release(
     State(app): State<Arc<AppState>>,
     staff: Staff<Operator>,
     PathNumber(id): PathNumber,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     take_out(&app, &staff, id, Fate::Released, command).await
 }
 
 /// Throws a parked message away.
-#[utoipa::path(post, path = "/v1/ops/parked/{message}/drop", tag = "operations", request_body = Why,
+#[utoipa::path(post, path = "/v1/ops/parked/{message}/drop", tag = "operations", request_body = ActReason,
     params(("message" = i64, Path)), security(("key" = [])), responses((status = 200, body = Unparked)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn discard(
     State(app): State<Arc<AppState>>,
     staff: Staff<Operator>,
     PathNumber(id): PathNumber,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     take_out(&app, &staff, id, Fate::Dropped, command).await
 }
@@ -85,7 +85,7 @@ async fn take_out(
     staff: &Staff<Operator>,
     id: i64,
     fate: Fate,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |why, _| {
         parked::take_out(&app.engine, id, fate, &staff.key.name, &why.reason).await?;

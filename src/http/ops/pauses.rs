@@ -15,7 +15,7 @@ use super::super::problem::{Problem, Result};
 use super::super::request::{Bodied, Command, PathName};
 use super::super::shape::{Faults, Shape};
 use super::super::state::AppState;
-use super::saga_acts::{Why, check_reason};
+use super::saga_acts::{ActReason, check_reason};
 use crate::operations::pauses::{self, PauseChange, PauseView, Target};
 use crate::orchestrator::ActError;
 
@@ -53,27 +53,27 @@ pub async fn list(State(app): State<Arc<AppState>>, _staff: Staff<Viewer>) -> Re
 }
 
 /// Holds back the forward commands of a workflow, on every instance. Undos go on, and no clock stops.
-#[utoipa::path(post, path = "/v1/ops/workflows/{workflow}/pause", tag = "operations", request_body = Why,
+#[utoipa::path(post, path = "/v1/ops/workflows/{workflow}/pause", tag = "operations", request_body = ActReason,
     params(("workflow" = String, Path)), security(("key" = [])), responses((status = 200, body = PauseChange)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn pause_workflow(
     State(app): State<Arc<AppState>>,
     staff: Staff<Operator>,
     PathName(name): PathName,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     change(&app, &staff, Target::Workflow(&name), true, command).await
 }
 
 /// Lets a workflow go on: what was held back is sent.
-#[utoipa::path(post, path = "/v1/ops/workflows/{workflow}/resume", tag = "operations", request_body = Why,
+#[utoipa::path(post, path = "/v1/ops/workflows/{workflow}/resume", tag = "operations", request_body = ActReason,
     params(("workflow" = String, Path)), security(("key" = [])), responses((status = 200, body = PauseChange)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn resume_workflow(
     State(app): State<Arc<AppState>>,
     staff: Staff<Operator>,
     PathName(name): PathName,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     change(&app, &staff, Target::Workflow(&name), false, command).await
 }
@@ -97,14 +97,14 @@ pub async fn pause_step(
 }
 
 /// Lets a step type go on.
-#[utoipa::path(post, path = "/v1/ops/steps/{command}/resume", tag = "operations", request_body = Why,
+#[utoipa::path(post, path = "/v1/ops/steps/{command}/resume", tag = "operations", request_body = ActReason,
     params(("command" = String, Path)), security(("key" = [])), responses((status = 200, body = PauseChange)),
     extensions(("x-problems" = json!(["forbidden", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn resume_step(
     State(app): State<Arc<AppState>>,
     staff: Staff<Operator>,
     PathName(name): PathName,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     change(&app, &staff, Target::Step { command: &name, whole: false }, false, command).await
 }
@@ -114,7 +114,7 @@ async fn change(
     staff: &Staff<Operator>,
     target: Target<'_>,
     paused: bool,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |why, _| {
         changed(app, staff, target, paused, &why.reason).await

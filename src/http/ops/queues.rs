@@ -66,7 +66,7 @@ impl Bodied for QueueAct {
 
 impl Shape for QueueAct {
     fn check(&self, faults: &mut Faults) {
-        faults.expect_text(self.reason.as_deref().unwrap_or_default(), 0..=1_000, "/reason");
+        faults.expect_line(self.reason.as_deref().unwrap_or_default(), 0..=1_000, "/reason");
     }
 }
 
@@ -186,7 +186,7 @@ impl Shape for Admission {
     fn check(&self, faults: &mut Faults) {
         let count = (1..=ADMIT_MAX).contains(&self.count());
         faults.expect(count, "/count", format!("must be between 1 and {ADMIT_MAX}"));
-        faults.expect_text(self.reason.as_deref().unwrap_or_default(), 0..=1_000, "/reason");
+        faults.expect_line(self.reason.as_deref().unwrap_or_default(), 0..=1_000, "/reason");
     }
 }
 

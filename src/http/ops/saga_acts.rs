@@ -21,15 +21,15 @@ use crate::saga::Act;
 
 /// Why an operator acts.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
-pub struct Why {
+pub struct ActReason {
     /// Written down with the act.
     #[schema(min_length = 1, max_length = 1_000)]
     pub reason: String,
 }
 
-impl Bodied for Why {}
+impl Bodied for ActReason {}
 
-impl Shape for Why {
+impl Shape for ActReason {
     fn check(&self, faults: &mut Faults) {
         check_reason(&self.reason, faults);
     }
@@ -59,6 +59,7 @@ impl Bodied for ByHand {}
 impl Shape for ByHand {
     fn check(&self, faults: &mut Faults) {
         check_reason(&self.reason, faults);
+        faults.expect_keepable(&self.output, "/output");
     }
 }
 
@@ -82,7 +83,7 @@ pub async fn complete(
 }
 
 /// Lets a saga try its step again, now; a stuck one with a new visit.
-#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/retry", tag = "operations", request_body = Why,
+#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/retry", tag = "operations", request_body = ActReason,
     params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
@@ -90,13 +91,13 @@ pub async fn retry(
     state: State<Arc<AppState>>,
     staff: Staff<Operator>,
     saga: PathId,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     act(state, staff, saga, command, Act::Retry).await
 }
 
 /// Leaves out the undo that a saga is at; what it would have taken back stays.
-#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/skip-undo", tag = "operations", request_body = Why,
+#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/skip-undo", tag = "operations", request_body = ActReason,
     params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
@@ -104,13 +105,13 @@ pub async fn skip_undo(
     state: State<Arc<AppState>>,
     staff: Staff<Operator>,
     saga: PathId,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     act(state, staff, saga, command, Act::SkipUndo).await
 }
 
 /// Turns a saga back: what it did is undone.
-#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/cancel", tag = "operations", request_body = Why,
+#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/cancel", tag = "operations", request_body = ActReason,
     params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
@@ -118,13 +119,13 @@ pub async fn cancel(
     state: State<Arc<AppState>>,
     staff: Staff<Operator>,
     saga: PathId,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     act(state, staff, saga, command, Act::Cancel).await
 }
 
 /// Gives a saga up as it is. The answer names the steps whose effects may be left behind.
-#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/abandon", tag = "operations", request_body = Why,
+#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/abandon", tag = "operations", request_body = ActReason,
     params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
@@ -132,13 +133,13 @@ pub async fn abandon(
     state: State<Arc<AppState>>,
     staff: Staff<Operator>,
     saga: PathId,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     act(state, staff, saga, command, Act::Abandon).await
 }
 
 /// Holds back the next forward command of a saga. No clock stops, a hold's least of all.
-#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/pause", tag = "operations", request_body = Why,
+#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/pause", tag = "operations", request_body = ActReason,
     params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
@@ -146,13 +147,13 @@ pub async fn pause(
     state: State<Arc<AppState>>,
     staff: Staff<Operator>,
     saga: PathId,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     act(state, staff, saga, command, Act::Pause).await
 }
 
 /// Lets a paused saga go on.
-#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/resume", tag = "operations", request_body = Why,
+#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/resume", tag = "operations", request_body = ActReason,
     params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
@@ -160,7 +161,7 @@ pub async fn resume(
     state: State<Arc<AppState>>,
     staff: Staff<Operator>,
     saga: PathId,
-    command: Command<Why>,
+    command: Command<ActReason>,
 ) -> Result<Response> {
     act(state, staff, saga, command, Act::Resume).await
 }
@@ -169,7 +170,7 @@ async fn act(
     State(app): State<Arc<AppState>>,
     staff: Staff<Operator>,
     PathId(id): PathId,
-    command: Command<Why>,
+    command: Command<ActReason>,
     act: Act,
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |why, _| {

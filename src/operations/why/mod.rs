@@ -8,8 +8,11 @@ pub use facts::{Backlog, Carrier, Facts, Present, ask};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::text::escape_line;
+
 /// One line, and what it is made of.
 #[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = SagaWhy)]
 pub struct Why {
     /// What it waits for, since when, until when, and who could move it.
     pub sentence: String,
@@ -18,6 +21,6 @@ pub struct Why {
 
 impl From<Facts> for Why {
     fn from(facts: Facts) -> Self {
-        Self { sentence: sentence::of(&facts), facts }
+        Self { sentence: escape_line(&sentence::of(&facts)).into_owned(), facts }
     }
 }
