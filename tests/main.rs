@@ -46,6 +46,7 @@ mod operations;
 mod operators;
 mod outages;
 mod pgbouncer;
+mod postgres;
 mod process;
 mod queue_keys;
 mod reads;

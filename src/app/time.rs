@@ -24,7 +24,7 @@ pub(super) async fn follow_once(pool: &PgPool, clock: &Clock) -> store::Result<(
 /// Compares again and again until `stop`.
 pub(super) async fn follow(pool: PgPool, clock: Clock, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(EVERY)).await.is_some() {
-        if let Err(error) = follow_once(&pool, &clock).await {
+        if let Err(error) = store::bounded(follow_once(&pool, &clock)).await {
             tracing::debug!(%error, "the clocks could not be compared");
         }
     }

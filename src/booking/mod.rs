@@ -11,9 +11,10 @@ mod start;
 
 use std::time::Duration;
 
+use chrono::Utc;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -24,6 +25,9 @@ use crate::saga::Status;
 use crate::store;
 pub use crate::store::reservations::NewReservation as Order;
 use crate::store::reservations::{NewReservation, Reservation, ReservationStatus};
+
+/// The longest wait for a reservation to be read again once its saga has begun: then the caller is answered without.
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Where buyers' wishes become sagas.
 #[derive(Clone, Debug)]
@@ -83,17 +87,25 @@ impl Desk {
     pub async fn reserve(&self, order: NewReservation) -> Result<Answer, DeskError> {
         let (id, pay_now) = (order.id, order.pay_now);
         let waiting = self.engine.waiting(id);
+        let seen = Reservation::begun(&order, Utc::now());
         let new = self.orders.ask(order).await.ok_or(DeskError::Unavailable)?;
         let settled = if pay_now { is_at_rest } else { is_decided };
-        self.settle(&waiting, id, new, settled).await
+        // What was there before may stand anywhere by now.
+        self.settle(&waiting, id, new, settled, new.then_some(&seen)).await
     }
 
     /// Pays for a held reservation, and says whether it was this call that began the payment. One under way already
     /// is waited for: paying twice charges once.
     pub async fn pay(&self, id: Uuid) -> Result<(Answer, bool), DeskError> {
+        self.pay_seen(id, None).await
+    }
+
+    /// The same for a reservation as the caller has seen it: if it cannot be read once the payment has begun, the payment is
+    /// still under way for that one.
+    pub async fn pay_seen(&self, id: Uuid, seen: Option<&Reservation>) -> Result<(Answer, bool), DeskError> {
         let waiting = self.engine.waiting(id);
         let began = self.engine.signal(id, "pay").await? == Verdict::Moved;
-        Ok((self.settle(&waiting, id, began, is_at_rest).await?, began))
+        Ok((self.settle(&waiting, id, began, is_at_rest, seen.filter(|_| began)).await?, began))
     }
 
     /// Takes a hold back, or a confirmed reservation. Whether it may be is for the caller to have checked; a
@@ -101,22 +113,24 @@ impl Desk {
     pub async fn cancel(&self, id: Uuid) -> Result<Answer, DeskError> {
         let reservation = self.find(id).await?;
         if let Some(begun) = reservation.cancellation_id {
-            return self.settle_cancellation(&self.engine.waiting(begun), id, begun).await;
+            return self.settle_cancellation(&self.engine.waiting(begun), reservation, begun).await;
         }
         if reservation.status != ReservationStatus::Confirmed {
             let waiting = self.engine.waiting(id);
             let began = self.engine.signal(id, "cancel").await? == Verdict::Moved;
-            return self.settle(&waiting, id, began, is_at_rest).await;
+            let seen = Some(&reservation).filter(|_| began);
+            return self.settle(&waiting, id, began, is_at_rest, seen).await;
         }
         let cancellation = ids::new();
         let waiting = self.engine.waiting(cancellation);
         if start::cancellation(&self.pool, &self.engine, &reservation, cancellation).await? {
-            return self.settle_cancellation(&waiting, id, cancellation).await;
+            return self.settle_cancellation(&waiting, reservation, cancellation).await;
         }
         // Somebody else's cancellation won; the answer is the same.
-        match self.find(id).await?.cancellation_id {
-            Some(theirs) => self.settle_cancellation(&self.engine.waiting(theirs), id, theirs).await,
-            None => Ok(Answer::Settled(Box::new(self.find(id).await?))),
+        let reservation = self.find(id).await?;
+        match reservation.cancellation_id {
+            Some(theirs) => self.settle_cancellation(&self.engine.waiting(theirs), reservation, theirs).await,
+            None => Ok(Answer::Settled(Box::new(reservation))),
         }
     }
 
@@ -125,20 +139,27 @@ impl Desk {
         reads::find(&self.pool, &self.reads, id).await
     }
 
-    /// Waits for the reservation to settle. What this call has not begun may have settled before: it is looked at first.
+    /// Waits for the reservation to settle. What this call has not begun may have settled before: it is looked at first. What
+    /// it has begun stays under way, as it was last `seen`, if it cannot be read.
     async fn settle(
         &self,
         waiting: &Waiting,
         id: Uuid,
         began: bool,
         settled: impl Fn(&Reservation) -> bool,
+        seen: Option<&Reservation>,
     ) -> Result<Answer, DeskError> {
         let until = Instant::now() + self.patience;
         let mut look = !began;
         loop {
             let given_up = !look && timeout_at(until, waiting.changed()).await.is_err();
             look = false;
-            let reservation = self.find(id).await?;
+            let found = timeout(READ_TIMEOUT, self.find(id)).await.unwrap_or(Err(DeskError::Unavailable));
+            let reservation = match (found, seen) {
+                (Ok(reservation), _) => reservation,
+                (Err(_), Some(seen)) => return Ok(Answer::Pending(Box::new(seen.clone()))),
+                (Err(error), None) => return Err(error),
+            };
             if settled(&reservation) {
                 return Ok(Answer::Settled(Box::new(reservation)));
             }
@@ -148,21 +169,28 @@ impl Desk {
         }
     }
 
+    /// Waits for the refund, which goes on as long as it must: if it cannot be read it is still under way.
     async fn settle_cancellation(
         &self,
         waiting: &Waiting,
-        id: Uuid,
+        mut reservation: Reservation,
         cancellation: Uuid,
     ) -> Result<Answer, DeskError> {
         let until = Instant::now() + self.patience;
         loop {
-            let saga = store::sagas::get(&self.pool, cancellation).await?;
-            let reservation = Box::new(self.find(id).await?);
+            let read = async {
+                let saga = store::sagas::get(&self.pool, cancellation).await?;
+                Ok::<_, DeskError>((saga, self.find(reservation.id).await?))
+            };
+            let Ok(Ok((saga, found))) = timeout(READ_TIMEOUT, read).await else {
+                return Ok(Answer::Pending(Box::new(reservation)));
+            };
+            reservation = found;
             if saga.is_none_or(|saga| saga.status.is_end()) {
-                return Ok(Answer::Settled(reservation));
+                return Ok(Answer::Settled(Box::new(reservation)));
             }
             if timeout_at(until, waiting.changed()).await.is_err() {
-                return Ok(Answer::Pending(reservation));
+                return Ok(Answer::Pending(Box::new(reservation)));
             }
         }
     }

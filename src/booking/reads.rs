@@ -41,8 +41,18 @@ pub(super) async fn run(engine: Engine, mut requests: mpsc::Receiver<Request>, s
     let mut batch = Vec::with_capacity(BATCH);
     while stop.run_until_cancelled(requests.recv_many(&mut batch, BATCH)).await.unwrap_or(0) > 0 {
         let _turn = engine.turns.take_with(&mut batch, BATCH, &mut requests).await;
+        batch.retain(|request| !request.answer.is_closed());
         let ids: Vec<Uuid> = batch.iter().map(|request| request.id).collect();
-        match store::reservations::get_many(&engine.steps, &ids).await {
+        if ids.is_empty() {
+            continue;
+        }
+        let read = || store::bounded(store::reservations::get_many(&engine.steps, &ids));
+        let found = match read().await {
+            // The connection was of no use any more; the next one is a new one.
+            Err(error) if store::outdates_connections(&error) => read().await,
+            other => other,
+        };
+        match found {
             Ok(found) => answer(batch.drain(..), &found),
             Err(error) => {
                 // Dropping the senders tells the callers.

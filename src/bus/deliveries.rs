@@ -3,8 +3,10 @@
 //! No linger: an idle system handles a message at once, a busy one finds its batches waiting. Whatever goes
 //! wrong with the stream or its consumer, both are made again and the pull stream is opened anew.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
+use async_nats::Subject;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::{AckKind, Message};
 use futures::{FutureExt, StreamExt};
@@ -19,6 +21,13 @@ pub const BATCH: usize = 256;
 const PREFETCH: usize = 512;
 const EXPIRES: Duration = Duration::from_secs(5);
 const HEARTBEAT: Duration = Duration::from_secs(2);
+/// How often the server hears that messages are being worked on: well within [`topology::ACK_WAIT`].
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
+/// Deliveries after which a message that is put off is left to the sweeper; well below those after which the server gives
+/// up on it.
+const PUT_OFF_MOST: i64 = 10;
+/// The longest pause before a message that was put off comes again.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// The pause before a broken stream is opened anew.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -130,6 +139,41 @@ impl Deliveries {
     }
 }
 
+/// Messages whose work may take longer than the server waits for an acknowledgement. Each delivery counts, and after the last
+/// one a message is given up: what waits for the database must not be delivered again meanwhile.
+#[derive(Debug)]
+pub struct InHand {
+    bus: Bus,
+    replies: Vec<Subject>,
+}
+
+impl InHand {
+    /// These messages.
+    pub fn of<'a>(bus: &Bus, messages: impl Iterator<Item = &'a Message>) -> Self {
+        Self { bus: bus.clone(), replies: messages.filter_map(|message| message.reply.clone()).collect() }
+    }
+
+    /// Does the work; meanwhile the server hears that the messages are being worked on.
+    pub async fn during<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            done = work => done,
+            never = self.report() => match never {},
+        }
+    }
+
+    async fn report(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
+            for reply in &self.replies {
+                let progress = self.bus.client.publish(reply.clone(), AckKind::Progress.into());
+                if let Err(error) = progress.await {
+                    tracing::debug!(%error, "progress was not reported; a message may come again");
+                }
+            }
+        }
+    }
+}
+
 /// How often a message was delivered by now, this time included.
 pub fn count(message: &Message) -> i64 {
     message.info().map_or(1, |info| info.delivered)
@@ -142,9 +186,38 @@ pub async fn acknowledge(message: &Message) {
     }
 }
 
+/// Puts off a message whose work fails for a reason that passes: it comes again after a pause that grows, but before the
+/// server gives up on it, it is left to the saga's row, from which the sweeper sends it anew.
+pub async fn put_off(message: &Message) {
+    let delivered = count(message);
+    if delivered >= PUT_OFF_MOST {
+        tracing::warn!(subject = %message.subject, delivered, "a message is left to the sweeper, which sends it anew");
+        return acknowledge(message).await;
+    }
+    again_after(message, pause_after(delivered)).await;
+}
+
+/// Doubles with every delivery, from a quarter of a second on.
+pub fn pause_after(delivered: i64) -> Duration {
+    let doublings = u32::try_from(delivered.clamp(1, 20) - 1).unwrap_or(0);
+    (Duration::from_millis(250) * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
+}
+
 /// Asks for a message again after a while.
 pub async fn again_after(message: &Message, delay: Duration) {
     if let Err(error) = message.ack_with(AckKind::Nak(Some(delay))).await {
         tracing::debug!(%error, "a refusal was not sent; the message comes again after the ack wait");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_to_a_minute() {
+        assert_eq!(pause_after(1), Duration::from_millis(250));
+        assert_eq!(pause_after(4), Duration::from_secs(2));
+        assert_eq!(pause_after(1_000), LONGEST_PAUSE);
     }
 }

@@ -34,6 +34,7 @@ use crate::background::Tasks;
 use crate::bus::{Bus, subjects};
 use crate::clock::Clock;
 use crate::ids::{ConcertId, PerformanceId};
+use crate::store::bounded;
 use crate::store::catalog::{self, Concert, OpenPerformance, Performance};
 
 /// How old a copy may be: with the time of reading it stays below a second.
@@ -187,24 +188,24 @@ impl Known {
 
     async fn read_concerts(self, (after, limit): ConcertsPage) -> Result<Vec<Concert>, CatalogError> {
         let after = after.as_ref().map(|(name, id)| (name.as_str(), *id));
-        Ok(catalog::list_concerts(&self.pool, after, limit, self.clock.now()).await?)
+        Ok(bounded(catalog::list_concerts(&self.pool, after, limit, self.clock.now())).await?)
     }
 
     async fn read_concert(self, id: ConcertId) -> Result<Concert, CatalogError> {
-        catalog::concert(&self.pool, id, self.clock.now()).await?.ok_or(CatalogError::NotFound)
+        bounded(catalog::concert(&self.pool, id, self.clock.now())).await?.ok_or(CatalogError::NotFound)
     }
 
     async fn read_dates(self, concert: ConcertId) -> Result<Vec<OpenPerformance>, CatalogError> {
-        Ok(catalog::open_performances(&self.pool, concert, self.clock.now()).await?)
+        Ok(bounded(catalog::open_performances(&self.pool, concert, self.clock.now())).await?)
     }
 
     async fn read_map(self, performance: PerformanceId) -> Result<SeatMap, CatalogError> {
         let load = async {
-            let places = catalog::seat_places(&self.pool, performance).await?;
+            let places = bounded(catalog::seat_places(&self.pool, performance)).await?;
             Ok(Arc::new(Layout::of(performance, &places)))
         };
         let layout = self.layouts.try_get_with(performance, load).await.map_err(unshare)?;
-        let taken = catalog::taken_seats(&self.pool, performance, self.clock.now()).await?;
+        let taken = bounded(catalog::taken_seats(&self.pool, performance, self.clock.now())).await?;
         Ok(SeatMap::of(layout, &taken))
     }
 }

@@ -21,8 +21,6 @@ use crate::store::outcomes::{self, Remembered};
 
 /// Most commands of one kind under way at once, each on a connection of its own.
 const AT_ONCE: usize = 8;
-/// The longest pause before a command that could not be handled is tried again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// How often outcomes that nobody can ask about are forgotten, and how many in one statement.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const FORGET_AT_ONCE: i64 = 5_000;
@@ -77,10 +75,13 @@ async fn take(service: &Service, bus: &Bus, handler: &Handler, message: Message)
         }
         Err(error) => {
             let delivered = deliveries::count(&message);
-            let pause = pause_after(delivered);
-            tracing::warn!(subject = %message.subject, %error, delivered, ?pause, "a command was not handled");
-            deliveries::again_after(&message, pause).await;
-            if is_away(&error) { Handled::DatabaseAway } else { Handled::NotYet }
+            tracing::warn!(subject = %message.subject, %error, delivered, "a command was not handled");
+            if is_away(&error) {
+                deliveries::put_off(&message).await;
+                return Handled::DatabaseAway;
+            }
+            deliveries::again_after(&message, deliveries::pause_after(delivered)).await;
+            Handled::NotYet
         }
     }
 }
@@ -154,12 +155,6 @@ fn is_away(error: &anyhow::Error) -> bool {
     error.downcast_ref::<sqlx::Error>().is_some_and(crate::store::is_unavailable)
 }
 
-/// Doubles with every delivery, from a quarter of a second on.
-fn pause_after(delivered: i64) -> Duration {
-    let doublings = u32::try_from(delivered.clamp(1, 20) - 1).unwrap_or(0);
-    (Duration::from_millis(250) * 2_u32.pow(doublings)).min(LONGEST_PAUSE)
-}
-
 /// Forgets what nobody can ask about any more, now and then.
 async fn forget(service: Service, stop: CancellationToken) {
     loop {
@@ -171,17 +166,5 @@ async fn forget(service: Service, stop: CancellationToken) {
         if stop.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_none() {
             return;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pause_grows_and_stays_short_enough_to_be_parked_within_the_hour() {
-        assert_eq!(pause_after(1), Duration::from_millis(250));
-        assert_eq!(pause_after(4), Duration::from_secs(2));
-        assert_eq!(pause_after(1_000), LONGEST_PAUSE);
     }
 }

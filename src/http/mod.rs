@@ -32,6 +32,7 @@ pub mod connections;
 mod connection_io;
 mod open_connections;
 mod observe;
+mod time_limit;
 mod tagged;
 mod answer;
 pub mod auth;
@@ -136,7 +137,8 @@ pub fn router(state: Arc<AppState>) -> Router {
             Problem::new(Code::MethodNotAllowed, "See Allow for what this takes.")
         })
         .fallback(async || Problem::new(Code::NotFound, "There is no such route. See /docs for all of them."))
-        .with_state(state);
+        .with_state(state)
+        .layer(middleware::from_fn(time_limit::limit));
     observe::surround(router.layer(compression()))
 }
 

@@ -100,7 +100,7 @@ pub async fn pay(
         }
         // A live hold is its own pass: the token must be this user's and this concert's, but may have run out.
         let pass = app.room.pass_for_payment(pass.token(), user.id, reservation.concert_id)?;
-        settle(&app, id, &pass).await
+        settle(&app, &reservation, &pass).await
     })
     .await
 }
@@ -131,8 +131,8 @@ fn stand(reservation: &Reservation, now: DateTime<Utc>) -> Stand {
     }
 }
 
-async fn settle(app: &AppState, id: Uuid, pass: &PassState) -> Result<Answer> {
-    let (answer, began) = app.desk.pay(id).await?;
+async fn settle(app: &AppState, seen: &Reservation, pass: &PassState) -> Result<Answer> {
+    let (answer, began) = app.desk.pay_seen(seen.id, Some(seen)).await?;
     let reservation = match answer {
         booking::Answer::Pending(reservation) => {
             return Ok(reservations::pending(*reservation, app.clock.now()));

@@ -71,7 +71,13 @@ pub struct Problem {
     errors: Vec<Fault>,
     members: Map<String, Value>,
     retry_after_seconds: Option<u32>,
+    /// Whether it comes from a connection that was of no use any more.
+    outdated: bool,
 }
+
+/// Marks an answer that came of a connection of no more use: what only reads is tried again at once, on a new one.
+#[derive(Clone, Copy, Debug)]
+pub struct Outdated;
 
 impl Problem {
     /// A problem with what the caller should know and do.
@@ -80,7 +86,14 @@ impl Problem {
             Code::RequestInProgress | Code::RateLimited | Code::Unavailable => Some(1),
             _ => None,
         };
-        Self { code, detail: detail.into(), errors: Vec::new(), members: Map::new(), retry_after_seconds }
+        Self {
+            code,
+            detail: detail.into(),
+            errors: Vec::new(),
+            members: Map::new(),
+            retry_after_seconds,
+            outdated: false,
+        }
     }
 
     /// 404 for an object.
@@ -193,6 +206,9 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
         let mut response = (self.status(), content_type, self.body().to_string()).into_response();
+        if self.outdated {
+            response.extensions_mut().insert(Outdated);
+        }
         if let Some(seconds) = self.retry_after_seconds {
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
@@ -320,10 +336,10 @@ fn sentence(error: &dyn std::fmt::Display) -> String {
 fn from_store(error: &sqlx::Error) -> Problem {
     if store::is_unavailable(error) {
         tracing::warn!(%error, "the database is not available");
-        return Problem::new(
-            Code::Unavailable,
-            "The database does not answer; try again. With an Idempotency-Key that is safe even for what may have been done.",
-        );
+        let detail = "The database does not answer; try again. With an Idempotency-Key that is safe even for what may have \
+                      been done.";
+        let outdated = store::outdates_connections(error);
+        return Problem { outdated, ..Problem::new(Code::Unavailable, detail) };
     }
     internal(error)
 }

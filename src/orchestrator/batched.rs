@@ -56,6 +56,8 @@ impl<Q, A> Requests<Q, A> {
         let mut batch = Vec::with_capacity(BATCH);
         while stop.run_until_cancelled(self.requests.recv_many(&mut batch, BATCH)).await.unwrap_or(0) > 0 {
             let _turn = turns.take_with(&mut batch, BATCH, &mut self.requests).await;
+            // Who was answered otherwise meanwhile must not find it done later.
+            batch.retain(|(_, caller)| !caller.is_closed());
             let (requests, callers): (Vec<Q>, Vec<oneshot::Sender<A>>) = batch.drain(..).unzip();
             if let Err(error) = self.answer(Halves::of(requests), callers, &with, work).await {
                 // Dropping the senders has told the callers.
@@ -74,7 +76,7 @@ impl<Q, A> Requests<Q, A> {
     ) -> store::Result<()> {
         let mut callers = callers.into_iter();
         while let Some(requests) = halves.next() {
-            let result = match work(with, requests).await {
+            let result = match store::bounded(work(with, requests)).await {
                 Ok(answers) => {
                     for (answer, caller) in answers.into_iter().zip(callers.by_ref()) {
                         // A caller that has gone away does not want to know.
@@ -83,7 +85,7 @@ impl<Q, A> Requests<Q, A> {
                     Ok(())
                 }
                 // That took seconds already, and somebody waits for each answer.
-                Err(error @ sqlx::Error::PoolTimedOut) => return Err(error),
+                Err(error) if store::ended_a_wait(&error) => return Err(error),
                 Err(error) => Err(error),
             };
             if let Some((request, error)) = halves.record(result).await? {

@@ -160,7 +160,7 @@ impl Engine {
         self.tell_settled(settled).await;
         self.tell_watchers(&told).await;
         if !recalls.is_empty() {
-            let (recalled, at_rest) = match self.recall(&recalls).await {
+            let (recalled, at_rest) = match store::bounded(self.recall(&recalls)).await {
                 Ok(recalled) => recalled,
                 Err(error) => return Err((error.into(), commands)),
             };
@@ -305,7 +305,7 @@ pub(super) async fn put_to_rest(
         {
             batch.push(id);
         }
-        if let Err(error) = store::sagas::rest(&pool, &batch).await {
+        if let Err(error) = store::bounded(store::sagas::rest(&pool, &batch)).await {
             tracing::warn!(%error, "ended sagas were not put to rest; the sweeper will");
         }
         batch.clear();

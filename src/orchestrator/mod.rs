@@ -22,6 +22,7 @@ mod follow;
 mod announce;
 mod direct;
 mod batched;
+mod work_off;
 mod halves;
 mod wait;
 
@@ -44,9 +45,10 @@ pub use replay::{Pace, Page, Replay, Wanted};
 pub use retention::Forgotten;
 pub use signals::SignalError;
 pub use wait::Waiting;
+pub use work_off::Work;
 
 use crate::background::Tasks;
-use crate::bus::{Bus, retry};
+use crate::bus::Bus;
 use crate::config::Control;
 use crate::ids;
 use crate::saga::Catalogue;
@@ -161,14 +163,6 @@ impl Engine {
         tasks.supervise("timers", timers::run(self.clone(), stop.clone()));
         tasks.supervise("undelivered messages", undelivered::run(self.clone(), stop.clone()));
         tasks.supervise("consumers of services", service_consumers::run(self.clone(), stop.clone()));
-    }
-
-    /// Waits until Postgres answers, or `stop`. Whoever takes messages asks for none meanwhile: each delivery counts, and
-    /// after the last one a message is given up.
-    pub async fn wait_for_database(&self, stop: &CancellationToken) {
-        let answers = retry::retry("reaching Postgres", None, || self.pool.acquire());
-        // Nothing is wanted of the connection.
-        let _answered = stop.run_until_cancelled(answers).await;
     }
 
     /// One pass of the sweeper: whatever is due is looked at.

@@ -71,7 +71,7 @@ pub struct StepPause {
 impl Engine {
     /// Reads what is paused.
     pub async fn reload_pauses(&self) -> store::Result<()> {
-        self.pauses.replace(store::operations::pauses(&self.pool).await?);
+        self.pauses.replace(store::bounded(store::operations::pauses(&self.pool)).await?);
         Ok(())
     }
 

@@ -31,13 +31,13 @@ impl Engine {
         let (headers, error, subject) = (headers(message), keepable(error), keepable(&message.subject));
         let parked =
             Parked { stream, subject: &subject, headers: &headers, payload: &message.payload, error: &error };
-        store::operations::park(&self.pool, &parked).await
+        store::bounded(store::operations::park(&self.pool, &parked)).await
     }
 
     /// The message about this command was parked because it fails whenever it is tried. If the saga still asks for the
     /// command it is stuck from now on: to send it again would only fail again.
     pub async fn poisoned(&self, id: Uuid, poisoned: Poisoned) {
-        if let Err(error) = self.get_stuck(id, poisoned).await {
+        if let Err(error) = store::bounded(self.get_stuck(id, poisoned)).await {
             tracing::warn!(saga = %id, %error, "a poisoned saga could not be stopped; its command comes again");
         }
     }

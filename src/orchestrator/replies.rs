@@ -5,9 +5,10 @@ use fail::fail_point;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Batch, Engine, Halves, Verdict};
+use super::{Batch, Consequences, Engine, Verdict, Work};
+use crate::bus::deliveries::{self, InHand};
 use crate::bus::headers::Malformed;
-use crate::bus::{Deliveries, deliveries, messages, subjects, topology};
+use crate::bus::{Deliveries, messages, subjects, topology};
 use crate::saga::{Event, Poisoned, Reply};
 use crate::store;
 
@@ -24,11 +25,8 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
                 Err(error) => engine.park(subjects::SAGAS, &message, &error.to_string()).await,
             }
         }
-        if let Err(error) = take_all(&engine, Halves::of(readable)).await {
-            tracing::warn!(%error, "replies could not be taken; they come again");
-            incoming.rest();
-            engine.wait_for_database(&stop).await;
-        }
+        let in_hand = InHand::of(&engine.bus, readable.iter().map(|(message, ..)| message));
+        engine.work_off(readable, &Taking(&engine), &in_hand, &mut incoming, &stop).await;
     }
 }
 
@@ -41,22 +39,64 @@ fn read(message: &Message) -> Result<(Uuid, Event), Malformed> {
     Ok((saga, Event::Reply(reply)))
 }
 
-async fn take_all(engine: &Engine, mut halves: Halves<(Message, Uuid, Event)>) -> store::Result<()> {
-    while let Some(items) = halves.next() {
-        let result = take(engine, items).await;
-        if let Some(((message, saga, event), error)) = halves.record(result).await? {
-            let error = error.to_string();
-            engine.park(subjects::SAGAS, message, &error).await;
-            // The same answer would come again, and fail again.
-            if let Event::Reply(Reply { step, direction, visit, .. }) = event.clone() {
-                engine.poisoned(*saga, Poisoned { step, direction, visit, error }).await;
-            }
+/// A message, the saga it is about, and what happened to that saga.
+type Item = (Message, Uuid, Event);
+
+/// Lets sagas go on by their replies and signals.
+struct Taking<'a>(&'a Engine);
+
+impl Work<Item> for Taking<'_> {
+    fn message<'a>(&self, (message, ..): &'a Item) -> &'a Message {
+        message
+    }
+
+    async fn attempt(&self, items: &[Item]) -> store::Result<()> {
+        take(self.0, items).await
+    }
+
+    async fn give_up(&self, (message, saga, event): &Item, error: sqlx::Error) {
+        let error = error.to_string();
+        self.0.park(subjects::SAGAS, message, &error).await;
+        // The same answer would come again, and fail again.
+        if let Event::Reply(Reply { step, direction, visit, .. }) = event.clone() {
+            self.0.poisoned(*saga, Poisoned { step, direction, visit, error }).await;
         }
+    }
+
+    async fn put_off(&self, (message, _, event): &Item) {
+        match event {
+            // A signal stands in no row that it could be sent from again.
+            Event::Signal(_) => {
+                let pause = deliveries::pause_after(deliveries::count(message));
+                deliveries::again_after(message, pause).await;
+            }
+            _ => deliveries::put_off(message).await,
+        }
+    }
+}
+
+async fn take(engine: &Engine, items: &[Item]) -> store::Result<()> {
+    let (illegal, consequences) = store::bounded(write(engine, items)).await?;
+    fail_point!("replies::committed");
+    for (message, why) in &illegal {
+        engine.park(subjects::SAGAS, message, why).await;
+    }
+    if let Err(error) = engine.follow(consequences).await {
+        tracing::warn!(%error, "what follows from replies is done when they come again");
+        return Ok(());
+    }
+    fail_point!("replies::published");
+    for (message, ..) in items {
+        deliveries::acknowledge(message).await;
     }
     Ok(())
 }
 
-async fn take(engine: &Engine, items: &[(Message, Uuid, Event)]) -> store::Result<()> {
+/// One transaction for all of them; what cannot be is returned with the reason.
+async fn write<'a>(
+    engine: &Engine,
+    items: &'a [Item],
+) -> store::Result<(Vec<(&'a Message, String)>, Consequences)> {
     let mut tx = engine.steps.begin().await?;
     let ids: Vec<Uuid> = items.iter().map(|(_, saga, _)| *saga).collect();
     let mut batch = Batch::lock(&mut tx, &ids).await?;
@@ -73,17 +113,5 @@ async fn take(engine: &Engine, items: &[(Message, Uuid, Event)]) -> store::Resul
     }
     let consequences = batch.write(&mut tx, &engine.catalogue).await?;
     tx.commit().await?;
-    fail_point!("replies::committed");
-    for (message, why) in &illegal {
-        engine.park(subjects::SAGAS, message, why).await;
-    }
-    if let Err(error) = engine.follow(consequences).await {
-        tracing::warn!(%error, "what follows from replies is done when they come again");
-        return Ok(());
-    }
-    fail_point!("replies::published");
-    for (message, ..) in items {
-        deliveries::acknowledge(message).await;
-    }
-    Ok(())
+    Ok((illegal, consequences))
 }

@@ -4,7 +4,7 @@
 use chrono::TimeDelta;
 use fail::fail_point;
 
-use super::{Batch, Engine, Verdict};
+use super::{Batch, Consequences, Engine, Verdict};
 use crate::saga::Event;
 use crate::store;
 
@@ -29,11 +29,22 @@ pub(super) async fn run_once(engine: &Engine) -> store::Result<usize> {
 }
 
 async fn round(engine: &Engine) -> store::Result<usize> {
+    let (moved, consequences) = store::bounded(write(engine)).await?;
+    if moved > 0 {
+        fail_point!("sweep::committed");
+        metrics::counter!("boxoffice_swept_sagas_total").increment(moved as u64);
+        engine.follow_swept(consequences).await;
+    }
+    Ok(moved)
+}
+
+/// One transaction for those that are due now.
+async fn write(engine: &Engine) -> store::Result<(usize, Consequences)> {
     let mut tx = engine.pool.begin().await?;
     let mut batch = Batch::lock_due(&mut tx, RING, LIMIT).await?;
     let ids = batch.ids();
     if ids.is_empty() {
-        return Ok(0);
+        return Ok((0, Consequences::default()));
     }
     for id in &ids {
         if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, *id, &Event::Alarm) {
@@ -42,8 +53,5 @@ async fn round(engine: &Engine) -> store::Result<usize> {
     }
     let consequences = batch.write(&mut tx, &engine.catalogue).await?;
     tx.commit().await?;
-    fail_point!("sweep::committed");
-    metrics::counter!("boxoffice_swept_sagas_total").increment(ids.len() as u64);
-    engine.follow_swept(consequences).await;
-    Ok(ids.len())
+    Ok((ids.len(), consequences))
 }

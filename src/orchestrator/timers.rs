@@ -8,8 +8,9 @@ use fail::fail_point;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Batch, Engine, Halves, Verdict};
-use crate::bus::{Deliveries, deliveries, messages, subjects, topology};
+use super::{Batch, Consequences, Engine, Verdict, Work};
+use crate::bus::deliveries::{self, InHand};
+use crate::bus::{Deliveries, messages, subjects, topology};
 use crate::saga::Event;
 use crate::store;
 
@@ -26,25 +27,53 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
                 None => engine.park(subjects::TIMERS, &message, "the subject names no saga").await,
             }
         }
-        if let Err(error) = take_all(&engine, Halves::of(readable)).await {
-            tracing::warn!(%error, "alarms could not be taken; they come again");
-            incoming.rest();
-            engine.wait_for_database(&stop).await;
-        }
+        let in_hand = InHand::of(&engine.bus, readable.iter().map(|(message, _)| message));
+        engine.work_off(readable, &Ringing(&engine), &in_hand, &mut incoming, &stop).await;
     }
 }
 
-async fn take_all(engine: &Engine, mut halves: Halves<(Message, Uuid)>) -> store::Result<()> {
-    while let Some(items) = halves.next() {
-        let result = take(engine, items).await;
-        if let Some(((message, _), error)) = halves.record(result).await? {
-            engine.park(subjects::TIMERS, message, &error.to_string()).await;
+/// An alarm and its saga.
+type Item = (Message, Uuid);
+
+/// Lets sagas go on by their alarms.
+struct Ringing<'a>(&'a Engine);
+
+impl Work<Item> for Ringing<'_> {
+    fn message<'a>(&self, (message, _): &'a Item) -> &'a Message {
+        message
+    }
+
+    async fn attempt(&self, items: &[Item]) -> store::Result<()> {
+        take(self.0, items).await
+    }
+
+    async fn give_up(&self, (message, _): &Item, error: sqlx::Error) {
+        self.0.park(subjects::TIMERS, message, &error.to_string()).await;
+    }
+}
+
+async fn take(engine: &Engine, items: &[Item]) -> store::Result<()> {
+    let (early, consequences) = store::bounded(write(engine, items)).await?;
+    fail_point!("timers::committed");
+    if let Err(error) = engine.follow(consequences).await {
+        tracing::warn!(%error, "what follows from alarms is done when they come again");
+        return Ok(());
+    }
+    fail_point!("timers::published");
+    for (message, _) in items {
+        match early.iter().find(|(candidate, _)| std::ptr::eq(*candidate, message)) {
+            Some((_, rest)) => deliveries::again_after(message, *rest).await,
+            None => deliveries::acknowledge(message).await,
         }
     }
     Ok(())
 }
 
-async fn take(engine: &Engine, items: &[(Message, Uuid)]) -> store::Result<()> {
+/// One transaction for all of them; those that came early are returned with the time that is left.
+async fn write<'a>(
+    engine: &Engine,
+    items: &'a [Item],
+) -> store::Result<(Vec<(&'a Message, Duration)>, Consequences)> {
     let mut tx = engine.steps.begin().await?;
     let ids: Vec<Uuid> = items.iter().map(|(_, saga)| *saga).collect();
     let mut batch = Batch::lock(&mut tx, &ids).await?;
@@ -59,19 +88,7 @@ async fn take(engine: &Engine, items: &[(Message, Uuid)]) -> store::Result<()> {
     }
     let consequences = batch.write(&mut tx, &engine.catalogue).await?;
     tx.commit().await?;
-    fail_point!("timers::committed");
-    if let Err(error) = engine.follow(consequences).await {
-        tracing::warn!(%error, "what follows from alarms is done when they come again");
-        return Ok(());
-    }
-    fail_point!("timers::published");
-    for (message, _) in items {
-        match early.iter().find(|(candidate, _)| std::ptr::eq(*candidate, message)) {
-            Some((_, rest)) => deliveries::again_after(message, *rest).await,
-            None => deliveries::acknowledge(message).await,
-        }
-    }
-    Ok(())
+    Ok((early, consequences))
 }
 
 /// How long a waiting saga's alarm came too early by the database's clock: the broker's clock may differ.

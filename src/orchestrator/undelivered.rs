@@ -9,7 +9,8 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
-use crate::bus::{Deliveries, deliveries, messages, subjects, topology};
+use crate::bus::deliveries::{self, InHand};
+use crate::bus::{Deliveries, messages, retry, subjects, topology};
 use crate::saga::{Command, Poisoned, Reply};
 
 /// What the server says about a message that it gives up on.
@@ -26,23 +27,26 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
     let config = topology::work_consumer("undelivered", "");
     let mut incoming = Deliveries::of(&engine.bus, subjects::UNDELIVERED, config);
     while !stop.is_cancelled() {
-        for message in incoming.next(&stop).await {
+        let batch = incoming.next(&stop).await;
+        let in_hand = InHand::of(&engine.bus, batch.iter());
+        for message in batch {
             match serde_json::from_slice::<Advisory>(&message.payload) {
-                Ok(advisory) => take(&engine, &message, &advisory).await,
+                Ok(advisory) => {
+                    let taken = in_hand.during(take(&engine, &message, &advisory));
+                    // What is cut short by the stop comes again.
+                    let _stopped = stop.run_until_cancelled(taken).await;
+                }
                 Err(error) => engine.park(subjects::UNDELIVERED, &message, &error.to_string()).await,
             }
         }
     }
 }
 
+/// Tries until it succeeds: the server speaks of a message that it gives up on only once.
 async fn take(engine: &Engine, message: &Message, advisory: &Advisory) {
-    match keep(engine, advisory).await {
-        Ok(()) => deliveries::acknowledge(message).await,
-        Err(error) => {
-            tracing::warn!(stream = advisory.stream, number = advisory.stream_seq, %error,
-                "a message that was given up could not be kept yet; it is tried again");
-        }
-    }
+    // Without a limit of time it cannot fail.
+    let _kept = retry::retry("keeping a message that was given up", None, || keep(engine, advisory)).await;
+    deliveries::acknowledge(message).await;
 }
 
 /// Keeps the message, stops a saga that still asks for it, and deletes it. One that is gone was handled after all.

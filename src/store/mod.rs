@@ -16,6 +16,7 @@ pub mod rivals;
 pub mod payments;
 pub mod plans;
 pub mod points;
+mod pool;
 pub mod probe;
 pub mod pulse;
 pub mod queue;
@@ -28,8 +29,12 @@ pub mod saga_search;
 pub mod sagas;
 pub mod schema;
 pub mod seats;
+mod servers;
 pub mod session;
 pub mod settlements;
+pub mod sqlstate;
+#[cfg(test)]
+mod sqlstate_laws;
 pub mod tickets;
 pub mod users;
 pub mod versions;
@@ -44,67 +49,25 @@ pub use schema::migrate;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgExecutor};
+use sqlx::PgExecutor;
 
+pub use pool::{open, open_for_steps};
 pub use probe::can_write;
 
 /// What the database said no to, or could not be asked.
 pub type Result<T> = std::result::Result<T, sqlx::Error>;
 
-/// A connection that nobody has used for so long is asked whether it is still there.
-const ASKED_AFTER: Duration = Duration::from_millis(500);
-
-/// Opens the pool. Connections are made when needed, so that a database that is away does not stop the start.
-pub fn open(url: &str, connections: u32) -> Result<PgPool> {
-    Ok(pool(options(url)?, connections, session::SETTINGS.to_owned()))
-}
-
-/// Opens a pool for the few statements that every saga runs through. Each is planned once per connection, for any
-/// number of rows; and since that may be while the tables are still empty or small, no plan reads a whole table, or a
-/// whole index, where single entries would do.
-pub fn open_for_steps(url: &str, connections: u32) -> Result<PgPool> {
-    Ok(pool(options(url)?, connections, format!("{};{}", session::SETTINGS, session::STEPS_SETTINGS)))
-}
-
-fn options(url: &str) -> Result<PgConnectOptions> {
-    Ok(url
-        .parse::<PgConnectOptions>()?
-        .application_name("boxoffice")
-        // PgBouncer refuses it, and it changes nothing: numbers are sent in binary.
-        .extra_float_digits(None)
-        .log_slow_statements(log::LevelFilter::Warn, Duration::from_secs(1)))
-}
-
-/// `settings` are the statements that each new connection begins its session with.
-fn pool(options: PgConnectOptions, connections: u32, settings: String) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(Duration::from_secs(5))
-        // One that was used a moment ago is not asked whether it is still there: that is a round trip.
-        .test_before_acquire(false)
-        .before_acquire(|conn, found| {
-            Box::pin(async move {
-                if found.idle_for >= ASKED_AFTER {
-                    conn.ping().await?;
-                }
-                Ok(true)
-            })
-        })
-        .after_connect(move |conn, _| {
-            let settings = AssertSqlSafe(settings.clone());
-            Box::pin(async move { sqlx::raw_sql(settings).execute(conn).await.map(drop) })
-        })
-        .connect_lazy_with(options)
-}
+/// The longest that work in the background waits for the database, for all statements of one batch. Longer than the server's
+/// own bounds, and than the bound of a request.
+pub const WORK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The database's clock, now: in a transaction, after the locks, it is the time that decides.
 pub async fn now(db: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
     sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(db).await
 }
 
-/// Waits no longer than `limit` for a database that may not answer at all. A statement that is cut off may still be
-/// carried out by the server.
+/// Waits no longer than `limit` for a database that may not answer at all. What is cut off may still be done by the
+/// server, unless it is in a transaction that was not committed yet; its connection is closed (see [`pool`]).
 pub async fn bounded_by<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_elapsed| {
         let text = format!("Postgres did not answer within {} ms", limit.as_millis());
@@ -112,27 +75,42 @@ pub async fn bounded_by<T>(limit: Duration, work: impl Future<Output = Result<T>
     })
 }
 
-/// Whether the database was away or too busy, so that trying again later helps; else the error is a defect.
+/// Waits no longer than [`WORK_TIMEOUT`]: for work in the background, which no request bounds.
+pub async fn bounded<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    bounded_by(WORK_TIMEOUT, work).await.inspect_err(pool::note)
+}
+
+/// Whether trying again later may help: the error is not known to come again for the same work. Errors that speak of the
+/// connection or of the server also have all connections renewed.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
+    use sqlx::Error as E;
+    pool::note(error);
     match error {
-        sqlx::Error::Io(_)
-        | sqlx::Error::Tls(_)
-        | sqlx::Error::Protocol(_)
-        | sqlx::Error::PoolTimedOut
-        | sqlx::Error::PoolClosed
-        | sqlx::Error::WorkerCrashed => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|code| passes(&code)),
-        _ => false,
+        E::Database(error) => !error.code().is_some_and(|code| sqlstate::fails_again(&code)),
+        // The program is wrong, or a row that must be there is missing.
+        E::RowNotFound | E::Configuration(_) | E::InvalidArgument(_) | E::InvalidSavePointStatement => false,
+        // A value of this work cannot be sent.
+        E::Encode(_) => false,
+        // The connection or the pool; and what was read does not look as this release expects, which a migration explains
+        // as well as a defect: another release may be able to do it.
+        _ => true,
     }
 }
 
-/// SQLSTATEs that pass: connection lost (08), resources short (53), shut down or starting (57P),
-/// serialisation failure or deadlock (40), a lock not got in time (55P03), read-only after a switch-over (25006), cut
-/// off in a transaction that stood still (25P03, 25P04): a process that was frozen, and goes on.
-fn passes(sqlstate: &str) -> bool {
-    ["08", "53", "57P", "40", "55P03", "25006", "25P03", "25P04"]
-        .iter()
-        .any(|class| sqlstate.starts_with(class))
+/// Whether the error says that the connection was of no use any more: on a new one the same may succeed at once.
+pub fn outdates_connections(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| sqlstate::outdates_connections(&code))
+}
+
+/// Whether the error ended a wait by its bound: to try again at once would only wait again.
+pub fn ended_a_wait(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::PoolTimedOut => true,
+        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::TimedOut,
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| sqlstate::ends_a_wait(&code)),
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -140,14 +118,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_stops_passes_and_a_broken_constraint_does_not() {
-        for sqlstate in ["08006", "53300", "57P01", "57P03", "40P01", "55P03", "25P03"] {
-            assert!(passes(sqlstate), "{sqlstate}");
-        }
-        for sqlstate in ["23505", "23514", "42601", "57014", "22P02"] {
-            assert!(!passes(sqlstate), "{sqlstate}");
-        }
+    fn errors_without_a_code_are_judged_by_what_they_are_about() {
         assert!(is_unavailable(&sqlx::Error::PoolTimedOut));
+        assert!(is_unavailable(&sqlx::Error::PoolClosed));
+        assert!(is_unavailable(&sqlx::Error::WorkerCrashed));
+        assert!(is_unavailable(&sqlx::Error::ColumnNotFound("new".to_owned())));
         assert!(!is_unavailable(&sqlx::Error::RowNotFound));
+        assert!(!is_unavailable(&sqlx::Error::Encode("too long".into())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_in_the_background_ends_by_its_bound() {
+        let begun = tokio::time::Instant::now();
+        let ended = bounded(std::future::pending::<Result<()>>()).await.unwrap_err();
+        assert_eq!(begun.elapsed(), WORK_TIMEOUT);
+        assert!(is_unavailable(&ended) && ended_a_wait(&ended), "{ended}");
     }
 }

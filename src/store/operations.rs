@@ -54,7 +54,8 @@ pub async fn parked(
     sqlx::query_as!(
         ParkedRow,
         r#"
-        select * from parked_messages
+        select id, stream, subject, headers, payload, error, parked_at
+        from parked_messages
         where ($1::text is null or headers ->> 'Saga' = $1 or subject like '%.' || $1)
           and ($2::bigint is null or id < $2)
         order by id desc limit $3
@@ -69,7 +70,14 @@ pub async fn parked(
 
 /// One kept message.
 pub async fn parked_message(db: impl PgExecutor<'_>, id: i64) -> Result<Option<ParkedRow>> {
-    sqlx::query_as!(ParkedRow, "select * from parked_messages where id = $1", id).fetch_optional(db).await
+    sqlx::query_as!(
+        ParkedRow,
+        "select id, stream, subject, headers, payload, error, parked_at
+         from parked_messages where id = $1",
+        id
+    )
+    .fetch_optional(db)
+    .await
 }
 
 /// Removes a kept message; false if it is gone already.
@@ -253,7 +261,8 @@ pub async fn acts_on(
     sqlx::query_as!(
         OperatorAct,
         r#"
-        select * from operator_acts
+        select id, at, actor, act, saga_id, reason, from_status, to_status, target, detail
+        from operator_acts
         where starts_with(act, $1)
           and ($2::text is null or target = $2)
           and ($3::bigint is null or id < $3)
@@ -280,7 +289,8 @@ pub async fn acts(
     sqlx::query_as!(
         OperatorAct,
         r#"
-        select * from operator_acts
+        select id, at, actor, act, saga_id, reason, from_status, to_status, target, detail
+        from operator_acts
         where ($1::uuid is null or saga_id = $1)
           and ($2::text is null or actor = $2)
           and ($3::timestamptz is null or at >= $3)

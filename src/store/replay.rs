@@ -64,7 +64,10 @@ pub async fn sagas(
     sqlx::query_as!(
         Saga,
         r#"
-        select * from sagas
+        select id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt,
+            send, since, backing_off, due_at, reason, rejection, input, context, seq, created_at,
+            updated_at, finished_at, entered_at, stuck_since, trace
+        from sagas
         where id >= $1 and id < $2 and ($3::text is null or workflow = $3)
         order by id
         limit $4

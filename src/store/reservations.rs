@@ -93,6 +93,34 @@ pub struct Reservation {
     pub held_instead: Option<Uuid>,
 }
 
+impl Reservation {
+    /// One whose saga has just begun, before anything has come of it.
+    pub fn begun(new: &NewReservation, now: DateTime<Utc>) -> Self {
+        Self {
+            id: new.id,
+            user_id: new.user_id,
+            concert_id: new.concert_id,
+            performance_id: new.performance_id,
+            status: ReservationStatus::Pending,
+            reason: None,
+            detail: None,
+            seats: new.seats.clone(),
+            lines: Json(Vec::new()),
+            amount: 0,
+            expires_at: None,
+            claimable_at: None,
+            cancellation_id: None,
+            created_at: now,
+            payment: None,
+            tickets: Json(Vec::new()),
+            saga_status: Some(crate::saga::Status::Running),
+            saga_visit: None,
+            saga_rejection: None,
+            held_instead: None,
+        }
+    }
+}
+
 /// A reservation about to be made.
 #[derive(Clone, Debug)]
 pub struct NewReservation {

@@ -57,7 +57,10 @@ pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i
     let found = sqlx::query_as!(
         Saga,
         r#"
-        select * from sagas
+        select id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt,
+            send, since, backing_off, due_at, reason, rejection, input, context, seq, created_at,
+            updated_at, finished_at, entered_at, stuck_since, trace
+        from sagas
         where ($1::text is null or workflow = $1)
           and ($2::int is null or version = $2)
           and ($3::text is null or status = $3)

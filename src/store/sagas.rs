@@ -28,6 +28,12 @@ pub struct HistoryRow {
     pub emits: Vec<String>,
 }
 
+/// All columns of a saga, as in the functions below, which are held against the schema. They are named so that a statement
+/// that is prepared already stays good when a migration adds a column.
+const COLUMNS: &str = "id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt, send, \
+    since, backing_off, due_at, reason, rejection, input, context, seq, created_at, updated_at, \
+    finished_at, entered_at, stuck_since, trace";
+
 /// A saga, and when it was read.
 #[derive(sqlx::FromRow)]
 struct Read {
@@ -244,11 +250,10 @@ pub async fn read(
     if ids.is_empty() {
         return Ok((Vec::new(), super::now(conn).await?));
     }
-    // The columns are those of the table, as in the functions below, which are held against the schema.
     let locks = locking(control, "for no key update");
     let sql = format!(
-        "select found.*, clock_timestamp() as read_at
-         from (select * from sagas where id = any($1) order by id {locks}) as found"
+        "select {COLUMNS}, clock_timestamp() as read_at
+         from (select {COLUMNS} from sagas where id = any($1) order by id {locks}) as found"
     );
     let rows: Vec<Read> = sqlx::query_as(AssertSqlSafe(sql)).bind(ids).fetch_all(&mut *conn).await?;
     let now = match rows.last() {
@@ -274,7 +279,10 @@ pub async fn lock_due(
     sqlx::query_as!(
         Saga,
         r#"
-        select * from sagas where due_at <= $1 and (status <> 'waiting' or due_at <= $2)
+        select id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt,
+            send, since, backing_off, due_at, reason, rejection, input, context, seq, created_at,
+            updated_at, finished_at, entered_at, stuck_since, trace
+        from sagas where due_at <= $1 and (status <> 'waiting' or due_at <= $2)
         order by due_at limit $3 for no key update skip locked
         "#,
         now,
@@ -302,19 +310,38 @@ pub async fn rest(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<()> {
 
 /// One saga as it stands.
 pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Saga>> {
-    sqlx::query_as!(Saga, "select * from sagas where id = $1", id).fetch_optional(db).await
+    sqlx::query_as!(
+        Saga,
+        "select id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt,
+             send, since, backing_off, due_at, reason, rejection, input, context, seq, created_at,
+             updated_at, finished_at, entered_at, stuck_since, trace
+         from sagas where id = $1",
+        id
+    )
+    .fetch_optional(db)
+    .await
 }
 
 /// Some sagas as they stand.
 pub async fn get_many(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Saga>> {
-    sqlx::query_as!(Saga, "select * from sagas where id = any($1)", ids).fetch_all(db).await
+    sqlx::query_as!(
+        Saga,
+        "select id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt,
+             send, since, backing_off, due_at, reason, rejection, input, context, seq, created_at,
+             updated_at, finished_at, entered_at, stuck_since, trace
+         from sagas where id = any($1)",
+        ids
+    )
+    .fetch_all(db)
+    .await
 }
 
 /// The history of some sagas, oldest first.
 pub async fn history(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<HistoryRow>> {
     sqlx::query_as!(
         HistoryRow,
-        "select * from saga_history where saga_id = any($1) order by saga_id, seq",
+        "select saga_id, seq, at, event, step, direction, visit, attempt, detail, emits, worker
+         from saga_history where saga_id = any($1) order by saga_id, seq",
         ids
     )
     .fetch_all(db)

@@ -29,6 +29,8 @@ use crate::store::queue_journal::{self, ACTIVE, ENDED, JournalRow, SILENT, WAITI
 
 /// Rows of one statement: so few that making it keeps nobody waiting.
 const STATEMENT: usize = 1_000;
+/// The longest that one write may take: after a long time without Postgres it has hundreds of statements.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Rows of ended places deleted per minute and process.
 const CLEARED: i64 = 20_000;
 
@@ -96,7 +98,7 @@ impl Journal {
         let mut draft = self.draft.lock().await;
         let draft = &mut *draft;
         if !draft.is_caught_up {
-            let position = queue_journal::position(&self.pool).await?;
+            let position = store::bounded(queue_journal::position(&self.pool)).await?;
             let pending = &mut draft.pending;
             let keep = |key, change| {
                 pending.insert(key, change);
@@ -110,7 +112,7 @@ impl Journal {
         self.note_lag(draft.pending.len() + draft.taken.changed.len());
         draft.sort_in().await;
         self.note_lag(draft.pending.len());
-        let written = self.write_pending(draft, now).await?;
+        let written = store::bounded_by(WRITE_TIMEOUT, self.write_pending(draft, now)).await?;
         self.note_lag(0);
         draft.clear(&self.traces).await;
         Ok(written)

@@ -12,7 +12,7 @@ use super::changed::Changed;
 use super::{Job, Limits, Service};
 use crate::bus::{deliveries, subjects};
 use crate::config::Control;
-use crate::orchestrator::{Batch, Consequences, Engine, Halves, Verdict};
+use crate::orchestrator::{Batch, Consequences, Engine, Verdict, Work};
 use crate::saga::{self, Command, DEADLINE_PASSED, Direction, Event, Outcome, Poisoned, Reply, Saga};
 use crate::store;
 use crate::store::attempt::{Attempt, decide};
@@ -21,25 +21,31 @@ use crate::store::changes::Changes;
 /// A command, and the message that brought it.
 pub(super) type Delivered = (Message, Command);
 
-/// Handles all of them, in halves where they cannot be done together.
-pub(super) async fn handle_all(
-    engine: &Engine,
-    limits: Limits,
-    mut halves: Halves<Delivered>,
-) -> store::Result<()> {
-    while let Some(items) = halves.next() {
-        let result = handle(engine, limits, items).await;
-        if let Some(((message, command), error)) = halves.record(result).await? {
-            engine.park(subjects::STEPS, message, &error.to_string()).await;
-            engine.poisoned(command.saga_id, poison(command, &error)).await;
-        }
+/// Handles commands.
+pub(super) struct Handling<'a> {
+    pub engine: &'a Engine,
+    pub limits: Limits,
+}
+
+impl Work<Delivered> for Handling<'_> {
+    fn message<'a>(&self, (message, _): &'a Delivered) -> &'a Message {
+        message
     }
-    Ok(())
+
+    async fn attempt(&self, items: &[Delivered]) -> store::Result<()> {
+        handle(self.engine, self.limits, items).await
+    }
+
+    async fn give_up(&self, (message, command): &Delivered, error: sqlx::Error) {
+        self.engine.park(subjects::STEPS, message, &error.to_string()).await;
+        self.engine.poisoned(command.saga_id, poison(command, &error)).await;
+    }
 }
 
 async fn handle(engine: &Engine, limits: Limits, items: &[Delivered]) -> store::Result<()> {
     let commands: Vec<&Command> = items.iter().map(|(_, command)| command).collect();
-    let done = decide(engine.control, |control| attempt(engine, limits, &commands, control)).await?;
+    let done = decide(engine.control, |control| attempt(engine, limits, &commands, control));
+    let done = store::bounded(done).await?;
     let Done { illegal, changed, consequences } = done;
     fail_point!("worker::committed");
     // Before anybody is answered: who looks at the map then should see it.

@@ -8,12 +8,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::handle::{Delivered, handle_all};
+use super::handle::{Delivered, Handling};
 use super::{Limits, Service};
 use crate::background::Tasks;
+use crate::bus::deliveries::{self, InHand};
 use crate::bus::retry::retry;
-use crate::bus::{Bus, Deliveries, deliveries, messages, presence, subjects, topology};
-use crate::orchestrator::{Engine, Halves};
+use crate::bus::{Bus, Deliveries, messages, presence, subjects, topology};
+use crate::orchestrator::Engine;
 
 /// From this delivery on a command is handled alone.
 const SUSPECT: i64 = 4;
@@ -57,11 +58,11 @@ async fn serve(engine: Engine, command: &'static str, limits: Limits, stop: Canc
             }
         }
         let saga = |(_, command): &Delivered| command.saga_id;
+        let in_hand = InHand::of(&engine.bus, readable.iter().map(|(message, _)| message));
+        let handling = Handling { engine: &engine, limits };
         for round in rounds(readable, saga, |(message, _)| deliveries::count(message)) {
-            if let Err(error) = handle_all(&engine, limits, Halves::of(round)).await {
-                tracing::warn!(command, %error, "commands could not be handled; they come again");
-                incoming.rest();
-                engine.wait_for_database(&stop).await;
+            engine.work_off(round, &handling, &in_hand, &mut incoming, &stop).await;
+            if stop.is_cancelled() {
                 break;
             }
         }

@@ -50,7 +50,11 @@ impl TestApp {
 
     /// Some roles only.
     pub async fn roles(flags: &[&str], roles: &[Role]) -> Self {
-        let env = Env::start().await;
+        Self::on(Env::start().await, flags, roles).await
+    }
+
+    /// Some roles, on these servers.
+    pub async fn on(env: Env, flags: &[&str], roles: &[Role]) -> Self {
         let app = start(&env, flags, roles).await;
         let concert = add_concert(&app).await;
         let performance = add_performance(&app, concert, 50, 100).await;

@@ -70,7 +70,7 @@ impl Entrance {
     }
 
     /// The entrance of a service that runs.
-    async fn of(test: TestApp) -> Self {
+    pub async fn of(test: TestApp) -> Self {
         let address = test.app.address.expect("the service has the api role");
         Self::at(test, address, None).await
     }

@@ -9,6 +9,7 @@ pub mod hostile;
 pub mod http;
 pub mod pgbouncer;
 mod place;
+pub mod postgres;
 pub mod program;
 
 use std::path::{Path, PathBuf};
@@ -55,6 +56,22 @@ impl Env {
         let bus = bus::connect(&nats_url, "test", 1).await.expect("the private nats-server is good");
         let pool = store::open(&database_url, CONNECTIONS).expect("the address is good");
         Self { database_url, pool, nats_url, bus, dir, nats }
+    }
+
+    /// The same with a Postgres that nobody else uses: it may be frozen, or be told to refuse everybody.
+    pub async fn with_own_postgres() -> Self {
+        let dir = fresh_dir("own");
+        let servers = Box::pin(local::start(&dir, Given::default())).await.expect("private servers start");
+        let (database_url, nats_url) = (servers.database_url.clone(), servers.nats_url.clone());
+        let bus = bus::connect(&nats_url, "test", 1).await.expect("the private nats-server is good");
+        let pool = store::open(&database_url, CONNECTIONS).expect("the address is good");
+        Box::pin(store::migrate(&pool)).await.expect("the migrations are good");
+        Self { database_url, pool, nats_url, bus, dir, nats: servers }
+    }
+
+    /// The address of the superuser of [`Env::with_own_postgres`].
+    pub fn own_superuser_url(&self) -> &str {
+        &self.nats.superuser_url
     }
 
     /// Kills the nats-server as `kill -9` does; [`Env::restart_nats`] starts it again.

@@ -6,3 +6,4 @@
 mod common;
 
 mod full_disk;
+mod postgres;

@@ -118,7 +118,7 @@ impl Sales {
 
     /// How many sagas are overdue, see [`store::queue::overdue_sagas`].
     pub async fn overdue_sagas(&self) -> store::Result<i64> {
-        store::queue::overdue_sagas(&self.pool).await
+        store::bounded(store::queue::overdue_sagas(&self.pool)).await
     }
 
     /// Every sale this instance knows.
@@ -163,7 +163,7 @@ impl Sales {
     /// Reads the settings of all concerts anew, and the stock of those with people in line or lately asked for.
     pub async fn refresh(&self, with_people: Vec<ConcertId>) -> store::Result<()> {
         let asked = Instant::now();
-        let settings = store::queue::all(&self.pool).await?;
+        let settings = store::bounded(store::queue::all(&self.pool)).await?;
         self.learn_settings(settings);
         // What nobody has told of since then is gone.
         self.known_mut().retain(|_, known| known.learnt >= asked);
@@ -210,7 +210,7 @@ impl Sales {
     }
 
     async fn read_stock(&self, concerts: &[ConcertId]) -> store::Result<()> {
-        let stock = store::queue::stock(&self.pool, concerts, self.clock.now()).await?;
+        let stock = store::bounded(store::queue::stock(&self.pool, concerts, self.clock.now())).await?;
         let mut of_concert: HashMap<ConcertId, Stock> =
             stock.into_iter().map(|stock| (stock.concert_id, stock)).collect();
         let mut known = self.known_mut();
