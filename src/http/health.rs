@@ -19,8 +19,13 @@ const POSTGRES_MAX_AGE: Duration = Duration::from_secs(1);
 pub struct Health {
     jetstream: bus::health::Health,
     tasks: Tasks,
-    /// When Postgres was last asked, and what was wrong then.
-    postgres: Arc<Mutex<Option<(Instant, Option<String>)>>>,
+    postgres: Arc<Mutex<Option<Written>>>,
+}
+
+/// When Postgres was last written, and what was wrong then.
+struct Written {
+    at: Instant,
+    complaint: Option<String>,
 }
 
 impl Health {
@@ -47,14 +52,12 @@ impl Health {
 
     async fn postgres(&self, pool: &PgPool) -> Option<String> {
         let mut last = self.postgres.lock().await;
-        if let Some((at, complaint)) = &*last
-            && at.elapsed() < POSTGRES_MAX_AGE
-        {
-            return complaint.clone();
+        if let Some(written) = last.as_ref().filter(|written| written.at.elapsed() < POSTGRES_MAX_AGE) {
+            return written.complaint.clone();
         }
         let written = store::can_write(pool).await;
         let complaint = written.err().map(|error| format!("Postgres cannot be written: {error}"));
-        *last = Some((Instant::now(), complaint.clone()));
+        *last = Some(Written { at: Instant::now(), complaint: complaint.clone() });
         complaint
     }
 }
