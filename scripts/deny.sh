@@ -10,8 +10,8 @@ main lint
 cargo fetch --locked --quiet
 "$cargo_deny" deny --offline check bans licenses sources
 
-scratch="$(mktemp -d)"
-trap 'rm -rf "$scratch"' EXIT
+# What was just built has made one already.
+[[ -n "${scratch:-}" ]] || { scratch="$(mktemp -d)"; trap 'rm -rf "$scratch"' EXIT; }
 # Exits with 0 even if it has fetched nothing, so its words are what counts.
 if GIT_TERMINAL_PROMPT=0 timeout 120 "$cargo_deny" deny fetch db >"$scratch/fetch" 2>&1 &&
     ! grep -qE "^fatal:|\[ERROR\]|unable to" "$scratch/fetch"; then
