@@ -11,8 +11,8 @@ use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::address::OpenRequest;
 use super::open_connections::{Busy, Connection};
+use super::origin::OpenRequest;
 
 /// A stream that notes when bytes come.
 pub(super) struct Noted {

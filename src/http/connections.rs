@@ -38,11 +38,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::address::{self, AddressRequests};
 use super::connection_io::{Answered, Noted};
 use super::error::Code;
 use super::observe;
 use super::open_connections::{Bound, Connection, OpenConnections, Opened, Patience};
+use super::origin::{self, AddressRequests};
 use super::problem::Problem;
 use crate::config;
 
@@ -173,7 +173,7 @@ impl Entrance {
     /// Who is counted for a connection: its peer, unless that is a trusted proxy.
     fn counted(&self, peer: IpAddr) -> Option<IpAddr> {
         let peer = peer.to_canonical();
-        (!address::is_trusted(&self.proxies, peer)).then(|| address::network(peer))
+        (!origin::is_trusted(&self.proxies, peer)).then(|| origin::network(peer))
     }
 
     /// Answers once that the connection is over a bound.
@@ -279,7 +279,7 @@ async fn answer(
     let patience = entrance.limits.patience;
     request.extensions_mut().insert(ConnectInfo(peer));
     request.extensions_mut().insert(BodyTime { until: Instant::now() + patience, whole: patience });
-    let from = address::forwarded(peer.ip(), request.headers(), &entrance.proxies);
+    let from = origin::forwarded(peer.ip(), request.headers(), &entrance.proxies);
     let (open, response) = match from.map(|from| entrance.requests.begin(from)).transpose() {
         Ok(open) => (open, respond(&entrance, request).await?),
         Err(most) => {

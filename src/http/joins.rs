@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::address::network;
 use super::error::Code;
+use super::origin::network;
 use super::pace::{Pace, TooOften};
 use super::problem::{Problem, Result};
 use crate::config;

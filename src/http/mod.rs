@@ -37,6 +37,7 @@ mod tagged;
 mod answer;
 pub mod auth;
 mod joins;
+mod origin;
 mod pace;
 pub mod problem;
 pub mod error;
