@@ -87,7 +87,7 @@ fn lead(definition: &Definition, context: &Map<String, Value>, events: &[u8]) {
         let reply = |outcome| {
             let (step, direction) = (saga.step.clone(), saga.direction);
             let (visit, send) = (saga.visit, saga.send);
-            Event::Reply(Reply { step, direction, visit, send, outcome, worker: None })
+            Event::Reply(Reply { step, direction, visit, send, outcome, worker: None, service: None })
         };
         let event = match event % 8 {
             0 => reply(Outcome::Done { output: context.clone() }),
