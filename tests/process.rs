@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use boxoffice::local::addresses;
-use boxoffice::{audit, store};
+use boxoffice::{audit, ids, store};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -209,6 +209,35 @@ async fn of_two_instances_one_is_killed_and_the_other_finishes_its_work() {
     until(20, "the one worker that is left to be counted", || async {
         let answer = client().get(format!("{}/metrics", second.url)).send().await;
         answer.unwrap().text().await.unwrap().lines().any(|line| line == serving)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn start_answers_while_its_first_sweep_goes_on() {
+    let env = Env::start().await;
+    let overdue = chrono::Utc::now() - chrono::TimeDelta::minutes(1);
+    store::rehearsal::add_waiting(&env.pool, &[ids::new()], overdue).await.unwrap();
+    let data_dir = env.dir.display().to_string();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
+        .args(["serve", "--json", "--listen", "127.0.0.1:0", "--local", "--data-dir", &data_dir])
+        .args(["--role", "api,orchestrator,worker,scheduler"])
+        .env("DATABASE_URL", &env.database_url)
+        .env("NATS_URL", &env.nats_url)
+        // The sweep of the start never ends.
+        .env("BOXOFFICE_HALT_AT", "sweep::committed")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line = tokio::time::timeout(Duration::from_secs(60), said.next_line()).await;
+    let line = line.expect("the start does not wait for the sweep").unwrap().expect("it says where it is");
+    let answer: Value = serde_json::from_str(&line).unwrap();
+    let livez = format!("{}/livez", answer["url"].as_str().unwrap());
+    let client = client();
+    until(20, "an answer", || async {
+        client.get(&livez).send().await.is_ok_and(|answer| answer.status() == 200)
     })
     .await;
 }
