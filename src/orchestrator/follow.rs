@@ -216,20 +216,28 @@ impl Engine {
     }
 
     /// The same for the sweeper. While JetStream does not work it waits for the steps in this database, however much else
-    /// is to be published.
-    pub(super) async fn follow_swept(&self, mut consequences: Consequences) {
-        self.execute_while_failing(&mut consequences).await;
+    /// is to be published. It does so too for a backlog: thousands of commands would wait in JetStream longer than the
+    /// silence after which the sweeper sends them again, and each would be handled twice.
+    pub(super) async fn follow_swept(&self, mut consequences: Consequences, is_backlog: bool) {
+        if is_backlog {
+            self.execute_here(&mut consequences).await;
+        } else {
+            self.execute_while_failing(&mut consequences).await;
+        }
         self.follow_later(consequences);
     }
 
     async fn execute_while_failing(&self, consequences: &mut Consequences) {
         if self.bus.health.is_failing() {
-            // The rows as they were committed, before their next step reads them.
-            self.remember(consequences);
-            let commands =
-                consequences.commands.extract_if(.., |command| self.can_execute(command)).collect();
-            self.execute_directly(commands).await;
+            self.execute_here(consequences).await;
         }
+    }
+
+    async fn execute_here(&self, consequences: &mut Consequences) {
+        // The rows as they were committed, before their next step reads them.
+        self.remember(consequences);
+        let commands = consequences.commands.extract_if(.., |command| self.can_execute(command)).collect();
+        self.execute_directly(commands).await;
     }
 
     /// Takes note of what was committed, so that the next step need not read it.

@@ -32,8 +32,8 @@ async fn execute(
     let mut effects = Vec::new();
     while let Some(items) = halves.next() {
         let commands: Vec<&Command> = items.iter().collect();
-        let result = match decide(engine.control, |control| attempt(engine, limits, &commands, control)).await
-        {
+        let done = decide(engine.control, |control| attempt(engine, limits, &commands, control));
+        let result = match store::bounded(done).await {
             Ok(done) => {
                 for (at, why) in &done.illegal {
                     tracing::error!(saga = %commands[*at].saga_id, why, "a command cannot be; it was not executed");
