@@ -9,6 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::clock::EARLIEST;
 use crate::saga::{Definition, Direction, NewSaga, Saga, Transition, Work, start};
 
 /// Failed answers before a step or an undo gives up, in the model.
@@ -116,7 +117,8 @@ pub(super) fn number(deadline: Option<DateTime<Utc>>) -> u8 {
 
 /// The time right after so many deadlines have passed.
 pub(super) fn base(passed: u8) -> DateTime<Utc> {
-    DateTime::UNIX_EPOCH + APART * (i32::from(passed) + 1)
+    // A saga takes no deadline from before it.
+    EARLIEST + APART * (i32::from(passed) + 1)
 }
 
 fn signals(definition: &Definition) -> Vec<String> {
