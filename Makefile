@@ -7,7 +7,7 @@ export SQLX_OFFLINE := true
 ALONE := env $(foreach name,DATABASE_URL NATS_URL $(filter BOXOFFICE_%,$(.VARIABLES)),-u $(name))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-of-tests cargo demo up test test-slow lint prepare bench chaos gate
+.PHONY: help deps deps-of-tests deps-of-slow-tests cargo demo up test test-slow lint prepare bench chaos gate
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ test: deps-of-tests lint ## Run every check: format, lints, tests against real s
 	$(ALONE) cargo test --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
 
-test-slow: deps-of-tests ## Run the long tests: faults that last, generated requests, loads (a quarter of an hour)
+test-slow: deps-of-slow-tests ## Run the long tests: faults that last, generated requests, loads (a quarter of an hour)
 	$(ALONE) cargo test --quiet --test slow
 
 bench: deps ## Measure every scenario with an optimised build, a quarter of an hour; results in bench/results
@@ -40,6 +40,9 @@ lint: cargo ## Check format, lints, and the licences and advisories of dependenc
 	cargo fmt --all --check
 	scripts/deny.sh
 	cargo clippy --workspace --all-targets --test slow --quiet -- -D warnings
+
+deps-of-slow-tests: cargo
+	@scripts/deps.sh slow
 
 deps-of-tests: cargo
 	@scripts/deps.sh tests

@@ -24,6 +24,10 @@ nats_server="$place/nats-server-$NATS_SERVER_VERSION"
 python_needs="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/examples/badge_printer/requirements.txt"
 nats_py="$place/$(sed -nE 's/^(nats-py)==([^ ]+).*/\1-\2/p' "$python_needs")"
 
+# What the slow tests generate requests with; the list pins all that it needs.
+slow_needs="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/tests/slow/requirements.txt"
+schemathesis="$place/$(sed -nE 's/^(schemathesis)==([^ ]+).*/\1-\2/p' "$slow_needs")"
+
 say() { echo "deps: $*" >&2; }
 give_up() { say "$*"; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
@@ -227,8 +231,33 @@ lock_place() {
     fi
 }
 
+# ---- schemathesis, for the slow tests
+
+has_schemathesis() { [[ -f "$schemathesis/schemathesis/__init__.py" ]]; }
+
+install_schemathesis() {
+    have python3 || give_up "python3 is missing; the slow tests generate requests with it"
+    say "fetching schemathesis"
+    [[ -n "${scratch:-}" ]] || { scratch="$(mktemp -d)"; trap 'rm -rf "$scratch"' EXIT; }
+    find_pip
+    env PIP_REQUIRE_VIRTUALENV=0 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_USER=0 PIP_ROOT_USER_ACTION=ignore \
+        "${pip[@]}" install --quiet --no-deps --no-compile --only-binary=:all: --target "$scratch/schemathesis" \
+        --requirement "$slow_needs" >&2 || give_up "pip could not fetch schemathesis; see above"
+    # Whole under another name first, as above.
+    mv "$scratch/schemathesis" "$schemathesis.$$"
+    rm -rf "$schemathesis"
+    mv "$schemathesis.$$" "$schemathesis"
+}
+
 main() {
     local for_tests="${1:-}"
+    if [[ "$for_tests" == slow ]]; then
+        main tests
+        has_schemathesis && return
+        lock_place
+        has_schemathesis || install_schemathesis
+        return
+    fi
     if [[ "$for_tests" == lint ]]; then
         has_cargo_deny && return
         lock_place

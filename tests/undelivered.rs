@@ -97,6 +97,39 @@ async fn what_is_never_acknowledged_is_kept_and_its_saga_is_stuck_and_others_go_
     test.until(5, "the stream to be empty", || async { waiting_commands(&test).await == 0 }).await;
 }
 
+/// Postgres refuses what such an answer says; the other answers of its batch must not suffer.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_cannot_be_kept_is_parked_and_no_saga_changes() {
+    let (test, _folder) = with_parcels(&[Role::Orchestrator, Role::Scheduler]).await;
+    let (bad, good) = (ids::new(), ids::new());
+    begin_saga(&test.app.engine, "parcel", bad).await;
+    begin_saga(&test.app.engine, "parcel", good).await;
+    let outputs = [
+        (bad, r#"{"x":"\u0000"}"#),
+        (bad, r#"{"a":[{"\u0000":1}]}"#),
+        (bad, r#"{"a":18446744073709551617}"#),
+        (good, r#"{"a":"b"}"#),
+    ];
+    for (saga, output) in outputs {
+        let mut headers = async_nats::HeaderMap::new();
+        for (name, value) in
+            [("Saga", saga.to_string().as_str()), ("Step", "pack"), ("Direction", "do"), ("Visit", "1")]
+        {
+            headers.insert(name, value);
+        }
+        let body = format!("{{\"version\":1,\"outcome\":\"done\",\"output\":{output}}}");
+        let sent = test.app.bus.jetstream.publish_with_headers(subjects::REPLIES, headers, body.into()).await;
+        sent.unwrap().await.unwrap();
+    }
+    let status = async |id| store::sagas::get(&test.app.pool, id).await.unwrap().unwrap().status;
+    test.until(20, "the other saga", || async { status(good).await == Status::Completed }).await;
+    test.until(20, "all to be parked", || async { parked(&test).await.len() == 3 }).await;
+    for (_, _, _, error) in parked(&test).await {
+        assert!(error.starts_with("the body cannot be kept: /output/"), "{error}");
+    }
+    assert_eq!(status(bad).await, Status::Running);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_given_up_while_no_orchestrator_ran_is_kept_by_the_next() {
     let (test, folder) = with_parcels(&[Role::Scheduler]).await;

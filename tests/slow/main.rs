@@ -6,4 +6,6 @@
 mod common;
 
 mod full_disk;
+mod generated;
 mod postgres;
+mod refused;
