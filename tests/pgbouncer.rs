@@ -43,7 +43,7 @@ async fn each_connection_has_its_settings_behind_session_mode() {
     let bouncer = PgBouncer::start(&fresh_database().await, SESSION_MODE);
     let all = store::open(&bouncer.url, 2).unwrap();
     let steps = store::open_for_steps(&bouncer.url, 2).unwrap();
-    let common = [("jit", "off"), ("lock_timeout", "10s"), ("idle_in_transaction_session_timeout", "30s")];
+    let common = [("jit", "off"), ("lock_timeout", "4s"), ("idle_in_transaction_session_timeout", "30s")];
     let of_steps = [("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off")];
     for (pool, expected) in [(&all, common.to_vec()), (&steps, [&common[..], &of_steps[..]].concat())] {
         let mut held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];

@@ -251,7 +251,7 @@ fn one_file_tries_again_one_reads_the_clock_and_one_makes_ids() {
     assert_none("backoff", &uses(&["backoff::"], |path| path == "src/bus/retry.rs"));
     let clocks = ["Utc::now", "SystemTime::now", "Local::now"];
     assert_none("clocks", &uses(&clocks, |path| path == "src/clock.rs"));
-    let makers = ["now_v7(", "new_v4("];
+    let makers = ["Uuid::now_v7(", "Uuid::new_v4("];
     assert_none("ids", &uses(&makers, |path| path == "src/ids.rs"));
 }
 

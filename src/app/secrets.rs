@@ -57,8 +57,8 @@ pub(super) fn check(settings: &config::Http) -> anyhow::Result<()> {
     if let Some((name, _)) = same {
         let name = name.trim_start_matches("each of ");
         bail!(
-            "BOXOFFICE_ACCESS_SECRET is also a secret of {name}: whoever may sign access tokens could sign places in \
-             line; make one secret for each"
+            "BOXOFFICE_ACCESS_SECRET is also a secret of {name}: a service that signs access tokens could also sign \
+             places in line; make one secret for each"
         );
     }
     Ok(())

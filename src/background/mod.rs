@@ -28,6 +28,8 @@ impl Tasks {
     /// Runs a task that must last until the stop. If it panics or returns earlier, the process is broken: `/readyz` says so
     /// and [`Self::died`] returns, so that the process can end and be started again.
     pub fn supervise(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        // On the heap at once: loops are large, and each layer of the spawn would move them on the stack.
+        let task = Box::pin(task);
         let Self { stop, dead, .. } = self.clone();
         self.tracker.spawn(async move {
             let ended = AssertUnwindSafe(task).catch_unwind().await;

@@ -11,7 +11,6 @@ mod start;
 
 use std::time::Duration;
 
-use chrono::Utc;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -19,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::background::Tasks;
+use crate::clock::Clock;
 use crate::ids;
 use crate::orchestrator::{Batched, Engine, SignalError, Verdict, Waiting, batched};
 use crate::saga::Status;
@@ -87,7 +87,7 @@ impl Desk {
     pub async fn reserve(&self, order: NewReservation) -> Result<Answer, DeskError> {
         let (id, pay_now) = (order.id, order.pay_now);
         let waiting = self.engine.waiting(id);
-        let seen = Reservation::begun(&order, Utc::now());
+        let seen = Reservation::begun(&order, Clock::default().now());
         let new = self.orders.ask(order).await.ok_or(DeskError::Unavailable)?;
         let settled = if pay_now { is_at_rest } else { is_decided };
         // What was there before may stand anywhere by now.

@@ -82,9 +82,10 @@ impl Engine {
 
 async fn attempt_all<T: Send + Sync>(halves: &mut Halves<T>, work: &impl Work<T>) -> store::Result<()> {
     while let Some(items) = halves.next() {
-        let result = work.attempt(items).await;
+        // On the heap: the futures of whole batches are large, and are moved whenever a loop is spawned.
+        let result = Box::pin(work.attempt(items)).await;
         if let Some((item, error)) = halves.record(result).await? {
-            work.give_up(item, error).await;
+            Box::pin(work.give_up(item, error)).await;
         }
     }
     Ok(())

@@ -16,7 +16,6 @@ pub mod rivals;
 pub mod payments;
 pub mod plans;
 pub mod points;
-mod pool;
 pub mod probe;
 pub mod pulse;
 pub mod queue;
@@ -29,15 +28,17 @@ pub mod saga_search;
 pub mod sagas;
 pub mod schema;
 pub mod seats;
-mod servers;
-pub mod session;
 pub mod settlements;
-pub mod sqlstate;
-#[cfg(test)]
-mod sqlstate_laws;
 pub mod tickets;
 pub mod users;
 pub mod versions;
+mod pool;
+mod servers;
+pub mod session;
+mod trouble;
+#[cfg(test)]
+mod sqlstate_laws;
+pub mod sqlstate;
 pub mod attempt;
 pub mod changes;
 pub mod cluster;
@@ -77,14 +78,14 @@ pub async fn bounded_by<T>(limit: Duration, work: impl Future<Output = Result<T>
 
 /// Waits no longer than [`WORK_TIMEOUT`]: for work in the background, which no request bounds.
 pub async fn bounded<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    bounded_by(WORK_TIMEOUT, work).await.inspect_err(pool::note)
+    bounded_by(WORK_TIMEOUT, work).await.inspect_err(trouble::note)
 }
 
 /// Whether trying again later may help: the error is not known to come again for the same work. Errors that speak of the
 /// connection or of the server also have all connections renewed.
 pub fn is_unavailable(error: &sqlx::Error) -> bool {
     use sqlx::Error as E;
-    pool::note(error);
+    trouble::note(error);
     match error {
         E::Database(error) => !error.code().is_some_and(|code| sqlstate::fails_again(&code)),
         // The program is wrong, or a row that must be there is missing.

@@ -5,16 +5,14 @@
 //! bounds here and in [`super::bounded`] stand for both. A connection whose statement was cut off is closed unless the rest of
 //! the answer comes at once.
 
-use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
-use tokio::sync::watch;
 
 use super::servers::{self, Servers};
-use super::{Result, bounded_by, session, sqlstate};
+use super::trouble::is_outdated;
+use super::{Result, bounded_by, session};
 
 /// The longest wait for a connection. Shorter than the bound of a request, so that the answer can say what was waited for.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);
@@ -82,76 +80,4 @@ fn pool(servers: Servers, connections: u32, settings: String) -> PgPool {
         .connect_lazy_with(servers.first());
     servers.follow(&pool);
     pool
-}
-
-/// Milliseconds of this process until which connections are outdated, plus one; 0 if none are.
-static OUTDATED_UNTIL: AtomicU64 = AtomicU64::new(0);
-static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
-/// Rises whenever the server may be another one by now.
-static TROUBLE: LazyLock<watch::Sender<u64>> = LazyLock::new(|| watch::Sender::new(0));
-
-/// No connection that there is by now is used again. All pools of a process lead to the same database.
-pub(super) fn outdate_connections() {
-    let now = u64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
-    OUTDATED_UNTIL.fetch_max(now + 1, Ordering::Relaxed);
-}
-
-fn is_outdated(age: Duration) -> bool {
-    let until = OUTDATED_UNTIL.load(Ordering::Relaxed);
-    let made_at = BEGIN.elapsed().saturating_sub(age);
-    u128::from(until) > made_at.as_millis()
-}
-
-/// Draws the conclusions from an error for all connections: those that are of no use any more are given up, and where there
-/// are several servers, the one that can be written is looked for.
-pub(super) fn note(error: &sqlx::Error) {
-    let is_trouble = match error {
-        sqlx::Error::Database(error) => {
-            let outdates = error.code().is_some_and(|code| sqlstate::outdates_connections(&code));
-            if outdates {
-                outdate_connections();
-            }
-            outdates
-        }
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) => true,
-        _ => false,
-    };
-    if is_trouble {
-        note_trouble();
-    }
-}
-
-/// The server may be another one by now.
-pub(super) fn note_trouble() {
-    TROUBLE.send_modify(|times| *times += 1);
-}
-
-/// Hears of trouble from now on.
-pub(super) fn trouble() -> watch::Receiver<u64> {
-    TROUBLE.subscribe()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn connections_made_before_the_error_are_outdated_and_later_ones_are_not() {
-        LazyLock::force(&BEGIN);
-        std::thread::sleep(Duration::from_millis(20));
-        outdate_connections();
-        assert!(is_outdated(Duration::from_millis(10)));
-        std::thread::sleep(Duration::from_millis(5));
-        assert!(!is_outdated(Duration::ZERO));
-    }
-
-    #[test]
-    fn a_lost_connection_is_trouble_and_a_broken_constraint_is_not() {
-        let mut heard = trouble();
-        heard.mark_unchanged();
-        note(&sqlx::Error::RowNotFound);
-        let before = *heard.borrow();
-        note(&sqlx::Error::PoolTimedOut);
-        assert!(*heard.borrow() > before);
-    }
 }

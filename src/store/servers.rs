@@ -7,7 +7,7 @@ use futures::future::join_all;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sqlx::{ConnectOptions, Connection};
 
-use super::{Result, bounded_by, pool};
+use super::{Result, bounded_by, trouble};
 
 /// The longest wait for a server that is asked whether it can be written.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -70,7 +70,7 @@ impl Servers {
     }
 
     async fn keep_on_the_right_one(&self, pool: &PgPool) {
-        let mut trouble = pool::trouble();
+        let mut trouble = trouble::watch();
         let mut current = 0;
         loop {
             trouble.mark_unchanged();
@@ -84,7 +84,7 @@ impl Servers {
                             "Postgres is another server now"
                         );
                         pool.set_connect_options(server.clone());
-                        pool::outdate_connections();
+                        trouble::outdate_connections();
                         current = found;
                     }
                     tokio::time::sleep(LOOK_PAUSE).await;
@@ -125,7 +125,7 @@ pub(super) async fn expect_writable(conn: &mut PgConnection) -> Result<()> {
     if !asked.fetch_one(conn).await? {
         return Ok(());
     }
-    pool::note_trouble();
+    trouble::announce();
     Err(refused("this Postgres is read-only or in recovery, and one that can be written is wanted"))
 }
 

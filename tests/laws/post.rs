@@ -1,7 +1,7 @@
 //! The post between the engine and the workers: every command comes through it, and each saga says what becomes of
 //! its own. So a test can hold a command back, deliver it twice or late, or answer in the worker's stead.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use async_nats::HeaderMap;
@@ -17,6 +17,7 @@ use futures::StreamExt;
 use uuid::Uuid;
 
 use super::parcels::Parcels;
+use super::stage::workflows;
 
 /// The service that the commands of all rewritten workflows name.
 const POST: &str = "post";
@@ -76,9 +77,13 @@ pub struct Post {
     pub parcels: Arc<Parcels>,
 }
 
-/// The command by which a workflow's command reaches the post.
+/// The command by which a workflow's command reaches the post. A service elsewhere keeps its name in it: it may only answer for
+/// its own commands.
 pub fn detour(command: &str) -> String {
-    format!("{POST}.{}", command.replace('.', "__"))
+    match command.split_once('.') {
+        Some((service, verb)) if !is_here(command) => format!("{service}.{POST}__{verb}"),
+        _ => format!("{POST}.{}", command.replace('.', "__")),
+    }
 }
 
 /// Whether a command, by its own name or by its detour, is served by the program itself.
@@ -88,7 +93,10 @@ pub fn is_here(command: &str) -> bool {
 }
 
 fn real(detour: &str) -> String {
-    detour.trim_start_matches(&format!("{POST}.")).replace("__", ".")
+    match detour.strip_prefix(&format!("{POST}.")) {
+        Some(command) => command.replace("__", "."),
+        None => detour.replace(&format!(".{POST}__"), "."),
+    }
 }
 
 impl Rules {
@@ -107,9 +115,13 @@ impl Post {
     pub async fn open(bus: &Bus, parcels: Parcels) -> Self {
         let post = Self { bus: bus.clone(), shelves: Arc::default(), parcels: Arc::new(parcels) };
         let stream = bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
+        let all = workflows().into_iter().flat_map(|(_, definition)| definition.steps);
+        let commands: BTreeSet<String> = all.flat_map(|step| [step.command, step.undo]).flatten().collect();
+        let elsewhere = commands.iter().filter(|command| !is_here(command));
+        let detours = elsewhere.map(|command| subjects::step(&detour(command)));
         let config = pull::Config {
             durable_name: Some(POST.to_owned()),
-            filter_subject: subjects::service(POST),
+            filter_subjects: detours.chain([subjects::service(POST)]).collect(),
             ..pull::Config::default()
         };
         let mut incoming = stream.create_consumer(config).await.unwrap().messages().await.unwrap();

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::common::Env;
-use crate::common::app::until;
+use crate::common::app::{QUEUE_SECRET, until};
 use crate::common::http::SECRET;
 
 /// It is killed when it is dropped.
@@ -23,7 +23,7 @@ impl Process {
     pub fn start(env: &Env, flags: &[String], roles: &str, halt_at: &[String]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--role", roles])
-            .args(["--access-secret", SECRET, "--queue-secret", SECRET])
+            .args(["--access-secret", SECRET, "--queue-secret", QUEUE_SECRET])
             .args(flags)
             .env("DATABASE_URL", &env.database_url)
             .env("NATS_URL", &env.nats_url)

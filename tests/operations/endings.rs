@@ -121,7 +121,7 @@ async fn seats_that_cannot_be_freed_are_left_to_settle() {
     let id = stuck(&test, 3).await;
     sqlx::raw_sql(
         "create function refuse_free_seats() returns trigger language plpgsql as
-         $$ begin raise exception 'seats cannot become free'; end $$;
+         $$ begin raise check_violation using message = 'seats cannot become free'; end $$;
          create trigger faulty before update on seats for each row
          when (new.status = 'free') execute function refuse_free_seats()",
     )

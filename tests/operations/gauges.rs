@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use crate::common::Env;
-use crate::common::app::until;
+use crate::common::app::{QUEUE_SECRET, until};
 use crate::common::fresh_dir;
 
 const GOOD: &str = include_str!("../data/audit_good.sql");
@@ -23,7 +23,7 @@ async fn stuck_sagas_parked_messages_and_absent_workers_are_seen_at_once() {
         .env("NATS_URL", &env.nats_url)
         .env("BOXOFFICE_DATA_DIR", &dir)
         .env("BOXOFFICE_ACCESS_SECRET", "a secret of the tests, long enough for anybody")
-        .env("BOXOFFICE_QUEUE_SECRET", "a secret of the tests, long enough for anybody")
+        .env("BOXOFFICE_QUEUE_SECRET", QUEUE_SECRET)
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()

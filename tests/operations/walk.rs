@@ -13,7 +13,7 @@ use crate::docs::check_part;
 
 const TRIGGER: &str = "
     create function refuse_free_seats() returns trigger language plpgsql as
-    $$ begin raise exception 'seats cannot become free'; end $$;
+    $$ begin raise check_violation using message = 'seats cannot become free'; end $$;
     create trigger faulty before update on seats for each row
     when (new.status = 'free') execute function refuse_free_seats()";
 
