@@ -42,7 +42,7 @@ impl Document {
         self.json.len() >= COMPRESSED_FROM
     }
 
-    /// The body compressed by gzip: once, whoever asks.
+    /// The body compressed by gzip: once for all callers.
     pub async fn gzip(&self) -> Bytes {
         let compress = async || {
             let json = self.json.clone();

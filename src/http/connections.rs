@@ -155,7 +155,7 @@ struct Entrance {
 impl Entrance {
     fn new(router: Router, limits: Limits, proxies: Vec<IpNet>, stop: CancellationToken) -> Self {
         let mut http = http1::Builder::new();
-        // The times are kept by `Connection`, which tells a head that is slow from a connection that is idle.
+        // The times are kept by `Connection`, which distinguishes a slow head from a connection that is idle.
         http.header_read_timeout(None).max_buf_size(HEAD_BYTES_MAX);
         Self {
             router,

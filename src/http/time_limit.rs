@@ -1,4 +1,4 @@
-//! How long a request may take: nobody waits longer than five seconds for a server behind this one that does not answer.
+//! How long a request may take: no caller waits longer than five seconds for a server behind this one.
 //!
 //! This is the last bound, for all routes at one place: what waits for Postgres or NATS has shorter bounds of its own, and better
 //! words. The time that a client takes to send its body does not count; it has a limit of its own. Streams are not cut off:

@@ -61,11 +61,11 @@ impl Engine {
         }
     }
 
-    /// Waits until Postgres can be written, or `stop`. Whoever takes messages asks for none meanwhile: each delivery counts, and
+    /// Waits until Postgres can be written, or `stop`. No further messages are asked for meanwhile: each delivery counts, and
     /// after the last one a message is given up.
     pub async fn wait_for_database(&self, stop: &CancellationToken) {
         let answers = retry::retry("writing to Postgres", None, || self.writes());
-        // When it stops, nobody waits for the answer.
+        // When it stops, the answer does not matter.
         let _answered = stop.run_until_cancelled(answers).await;
     }
 

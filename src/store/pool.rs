@@ -20,7 +20,7 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(4);
 const ASKED_AFTER: Duration = Duration::from_millis(500);
 /// The longest wait for its answer; then another connection is made.
 const PING_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the rest of an answer that nobody waits for may take. Then the connection is closed.
+/// How long the rest of an unread answer may take. Then the connection is closed.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Opens the pool. Connections are made when needed, so that a database that is away does not stop the start.

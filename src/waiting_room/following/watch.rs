@@ -195,7 +195,7 @@ pub async fn listen(hall: &Hall) {
 
 /// How far one watch has come.
 ///
-/// A replay tells of each key only the last write. What is written while it goes on is told at its end, and until then the
+/// A replay shows only the last write of each key. What is written while it goes on comes at its end, and until then the
 /// key is missing, or stands as it was. So the replay is not complete with the last revision from before it began, but with one
 /// that was the last a moment ago.
 struct Progress {

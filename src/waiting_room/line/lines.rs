@@ -127,7 +127,7 @@ impl Lines {
         self.era
     }
 
-    /// Up to which revision everything is known. A replay tells of each key only the last write, so that a place from early on may
+    /// Up to which revision everything is known. A replay shows only the last write of each key, so that a place from early on may
     /// be told of late: what is known stands still until it is complete.
     pub fn known(&self) -> u64 {
         if self.is_whole { self.told } else { self.told_at_replay }
