@@ -195,7 +195,7 @@ impl Engine {
 
     /// The same without waiting: for what no message will bring again, the sweeper stands behind it.
     ///
-    /// While JetStream does not answer each of these takes seconds. At most [`MAX_DETACHED`] are under way in a process; what
+    /// While JetStream does not answer each of these takes seconds. At most `MAX_DETACHED` are under way in a process; what
     /// follows from further commits is left to the sweeper at once.
     pub fn follow_later(&self, mut consequences: Consequences) {
         let Ok(permit) = Arc::clone(&self.detached).try_acquire_owned() else {

@@ -68,7 +68,7 @@ pub async fn now(db: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
 }
 
 /// Waits no longer than `limit` for a database that may not answer at all. What is cut off may still be done by the
-/// server, unless it is in a transaction that was not committed yet; its connection is closed (see [`pool`]).
+/// server, unless it is in a transaction that was not committed yet; its connection is closed (see `src/store/pool.rs`).
 pub async fn bounded_by<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_elapsed| {
         let text = format!("Postgres did not answer within {} ms", limit.as_millis());

@@ -9,7 +9,7 @@ use super::{Result, bounded_by};
 /// How long a write of one row may take, with the wait for a connection.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Writes one row and commits it. It is one short statement; within [`PROBE_TIMEOUT`] it has an answer.
+/// Writes one row and commits it. It is one short statement; within `PROBE_TIMEOUT` it has an answer.
 ///
 /// # Errors
 /// Why nothing can be written: the server is away, does not answer, is read-only or in recovery, has no space left, or

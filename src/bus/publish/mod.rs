@@ -1,6 +1,6 @@
 //! Publishing many messages at once: all are sent, then all acknowledgements are awaited together.
 //!
-//! A message that is not stored is either tried again, within [`PUBLISH_TIMEOUT`] in all, or refused: JetStream will never
+//! A message that is not stored is either tried again, within `PUBLISH_TIMEOUT` in all, or refused: JetStream will never
 //! store it, however often it is sent.
 
 mod refusal;
