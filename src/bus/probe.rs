@@ -20,6 +20,9 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(3);
 /// How long a write and a read may take.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Larger than a page of a file: a smaller message would still fit into what a file of a full disk already has.
+const MESSAGE: Bytes = Bytes::from_static(&[0; 8 << 10]);
+
 const CONNECT: &str = "look whether nats-server runs and whether this machine reaches it";
 const FROZEN: &str = "look at the load of nats-server and of its disk; in a cluster see that most of its servers run; \
                       restart a server that does not answer";
@@ -86,7 +89,7 @@ async fn write_and_read(bus: &Bus) -> Result<(), Problem> {
 }
 
 async fn write(bus: &Bus) -> Result<u64, PublishError> {
-    Ok(bus.jetstream.publish(subjects::PROBE, Bytes::new()).await?.await?.sequence)
+    Ok(bus.jetstream.publish(subjects::PROBE, MESSAGE).await?.await?.sequence)
 }
 
 fn refused(error: &PublishError) -> Problem {

@@ -28,13 +28,15 @@ impl SmallDisk {
         Self(at.to_owned())
     }
 
-    /// Takes all the space there is.
+    /// Takes all the space there is, to the last page.
     fn fill(&self) {
-        let filled = Command::new("dd")
-            .args(["if=/dev/zero", "bs=64k"])
-            .arg(format!("of={}", self.ballast()))
-            .output();
-        assert!(!filled.unwrap().status.success(), "it is not full");
+        for block in ["bs=64k", "bs=1k"] {
+            let filled = Command::new("dd")
+                .args(["if=/dev/zero", block, "oflag=append", "conv=notrunc"])
+                .arg(format!("of={}", self.ballast()))
+                .output();
+            assert!(!filled.unwrap().status.success(), "it is not full");
+        }
     }
 
     fn free(&self) {
