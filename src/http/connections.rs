@@ -215,7 +215,8 @@ fn too_many(bound: Bound, limits: Limits) -> Problem {
     Problem::new(code, detail).with("limit", most)
 }
 
-/// Serves one connection to its end.
+/// Waits for the first byte of a connection, then serves it to its end. What serving needs is on the heap from then on: a
+/// connection that sends nothing takes some hundred bytes.
 async fn attend(
     entrance: Arc<Entrance>,
     stream: TcpStream,
@@ -233,6 +234,17 @@ async fn attend(
         () = connection.evicted() => return,
         () = entrance.stop.cancelled() => return,
     }
+    Box::pin(serve_one(entrance, stream, peer, connection, watcher)).await;
+}
+
+async fn serve_one(
+    entrance: Arc<Entrance>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    connection: Arc<Connection>,
+    watcher: Watcher,
+) {
+    let times = entrance.limits.times();
     let (shared, serving) = (Arc::clone(&entrance), Arc::clone(&connection));
     let service = service_fn(move |request| answer(Arc::clone(&shared), Arc::clone(&serving), request, peer));
     let io = TokioIo::new(Noted { stream, connection: Arc::clone(&connection) });
@@ -339,4 +351,28 @@ fn prepare(stream: &TcpStream, patience: Duration) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     socket2::SockRef::from(stream).set_tcp_user_timeout(Some(patience))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn silent_connection_takes_little_memory() {
+        let limits = Limits {
+            connections: 10,
+            per_address: 0,
+            patience: Duration::from_secs(40),
+            keep_alive: Duration::from_secs(75),
+        };
+        let entrance = Arc::new(Entrance::new(Router::new(), limits, Vec::new(), CancellationToken::new()));
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, peer) = listener.accept().await.unwrap();
+        let opened = entrance.all.admit(None).unwrap();
+        let attending = attend(entrance, stream, peer, opened, GracefulShutdown::new().watcher());
+        let bytes = size_of_val(&attending);
+        assert!(bytes < 1_024, "{bytes}");
+        drop(client);
+    }
 }
