@@ -12,7 +12,7 @@
 use std::path::Path;
 
 use anyhow::Context;
-use boxoffice::bus::messages::EventMessage;
+use boxoffice::bus::events::{EventMessage, read_events};
 use boxoffice::bus::{self, Bus, Deliveries, deliveries, subjects, topology};
 use boxoffice::local::addresses;
 use tokio_util::sync::CancellationToken;
@@ -37,9 +37,9 @@ pub async fn listen(bus: &Bus, name: &str, stop: &CancellationToken, mut tell: i
     let mut incoming = Deliveries::of(bus, subjects::EVENTS, config);
     while !stop.is_cancelled() {
         for message in incoming.next(stop).await {
-            match serde_json::from_slice(&message.payload) {
-                Ok(event) => tell(&event),
-                Err(error) => eprintln!("{} is no event: {error}", message.subject),
+            match read_events(&message.payload) {
+                Ok(events) => events.iter().for_each(&mut tell),
+                Err(error) => eprintln!("{} has no events: {error}", message.subject),
             }
             // Not before it is told: what is not acknowledged comes again.
             deliveries::acknowledge(&message).await;

@@ -1,7 +1,8 @@
 //! What comes from outside as bytes: extreme, mutated or random input is read or refused, and what was read can be worked with.
 
 use async_nats::{HeaderMap, Message, Subject};
-use boxoffice::bus::messages::{self, EventMessage};
+use boxoffice::bus::events::{event_batches, read_events};
+use boxoffice::bus::{command_batch, messages};
 use boxoffice::clock::{EARLIEST, LATEST};
 use boxoffice::saga::{Act, Decision, Definition, Event, NewSaga, Outcome, Reply, Saga, apply, start};
 use bytes::Bytes;
@@ -68,7 +69,8 @@ fn read_all(message: &Message) {
     let _ = messages::read_reply(message);
     let _ = messages::read_signal(message);
     let _ = messages::read_alarm(message);
-    let _ = serde_json::from_slice::<EventMessage>(&message.payload).map(|event| messages::event(&event));
+    let _ = read_events(&message.payload).map(|events| event_batches(&events));
+    let _ = command_batch::read(message).map(|commands| command_batch::message(&commands));
 }
 
 /// Leads a saga of this definition through a few dozen events.

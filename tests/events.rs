@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
-use boxoffice::bus::messages::EventMessage;
+use boxoffice::bus::events::{EventMessage, read_events};
 use boxoffice::bus::subjects;
 use boxoffice::store::reservations::ReservationStatus;
 use futures::StreamExt;
@@ -23,7 +23,8 @@ pub async fn published(test: &TestApp) -> Vec<EventMessage> {
     };
     let consumer = stream.create_consumer(config).await.unwrap();
     let messages = consumer.messages().await.unwrap().take(count);
-    messages.map(|message| serde_json::from_slice(&message.unwrap().payload).unwrap()).collect().await
+    let events = messages.map(|message| read_events(&message.unwrap().payload).unwrap()).collect::<Vec<_>>();
+    events.await.concat()
 }
 
 async fn names_of(test: &TestApp, subject: Uuid) -> Vec<String> {

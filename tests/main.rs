@@ -13,6 +13,7 @@ mod bench;
 mod booking;
 mod checking;
 mod cli;
+mod command_batches;
 mod consumers;
 mod counter;
 mod contention;

@@ -7,7 +7,7 @@ mod example;
 
 use std::sync::{Arc, Mutex};
 
-use boxoffice::bus::messages::EventMessage;
+use boxoffice::bus::events::EventMessage;
 use tokio_util::sync::CancellationToken;
 
 use crate::common::app::{TestApp, until};

@@ -9,6 +9,7 @@ use boxoffice::http::health::Health;
 use boxoffice::saga::Status;
 use boxoffice::store;
 use boxoffice::store::reservations::ReservationStatus;
+use chrono::{TimeDelta, Utc};
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -55,7 +56,8 @@ async fn publish_ends_while_jetstream_is_frozen() {
     let test = TestApp::start().await;
     test.env.freeze_nats();
     let (begin, sagas) = (Instant::now(), vec![Uuid::from_u128(1); 1_000]);
-    let alarm = |saga: &Uuid| messages::alarm_off(*saga);
+    let later = Utc::now() + TimeDelta::hours(1);
+    let alarm = |saga: &Uuid| messages::alarm(&[*saga], later);
     let error = publish(&test.env.bus, &sagas, alarm).await.unwrap_err().to_string();
     assert!(error.contains("has not stored"), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(20), "it took {:?}", begin.elapsed());

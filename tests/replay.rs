@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use boxoffice::bus::messages::EventMessage;
+use boxoffice::bus::events::EventMessage;
 use boxoffice::bus::subjects;
 use boxoffice::store;
 use boxoffice::store::reservations::ReservationStatus;

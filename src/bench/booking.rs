@@ -1,7 +1,7 @@
 //! Bookings by people from the line: a hold, then its payment, each a request of its own.
 //!
 //! Everybody joined and was admitted before; a place in line is spent with its payment, so each books once. With the
-//! hold its alarm is set, and taken away after the payment; the place is extended by the hold and ended by the payment. All
+//! hold its alarm is set; the place is extended by the hold and ended by the payment. All
 //! of that is in the cost.
 
 use std::sync::Arc;

@@ -99,7 +99,7 @@ pub(super) async fn set_to_run_out(
     let due = rehearsal::bring_forward(&stage.pool, first, OVER, GRACE).await?;
     rehearsal::tidy(&stage.pool).await?;
     for some in due.chunks(ALARMS) {
-        publish(&stage.bus, some, |(saga, at)| messages::alarm(*saga, *at)).await?;
+        publish(&stage.bus, some, |(saga, at)| messages::alarm(&[*saga], *at)).await?;
     }
     Ok((first, due))
 }

@@ -84,7 +84,7 @@ async fn add_pending(stage: &Stage, pending: u32, progress: &Progress) -> anyhow
         let ids: Vec<_> = (0..left.min(CHUNK)).map(|_| ids::new()).collect();
         let due = stage.clock.now() + LATER;
         rehearsal::add_waiting(&stage.pool, &ids, due).await?;
-        publish(&stage.bus, &ids, |saga| messages::alarm(*saga, due)).await?;
+        publish(&stage.bus, &ids, |saga| messages::alarm(&[*saga], due)).await?;
         left -= ids.len() as u32;
         progress.more(ids.len() as u64);
     }

@@ -8,7 +8,8 @@ use futures::StreamExt;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::bus::messages::{EventMessage, Transition};
+use crate::bus::events::read_events;
+use crate::bus::messages::Transition;
 use crate::bus::{Bus, subjects};
 use crate::clock::Clock;
 
@@ -30,14 +31,17 @@ impl Watch {
     ) -> anyhow::Result<Self> {
         let read = move |payload: &[u8]| {
             let transition: Transition = serde_json::from_slice(payload).ok()?;
-            matches(&transition).then_some(transition.saga_id)
+            Some(matches(&transition).then_some(transition.saga_id).into_iter().collect())
         };
         Self::start(bus, clock, subjects::transitions(None, None), read).await
     }
 
     /// Listens for a domain event; what it is about is taken for the saga, as with bookings.
     pub(super) async fn event(bus: &Bus, clock: &Clock, name: &str) -> anyhow::Result<Self> {
-        let read = |payload: &[u8]| Some(serde_json::from_slice::<EventMessage>(payload).ok()?.subject_id);
+        let read = |payload: &[u8]| {
+            let events = read_events(payload).ok()?;
+            Some(events.into_iter().map(|event| event.subject_id).collect())
+        };
         Self::start(bus, clock, subjects::event(name), read).await
     }
 
@@ -45,7 +49,7 @@ impl Watch {
         bus: &Bus,
         clock: &Clock,
         subject: String,
-        read: impl Fn(&[u8]) -> Option<Uuid> + Send + 'static,
+        read: impl Fn(&[u8]) -> Option<Vec<Uuid>> + Send + 'static,
     ) -> anyhow::Result<Self> {
         let heard = Heard::default();
         let mut messages = bus.client.subscribe(subject).await?;
@@ -54,7 +58,7 @@ impl Watch {
         let listening = tokio::spawn(async move {
             while let Some(message) = messages.next().await {
                 let now = clock.now();
-                if let Some(saga) = read(&message.payload) {
+                for saga in read(&message.payload).unwrap_or_default() {
                     locked(&kept).entry(saga).or_insert(now);
                 }
             }

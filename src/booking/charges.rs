@@ -4,10 +4,10 @@
 use uuid::Uuid;
 
 use super::{Desk, DeskError};
-use crate::bus::messages;
+use crate::bus::events::{EventBatch, EventMessage, event_batches};
 use crate::bus::publish::publish;
 use crate::orchestrator::charge_event;
-use crate::store::{self, payments::Charge};
+use crate::store;
 
 /// Most charges of one pass.
 const LIMIT: i64 = 500;
@@ -20,8 +20,10 @@ impl Desk {
         if charges.is_empty() {
             return Ok(0);
         }
-        let event = |charge: &Charge| messages::event(&charge_event(charge));
-        publish(&self.engine.bus, &charges, event).await.map_err(|_| DeskError::Unavailable)?;
+        let events: Vec<EventMessage> = charges.iter().map(charge_event).collect();
+        publish(&self.engine.bus, &event_batches(&events), EventBatch::outgoing)
+            .await
+            .map_err(|_| DeskError::Unavailable)?;
         let ids: Vec<Uuid> = charges.iter().map(|charge| charge.id).collect();
         store::payments::announced(&self.pool, &ids).await?;
         Ok(charges.len())

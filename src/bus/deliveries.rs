@@ -4,6 +4,8 @@
 //! wrong with the stream or its consumer, both are made again and the pull stream is opened anew.
 
 use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_nats::Subject;
@@ -12,10 +14,10 @@ use async_nats::jetstream::{AckKind, Message};
 use futures::{FutureExt, StreamExt};
 use tokio_util::sync::CancellationToken;
 
-use super::{Bus, topology};
+use super::{Bus, headers, topology};
 use crate::store::turns::{Turn, Turns};
 
-/// Most messages of one batch.
+/// Most items of one batch; a message may carry several.
 pub const BATCH: usize = 256;
 /// Messages asked for ahead: below 64 the client can stall.
 const PREFETCH: usize = 512;
@@ -52,7 +54,7 @@ impl Deliveries {
         Self { made_by_others: true, ..Self::of(bus, stream, config) }
     }
 
-    /// The next messages, at least one and at most [`BATCH`]; none once `stop` is cancelled.
+    /// The next messages, at least one, with [`BATCH`] items or the few more of the last message; none once `stop` is cancelled.
     pub async fn next(&mut self, stop: &CancellationToken) -> Vec<Message> {
         match stop.run_until_cancelled(self.first()).await {
             Some(first) => self.and_others(first).await,
@@ -105,15 +107,19 @@ impl Deliveries {
 
     /// With this one, what is there by now.
     async fn and_others(&mut self, first: Message) -> Vec<Message> {
+        let mut items = headers::items(&first);
         let mut batch = vec![first];
         let Some(stream) = &mut self.open else {
             return batch;
         };
         // The runtime's budget would cut large batches short.
         tokio::task::coop::unconstrained(async {
-            while batch.len() < BATCH {
+            while items < BATCH {
                 match stream.next().now_or_never() {
-                    Some(Some(Ok(message))) => batch.push(message),
+                    Some(Some(Ok(message))) => {
+                        items = items.saturating_add(headers::items(&message));
+                        batch.push(message);
+                    }
                     _ => break,
                 }
             }
@@ -170,6 +176,33 @@ impl InHand {
                     tracing::debug!(%error, "progress was not reported; a message may come again");
                 }
             }
+        }
+    }
+}
+
+/// A message with several items. It is acknowledged when the last of them is settled: done, parked, or sent on alone.
+#[derive(Debug)]
+pub struct Carrier {
+    message: Message,
+    open: AtomicUsize,
+}
+
+impl Carrier {
+    /// The items of a message, each with the message that it shares with the others.
+    pub fn share<T>(message: Message, items: Vec<T>) -> impl Iterator<Item = (Arc<Self>, T)> {
+        let carrier = Arc::new(Self { message, open: AtomicUsize::new(items.len()) });
+        items.into_iter().map(move |item| (Arc::clone(&carrier), item))
+    }
+
+    /// The message.
+    pub fn message(&self) -> &Message {
+        &self.message
+    }
+
+    /// One of its items is settled. Called once for each.
+    pub async fn settle(&self) {
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            acknowledge(&self.message).await;
         }
     }
 }

@@ -24,6 +24,9 @@ pub const DEADLINE: &str = "Deadline";
 /// Saga, step, direction, visit and send: names this send of the command.
 pub const MESSAGE_ID: &str = "Message-Id";
 
+/// How many items a message of the engine to itself carries.
+pub const ITEMS: &str = "Items";
+
 /// Optional, on a reply: what the worker calls itself.
 pub const WORKER: &str = "Worker";
 /// The trace that the saga belongs to, as W3C Trace Context has it.
@@ -40,6 +43,8 @@ pub enum Malformed {
     Missing(&'static str),
     #[error("the body cannot be kept: {0}")]
     Unkeepable(#[from] Unkeepable),
+    #[error("it carries {given} items; it may carry 1 to {most}")]
+    Count { given: usize, most: usize },
     #[error("version {0} is not known")]
     Version(u32),
     #[error("it answers somebody else: its Message-Id is {given}, and its other headers name {own}")]
@@ -93,6 +98,11 @@ pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: impl IntoH
 pub(super) fn header<'a>(message: &'a async_nats::Message, name: &'static str) -> Option<&'a str> {
     let headers = message.headers.as_ref()?;
     headers.get(HeaderName::from_static(name)).map(async_nats::HeaderValue::as_str)
+}
+
+/// How many items a message carries.
+pub(super) fn items(message: &async_nats::Message) -> usize {
+    header(message, ITEMS).and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
 /// The same, of its form.

@@ -1,6 +1,6 @@
-//! Commands, replies, signals, alarms and events as they travel: headers, and JSON with a version.
+//! Commands, replies, signals and alarms as they travel: headers, and JSON with a version.
 //!
-//! This is a published contract; `docs/workers.md` and `docs/events.md` describe it for other languages.
+//! This is a published contract; `docs/workers.md` describes it for other languages.
 
 #![warn(clippy::arithmetic_side_effects)] // numbers and times from outside
 
@@ -8,9 +8,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_nats::HeaderMap;
-use async_nats::header::{
-    NATS_MESSAGE_ID, NATS_SCHEDULE, NATS_SCHEDULE_NEXT, NATS_SCHEDULE_TARGET, NATS_SCHEDULER,
-};
+use async_nats::header::{NATS_MESSAGE_ID, NATS_SCHEDULE, NATS_SCHEDULE_TARGET};
 use async_nats::jetstream::message::PublishMessage;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
@@ -52,28 +50,15 @@ struct ReplyBody<'a> {
 }
 
 #[derive(Serialize, Deserialize)]
+struct AlarmBody<'a> {
+    version: u32,
+    sagas: Cow<'a, [Uuid]>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct SignalBody {
     version: u32,
     signal: String,
-}
-
-/// A domain event for other systems.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct EventMessage {
-    /// Stable: the same event always has the same id, however often it is published.
-    pub id: String,
-    #[serde(rename = "type")]
-    pub name: String,
-    pub version: u32,
-    pub at: DateTime<Utc>,
-    /// What it is about; for bookings the reservation.
-    pub subject_id: Uuid,
-    /// Rises with every event about the same subject.
-    pub sequence: i64,
-    pub data: Arc<Value>,
-    /// The trace that it belongs to. It travels as a header.
-    #[serde(skip)]
-    pub trace: Uuid,
 }
 
 /// Sagas that came to rest, for whoever waits for one of them.
@@ -130,35 +115,6 @@ impl Transition {
             status: saga.status,
             reason: saga.reason.clone(),
         })
-    }
-}
-
-impl EventMessage {
-    /// An event of the current version.
-    pub fn new(
-        id: String,
-        name: &str,
-        at: DateTime<Utc>,
-        subject_id: Uuid,
-        sequence: i64,
-        data: impl Into<Arc<Value>>,
-    ) -> Self {
-        let trace = subject_id;
-        Self {
-            id,
-            name: name.to_owned(),
-            version: VERSION,
-            at,
-            subject_id,
-            sequence,
-            data: data.into(),
-            trace,
-        }
-    }
-
-    /// The same as a part of a trace; else it belongs to one of its subject's own.
-    pub fn traced(self, trace: Uuid) -> Self {
-        Self { trace, ..self }
     }
 }
 
@@ -276,34 +232,26 @@ pub fn read_signal(message: &async_nats::Message) -> Result<(Uuid, String), Malf
     Ok((parsed(message, SAGA)?, body.signal))
 }
 
-/// Sets a saga's alarm, in place of an earlier one.
-pub fn alarm(saga: Uuid, at: DateTime<Utc>) -> Outgoing {
+/// One alarm of several sagas. The row of each decides when it rings.
+pub fn alarm(sagas: &[Uuid], at: DateTime<Utc>) -> Outgoing {
+    let id = ids::new();
     let mut headers = HeaderMap::new();
     headers.insert(NATS_SCHEDULE, format!("@at {}", rfc3339(at)));
-    headers.insert(NATS_SCHEDULE_TARGET, subjects::timer_due(saga));
-    Outgoing { subject: subjects::timer_schedule(saga), message: PublishMessage::build().headers(headers) }
+    headers.insert(NATS_SCHEDULE_TARGET, subjects::timer_due(id));
+    outgoing(subjects::timer_schedule(id), headers, &AlarmBody { version: VERSION, sagas: sagas.into() })
 }
 
-/// Takes a saga's alarm away: the server removes the schedule that this message names.
-pub fn alarm_off(saga: Uuid) -> Outgoing {
-    let mut headers = HeaderMap::new();
-    headers.insert(NATS_SCHEDULER, subjects::timer_schedule(saga));
-    headers.insert(NATS_SCHEDULE_NEXT, "purge");
-    let message = PublishMessage::build().headers(headers).ttl(std::time::Duration::from_secs(1));
-    Outgoing { subject: subjects::timer_off(saga), message }
+/// An alarm of one saga as it rings.
+pub fn rung_alarm(saga: Uuid) -> Outgoing {
+    let body = AlarmBody { version: VERSION, sagas: Cow::Owned(vec![saga]) };
+    outgoing(subjects::timer_due(saga), HeaderMap::new(), &body)
 }
 
-/// The saga whose alarm rang.
-pub fn read_alarm(message: &async_nats::Message) -> Option<Uuid> {
-    message.subject.rsplit('.').next()?.parse().ok()
-}
-
-/// A domain event on its way out.
-pub fn event(event: &EventMessage) -> Outgoing {
-    let mut headers = HeaderMap::new();
-    set(&mut headers, MESSAGE_ID, event.id.as_str());
-    set(&mut headers, TRACE, traceparent(event.trace, &event.id));
-    outgoing(subjects::event(&event.name), headers, event)
+/// The sagas whose alarm rang.
+pub fn read_alarm(message: &async_nats::Message) -> Result<Vec<Uuid>, Malformed> {
+    let body: AlarmBody = serde_json::from_slice(&message.payload)?;
+    check_version(body.version)?;
+    Ok(body.sagas.into_owned())
 }
 
 pub(super) fn check_version(version: u32) -> Result<(), Malformed> {

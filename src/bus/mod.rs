@@ -7,6 +7,8 @@ pub mod presence;
 pub mod fences;
 pub mod consumers;
 pub mod messages;
+pub mod command_batch;
+pub mod events;
 pub mod headers;
 mod trace;
 pub mod publish;

@@ -126,19 +126,14 @@ pub fn covers(filter: &str, subject: &str) -> bool {
     }
 }
 
-/// Where the schedule of a saga's alarm lies until it fires.
-pub fn timer_schedule(saga: Uuid) -> String {
-    format!("timers.schedule.{saga}")
+/// Where the schedule of an alarm lies until it fires.
+pub fn timer_schedule(alarm: Uuid) -> String {
+    format!("timers.schedule.{alarm}")
 }
 
-/// Where a saga's alarm rings.
-pub fn timer_due(saga: Uuid) -> String {
-    format!("timers.due.{saga}")
-}
-
-/// Where a cancelled alarm is told; nobody reads it and it lives a second.
-pub fn timer_off(saga: Uuid) -> String {
-    format!("timers.off.{saga}")
+/// Where an alarm rings.
+pub fn timer_due(alarm: Uuid) -> String {
+    format!("timers.due.{alarm}")
 }
 
 /// Core NATS, not stored: where a transition of a saga is told.

@@ -56,6 +56,13 @@ impl Batch {
         Ok(Self::of(sagas, now))
     }
 
+    /// Locks those of these sagas that are due, or will be within [`store::sagas::EARLY`].
+    pub async fn lock_rung(conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
+        let sagas = store::sagas::lock_rung(&mut *conn, ids).await?;
+        let now = store::now(conn).await?;
+        Ok(Self::of(sagas, now))
+    }
+
     /// Sagas as they were read, and the time that decides about them.
     pub fn of(sagas: Vec<Saga>, now: DateTime<Utc>) -> Self {
         let sagas = sagas.into_iter().map(|saga| (saga.id, saga)).collect();

@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::bus::messages::EventMessage;
+use crate::bus::events::EventMessage;
 use crate::saga::{self, Catalogue, Definition, Direction, Saga, Transition};
 use crate::store::payments::Charge;
 use crate::store::sagas::HistoryRow;
@@ -88,7 +88,7 @@ fn event(definition: Option<&Definition>, place: &Place<'_>, name: &str) -> Even
     let own = about_the_saga(place, name).or_else(|| part(definition?, place, name));
     let data = own.map_or_else(|| whole(place), Arc::new);
     let trace = place.saga.trace.unwrap_or(place.saga.id);
-    EventMessage::new(id, name, place.at, place.saga.subject_id, place.seq, data).traced(trace)
+    EventMessage::new(id, name, place.at, (place.saga.subject_id, place.seq), trace, data)
 }
 
 /// What the engine itself tells: that a saga is stuck or was given up, where, why, and what can be done or is left.
@@ -143,7 +143,8 @@ pub fn charge_event(charge: &Charge) -> EventMessage {
         "created_at": charge.created_at,
     });
     let (id, at) = (charge.id.to_string(), charge.created_at);
-    EventMessage::new(id, "points.entry", at, charge.user_id, charge.position, data)
+    let about = (charge.user_id, charge.position);
+    EventMessage::new(id, "points.entry", at, about, charge.user_id, data)
 }
 
 #[cfg(test)]

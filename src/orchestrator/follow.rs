@@ -1,10 +1,10 @@
 //! What follows from a commit: commands, alarms and events go out, and whoever waits is told.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use fail::fail_point;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Engine, announce};
-use crate::bus::messages::{self, EventMessage, Settled};
+use crate::bus::command_batch;
+use crate::bus::events::{EventBatch, EventMessage, event_batches};
+use crate::bus::messages::{self, Settled};
 use crate::bus::publish::{Outgoing, PublishError, publish_each};
 use crate::bus::subjects;
 use crate::config::Control;
@@ -23,6 +25,9 @@ use crate::store;
 /// enough that others would. It has to be well below the three seconds after which the sweeper tells their events again.
 const REST_EVERY: Duration = Duration::from_millis(100);
 const REST_BATCH: usize = 2_000;
+/// How often the broker looks for schedules that are due.
+const ALARM_TICK: TimeDelta = TimeDelta::milliseconds(250);
+const SAGAS_OF_ALARM_MAX: usize = 256;
 /// Most commits whose effects are published at a time without their callers waiting: each holds its messages in memory.
 pub(super) const MAX_DETACHED: usize = 256;
 
@@ -31,7 +36,6 @@ pub(super) const MAX_DETACHED: usize = 256;
 pub struct Consequences {
     commands: Vec<Command>,
     alarms: Vec<(Uuid, DateTime<Utc>)>,
-    alarms_off: Vec<Uuid>,
     events: Vec<EventMessage>,
     recalls: Vec<Uuid>,
     settled: Vec<Uuid>,
@@ -44,38 +48,40 @@ pub struct Consequences {
 #[derive(Debug)]
 enum Message {
     Command(Command),
-    Alarm(Uuid, DateTime<Utc>),
-    AlarmOff(Uuid),
-    Event(EventMessage),
+    Commands(Vec<Command>),
+    Alarm(Vec<Uuid>, DateTime<Utc>),
+    Events(EventBatch),
 }
 
 impl Message {
     fn kind(&self) -> &'static str {
         match self {
-            Self::Command(_) => "command",
-            Self::Alarm(..) | Self::AlarmOff(_) => "alarm",
-            Self::Event(_) => "event",
+            Self::Command(_) | Self::Commands(_) => "command",
+            Self::Alarm(..) => "alarm",
+            Self::Events(_) => "event",
         }
     }
 
-    /// Whether it is an event that this saga tells: its id begins with the saga's.
-    fn is_event_of(&self, saga: Uuid) -> bool {
-        matches!(self, Self::Event(event) if event.id.starts_with(&saga.to_string()))
+    /// Whether it has an event of this saga: the event's id begins with the saga's.
+    fn has_event_of(&self, saga: Uuid) -> bool {
+        let saga = saga.to_string();
+        matches!(self, Self::Events(batch) if batch.ids.iter().any(|id| id.starts_with(&saga)))
     }
 
-    fn command(self) -> Option<Command> {
+    fn commands(&self) -> &[Command] {
         match self {
-            Self::Command(command) => Some(command),
-            _ => None,
+            Self::Command(command) => std::slice::from_ref(command),
+            Self::Commands(commands) => commands,
+            _ => &[],
         }
     }
 
     fn outgoing(&self) -> Outgoing {
         match self {
             Self::Command(command) => messages::command(command),
-            Self::Alarm(saga, at) => messages::alarm(*saga, *at),
-            Self::AlarmOff(saga) => messages::alarm_off(*saga),
-            Self::Event(event) => messages::event(event),
+            Self::Commands(commands) => command_batch::message(commands),
+            Self::Alarm(sagas, at) => messages::alarm(sagas, *at),
+            Self::Events(batch) => batch.outgoing(),
         }
     }
 }
@@ -122,11 +128,15 @@ impl Consequences {
         }
     }
 
+    /// Alarms are to be set for these sagas.
+    pub(super) fn arm(&mut self, alarms: Vec<(Uuid, DateTime<Utc>)>) {
+        self.alarms.extend(alarms);
+    }
+
     fn add(&mut self, id: Uuid, action: Action) {
         match action {
             Action::Send(command) => self.commands.push(command),
             Action::Arm(at) => self.alarms.push((id, at)),
-            Action::Disarm => self.alarms_off.push(id),
             Action::Recall => self.recalls.push(id),
             Action::Notify => self.settled.push(id),
         }
@@ -154,7 +164,7 @@ impl Engine {
         mut consequences: Consequences,
     ) -> Result<(), (FollowError, Vec<Command>)> {
         self.remember(&mut consequences);
-        let Consequences { mut commands, alarms, alarms_off, mut events, .. } = consequences;
+        let Consequences { mut commands, alarms, mut events, .. } = consequences;
         let Consequences { recalls, settled, mut ended, told, .. } = consequences;
         commands.retain(|command| !self.pauses.hold_back(command));
         self.tell_settled(settled).await;
@@ -167,21 +177,18 @@ impl Engine {
             events.extend(recalled);
             ended.extend(at_rest);
         }
-        let mut messages: Vec<Message> = commands.into_iter().map(Message::Command).collect();
-        messages.extend(alarms.into_iter().map(|(id, at)| Message::Alarm(id, at)));
-        messages.extend(alarms_off.into_iter().map(Message::AlarmOff));
-        messages.extend(events.into_iter().map(Message::Event));
+        let mut messages = self.command_messages(commands);
+        messages.extend(alarm_messages(alarms));
+        messages.extend(event_batches(&events).into_iter().map(Message::Events));
         if !messages.is_empty()
             && let Err(left) = publish_each(&self.bus, &messages, Message::outgoing).await
         {
             for (at, reason) in &left.refused {
-                ended.retain(|id| !messages[*at].is_event_of(*id));
+                ended.retain(|id| !messages[*at].has_event_of(*id));
                 self.give_up(&messages[*at], reason).await;
             }
             if !left.failed.is_empty() {
-                let mut failed = BTreeSet::from_iter(left.failed.iter().copied());
-                let commands = messages.into_iter().enumerate().filter(|(at, _)| failed.remove(at));
-                let commands = commands.filter_map(|(_, message)| message.command()).collect();
+                let commands = left.failed.iter().flat_map(|at| messages[*at].commands()).cloned().collect();
                 return Err((PublishError::from(left).into(), commands));
             }
         }
@@ -191,6 +198,31 @@ impl Engine {
             let _queued = self.resting.send(id);
         }
         Ok(())
+    }
+
+    /// Commands for services in this database travel together, see [`command_batch`]. One that is sent again travels alone:
+    /// its message id lets the broker drop a repeat.
+    fn command_messages(&self, commands: Vec<Command>) -> Vec<Message> {
+        let is_bundled = |command: &Command| {
+            command.send == 0 && self.in_database.contains(&subjects::service_of(&command.subject))
+        };
+        let (bundled, alone): (Vec<Command>, Vec<Command>) = commands.into_iter().partition(is_bundled);
+        let mut groups: Vec<Vec<Command>> = Vec::new();
+        for command in bundled {
+            let fits = |group: &&mut Vec<Command>| {
+                group.len() < command_batch::COMMANDS_MAX && command_batch::fit_together(&group[0], &command)
+            };
+            match groups.iter_mut().find(fits) {
+                Some(group) => group.push(command),
+                None => groups.push(vec![command]),
+            }
+        }
+        let alone = alone.into_iter().map(Message::Command);
+        let groups = groups.into_iter().map(|mut group| match group.len() {
+            1 => Message::Command(group.remove(0)),
+            _ => Message::Commands(group),
+        });
+        alone.chain(groups).collect()
     }
 
     /// The same without waiting: for what no message will bring again, the sweeper stands behind it.
@@ -253,7 +285,7 @@ impl Engine {
         let kind = message.kind();
         tracing::error!(kind, reason, "JetStream refuses a message for good");
         metrics::counter!("boxoffice_publish_refused_total", "kind" => kind).increment(1);
-        if let Message::Command(Command { saga_id, step, direction, visit, .. }) = message {
+        for Command { saga_id, step, direction, visit, .. } in message.commands() {
             let error = format!("its command cannot be published: {reason}");
             let poisoned = Poisoned { step: step.clone(), direction: *direction, visit: *visit, error };
             self.poisoned(*saga_id, poisoned).await;
@@ -297,6 +329,21 @@ impl Engine {
             .collect();
         Ok((announce::of_history(&self.catalogue, &sagas, &history), ended))
     }
+}
+
+/// One alarm for all sagas that are due in the same quarter of a second: the broker looks no more often.
+fn alarm_messages(alarms: Vec<(Uuid, DateTime<Utc>)>) -> impl Iterator<Item = Message> {
+    let mut by_time: BTreeMap<DateTime<Utc>, Vec<Uuid>> = BTreeMap::new();
+    for (saga, at) in alarms {
+        let rounded = at.duration_trunc(ALARM_TICK).unwrap_or(at);
+        let at = if rounded < at { rounded + ALARM_TICK } else { at };
+        by_time.entry(at).or_default().push(saga);
+    }
+    by_time.into_iter().flat_map(|(at, sagas)| {
+        let chunks: Vec<Message> =
+            sagas.chunks(SAGAS_OF_ALARM_MAX).map(|some| Message::Alarm(some.to_vec(), at)).collect();
+        chunks
+    })
 }
 
 /// Puts ended sagas to rest once their last events are acknowledged.

@@ -19,13 +19,8 @@ impl Engine {
         }
     }
 
-    /// Keeps a message for an operator; whoever brought it takes it off its stream.
-    pub(super) async fn keep(
-        &self,
-        stream: &str,
-        message: &async_nats::Message,
-        error: &str,
-    ) -> store::Result<()> {
+    /// Keeps a message for an operator. The caller takes it off its stream.
+    pub async fn keep(&self, stream: &str, message: &async_nats::Message, error: &str) -> store::Result<()> {
         tracing::error!(stream, subject = %message.subject, error, "a message is parked");
         metrics::counter!("boxoffice_parked_messages_total", "stream" => stream.to_owned()).increment(1);
         let (headers, error, subject) = (headers(message), keepable(error), keepable(&message.subject));

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::announce;
-use crate::bus::messages::{self, EventMessage};
+use crate::bus::events::{EventBatch, EventMessage, event_batches};
 use crate::bus::publish::PublishError;
 use crate::bus::{Bus, publish};
 use crate::ids;
@@ -159,7 +159,7 @@ impl Pace {
         for part in events.chunks((self.per_second / 10).max(1) as usize) {
             tokio::time::sleep_until(self.free_at).await;
             self.free_at = Instant::now() + Duration::from_secs(part.len() as u64) / self.per_second;
-            publish::publish(bus, part, messages::event).await?;
+            publish::publish(bus, &event_batches(part), EventBatch::outgoing).await?;
             told(part.len());
         }
         Ok(())

@@ -1,17 +1,16 @@
 //! Alarms that the broker rings: hold expiry and long pauses. The sweeper stands behind them.
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_nats::jetstream::Message;
-use chrono::{DateTime, Utc};
 use fail::fail_point;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Batch, Consequences, Engine, Verdict, Work};
-use crate::bus::deliveries::{self, InHand};
+use crate::bus::deliveries::{BATCH, Carrier, InHand};
 use crate::bus::{Deliveries, messages, subjects, topology};
-use crate::saga::Event;
+use crate::saga::{Event, Status};
 use crate::store;
 
 /// Takes alarms until the service stops.
@@ -20,83 +19,82 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
     let mut incoming = Deliveries::of(&engine.bus, subjects::TIMERS, config);
     while !stop.is_cancelled() {
         let batch = incoming.next(&stop).await;
-        let mut readable = Vec::with_capacity(batch.len());
+        let in_hand = InHand::of(&engine.bus, batch.iter());
+        let mut items: Vec<Item> = Vec::with_capacity(batch.len());
         for message in batch {
             match messages::read_alarm(&message) {
-                Some(saga) => readable.push((message, saga)),
-                None => engine.park(subjects::TIMERS, &message, "the subject names no saga").await,
+                Ok(sagas) if !sagas.is_empty() => items.extend(Carrier::share(message, sagas)),
+                Ok(_) => engine.park(subjects::TIMERS, &message, "the alarm names no saga").await,
+                Err(error) => engine.park(subjects::TIMERS, &message, &error.to_string()).await,
             }
         }
-        let in_hand = InHand::of(&engine.bus, readable.iter().map(|(message, _)| message));
-        engine.work_off(readable, &Ringing(&engine), &in_hand, &mut incoming, &stop).await;
+        while !items.is_empty() && !stop.is_cancelled() {
+            let later = items.split_off(items.len().min(BATCH));
+            let now = std::mem::replace(&mut items, later);
+            engine.work_off(now, &Ringing(&engine), &in_hand, &mut incoming, &stop).await;
+        }
     }
 }
 
-/// An alarm and its saga.
-type Item = (Message, Uuid);
+/// A saga whose alarm rang, and the message that said so.
+type Item = (Arc<Carrier>, Uuid);
 
 /// Lets sagas go on by their alarms.
 struct Ringing<'a>(&'a Engine);
 
 impl Work<Item> for Ringing<'_> {
-    fn message<'a>(&self, (message, _): &'a Item) -> &'a Message {
-        message
+    fn message<'a>(&self, (carrier, _): &'a Item) -> &'a Message {
+        carrier.message()
     }
 
     async fn attempt(&self, items: &[Item]) -> store::Result<()> {
         take(self.0, items).await
     }
 
-    async fn give_up(&self, (message, _): &Item, error: sqlx::Error) {
-        self.0.park(subjects::TIMERS, message, &error.to_string()).await;
+    async fn give_up(&self, (carrier, saga): &Item, error: sqlx::Error) {
+        let message = messages::rung_alarm(*saga).into_message();
+        match self.0.keep(subjects::TIMERS, &message, &error.to_string()).await {
+            Ok(()) => carrier.settle().await,
+            Err(error) => tracing::warn!(%error, "an alarm could not be parked; it comes again"),
+        }
+    }
+
+    /// The sweeper brings the saga again.
+    async fn put_off(&self, (carrier, _): &Item) {
+        carrier.settle().await;
     }
 }
 
 async fn take(engine: &Engine, items: &[Item]) -> store::Result<()> {
-    let (early, consequences) = store::bounded(write(engine, items)).await?;
+    let consequences = store::bounded(write(engine, items)).await?;
     fail_point!("timers::committed");
     if let Err(error) = engine.follow(consequences).await {
         tracing::warn!(%error, "what follows from alarms is done when they come again");
         return Ok(());
     }
     fail_point!("timers::published");
-    for (message, _) in items {
-        match early.iter().find(|(candidate, _)| std::ptr::eq(*candidate, message)) {
-            Some((_, rest)) => deliveries::again_after(message, *rest).await,
-            None => deliveries::acknowledge(message).await,
-        }
+    for (carrier, _) in items {
+        carrier.settle().await;
     }
     Ok(())
 }
 
-/// One transaction for all of them; those that came early are returned with the time that is left.
-async fn write<'a>(
-    engine: &Engine,
-    items: &'a [Item],
-) -> store::Result<(Vec<(&'a Message, Duration)>, Consequences)> {
+/// One transaction for all of them. Sagas that have ended, or are not due for a while, are left alone. For one whose alarm came
+/// somewhat early a new one is set: the broker's clock may differ from the database's, which decides.
+async fn write(engine: &Engine, items: &[Item]) -> store::Result<Consequences> {
     let mut tx = engine.steps.begin().await?;
     let ids: Vec<Uuid> = items.iter().map(|(_, saga)| *saga).collect();
-    let mut batch = Batch::lock(&mut tx, &ids).await?;
+    let mut batch = Batch::lock_rung(&mut tx, &ids).await?;
     let mut early = Vec::new();
-    for (message, saga) in items {
-        let verdict = batch.apply(&engine.catalogue, *saga, &Event::Alarm);
-        if verdict == Verdict::Stale
-            && let Some(rest) = rest_of(&batch, *saga)
-        {
-            early.push((message, rest));
+    for id in batch.ids() {
+        let is_stale = batch.apply(&engine.catalogue, id, &Event::Alarm) == Verdict::Stale;
+        let waiting = batch.saga(id).filter(|saga| is_stale && saga.status == Status::Waiting);
+        if let Some(due) = waiting.and_then(|saga| saga.due_at) {
+            early.push((id, due));
         }
     }
-    let consequences = batch.write(&mut tx, &engine.catalogue).await?;
+    let mut consequences = batch.write(&mut tx, &engine.catalogue).await?;
     tx.commit().await?;
-    Ok((early, consequences))
-}
-
-/// How long a waiting saga's alarm came too early by the database's clock: the broker's clock may differ.
-fn rest_of(batch: &Batch, saga: Uuid) -> Option<Duration> {
-    let saga = batch.saga(saga).filter(|saga| saga.status == crate::saga::Status::Waiting)?;
-    until(saga.due_at?, batch.now)
-}
-
-fn until(due: DateTime<Utc>, now: DateTime<Utc>) -> Option<Duration> {
-    (due - now).to_std().ok().filter(|rest| !rest.is_zero())
+    consequences.arm(early);
+    Ok(consequences)
 }

@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use crate::bus::deliveries::{self, InHand};
-use crate::bus::{Deliveries, messages, retry, subjects, topology};
+use crate::bus::publish::publish;
+use crate::bus::{Deliveries, command_batch, messages, retry, subjects, topology};
 use crate::saga::{Command, Poisoned, Reply};
 
 /// What the server says about a message that it gives up on.
@@ -67,6 +68,12 @@ async fn keep(engine: &Engine, advisory: &Advisory) -> anyhow::Result<()> {
         description: None,
         length: 0,
     };
+    if name == subjects::STEPS && command_batch::is_batch(&message) {
+        // Alone, each counts its own deliveries.
+        publish(&engine.bus, &command_batch::read(&message)?, messages::command).await?;
+        stream.delete_message(*stream_seq).await?;
+        return Ok(());
+    }
     let error = format!("delivered {deliveries} times to {consumer}, and never acknowledged");
     engine.keep(name, &message, &error).await?;
     stop_saga(engine, name, &message, error).await;

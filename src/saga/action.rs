@@ -49,10 +49,8 @@ pub struct Entry {
 pub enum Action {
     /// Publish the command that the row now asks for.
     Send(Command),
-    /// Set the saga's alarm, in place of an earlier one.
+    /// Set an alarm of the saga. Earlier ones are not taken back: one that rings too early or in vain changes nothing.
     Arm(DateTime<Utc>),
-    /// Take the alarm away.
-    Disarm,
     /// Publish every event of the saga's history again: some may not have gone out.
     Recall,
     /// Tell whoever waits for this saga.

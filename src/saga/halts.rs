@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 
 use super::action::Action;
-use super::definition::Step;
-use super::moves::{LAST_EVENTS, Move, passes_over, rejection, step_deadline};
+use super::moves::{LAST_EVENTS, Move, rejection, step_deadline};
 use super::permits::allowed_acts;
 use super::size::cut;
 use super::state::{Direction, Status};
@@ -56,15 +55,7 @@ impl Move<'_> {
         self.saga.stuck_since = None;
         self.saga.finished_at = Some(self.now);
         self.saga.due_at = told.then(|| self.now + LAST_EVENTS);
-        if self.definition.steps.iter().any(|step| step.wait.is_some() && self.alarm_is_armed(step)) {
-            self.actions.push(Action::Disarm);
-        }
         self.actions.push(Action::Notify);
-    }
-
-    fn alarm_is_armed(&self, step: &Step) -> bool {
-        let never_waited = passes_over(step, &self.saga) && self.saga.visit == 1;
-        !never_waited && step_deadline(step, &self.saga).is_some_and(|deadline| deadline > self.now)
     }
 
     /// Stops going forward: what is out may still be answered, and the step's deadline stays.

@@ -41,7 +41,7 @@ pub fn may_have_run(definition: &Definition, saga: &Saga) -> Vec<String> {
 }
 
 /// Whether the saga does not stop at this wait when it first comes to it.
-pub(super) fn passes_over(step: &Step, saga: &Saga) -> bool {
+fn passes_over(step: &Step, saga: &Saga) -> bool {
     let field = step.skip_if.as_ref().and_then(|field| saga.context.get(field));
     field.and_then(Value::as_bool).unwrap_or(false)
 }

@@ -3,6 +3,9 @@
 //! A batch is read and decided without locks, and written if nothing of it was changed meanwhile; else it is done again
 //! under locks.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use async_nats::jetstream::Message;
 use chrono::{DateTime, Utc};
 use fail::fail_point;
@@ -10,7 +13,11 @@ use fail::fail_point;
 use super::books::Books;
 use super::changed::Changed;
 use super::{Job, Limits, Service};
-use crate::bus::{deliveries, subjects};
+use crate::bus::command_batch;
+use crate::bus::deliveries::{self, Carrier};
+use crate::bus::messages;
+use crate::bus::publish::publish;
+use crate::bus::subjects;
 use crate::config::Control;
 use crate::orchestrator::{Batch, Consequences, Engine, Verdict, Work};
 use crate::saga::{self, Command, DEADLINE_PASSED, Direction, Event, Outcome, Poisoned, Reply, Saga};
@@ -18,8 +25,8 @@ use crate::store;
 use crate::store::attempt::{Attempt, decide};
 use crate::store::changes::Changes;
 
-/// A command, and the message that brought it.
-pub(super) type Delivered = (Message, Command);
+/// A command, and the message that brought it, alone or with others.
+pub(super) type Delivered = (Arc<Carrier>, Command);
 
 /// Handles commands.
 pub(super) struct Handling<'a> {
@@ -28,17 +35,32 @@ pub(super) struct Handling<'a> {
 }
 
 impl Work<Delivered> for Handling<'_> {
-    fn message<'a>(&self, (message, _): &'a Delivered) -> &'a Message {
-        message
+    fn message<'a>(&self, (carrier, _): &'a Delivered) -> &'a Message {
+        carrier.message()
     }
 
     async fn attempt(&self, items: &[Delivered]) -> store::Result<()> {
         handle(self.engine, self.limits, items).await
     }
 
-    async fn give_up(&self, (message, command): &Delivered, error: sqlx::Error) {
-        self.engine.park(subjects::STEPS, message, &error.to_string()).await;
+    async fn give_up(&self, item: &Delivered, error: sqlx::Error) {
+        if park(self.engine, item, &error.to_string()).await {
+            item.0.settle().await;
+        }
+        let command = &item.1;
         self.engine.poisoned(command.saga_id, poison(command, &error)).await;
+    }
+
+    /// One that came with others is sent on alone, and put off when it fails again.
+    async fn put_off(&self, item: &Delivered) {
+        let (carrier, command) = item;
+        if !command_batch::is_batch(carrier.message()) {
+            return deliveries::put_off(carrier.message()).await;
+        }
+        match publish(&self.engine.bus, std::slice::from_ref(command), messages::command).await {
+            Ok(()) => carrier.settle().await,
+            Err(error) => tracing::warn!(%error, "a command was not sent on; it comes again with others"),
+        }
     }
 }
 
@@ -50,18 +72,36 @@ async fn handle(engine: &Engine, limits: Limits, items: &[Delivered]) -> store::
     fail_point!("worker::committed");
     // Before anybody is answered: who looks at the map then should see it.
     changed.tell(&engine.bus).await;
+    let mut unsettled = BTreeSet::new();
     for (at, why) in illegal {
-        engine.park(subjects::STEPS, &items[at].0, &why).await;
+        if !park(engine, &items[at], &why).await {
+            unsettled.insert(at);
+        }
     }
     if let Err(error) = engine.follow(consequences).await {
         tracing::warn!(%error, "what follows from commands is done when they come again");
         return Ok(());
     }
     fail_point!("worker::published");
-    for (message, _) in items {
-        deliveries::acknowledge(message).await;
+    for (at, (carrier, _)) in items.iter().enumerate() {
+        if !unsettled.contains(&at) {
+            carrier.settle().await;
+        }
     }
     Ok(())
+}
+
+/// Keeps the message of a command for an operator; one that came with others as if it had come alone.
+async fn park(engine: &Engine, (carrier, command): &Delivered, error: &str) -> bool {
+    let message = carrier.message();
+    let kept = match command_batch::is_batch(message) {
+        true => engine.keep(subjects::STEPS, &messages::command(command).into_message(), error).await,
+        false => engine.keep(subjects::STEPS, message, error).await,
+    };
+    if let Err(error) = &kept {
+        tracing::warn!(%error, "a message could not be parked; it comes again");
+    }
+    kept.is_ok()
 }
 
 /// What became of a batch.
@@ -198,7 +238,7 @@ mod tests {
             send: 0,
             deadline,
             reason: None,
-            context: std::sync::Arc::default(),
+            context: Arc::default(),
             trace: Uuid::from_u128(1),
         };
         let (late, undo) = (command(Direction::Do, Some(now)), command(Direction::Undo, None));

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use async_nats::jetstream::Message;
 use rand::seq::SliceRandom;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -11,13 +12,18 @@ use uuid::Uuid;
 use super::handle::{Delivered, Handling};
 use super::{Limits, Service};
 use crate::background::Tasks;
-use crate::bus::deliveries::{self, InHand};
+use crate::bus::command_batch;
+use crate::bus::deliveries::{self, Carrier, InHand};
+use crate::bus::publish::publish;
 use crate::bus::retry::retry;
 use crate::bus::{Bus, Deliveries, messages, presence, subjects, topology};
 use crate::orchestrator::Engine;
+use crate::saga::Command;
 
 /// From this delivery on a command is handled alone.
 const SUSPECT: i64 = 4;
+/// From this delivery on the commands of a message are sent on as messages of their own: each counts its own deliveries.
+const SPLIT: i64 = 3;
 /// How long taking back an announcement may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -51,21 +57,32 @@ async fn serve(engine: Engine, command: &'static str, limits: Limits, stop: Canc
     while !stop.is_cancelled() {
         let mut readable: Vec<Delivered> = Vec::new();
         let (messages, _turn) = incoming.next_in_turn(&engine.turns, &stop).await;
+        let in_hand = InHand::of(&engine.bus, messages.iter());
         for message in messages {
-            match messages::read_command(&message) {
-                Ok(command) => readable.push((message, command)),
+            match command_batch::read(&message) {
+                Ok(commands) if command_batch::is_batch(&message) && deliveries::count(&message) >= SPLIT => {
+                    send_on(&engine.bus, &message, &commands).await;
+                }
+                Ok(commands) => readable.extend(Carrier::share(message, commands)),
                 Err(error) => engine.park(subjects::STEPS, &message, &error.to_string()).await,
             }
         }
         let saga = |(_, command): &Delivered| command.saga_id;
-        let in_hand = InHand::of(&engine.bus, readable.iter().map(|(message, _)| message));
         let handling = Handling { engine: &engine, limits };
-        for round in rounds(readable, saga, |(message, _)| deliveries::count(message)) {
+        for round in rounds(readable, saga, |(carrier, _)| deliveries::count(carrier.message())) {
             engine.work_off(round, &handling, &in_hand, &mut incoming, &stop).await;
             if stop.is_cancelled() {
                 break;
             }
         }
+    }
+}
+
+/// Sends the commands of a message on alone. If that fails it comes again.
+async fn send_on(bus: &Bus, message: &Message, commands: &[Command]) {
+    match publish(bus, commands, messages::command).await {
+        Ok(()) => deliveries::acknowledge(message).await,
+        Err(error) => tracing::warn!(%error, "commands were not sent on alone; they come again together"),
     }
 }
 

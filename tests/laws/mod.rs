@@ -19,7 +19,7 @@ mod killed;
 mod parcels;
 mod play;
 mod post;
-mod process;
+pub mod process;
 mod refused;
 mod repeated;
 mod silent;

@@ -33,6 +33,22 @@ pub struct Outgoing {
     pub message: PublishMessage,
 }
 
+impl Outgoing {
+    /// The message as a receiver sees it.
+    pub fn into_message(self) -> async_nats::Message {
+        let sent = self.message.outbound_message(self.subject);
+        async_nats::Message {
+            length: sent.payload.len(),
+            subject: sent.subject,
+            reply: None,
+            payload: sent.payload,
+            headers: sent.headers,
+            status: None,
+            description: None,
+        }
+    }
+}
+
 /// JetStream did not store all messages in time. Some of them may be stored, or may be later.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("JetStream has not stored {count} messages: {reason}")]

@@ -13,7 +13,7 @@ use super::super::output::table;
 use super::super::{Context, Ending, Misuse};
 use crate::app;
 use crate::bus::Bus;
-use crate::bus::messages::EventMessage;
+use crate::bus::events::EventMessage;
 use crate::orchestrator::{Pace, Page, Replay, Wanted};
 use crate::saga::Catalogue;
 use crate::store;
