@@ -6,9 +6,9 @@
 pub mod presence;
 pub mod fences;
 pub mod consumers;
-pub mod messages;
 pub mod command_batch;
 pub mod events;
+pub mod messages;
 pub mod headers;
 mod trace;
 pub mod publish;
