@@ -10,6 +10,7 @@ use boxoffice::ids;
 use boxoffice::store;
 use boxoffice::store::reservations::{Reservation, ReservationStatus};
 use futures::future::join_all;
+use sqlx::AssertSqlSafe;
 
 use crate::common::app::{TestApp, assert_good, start};
 
@@ -128,6 +129,51 @@ async fn the_sweeper_ends_a_hold_whose_alarm_was_lost() {
         test.find(held.id).await.status == ReservationStatus::Expired
     })
     .await;
+}
+
+/// One cannot be read, one stands at a step that its definition does not have, one cannot be written.
+#[tokio::test(flavor = "multi_thread")]
+async fn unmovable_sagas_do_not_hold_up_others() {
+    let test = TestApp::roles(&["--hold-seconds", "2"], &[Role::Api, Role::Worker, Role::Scheduler]).await;
+    let user = test.user(0).await;
+    let mut held = Vec::new();
+    for seat in 1..=4 {
+        held.push(test.reserve(user, &[seat]).await.id);
+    }
+    let [unreadable, misplaced, unwritable, well] = held[..] else { panic!("four are held") };
+    let run = async |sql: &str| sqlx::raw_sql(AssertSqlSafe(sql)).execute(&test.app.pool).await.unwrap();
+    let long_due = "due_at = clock_timestamp() - interval '1 hour'";
+    run(&format!(
+        "alter table sagas drop constraint sagas_status_known;
+         create function refuse() returns trigger language plpgsql
+             as 'begin raise check_violation using message = ''refused on purpose''; end';
+         create trigger refused before update of status on sagas for each row
+             when (old.id = '{unwritable}') execute function refuse();
+         update sagas set status = 'dreaming', {long_due} where id = '{unreadable}';
+         update sagas set step = 'nowhere', {long_due} where id = '{misplaced}';
+         update sagas set {long_due} where id = '{unwritable}';"
+    ))
+    .await;
+    let status = async |id| test.find(id).await.status;
+    test.until(8, "the other hold to expire", || async { status(well).await == ReservationStatus::Expired })
+        .await;
+    let put_off: i64 =
+        sqlx::query_scalar("select count(*) from sagas where due_at > clock_timestamp() and id = any($1)")
+            .bind(&held[..3])
+            .fetch_one(&test.app.pool)
+            .await
+            .unwrap();
+    assert_eq!(put_off, 3, "they do not stand before the others");
+    run(&format!(
+        "drop trigger refused on sagas;
+         update sagas set status = 'waiting', {long_due} where id = '{unreadable}';
+         update sagas set step = 'await_payment', {long_due} where id = '{misplaced}';
+         update sagas set {long_due} where id = '{unwritable}';"
+    ))
+    .await;
+    for id in [unreadable, misplaced, unwritable] {
+        test.until(8, "it to expire", || async { status(id).await == ReservationStatus::Expired }).await;
+    }
 }
 
 /// Committed, but never published: the process stopped in between. The next start's sweeper brings it on.

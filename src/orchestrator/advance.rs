@@ -1,6 +1,6 @@
 //! The one writer of saga state: read the rows and the database's clock, apply, write rows and history.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -44,15 +44,6 @@ impl Batch {
     /// Locks these sagas, in the order of their ids.
     pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
         let (sagas, now) = store::sagas::lock(conn, ids).await?;
-        Ok(Self::of(sagas, now))
-    }
-
-    /// Locks up to `limit` sagas whose alarm has come and that nobody else is at. Those that wait also have an alarm
-    /// in the broker, which goes first for as long as `ring`.
-    pub async fn lock_due(conn: &mut PgConnection, ring: TimeDelta, limit: i64) -> store::Result<Self> {
-        let before = store::now(&mut *conn).await?;
-        let sagas = store::sagas::lock_due(conn, before, before - ring, limit).await?;
-        let now = if sagas.is_empty() { before } else { store::now(conn).await? };
         Ok(Self::of(sagas, now))
     }
 

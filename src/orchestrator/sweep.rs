@@ -1,12 +1,15 @@
 //! The safety net under everything that is carried by messages: sagas whose alarm has come are looked at
 //! once a second and at every start, whatever became of their messages.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use fail::fail_point;
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
 
 use super::{Batch, Consequences, Engine, Verdict};
 use crate::saga::Event;
 use crate::store;
+use crate::store::due::Due;
 
 /// Most sagas of one transaction.
 const LIMIT: i64 = 256;
@@ -39,29 +42,120 @@ async fn lane(engine: &Engine) -> store::Result<usize> {
 }
 
 async fn round(engine: &Engine) -> store::Result<usize> {
-    let (moved, consequences) = store::bounded(write(engine)).await?;
-    if moved > 0 {
-        fail_point!("sweep::committed");
-        metrics::counter!("boxoffice_swept_sagas_total").increment(moved as u64);
-        engine.follow_swept(consequences, moved == LIMIT as usize).await;
+    let swept = match store::bounded(write(engine)).await {
+        Err(error) if is_about_rows(&error) => {
+            engine.writes().await?;
+            tracing::warn!(%error, "a batch of due sagas failed; each is tried by itself");
+            store::bounded(write_each(engine)).await?
+        }
+        written => written?,
+    };
+    let Swept { found, consequences, apart } = swept;
+    for (id, why) in &apart {
+        tracing::error!(saga = %id, %why, "a saga that is due cannot be moved; it is tried again after a pause");
     }
-    Ok(moved)
+    metrics::counter!("boxoffice_sagas_set_apart_total").increment(apart.len() as u64);
+    if found > 0 {
+        fail_point!("sweep::committed");
+        metrics::counter!("boxoffice_swept_sagas_total").increment(found as u64);
+    }
+    for consequences in consequences {
+        engine.follow_swept(consequences, found == LIMIT as usize).await;
+    }
+    Ok(found)
 }
 
-/// One transaction for those that are due now.
-async fn write(engine: &Engine) -> store::Result<(usize, Consequences)> {
+/// Whether one of several sagas may be the reason of an error: it comes again for the same saga, or the server has refused a
+/// statement for a reason other than the end of a wait.
+fn is_about_rows(error: &sqlx::Error) -> bool {
+    let is_refusal = error.as_database_error().is_some() && !store::ended_a_wait(error);
+    is_refusal || !store::is_unavailable(error)
+}
+
+/// What became of the sagas that were due.
+#[derive(Default)]
+struct Swept {
+    found: usize,
+    consequences: Vec<Consequences>,
+    /// Those that cannot be moved, each with the reason.
+    apart: Vec<(Uuid, String)>,
+}
+
+/// One transaction for those that are due now. Those that cannot be read or moved are put off.
+async fn write(engine: &Engine) -> store::Result<Swept> {
     let mut tx = engine.pool.begin().await?;
-    let mut batch = Batch::lock_due(&mut tx, RING, LIMIT).await?;
-    let ids = batch.ids();
-    if ids.is_empty() {
-        return Ok((0, Consequences::default()));
+    let (due, now) = lock_due(&mut tx).await?;
+    let mut swept = Swept { found: due.found(), apart: due.unreadable, ..Swept::default() };
+    if swept.found == 0 {
+        return Ok(swept);
     }
-    for id in &ids {
-        if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, *id, &Event::Alarm) {
-            tracing::error!(saga = %id, %why, "a saga that is due cannot be moved");
+    let (consequences, unmovable) = move_on(engine, &mut tx, Batch::of(due.sagas, now)).await?;
+    swept.consequences.push(consequences);
+    swept.apart.extend(unmovable);
+    if !swept.apart.is_empty() {
+        let apart: Vec<Uuid> = swept.apart.iter().map(|(id, _)| *id).collect();
+        store::due::put_off(&mut tx, &apart, now).await?;
+    }
+    tx.commit().await?;
+    Ok(swept)
+}
+
+/// The same with a savepoint for each saga, so that one whose row cannot be written is put off alone.
+async fn write_each(engine: &Engine) -> store::Result<Swept> {
+    let mut tx = engine.pool.begin().await?;
+    let (due, now) = lock_due(&mut tx).await?;
+    let mut swept = Swept { found: due.found(), apart: due.unreadable, ..Swept::default() };
+    for saga in due.sagas {
+        let id = saga.id;
+        let mut alone = tx.begin().await?;
+        match move_on(engine, &mut alone, Batch::of(vec![saga], now)).await {
+            Ok((consequences, unmovable)) => {
+                alone.commit().await?;
+                swept.consequences.push(consequences);
+                swept.apart.extend(unmovable);
+            }
+            Err(error) if !is_about_rows(&error) => return Err(error),
+            Err(error) => {
+                alone.rollback().await?;
+                swept.apart.push((id, error.to_string()));
+            }
         }
     }
-    let consequences = batch.write(&mut tx, &engine.catalogue).await?;
+    for (id, _) in &swept.apart {
+        let mut alone = tx.begin().await?;
+        match store::due::put_off(&mut alone, &[*id], now).await {
+            Ok(()) => alone.commit().await?,
+            Err(error) if !is_about_rows(&error) => return Err(error),
+            Err(error) => {
+                tracing::error!(saga = %id, %error, "the alarm of a saga that cannot be moved cannot be moved either");
+                alone.rollback().await?;
+            }
+        }
+    }
     tx.commit().await?;
-    Ok((ids.len(), consequences))
+    Ok(swept)
+}
+
+/// Locks the sagas that are due, and reads the time that decides about them. Those that wait also have an alarm in the broker,
+/// which goes first.
+async fn lock_due(conn: &mut PgConnection) -> store::Result<(Due, DateTime<Utc>)> {
+    let before = store::now(&mut *conn).await?;
+    let due = store::due::lock(conn, before, before - RING, LIMIT).await?;
+    let now = if due.found() == 0 { before } else { store::now(conn).await? };
+    Ok((due, now))
+}
+
+/// Lets the alarm of each saga ring, and writes what was decided. Also answers those that have no decision.
+async fn move_on(
+    engine: &Engine,
+    conn: &mut PgConnection,
+    mut batch: Batch,
+) -> store::Result<(Consequences, Vec<(Uuid, String)>)> {
+    let mut unmovable = Vec::new();
+    for id in batch.ids() {
+        if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, id, &Event::Alarm) {
+            unmovable.push((id, why));
+        }
+    }
+    Ok((batch.write(conn, &engine.catalogue).await?, unmovable))
 }

@@ -70,7 +70,7 @@ impl Engine {
     }
 
     /// Whether the database can be written, as far as this role may find out.
-    async fn writes(&self) -> store::Result<()> {
+    pub(super) async fn writes(&self) -> store::Result<()> {
         let written = store::can_write(&self.pool).await;
         let unknown = |error: &sqlx::Error| {
             let code = error.as_database_error().and_then(|error| error.code());

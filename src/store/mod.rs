@@ -8,6 +8,7 @@
 pub mod api_keys;
 pub mod audit;
 pub mod catalog;
+pub mod due;
 pub mod growth;
 pub mod idempotency;
 pub mod operations;

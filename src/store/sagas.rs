@@ -30,7 +30,7 @@ pub struct HistoryRow {
 
 /// All columns of a saga, as in the functions below, which are held against the schema. They are named so that a statement
 /// that is prepared already stays good when a migration adds a column.
-const COLUMNS: &str = "id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt, send, \
+pub(super) const COLUMNS: &str = "id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt, send, \
     since, backing_off, due_at, reason, rejection, input, context, seq, created_at, updated_at, \
     finished_at, entered_at, stuck_since, trace";
 
@@ -269,31 +269,6 @@ pub async fn read(
 /// Reads sagas under lock.
 pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<(Vec<Saga>, DateTime<Utc>)> {
     read(conn, ids, Control::Pessimistic).await
-}
-
-/// Locks up to `limit` sagas whose alarm has come, leaving out those that somebody else is at; of the waiting ones only
-/// those that were due by `rung`.
-pub async fn lock_due(
-    conn: &mut PgConnection,
-    now: DateTime<Utc>,
-    rung: DateTime<Utc>,
-    limit: i64,
-) -> Result<Vec<Saga>> {
-    sqlx::query_as!(
-        Saga,
-        r#"
-        select id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt,
-            send, since, backing_off, due_at, reason, rejection, input, context, seq, created_at,
-            updated_at, finished_at, entered_at, stuck_since, trace
-        from sagas where due_at <= $1 and (status <> 'waiting' or due_at <= $2)
-        order by due_at limit $3 for no key update skip locked
-        "#,
-        now,
-        rung,
-        limit,
-    )
-    .fetch_all(conn)
-    .await
 }
 
 /// Locks those of these sagas that are due now or in [`EARLY`] seconds.

@@ -17,7 +17,8 @@ use crate::store::rows::Rows;
 use crate::store::saga_search::Filter;
 use crate::store::seats::{Seat, Wanted};
 use crate::store::{
-    Result, catalog, payments, plans, points, reservations, retention, saga_search, sagas, seats, tickets,
+    Result, catalog, due, payments, plans, points, reservations, retention, saga_search, sagas, seats,
+    tickets,
 };
 
 /// A page of a list.
@@ -242,9 +243,7 @@ fn of_the_sweeper() -> Vec<Hot> {
             "sweeper: whose alarm has come",
             "sagas",
             &["sagas_due"],
-            Within(|conn, of| {
-                async move { sagas::lock_due(conn, of.now, of.now, 256).await.map(drop) }.boxed()
-            }),
+            Within(|conn, of| async move { due::lock(conn, of.now, of.now, 256).await.map(drop) }.boxed()),
         ),
         hot(
             "cleaning: what ended long ago",

@@ -1,0 +1,62 @@
+//! Sagas whose alarm has come: locked for the sweeper, and put off where they cannot be moved.
+
+use chrono::{DateTime, Utc};
+use sqlx::{AssertSqlSafe, FromRow, PgConnection, Row};
+use uuid::Uuid;
+
+use super::Result;
+use super::sagas::COLUMNS;
+use crate::saga::Saga;
+
+/// Sagas that are due, under lock.
+#[derive(Debug, Default)]
+pub struct Due {
+    pub sagas: Vec<Saga>,
+    /// The rows that this release cannot read, by id, each with the reason.
+    pub unreadable: Vec<(Uuid, String)>,
+}
+
+impl Due {
+    /// How many there are, readable or not.
+    pub fn found(&self) -> usize {
+        self.sagas.len() + self.unreadable.len()
+    }
+}
+
+/// Locks up to `limit` sagas whose alarm has come, leaving out those that another transaction has locked; of the waiting ones
+/// only those that were due by `rung`. Each row is read by itself: one that cannot be read does not hide the others.
+pub async fn lock(
+    conn: &mut PgConnection,
+    now: DateTime<Utc>,
+    rung: DateTime<Utc>,
+    limit: i64,
+) -> Result<Due> {
+    let sql = format!(
+        "select {COLUMNS} from sagas where due_at <= $1 and (status <> 'waiting' or due_at <= $2)
+         order by due_at limit $3 for no key update skip locked"
+    );
+    let query = sqlx::query(AssertSqlSafe(sql)).bind(now).bind(rung).bind(limit);
+    let mut due = Due::default();
+    for row in query.fetch_all(conn).await? {
+        match Saga::from_row(&row) {
+            Ok(saga) => due.sagas.push(saga),
+            Err(error) => due.unreadable.push((row.try_get("id")?, error.to_string())),
+        }
+    }
+    Ok(due)
+}
+
+/// Moves the alarm of sagas that cannot be moved on, so that they do not stand before the others. The pause grows with the time
+/// since their last change, from 5 seconds to 10 minutes.
+pub async fn put_off(conn: &mut PgConnection, ids: &[Uuid], now: DateTime<Utc>) -> Result<()> {
+    sqlx::query(
+        "update sagas set due_at = $2 + least(greatest(
+             case when isfinite(updated_at) then ($2 - updated_at) / 4 end, interval '5 seconds'), interval '10 minutes')
+         where id in (select id from sagas where id = any($1) order by id for no key update)",
+    )
+    .bind(ids)
+    .bind(now)
+    .execute(conn)
+    .await?;
+    Ok(())
+}
