@@ -32,10 +32,10 @@ pub async fn with_parcels(roles: &[Role]) -> (TestApp, tempfile::TempDir) {
 }
 
 /// Whom a worker cannot handle.
-type Bad = Arc<Mutex<HashSet<Uuid>>>;
+pub type Bad = Arc<Mutex<HashSet<Uuid>>>;
 
 /// A worker that packs, but refuses the commands of some sagas and what it cannot read, twice at most.
-async fn pack(test: &TestApp, bad: Bad) {
+pub async fn pack(test: &TestApp, bad: Bad) {
     let bus = test.app.bus.clone();
     let stream = bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
     let config = pull::Config {
@@ -67,7 +67,7 @@ async fn parked(test: &TestApp) -> Vec<(String, Vec<u8>, Value, String)> {
         .unwrap()
 }
 
-async fn waiting_commands(test: &TestApp) -> u64 {
+pub async fn waiting_commands(test: &TestApp) -> u64 {
     let mut stream = test.app.bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
     stream.info().await.unwrap().state.messages
 }
@@ -95,6 +95,24 @@ async fn what_is_never_acknowledged_is_kept_and_its_saga_is_stuck_and_others_go_
     assert_eq!(kept[0].2["Saga"], sick.to_string());
     assert_eq!(serde_json::from_slice::<Value>(&kept[0].1).unwrap()["workflow"], "parcel");
     test.until(5, "the stream to be empty", || async { waiting_commands(&test).await == 0 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deliveries_used_up_during_a_fault_stop_no_saga() {
+    let (test, _folder) = with_parcels(&[Role::Orchestrator, Role::Scheduler]).await;
+    let (bad, sick) = (Bad::default(), ids::new());
+    pack(&test, Arc::clone(&bad)).await;
+    bad.lock().unwrap().insert(sick);
+    test.env.permit_nats("publish: { deny: \"health.jetstream\" }");
+    let is_failing = || async { test.app.bus.health.is_failing() };
+    test.until(15, "JetStream to be found at fault", is_failing).await;
+    begin_saga(&test.app.engine, "parcel", sick).await;
+    test.until(15, "the command to be given up", || async { waiting_commands(&test).await == 0 }).await;
+    let status = async || store::sagas::get(&test.app.pool, sick).await.unwrap().unwrap().status;
+    assert_eq!((status().await, parked(&test).await.len()), (Status::Running, 0));
+    bad.lock().unwrap().clear();
+    test.env.permit_nats("");
+    test.until(20, "the command to come anew", || async { status().await == Status::Completed }).await;
 }
 
 /// Postgres refuses what such an answer says; the other answers of its batch must not suffer.

@@ -25,11 +25,13 @@ struct State {
     worked_at: Instant,
     /// What the last probe found wrong.
     problem: Option<Problem>,
+    /// When the last probe ended that found something wrong.
+    failed_at: Option<Instant>,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(State { worked_at: Instant::now(), problem: None })))
+        Self(Arc::new(Mutex::new(State { worked_at: Instant::now(), problem: None, failed_at: None })))
     }
 }
 
@@ -45,6 +47,12 @@ impl Health {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).problem.is_some()
     }
 
+    /// Whether JetStream fails now, or a probe has failed within the last `age`.
+    pub fn has_failed_within(&self, age: Duration) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.problem.is_some() || state.failed_at.is_some_and(|at| at.elapsed() <= age)
+    }
+
     pub(super) fn record(&self, begun: Instant, result: Result<(), Problem>) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match &result {
@@ -54,7 +62,10 @@ impl Health {
                 }
                 state.worked_at = begun;
             }
-            Err(Problem { found, advice }) => tracing::warn!(found, advice, "JetStream does not work"),
+            Err(Problem { found, advice }) => {
+                tracing::warn!(found, advice, "JetStream does not work");
+                state.failed_at = Some(Instant::now());
+            }
         }
         metrics::gauge!("boxoffice_jetstream_works").set(if result.is_ok() { 1.0 } else { 0.0 });
         state.problem = result.err();

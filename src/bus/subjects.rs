@@ -179,6 +179,12 @@ pub fn rival_lock(key: &str) -> String {
     format!("$KV.{RIVAL_LOCKS}.{key}")
 }
 
+/// Whether a message of the command `came` may be about a step whose command is `asked`: it is that command, or `asked` says by
+/// its verb that its service passes it on, as `gate.points__deduct` does to `points.deduct`.
+pub fn fits(asked: &str, came: &str) -> bool {
+    asked == came || asked.split_once('.').is_some_and(|(_, verb)| verb == came.replace('.', "__"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,18 +1,26 @@
 //! Messages that were delivered again and again without an acknowledgement: the server gives up on them and says so.
 //! They are kept whole for an operator and taken off their stream, so that nothing lies there for ever.
 //!
+//! A saga gets stuck by that only if the servers worked while its message was delivered: only then the message itself is known
+//! to be the reason. After a fault of a server the message is taken off its stream and nothing else: the saga's row still asks
+//! for it, and the sweeper sends it anew.
+//!
 //! What the server says is kept in a stream too: it is heard even if no orchestrator runs at that moment.
 
 use async_nats::jetstream::Message;
 use async_nats::jetstream::stream::RawMessageErrorKind;
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::Engine;
 use crate::bus::deliveries::{self, InHand};
 use crate::bus::publish::publish;
 use crate::bus::{Deliveries, command_batch, messages, retry, subjects, topology};
-use crate::saga::{Command, Poisoned, Reply};
+use crate::clock::Clock;
+use crate::saga::{Command, Direction, Poisoned, Reply};
+use crate::store;
 
 /// What the server says about a message that it gives up on.
 #[derive(Debug, Deserialize)]
@@ -59,6 +67,7 @@ async fn keep(engine: &Engine, advisory: &Advisory) -> anyhow::Result<()> {
         Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => return Ok(()),
         Err(error) => return Err(error.into()),
     };
+    let stored_at = found.time;
     let message = async_nats::Message {
         subject: found.subject,
         reply: None,
@@ -68,28 +77,85 @@ async fn keep(engine: &Engine, advisory: &Advisory) -> anyhow::Result<()> {
         description: None,
         length: 0,
     };
-    if name == subjects::STEPS && command_batch::is_batch(&message) {
+    if name == subjects::STEPS
+        && command_batch::is_batch(&message)
+        && let Ok(commands) = command_batch::read(&message)
+    {
         // Alone, each counts its own deliveries.
-        publish(&engine.bus, &command_batch::read(&message)?, messages::command).await?;
+        publish(&engine.bus, &commands, messages::command).await?;
         stream.delete_message(*stream_seq).await?;
         return Ok(());
     }
     let error = format!("delivered {deliveries} times to {consumer}, and never acknowledged");
-    engine.keep(name, &message, &error).await?;
-    stop_saga(engine, name, &message, error).await;
+    match step_of(name, &message) {
+        Some(Asked { saga, .. }) if servers_failed_since(engine, stored_at).await? => tracing::warn!(
+            %saga, subject = %message.subject, error,
+            "JetStream did not work meanwhile; the message is left to the sweeper, which sends it anew"
+        ),
+        Some(asked) if is_by_its_service(engine, &asked).await => {
+            engine.keep(name, &message, &error).await?;
+            let Asked { saga, step, direction, visit, .. } = asked;
+            engine.poisoned(saga, Poisoned { step, direction, visit, error }).await;
+        }
+        // What cannot be read belongs to no saga that could be stopped.
+        _ => engine.keep(name, &message, &error).await?,
+    }
     stream.delete_message(*stream_seq).await?;
     Ok(())
 }
 
-/// What cannot be read belongs to no saga that could be stopped.
-async fn stop_saga(engine: &Engine, stream: &str, message: &async_nats::Message, error: String) {
-    if stream == subjects::STEPS
-        && let Ok(Command { saga_id, step, direction, visit, .. }) = messages::read_command(message)
-    {
-        engine.poisoned(saga_id, Poisoned { step, direction, visit, error }).await;
-    } else if subjects::is_reply(&message.subject)
-        && let Ok((saga, Reply { step, direction, visit, .. })) = messages::read_reply(message)
-    {
-        engine.poisoned(saga, Poisoned { step, direction, visit, error }).await;
+/// Whether JetStream has failed since a message was stored, as far as this process has seen.
+///
+/// # Errors
+/// If Postgres cannot be written now: then nothing is decided.
+async fn servers_failed_since(engine: &Engine, stored_at: DateTime<Utc>) -> store::Result<bool> {
+    engine.writes().await?;
+    let age = (Clock::default().now() - stored_at).to_std().unwrap_or_default();
+    Ok(engine.bus.health.has_failed_within(age))
+}
+
+/// The fence of a command, and by which subject it has come or was answered.
+struct Asked {
+    saga: Uuid,
+    step: String,
+    direction: Direction,
+    visit: i32,
+    by: By,
+}
+
+enum By {
+    Command(String),
+    /// The service that has answered; none where any may.
+    Reply(Option<String>),
+}
+
+/// Whether the subject of the message is one for this step. A message of one service stops no step of another, and a saga
+/// that cannot be read is not stopped either.
+async fn is_by_its_service(engine: &Engine, asked: &Asked) -> bool {
+    let Ok(Some(saga)) = store::sagas::get(&engine.pool, asked.saga).await else {
+        return false;
+    };
+    let Some(definition) = engine.catalogue.get(&saga.workflow, saga.version) else {
+        return true;
+    };
+    let Some(command) = definition.command_of(&asked.step, asked.direction) else {
+        return false;
+    };
+    let service = subjects::service_of(command);
+    match &asked.by {
+        By::Command(came) => subjects::service_of(came) == service || subjects::fits(command, came),
+        By::Reply(from) => from.as_deref().is_none_or(|from| from == service),
     }
+}
+
+/// The command that a message brings or answers.
+fn step_of(stream: &str, message: &async_nats::Message) -> Option<Asked> {
+    if stream == subjects::STEPS {
+        let Command { saga_id: saga, step, direction, visit, subject, .. } =
+            messages::read_command(message).ok()?;
+        return Some(Asked { saga, step, direction, visit, by: By::Command(subject) });
+    }
+    let reply = subjects::is_reply(&message.subject).then(|| messages::read_reply(message).ok()).flatten();
+    let (saga, Reply { step, direction, visit, service, .. }) = reply?;
+    Some(Asked { saga, step, direction, visit, by: By::Reply(service) })
 }

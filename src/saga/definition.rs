@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 
 use super::delay::{LONGEST_MS, LONGEST_SECONDS, Retry};
+use super::state::Direction;
 
 /// More steps than these no workflow has.
 const MAX_STEPS: usize = 500;
@@ -135,6 +136,15 @@ impl Definition {
     /// The position of a step.
     pub fn index(&self, step: &str) -> Option<usize> {
         self.steps.iter().position(|candidate| candidate.name == step)
+    }
+
+    /// The command by which a step is done or undone, if it has one.
+    pub fn command_of(&self, step: &str, direction: Direction) -> Option<&str> {
+        let step = &self.steps[self.index(step)?];
+        match direction {
+            Direction::Do => step.command.as_deref(),
+            Direction::Undo => step.undo.as_deref(),
+        }
     }
 
     /// Whether a saga at this step may still be compensated.
