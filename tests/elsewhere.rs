@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
+use boxoffice::background::Tasks;
 use boxoffice::bus::fences::{self, Completed, Completion, FenceError};
-use boxoffice::bus::{consumers, messages, presence, publish, subjects, topology};
-use boxoffice::elsewhere::{Asked, Service, StartError};
+use boxoffice::bus::{self, consumers, messages, presence, publish, subjects, topology};
+use boxoffice::elsewhere::{Asked, RunError, Service, StartError};
 use boxoffice::saga::{Command, Direction, Outcome, Reply};
 use boxoffice::{ids, store};
 use chrono::{TimeDelta, Utc};
@@ -16,7 +17,6 @@ use futures::StreamExt;
 use serde_json::{Map, Value, json};
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::common::app::until;
@@ -34,7 +34,7 @@ struct Printer {
     stops: Vec<DropGuard>,
 }
 
-/// Prints by what the command says: `how` may be `refuse`, `fail`, `break` or `panic` (the first time only).
+/// Prints by what the command says: `how` may be `refuse`, or, the first time only, `fail`, `doubt`, `break`, `panic` or `hang`.
 async fn print(conn: &mut PgConnection, asked: Asked<'_>, calls: usize) -> anyhow::Result<Outcome> {
     let (saga, how) = (asked.command.saga_id, asked.command.context["how"].as_str().unwrap_or_default());
     sqlx::query("insert into badges (saga) values ($1)").bind(saga).execute(&mut *conn).await?;
@@ -46,6 +46,10 @@ async fn print(conn: &mut PgConnection, asked: Asked<'_>, calls: usize) -> anyho
             sqlx::query("insert into badges (saga) values (null)").execute(&mut *conn).await?;
         }
         "panic" if calls == 1 => panic!("the printer is on fire"),
+        "hang" if calls == 1 => std::future::pending().await,
+        "hang in the database" if calls == 1 => {
+            sqlx::query("select pg_sleep(60)").execute(&mut *conn).await?;
+        }
         _ => {}
     }
     Ok(Outcome::Done { output: badge(calls) })
@@ -96,7 +100,7 @@ impl Printer {
     /// One more instance.
     async fn another(&mut self) -> Result<(), StartError> {
         let stop = CancellationToken::new();
-        self.service().start(&self.env.bus, &TaskTracker::new(), &stop).await?;
+        self.service().start(&self.env.bus, &Tasks::new(&stop), &stop).await?;
         self.stops.push(stop.drop_guard());
         Ok(())
     }
@@ -240,6 +244,51 @@ async fn what_did_not_work_leaves_nothing_and_is_done_the_next_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_hangs_is_answered_unknown() {
+    for how in ["hang", "hang in the database"] {
+        let mut printer = Printer::start().await;
+        printer.stops.clear();
+        let stop = CancellationToken::new();
+        let (service, tasks) = (printer.service().limit(Duration::from_millis(500)), Tasks::new(&stop));
+        service.start(&printer.env.bus, &tasks, &stop).await.unwrap();
+        printer.stops.push(stop.drop_guard());
+        let print = command(ids::new(), Direction::Do, 1, how);
+        let reason = "the function did not end within 500 ms".to_owned();
+        assert_eq!(printer.ask(&print).await, Some(Outcome::Unknown { reason }), "{how}");
+        assert_eq!(printer.badges().await, 0, "{how}: nothing of it stays");
+        assert_eq!(printer.ask(&print).await, Some(done(2)), "{how}: it is asked again, with the same visit");
+        assert_eq!(printer.badges().await, 1, "{how}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_may_take_until_the_deadline() {
+    let mut printer = Printer::start().await;
+    let deadline = Some(Utc::now() + TimeDelta::seconds(2));
+    let print = Command { deadline, ..command(ids::new(), Direction::Do, 1, "hang") };
+    assert!(matches!(printer.ask(&print).await, Some(Outcome::Unknown { .. })));
+    assert_eq!(printer.badges().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_task_ends_the_service_with_an_error() {
+    let printer = Printer::start().await;
+    let bus = bus::connect(&printer.env.nats_url, "worker", 1).await.unwrap();
+    let service = printer.service();
+    let worker = bus.clone();
+    let running = tokio::spawn(async move { service.run(&worker, &CancellationToken::new()).await });
+    until(10, "it to be there", || async {
+        let present = presence::present(&printer.env.bus).await.unwrap();
+        presence::served_by(&present, "printer.print").len() == 2
+    })
+    .await;
+    // Its subscription ends, and with it the task that answers completions by hand.
+    bus.client.drain().await.unwrap();
+    let ended = tokio::time::timeout(Duration::from_secs(20), running).await.expect("it ends").unwrap();
+    assert!(matches!(&ended, Err(RunError::Dead { task: "completions by hand", .. })), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_its_database_is_away_it_asks_for_nothing_so_that_no_delivery_is_used_up() {
     let mut printer = Printer::start().await;
     printer.pool.close().await;
@@ -305,9 +354,8 @@ async fn a_step_that_is_completed_by_hand_is_not_done_and_one_that_ran_says_so()
 async fn outcomes_are_kept_longer_than_anybody_can_ask() {
     let printer = Printer::start().await;
     let bus = &printer.env.bus;
-    let start = async |service: Service| {
-        service.start(bus, &TaskTracker::new(), &CancellationToken::new()).await.unwrap_err()
-    };
+    let stop = CancellationToken::new();
+    let start = async |service: Service| service.start(bus, &Tasks::new(&stop), &stop).await.unwrap_err();
     let short = start(printer.service().keep(8 * DAY, DAY)).await;
     assert!(matches!(short, StartError::KeptTooShort { .. }), "{short}");
     assert!(short.to_string().contains("691200s") && short.to_string().contains("STEPS"), "{short}");

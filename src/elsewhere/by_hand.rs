@@ -5,9 +5,9 @@ use async_nats::service::error::Error as Refusal;
 use async_nats::service::{Request, Service as Announced};
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::{Service, StartError, judge};
+use crate::background::Tasks;
 use crate::bus::fences::{self, Completed, Completion};
 use crate::bus::presence::PresenceError;
 use crate::bus::subjects;
@@ -18,13 +18,14 @@ use crate::store::outcomes;
 pub(super) async fn listen(
     service: &Service,
     announced: Announced,
-    tasks: &TaskTracker,
+    tasks: &Tasks,
     stop: &CancellationToken,
 ) -> Result<(), StartError> {
     let subject = subjects::complete(&service.name);
     let endpoint = announced.endpoint_builder().name("complete").add(subject).await;
     let endpoint = endpoint.map_err(|error| PresenceError::new("an endpoint", &error))?;
-    tasks.spawn(answer_all(service.clone(), announced, endpoint, stop.clone()));
+    let answering = answer_all(service.clone(), announced, endpoint, stop.clone());
+    tasks.supervise("completions by hand", answering);
     Ok(())
 }
 

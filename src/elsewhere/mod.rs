@@ -4,7 +4,8 @@
 //! elsewhere::Service::new("printer", pool)
 //!     .command("printer.print", |conn, asked| Box::pin(print(conn, asked)))
 //!     .command("printer.unprint", |conn, asked| Box::pin(unprint(conn, asked)))
-//!     .start(&bus, &tasks, &stop)
+//!     .limit(Duration::from_secs(10))
+//!     .run(&bus, &stop)
 //!     .await?;
 //! ```
 //!
@@ -24,8 +25,8 @@ use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use crate::background::Tasks;
 use crate::bus::{Bus, presence, subjects};
 use crate::saga::{Command, Outcome};
 use crate::store;
@@ -34,6 +35,8 @@ use crate::store;
 const KEEP: Duration = Duration::from_secs(30 * 24 * 3600);
 /// The longest deadline of a step, unless it is said: a day.
 const LONGEST_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+/// The longest that a function may take, unless it is said.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// What a command's function is given.
 #[derive(Clone, Copy, Debug)]
@@ -56,6 +59,7 @@ pub struct Service {
     pool: PgPool,
     keep: Duration,
     longest_deadline: Duration,
+    limit: Duration,
     handlers: BTreeMap<String, Handler>,
 }
 
@@ -81,11 +85,23 @@ pub enum StartError {
     Presence(#[from] presence::PresenceError),
 }
 
+/// Why a service does not run any more.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(
+        "the task \"{task}\" of the service {service} has ended before the stop; see the log, and start it again"
+    )]
+    Dead { service: String, task: &'static str },
+}
+
 impl Service {
     /// A service without commands yet. Its outcomes are in the table `saga_outcomes` of this database.
     pub fn new(name: &str, pool: PgPool) -> Self {
         let (keep, longest_deadline) = (KEEP, LONGEST_DEADLINE);
-        Self { name: name.to_owned(), pool, keep, longest_deadline, handlers: BTreeMap::new() }
+        let handlers = BTreeMap::new();
+        Self { name: name.to_owned(), pool, keep, longest_deadline, limit: LIMIT, handlers }
     }
 
     /// Serves a command by this function; do and undo of one step must be commands of one service.
@@ -103,13 +119,32 @@ impl Service {
         self
     }
 
-    /// Checks everything, makes the table of outcomes, announces the service, and serves it until `stop`.
-    pub async fn start(
-        self,
-        bus: &Bus,
-        tasks: &TaskTracker,
-        stop: &CancellationToken,
-    ) -> Result<(), StartError> {
+    /// Gives each function so long, a `do` at most until its deadline. One that takes longer is cut off, what it wrote is
+    /// rolled back, and the answer is `unknown`: the engine asks again.
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Starts the service and serves it until `stop`.
+    ///
+    /// # Errors
+    /// If it cannot start, or if one of its tasks ends before `stop`. Then all others are stopped: end the process, so that it
+    /// is started again.
+    pub async fn run(self, bus: &Bus, stop: &CancellationToken) -> Result<(), RunError> {
+        let name = self.name.clone();
+        let stop = stop.child_token();
+        let tasks = Tasks::new(&stop);
+        self.start(bus, &tasks, &stop).await?;
+        let died = stop.run_until_cancelled(tasks.died()).await;
+        stop.cancel();
+        tasks.wait().await;
+        died.map_or(Ok(()), |task| Err(RunError::Dead { service: name, task }))
+    }
+
+    /// Checks everything, makes the table of outcomes, announces the service, and serves it until `stop`. A task of it that ends
+    /// earlier is reported by [`Tasks::died`].
+    pub async fn start(self, bus: &Bus, tasks: &Tasks, stop: &CancellationToken) -> Result<(), StartError> {
         self.check_commands()?;
         self.check_keep(bus).await?;
         store::outcomes::prepare(&self.pool).await?;

@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use async_nats::jetstream::Message;
+use chrono::{DateTime, Utc};
 use futures::{FutureExt, StreamExt};
 use sqlx::{Acquire, PgConnection};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::judge::{self, Judgement};
 use super::{Asked, Handler, Service};
+use crate::background::Tasks;
+use crate::bus::deliveries::InHand;
 use crate::bus::publish::publish;
 use crate::bus::retry::retry;
 use crate::bus::{Bus, Deliveries, deliveries, messages, subjects, topology};
-use crate::saga::{Command, DEADLINE_PASSED, Outcome, too_large};
+use crate::clock::Clock;
+use crate::saga::{Command, DEADLINE_PASSED, Direction, Outcome, too_large};
 use crate::store::outcomes::{self, Remembered};
 
 /// Most commands of one kind under way at once, each on a connection of its own.
@@ -24,18 +28,21 @@ const AT_ONCE: usize = 8;
 /// How often outcomes that nobody can ask about are forgotten, and how many in one statement.
 const FORGET_EVERY: Duration = Duration::from_secs(600);
 const FORGET_AT_ONCE: i64 = 5_000;
+/// How long ending the session of a function that was cut off may take.
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 /// The code of the answer to a command whose function ended with an error.
 pub const HANDLER_FAILED: &str = "handler_failed";
 /// The code of the answer to a command whose output would fit no message. Its effect was not kept.
 pub const OUTPUT_TOO_LARGE: &str = "output_too_large";
 
 /// Starts a loop for each command, and the one that forgets.
-pub(super) fn run(service: &Service, bus: &Bus, tasks: &TaskTracker, stop: &CancellationToken) {
+pub(super) fn run(service: &Service, bus: &Bus, tasks: &Tasks, stop: &CancellationToken) {
     for (command, handler) in &service.handlers {
         let (command, handler) = (command.clone(), handler.clone());
-        tasks.spawn(serve(service.clone(), bus.clone(), command, handler, stop.clone()));
+        let serving = serve(service.clone(), bus.clone(), command, handler, stop.clone());
+        tasks.supervise("commands", serving);
     }
-    tasks.spawn(forget(service.clone(), stop.clone()));
+    tasks.supervise("old outcomes", forget(service.clone(), stop.clone()));
 }
 
 async fn serve(service: Service, bus: Bus, command: String, handler: Handler, stop: CancellationToken) {
@@ -65,8 +72,9 @@ enum Handled {
 
 /// Handles one message; whatever goes wrong, it comes again, and in the end the orchestrator parks it.
 async fn take(service: &Service, bus: &Bus, handler: &Handler, message: Message) -> Handled {
-    // A function that panics must not end the loop.
-    let handled = AssertUnwindSafe(try_take(service, bus, handler, &message)).catch_unwind().await;
+    // A function that panics must not end the loop, and one that takes long must not have its command delivered again.
+    let handling = AssertUnwindSafe(try_take(service, bus, handler, &message)).catch_unwind();
+    let handled = InHand::of(bus, std::iter::once(&message)).during(handling).await;
     let handled = handled.unwrap_or_else(|_panic| Err(anyhow!("the function panicked")));
     match handled {
         Ok(()) => {
@@ -98,7 +106,42 @@ async fn try_take(service: &Service, bus: &Bus, handler: &Handler, message: &Mes
 
 /// What is said to a command, committed with its effect; nothing if it belongs to the past.
 async fn answer(service: &Service, handler: &Handler, command: &Command) -> anyhow::Result<Option<Outcome>> {
-    let mut tx = service.pool.begin().await?;
+    let mut conn = service.pool.acquire().await?;
+    let session = outcomes::session(&mut conn).await?;
+    let limit = limit(service.limit, command.direction, command.deadline, Clock::default().now());
+    if let Ok(answered) = timeout(limit, decide(service, handler, command, &mut conn)).await {
+        return answered;
+    }
+    let Command { saga_id, step, .. } = command;
+    tracing::error!(saga = %saga_id, step, ?limit, "a step's function took too long and was cut off");
+    // A statement of it may still run. Its session ends, so that nothing of it is committed later and no lock stays.
+    conn.close_on_drop();
+    if let Ok(Err(error)) = timeout(END_TIMEOUT, outcomes::end_session(&service.pool, session)).await {
+        tracing::warn!(%error, "the session of a function that was cut off was not ended; it ends with its statement");
+    }
+    Ok(Some(Outcome::Unknown { reason: format!("the function did not end within {} ms", limit.as_millis()) }))
+}
+
+/// How long a command may take: a `do` at most until its deadline. A `do` that came after its deadline is answered from memory
+/// or refused.
+fn limit(
+    limit: Duration,
+    direction: Direction,
+    deadline: Option<DateTime<Utc>>,
+    now: DateTime<Utc>,
+) -> Duration {
+    let left =
+        deadline.filter(|_| direction == Direction::Do).and_then(|deadline| (deadline - now).to_std().ok());
+    left.filter(|left| !left.is_zero()).map_or(limit, |left| limit.min(left))
+}
+
+async fn decide(
+    service: &Service,
+    handler: &Handler,
+    command: &Command,
+    conn: &mut PgConnection,
+) -> anyhow::Result<Option<Outcome>> {
+    let mut tx = conn.begin().await?;
     let Command { saga_id, step, deadline, .. } = command;
     let (known, now) = outcomes::lock(&mut tx, *saga_id, step, *deadline, service.keep).await?;
     let outcome = match judge::judge(&known, command, now) {
@@ -166,5 +209,24 @@ async fn forget(service: Service, stop: CancellationToken) {
         if stop.run_until_cancelled(tokio::time::sleep(FORGET_EVERY)).await.is_none() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    #[test]
+    fn a_do_may_take_until_its_deadline() {
+        let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
+        let most = Duration::from_secs(30);
+        let at = |direction, seconds| limit(most, direction, Some(now + TimeDelta::seconds(seconds)), now);
+        assert_eq!(at(Direction::Do, 5), Duration::from_secs(5));
+        assert_eq!(at(Direction::Do, 60), most);
+        assert_eq!(at(Direction::Do, -1), most, "it is refused or answered from memory");
+        assert_eq!(at(Direction::Undo, 5), most, "an undo has no deadline");
+        assert_eq!(limit(most, Direction::Do, None, now), most);
     }
 }

@@ -92,6 +92,16 @@ pub async fn save(conn: &mut PgConnection, saga: Uuid, step: &str, known: &Remem
     Ok(())
 }
 
+/// The session of a connection, by which [`end_session`] ends it.
+pub async fn session(conn: &mut PgConnection) -> Result<i32> {
+    sqlx::query_scalar("select pg_backend_pid()").fetch_one(conn).await
+}
+
+/// Ends a session of the same user, with the transaction that is open in it.
+pub async fn end_session(pool: &PgPool, session: i32) -> Result<()> {
+    sqlx::query("select pg_terminate_backend($1)").bind(session).execute(pool).await.map(drop)
+}
+
 /// Forgets up to `limit` steps that nobody can ask about any more, and says how many.
 pub async fn purge(pool: &PgPool, limit: i64) -> Result<u64> {
     let sql = "

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use boxoffice::background::Tasks;
 use boxoffice::bus::Bus;
 use boxoffice::elsewhere::{Asked, Service};
 use boxoffice::saga::{Command, Definition, Direction, Outcome};
@@ -10,7 +11,6 @@ use boxoffice::store;
 use boxoffice::store::outcomes;
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::wire::Wire;
@@ -53,7 +53,7 @@ impl Parcels {
             service = service.command(command, |conn, asked| Box::pin(serve(conn, asked)));
         }
         let stop = CancellationToken::new();
-        service.start(bus, &TaskTracker::new(), &stop).await.unwrap();
+        service.start(bus, &Tasks::new(&stop), &stop).await.unwrap();
         Self { pool, _stop: stop.drop_guard() }
     }
 

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use boxoffice::app::{App, Role};
+use boxoffice::background::Tasks;
 use boxoffice::elsewhere::Service;
 use boxoffice::saga::Outcome;
 use boxoffice::store;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::{Nats, access};
@@ -35,7 +35,8 @@ async fn process(nats: &Nats, database_url: &str, role: Role) -> App {
 /// A service that prints badges, in an account that has rights to nothing else.
 async fn printer(nats: &Nats) -> CancellationToken {
     let pool = store::open(&fresh_database().await, 8).unwrap();
-    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let stop = CancellationToken::new();
+    let tasks = Tasks::new(&stop);
     let printed = Map::from_iter([("badge".to_owned(), json!("B-1"))]);
     Service::new("badges", pool)
         .command("badges.print", move |_conn, _asked| {

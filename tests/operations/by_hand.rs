@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use boxoffice::app::Role as Does;
+use boxoffice::background::Tasks;
 use boxoffice::elsewhere::Service;
 use boxoffice::saga::Outcome;
 use boxoffice::store::api_keys::Role;
 use boxoffice::{ids, store};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use crate::common::app::{begin_saga, until};
@@ -41,7 +41,7 @@ async fn printer(entrance: &Entrance) -> DropGuard {
     let service = Service::new("printer", pool)
         .command("printer.print", move |_, _| Box::pin(async move { Ok(badge()) }))
         .command("printer.shred", |_, _| Box::pin(async { Ok(Outcome::done()) }));
-    service.start(&entrance.test.env.bus, &TaskTracker::new(), &stop).await.unwrap();
+    service.start(&entrance.test.env.bus, &Tasks::new(&stop), &stop).await.unwrap();
     stop.drop_guard()
 }
 
