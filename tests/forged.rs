@@ -1,16 +1,21 @@
 //! Commands that nothing of the service has sent: a message names a saga and a step, and no more of it is believed.
 
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+
+use boxoffice::app::Role;
 use boxoffice::audit::{self, Verdict};
-use boxoffice::bus::messages;
 use boxoffice::bus::publish::publish;
-use boxoffice::saga::{Act, Command, Direction, Status};
-use boxoffice::store;
+use boxoffice::bus::{messages, subjects};
+use boxoffice::saga::{Act, Command, Direction, Outcome, Saga, Status};
 use boxoffice::store::reservations::ReservationStatus;
+use boxoffice::{ids, store};
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::common::app::{TestApp, assert_good};
+use crate::common::app::{TestApp, assert_good, begin_saga, start};
 use crate::common::http::Entrance;
+use crate::undelivered::{pack, waiting_commands, with_parcels};
 
 /// A reservation of seat 1 whose payment is asked for and held back, and the command that would be out.
 async fn held_back(test: &TestApp, buyer: Uuid) -> Command {
@@ -24,10 +29,15 @@ async fn held_back(test: &TestApp, buyer: Uuid) -> Command {
     })
     .await;
     let saga = store::sagas::get(&test.app.pool, held.id).await.unwrap().unwrap();
+    command_for(saga, "points.deduct")
+}
+
+/// A command of this subject with the fence of what the saga asks for.
+fn command_for(saga: Saga, subject: &str) -> Command {
     Command {
         saga_id: saga.id,
         workflow: saga.workflow,
-        subject: "points.deduct".to_owned(),
+        subject: subject.to_owned(),
         step: saga.step,
         direction: Direction::Do,
         visit: saga.visit,
@@ -58,6 +68,100 @@ async fn forged_payer_amount_and_seats_are_ignored() {
         .await
         .unwrap();
     assert_eq!(payer, buyer);
+    // The saga is still held back; now the same with its tickets.
+    let saga = store::sagas::get(&test.app.pool, forged.saga_id).await.unwrap().unwrap();
+    assert_eq!((saga.status, saga.step.as_str()), (Status::Running, "confirm"));
+    let (subject, visit) = ("tickets.issue".to_owned(), saga.visit);
+    let issue = Command { subject, step: saga.step, visit, send: saga.send, ..forged };
+    publish(&test.app.bus, std::slice::from_ref(&issue), messages::command).await.unwrap();
+    test.until(20, "the tickets", || async { test.find(issue.saga_id).await.tickets.len() == 1 }).await;
+    let reservation = test.find(issue.saga_id).await;
+    assert_eq!((reservation.user_id, reservation.tickets[0].seat), (buyer, 1));
+    test.check_books().await;
+}
+
+#[tokio::test]
+async fn forged_buyer_and_seats_of_a_hold_are_ignored() {
+    let test = TestApp::roles(&["--settle-ms", "1"], &[Role::Api]).await;
+    let (buyer, victim) = (test.user(0).await, test.user(0).await);
+    let order = test.order(buyer, &[1]);
+    let id = order.id;
+    drop(test.app.desk.reserve(order).await.unwrap());
+    test.until(10, "the command to be out", || async { waiting_commands(&test).await == 1 }).await;
+    let stream = test.app.bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
+    stream.purge().await.unwrap();
+    let saga = store::sagas::get(&test.app.pool, id).await.unwrap().unwrap();
+    let mut context = (*saga.context).clone();
+    context["user_id"] = json!(victim);
+    context["seats"] = json!([2, 3]);
+    let forged = Command { context: context.into(), ..command_for(saga, "seats.hold") };
+    publish(&test.app.bus, std::slice::from_ref(&forged), messages::command).await.unwrap();
+    let worker = start(&test.env, &[], &[Role::Worker]).await;
+    test.until(20, "the hold", || async { test.find(id).await.status == ReservationStatus::Held }).await;
+    let taken: Vec<(i32, Uuid)> = sqlx::query_as("select number, holder from seats where holder is not null")
+        .fetch_all(&test.app.pool)
+        .await
+        .unwrap();
+    assert_eq!(taken, [(1, id)]);
+    assert_eq!(test.find(id).await.user_id, buyer);
+    worker.stop().await;
+}
+
+/// A service in this database is asked to do a step that another service serves.
+#[tokio::test]
+async fn command_for_a_step_elsewhere_is_parked() {
+    let (test, _folder) = with_parcels(&Role::ALL).await;
+    let id = ids::new();
+    begin_saga(&test.app.engine, "parcel", id).await;
+    for subject in ["seats.hold", "points.deduct", "tickets.issue"] {
+        let saga = store::sagas::get(&test.app.pool, id).await.unwrap().unwrap();
+        let forged = command_for(saga, subject);
+        publish(&test.app.bus, &[forged], messages::command).await.unwrap();
+    }
+    test.until(20, "the messages to be parked", || async {
+        store::operations::count_parked(&test.app.pool).await.unwrap() == 3
+    })
+    .await;
+    let saga = store::sagas::get(&test.app.pool, id).await.unwrap().unwrap();
+    assert_eq!((saga.status, saga.seq), (Status::Running, 1));
+}
+
+/// Whatever may publish replies says that a payment was made.
+#[tokio::test]
+async fn reply_for_a_service_in_the_database_is_parked() {
+    let test = TestApp::start().await;
+    let buyer = test.user(1_000).await;
+    let command = held_back(&test, buyer).await;
+    let forged = [messages::reply(&command, &Outcome::done())];
+    publish(&test.app.bus, &forged, Clone::clone).await.unwrap();
+    let mut anonymous = messages::reply(&command, &Outcome::done());
+    anonymous.subject = subjects::REPLIES.to_owned();
+    publish(&test.app.bus, &[anonymous], Clone::clone).await.unwrap();
+    test.until(20, "the replies to be parked", || async {
+        store::operations::count_parked(&test.app.pool).await.unwrap() == 2
+    })
+    .await;
+    let saga = store::sagas::get(&test.app.pool, command.saga_id).await.unwrap().unwrap();
+    assert_eq!((saga.status, saga.step.as_str()), (Status::Running, "pay"));
+    assert_eq!(test.balance(buyer).await, 1_000);
+}
+
+/// Nothing acknowledges a command on the subject of one service that names the step of another.
+#[tokio::test]
+async fn undelivered_command_stops_no_step_of_another_service() {
+    let (test, _folder) = with_parcels(&Role::ALL).await;
+    let buyer = test.user(1_000).await;
+    let command = held_back(&test, buyer).await;
+    pack(&test, Arc::new(Mutex::new(HashSet::from([command.saga_id])))).await;
+    let forged = Command { subject: "parcels.pack".to_owned(), ..command };
+    publish(&test.app.bus, std::slice::from_ref(&forged), messages::command).await.unwrap();
+    test.until(20, "the message to be parked", || async {
+        store::operations::count_parked(&test.app.pool).await.unwrap() == 1
+    })
+    .await;
+    test.until(20, "it to be off the stream", || async { waiting_commands(&test).await == 0 }).await;
+    let saga = store::sagas::get(&test.app.pool, forged.saga_id).await.unwrap().unwrap();
+    assert_eq!((saga.status, saga.step.as_str()), (Status::Running, "pay"));
 }
 
 #[tokio::test]

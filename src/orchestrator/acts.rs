@@ -64,12 +64,17 @@ pub enum ActError {
 impl Engine {
     /// Does an operator's act, and writes down who did it, why, and from which state to which.
     pub async fn act(&self, id: Uuid, act: Act, actor: &str, reason: &str) -> Result<Acted, ActError> {
-        if let Act::Complete { output } = &act {
-            self.write_fence(id, &act, output).await?;
-        }
+        let fenced = match &act {
+            Act::Complete { output } => Some(self.write_fence(id, &act, output).await?),
+            _ => None,
+        };
         let mut tx = self.pool.begin().await?;
         let mut batch = Batch::lock(&mut tx, &[id]).await?;
         let before = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
+        // It has moved on meanwhile: the output is not that of the step where it stands now.
+        if fenced.is_some_and(|fenced| (&fenced.step, fenced.visit) != (&before.step, before.visit)) {
+            return Err(ActError::Illegal { status: before.status, allowed: self.allowed_acts(&before) });
+        }
         let name = act.name();
         let lacking = self.lacking(&before, &act);
         if batch.apply(&self.catalogue, id, &Event::Operator(act.clone())) != Verdict::Moved {
@@ -106,13 +111,13 @@ impl Engine {
 
     /// Before a step is completed by hand, its service elsewhere writes that in its own fence, so that the step can not
     /// run any more. A step that did run tells its outcome instead. For a service in this database the saga's row,
-    /// locked, is the fence. What is not allowed is left to be refused by `apply`.
-    async fn write_fence(&self, id: Uuid, act: &Act, output: &Map<String, Value>) -> Result<(), ActError> {
+    /// locked, is the fence. What is not allowed is left to be refused by `apply`. Answers the saga as it stood.
+    async fn write_fence(&self, id: Uuid, act: &Act, output: &Map<String, Value>) -> Result<Saga, ActError> {
         let saga = store::sagas::get(&self.pool, id).await?.ok_or(ActError::Unknown)?;
         let definition = self.catalogue.get(&saga.workflow, saga.version);
         let step = definition.and_then(|definition| Some(&definition.steps[definition.index(&saga.step)?]));
         let Some(command) = step.and_then(|step| step.command.as_deref()) else {
-            return Ok(());
+            return Ok(saga);
         };
         let service = subjects::service_of(command);
         let is_allowed = self.allowed_acts(&saga).contains(&act.name());
@@ -121,13 +126,14 @@ impl Engine {
         }
         let refused = !is_allowed || self.lacking(&saga, act).is_some();
         if refused || self.in_database.contains(&service) {
-            return Ok(());
+            return Ok(saga);
         }
-        let wanted = Completion { saga: id, step: saga.step, visit: saga.visit, output: output.clone() };
+        let wanted =
+            Completion { saga: id, step: saga.step.clone(), visit: saga.visit, output: output.clone() };
         match fences::complete(&self.bus, service, &wanted).await? {
-            Completed::Recorded => Ok(()),
+            Completed::Recorded => Ok(saga),
             // The same wish came before and got no further than the fence.
-            Completed::Ran(Outcome::Done { output: saved }) if saved == *output => Ok(()),
+            Completed::Ran(Outcome::Done { output: saved }) if saved == *output => Ok(saga),
             Completed::Ran(outcome) => Err(ActError::Ran(outcome)),
         }
     }

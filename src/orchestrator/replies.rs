@@ -102,6 +102,10 @@ async fn write<'a>(
     let mut batch = Batch::lock(&mut tx, &ids).await?;
     let mut illegal = Vec::new();
     for (message, saga, event) in items {
+        if let Some(why) = answered_here(engine, &batch, *saga, event) {
+            illegal.push((message, why));
+            continue;
+        }
         match batch.apply(&engine.catalogue, *saga, event) {
             Verdict::Moved => {}
             Verdict::Stale => {
@@ -114,4 +118,19 @@ async fn write<'a>(
     let consequences = batch.write(&mut tx, &engine.catalogue).await?;
     tx.commit().await?;
     Ok((illegal, consequences))
+}
+
+/// Why no message may answer this command: its service is in this database, and answers in the transaction of its effect.
+fn answered_here(engine: &Engine, batch: &Batch, saga: Uuid, event: &Event) -> Option<String> {
+    let (Event::Reply(reply), Some(saga)) = (event, batch.saga(saga)) else {
+        return None;
+    };
+    let definition = engine.catalogue.get(&saga.workflow, saga.version)?;
+    let service = subjects::service_of(definition.command_of(&reply.step, reply.direction)?);
+    let step = &reply.step;
+    engine.in_database.contains(&service).then(|| {
+        format!(
+            "a message has answered for {step}, which the service {service} does in the engine's own database"
+        )
+    })
 }

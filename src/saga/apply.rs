@@ -155,9 +155,9 @@ fn fence(definition: &Definition, saga: &Saga, here: usize, asked: Asked<'_>) ->
 /// Why a reply is not its sender's to give: another service serves the command of that step.
 fn foreign(definition: &Definition, reply: &Reply) -> Option<String> {
     let by = reply.service.as_deref()?;
-    let step = &definition.steps[definition.index(&reply.step)?];
-    let command = if reply.direction == Direction::Do { &step.command } else { &step.undo };
-    let serving = command.as_deref().map_or("", |command| command.split('.').next().unwrap_or_default());
+    definition.index(&reply.step)?;
+    let command = definition.command_of(&reply.step, reply.direction);
+    let serving = command.and_then(|command| command.split('.').next()).unwrap_or_default();
     (serving != by).then(|| {
         format!("the service {by} has answered for {}, which the service {serving} serves", reply.step)
     })

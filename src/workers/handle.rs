@@ -12,7 +12,7 @@ use fail::fail_point;
 
 use super::books::Books;
 use super::changed::Changed;
-use super::{Job, Limits, Service};
+use super::{Job, Limits};
 use crate::bus::command_batch;
 use crate::bus::deliveries::{self, Carrier};
 use crate::bus::messages;
@@ -180,8 +180,7 @@ fn asked_for<'a>(engine: &Engine, command: &Command, saga: Option<&'a Saga>) -> 
     let Some(asked) = saga::command(definition, saga) else {
         return Asked::NotNow;
     };
-    // A service elsewhere may pass its command on to one of these.
-    if asked.subject != command.subject && Service::of(&asked.subject).is_some() {
+    if !subjects::fits(&asked.subject, &command.subject) {
         return Asked::Never(format!("the saga asks for {}, not {}", asked.subject, command.subject));
     }
     Asked::Now(saga, Command { subject: command.subject.clone(), send: command.send, ..asked })
