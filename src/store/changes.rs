@@ -25,6 +25,7 @@ pub(super) enum Rank {
     Buyers,
     Seats,
     Accounts,
+    Reservations,
 }
 
 /// What is to be written, so far.

@@ -211,7 +211,8 @@ pub fn change(changes: &mut Changes, decided: &[Change], now: DateTime<Utc>) {
         .bind(claimable);
 }
 
-/// Ends reservations that no step has ended otherwise: of those still pending or held, each gets its new status.
+/// Ends reservations that no step has ended otherwise: of those still pending or held, each gets its new status. So many as
+/// are open when the statement begins have to be ended by it.
 pub fn end_open(changes: &mut Changes, ends: &[End], now: DateTime<Utc>) {
     if ends.is_empty() {
         return;
@@ -222,7 +223,11 @@ pub fn end_open(changes: &mut Changes, ends: &[End], now: DateTime<Utc>) {
     let sql = "
         update reservations set status = new.status, reason = new.reason, updated_at = $1
         from unnest($2::uuid[], $3::text[], $4::text[]) as new (id, status, reason)
-        where reservations.id = new.id and reservations.status in ('pending', 'held')";
+        where reservations.id = new.id and reservations.status in ('pending', 'held')
+        returning 1";
+    let open = "(select count(*) from ended_reservations) =
+        (select count(*) from reservations where id = any($1) and status in ('pending', 'held'))";
+    changes.check(Rank::Reservations, open).bind(ids.clone());
     changes.add("ended_reservations", sql).bind(now).bind(ids).bind(statuses).bind(reasons);
 }
 
