@@ -244,6 +244,7 @@ async fn staff_gets_what_is_described() {
     described.get(&format!("{saga}/why"), &admin).await.good(200);
     described.post(&format!("{saga}/resume"), &admin, why.clone()).await.good(200);
     described.post(&format!("{saga}/skip-undo"), &admin, why.clone()).await.is(409, "illegal_act");
+    described.post(&format!("{saga}/refund"), &admin, why.clone()).await.is(409, "illegal_act");
     described.post(&format!("{saga}/cancel"), &admin, why.clone()).await.good(200);
     described.post("/v1/ops/workflows/booking/pause", &admin, why.clone()).await.good(200);
     described.get("/v1/ops/pauses", &admin).await.good(200);

@@ -221,6 +221,7 @@ mod tests {
         POST /v1/ops/sagas/{saga}/skip-undo
         POST /v1/ops/sagas/{saga}/cancel
         POST /v1/ops/sagas/{saga}/abandon
+        POST /v1/ops/sagas/{saga}/refund
         POST /v1/ops/sagas/{saga}/pause
         POST /v1/ops/sagas/{saga}/resume
         POST /v1/ops/sagas/batch

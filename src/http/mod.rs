@@ -97,6 +97,7 @@ fn routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(ops::saga_acts::cancel))
         .routes(routes!(ops::saga_acts::abandon))
         .routes(routes!(ops::saga_acts::pause))
+        .routes(routes!(ops::saga_acts::refund))
         .routes(routes!(ops::saga_acts::resume))
         .routes(routes!(ops::batch::run))
         .routes(routes!(ops::acts::list))

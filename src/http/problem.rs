@@ -326,7 +326,7 @@ impl From<AskError> for Problem {
 }
 
 /// An error's own words, as a sentence.
-fn sentence(error: &dyn std::fmt::Display) -> String {
+pub(super) fn sentence(error: &dyn std::fmt::Display) -> String {
     let words = error.to_string();
     let mut chars = words.chars();
     let first = chars.next().map(char::to_uppercase).into_iter().flatten();

@@ -1,10 +1,12 @@
 //! What an operator can ask and do, once: the API and the command line both call this, so that both can do the same.
 //!
 //! Questions read the database that the engine writes, so that no answer lags behind. Acts go through
-//! [`crate::orchestrator::Engine::act`], one saga at a time, each written down with who, when and why.
+//! [`crate::orchestrator::Engine::act`], one saga at a time, each written down with who, when and why. A refund moves no
+//! saga and has its own transaction.
 
 pub mod batch;
 pub mod repair;
+pub mod refund;
 pub mod why;
 pub mod pauses;
 pub mod sagas;

@@ -130,16 +130,16 @@ fn whole(place: &Place<'_>) -> Arc<Value> {
     data
 }
 
-/// The event of a charge: the ledger entry that no saga made.
+/// The event of a ledger entry that no saga made: a charge, or a refund by an operator.
 pub fn charge_event(charge: &Charge) -> EventMessage {
     let data = json!({
         "entry_id": charge.id,
         "user_id": charge.user_id,
-        "kind": "charge",
+        "kind": charge.kind,
         "amount": charge.amount,
         "balance": charge.balance,
-        "reservation_id": null,
-        "reverses_id": null,
+        "reservation_id": charge.reservation_id,
+        "reverses_id": charge.reverses_id,
         "created_at": charge.created_at,
     });
     let (id, at) = (charge.id.to_string(), charge.created_at);

@@ -81,6 +81,24 @@ pub async fn open_uses(db: impl PgExecutor<'_>, reservations: &[Uuid]) -> Result
     .await
 }
 
+/// The refund of the points of a reservation, if there is one: the entry that reverses the use, and the use.
+pub async fn refund_of(db: impl PgExecutor<'_>, reservation: Uuid) -> Result<Option<(Uuid, Use)>> {
+    let sql = "
+        select back.id, used.id, used.user_id, used.amount from ledger_entries used
+        join ledger_entries back on back.reverses_id = used.id
+        where used.kind = 'use' and used.reservation_id = $1";
+    let found: Option<(Uuid, Uuid, Uuid, i64)> =
+        sqlx::query_as(sql).bind(reservation).fetch_optional(db).await?;
+    Ok(found
+        .map(|(back, id, user_id, amount)| (back, Use { id, user_id, reservation_id: reservation, amount })))
+}
+
+/// Notes that the event of an entry that no saga made is still to be published.
+pub async fn note_unannounced(db: impl PgExecutor<'_>, entry: Uuid, now: DateTime<Utc>) -> Result<()> {
+    let sql = "insert into unannounced_entries (entry_id, created_at) values ($1, $2)";
+    sqlx::query(sql).bind(entry).bind(now).execute(db).await.map(drop)
+}
+
 /// Writes the balances that have changed, by their users, each compared with what was read.
 pub fn save_balances(changes: &mut Changes, balances: &Rows<Uuid, i64>, now: DateTime<Utc>) {
     let (users, (then, balances)): (Vec<Uuid>, (Vec<i64>, Vec<i64>)) =
@@ -209,30 +227,27 @@ pub fn mark_refunded(changes: &mut Changes, reservations: &[Uuid], now: DateTime
     changes.add("refunded", sql).bind(reservations).bind(now);
 }
 
-/// A charge of points, as its event tells it.
-#[derive(Clone, Debug)]
+/// A ledger entry that no saga made, as its event says it: a charge, or a refund by an operator.
+#[derive(Clone, Debug, sqlx::FromRow)]
 pub struct Charge {
     pub id: Uuid,
     pub user_id: Uuid,
+    pub kind: String,
     pub amount: i64,
     pub balance: i64,
+    pub reservation_id: Option<Uuid>,
+    pub reverses_id: Option<Uuid>,
     pub position: i64,
     pub created_at: DateTime<Utc>,
 }
 
-/// Charges that the world has not heard of, oldest first.
+/// Charges and refunds by operators whose events are not published yet, oldest first.
 pub async fn unannounced(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<Charge>> {
-    sqlx::query_as!(
-        Charge,
-        r#"
-        select e.id, e.user_id, e.amount, e.balance, e.position, e.created_at
+    let sql = "
+        select e.id, e.user_id, e.kind, e.amount, e.balance, e.reservation_id, e.reverses_id, e.position, e.created_at
         from unannounced_entries u join ledger_entries e on e.id = u.entry_id
-        order by e.position limit $1
-        "#,
-        limit,
-    )
-    .fetch_all(db)
-    .await
+        order by e.position limit $1";
+    sqlx::query_as(sql).bind(limit).fetch_all(db).await
 }
 
 /// JetStream has the events of these entries.
@@ -241,20 +256,14 @@ pub async fn announced(db: impl PgExecutor<'_>, entries: &[Uuid]) -> Result<()> 
     Ok(())
 }
 
-/// Up to `limit` charges from an id on and below another, in their order.
+/// Up to `limit` charges and refunds by operators from an id on and below another, in their order.
 pub async fn charges(db: impl PgExecutor<'_>, from: Uuid, below: Uuid, limit: i64) -> Result<Vec<Charge>> {
-    sqlx::query_as!(
-        Charge,
-        r#"
-        select id, user_id, amount, balance, position, created_at from ledger_entries
-        where kind = 'charge' and id >= $1 and id < $2
+    let sql = "
+        select id, user_id, kind, amount, balance, reservation_id, reverses_id, position, created_at
+        from ledger_entries e
+        where id >= $1 and id < $2 and (kind = 'charge' or kind = 'refund' and exists (
+            select from operator_acts a where a.act = 'refund' and a.detail ->> 'entry_id' = e.id::text))
         order by id
-        limit $3
-        "#,
-        from,
-        below,
-        limit,
-    )
-    .fetch_all(db)
-    .await
+        limit $3";
+    sqlx::query_as(sql).bind(from).bind(below).bind(limit).fetch_all(db).await
 }

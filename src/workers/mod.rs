@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 pub use direct::allow as allow_direct_execution;
 pub use serve::run;
-pub use settle::{LeftToSettle, Settlement, settle};
+pub use settle::{LeftToSettle, Settlement, reservation_of, settle};
 
 use crate::bus::subjects;
 use crate::saga::{Command, Outcome, Saga};

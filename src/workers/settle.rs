@@ -2,7 +2,8 @@
 //!
 //! An act that ends a saga ends the reservation too, and frees its seats: nothing else would. Points are left as they are. If
 //! points were taken and no ticket is there for them, or a confirmed reservation was never paid, the answer names it as left to
-//! settle, the record of the act keeps it, and the audit lists it until the rows agree again.
+//! settle, the record of the act keeps it, and the audit lists it until the rows agree again. An operator gives points back with
+//! `saga refund`.
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -13,7 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::orchestrator::ActDone;
-use crate::saga::{Act, Direction};
+use crate::saga::{Act, Direction, Saga};
 use crate::store;
 use crate::store::reservations::{Reservation, ReservationStatus};
 use crate::store::settlements;
@@ -44,16 +45,20 @@ pub enum LeftToSettle {
 /// has changed nothing about it and left nothing.
 pub fn settle<'a>(conn: &'a mut PgConnection, done: &'a ActDone) -> BoxFuture<'a, store::Result<Value>> {
     async move {
-        let saga = &done.after;
-        let is_ours = matches!(saga.workflow.as_str(), "booking" | "cancellation");
-        let id = saga.input.get("reservation_id").and_then(Value::as_str).and_then(|id| id.parse().ok());
-        let Some(id) = id.filter(|_| is_ours) else {
+        let Some(id) = reservation_of(&done.after) else {
             return Ok(Value::Null);
         };
         let settlement = settle_reservation(conn, done, id).await?;
         Ok(settlement.map_or(Value::Null, |settlement| serde_json::json!(settlement)))
     }
     .boxed()
+}
+
+/// The reservation of a booking or a cancellation.
+pub fn reservation_of(saga: &Saga) -> Option<Uuid> {
+    let is_ours = matches!(saga.workflow.as_str(), "booking" | "cancellation");
+    let id = saga.input.get("reservation_id").and_then(Value::as_str).and_then(|id| id.parse().ok());
+    id.filter(|_| is_ours)
 }
 
 async fn settle_reservation(

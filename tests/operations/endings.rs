@@ -3,6 +3,7 @@
 use boxoffice::audit::{self, Verdict};
 use boxoffice::ids;
 use boxoffice::saga::Act;
+use boxoffice::store::api_keys::Role;
 use boxoffice::store::reservations::ReservationStatus;
 use serde_json::{Map, json};
 use uuid::Uuid;
@@ -11,6 +12,7 @@ use super::{make_stuck, stuck};
 use crate::common::app::{TestApp, until};
 use crate::common::http::Entrance;
 use crate::common::program::Program;
+use crate::events::published;
 
 /// A booking that was paid and whose tickets an operator has to look at: it is stuck in `confirm`.
 async fn stuck_after_payment(test: &TestApp, user: Uuid, seat: i32) -> Uuid {
@@ -101,6 +103,68 @@ async fn points_without_a_ticket_are_named_and_audited() {
     assert!(shown.out.contains("to settle: 100 points are taken and there is no ticket"), "{}", shown.out);
     let listed = program.json(0, "audit").await;
     assert_eq!(listed["unsettled_points"][0]["points"], 100);
+}
+
+#[tokio::test]
+async fn refund_gives_points_back_once() {
+    let entrance = Entrance::start().await;
+    let test = &entrance.test;
+    let (user, operator) = (test.user(1_000).await, entrance.key(Role::Operator).await);
+    let id = stuck_after_payment(test, user, 1).await;
+    let program = Program::of(&test.env);
+    let refund = format!("saga refund {id} --reason unprinted");
+    let early = program.json(1, &refund).await;
+    assert!(early["detail"].as_str().unwrap().starts_with("the saga is stuck;"), "{early}");
+    test.app.engine.act(id, Act::Abandon, "test", "gone").await.unwrap();
+    assert_eq!(test.balance(user).await, 900);
+    let done = program.json(0, &refund).await;
+    assert_eq!(
+        (&done["points"], &done["user_id"], &done["was_refunded"]),
+        (&json!(100), &json!(user), &json!(false))
+    );
+    assert_eq!(test.balance(user).await, 1_000);
+    // The same over the API: nothing more is given back, and no second act is written down.
+    let path = format!("/v1/ops/sagas/{id}/refund");
+    let again = entrance.post(&path, &operator, json!({ "reason": "x" })).await.good(200).clone();
+    assert_eq!((&again["entry_id"], &again["was_refunded"]), (&done["entry_id"], &json!(true)));
+    assert_eq!(test.balance(user).await, 1_000);
+    let reasons: Vec<String> =
+        sqlx::query_scalar("select reason from operator_acts where act = 'refund' and saga_id = $1")
+            .bind(id)
+            .fetch_all(&test.app.pool)
+            .await
+            .unwrap();
+    assert_eq!(reasons, ["unprinted"]);
+    let entry = done["entry_id"].as_str().unwrap();
+    test.until(10, "the event", || async {
+        published(test).await.iter().any(|event| event.id == entry && event.data["kind"] == "refund")
+    })
+    .await;
+    crate::asyncapi::assert_event_fits(
+        published(test).await.iter().find(|event| event.id == entry).expect("it was there"),
+    );
+    assert!(audit::run(&test.app.pool).await.unwrap().unsettled_points.is_empty());
+    test.check_books().await;
+}
+
+#[tokio::test]
+async fn refund_of_a_confirmed_reservation_is_refused() {
+    let entrance = Entrance::start().await;
+    let (test, operator) = (&entrance.test, entrance.key(Role::Operator).await);
+    let user = test.user(1_000).await;
+    let held = test.reserve(user, &[1]).await;
+    test.pay(held.id).await;
+    let refund = async |id| {
+        let path = format!("/v1/ops/sagas/{id}/refund");
+        entrance.post(&path, &operator, json!({ "reason": "x" })).await
+    };
+    refund(held.id).await.is(409, "illegal_act");
+    let unpaid = test.reserve(user, &[2]).await;
+    test.cancel(unpaid.id).await;
+    refund(unpaid.id).await.is(409, "illegal_act");
+    refund(ids::new()).await.is(404, "not_found");
+    assert_eq!(test.balance(user).await, 900);
+    test.check_books().await;
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! `saga retry` and its like: one act on one saga, written down with who and why.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::super::{Context, Ending, Misuse};
 use super::about;
-use super::acting::{Acting, Why, refused};
+use super::acting::{Acting, Why, actor, refused};
 use crate::jsonb;
+use crate::operations::refund::{self, RefundError, Refunded};
 use crate::operations::{AskError, Repaired};
 use crate::orchestrator::ActError;
 use crate::saga::Act;
@@ -56,6 +57,31 @@ pub(super) async fn run(context: &Context, act: Act, what: &What) -> anyhow::Res
     }
 }
 
+/// Gives points back that no saga gives back.
+pub(super) async fn refund(context: &Context, what: &What) -> anyhow::Result<Ending> {
+    what.why.check()?;
+    let pool = context.database().await?;
+    match refund::refund(&pool, what.id, &actor(), &what.why.reason).await {
+        Ok(refunded) => {
+            context.output.answer(
+                &refunded,
+                |Refunded { user_id, points, entry_id, was_refunded, .. }| {
+                    let when = if *was_refunded { "had been given back before" } else { "are given back" };
+                    format!("{points} points {when} to user {user_id}, by the ledger entry {entry_id}.")
+                },
+            )?;
+            Ok(Ending::Good)
+        }
+        Err(RefundError::Unknown) => Err(about(what.id)(AskError::Unknown)),
+        Err(RefundError::Database(error)) => Err(error.into()),
+        Err(refusal) => {
+            let refused = json!({ "code": "illegal_act", "detail": refusal.to_string() });
+            context.output.answer(&refused, |_| refusal.to_string())?;
+            Ok(Ending::Wrong)
+        }
+    }
+}
+
 /// How the saga is after the act.
 pub(super) fn text(repaired: &Repaired) -> String {
     let saga = &repaired.saga;
@@ -82,7 +108,10 @@ fn settled(settlement: &Settlement) -> String {
         text.push_str("\nLeft to settle: ");
         text.push_str(&match left {
             LeftToSettle::PointsTaken { user_id, points } => {
-                format!("{points} points were taken from user {user_id}, and there is no ticket for them.")
+                format!(
+                    "{points} points were taken from user {user_id}, and there is no ticket for them. \
+                         `saga refund` gives them back."
+                )
             }
             LeftToSettle::PointsOwed { user_id, points } => {
                 format!("user {user_id} has not paid the {points} points of this reservation.")

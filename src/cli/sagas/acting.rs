@@ -50,8 +50,7 @@ impl Acting {
         let bus = context.bus().await?;
         let engine = Engine::start(pools, bus, catalogue, &Service::NAMES, &tasks, &stop).await?;
         let engine = engine.with_after_act(workers::settle);
-        let actor = format!("cli:{}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()));
-        Ok(Self { engine, actor, tasks, stop })
+        Ok(Self { engine, actor: actor(), tasks, stop })
     }
 
     /// What follows from the acts is published before the program ends.
@@ -59,6 +58,11 @@ impl Acting {
         self.stop.cancel();
         self.tasks.wait().await;
     }
+}
+
+/// Who acts, as the records of acts say it.
+pub(super) fn actor() -> String {
+    format!("cli:{}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()))
 }
 
 /// Says why an act was refused; what is no refusal is an error.

@@ -46,6 +46,8 @@ pub(super) enum Command {
     Cancel(act::What),
     /// Give a saga up as it is, and say what is left behind
     Abandon(act::What),
+    /// Give back the points of an ended saga whose reservation has no ticket for them
+    Refund(act::What),
     /// Hold back one saga, a workflow, or a step type everywhere; no clock stops
     Pause(pauses::Hold),
     /// Let it go on
@@ -78,6 +80,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
         Command::SkipUndo(what) => act::run(context, Act::SkipUndo, &what).await,
         Command::Cancel(what) => act::run(context, Act::Cancel, &what).await,
         Command::Abandon(what) => act::run(context, Act::Abandon, &what).await,
+        Command::Refund(what) => act::refund(context, &what).await,
         Command::Pause(hold) => pauses::pause(context, &hold).await,
         Command::Resume(target) => pauses::resume(context, &target).await,
         Command::Pauses => pauses::list(context).await,

@@ -10,12 +10,14 @@ use utoipa::ToSchema;
 
 use super::super::answer::Answer;
 use super::super::auth::{Operator, Staff};
+use super::super::error::Code;
 use super::super::idempotency::once;
-use super::super::problem::Result;
+use super::super::problem::{Problem, Result, sentence};
 use super::super::request::{Bodied, Command, PathId};
 use super::super::shape::{Faults, Shape};
 use super::super::state::AppState;
 use crate::operations::Repaired;
+use crate::operations::refund::{self, RefundError, Refunded};
 use crate::operations::repair::reason_problem;
 use crate::saga::Act;
 
@@ -138,6 +140,25 @@ pub async fn abandon(
     act(state, staff, saga, command, Act::Abandon).await
 }
 
+/// Gives back the points of a reservation whose saga has ended without a ticket for them. A second request changes nothing and
+/// answers with the same ledger entry.
+#[utoipa::path(post, path = "/v1/ops/sagas/{saga}/refund", tag = "operations", request_body = ActReason,
+    params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Refunded)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
+        "idempotency_key_reused"]))))]
+pub async fn refund(
+    State(app): State<Arc<AppState>>,
+    staff: Staff<Operator>,
+    PathId(id): PathId,
+    command: Command<ActReason>,
+) -> Result<Response> {
+    once(&app.repeats, staff.caller(), command, async |why, _| {
+        let refunded = refund::refund(&app.engine.pool, id, &staff.key.name, &why.reason).await?;
+        Ok(Answer::ok(&refunded))
+    })
+    .await
+}
+
 /// Holds back the next forward command of a saga. No clock stops, a hold's least of all.
 #[utoipa::path(post, path = "/v1/ops/sagas/{saga}/pause", tag = "operations", request_body = ActReason,
     params(("saga" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Repaired)),
@@ -178,4 +199,18 @@ async fn act(
         Ok(Answer::ok(&Repaired::from(acted)))
     })
     .await
+}
+
+impl From<RefundError> for Problem {
+    fn from(error: RefundError) -> Self {
+        let detail = sentence(&error);
+        match error {
+            RefundError::Unknown => Self::not_found("saga"),
+            RefundError::NotEnded(status) => {
+                Self::new(Code::IllegalAct, detail).with("saga_status", status.name())
+            }
+            RefundError::HasTickets | RefundError::NothingTaken => Self::new(Code::IllegalAct, detail),
+            RefundError::Database(error) => error.into(),
+        }
+    }
 }
