@@ -75,22 +75,30 @@ apt_install_with_lists() {
     apt_install "$@"
 }
 
-install_postgres() {
+# Installs a program from the system's packages, or says what to run. Its name, the function that finds it, why it is needed, and
+# its package as apt-get, brew, dnf, zypper, pacman and apk call it.
+install_package() {
+    local name="$1" is_there="$2" need="$3" apt="$4" brew="$5" dnf="$6" zypper="$7" pacman="$8" apk="$9"
     if have apt-get && can_be_root; then
-        say "installing Postgres from the system's packages"
-        apt_install_with_lists postgresql || give_up "apt-get could not install postgresql; see above"
+        say "installing $name from the system's packages"
+        apt_install_with_lists "$apt" || give_up "apt-get could not install $apt; see above"
     else
-        local advice="install Postgres $POSTGRES_OLDEST or newer"
-        if have apt-get; then advice="sudo apt-get install postgresql"
-        elif have brew; then advice="brew install postgresql@15"
-        elif have dnf; then advice="sudo dnf install postgresql-server"
-        elif have zypper; then advice="sudo zypper install postgresql-server"
-        elif have pacman; then advice="sudo pacman -S postgresql"
-        elif have apk; then advice="apk add postgresql15"
+        local advice="install $name"
+        if have apt-get; then advice="sudo apt-get install $apt"
+        elif have brew; then advice="brew install $brew"
+        elif have dnf; then advice="sudo dnf install $dnf"
+        elif have zypper; then advice="sudo zypper install $zypper"
+        elif have pacman; then advice="sudo pacman -S $pacman"
+        elif have apk; then advice="apk add $apk"
         fi
-        give_up "Postgres is missing. Run: $advice   (it need not be started), then this again"
+        give_up "$need. Run: $advice   (it need not be started), then this again"
     fi
-    has_postgres || give_up "Postgres was installed, but neither on the path nor where packages usually put it"
+    "$is_there" || give_up "$name was installed, but neither on the path nor where packages usually put it"
+}
+
+install_postgres() {
+    install_package Postgres has_postgres "Postgres $POSTGRES_OLDEST or newer is missing" \
+        postgresql postgresql@15 postgresql-server postgresql-server postgresql postgresql15
 }
 
 # ---- nats-server
@@ -186,21 +194,8 @@ has_pgbouncer() {
 }
 
 install_pgbouncer() {
-    if have apt-get && can_be_root; then
-        say "installing PgBouncer from the system's packages"
-        apt_install_with_lists pgbouncer || give_up "apt-get could not install pgbouncer; see above"
-    else
-        local advice="install PgBouncer"
-        if have apt-get; then advice="sudo apt-get install pgbouncer"
-        elif have brew; then advice="brew install pgbouncer"
-        elif have dnf; then advice="sudo dnf install pgbouncer"
-        elif have zypper; then advice="sudo zypper install pgbouncer"
-        elif have pacman; then advice="sudo pacman -S pgbouncer"
-        elif have apk; then advice="apk add pgbouncer"
-        fi
-        give_up "the tests need PgBouncer, which is missing. Run: $advice   (it need not be started), then this again"
-    fi
-    has_pgbouncer || give_up "PgBouncer was installed, but neither on the path nor where packages usually put it"
+    install_package PgBouncer has_pgbouncer "the tests need PgBouncer, which is missing" \
+        pgbouncer pgbouncer pgbouncer pgbouncer pgbouncer pgbouncer
 }
 
 # ---- cargo-deny, for `make lint`

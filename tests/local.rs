@@ -222,8 +222,15 @@ async fn servers_that_lost_their_keeper_are_ended_by_the_next_start() {
 
 /// `boxoffice up` on this directory, ready to serve. It stops, too, when its input ends, so no test leaves it behind.
 async fn up(dir: &Path) -> Child {
-    let up = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
-        .args(["up", "--until-stdin-ends", "--listen", "127.0.0.1:0", "--data-dir"])
+    let up = starting_up(dir, "127.0.0.1:0");
+    until("`up` serves", || addresses::find(dir).is_some()).await;
+    up
+}
+
+/// The same, at this address, and perhaps not ready yet.
+fn starting_up(dir: &Path, address: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_boxoffice"))
+        .args(["up", "--until-stdin-ends", "--listen", address, "--data-dir"])
         .arg(dir)
         .stdin(Stdio::piped())
         .env_remove("DATABASE_URL")
@@ -231,9 +238,7 @@ async fn up(dir: &Path) -> Child {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap();
-    until("`up` serves", || addresses::find(dir).is_some()).await;
-    up
+        .unwrap()
 }
 
 #[tokio::test]
@@ -283,17 +288,7 @@ async fn up_stops_in_order_when_it_is_told_to_and_serves_the_same_data_again() {
 async fn other_commands_find_up_once_it_is_ready() {
     let dir = fresh_dir("found");
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let program = env!("CARGO_BIN_EXE_boxoffice");
-    let mut owner = Command::new(program)
-        .args(["up", "--until-stdin-ends", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
-        .arg(&dir)
-        .stdin(Stdio::piped())
-        .env_remove("DATABASE_URL")
-        .env_remove("NATS_URL")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut owner = starting_up(&dir, &format!("127.0.0.1:{port}"));
     // Asked without a pause, so that the first moment of readiness is seen.
     let deadline = Instant::now() + Duration::from_secs(60);
     while !is_ready(port) {
@@ -301,7 +296,7 @@ async fn other_commands_find_up_once_it_is_ready() {
         std::thread::sleep(Duration::from_millis(1));
     }
     assert!(addresses::find(&dir).is_some(), "`up` is ready, and its addresses are not published");
-    let made = Command::new(program)
+    let made = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
         .args(["keys", "create", "--role", "viewer", "--name", "first", "--data-dir"])
         .arg(&dir)
         .env_remove("DATABASE_URL")

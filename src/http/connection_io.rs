@@ -1,18 +1,14 @@
-//! What a connection's bytes and an answer's body pass through, so that it is known what the connection is doing.
+//! What a connection's bytes pass through, so that it is known when some came.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use axum::body::Body;
-use bytes::Bytes;
-use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::open_connections::{Busy, Connection};
-use super::origin::OpenRequest;
+use super::open_connections::Connection;
 
 /// A stream that notes when bytes come.
 pub(super) struct Noted {
@@ -62,32 +58,5 @@ impl AsyncWrite for Noted {
 
     fn is_write_vectored(&self) -> bool {
         self.stream.is_write_vectored()
-    }
-}
-
-/// The body of an answer; its request is under way until the last of it is sent.
-pub(super) struct Answered {
-    pub body: Body,
-    pub _busy: Busy,
-    pub _open: Option<OpenRequest>,
-}
-
-impl hyper::body::Body for Answered {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -38,11 +38,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use super::connection_io::{Answered, Noted};
+use super::connection_io::Noted;
 use super::error::Code;
 use super::observe;
-use super::open_connections::{Bound, Connection, OpenConnections, Opened, Patience};
-use super::origin::{self, AddressRequests};
+use super::open_connections::{Bound, Busy, Connection, OpenConnections, Opened, Patience};
+use super::origin::{self, AddressRequests, OpenRequest};
+use super::passing_body::PassingBody;
 use super::problem::Problem;
 use crate::config;
 
@@ -280,6 +281,9 @@ async fn until_too_late<E: std::fmt::Display>(
     .await;
 }
 
+/// The body of an answer; its request is under way until the last of it is sent.
+type Answered = PassingBody<(Busy, Option<OpenRequest>)>;
+
 async fn answer(
     entrance: Arc<Entrance>,
     connection: Arc<Connection>,
@@ -299,7 +303,7 @@ async fn answer(
             (None, refusal.oneshot(request.map(Body::new)).await.unwrap_or_else(|never| match never {}))
         }
     };
-    Ok(response.map(|body| Answered { body, _busy: busy, _open: open }))
+    Ok(response.map(|body| PassingBody { body, kept: (busy, open), note: |_, _| () }))
 }
 
 /// A request that changes something runs in a task of its own, which goes on when the client hangs up.

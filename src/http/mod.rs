@@ -33,6 +33,7 @@ mod connection_io;
 mod open_connections;
 mod observe;
 mod time_limit;
+mod passing_body;
 mod tagged;
 mod answer;
 pub mod auth;
@@ -96,8 +97,8 @@ fn routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(ops::saga_acts::skip_undo))
         .routes(routes!(ops::saga_acts::cancel))
         .routes(routes!(ops::saga_acts::abandon))
-        .routes(routes!(ops::saga_acts::pause))
         .routes(routes!(ops::saga_acts::refund))
+        .routes(routes!(ops::saga_acts::pause))
         .routes(routes!(ops::saga_acts::resume))
         .routes(routes!(ops::batch::run))
         .routes(routes!(ops::acts::list))

@@ -5,20 +5,18 @@
 //! only the beginning of an answer is waited for. A request that is cut off is dropped where it stands: what it has
 //! claimed or begun is found by the next request under the same `Idempotency-Key`, as after a client that hangs up.
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hyper::body::{Frame, SizeHint};
 use tokio::time::{Instant, sleep_until};
 
 use super::error::Code;
+use super::passing_body::{PassingBody, Polled};
 use super::problem::{Outdated, Problem};
 
 /// The longest wait for an answer, a little less than the five seconds of the contract.
@@ -53,7 +51,7 @@ async fn limited(request: Request, next: Next, since: Instant) -> Response {
         true => request,
         false => {
             let waits = Arc::clone(&waits);
-            request.map(|inner| Body::new(Watched { inner, waits }))
+            request.map(|body| Body::new(PassingBody { body, kept: waits, note: note_wait }))
         }
     };
     let mut answer = std::pin::pin!(next.run(request));
@@ -90,6 +88,12 @@ struct Waits {
     since: Instant,
 }
 
+/// Notes whether the client is waited for, and since when.
+fn note_wait(waits: &Arc<Mutex<Waits>>, polled: &Polled) {
+    let mut waits = waits.lock().unwrap_or_else(PoisonError::into_inner);
+    *waits = Waits { for_client: polled.is_pending(), since: Instant::now() };
+}
+
 /// When the time for an answer is over. While the client sends its body, not now.
 fn end(waits: &Mutex<Waits>, time: Duration) -> Instant {
     let waits = waits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,39 +101,10 @@ fn end(waits: &Mutex<Waits>, time: Duration) -> Instant {
     since + time
 }
 
-/// A body that says whether the client is waited for.
-struct Watched {
-    inner: Body,
-    waits: Arc<Mutex<Waits>>,
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let polled = Pin::new(&mut self.inner).poll_frame(context);
-        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
-        *waits = Waits { for_client: polled.is_pending(), since: Instant::now() };
-        drop(waits);
-        polled
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::Router;
+    use axum::body::Bytes;
     use axum::middleware::from_fn;
     use axum::routing::post;
     use futures::stream;
