@@ -42,11 +42,12 @@ async fn lane(engine: &Engine) -> store::Result<usize> {
 }
 
 async fn round(engine: &Engine) -> store::Result<usize> {
-    let swept = match store::bounded(write(engine)).await {
+    // On the heap: the sweeper is moved on the stack where it is started.
+    let swept = match Box::pin(store::bounded(write(engine))).await {
         Err(error) if is_about_rows(&error) => {
             engine.writes().await?;
             tracing::warn!(%error, "a batch of due sagas failed; each is tried by itself");
-            store::bounded(write_each(engine)).await?
+            Box::pin(store::bounded(write_each(engine))).await?
         }
         written => written?,
     };
@@ -60,7 +61,7 @@ async fn round(engine: &Engine) -> store::Result<usize> {
         metrics::counter!("boxoffice_swept_sagas_total").increment(found as u64);
     }
     for consequences in consequences {
-        engine.follow_swept(consequences, found == LIMIT as usize).await;
+        Box::pin(engine.follow_swept(consequences, found == LIMIT as usize)).await;
     }
     Ok(found)
 }
