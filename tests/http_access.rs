@@ -20,9 +20,9 @@ async fn users_need_an_access_token_that_is_valid() {
         .await
         .is(401, "unauthenticated");
     entrance.get("/v1/points", &with(json!({ "sub": "me" }))).await.is(401, "unauthenticated");
-    let nobody = entrance.get("/v1/points", &Caller::nobody()).await;
-    nobody.is(401, "unauthenticated");
-    assert_eq!(nobody.headers["www-authenticate"], "Bearer");
+    let anonymous = entrance.get("/v1/points", &Caller::anonymous()).await;
+    anonymous.is(401, "unauthenticated");
+    assert_eq!(anonymous.headers["www-authenticate"], "Bearer");
     let token = access_token(&json!({ "sub": user }));
     let forged = format!("{}x", &token[..token.len() - 1]);
     entrance.get("/v1/points", &Caller::new(user, &forged)).await.is(401, "unauthenticated");
@@ -76,7 +76,7 @@ async fn a_revoked_key_stops_working() {
 #[tokio::test]
 async fn production_makes_no_users_and_takes_charges_from_cashiers_only() {
     let entrance = Entrance::production().await;
-    entrance.post("/v1/users", &Caller::nobody(), json!({ "name": "A" })).await.is(404, "not_found");
+    entrance.post("/v1/users", &Caller::anonymous(), json!({ "name": "A" })).await.is(404, "not_found");
     let user = entrance.user(0).await.with("idempotency-key", "k");
     entrance.post("/v1/points/charges", &user, json!({ "amount": 5 })).await.is(401, "unauthenticated");
     let admin = entrance.key(Role::Admin).await.with("idempotency-key", "k");
@@ -99,12 +99,12 @@ async fn a_request_is_looked_at_in_the_order_of_the_contract() {
         reply(request.body(body.to_owned())).await
     };
     // Each line is wrong in all that the next is, and in one thing more.
-    let nobody = Caller::nobody();
-    raw(Method::POST, "/v1/nowhere", &nobody, &big).await.is(404, "not_found");
-    let wrong_method = raw(Method::PUT, "/v1/admin/concerts", &nobody, &big).await;
+    let anonymous = Caller::anonymous();
+    raw(Method::POST, "/v1/nowhere", &anonymous, &big).await.is(404, "not_found");
+    let wrong_method = raw(Method::PUT, "/v1/admin/concerts", &anonymous, &big).await;
     wrong_method.is(405, "method_not_allowed");
     assert_eq!(wrong_method.headers["allow"], "POST");
-    raw(Method::POST, "/v1/admin/concerts", &nobody, &big).await.is(401, "unauthenticated");
+    raw(Method::POST, "/v1/admin/concerts", &anonymous, &big).await.is(401, "unauthenticated");
     raw(Method::POST, "/v1/admin/concerts", &viewer, &big).await.is(403, "forbidden");
     raw(Method::POST, "/v1/admin/concerts", &admin, &big).await.is(413, "payload_too_large");
     raw(Method::POST, "/v1/admin/concerts", &admin, "{").await.is(400, "malformed_request");
@@ -143,7 +143,7 @@ async fn a_malformed_id_is_an_unknown_one() {
         entrance.get(&format!("/v1/ops/queues/{id}"), &viewer).await.is(404, "not_found");
         entrance.get(&format!("/v1/admin/concerts/{id}/queue"), &admin).await.is(404, "not_found");
     }
-    entrance.get("/v1/reservations/1", &Caller::nobody()).await.is(401, "unauthenticated");
+    entrance.get("/v1/reservations/1", &Caller::anonymous()).await.is(401, "unauthenticated");
 }
 
 #[tokio::test]
@@ -169,7 +169,7 @@ async fn answers_for_the_caller_alone_are_kept_by_no_cache() {
         assert_eq!(kept(path).await, "no-store", "{path}");
     }
     assert_eq!(kept("/v1/concerts").await, "private, no-cache");
-    let made = entrance.post("/v1/users", &Caller::nobody(), json!({ "name": "Ada" })).await;
+    let made = entrance.post("/v1/users", &Caller::anonymous(), json!({ "name": "Ada" })).await;
     assert_eq!(made.headers["cache-control"], "no-store");
     let line = format!("/v1/concerts/{}/queue-tokens", entrance.test.concert);
     let place = entrance.post(&line, &user.with("idempotency-key", "k"), json!({})).await;
@@ -184,7 +184,7 @@ async fn answers_for_the_caller_alone_are_kept_by_no_cache() {
 async fn the_page_of_the_api_is_framed_by_no_other_and_loads_only_its_own() {
     let entrance = Entrance::start().await;
     for path in ["/docs/", "/docs/index.html", "/docs/swagger-ui-bundle.js", "/openapi.json"] {
-        let page = entrance.get(path, &Caller::nobody()).await;
+        let page = entrance.get(path, &Caller::anonymous()).await;
         page.good(200);
         let headers = &page.headers;
         let policy = headers["content-security-policy"].to_str().unwrap();
@@ -197,7 +197,7 @@ async fn the_page_of_the_api_is_framed_by_no_other_and_loads_only_its_own() {
         assert_eq!(headers["x-frame-options"], "DENY", "{path}");
     }
     // The policy forbids scripts inside the page; it has none.
-    let page = entrance.get("/docs/index.html", &Caller::nobody()).await.body;
+    let page = entrance.get("/docs/index.html", &Caller::anonymous()).await.body;
     let page = page.as_str().unwrap();
     assert_eq!(page.matches("<script").count(), page.matches("<script src=").count(), "{page}");
 }

@@ -56,7 +56,7 @@ async fn concerts_are_listed_by_name_for_everybody() {
     }
     let (mut names, mut path) = (Vec::new(), "/v1/concerts?limit=2".to_owned());
     loop {
-        let page = entrance.get(&path, &Caller::nobody()).await.good(200).clone();
+        let page = entrance.get(&path, &Caller::anonymous()).await.good(200).clone();
         names.extend(
             page["items"].as_array().unwrap().iter().map(|item| item["name"].as_str().unwrap().to_owned()),
         );
@@ -67,7 +67,7 @@ async fn concerts_are_listed_by_name_for_everybody() {
     }
     let sold = format!("Concert {}", entrance.test.concert);
     assert_eq!(names, ["Aulos", "Aulos", sold.as_str(), "Mandola", "Zither"]);
-    let all = entrance.get("/v1/concerts", &Caller::nobody()).await.good(200).clone();
+    let all = entrance.get("/v1/concerts", &Caller::anonymous()).await.good(200).clone();
     let on_sale: Vec<&Value> = all["items"].as_array().unwrap().iter().map(|item| &item["on_sale"]).collect();
     assert_eq!(on_sale, [false, false, true, false, false]);
     let entries = entrance.get("/v1/points/entries?limit=1", &entrance.user(1).await).await.body;
@@ -75,7 +75,7 @@ async fn concerts_are_listed_by_name_for_everybody() {
     let nul = entrance
         .get(
             "/v1/concerts?cursor=WyJcdTAwMDAiLCIwMDAwMDAwMC0wMDAwLTAwMDAtMDAwMC0wMDAwMDAwMDAwMDAiXQ",
-            &Caller::nobody(),
+            &Caller::anonymous(),
         )
         .await;
     assert_eq!(nul.pointers(), ["/cursor"]);
@@ -148,7 +148,7 @@ async fn lists_have_a_tag_and_are_sent_again_when_they_have_changed() {
     let entrance = Entrance::start().await;
     let (admin, buyer) = (entrance.key(Role::Admin).await, entrance.admitted(1_000).await);
     let dates = format!("/v1/concerts/{}/performances", entrance.test.concert);
-    for (path, caller) in [("/v1/concerts", &Caller::nobody()), (dates.as_str(), &buyer)] {
+    for (path, caller) in [("/v1/concerts", &Caller::anonymous()), (dates.as_str(), &buyer)] {
         let first = entrance.get(path, caller).await;
         first.good(200);
         let known = caller.with("if-none-match", first.headers["etag"].to_str().unwrap());
@@ -167,19 +167,19 @@ async fn lists_have_a_tag_and_are_sent_again_when_they_have_changed() {
 #[tokio::test]
 async fn the_service_describes_itself() {
     let entrance = Entrance::start().await;
-    let nobody = Caller::nobody();
-    let api = entrance.get("/openapi.json", &nobody).await.good(200).clone();
+    let anonymous = Caller::anonymous();
+    let api = entrance.get("/openapi.json", &anonymous).await.good(200).clone();
     assert!(
         api["paths"]["/v1/reservations"]["post"]["responses"]["409"]["description"]
             .as_str()
             .is_some_and(|text| text.contains("seat_taken"))
     );
-    let page = entrance.get("/docs/", &nobody).await;
+    let page = entrance.get("/docs/", &anonymous).await;
     assert!(page.good(200).as_str().unwrap().contains("swagger"));
-    entrance.get("/livez", &nobody).await.good(200);
-    entrance.get("/readyz", &nobody).await.good(200);
-    assert_eq!(entrance.get("/metrics", &nobody).await.status, 200);
-    let traced = nobody
+    entrance.get("/livez", &anonymous).await.good(200);
+    entrance.get("/readyz", &anonymous).await.good(200);
+    assert_eq!(entrance.get("/metrics", &anonymous).await.status, 200);
+    let traced = anonymous
         .with("x-request-id", "mine")
         .with("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
     assert_eq!(entrance.get("/livez", &traced).await.headers["x-request-id"], "mine");

@@ -11,14 +11,14 @@ async fn without_the_database_everything_is_503_and_nothing_a_500() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(1_000).await;
     let key = entrance.key(Role::Admin).await;
-    let nobody = Caller::nobody();
+    let anonymous = Caller::anonymous();
     entrance.pool.close().await;
     entrance.get("/v1/points", &buyer).await.is(503, "unavailable");
-    entrance.get("/v1/concerts?limit=7", &nobody).await.is(503, "unavailable");
+    entrance.get("/v1/concerts?limit=7", &anonymous).await.is(503, "unavailable");
     entrance.reserve(&buyer, &[1]).await.is(503, "unavailable");
     entrance.get("/v1/ops/sagas", &key).await.is(503, "unavailable");
-    entrance.get("/readyz", &nobody).await.is(503, "unavailable");
-    entrance.get("/livez", &nobody).await.good(200);
+    entrance.get("/readyz", &anonymous).await.is(503, "unavailable");
+    entrance.get("/livez", &anonymous).await.good(200);
     entrance.get("/v1/queue-tokens/current", &buyer).await.good(200);
 }
 
@@ -27,7 +27,7 @@ async fn without_nats_places_are_read_and_nothing_is_half_done() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(1_000).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
-    let (late, nobody) = (entrance.user(0).await, Caller::nobody());
+    let (late, anonymous) = (entrance.user(0).await, Caller::anonymous());
     entrance.kill_nats();
     // The status comes from memory, reads from Postgres.
     assert_eq!(entrance.get("/v1/queue-tokens/current", &buyer).await.good(200)["status"], "active");
@@ -50,9 +50,9 @@ async fn without_nats_places_are_read_and_nothing_is_half_done() {
         assert_eq!(entrance.get(&path, &buyer).await.good(200)["status"], wanted, "{reply:#?}");
     }
     until(15, "the instance to ask for no more requests", || async {
-        entrance.get("/readyz", &nobody).await.status == 503
+        entrance.get("/readyz", &anonymous).await.status == 503
     })
     .await;
-    entrance.get("/readyz", &nobody).await.is(503, "unavailable");
-    entrance.get("/livez", &nobody).await.good(200);
+    entrance.get("/readyz", &anonymous).await.is(503, "unavailable");
+    entrance.get("/livez", &anonymous).await.good(200);
 }

@@ -156,20 +156,20 @@ async fn many_charges_at_once_all_count() {
 #[tokio::test]
 async fn users_are_made_in_local_mode_and_their_tokens_work() {
     let entrance = Entrance::start().await;
-    let nobody = Caller::nobody().with("idempotency-key", "me");
-    let made = entrance.post("/v1/users", &nobody, json!({ "name": "Ada" })).await.good(201).clone();
+    let anonymous = Caller::anonymous().with("idempotency-key", "me");
+    let made = entrance.post("/v1/users", &anonymous, json!({ "name": "Ada" })).await.good(201).clone();
     assert_eq!(made["name"], "Ada");
     let user =
         Caller::new(made["id"].as_str().unwrap().parse().unwrap(), made["access_token"].as_str().unwrap());
     entrance.get("/v1/points", &user).await.good(200);
     // Whoever sends the same key again is no proof of who is calling: it is another user, and nothing was saved.
-    let other = entrance.post("/v1/users", &nobody, json!({ "name": "Ada" })).await.good(201).clone();
+    let other = entrance.post("/v1/users", &anonymous, json!({ "name": "Ada" })).await.good(201).clone();
     assert_ne!(other["id"], made["id"]);
     assert_ne!(other["access_token"], made["access_token"]);
     let saved = "select count(*) from idempotency_keys where route like '%/users' or body::text like '%access_token%'";
     assert_eq!(sqlx::query_scalar::<_, i64>(saved).fetch_one(&entrance.pool).await.unwrap(), 0);
     for name in ["", &"x".repeat(101), "nul\u{0}"] {
-        let reply = entrance.post("/v1/users", &Caller::nobody(), json!({ "name": name })).await;
+        let reply = entrance.post("/v1/users", &Caller::anonymous(), json!({ "name": name })).await;
         assert_eq!(reply.pointers()[0], "/name", "{name:?}");
     }
 }

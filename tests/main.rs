@@ -5,7 +5,6 @@
 
 mod common;
 
-mod abuse;
 mod asyncapi;
 mod audit;
 mod badge_printer;
@@ -14,6 +13,7 @@ mod booking;
 mod checking;
 mod cli;
 mod command_batches;
+mod connection_limits;
 mod consumers;
 mod counter;
 mod contention;
@@ -27,6 +27,7 @@ mod faults;
 mod fence;
 mod forged;
 mod growth;
+mod hold_limits;
 mod http_access;
 mod http_booking;
 mod http_brake;

@@ -67,20 +67,20 @@ async fn publish_ends_while_jetstream_is_frozen() {
 
 #[tokio::test]
 async fn instance_is_not_ready_while_jetstream_is_frozen() {
-    let (entrance, nobody) = (Entrance::start().await, Caller::nobody());
-    until(10, "the instance to be ready", || async { entrance.get("/readyz", &nobody).await.status == 200 })
+    let (entrance, anonymous) = (Entrance::start().await, Caller::anonymous());
+    until(10, "the instance to be ready", || async { entrance.get("/readyz", &anonymous).await.status == 200 })
         .await;
     entrance.test.env.freeze_nats();
     until(20, "the instance to ask for no more requests", || async {
-        entrance.get("/readyz", &nobody).await.status == 503
+        entrance.get("/readyz", &anonymous).await.status == 503
     })
     .await;
-    let answer = entrance.get("/readyz", &nobody).await;
+    let answer = entrance.get("/readyz", &anonymous).await;
     let detail = answer.is(503, "unavailable")["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("JetStream did not store a message") && detail.contains("restart"), "{detail}");
     entrance.test.env.thaw_nats();
     until(20, "the instance to be ready again", || async {
-        entrance.get("/readyz", &nobody).await.status == 200
+        entrance.get("/readyz", &anonymous).await.status == 200
     })
     .await;
     let checks = Program::of(&entrance.test.env).json(0, "doctor").await;

@@ -132,13 +132,13 @@ async fn a_frozen_postgres_keeps_nobody_waiting_and_all_goes_on_after_it() {
     });
     acts.iter().for_each(|(name, reply)| is_put_off(name, reply));
     assert!(written.expect("it has a bound").is_err());
-    entrance.get("/livez", &Caller::nobody()).await.good(200);
+    entrance.get("/livez", &Caller::anonymous()).await.good(200);
     // Longer than what works in the background waits for an answer.
     sleep((store::WORK_TIMEOUT + Duration::from_secs(2)).saturating_sub(frozen.elapsed())).await;
     admin.thaw();
     buyer.done(&entrance, 3).await;
     until(20, "the service to be ready", || async {
-        entrance.get("/readyz", &Caller::nobody()).await.status == 200
+        entrance.get("/readyz", &Caller::anonymous()).await.status == 200
     })
     .await;
     nothing_is_stuck(&entrance.test).await;

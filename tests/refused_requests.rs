@@ -152,5 +152,5 @@ async fn names_can_be_seen_and_stand_on_one_line() {
     entrance.post("/v1/admin/concerts", &admin, concert("Ünïcode ليلى 👩‍👩‍👧", "two\nlines\n")).await.good(201);
     let refused = entrance.post("/v1/admin/concerts", &admin, concert("A", "\u{1b}[2J")).await;
     assert_eq!(refused.pointers(), ["/description"]);
-    entrance.post("/v1/users", &Caller::nobody(), json!({ "name": "Zoë" })).await.good(201);
+    entrance.post("/v1/users", &Caller::anonymous(), json!({ "name": "Zoë" })).await.good(201);
 }

@@ -47,7 +47,7 @@ async fn started_date_is_not_listed_held_or_paid_for() {
     })
     .await;
     until(5, "the concert to be no longer on sale", || async {
-        let concerts = entrance.get("/v1/concerts", &Caller::nobody()).await.good(200).clone();
+        let concerts = entrance.get("/v1/concerts", &Caller::anonymous()).await.good(200).clone();
         concerts["items"].as_array().unwrap().iter().all(|concert| concert["on_sale"] == false)
     })
     .await;

@@ -230,8 +230,8 @@ pub fn access_token(claims: &Value) -> String {
 }
 
 impl Caller {
-    /// Nobody.
-    pub fn nobody() -> Self {
+    /// Without a token.
+    pub fn anonymous() -> Self {
         Self::default()
     }
 

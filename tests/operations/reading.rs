@@ -102,7 +102,7 @@ async fn a_filter_that_cannot_be_meant_names_its_field() {
     assert_eq!(entrance.get("/v1/ops/sagas/counts?limit=1", &viewer).await.pointers(), ["/limit"]);
     assert_eq!(entrance.get("/v1/ops/sagas?cursor=x", &viewer).await.pointers(), ["/cursor"]);
     assert_eq!(entrance.get("/v1/ops/acts?since=yesterday", &viewer).await.pointers(), ["/since"]);
-    entrance.get("/v1/ops/sagas", &Caller::nobody()).await.is(401, "unauthenticated");
+    entrance.get("/v1/ops/sagas", &Caller::anonymous()).await.is(401, "unauthenticated");
 
     let program = Program::of(&entrance.test.env);
     for words in [

@@ -40,7 +40,7 @@ async fn every_recorded_transition_is_told_in_order_and_no_other() {
 async fn the_api_streams_what_the_filter_lets_through() {
     let entrance = Entrance::start().await;
     let viewer = entrance.key(Role::Viewer).await;
-    entrance.get("/v1/ops/sagas/tail", &Caller::nobody()).await.is(401, "unauthenticated");
+    entrance.get("/v1/ops/sagas/tail", &Caller::anonymous()).await.is(401, "unauthenticated");
     assert_eq!(entrance.get("/v1/ops/sagas/tail?saga_id=x", &viewer).await.pointers(), ["/saga_id"]);
 
     let path = "/v1/ops/sagas/tail?workflow=cancellation";

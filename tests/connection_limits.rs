@@ -1,144 +1,19 @@
-//! What one user, one address or one connection cannot do to all others.
+//! How many connections and streams one client may have, how slow it may be, and how large its head.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::common::app::{add_performance_at, until};
+use crate::common::app::until;
 use crate::common::http::{Caller, Entrance};
 
 /// Longer than anything here should take.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-fn seconds(reply: &crate::common::http::Reply) -> u64 {
-    reply.headers["retry-after"].to_str().unwrap().parse().unwrap()
-}
-
-#[tokio::test]
-async fn a_user_who_joins_too_often_is_told_when_to_come_back_and_nobody_else_is() {
-    let entrance = Entrance::with(&["--queue-joins-per-minute", "3"]).await;
-    let (hasty, calm) = (entrance.user(0).await, entrance.user(0).await);
-    let line = format!("/v1/concerts/{}/queue-tokens", entrance.test.concert);
-    entrance.post(&line, &hasty, json!({})).await.good(201);
-    for _ in 0..2 {
-        entrance.post(&line, &hasty, json!({})).await.good(200);
-    }
-    let refused = entrance.post(&line, &hasty, json!({})).await;
-    let body = refused.is(429, "rate_limited");
-    assert_eq!(body["limit"], 3);
-    assert!(body["detail"].as_str().unwrap().contains("A user may ask for a place in line 3 times a minute"));
-    assert!((10..=20).contains(&seconds(&refused)), "{refused:?}");
-    entrance.post(&line, &calm, json!({})).await.good(201);
-}
-
-#[tokio::test]
-async fn an_address_is_limited_where_that_is_set_and_only_a_trusted_proxy_names_another() {
-    let from = |caller: &Caller, address: &str| caller.with("x-forwarded-for", address);
-    let flags = ["--queue-joins-per-address-per-minute", "2"];
-    let direct = Entrance::with(&flags).await;
-    let line = format!("/v1/concerts/{}/queue-tokens", direct.test.concert);
-    for number in 0..2 {
-        let user = from(&direct.user(0).await, &format!("198.51.100.{number}"));
-        direct.post(&line, &user, json!({})).await.good(201);
-    }
-    let user = from(&direct.user(0).await, "198.51.100.77");
-    let refused = direct.post(&line, &user, json!({})).await;
-    assert!(refused.is(429, "rate_limited")["detail"].as_str().unwrap().contains("An address may ask"));
-
-    let flags = [&flags[..], &["--trusted-proxies", "127.0.0.1,10.0.0.0/8"]].concat();
-    let behind = direct.restarted(&flags).await;
-    for number in 0..4 {
-        let user = from(&behind.user(0).await, &format!("203.0.113.9, 198.51.100.{number}, 10.0.0.3"));
-        behind.post(&line, &user, json!({})).await.good(201);
-    }
-    for status in [201, 429] {
-        let user = from(&behind.user(0).await, "198.51.100.0");
-        assert_eq!(behind.post(&line, &user, json!({})).await.status, status);
-    }
-}
-
-#[tokio::test]
-async fn whoever_lets_too_many_holds_run_out_has_to_wait() {
-    let flags = ["--max-expired-holds", "2", "--hold-seconds", "1", "--payment-grace-seconds", "1"];
-    let entrance = Entrance::with(&flags).await;
-    let (idle, other) = (entrance.admitted(0).await, entrance.admitted(0).await);
-    for seat in [1, 2] {
-        entrance.reserve(&idle, &[seat]).await.good(201);
-    }
-    until(20, "the holds to run out", || async {
-        let mine = entrance.get("/v1/reservations", &idle).await.body;
-        mine["items"].as_array().unwrap().iter().all(|one| one["status"] == "expired")
-    })
-    .await;
-    let refused = entrance.reserve(&idle, &[3]).await;
-    let body = refused.is(429, "rate_limited");
-    assert_eq!(body["limit"], 2);
-    assert!(body["detail"].as_str().unwrap().starts_with("2 of your holds"), "{body}");
-    assert!((3_500..=3_600).contains(&seconds(&refused)), "{refused:?}");
-    assert_eq!(body["retry_after_seconds"], seconds(&refused));
-    let mine = entrance.get("/v1/reservations?limit=1", &idle).await.good(200).clone();
-    assert_eq!(
-        (&mine["items"][0]["status"], &mine["items"][0]["reason"]),
-        (&"failed".into(), &"rate_limited".into())
-    );
-    entrance.reserve(&other, &[3]).await.good(201);
-    entrance.test.check_books().await;
-}
-
-#[tokio::test]
-async fn holds_that_end_are_limited_per_concert_however_they_end() {
-    let entrance = Entrance::with(&["--max-expired-holds", "3"]).await;
-    let (buyer, other) = (entrance.admitted(1_000).await, entrance.admitted(0).await);
-    let (test, now) = (&entrance.test, chrono::Utc::now());
-    let (starts, opens) = (now + chrono::TimeDelta::days(30), now - chrono::TimeDelta::hours(1));
-    let second = add_performance_at(&test.app, test.concert, 5, 100, starts, opens).await;
-    // Refused holds do not count, those of another date of the concert do.
-    entrance.reserve(&other, &[9]).await.good(201);
-    for _ in 0..4 {
-        entrance.reserve(&buyer, &[9]).await.is(409, "seat_taken");
-    }
-    for (performance, seat) in [(test.performance, 1), (test.performance, 2), (second, 1)] {
-        let order = json!({ "performance_id": performance, "seats": [seat] });
-        let held = entrance.post("/v1/reservations", &buyer, order).await.good(201).clone();
-        entrance.cancel(&buyer, &held).await.good(200);
-    }
-    let refused = entrance.reserve(&buyer, &[3]).await;
-    let body = refused.is(429, "rate_limited");
-    assert_eq!(body["limit"], 3);
-    assert!((3_500..=3_600).contains(&seconds(&refused)), "{refused:?}");
-    let until: chrono::DateTime<chrono::Utc> = body["until"].as_str().unwrap().parse().unwrap();
-    assert!(until > chrono::Utc::now() + chrono::TimeDelta::minutes(50), "{body}");
-    assert!(body["detail"].as_str().unwrap().starts_with("3 of your holds for this concert"), "{body}");
-    // An hour after the first of them, the next one is allowed.
-    let back = "update reservations set updated_at = updated_at - interval '1 hour' where id =
-                (select id from reservations where user_id = $1 and status = 'cancelled' order by updated_at limit 1)";
-    sqlx::query(back).bind(buyer.id).execute(&entrance.pool).await.unwrap();
-    entrance.reserve(&buyer, &[3]).await.good(201);
-    test.check_books().await;
-}
-
-#[tokio::test]
-async fn seats_of_a_cancelled_hold_go_to_others_first() {
-    let entrance = Entrance::start().await;
-    let (buyer, other) = (entrance.admitted(0).await, entrance.admitted(0).await);
-    let seats = [1, 2, 3, 4, 5, 6];
-    let held = entrance.reserve(&buyer, &seats).await.good(201).clone();
-    entrance.cancel(&buyer, &held).await.good(200);
-    let refused = entrance.reserve(&buyer, &seats).await;
-    let body = refused.is(409, "seat_taken");
-    assert_eq!((&body["seats"], &body["just_cancelled"]), (&json!(seats), &json!(seats)));
-    entrance.reserve(&other, &[1, 2, 3]).await.good(201);
-    until(20, "the seats to be offered again", || async {
-        entrance.reserve(&buyer, &[4, 5]).await.status == 201
-    })
-    .await;
-    entrance.test.check_books().await;
-}
+const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A connection on which nothing is sent but what a test says.
 struct Raw(TcpStream);
@@ -157,7 +32,7 @@ impl Raw {
         let begun = Instant::now();
         let mut bytes = Vec::new();
         // A connection that is reset has said what it had to say.
-        let _ended = timeout(PATIENCE, self.0.read_to_end(&mut bytes)).await.expect("it is closed");
+        let _ended = timeout(TEST_TIMEOUT, self.0.read_to_end(&mut bytes)).await.expect("it is closed");
         (String::from_utf8_lossy(&bytes).into_owned(), begun.elapsed())
     }
 
@@ -169,7 +44,7 @@ impl Raw {
     /// What comes next.
     async fn read(&mut self) -> String {
         let mut bytes = [0; 4_096];
-        let length = timeout(PATIENCE, self.0.read(&mut bytes)).await.expect("it is answered").unwrap();
+        let length = timeout(TEST_TIMEOUT, self.0.read(&mut bytes)).await.expect("it is answered").unwrap();
         String::from_utf8_lossy(&bytes[..length]).into_owned()
     }
 
@@ -187,7 +62,7 @@ impl Raw {
         });
         let begun = Instant::now();
         let mut bytes = Vec::new();
-        let _ended = timeout(PATIENCE, reading.read_to_end(&mut bytes)).await.expect("it is closed");
+        let _ended = timeout(TEST_TIMEOUT, reading.read_to_end(&mut bytes)).await.expect("it is closed");
         sending.abort();
         (String::from_utf8(bytes).unwrap(), begun.elapsed())
     }
@@ -243,7 +118,7 @@ async fn slow_clients_are_cut_off_while_others_are_served() {
 #[tokio::test]
 async fn whoever_takes_no_answer_is_cut_off() {
     let entrance = Entrance::with(&["--client-seconds", "2"]).await;
-    let page = entrance.get("/openapi.json", &Caller::nobody()).await.body.to_string();
+    let page = entrance.get("/openapi.json", &Caller::anonymous()).await.body.to_string();
     // Some fifty megabytes: more than the system keeps for a connection.
     let times = (50 << 20) / page.len();
     let mut raw = Raw::to(entrance.test.app.address.unwrap()).await;
@@ -282,8 +157,10 @@ async fn connections_are_bounded_and_one_too_many_is_told_so() {
     let (nothing, took) = Raw::to(address).await.rest().await;
     assert!(nothing.is_empty() && took < Duration::from_secs(5), "who says nothing is closed too: {took:?}");
     drop(open.pop());
-    until(5, "there to be room for one", || async { timeout(PATIENCE, opens(address, ASK)).await.unwrap() })
-        .await;
+    until(5, "there to be room for one", || async {
+        timeout(TEST_TIMEOUT, opens(address, ASK)).await.unwrap()
+    })
+    .await;
 }
 
 /// Whether a connection is served and stays open.
@@ -441,7 +318,7 @@ async fn a_sixth_stream_of_a_user_ends_the_oldest() {
     }
     let _of_other = open(&other).await;
     for mut ended in streams.drain(..7) {
-        while timeout(PATIENCE, ended.chunk()).await.expect("it ends").unwrap().is_some() {}
+        while timeout(TEST_TIMEOUT, ended.chunk()).await.expect("it ends").unwrap().is_some() {}
     }
     for mut going_on in streams {
         going_on.chunk().await.unwrap().expect("the place at once");
