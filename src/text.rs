@@ -16,6 +16,25 @@ pub fn block_problem(text: &str, chars: &RangeInclusive<usize>) -> Option<String
     problem(text, chars, forbidden, "no control characters but line breaks and tabs")
 }
 
+/// Characters that no line may have, for a class of a regular expression.
+const NOT_IN_LINES: &str = r"\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069";
+/// Characters that cannot be seen, those that no line may have among them.
+const UNSEEN: &str = concat!(
+    r"\u0000-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f",
+    r"\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb",
+    "\u{1bca0}-\u{1bca3}\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}"
+);
+
+/// What [`line_problem`] accepts whatever its length, as a regular expression of ECMA-262. `may_be_empty` is about a line
+/// whose shortest length is 0: nothing of it needs to be seen.
+pub fn line_pattern(may_be_empty: bool) -> String {
+    let unseen = if may_be_empty { String::new() } else { format!("[^{UNSEEN}][^{NOT_IN_LINES}]*") };
+    format!("^[^{NOT_IN_LINES}]*{unseen}$")
+}
+
+/// What [`block_problem`] accepts of a text that may be empty.
+pub const BLOCK_PATTERN: &str = r"^[^\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f]*$";
+
 fn problem(
     text: &str,
     chars: &RangeInclusive<usize>,
@@ -142,6 +161,24 @@ mod tests {
         assert_eq!(block_problem("one\r\n\ttwo\n", &(0..=100)), None);
         assert!(block_problem("one\u{1b}[31m", &(0..=100)).is_some());
         assert!(block_problem("\n\n", &(1..=100)).is_some());
+    }
+
+    #[test]
+    fn patterns_accept_what_the_checks_accept() {
+        let visible = regex::Regex::new(&line_pattern(false)).unwrap();
+        let any = regex::Regex::new(&line_pattern(true)).unwrap();
+        let block = regex::Regex::new(BLOCK_PATTERN).unwrap();
+        for letter in '\0'..=char::MAX {
+            for text in [letter.to_string(), format!("a{letter}"), format!("{letter} ")] {
+                let is_line = |least| line_problem(&text, &(least..=10)).is_none();
+                assert_eq!(visible.is_match(&text), is_line(1), "{text:?}");
+                assert_eq!(any.is_match(&text), is_line(0), "{text:?}");
+                assert_eq!(block.is_match(&text), block_problem(&text, &(0..=10)).is_none(), "{text:?}");
+            }
+        }
+        for (pattern, is_match) in [(&visible, false), (&any, true), (&block, true)] {
+            assert_eq!(pattern.is_match(""), is_match, "{pattern}");
+        }
     }
 
     #[test]

@@ -63,6 +63,69 @@ fn bodies_are_closed_and_answers_are_open() {
     }
 }
 
+/// Whether the description takes this for a value of a schema.
+fn fits(api: &Value, schema: &Value, value: &Value) -> bool {
+    let whole = json!({ "components": api["components"], "allOf": [schema] });
+    let draft = jsonschema::Draft::Draft202012;
+    jsonschema::options().with_draft(draft).build(&whole).unwrap().is_valid(value)
+}
+
+#[test]
+fn description_refuses_what_the_code_refuses() {
+    let api = api();
+    let body = |name: &str, value: Value| {
+        fits(&api, &json!({ "$ref": format!("#/components/schemas/{name}") }), &value)
+    };
+    let user = |name: &str| body("NewUser", json!({ "name": name }));
+    assert!(user("Ada") && user("Zoë\u{200f}") && user(&"é".repeat(100)));
+    let bad = ["", " ", "a\nb", "\u{1b}[2J", "a\u{202e}b", "\u{2800}", "\u{e0041}", &"é".repeat(101)];
+    bad.iter().for_each(|bad| assert!(!user(bad), "{bad:?}"));
+    let seats = |seats: Value| {
+        body("NewReservation", json!({ "performance_id": ids::new(), "seats": seats, "pay": false }))
+    };
+    assert!(seats(json!([1, 2])));
+    for bad in [json!([]), json!([0]), json!([-1]), json!([1, 1]), json!(["1"])] {
+        assert!(!seats(bad.clone()), "{bad}");
+    }
+    let concert = |text: &str| body("ConcertWanted", json!({ "name": "Lieder", "description": text }));
+    assert!(concert("") && concert("one\n\ttwo") && !concert("\u{9b}"));
+    assert!(
+        body("SettingsWanted", json!({ "reason": "" })) && !body("SettingsWanted", json!({ "reason": "\0" }))
+    );
+}
+
+/// The schema of a parameter of an operation, if it has it.
+fn parameter<'a>(operation: &'a Value, name: &str) -> Option<&'a Value> {
+    operation["parameters"].as_array()?.iter().find(|parameter| parameter["name"] == name)
+}
+
+#[test]
+fn description_has_the_form_of_keys_and_cursors() {
+    let api = api();
+    let (mut keys, mut cursors) = (0, 0);
+    for item in api["paths"].as_object().unwrap().values() {
+        if let Some(key) = parameter(&item["post"], "Idempotency-Key") {
+            keys += 1;
+            let takes = |text: &str| fits(&api, &key["schema"], &json!(text));
+            assert!(takes("a-b_c!~") && takes(&"k".repeat(255)), "{key}");
+            for bad in ["", "a b", "é", "a\u{7f}", &"k".repeat(256)] {
+                assert!(!takes(bad), "{bad:?}");
+            }
+        }
+        if let Some(cursor) = parameter(&item["get"], "cursor") {
+            cursors += 1;
+            let takes = |text: &str| fits(&api, &cursor["schema"], &json!(text));
+            assert!(takes("WyIiLCIwIl0"), "{cursor}");
+            for bad in ["", "a=", "a+b", "a/b", &"a".repeat(2_001)] {
+                assert!(!takes(bad), "{bad:?}");
+            }
+        }
+    }
+    assert!(keys > 20 && cursors > 5, "{keys} {cursors}");
+    let charge = &api["paths"]["/v1/points/charges"]["post"];
+    assert_eq!(parameter(charge, "Idempotency-Key").unwrap()["required"], true);
+}
+
 /// The names of all schemas that parts of the description refer to, and those that these refer to.
 fn reachable(api: &Value, parts: &[Value]) -> BTreeSet<String> {
     let mut found = BTreeSet::new();

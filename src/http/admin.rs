@@ -34,9 +34,9 @@ const SECTION_CHARS: RangeInclusive<usize> = 1..=100;
 /// A concert to be added.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct ConcertWanted {
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(format = "line", min_length = 1, max_length = 200)]
     name: String,
-    #[schema(max_length = 10_000)]
+    #[schema(format = "block", max_length = 10_000)]
     description: String,
     /// How its line starts; the service's defaults for what is left out.
     #[serde(default)]
@@ -124,7 +124,7 @@ pub async fn add_concert(
 /// A date to be added.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct PerformanceWanted {
-    #[schema(min_length = 1, max_length = 200)]
+    #[schema(format = "line", min_length = 1, max_length = 200)]
     venue: String,
     starts_at: DateTime<Utc>,
     #[schema(minimum = 1, maximum = 1_440)]
@@ -132,7 +132,7 @@ pub struct PerformanceWanted {
     sale_opens_at: DateTime<Utc>,
     sale_closes_at: DateTime<Utc>,
     /// 1 to 100,000 seats; no number may be in two ranges.
-    #[schema(min_items = 1)]
+    #[schema(min_items = 1, max_items = 100_000)]
     seats: Vec<SeatsWanted>,
 }
 
@@ -141,8 +141,9 @@ pub struct PerformanceWanted {
 pub struct SeatsWanted {
     #[schema(minimum = 1)]
     from: i32,
+    #[schema(minimum = 1)]
     to: i32,
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(format = "line", min_length = 1, max_length = 100)]
     section: String,
     /// In points.
     #[schema(minimum = 0, maximum = 10_000_000)]

@@ -13,17 +13,20 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use serde_json::Value;
-use utoipa::openapi::path::Operation;
-use utoipa::openapi::schema::{AdditionalProperties, Schema};
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn};
+use utoipa::openapi::schema::{AdditionalProperties, Object, Schema};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{
-    ContentBuilder, Header, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, ResponseBuilder, Type,
+    ContentBuilder, Header, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref, RefOr, Required,
+    ResponseBuilder, SchemaFormat, Type,
 };
 use utoipa::openapi::{ObjectBuilder, tag::TagBuilder};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::error::Code;
 use super::problem::ProblemBody;
+use super::request::{KEY_CHARS_MAX, KEY_PATTERN};
+use crate::text;
 
 const OWN: &str = "x-problems";
 
@@ -91,6 +94,7 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
     components.schemas.extend(schemas);
     components.schemas.insert("Problem".to_owned(), ProblemBody::schema());
     close_bodies(&mut api);
+    describe_texts(&mut api);
     for item in api.paths.paths.values_mut() {
         for (changes, operation) in operations(item) {
             describe(operation, changes);
@@ -118,6 +122,48 @@ fn close_bodies(api: &mut OpenApi) {
     }
 }
 
+/// Says by a pattern which characters a text may have. A field of the format `line` or `block` is checked by
+/// `text::line_problem` or `text::block_problem`.
+fn describe_texts(api: &mut OpenApi) {
+    let schemas = api.components.get_or_insert_default().schemas.values_mut();
+    let objects = schemas.filter_map(|schema| match schema {
+        RefOr::T(Schema::Object(object)) => Some(object),
+        _ => None,
+    });
+    for field in objects.flat_map(|object| object.properties.values_mut()) {
+        if let RefOr::T(Schema::Object(field)) = field
+            && let Some(pattern) = text_pattern(field)
+        {
+            (field.pattern, field.format) = (Some(pattern), None);
+        }
+    }
+}
+
+fn text_pattern(field: &Object) -> Option<String> {
+    let Some(SchemaFormat::Custom(format)) = &field.format else { return None };
+    match format.as_str() {
+        "line" => Some(text::line_pattern(field.min_length.unwrap_or(0) == 0)),
+        "block" => Some(text::BLOCK_PATTERN.to_owned()),
+        _ => None,
+    }
+}
+
+/// The header `Idempotency-Key`, as `request::idempotency_key` reads it.
+fn idempotency_key(required: bool) -> Parameter {
+    let schema = ObjectBuilder::new()
+        .schema_type(Type::String)
+        .min_length(Some(1))
+        .max_length(Some(KEY_CHARS_MAX))
+        .pattern(Some(KEY_PATTERN));
+    ParameterBuilder::new()
+        .name("Idempotency-Key")
+        .parameter_in(ParameterIn::Header)
+        .description(Some("A request that comes again under the same key does its work once"))
+        .required(if required { Required::True } else { Required::False })
+        .schema(Some(schema))
+        .build()
+}
+
 /// The names of the schemas that a part of the description refers to.
 fn referred(part: &impl Serialize) -> Vec<String> {
     let text = serde_json::to_string(part).unwrap_or_default();
@@ -135,6 +181,10 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (bool, &mut Operation
 fn describe(operation: &mut Operation, changes: bool) {
     let own = operation.extensions.as_mut().and_then(|extensions| extensions.remove(OWN));
     let mut codes = own.map(|own| named(&own)).unwrap_or_default();
+    if codes.contains(&Code::IdempotencyKeyReused) {
+        let key = idempotency_key(codes.contains(&Code::IdempotencyKeyRequired));
+        operation.parameters.get_or_insert_default().push(key.into());
+    }
     if operation.security.is_some() {
         codes.extend([Code::Unauthenticated, Code::Unavailable]);
     }

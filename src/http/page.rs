@@ -16,6 +16,8 @@ use super::shape::{Faults, Shape, read};
 
 const LIMIT_MAX: i64 = 100;
 const LIMIT_DEFAULT: i64 = 50;
+/// The longest cursor. The longest that is given out has a concert's name in it, of 200 characters.
+const CURSOR_CHARS_MAX: usize = 2_000;
 
 /// Which part of a list is asked for.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
@@ -24,13 +26,16 @@ pub struct ListQuery {
     /// How many items, 1 to 100; 50 if it is left out.
     #[param(minimum = 1, maximum = 100)]
     pub limit: Option<i64>,
-    /// The `next_cursor` of the page before.
+    /// The `next_cursor` of the page before, as it is: any other text is refused.
+    #[param(min_length = 1, max_length = 2_000, pattern = "^[A-Za-z0-9_-]+$")]
     pub cursor: Option<String>,
 }
 
 impl Shape for ListQuery {
     fn check(&self, faults: &mut Faults) {
         check_limit(self.limit, faults);
+        let fits = self.cursor.as_ref().is_none_or(|cursor| cursor.len() <= CURSOR_CHARS_MAX);
+        faults.expect(fits, "/cursor", format!("must have {CURSOR_CHARS_MAX} characters or fewer"));
     }
 }
 

@@ -80,7 +80,7 @@ pub async fn entries(
 
 /// Adds points. In local mode users do it for themselves; in production it takes a cashier's key.
 #[utoipa::path(post, path = "/v1/points/charges", tag = "points", request_body = NewCharge,
-    params(("Idempotency-Key" = String, Header)), security(("user" = []), ("key" = [])),
+    security(("user" = []), ("key" = [])),
     responses((status = 201, body = Charged)),
     extensions(("x-problems" = json!(["forbidden", "balance_limit", "request_in_progress",
         "idempotency_key_required", "idempotency_key_reused"]))))]

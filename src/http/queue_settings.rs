@@ -55,7 +55,7 @@ pub struct SettingsWanted {
     paused: Option<bool>,
     /// Why; written down with the change.
     #[serde(default)]
-    #[schema(max_length = 1_000)]
+    #[schema(format = "line", max_length = 1_000)]
     reason: Option<String>,
 }
 

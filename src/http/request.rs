@@ -21,7 +21,9 @@ use crate::ids::UserId;
 /// The longest body whose values are read for its fingerprint: a tree of them takes thirty times the memory of the text.
 const SORTED_BYTES_MAX: usize = 16 << 10;
 /// The longest `Idempotency-Key`.
-const KEY_CHARS_MAX: usize = 255;
+pub const KEY_CHARS_MAX: usize = 255;
+/// What an `Idempotency-Key` is made of: visible ASCII.
+pub const KEY_PATTERN: &str = "^[!-~]+$";
 
 /// The only id in a path.
 #[derive(Clone, Copy, Debug)]

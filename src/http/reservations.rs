@@ -9,6 +9,8 @@ use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+use utoipa::openapi::schema::{Array, ArrayBuilder};
+use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use uuid::Uuid;
 
 use super::answer::Answer;
@@ -95,8 +97,7 @@ pub async fn own(app: &AppState, id: ReservationId, user: UserId) -> Result<Rese
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct NewReservation {
     performance_id: Uuid,
-    /// Numbers of seats, all or none.
-    #[schema(min_items = 1)]
+    #[schema(schema_with = seat_numbers)]
     seats: Vec<i64>,
     /// Pay for them at once, with the buyer's points.
     #[serde(default)]
@@ -104,6 +105,20 @@ pub struct NewReservation {
     /// Who buys: with a cashier's key only, and then needed.
     #[serde(default)]
     user_id: Option<Uuid>,
+}
+
+/// Seats as a body names them.
+fn seat_numbers() -> Array {
+    let number = ObjectBuilder::new()
+        .schema_type(Type::Integer)
+        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+        .minimum(Some(1));
+    ArrayBuilder::new()
+        .items(number)
+        .min_items(Some(1))
+        .unique_items(true)
+        .description(Some("Numbers of seats, all or none"))
+        .build()
 }
 
 impl Bodied for NewReservation {}

@@ -18,7 +18,7 @@ use crate::{ids, store};
 /// A user to be made.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct NewUser {
-    #[schema(min_length = 1, max_length = 100)]
+    #[schema(format = "line", min_length = 1, max_length = 100)]
     name: String,
 }
 

@@ -31,7 +31,7 @@ pub struct BatchOrder {
     act: String,
     filter: SagaFilter,
     /// Written down with every act.
-    #[schema(min_length = 1, max_length = 1_000)]
+    #[schema(format = "line", min_length = 1, max_length = 1_000)]
     reason: String,
     /// Only look: how many there are, and which of them would be refused.
     #[serde(default)]

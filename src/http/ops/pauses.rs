@@ -30,7 +30,7 @@ pub struct Paused {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct StepPause {
     /// Written down with the act.
-    #[schema(min_length = 1, max_length = 1_000)]
+    #[schema(format = "line", min_length = 1, max_length = 1_000)]
     reason: String,
     /// Pause a consumer also if it takes other commands too.
     #[serde(default)]

@@ -57,6 +57,7 @@ pub async fn show(
 pub struct QueueAct {
     /// Written down with the act.
     #[serde(default)]
+    #[schema(format = "line", max_length = 1_000)]
     reason: Option<String>,
 }
 
@@ -169,6 +170,7 @@ pub struct Admission {
     count: Option<u32>,
     /// Written down with the act.
     #[serde(default)]
+    #[schema(format = "line", max_length = 1_000)]
     reason: Option<String>,
 }
 

@@ -25,7 +25,7 @@ use crate::saga::Act;
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct ActReason {
     /// Written down with the act.
-    #[schema(min_length = 1, max_length = 1_000)]
+    #[schema(format = "line", min_length = 1, max_length = 1_000)]
     pub reason: String,
 }
 
@@ -48,7 +48,7 @@ pub fn check_reason(reason: &str, faults: &mut Faults) {
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct ByHand {
     /// Written down with the act.
-    #[schema(min_length = 1, max_length = 1_000)]
+    #[schema(format = "line", min_length = 1, max_length = 1_000)]
     reason: String,
     /// Joins what later commands carry, as the step's own output would.
     #[serde(default)]
