@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::jetstream::{self, context::ContextBuilder};
+use async_nats::jetstream::context::{AccountError, AccountErrorKind, ContextBuilder};
+use async_nats::jetstream::{self, ErrorCode};
 use async_nats::subject::ToSubject;
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
 use bytes::Bytes;
@@ -95,6 +96,10 @@ pub enum ConnectError {
          its disk was full: {reason}"
     )]
     NoJetStream { urls: String, reason: String },
+    #[error("JetStream is switched off for this user's account on NATS at {urls}: {reason}")]
+    NoJetStreamForAccount { urls: String, reason: String },
+    #[error("JetStream of NATS at {urls} does not answer: {reason}")]
+    SilentJetStream { urls: String, reason: String },
 }
 
 /// Connects and checks the server: version, and JetStream switched on. `urls` are separated by commas.
@@ -143,11 +148,25 @@ pub async fn connect_as(
         None => ContextBuilder::new().timeout(JETSTREAM_TIMEOUT),
     };
     let jetstream = context.ack_timeout(JETSTREAM_TIMEOUT).build(client.clone());
-    if let Err(error) = jetstream.query_account().await {
-        return Err(ConnectError::NoJetStream { urls: urls.to_owned(), reason: error.to_string() });
-    }
+    jetstream.query_account().await.map_err(|error| unusable_jetstream(urls, &error))?;
     let health = Health::default();
     Ok(Bus { client, jetstream, replicas: usize::from(replicas), makes_bucket: true, health, denials })
+}
+
+fn unusable_jetstream(urls: &str, error: &AccountError) -> ConnectError {
+    let (urls, reason) = (urls.to_owned(), error.to_string());
+    let code = match error.kind() {
+        AccountErrorKind::TimedOut => return ConnectError::SilentJetStream { urls, reason },
+        AccountErrorKind::JetStream(answer) => Some(answer.error_code()),
+        AccountErrorKind::JetStreamUnavailable | AccountErrorKind::Other => None,
+    };
+    match code {
+        Some(ErrorCode::CLUSTER_NOT_AVAILABLE) => ConnectError::SilentJetStream { urls, reason },
+        Some(ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT) => {
+            ConnectError::NoJetStreamForAccount { urls, reason }
+        }
+        _ => ConnectError::NoJetStream { urls, reason },
+    }
 }
 
 fn unconnected(urls: &str, source: async_nats::ConnectError) -> ConnectError {

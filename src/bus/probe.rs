@@ -6,7 +6,9 @@
 use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
-use async_nats::jetstream::context::{PublishError, PublishErrorKind};
+use async_nats::jetstream::context::{
+    AccountErrorKind, CreateStreamErrorKind, PublishError, PublishErrorKind,
+};
 use bytes::Bytes;
 use fail::fail_point;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
@@ -24,11 +26,14 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 const MESSAGE: Bytes = Bytes::from_static(&[0; 8 << 10]);
 
 const CONNECT: &str = "look whether nats-server runs and whether this machine reaches it";
-const FROZEN: &str = "look at the load of nats-server and of its disk; in a cluster see that most of its servers run; \
-                      restart a server that does not answer";
+/// What to do about a server or a cluster whose JetStream does not answer.
+pub const FROZEN: &str = "look at the load of nats-server and of its disk; in a cluster see that most of its servers run; \
+                      restart a server that does not answer, or whose log says that JetStream was disabled";
 /// What to do about a server whose JetStream is off.
 pub const OFF: &str = "nats-server switches JetStream off when its disk is full or fails, and does not switch it on again: \
                    make room on the disk of its store_dir, then restart nats-server";
+/// What to do where JetStream runs, but not for this user.
+pub const OFF_FOR_ACCOUNT: &str = "switch JetStream on for the account of this user (`jetstream: enabled` in the configuration of nats-server)";
 const FULL: &str = "make room on the disk of nats-server's store_dir or raise its limits (max_file_store); if its log says \
                     that JetStream was disabled, restart nats-server after that";
 const DENIED: &str = "let this user publish to health.jetstream and to $JS.API.STREAM.MSG.GET.HEALTH";
@@ -69,8 +74,7 @@ pub async fn probe(bus: &Bus) -> Result<(), Problem> {
 async fn write_and_read(bus: &Bus) -> Result<(), Problem> {
     let written = match write(bus).await {
         Err(error) if error.kind() == PublishErrorKind::StreamNotFound => {
-            let made = topology::ensure_stream(bus, topology::health(bus.replicas)).await;
-            made.map_err(|error| Problem { found: error.to_string(), advice: OFF })?;
+            make_stream(bus).await?;
             write(bus).await
         }
         written => written,
@@ -88,6 +92,35 @@ async fn write_and_read(bus: &Bus) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Makes the stream of the message. A cluster without a quorum has it, and no server of it answers for it.
+async fn make_stream(bus: &Bus) -> Result<(), Problem> {
+    let made = bus.jetstream.create_or_update_stream(topology::health(bus.replicas)).await;
+    let Err(error) = made else { return Ok(()) };
+    let advice = match error.kind() {
+        CreateStreamErrorKind::TimedOut => FROZEN,
+        CreateStreamErrorKind::JetStream(answer) => advice(answer.error_code()),
+        // No server takes the request. Whether JetStream is off for this account alone is answered all the same.
+        _ => match bus.jetstream.query_account().await.map_err(|error| error.kind()) {
+            Err(AccountErrorKind::JetStream(answer)) => advice(answer.error_code()),
+            _ => OFF,
+        },
+    };
+    Err(Problem {
+        found: format!("JetStream stores nothing: the stream HEALTH cannot be made: {error}"),
+        advice,
+    })
+}
+
+/// What to do about an error that JetStream has answered.
+fn advice(code: ErrorCode) -> &'static str {
+    match code {
+        ErrorCode::JETSTREAM_NOT_ENABLED => OFF,
+        ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => OFF_FOR_ACCOUNT,
+        ErrorCode::CLUSTER_NOT_AVAILABLE | ErrorCode::CLUSTER_NO_PEERS => FROZEN,
+        _ => FULL,
+    }
+}
+
 async fn write(bus: &Bus) -> Result<u64, PublishError> {
     Ok(bus.jetstream.publish(subjects::PROBE, MESSAGE).await?.await?.sequence)
 }
@@ -99,8 +132,7 @@ fn refused(error: &PublishError) -> Problem {
     let advice = match (error.kind(), code) {
         (PublishErrorKind::TimedOut, _) => FROZEN,
         (PublishErrorKind::StreamNotFound, _) => OFF,
-        (_, Some(ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT)) => OFF,
-        (_, Some(_)) => FULL,
+        (_, Some(code)) => advice(code),
         _ => OTHER,
     };
     Problem { found: format!("JetStream stores nothing: {error}"), advice }

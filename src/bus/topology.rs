@@ -147,7 +147,7 @@ pub async fn ensure(bus: &Bus) -> Result<(), TopologyError> {
     ensured
 }
 
-pub(super) async fn ensure_stream(bus: &Bus, config: Config) -> Result<(), TopologyError> {
+async fn ensure_stream(bus: &Bus, config: Config) -> Result<(), TopologyError> {
     let name = config.name.clone();
     bus.jetstream.create_or_update_stream(config).await.map(drop).map_err(|error| {
         // Another stream has its subjects.

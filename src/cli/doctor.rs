@@ -1,5 +1,7 @@
 //! `doctor`: whether the servers, the clock and the streams are as they must be, and what to do if not.
 
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::GetStreamErrorKind;
 use serde::Serialize;
 use serde_json::json;
 use sqlx::PgPool;
@@ -65,10 +67,13 @@ pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
             checks.push(workers(context, &bus).await);
         }
         Err(error) => {
-            let is_off = matches!(error.downcast_ref(), Some(ConnectError::NoJetStream { .. }));
-            let start =
-                "start nats-server 2.14 or newer with JetStream (-js); restart one that does not answer";
-            checks.push(wrong("nats", &error, if is_off { probe::OFF } else { start }));
+            let advice = match error.downcast_ref() {
+                Some(ConnectError::NoJetStream { .. }) => probe::OFF,
+                Some(ConnectError::NoJetStreamForAccount { .. }) => probe::OFF_FOR_ACCOUNT,
+                Some(ConnectError::SilentJetStream { .. }) => probe::FROZEN,
+                _ => "start nats-server 2.14 or newer with JetStream (-js); restart one that does not answer",
+            };
+            checks.push(wrong("nats", &error, advice));
         }
     }
     let sick = checks.iter().any(|check| check.state == State::Wrong);
@@ -182,8 +187,15 @@ async fn streams(bus: &Bus) -> Vec<Check> {
     let names = topology::streams(bus.replicas).into_iter().map(|stream| stream.name);
     for name in names.chain(buckets) {
         wanted += 1;
-        if bus.jetstream.get_stream(&name).await.is_err() {
-            missing.push(name);
+        match bus.jetstream.get_stream(&name).await.map_err(|error| (error.kind(), error)) {
+            Ok(_) => {}
+            Err((GetStreamErrorKind::JetStream(answer), _))
+                if answer.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                missing.push(name);
+            }
+            // The others would be waited for as long.
+            Err((_, error)) => return vec![wrong("streams", &error.into(), probe::FROZEN)],
         }
     }
     if missing.is_empty() {

@@ -5,6 +5,7 @@
 #![allow(dead_code)]
 
 pub mod app;
+pub mod cluster;
 pub mod hostile;
 pub mod http;
 pub mod pgbouncer;
@@ -91,12 +92,32 @@ impl Env {
 
     /// Gives the one user of the nats-server these permissions; none are none but the usual.
     pub fn permit_nats(&self, permissions: &str) {
+        self.configure_nats(|user| {
+            let user = format!("{user}, permissions: {{ {permissions} }}");
+            format!("include \"single.conf\"\nauthorization {{ users: [ {{ {user} }} ] }}\n")
+        });
+    }
+
+    /// Switches JetStream off, for the whole nats-server; [`Env::permit_nats`] switches it on again.
+    pub fn switch_jetstream_off(&self) {
+        self.configure_nats(|user| {
+            format!("server_name: boxoffice\nmax_payload: 1MB\nauthorization {{ users: [ {{ {user} }} ] }}\n")
+        });
+    }
+
+    /// Puts the one user of the nats-server into an account without JetStream; [`Env::permit_nats`] undoes it.
+    pub fn switch_jetstream_off_for_account(&self) {
+        self.configure_nats(|user| {
+            format!("include \"single.conf\"\naccounts {{ PLAIN {{ users: [ {{ {user} }} ] }} }}\n")
+        });
+    }
+
+    /// Gives the nats-server another configuration, made of the user with its password.
+    fn configure_nats(&self, text: impl FnOnce(&str) -> String) {
         let conf = self.dir.join("nats/private.conf");
         let before = std::fs::read_to_string(&conf).unwrap();
         let password = before.split("password: \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
-        let user = format!("user: boxoffice, password: \"{password}\", permissions: {{ {permissions} }}");
-        let after = format!("include \"single.conf\"\nauthorization {{ users: [ {{ {user} }} ] }}\n");
-        std::fs::write(&conf, after).unwrap();
+        std::fs::write(&conf, text(&format!("user: boxoffice, password: \"{password}\""))).unwrap();
         self.signal_nats(Signal::SIGHUP);
     }
 

@@ -1,13 +1,9 @@
 //! The same on three servers, where a write counts once most of them have it, and only one per fence may be on its way.
 
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use boxoffice::bus::{self, Bus, subjects, topology};
+use boxoffice::bus::subjects;
 use boxoffice::ids;
-use boxoffice::local::programs;
 use boxoffice::waiting_room::Sessions;
 
 use super::journal::{
@@ -15,63 +11,8 @@ use super::journal::{
 };
 use super::leaders::refuses_old_leases;
 use super::surroundings::{Instance, LONG, Witness, concert, join_at_once, somebody_waits, until};
-use crate::common::{fresh_database, fresh_dir};
-
-/// Waits for the end of its input, which only this process holds open, and then ends the server.
-const KEEPER: &str = r#""$@" & read -r _; kill -9 $!"#;
-
-struct Cluster {
-    urls: Vec<String>,
-    _servers: Vec<Child>,
-}
-
-impl Cluster {
-    async fn start() -> Self {
-        let free = || TcpListener::bind("127.0.0.1:0").unwrap();
-        let listeners: Vec<_> = (0..6).map(|_| free()).collect();
-        let ports: Vec<u16> = listeners.iter().map(|one| one.local_addr().unwrap().port()).collect();
-        drop(listeners);
-        let (clients, routes) = ports.split_at(3);
-        let peers: Vec<_> = routes.iter().map(|port| format!("nats-route://127.0.0.1:{port}")).collect();
-        let dir = fresh_dir("cluster");
-        std::fs::create_dir_all(&dir).unwrap();
-        let servers = (0..3).map(|n| launch(&dir, n, clients[n], routes[n], &peers.join(","))).collect();
-        let urls = clients.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
-        Self { urls, _servers: servers }
-    }
-
-    async fn connect(&self) -> Bus {
-        for _ in 0..300 {
-            if let Ok(bus) = bus::connect(&self.urls.join(","), "test", 3).await
-                && topology::ensure(&bus).await.is_ok()
-            {
-                return bus;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        panic!("the cluster does not come up");
-    }
-}
-
-fn launch(dir: &Path, n: usize, client: u16, route: u16, peers: &str) -> Child {
-    let conf = dir.join(format!("{n}.conf"));
-    let store = dir.join(format!("store-{n}"));
-    let text = format!(
-        "server_name: n{n}\nlisten: 127.0.0.1:{client}\njetstream {{ store_dir: {store:?} }}\n\
-         cluster {{ name: test, listen: 127.0.0.1:{route}, routes: [{peers}] }}\n"
-    );
-    std::fs::write(&conf, text).unwrap();
-    Command::new("/bin/sh")
-        .args(["-c", KEEPER, "keeper"])
-        .arg(programs::nats_server().unwrap())
-        .arg("-c")
-        .arg(&conf)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
+use crate::common::cluster::Cluster;
+use crate::common::fresh_database;
 
 #[tokio::test]
 async fn on_three_servers_old_leases_are_refused_and_the_cap_and_the_order_hold() {
