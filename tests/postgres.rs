@@ -15,6 +15,7 @@ use crate::common::Env;
 use crate::common::app::{TestApp, assert_good, until};
 use crate::common::http::{Caller, Entrance, Reply};
 use crate::common::postgres::Admin;
+use crate::common::standby::Standby;
 
 /// The longest that an answer may take: five seconds by the contract, and some for a busy machine.
 const ANSWER_TIME: Duration = Duration::from_secs(8);
@@ -255,6 +256,33 @@ async fn of_several_servers_the_one_that_can_be_written_is_used() {
     .await;
     other_admin.freeze();
     assert_eq!(writes_to().await, Some(first.into()), "no connection leads to the second any more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn service_goes_on_once_a_standby_is_promoted() {
+    let mut env = Env::with_own_postgres().await;
+    let primary = Admin::of(env.own_superuser_url()).await;
+    let standby = Standby::of(env.own_superuser_url()).await;
+    let port = url::Url::parse(&env.database_url).unwrap().port().unwrap();
+    let both = format!("127.0.0.1:{port},127.0.0.1:{}", standby.port);
+    let url = env.database_url.replace(&format!("127.0.0.1:{port}"), &both);
+    env.database_url = format!("{url}?target_session_attrs=read-write");
+    // The stack of a test is small.
+    let started = async { Entrance::of(TestApp::on(env, &[], &Does::ALL).await).await };
+    let entrance = Box::pin(started).await;
+    let status = async || entrance.get("/readyz", &Caller::anonymous()).await.status;
+    let buyer = Buyer::of(&entrance, 1).await;
+    until(10, "the service to be ready", || async { status().await == 200 }).await;
+    primary.stop();
+    until(10, "the service to ask for no more requests", || async { status().await == 503 }).await;
+    // The standby can be read, and is not what is wanted.
+    for (name, reply) in buyer.acts(&entrance, 3).await {
+        is_put_off(name, &reply);
+    }
+    standby.promote().await;
+    buyer.done(&entrance, 3).await;
+    until(20, "the service to be ready again", || async { status().await == 200 }).await;
+    nothing_is_stuck(&entrance.test).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ pub mod pgbouncer;
 mod place;
 pub mod postgres;
 pub mod program;
+pub mod standby;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};

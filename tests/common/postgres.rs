@@ -58,6 +58,11 @@ impl Admin {
         self.signal(Signal::SIGCONT);
     }
 
+    /// Ends the server; what is committed is on its standby before it ends.
+    pub fn stop(&self) {
+        kill(Pid::from_raw(self.postmaster), Signal::SIGINT).unwrap();
+    }
+
     fn signal(&self, signal: Signal) {
         // First the one that makes the others.
         kill(Pid::from_raw(self.postmaster), signal).unwrap();
