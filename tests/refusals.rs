@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::common::app::{TestApp, until};
 use super::common::http::Entrance;
+use super::common::program::Program;
 
 /// Waits until a saga is stuck, and returns why.
 async fn stuck(test: &TestApp, saga: Uuid) -> String {
@@ -102,25 +103,108 @@ async fn sealed_stream_makes_sagas_stuck() {
     retry_until_held(test, saga).await;
 }
 
+/// Deletes a stream, and makes one that keeps it from being made again.
+async fn take_subjects(test: &TestApp, stream: &str, subjects: &str) {
+    let jetstream = &test.env.bus.jetstream;
+    let other = Config { name: "OTHER".to_owned(), subjects: vec![subjects.to_owned()], ..Config::default() };
+    until(10, "the subjects to be taken by another stream", || async {
+        // A process of ours may have made the stream again meanwhile.
+        let _gone = jetstream.delete_stream(stream).await;
+        jetstream.create_stream(other.clone()).await.is_ok()
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn subject_without_a_stream_makes_sagas_stuck() {
     let test = TestApp::start().await;
     let jetstream = &test.env.bus.jetstream;
-    jetstream.delete_stream(subjects::STEPS).await.unwrap();
-    let other =
-        Config { name: "OTHER".to_owned(), subjects: vec!["steps.other.>".to_owned()], ..Config::default() };
-    until(10, "the subjects to be taken by another stream", || async {
-        // A process of ours may have made the stream again meanwhile.
-        let _gone = jetstream.delete_stream(subjects::STEPS).await;
-        jetstream.create_stream(other.clone()).await.is_ok()
-    })
-    .await;
+    take_subjects(&test, subjects::STEPS, "steps.other.>").await;
     let saga = order(&test, 1).await;
     let reason = stuck(&test, saga).await;
     assert!(reason.contains("no stream takes the subject"), "{reason}");
     assert_good_but_stuck(&test).await;
     jetstream.delete_stream("OTHER").await.unwrap();
     retry_until_held(&test, saga).await;
+}
+
+/// Waits until `saga why` says of an ended saga, over HTTP and on the terminal, that an event cannot be published and why.
+async fn event_is_refused(entrance: &Entrance, saga: Uuid, reason: &str) {
+    let viewer = entrance.key(Role::Viewer).await;
+    let path = format!("/v1/ops/sagas/{saga}/why");
+    let says_so = |sentence: &str| {
+        sentence.starts_with("completed at ") && sentence.contains("an event cannot be published: ")
+    };
+    let ask =
+        || async { entrance.get(&path, &viewer).await.good(200)["sentence"].as_str().unwrap().to_owned() };
+    until(20, "the ops API to say it", || async { says_so(&ask().await) }).await;
+    let sentence = ask().await;
+    assert!(sentence.contains(reason), "{sentence}");
+    let ran = Program::of(&entrance.test.env).run(&format!("saga why {saga}")).await;
+    assert!(says_so(&ran.out) && ran.out.contains(reason), "{}", ran.out);
+}
+
+/// Once the cause is mended the event goes out without an operator's act.
+async fn event_goes_out(test: &TestApp, saga: Uuid) {
+    until(60, "the event to be acknowledged", || async {
+        store::sagas::get(&test.app.pool, saga).await.unwrap().unwrap().due_at.is_none()
+    })
+    .await;
+    test.check_books().await;
+}
+
+/// A saga that is completed once `refuse` has seen to it that its last events are refused.
+async fn completed(test: &TestApp, refuse: impl AsyncFnOnce()) -> Uuid {
+    let held = test.reserve(test.user(1_000).await, &[1]).await;
+    refuse().await;
+    test.pay(held.id).await;
+    held.id
+}
+
+#[tokio::test]
+async fn why_names_a_denied_event_of_an_ended_saga() {
+    let entrance = Entrance::start().await;
+    let test = &entrance.test;
+    let saga = completed(test, async || {
+        test.env.permit_nats("publish: { deny: [\"events.>\"] }");
+        let event =
+            |_: &()| Outgoing { subject: "events.denied".to_owned(), message: PublishMessage::build() };
+        until(10, "the new rights", || async {
+            publish_each(&test.app.bus, &[()], event).await.is_err_and(|left| !left.refused.is_empty())
+        })
+        .await;
+    })
+    .await;
+    event_is_refused(&entrance, saga, "NATS does not let this user publish to events.").await;
+    test.env.permit_nats("");
+    event_goes_out(test, saga).await;
+}
+
+#[tokio::test]
+async fn why_names_a_too_large_event_of_an_ended_saga() {
+    let entrance = Entrance::start().await;
+    let test = &entrance.test;
+    let jetstream = &test.env.bus.jetstream;
+    let events = topology::streams(1).into_iter().find(|stream| stream.name == subjects::EVENTS).unwrap();
+    let saga = completed(test, async || {
+        let small = Config { max_message_size: 100, ..events.clone() };
+        jetstream.update_stream(small).await.unwrap();
+    })
+    .await;
+    event_is_refused(&entrance, saga, "the message is larger than its stream takes").await;
+    jetstream.update_stream(events).await.unwrap();
+    event_goes_out(test, saga).await;
+}
+
+#[tokio::test]
+async fn why_names_an_event_without_a_stream_of_an_ended_saga() {
+    let entrance = Entrance::start().await;
+    let test = &entrance.test;
+    let jetstream = &test.env.bus.jetstream;
+    let saga = completed(test, async || take_subjects(test, subjects::EVENTS, "events.other.>").await).await;
+    event_is_refused(&entrance, saga, "no stream takes the subject").await;
+    jetstream.delete_stream("OTHER").await.unwrap();
+    event_goes_out(test, saga).await;
 }
 
 #[tokio::test]

@@ -1,13 +1,13 @@
 //! What bears on a saga's next move: its row, its definition, pauses, parked messages, and what NATS knows.
 
-use async_nats::connection::State as Connection;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::Value;
 use sqlx::PgPool;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::events;
 use crate::bus::{Bus, consumers, presence};
 use crate::operations::pauses::{self, PauseView};
 use crate::operations::{AskError, SagaView};
@@ -16,6 +16,8 @@ use crate::store;
 
 /// Parked messages are counted up to so many.
 const PARKED_MAX: i64 = 100;
+/// After an end its last events are published within this time, unless something is wrong.
+const PUBLISHED_WITHIN: TimeDelta = TimeDelta::seconds(3);
 
 /// What bears on a saga's next move.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -53,6 +55,8 @@ pub struct Facts {
     pub parked: usize,
     /// What NATS knows about the command; null if there is none.
     pub carrier: Option<Carrier>,
+    /// Why NATS will never store an event of it, where it waits for nothing else; null if it may.
+    pub event_refused: Option<String>,
 }
 
 /// What NATS knows about a command.
@@ -105,6 +109,11 @@ pub async fn ask(
     if let Some(command) = &facts.command {
         facts.carrier = Some(carrier(bus, command).await);
     }
+    if facts.lacks_events()
+        && let Some(bus) = bus.filter(is_connected)
+    {
+        facts.event_refused = events::refusal(pool, catalogue, bus, id).await?;
+    }
     Ok(facts)
 }
 
@@ -139,7 +148,16 @@ fn of_row(definition: Option<&Definition>, saga: Saga, now: DateTime<Utc>) -> Fa
         pauses: Vec::new(),
         parked: 0,
         carrier: None,
+        event_refused: None,
         saga: saga.into(),
+    }
+}
+
+impl Facts {
+    /// Whether it ended some time ago and its last events are not acknowledged.
+    fn lacks_events(&self) -> bool {
+        let ended_at = self.saga.finished_at.filter(|_| self.saga.status.is_end());
+        self.saga.due_at.is_some() && ended_at.is_some_and(|at| self.now - at >= PUBLISHED_WITHIN)
     }
 }
 
@@ -148,10 +166,13 @@ fn cause(detail: &Value) -> Option<String> {
     detail.get("code").or_else(|| detail.get("reason"))?.as_str().map(str::to_owned)
 }
 
+fn is_connected(bus: &&Bus) -> bool {
+    bus.is_connected()
+}
+
 async fn carrier(bus: Option<&Bus>, command: &str) -> Carrier {
     let unknown = |reason: String| Carrier { unknown: Some(reason), ..Carrier::default() };
-    let connected = |bus: &&Bus| bus.client.connection_state() == Connection::Connected;
-    let Some(bus) = bus.filter(connected) else {
+    let Some(bus) = bus.filter(is_connected) else {
         return unknown("NATS does not answer".to_owned());
     };
     let (found, present) = tokio::join!(consumers::of_command(bus, command), presence::present(bus));

@@ -2,6 +2,7 @@
 
 mod sentence;
 mod facts;
+mod events;
 
 pub use facts::{Backlog, Carrier, Facts, Present, ask};
 

@@ -32,10 +32,12 @@ fn ended(facts: &Facts) -> String {
     let saga = &facts.saga;
     let at = saga.finished_at.map(|at| format!(" at {}", clock(at, facts.now))).unwrap_or_default();
     let reason = saga.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    let rest = if saga.due_at.is_some() {
-        "its last events are not acknowledged yet"
-    } else {
-        "nothing to wait for"
+    let rest = match &facts.event_refused {
+        Some(refused) => {
+            format!("an event cannot be published: {refused}; mend that, and it is published without a retry")
+        }
+        None if saga.due_at.is_some() => "its last events are not acknowledged yet".to_owned(),
+        None => "nothing to wait for".to_owned(),
     };
     format!("{}{at}{reason}; {rest}", saga.status)
 }
@@ -242,6 +244,7 @@ mod tests {
             pauses: Vec::new(),
             parked: 0,
             carrier: Some(Carrier::default()),
+            event_refused: None,
         }
     }
 
@@ -337,6 +340,12 @@ mod tests {
         assert_eq!(
             of(&facts),
             "compensated at 12:07:59 (hold_expired); its last events are not acknowledged yet"
+        );
+        facts.event_refused = Some("events.x: its stream is sealed".to_owned());
+        assert_eq!(
+            of(&facts),
+            "compensated at 12:07:59 (hold_expired); an event cannot be published: events.x: its stream is sealed; \
+             mend that, and it is published without a retry"
         );
     }
 
