@@ -44,3 +44,6 @@ pub mod clock;
 pub mod ids;
 pub mod text;
 pub mod jsonb;
+
+#[cfg(test)]
+mod hostile;

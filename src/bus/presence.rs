@@ -8,12 +8,12 @@ use std::time::Duration;
 use async_nats::service::{Service, ServiceExt};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
 use tokio::time::Instant;
 
 use super::{Bus, subjects};
-use crate::ids;
+use crate::{clock, ids};
 
 /// How long answers are gathered: nobody knows how many there will be. So long after the last one, and in all.
 const QUIET: Duration = Duration::from_millis(250);
@@ -22,6 +22,11 @@ const LONGEST: Duration = Duration::from_secs(1);
 pub const COMMANDS: &str = "commands";
 /// Metadata of an announcement: the machine and the process.
 pub const INSTANCE: &str = "instance";
+
+/// Most commands of one announcement that are listed.
+const COMMANDS_MAX: usize = 1_000;
+/// The longest name, version or id of an announcement, in bytes.
+const NAME_BYTES_MAX: usize = 256;
 
 /// A worker that answered just now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,8 +65,11 @@ impl PresenceError {
 /// leave out.
 #[derive(Deserialize)]
 struct Info {
+    #[serde(deserialize_with = "short")]
     id: String,
+    #[serde(deserialize_with = "short")]
     name: String,
+    #[serde(deserialize_with = "short")]
     version: String,
     metadata: Option<HashMap<String, String>>,
 }
@@ -70,7 +78,17 @@ struct Info {
 #[derive(Deserialize)]
 struct Stats {
     id: String,
+    #[serde(deserialize_with = "clock::deserialize")]
     started: DateTime<Utc>,
+}
+
+fn short<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if is_short(&text) { Ok(text) } else { Err(D::Error::custom("a name is too long")) }
+}
+
+fn is_short(text: &str) -> bool {
+    text.len() <= NAME_BYTES_MAX
 }
 
 /// Announces a worker of these commands until the answer is dropped with its [`Service::stop`], or the process ends.
@@ -94,15 +112,19 @@ pub async fn announce(
 pub async fn present(bus: &Bus) -> Result<Vec<WorkerSeen>, PresenceError> {
     let (infos, stats) =
         tokio::join!(ask::<Info>(bus, subjects::SERVICES_INFO), ask::<Stats>(bus, subjects::SERVICES_STATS));
+    Ok(joined(infos?, stats?))
+}
+
+fn joined(infos: Vec<(Info, Duration)>, stats: Vec<(Stats, Duration)>) -> Vec<WorkerSeen> {
     let started: HashMap<String, DateTime<Utc>> =
-        stats?.into_iter().map(|(stats, _)| (stats.id, stats.started)).collect();
-    let mut seen: Vec<WorkerSeen> = infos?
+        stats.into_iter().map(|(stats, _)| (stats.id, stats.started)).collect();
+    let mut seen: Vec<WorkerSeen> = infos
         .into_iter()
         .map(|(info, answered)| {
             let mut metadata = info.metadata.unwrap_or_default();
             WorkerSeen {
                 commands: listed(metadata.get(COMMANDS)),
-                instance: metadata.remove(INSTANCE),
+                instance: metadata.remove(INSTANCE).filter(|instance| is_short(instance)),
                 started: started.get(&info.id).copied(),
                 service: info.name,
                 id: info.id,
@@ -112,7 +134,7 @@ pub async fn present(bus: &Bus) -> Result<Vec<WorkerSeen>, PresenceError> {
         })
         .collect();
     seen.sort_by(|one, other| (&one.service, &one.id).cmp(&(&other.service, &other.id)));
-    Ok(seen)
+    seen
 }
 
 /// Those of them that serve a command. One that names no commands counts by the name of its service.
@@ -133,7 +155,8 @@ pub fn unserved<'a>(present: &[WorkerSeen], commands: impl IntoIterator<Item = &
 
 fn listed(commands: Option<&String>) -> Vec<String> {
     let commands = commands.map(String::as_str).unwrap_or_default().split(',').map(str::trim);
-    commands.filter(|command| !command.is_empty()).map(str::to_owned).collect()
+    let commands = commands.filter(|command| !command.is_empty() && is_short(command));
+    commands.take(COMMANDS_MAX).map(str::to_owned).collect()
 }
 
 /// Asks all and gathers what they say, with the time that each took. An answer that cannot be read is nobody's.
@@ -157,16 +180,55 @@ async fn ask<T: DeserializeOwned>(
             break;
         }
         end = (Instant::now() + QUIET).min(begin + LONGEST);
-        if let Ok(one) = serde_json::from_slice(&answer.payload) {
-            found.push((one, begin.elapsed()));
-        }
+        found.extend(read(&answer.payload).map(|one| (one, begin.elapsed())));
     }
     Ok(found)
+}
+
+/// Reads one answer.
+fn read<T: DeserializeOwned>(payload: &[u8]) -> Option<T> {
+    serde_json::from_slice(payload).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hostile::like;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn any_info() -> impl Strategy<Value = Vec<u8>> {
+        let commands = prop_oneof![
+            Just("seats.hold, seats.release".to_owned()),
+            (0usize..3_000).prop_map(|count| "a.b,".repeat(count)),
+            ".{0,400}",
+        ];
+        commands.prop_flat_map(|commands| {
+            let metadata = json!({ COMMANDS: commands, INSTANCE: "host/7" });
+            like(json!({ "id": "one", "name": "seats", "version": "1.0.0", "metadata": metadata, "type": "x" }))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn announcements_are_read_or_refused(
+            info in any_info(),
+            stats in like(json!({ "id": "one", "started": "2026-01-01T00:00:00Z", "endpoints": [] })),
+        ) {
+            let infos = read::<Info>(&info).map(|info| (info, Duration::ZERO));
+            let stats = read::<Stats>(&stats).map(|stats| (stats, Duration::ZERO));
+            let seen = joined(infos.into_iter().collect(), stats.into_iter().collect());
+            for worker in &seen {
+                let names = [&worker.service, &worker.id, &worker.version];
+                let names = names.into_iter().chain(&worker.instance).chain(&worker.commands);
+                prop_assert!(names.into_iter().all(|name| is_short(name)), "{:?}", worker);
+                prop_assert!(worker.commands.len() <= COMMANDS_MAX);
+                prop_assert!(worker.started.is_none_or(clock::is_plausible), "{:?}", worker);
+            }
+            served_by(&seen, "seats.hold");
+            unserved(&seen, ["seats.hold", ""]);
+        }
+    }
 
     fn worker(service: &str, commands: &str) -> WorkerSeen {
         WorkerSeen {

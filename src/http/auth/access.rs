@@ -13,7 +13,7 @@ use super::super::pace::{Pace, TooOften};
 use super::super::problem::Problem;
 use super::jwks::Jwks;
 use super::unauthenticated;
-use crate::clock::Clock;
+use crate::clock::{Clock, LATEST};
 use crate::config;
 use crate::ids::UserId;
 
@@ -156,6 +156,9 @@ impl Access {
     /// Times, issuer and audience. Times are compared with the clock that follows the database's.
     fn check(&self, claims: &Claims) -> Result<(), Problem> {
         let now = self.0.clock.now().timestamp_millis() as f64 / 1_000.0;
+        if [claims.exp, claims.nbf, claims.iat].into_iter().flatten().any(|time| !is_plausible(time)) {
+            return Err(unauthenticated("The access token names a time before 1970 or after 2200."));
+        }
         if claims.exp.is_some_and(|exp| exp <= now) {
             return Err(unauthenticated("The access token has run out; get a new one."));
         }
@@ -172,6 +175,11 @@ impl Access {
             _ => Err(unauthenticated("The access token is meant for another audience.")),
         }
     }
+}
+
+/// Whether seconds since 1970 lie in the range of times that come from outside. Some providers write 0 for "from the beginning".
+fn is_plausible(seconds: f64) -> bool {
+    (0.0..=LATEST.timestamp() as f64).contains(&seconds)
 }
 
 /// Nothing but a signature of this kind. Times, issuer and audience are checked against our own clock and settings, in

@@ -3,6 +3,8 @@
 //! Naming an extractor in a handler's signature is the policy. They stand before anything that reads the
 //! body, because who you are is checked before what you sent.
 
+#[cfg(test)]
+mod hostile;
 mod access;
 mod jwks;
 mod keys;

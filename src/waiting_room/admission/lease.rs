@@ -111,7 +111,7 @@ async fn own_revision(hall: &Hall, holder: Uuid) -> Option<u64> {
     let Ok(Stored::Value { revision, bytes }) = hall.bucket.read(subjects::QUEUE_LEASE).await else {
         return None;
     };
-    let record: LeaseRecord = serde_json::from_slice(&bytes).ok()?;
+    let record = LeaseRecord::read(&bytes)?;
     (record.holder == Some(holder)).then_some(revision)
 }
 

@@ -46,6 +46,21 @@ pub struct LeaseRecord {
     pub brakes: BTreeMap<ConcertId, Brake>,
 }
 
+impl LeaseRecord {
+    /// Reads a record. A brake that no leader writes is left out; the lease counts all the same.
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let mut record: Self = serde_json::from_slice(bytes).ok()?;
+        record.brakes.retain(|concert, brake| {
+            let is_plausible = brake.is_plausible();
+            if !is_plausible {
+                tracing::warn!(%concert, "a brake in the record of the lease is refused: out of range");
+            }
+            is_plausible
+        });
+        Some(record)
+    }
+}
+
 /// What the marker of a restored bucket holds.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct RestoredRecord {
@@ -286,7 +301,7 @@ fn owner(key: &str) -> Option<(ConcertId, UserId)> {
 fn read(hall: &Hall, entry: &Entry) -> News {
     let revision = entry.revision;
     if entry.key == subjects::QUEUE_LEASE {
-        let lease = serde_json::from_slice::<LeaseRecord>(&entry.value).ok();
+        let lease = LeaseRecord::read(&entry.value);
         let holder = lease.as_ref().and_then(|lease| lease.holder);
         // What this instance has written it may have decided anew since.
         if let Some(lease) = lease.filter(|_| holder != Some(hall.hearing.own)) {
@@ -319,5 +334,53 @@ fn read(hall: &Hall, entry: &Entry) -> News {
             let at = DateTime::from_timestamp(entry.created.timestamp(), 0).unwrap_or_default();
             News::Gone { concert, user, revision, at }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hostile::like;
+    use crate::waiting_room::line::Lines;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn lease() -> Value {
+        let brake = json!({
+            "state": "falling", "rate": 420.0, "reason": "holds take 512 ms (p99)", "hold_p99_ms": 512, "backlog": 3,
+        });
+        json!({ "holder": Uuid::from_u128(1), "brakes": { Uuid::from_u128(2).to_string(): brake } })
+    }
+
+    proptest! {
+        #[test]
+        fn leases_are_read_or_refused(bytes in like(lease())) {
+            if let Some(record) = LeaseRecord::read(&bytes) {
+                for brake in record.brakes.values() {
+                    prop_assert!(brake.is_plausible(), "{:?}", brake);
+                }
+                let written = serde_json::to_vec(&record).unwrap();
+                let again = LeaseRecord::read(&written).unwrap();
+                prop_assert_eq!((again.holder, again.brakes), (record.holder, record.brakes));
+            }
+        }
+
+        #[test]
+        fn restored_marks_are_read_or_refused(bytes in like(json!({ "journalled": 7, "places": 8 }))) {
+            if let Ok(record) = serde_json::from_slice::<RestoredRecord>(&bytes) {
+                let mut lines = Lines::new(PATIENCE);
+                lines.apply(News::Restored { revision: 9, journalled: record.journalled }, None);
+                lines.take_changes();
+            }
+        }
+    }
+
+    #[test]
+    fn lease_with_a_bad_brake_keeps_its_holder() {
+        let mut record = lease();
+        assert_eq!(LeaseRecord::read(record.to_string().as_bytes()).unwrap().brakes.len(), 1);
+        record["brakes"][Uuid::from_u128(2).to_string()]["rate"] = json!(1e300);
+        let read = LeaseRecord::read(record.to_string().as_bytes()).unwrap();
+        assert_eq!((read.holder, read.brakes.len()), (Some(Uuid::from_u128(1)), 0));
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::store::queue::QueueSettings;
+use crate::store::queue::{FASTEST, QueueSettings};
 
 /// Above the floor this part of the excess goes at each look.
 const FALL: f64 = 1.0 / 3.0;
@@ -20,6 +20,9 @@ const LEAST_FALL: f64 = 1.0 / 20.0;
 const RISE: f64 = 1.0 / 40.0;
 /// Below this part of the limits the service is well.
 const WELL: f64 = 0.5;
+
+/// The longest reason that is read, in bytes. Those that are written have a few hundred at most.
+const REASON_BYTES_MAX: usize = 1_000;
 
 /// What is still good enough.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +131,13 @@ impl Brake {
             hold_p99_ms: strain.hold.map(|hold| u64::try_from(hold.as_millis()).unwrap_or(u64::MAX)),
             backlog: strain.backlog,
         }
+    }
+}
+
+impl Brake {
+    /// Whether a leader may have written this. Another program, or a later release, may write something else.
+    pub fn is_plausible(&self) -> bool {
+        (0.0..=f64::from(FASTEST)).contains(&self.rate) && self.reason.len() <= REASON_BYTES_MAX
     }
 }
 

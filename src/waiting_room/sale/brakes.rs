@@ -121,7 +121,7 @@ impl Brakes {
     /// Takes down what an instance says of its holds.
     pub fn hear(&self, report: &HoldReport) {
         if report.count >= ENOUGH {
-            let took = Duration::from_millis(report.p99_ms);
+            let took = Duration::from_millis(report.p99_ms.min(LONGEST));
             self.heard().insert(report.instance, (Instant::now(), took));
         }
     }
