@@ -14,6 +14,7 @@ use super::headers::Malformed;
 use super::publish::Outgoing;
 use super::subjects;
 use super::trace::traceparent;
+use crate::clock;
 
 /// The version of the body.
 const VERSION: u32 = 2;
@@ -29,6 +30,7 @@ pub struct EventMessage {
     pub id: String,
     #[serde(rename = "type")]
     pub name: String,
+    #[serde(deserialize_with = "clock::deserialize")]
     pub at: DateTime<Utc>,
     /// What it is about; for bookings the reservation.
     pub subject_id: Uuid,
@@ -133,7 +135,7 @@ mod tests {
     fn event(subject: u128, sequence: i64, name: &str, data: Value) -> EventMessage {
         let subject = Uuid::from_u128(subject);
         let id = format!("{subject}:{sequence}:{name}");
-        EventMessage::new(id, name, DateTime::UNIX_EPOCH, (subject, sequence), subject, data)
+        EventMessage::new(id, name, clock::EARLIEST, (subject, sequence), subject, data)
     }
 
     fn read(batches: &[EventBatch]) -> Vec<Vec<EventMessage>> {
