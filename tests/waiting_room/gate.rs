@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use boxoffice::bus::subjects;
+use boxoffice::bus::events::{EventBatch, EventMessage, event_batches};
+use boxoffice::bus::publish::publish;
 use boxoffice::ids;
 use boxoffice::waiting_room::{Claims, PassState, Refused, Sessions, Status};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -159,11 +160,8 @@ async fn a_payment_ends_its_session_even_if_the_instance_that_answered_it_is_gon
 }
 
 async fn confirm(bus: &boxoffice::bus::Bus, claims: &Claims, at: DateTime<Utc>) {
-    let event = json!({
-        "id": ids::new().to_string(), "type": "reservation.confirmed", "version": 1, "at": at,
-        "subject_id": ids::new(), "sequence": 3,
-        "data": {"user_id": claims.user, "concert_id": claims.concert, "amount": 5},
-    });
-    let subject = subjects::event("reservation.confirmed");
-    bus.jetstream.publish(subject, event.to_string().into()).await.unwrap().await.unwrap();
+    let data = json!({"user_id": claims.user, "concert_id": claims.concert, "amount": 5});
+    let (id, about) = (ids::new().to_string(), (ids::new(), 3));
+    let event = EventMessage::new(id, "reservation.confirmed", at, about, ids::new(), data);
+    publish(bus, &event_batches(&[event]), EventBatch::outgoing).await.unwrap();
 }
