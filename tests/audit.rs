@@ -374,3 +374,67 @@ async fn payer_buyer_and_saga_are_one_user() {
     )
     .await;
 }
+
+/// The damage breaks this invariant among others, and this row is named.
+async fn finds_among_others(invariant: Invariant, offender: &str, damage: &'static str) {
+    let report = audit_after(damage).await;
+    let found = report.broken.iter().find(|broken| broken.invariant == invariant);
+    let found = found.unwrap_or_else(|| panic!("{invariant:?} is not found after: {damage}\n{report:#?}"));
+    assert!(found.examples.iter().any(|example| example.id.ends_with(offender)), "after: {damage}\n{found:#?}");
+}
+
+#[tokio::test]
+async fn rows_that_name_missing_rows_are_found() {
+    finds_among_others(
+        Invariant::TicketsWithoutReservation,
+        "b1",
+        "set session_replication_role = replica;
+         update tickets set id = '00000000-0000-7000-8000-0000000000b1' where seat = 1;
+         delete from reservations where id = '00000000-0000-7000-8000-000000000001'",
+    )
+    .await;
+    finds_among_others(
+        Invariant::TicketsWithoutSeat,
+        "b1",
+        "set session_replication_role = replica;
+         update tickets set id = '00000000-0000-7000-8000-0000000000b1' where seat = 1;
+         delete from seats where number = 1",
+    )
+    .await;
+    finds_among_others(
+        Invariant::EntriesWithoutAccount,
+        "fa",
+        "set session_replication_role = replica; delete from accounts where balance = 50",
+    )
+    .await;
+    finds_among_others(
+        Invariant::PaymentsWithoutReservation,
+        "b1",
+        "set session_replication_role = replica;
+         update payments set id = '00000000-0000-7000-8000-0000000000b1'
+         where reservation_id = '00000000-0000-7000-8000-000000000001';
+         delete from reservations where id = '00000000-0000-7000-8000-000000000001'",
+    )
+    .await;
+    finds_among_others(
+        Invariant::PaymentsWithoutEntry,
+        "b1",
+        "set session_replication_role = replica;
+         update payments set id = '00000000-0000-7000-8000-0000000000b1'
+         where reservation_id = '00000000-0000-7000-8000-000000000001';
+         delete from ledger_entries where id = '00000000-0000-7000-8000-0000000000f1'",
+    )
+    .await;
+    finds_among_others(
+        Invariant::ReservationsWithoutPerformance,
+        "02",
+        "set session_replication_role = replica; delete from performances",
+    )
+    .await;
+    finds(
+        Invariant::ReservationsOfAnotherConcert,
+        "03",
+        "update reservations set concert_id = gen_random_uuid() where id = '00000000-0000-7000-8000-000000000003'",
+    )
+    .await;
+}

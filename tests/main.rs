@@ -28,6 +28,7 @@ mod fence;
 mod forged;
 mod growth;
 mod hold_limits;
+mod hot_rows;
 mod http_access;
 mod http_booking;
 mod http_brake;

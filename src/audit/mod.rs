@@ -52,5 +52,12 @@ async fn ask(
         Invariant::SagasAwake => audit::asleep(conn).await,
         Invariant::SagasSwept => audit::overdue_sagas(conn, moment, SWEEP_PATIENCE).await,
         Invariant::HoldsEnd => audit::overdue_holds(conn, moment, HOLD_PATIENCE).await,
+        Invariant::TicketsWithoutReservation
+        | Invariant::TicketsWithoutSeat
+        | Invariant::EntriesWithoutAccount
+        | Invariant::PaymentsWithoutReservation
+        | Invariant::PaymentsWithoutEntry
+        | Invariant::ReservationsWithoutPerformance
+        | Invariant::ReservationsOfAnotherConcert => audit::dangling(conn, invariant.name()).await,
     }
 }

@@ -19,11 +19,18 @@ pub enum Invariant {
     SagasAwake,
     SagasSwept,
     HoldsEnd,
+    TicketsWithoutReservation,
+    TicketsWithoutSeat,
+    EntriesWithoutAccount,
+    PaymentsWithoutReservation,
+    PaymentsWithoutEntry,
+    ReservationsWithoutPerformance,
+    ReservationsOfAnotherConcert,
 }
 
 impl Invariant {
     /// All of them, in the order they are asked and shown.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 16] = [
         Self::SoldSeats,
         Self::DoubledSeats,
         Self::HeldSeats,
@@ -33,6 +40,13 @@ impl Invariant {
         Self::SagasAwake,
         Self::SagasSwept,
         Self::HoldsEnd,
+        Self::TicketsWithoutReservation,
+        Self::TicketsWithoutSeat,
+        Self::EntriesWithoutAccount,
+        Self::PaymentsWithoutReservation,
+        Self::PaymentsWithoutEntry,
+        Self::ReservationsWithoutPerformance,
+        Self::ReservationsOfAnotherConcert,
     ];
 
     /// Its name in reports.
@@ -47,6 +61,13 @@ impl Invariant {
             Self::SagasAwake => "sagas_awake",
             Self::SagasSwept => "sagas_swept",
             Self::HoldsEnd => "holds_end",
+            Self::TicketsWithoutReservation => "tickets_without_reservation",
+            Self::TicketsWithoutSeat => "tickets_without_seat",
+            Self::EntriesWithoutAccount => "entries_without_account",
+            Self::PaymentsWithoutReservation => "payments_without_reservation",
+            Self::PaymentsWithoutEntry => "payments_without_entry",
+            Self::ReservationsWithoutPerformance => "reservations_without_performance",
+            Self::ReservationsOfAnotherConcert => "reservations_of_another_concert",
         }
     }
 
@@ -64,6 +85,13 @@ impl Invariant {
             Self::SagasAwake => "Every saga is ended, stuck, paused or has an alarm.",
             Self::SagasSwept => "No alarm is overdue for a minute.",
             Self::HoldsEnd => "No hold outlives its end by five seconds.",
+            Self::TicketsWithoutReservation => "The reservation of every ticket exists.",
+            Self::TicketsWithoutSeat => "The seat of every ticket exists.",
+            Self::EntriesWithoutAccount => "The account of every ledger entry exists.",
+            Self::PaymentsWithoutReservation => "The reservation of every payment exists.",
+            Self::PaymentsWithoutEntry => "The ledger entry that a payment names exists.",
+            Self::ReservationsWithoutPerformance => "The performance of every reservation exists.",
+            Self::ReservationsOfAnotherConcert => "The performance of a reservation is of its concert.",
         }
     }
 }

@@ -33,6 +33,8 @@ pub(super) enum Rank {
 pub struct Changes {
     parts: Vec<String>,
     checks: BTreeMap<Rank, String>,
+    /// Whether each inserting part came to its number of rows. They are compared after the checks.
+    inserted: Vec<String>,
     arguments: PgArguments,
     refused: Option<sqlx::error::BoxDynError>,
 }
@@ -59,12 +61,13 @@ impl Changes {
             return Err(sqlx::Error::Encode(refused));
         }
         // They are evaluated from left to right, and each brings its part about: this is the order of the locks.
-        let checks: Vec<String> = self.checks.into_values().collect();
-        let end = match checks.is_empty() {
-            true => "select true".to_owned(),
-            false => format!("select case when {} then true else not_as_read() end", checks.join(" and ")),
-        };
-        let sql = format!("with {} {end}", self.parts.join(", "));
+        let are_as_read: Vec<String> = self.checks.into_values().collect();
+        let sql = format!(
+            "with {} select case when not ({}) then not_as_read() when not ({}) then not_written() else true end",
+            self.parts.join(", "),
+            all_of(&are_as_read),
+            all_of(&self.inserted)
+        );
         sqlx::query_with(AssertSqlSafe(sql), self.arguments).execute(conn).await.map(drop)
     }
 
@@ -82,10 +85,20 @@ impl Changes {
         self.add(name, sql)
     }
 
-    /// Adds a condition of that rank; its parameters are numbered from 1.
+    /// Adds a part that has to write so many rows, whatever was read: a smaller number is a defect, and the whole statement
+    /// fails with an error that comes again. It returns something of each row.
+    pub(super) fn complete(&mut self, name: &str, rows: usize, sql: &str) -> Binding<'_> {
+        let check = renumbered(&format!("(select count(*) from {name}) = $1"), self.arguments.len());
+        self.inserted.push(check);
+        Binding(self).bind(rows as i64);
+        self.add(name, sql)
+    }
+
+    /// Adds the condition of that rank; its parameters are numbered from 1.
     pub(super) fn check(&mut self, rank: Rank, sql: &str) -> Binding<'_> {
         let check = renumbered(sql, self.arguments.len());
-        self.checks.insert(rank, check);
+        let replaced = self.checks.insert(rank, check);
+        assert!(replaced.is_none(), "a statement has one condition of each rank: {rank:?}");
         Binding(self)
     }
 }
@@ -103,6 +116,13 @@ impl Binding<'_> {
 /// Whether something was not written because a row is not any more as it was read: reading again helps.
 pub fn is_not_as_read(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40001")
+}
+
+fn all_of(conditions: &[String]) -> String {
+    match conditions {
+        [] => "true".to_owned(),
+        conditions => conditions.join(" and "),
+    }
 }
 
 /// The statement with its parameters counted on from those before it.
@@ -130,7 +150,11 @@ mod tests {
         changes.add("one", "insert $1 $2").bind(1).bind(2);
         changes.counted(Rank::Seats, "two", 7, "update $1 returning 1").bind(3);
         changes.check(Rank::Buyers, "f($1)").bind(4);
-        assert_eq!(changes.parts, ["one as (insert $1 $2)", "two as (update $4 returning 1)"]);
+        changes.complete("three", 2, "insert $1 returning 1").bind(5);
+        let parts =
+            ["one as (insert $1 $2)", "two as (update $4 returning 1)", "three as (insert $7 returning 1)"];
+        assert_eq!(changes.parts, parts);
+        assert_eq!(changes.inserted, ["(select count(*) from three) = $6"]);
         let checks: Vec<&str> = changes.checks.values().map(String::as_str).collect();
         assert_eq!(checks, ["f($5)", "(select count(*) from two) = $3"], "in the order of the locks");
     }

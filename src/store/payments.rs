@@ -126,9 +126,10 @@ pub fn enter(changes: &mut Changes, entries: &[NewEntry], now: DateTime<Utc>) {
         select id, user_id, kind, amount, balance, reservation_id, reverses_id, $1
         from unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[], $8::uuid[])
             with ordinality as new (id, user_id, kind, amount, balance, reservation_id, reverses_id, place)
-        order by place";
+        order by place
+        returning 1";
     changes
-        .add("entered", sql)
+        .complete("entered", entries.len(), sql)
         .bind(now)
         .bind(rows.ids)
         .bind(rows.users)
@@ -153,9 +154,10 @@ pub fn pay(changes: &mut Changes, payments: &[NewPayment], now: DateTime<Utc>) {
         on conflict on constraint payments_one_per_reservation do update
             set id = excluded.id, status = excluded.status, entry_id = excluded.entry_id,
                 paid_at = excluded.paid_at, updated_at = excluded.updated_at
-            where payments.status = 'failed'";
+            where payments.status = 'failed'
+        returning 1";
     changes
-        .add("paid", sql)
+        .complete("paid", payments.len(), sql)
         .bind(now)
         .bind(paid.ids)
         .bind(paid.reservations)

@@ -1,5 +1,7 @@
 //! Reservations: what a buyer sees of a booking, written by its steps.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -174,7 +176,8 @@ pub fn insert(changes: &mut Changes, new: &[NewReservation], now: DateTime<Utc>)
     part.bind(ids).bind(users).bind(concerts).bind(performances).bind(seats);
 }
 
-/// Writes what steps decided about reservations; their sagas are compared or locked, and no other saga writes them.
+/// Writes what steps decided about reservations, each of which must exist; their sagas are compared or locked, and no other saga
+/// writes them.
 pub fn change(changes: &mut Changes, decided: &[Change], now: DateTime<Utc>) {
     if decided.is_empty() {
         return;
@@ -197,9 +200,11 @@ pub fn change(changes: &mut Changes, decided: &[Change], now: DateTime<Utc>) {
         from unnest($2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::jsonb[], $7::bigint[],
                     $8::timestamptz[], $9::timestamptz[])
             as new (id, status, reason, detail, lines, amount, expires_at, claimable_at)
-        where reservations.id = new.id";
+        where reservations.id = new.id
+        returning 1";
+    let distinct = ids.iter().collect::<BTreeSet<_>>().len();
     changes
-        .add("changed_reservations", sql)
+        .complete("changed_reservations", distinct, sql)
         .bind(now)
         .bind(ids)
         .bind(statuses)

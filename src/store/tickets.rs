@@ -29,8 +29,9 @@ pub fn insert(changes: &mut Changes, tickets: &[NewTicket], now: DateTime<Utc>) 
         insert into tickets (id, reservation_id, performance_id, seat, code, status, issued_at)
         select id, reservation_id, performance_id, seat, code, 'valid', $1
         from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::int[], $6::text[])
-            as new (id, reservation_id, performance_id, seat, code)";
-    let part = changes.add("issued", sql).bind(now);
+            as new (id, reservation_id, performance_id, seat, code)
+        returning 1";
+    let part = changes.complete("issued", tickets.len(), sql).bind(now);
     part.bind(ids).bind(reservations).bind(performances).bind(seats).bind(codes);
 }
 
