@@ -9,6 +9,7 @@ use chrono::TimeDelta;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit;
 use crate::background::Tasks;
 use crate::background::jobs::{Job, Jobs, run_once};
 use crate::booking::{Desk, DeskError};
@@ -24,6 +25,8 @@ const KEYS: Job =
     Job { name: "purge_idempotency_keys", schedule: "0 17 * * * *", timeout: Duration::from_secs(600) };
 const ENDED: Job =
     Job { name: "purge_ended_sagas", schedule: "0 37 * * * *", timeout: Duration::from_secs(1_800) };
+/// In the middle of a minute, when the jobs of full minutes have run.
+const AUDIT: Job = Job { name: "audit_recent", schedule: "29 * * * * *", timeout: Duration::from_secs(30) };
 
 /// With no alarm nearer than this, and no charge to announce, nothing is under way.
 const SOON: TimeDelta = TimeDelta::minutes(2);
@@ -50,6 +53,7 @@ pub(super) async fn start(
     jobs.add(CHARGES, &charges, announce_charges).await.context(failed)?;
     jobs.add(PAUSES, engine, keep_pauses).await.context(failed)?;
     jobs.add(KEYS, &(engine.clone(), clock.clone()), purge_keys).await.context(failed)?;
+    jobs.add(AUDIT, engine, audit_recent).await.context(failed)?;
     let purging = (engine.clone(), keep);
     jobs.add(ENDED, &purging, purge_ended).await.context(failed)?;
     // Also now, for processes that never run for an hour.
@@ -116,4 +120,8 @@ async fn purge_keys((engine, clock): (Engine, Clock)) -> store::Result<()> {
 
 async fn purge_ended((engine, keep): (Engine, TimeDelta)) -> store::Result<()> {
     engine.forget(keep).await.map(drop)
+}
+
+async fn audit_recent(engine: Engine) -> store::Result<()> {
+    audit::recent::report(&engine.pool, audit::recent::WINDOW).await
 }

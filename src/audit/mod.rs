@@ -4,6 +4,7 @@
 //! a running sale and never at a process, so what it finds is a defect and not a delay: where a saga on its
 //! way may look unfinished, the questions in [`crate::store::audit`] say so.
 
+pub mod recent;
 mod report;
 
 use chrono::TimeDelta;

@@ -69,6 +69,7 @@ async fn stuck_sagas_parked_messages_and_absent_workers_are_seen_at_once() {
         assert!(page.matches(&format!("boxoffice_{name}")).count() >= 2, "{name} has no rule");
     }
     assert!(of_one.contains("boxoffice_jetstream_works") && of_one.contains("boxoffice_job_last_success"));
+    assert!(of_one.contains("boxoffice_audit_findings"));
     until(10, "the probe and the sweeper to say how they did", || async {
         let text = metrics().await;
         text.contains("boxoffice_jetstream_works 1")

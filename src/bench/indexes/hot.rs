@@ -10,6 +10,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use crate::config::Control;
+use crate::ids;
 use crate::saga::{Saga, Status};
 use crate::store::changes::Changes;
 use crate::store::reservations::{Change, End};
@@ -17,7 +18,7 @@ use crate::store::rows::Rows;
 use crate::store::saga_search::Filter;
 use crate::store::seats::{Seat, Wanted};
 use crate::store::{
-    Result, catalog, due, payments, plans, points, reservations, retention, saga_search, sagas, seats,
+    Result, audit, catalog, due, payments, plans, points, reservations, retention, saga_search, sagas, seats,
     tickets,
 };
 
@@ -252,6 +253,24 @@ fn of_the_sweeper() -> Vec<Hot> {
             Within(|conn, of| {
                 let before = of.now - TimeDelta::days(365);
                 async move { retention::delete_ended(conn, before, 500).await.map(drop) }.boxed()
+            }),
+        ),
+        hot(
+            "audit: what came about in the last minutes",
+            "payments",
+            &[
+                "payments_pkey",
+                "reservations_pkey",
+                "ledger_entries_pkey",
+                "ledger_entries_of_user",
+                "accounts_pkey",
+                "tickets_of_reservation",
+                "seats_pkey",
+            ],
+            Alone(|pool, of| {
+                let minutes = TimeDelta::minutes(5);
+                let range = ids::first_of(of.now - minutes)..ids::first_of(of.now + minutes);
+                async move { audit::recent(pool, range, of.now).await.map(drop) }.boxed()
             }),
         ),
         hot(

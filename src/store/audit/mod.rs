@@ -5,6 +5,7 @@
 //! agree: what a saga in the middle of its way may look like is said at each question that allows for it.
 
 mod points;
+mod recent;
 mod references;
 mod sagas;
 mod seats;
@@ -16,6 +17,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 pub use points::{balances, payments, points_taken, unsettled_points};
+pub use recent::{RECENT_NAMED, RecentOffender, recent};
 pub use references::dangling;
 pub use sagas::{asleep, overdue_sagas, stuck_sagas};
 pub use seats::{doubled_seats, held_seats, overdue_holds, sold_seats};
