@@ -1,4 +1,4 @@
-//! The tables that every booking writes: what keeps their rows right, where the schema has no foreign key.
+//! The tables that every booking writes: what keeps their rows right, where the schema has few constraints.
 
 use boxoffice::store;
 use boxoffice::store::changes::Changes;
@@ -108,4 +108,71 @@ async fn what_bookings_name_cannot_be_deleted() {
         delete from reservations where id = '00000000-0000-7000-8000-000000000003';
         delete from accounts where balance = 0";
     sqlx::raw_sql(unused).execute(&pool).await.expect("rows that no other row names can be deleted");
+}
+
+#[tokio::test]
+async fn each_hot_table_has_at_most_one_check() {
+    let pool = good_database().await;
+    let sql = "
+        select c.relname::text, k.conname::text from pg_class c
+        left join pg_constraint k on k.conrelid = c.oid and k.contype in ('c', 'f') and k.conname <> 'ledger_entries_reverses'
+        where c.relname in ('sagas', 'saga_history', 'seats', 'reservations', 'accounts', 'ledger_entries', 'payments', 'tickets')
+            and c.relnamespace = 'public'::regnamespace
+            and k.conname is distinct from 'seats_performance'
+        order by 1, 2";
+    let found: Vec<(String, Option<String>)> = sqlx::query_as(sql).fetch_all(&pool).await.unwrap();
+    let found: Vec<(&str, Option<&str>)> =
+        found.iter().map(|(table, check)| (table.as_str(), check.as_deref())).collect();
+    let expected = [
+        ("accounts", Some("accounts_never_below_zero")),
+        ("ledger_entries", Some("ledger_entries_amount")),
+        ("payments", None),
+        ("reservations", Some("reservations_amount")),
+        ("saga_history", None),
+        ("sagas", Some("sagas_never_sleep_without_alarm")),
+        ("seats", Some("seats_owner_named")),
+        ("tickets", None),
+    ];
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn checks_that_are_left_refuse() {
+    let pool = good_database().await;
+    let refused = [
+        "update sagas set due_at = null where status = 'waiting'",
+        "update sagas set due_at = 'infinity' where status = 'waiting'",
+        "update sagas set due_at = '-infinity' where status = 'completed'",
+        "update seats set holder = null where number = 3",
+        "update accounts set balance = -1 where balance = 50",
+        "update reservations set amount = -1",
+        "insert into ledger_entries (id, user_id, kind, amount, balance, created_at)
+         values (gen_random_uuid(), '00000000-0000-7000-8000-0000000000a1', 'charge', 0, 550, now())",
+    ];
+    for sql in refused {
+        assert_eq!(code(sqlx::raw_sql(sql).execute(&pool).await.map(drop)), "23514", "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_cannot_be_read_stop_no_others() {
+    let pool = good_database().await;
+    let damage = "
+        update reservations set expires_at = 'infinity', claimable_at = '-infinity'
+        where id = '00000000-0000-7000-8000-000000000002';
+        update sagas set due_at = now() - interval '1 s' where status = 'running';
+        update sagas set status = 'odd' where id = '00000000-0000-7000-8000-000000000006'";
+    sqlx::raw_sql(damage).execute(&pool).await.unwrap();
+    let ids = ["00000000-0000-7000-8000-000000000002", "00000000-0000-7000-8000-000000000001"];
+    let ids = ids.map(|id| id.parse::<Uuid>().unwrap());
+    let found = reservations::get_many(&pool, &ids).await.unwrap();
+    let times: Vec<_> =
+        found.iter().map(|one| (one.id, one.expires_at.is_some(), one.claimable_at.is_some())).collect();
+    assert_eq!(times, [(ids[0], false, false), (ids[1], true, true)]);
+
+    let mut conn = pool.acquire().await.unwrap();
+    let due = store::due::lock(&mut conn, Utc::now(), Utc::now(), 10).await.unwrap();
+    let readable: Vec<String> = due.sagas.iter().map(|saga| saga.id.to_string()).collect();
+    assert_eq!(readable, ["00000000-0000-7000-8000-000000000015"]);
+    assert_eq!(due.unreadable.len(), 1, "{:?}", due.unreadable);
 }

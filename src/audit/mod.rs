@@ -60,5 +60,6 @@ async fn ask(
         | Invariant::PaymentsWithoutEntry
         | Invariant::ReservationsWithoutPerformance
         | Invariant::ReservationsOfAnotherConcert => audit::dangling(conn, invariant.name()).await,
+        Invariant::RowRules => audit::row_rules(conn).await,
     }
 }

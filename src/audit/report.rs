@@ -26,11 +26,12 @@ pub enum Invariant {
     PaymentsWithoutEntry,
     ReservationsWithoutPerformance,
     ReservationsOfAnotherConcert,
+    RowRules,
 }
 
 impl Invariant {
     /// All of them, in the order they are asked and shown.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::SoldSeats,
         Self::DoubledSeats,
         Self::HeldSeats,
@@ -47,6 +48,7 @@ impl Invariant {
         Self::PaymentsWithoutEntry,
         Self::ReservationsWithoutPerformance,
         Self::ReservationsOfAnotherConcert,
+        Self::RowRules,
     ];
 
     /// Its name in reports.
@@ -68,6 +70,7 @@ impl Invariant {
             Self::PaymentsWithoutEntry => "payments_without_entry",
             Self::ReservationsWithoutPerformance => "reservations_without_performance",
             Self::ReservationsOfAnotherConcert => "reservations_of_another_concert",
+            Self::RowRules => "row_rules",
         }
     }
 
@@ -92,6 +95,7 @@ impl Invariant {
             Self::PaymentsWithoutEntry => "The ledger entry that a payment names exists.",
             Self::ReservationsWithoutPerformance => "The performance of every reservation exists.",
             Self::ReservationsOfAnotherConcert => "The performance of a reservation is of its concert.",
+            Self::RowRules => "Every row keeps the rules of its table.",
         }
     }
 }

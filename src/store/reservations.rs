@@ -303,7 +303,12 @@ async fn select(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Reservation
         Reservation,
         r#"
         select r.id, r.user_id, r.concert_id, r.performance_id, r.status as "status: ReservationStatus", r.reason,
-               r.detail, r.seats, r.lines as "lines: Json<Vec<Line>>", r.amount, r.expires_at, r.claimable_at,
+               r.detail, r.seats, r.lines as "lines: Json<Vec<Line>>", r.amount,
+               -- A time that the program cannot represent would end the task that reads it.
+               case when r.expires_at between '1970-01-01 00:00:00+00' and '9999-12-31 23:59:59.999999+00'
+                   then r.expires_at end as expires_at,
+               case when r.claimable_at between '1970-01-01 00:00:00+00' and '9999-12-31 23:59:59.999999+00'
+                   then r.claimable_at end as claimable_at,
                r.cancellation_id, r.created_at,
                (select jsonb_build_object('id', p.id, 'status', p.status, 'amount', p.amount, 'paid_at', p.paid_at)
                 from payments p where p.reservation_id = r.id) as "payment: Json<Payment>",

@@ -139,8 +139,9 @@ pub async fn overdue_holds(
         Offender,
         r#"
         select s.performance_id || '/' || s.number as "id!",
-            'still held for ' || s.holder || ', whose hold ran out at '
-                || to_char(s.expires_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as "problem!",
+            'still held for ' || s.holder || coalesce(
+                ', whose hold ran out at ' || to_char(s.expires_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
+                ', whose hold has no end') as "problem!",
             count(*) over () as "total!"
         from seats s
         left join sagas g on g.id = s.holder
