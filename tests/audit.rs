@@ -466,7 +466,7 @@ async fn rows_that_break_a_rule_are_found_with_the_rule() {
          update payments set amount = -1, status = 'odd', paid_at = now() where amount = 0;
          update payments set paid_at = null where amount = 300;
          update tickets set status = 'odd' where seat = 1;
-         update tickets set voided_at = now() where seat = 2",
+         update tickets set voided_at = now(), code = 'T1' where seat = 2",
     )
     .await;
     let found = report.broken.iter().find(|broken| broken.invariant == Invariant::RowRules).unwrap();
@@ -478,7 +478,7 @@ async fn rows_that_break_a_rule_are_found_with_the_rule() {
 }
 
 /// The rules of rows that the schema does not check.
-const RULES: [&str; 26] = [
+const RULES: [&str; 27] = [
     "sagas_status_known",
     "sagas_direction_known",
     "sagas_visit_positive",
@@ -505,6 +505,7 @@ const RULES: [&str; 26] = [
     "payments_paid_when_taken",
     "tickets_status_known",
     "tickets_voided_when_void",
+    "tickets_code_unique",
 ];
 
 /// The names of what the audit of the last `window` finds.

@@ -137,6 +137,20 @@ async fn each_hot_table_has_at_most_one_check() {
 }
 
 #[tokio::test]
+async fn tickets_have_two_indexes() {
+    let pool = good_database().await;
+    let sql =
+        "select indexrelid::regclass::text from pg_index where indrelid = 'tickets'::regclass order by 1";
+    let found: Vec<String> = sqlx::query_scalar(sql).fetch_all(&pool).await.unwrap();
+    assert_eq!(found, ["tickets_one_valid_per_seat", "tickets_pkey"]);
+    let again =
+        "insert into tickets (id, reservation_id, performance_id, seat, code, status, issued_at, voided_at)
+                 select gen_random_uuid(), reservation_id, performance_id, seat, 'again', 'void', now(), now()
+                 from tickets where seat = 1";
+    assert_eq!(code(sqlx::raw_sql(again).execute(&pool).await.map(drop)), "23505");
+}
+
+#[tokio::test]
 async fn checks_that_are_left_refuse() {
     let pool = good_database().await;
     let refused = [

@@ -154,6 +154,33 @@ fn compatible() -> Migrator {
              select migration, 111, '0.1.0' from generate_series(9002, 9004) as migration",
             false,
         ),
+        (
+            "set local lock_timeout = '500ms';
+             lock table reservations, tickets in access exclusive mode;
+             alter table tickets
+                 add constraint probe_g foreign key (reservation_id) references reservations (id) not valid;
+             insert into schema_compatibility (migration, oldest_level, oldest_release) values (9005, 111, '0.1.0')",
+            false,
+        ),
+        (
+            "set local lock_timeout = '500ms';
+             lock table seats, reservations, tickets in access exclusive mode;
+             alter table seats drop constraint probe_d;
+             alter table tickets drop constraint probe_g;
+             create trigger probe_h after delete on reservations
+                 referencing old table as gone for each statement execute function refuse_while_named();
+             insert into schema_compatibility (migration, oldest_level, oldest_release) values (9006, 111, '0.1.0')",
+            false,
+        ),
+        ("create unique index concurrently probe_k on tickets (reservation_id, seat)", true),
+        (
+            "alter table tickets
+                 drop constraint tickets_pkey,
+                 add constraint tickets_pkey primary key using index probe_k;
+             insert into schema_compatibility (migration, oldest_level, oldest_release)
+             select migration, 111, '0.1.0' from generate_series(9007, 9008) as migration",
+            false,
+        ),
     ];
     let migrations = (9_001..).zip(migrations).map(|(version, (sql, no_transaction))| {
         Migration::new(version, "a probe".into(), MigrationType::Simple, sql.into_sql_str(), no_transaction)

@@ -15,7 +15,7 @@ pub struct NewTicket {
     pub code: String,
 }
 
-/// Issues tickets. A second valid ticket for a seat is refused by the schema.
+/// Issues tickets. The schema refuses a second valid ticket for a seat, and a second one of a reservation for the same seat.
 pub fn insert(changes: &mut Changes, tickets: &[NewTicket], now: DateTime<Utc>) {
     if tickets.is_empty() {
         return;

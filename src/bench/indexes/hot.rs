@@ -163,7 +163,7 @@ fn of_a_hold() -> Vec<Hot> {
         hot(
             "answer: the reservation as its buyer sees it",
             "reservations",
-            &["reservations_pkey", "sagas_pkey", "payments_one_per_reservation", "tickets_of_reservation"],
+            &["reservations_pkey", "sagas_pkey", "payments_one_per_reservation", "tickets_pkey"],
             Within(|conn, of| {
                 async move { reservations::get_many(conn, &[of.id()]).await.map(drop) }.boxed()
             }),
@@ -225,7 +225,7 @@ fn of_an_undo() -> Vec<Hot> {
         hot(
             "refund: void the tickets",
             "tickets",
-            &["tickets_of_reservation"],
+            &["tickets_pkey"],
             Writes(|changes, of| tickets::void(changes, &[of.id()], of.now)),
         ),
         hot(
@@ -264,7 +264,7 @@ fn of_the_sweeper() -> Vec<Hot> {
                 "ledger_entries_pkey",
                 "ledger_entries_of_user",
                 "accounts_pkey",
-                "tickets_of_reservation",
+                "tickets_pkey",
                 "seats_pkey",
             ],
             Alone(|pool, of| {

@@ -5,7 +5,8 @@ use sqlx::PgConnection;
 use super::super::Result;
 use super::{NAMED, Offender};
 
-/// Each row keeps the rules of its table. Every table is read once; a row is named with all the rules that it breaks.
+/// Each row keeps the rules of its table. Each table is read once, tickets a second time for codes that come twice; a row is
+/// named with all the rules that it breaks.
 #[allow(clippy::too_many_lines, reason = "one statement for all rules")]
 pub async fn row_rules(conn: &mut PgConnection) -> Result<Vec<Offender>> {
     sqlx::query_as!(
@@ -86,6 +87,11 @@ pub async fn row_rules(conn: &mut PgConnection) -> Result<Vec<Offender>> {
                 case when (t.status = 'void') <> (t.voided_at is not null) then 'tickets_voided_when_void' end
             ) as rules) as broken
             where broken.rules <> ''
+            union all
+            select string_agg(t.id::text, ' ' order by t.id), 'break tickets_code_unique'
+            from tickets t
+            group by t.code
+            having count(*) > 1
         )
         select id as "id!", problem as "problem!", count(*) over () as "total!"
         from found

@@ -1,0 +1,2 @@
+-- no-transaction
+create unique index concurrently tickets_key on tickets (reservation_id, seat)
