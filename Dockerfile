@@ -9,6 +9,7 @@ COPY migrations migrations
 COPY nats/single.conf nats/single.conf
 COPY workflows workflows
 COPY docs/asyncapi.json docs/asyncapi.json
+COPY crates crates
 COPY src src
 # The manifest names the tests and the tools; they are not built here.
 COPY tools/chaos/Cargo.toml tools/chaos/Cargo.toml

@@ -19,8 +19,8 @@ up: deps ## Run everything in one process, until Ctrl-C
 	cargo run -- up
 
 test: deps-of-tests lint ## Run every check: format, lints, tests against real servers, documentation
-	$(ALONE) cargo test --quiet
-	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --quiet
+	$(ALONE) cargo test --workspace --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 test-slow: deps-of-slow-tests ## Run the long tests: faults that last, generated requests, loads (a quarter of an hour)
 	$(ALONE) cargo test --quiet --test slow

@@ -32,7 +32,10 @@ pub mod store;
 
 pub mod checker;
 
-pub mod saga;
+pub mod workflows;
+pub mod schemas;
+
+pub use saga_core as saga;
 
 pub mod telemetry;
 
@@ -43,7 +46,8 @@ pub mod config;
 pub mod clock;
 pub mod ids;
 pub mod text;
-pub mod jsonb;
 
 #[cfg(test)]
 mod hostile;
+
+pub use saga_core::jsonb;

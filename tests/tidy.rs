@@ -41,9 +41,15 @@ fn read(path: &str) -> Source {
     Source { path: path.to_owned(), text }
 }
 
-/// The Rust files of `src`.
+/// Where the sources of the service and of its crates are.
+const ROOTS: [&str; 2] = ["src", "crates/saga-core/src"];
+
 fn sources() -> Vec<Source> {
-    let files = files_below("src");
+    ROOTS.into_iter().flat_map(sources_below).collect()
+}
+
+fn sources_below(folder: &str) -> Vec<Source> {
+    let files = files_below(folder);
     let rust = files.iter().filter(|path| path.ends_with(".rs"));
     rust.map(|path| read(path)).collect()
 }
@@ -63,7 +69,8 @@ impl Source {
 
     /// The module's path: `src/bus/retry.rs` is `["bus", "retry"]`, the root is empty.
     fn module(&self) -> Vec<&str> {
-        let inside = self.path.trim_start_matches("src/").trim_end_matches(".rs");
+        let (_, inside) = self.path.split_once("src/").expect("sources lie below src");
+        let inside = inside.trim_end_matches(".rs");
         let mut parts: Vec<&str> = inside.split('/').collect();
         parts.pop_if(|last| ["mod", "lib", "main"].contains(last));
         parts
@@ -118,9 +125,9 @@ fn no_module_is_a_drawer() {
 }
 
 /// Each module's children in the order of their declaration; the root's name is empty.
-fn declarations() -> BTreeMap<String, Vec<String>> {
+fn declarations(sources: &[Source]) -> BTreeMap<String, Vec<String>> {
     let mut all = BTreeMap::new();
-    for source in sources().iter().filter(|source| source.path != "src/main.rs") {
+    for source in sources.iter().filter(|source| source.path != "src/main.rs") {
         let modules = source.text.lines().filter_map(|line| {
             let public = line.strip_prefix("pub ").unwrap_or(line);
             public.strip_prefix("mod ")?.strip_suffix(';').map(str::to_owned)
@@ -201,11 +208,13 @@ fn upward(declarations: &BTreeMap<String, Vec<String>>, own: &[&str], target: &[
 
 #[test]
 fn a_module_uses_only_those_below_it() {
-    let declarations = declarations();
     let mut found = Vec::new();
-    for source in sources() {
-        let own = source.module();
-        found.extend(names(&source).iter().filter_map(|target| upward(&declarations, &own, target)));
+    for sources in ROOTS.map(sources_below) {
+        let declarations = declarations(&sources);
+        for source in &sources {
+            let own = source.module();
+            found.extend(names(source).iter().filter_map(|target| upward(&declarations, &own, target)));
+        }
     }
     found.dedup();
     assert_none("these look upwards; see src/lib.rs", &found);
@@ -229,6 +238,21 @@ fn paths_are_found_in_groups_and_behind_super() {
         "http::shape",
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn core_depends_on_no_runtime_database_or_web() {
+    let cargo = std::process::Command::new(env!("CARGO"))
+        .args(["tree", "--package", "saga-core", "--edges", "normal", "--prefix", "none", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(cargo.stdout).unwrap();
+    assert!(tree.starts_with("saga-core "), "{tree}");
+    for unwanted in ["tokio", "sqlx", "axum", "async-nats", "utoipa"] {
+        let found = tree.lines().any(|line| line.split(' ').next() == Some(unwanted));
+        assert!(!found, "saga-core depends on {unwanted}:\n{tree}");
+    }
 }
 
 #[test]

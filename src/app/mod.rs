@@ -243,7 +243,7 @@ impl App {
 
 /// Every workflow definition: the built-in ones, and those of the folder that the settings name.
 pub fn catalogue(settings: &Settings) -> anyhow::Result<Catalogue> {
-    let mut catalogue = Catalogue::built_in()?;
+    let mut catalogue = crate::workflows::built_in()?;
     let Some(folder) = &settings.engine.workflows else {
         return Ok(catalogue);
     };

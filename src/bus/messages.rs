@@ -88,10 +88,12 @@ pub struct Transition {
     pub event: String,
     /// Where the saga was when it happened.
     pub step: String,
+    #[schema(value_type = crate::schemas::StepDirection)]
     pub direction: Direction,
     pub visit: i32,
     pub attempt: i32,
     /// The saga's status after it.
+    #[schema(value_type = crate::schemas::SagaStatus)]
     pub status: Status,
     /// The saga's reason after it.
     pub reason: Option<String>,

@@ -2,13 +2,13 @@
 
 use super::setting::Model;
 use super::*;
-use crate::saga::{Catalogue, Definition};
+use crate::saga::Definition;
 use stateright::{Checker, Model as _};
 
 const FEW: Bounds = Bounds { crashes: 0, losses: 1, duplicates: 1, acts: 0, returns: 1 };
 
 fn booking() -> Definition {
-    Catalogue::built_in().unwrap().latest("booking").unwrap().clone()
+    crate::workflows::built_in().unwrap().latest("booking").unwrap().clone()
 }
 
 fn found(home: Home, bounds: Bounds, flaw: Flaw) -> Finding {
@@ -17,7 +17,7 @@ fn found(home: Home, bounds: Bounds, flaw: Flaw) -> Finding {
 
 #[test]
 fn the_built_in_workflows_pass() {
-    for definition in Catalogue::built_in().unwrap().iter() {
+    for definition in crate::workflows::built_in().unwrap().iter() {
         let some = Bounds { acts: 1, ..FEW };
         for (home, bounds) in [(Home::Elsewhere, FEW), (Home::Inside, Bounds { crashes: 1, ..some })] {
             let walked = walk(definition, home, bounds, None);
@@ -80,7 +80,7 @@ fn every_act_of_an_operator_leads_to_an_end() {
 
 #[test]
 fn thrift_changes_no_verdict() {
-    let cancellation = Catalogue::built_in().unwrap().latest("cancellation").unwrap().clone();
+    let cancellation = crate::workflows::built_in().unwrap().latest("cancellation").unwrap().clone();
     let few = Bounds { losses: 0, returns: 0, ..FEW };
     for (definition, home) in [(booking(), Home::Inside), (cancellation, Home::Elsewhere)] {
         let mut plain = Model::of(&definition, home, few, None);

@@ -136,11 +136,10 @@ fn signals(definition: &Definition) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::Catalogue;
 
     #[test]
     fn deadlines_are_numbered_in_the_order_in_which_they_pass() {
-        let small = Small::of(Catalogue::built_in().unwrap().latest("booking").unwrap());
+        let small = Small::of(crate::workflows::built_in().unwrap().latest("booking").unwrap());
         let saga = small.starts().next().unwrap().saga;
         assert_eq!(number(saga.time("expires_at")), 2);
         assert_eq!(number(saga.time("claimable_at")), 3);
@@ -150,7 +149,7 @@ mod tests {
 
     #[test]
     fn a_row_is_the_same_however_long_its_pauses_took() {
-        let small = Small::of(Catalogue::built_in().unwrap().latest("booking").unwrap());
+        let small = Small::of(crate::workflows::built_in().unwrap().latest("booking").unwrap());
         let saga = small.starts().next().unwrap().saga;
         let settled = small.settle(saga.clone(), base(0), 0);
         let mut later = saga;

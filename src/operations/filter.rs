@@ -38,7 +38,8 @@ pub struct SagaFilter {
     pub version: Option<i32>,
     /// Only this status, for instance `stuck`
     #[arg(long, value_parser = status)]
-    #[param(inline)]
+    #[param(inline, value_type = Option<crate::schemas::SagaStatus>)]
+    #[schema(value_type = Option<crate::schemas::SagaStatus>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<Status>,
     /// Only sagas at this step
@@ -47,7 +48,8 @@ pub struct SagaFilter {
     pub step: Option<String>,
     /// Only sagas that go forward (do) or back (undo)
     #[arg(long, value_parser = direction)]
-    #[param(inline)]
+    #[param(inline, value_type = Option<crate::schemas::StepDirection>)]
+    #[schema(value_type = Option<crate::schemas::StepDirection>)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
     /// Only sagas that are paused (true), or that are not (false)
@@ -145,22 +147,11 @@ impl SagaFilter {
 }
 
 fn status(text: &str) -> Result<Status, String> {
-    let all = [
-        Status::Running,
-        Status::Waiting,
-        Status::Compensating,
-        Status::Completed,
-        Status::Compensated,
-        Status::Stuck,
-        Status::Abandoned,
-    ];
-    let names = all.map(Status::name).join(", ");
-    all.into_iter().find(|status| status.name() == text).ok_or(format!("possible values: {names}"))
+    text.parse().map_err(|_| format!("possible values: {}", Status::ALL.map(Status::name).join(", ")))
 }
 
 fn direction(text: &str) -> Result<Direction, String> {
-    let all = [Direction::Do, Direction::Undo];
-    all.into_iter().find(|direction| direction.name() == text).ok_or("possible values: do, undo".to_owned())
+    text.parse().map_err(|_| "possible values: do, undo".to_owned())
 }
 
 /// An age such as `90`, `10m` or `1h 30m`, in seconds.

@@ -34,6 +34,7 @@ pub struct Happening {
     pub event: String,
     /// Where the saga was when it happened.
     pub step: String,
+    #[schema(value_type = crate::schemas::StepDirection)]
     pub direction: Direction,
     pub visit: i32,
     pub attempt: i32,
@@ -53,6 +54,7 @@ pub struct Happening {
 pub struct StepView {
     pub step: String,
     #[schema(inline)]
+    #[schema(value_type = crate::schemas::StepStanding)]
     pub standing: Standing,
     /// The command that does it; null for a wait.
     pub command: Option<String>,
@@ -180,7 +182,7 @@ fn inputs<'a>(definition: &Definition, saga: &'a Saga, history: &'a [Happening])
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::{Catalogue, NewSaga};
+    use crate::saga::NewSaga;
     use chrono::TimeDelta;
     use serde_json::{Map, json};
     use uuid::Uuid;
@@ -210,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_step_is_given_what_is_kept_of_the_outputs_before_it() {
-        let definition = Catalogue::built_in().unwrap().latest("booking").unwrap().clone();
+        let definition = crate::workflows::built_in().unwrap().latest("booking").unwrap().clone();
         let input = Map::from_iter([("seats".to_owned(), json!([1]))]);
         let id = Uuid::nil();
         let new = NewSaga { id, subject_id: id, owner_id: None, input, trace: None, seq: 0 };

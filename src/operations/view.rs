@@ -17,10 +17,12 @@ pub struct SagaView {
     pub id: Uuid,
     pub workflow: String,
     pub version: i32,
+    #[schema(value_type = crate::schemas::SagaStatus)]
     pub status: Status,
     /// Stopped by an operator; nothing rings until it goes on.
     pub paused: bool,
     pub step: String,
+    #[schema(value_type = crate::schemas::StepDirection)]
     pub direction: Direction,
     /// Rises whenever a step is entered anew.
     pub visit: i32,

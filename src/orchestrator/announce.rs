@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn history_tells_what_was_told_at_the_time() {
-        let catalogue = Catalogue::built_in().unwrap();
+        let catalogue = crate::workflows::built_in().unwrap();
         let definition = catalogue.latest("booking").unwrap();
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let id = Uuid::from_u128(7);

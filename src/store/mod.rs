@@ -43,6 +43,7 @@ pub mod sqlstate;
 pub mod attempt;
 pub mod changes;
 pub mod cluster;
+pub mod names;
 pub mod rows;
 pub mod turns;
 

@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::Result;
 use super::changes::{Changes, Rank};
+use super::names::OptionalName;
 
 /// What a buyer sees a reservation as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
@@ -315,7 +316,7 @@ async fn select(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Reservation
                (select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'seat', t.seat, 'code', t.code,
                                                              'status', t.status) order by t.seat), '[]')
                 from tickets t where t.reservation_id = r.id) as "tickets!: Json<Vec<Ticket>>",
-               s.status as "saga_status?: crate::saga::Status", s.visit as "saga_visit?",
+               s.status as "saga_status!: OptionalName<crate::saga::Status>", s.visit as "saga_visit?",
                s.rejection as saga_rejection,
                case when r.status = 'failed' then (
                    select h.id from reservations h

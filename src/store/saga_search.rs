@@ -11,7 +11,9 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::Result;
+use super::names::Name;
 use crate::saga::{Direction, Saga, Status};
+use crate::schemas::{SagaStatus, StepDirection};
 
 /// How long the server looks before it gives up.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -44,8 +46,10 @@ pub struct Filter {
 pub struct Count {
     pub workflow: String,
     pub version: i32,
+    #[schema(value_type = SagaStatus)]
     pub status: Status,
     pub step: String,
+    #[schema(value_type = StepDirection)]
     pub direction: Direction,
     pub count: i64,
 }
@@ -109,7 +113,7 @@ pub async fn counts(pool: &PgPool, filter: &Filter) -> Result<Vec<Count>> {
     let found = sqlx::query_as!(
         Count,
         r#"
-        select workflow, version, status as "status: Status", step, direction as "direction: Direction",
+        select workflow, version, status as "status: Name<Status>", step, direction as "direction: Name<Direction>",
                count(*) as "count!"
         from sagas
         where ($1::text is null or workflow = $1)

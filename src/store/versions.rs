@@ -4,6 +4,7 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::Result;
+use super::names::Name;
 use crate::saga::{Direction, Status};
 
 /// Sagas that have not ended, of one version, at one place.
@@ -24,7 +25,7 @@ pub async fn under_way(db: impl PgExecutor<'_>) -> Result<Vec<UnderWay>> {
     sqlx::query_as!(
         UnderWay,
         r#"
-        select workflow, version, status as "status: Status", direction as "direction: Direction", step,
+        select workflow, version, status as "status: Name<Status>", direction as "direction: Name<Direction>", step,
                count(*) as "count!", (array_agg(id order by id))[1:3] as "examples!"
         from sagas
         where finished_at is null and (due_at is not null or stuck_since is not null or paused)

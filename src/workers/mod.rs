@@ -165,7 +165,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::saga::{Catalogue, Direction, NewSaga, start};
+    use crate::saga::{Direction, NewSaga, start};
 
     /// A booking of some seats of one performance, by one buyer.
     pub(super) fn booking(reservation: u128, seats: &[i32]) -> Booking {
@@ -220,7 +220,7 @@ mod tests {
     fn what_the_workflows_send_is_served() {
         let served: BTreeSet<&str> =
             Service::ALL.iter().flat_map(|service| service.commands()).copied().collect();
-        let catalogue = Catalogue::built_in().unwrap();
+        let catalogue = crate::workflows::built_in().unwrap();
         let sent: BTreeSet<&str> = catalogue.iter().flat_map(|definition| definition.commands()).collect();
         assert_eq!(sent, served);
         for service in Service::ALL {
@@ -231,7 +231,7 @@ mod tests {
 
     /// A saga of a booking with this input, and with this amount among its outputs.
     fn saga(input: Value, amount: Value) -> Saga {
-        let definition = Catalogue::built_in().unwrap().latest("booking").unwrap().clone();
+        let definition = crate::workflows::built_in().unwrap().latest("booking").unwrap().clone();
         let Value::Object(input) = input else { panic!("an input is an object") };
         let id = Uuid::from_u128(3);
         let new = NewSaga { id, subject_id: id, owner_id: None, input, trace: None, seq: 0 };

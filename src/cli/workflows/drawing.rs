@@ -189,11 +189,10 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::Catalogue;
 
     #[test]
     fn no_two_states_stand_in_one_place_and_every_way_is_drawn() {
-        for definition in Catalogue::built_in().unwrap().iter() {
+        for definition in crate::workflows::built_in().unwrap().iter() {
             let ways = together(edges(definition));
             let layout = lay_out(definition, &ways);
             let mut spots: Vec<(i32, i32)> = layout.places.values().map(|place| (place.x, place.y)).collect();

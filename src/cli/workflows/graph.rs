@@ -123,10 +123,9 @@ pub(super) fn undo_state(step: &Step) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::Catalogue;
 
     fn drawn(name: &str) -> String {
-        mermaid(Catalogue::built_in().unwrap().latest(name).unwrap())
+        mermaid(crate::workflows::built_in().unwrap().latest(name).unwrap())
     }
 
     #[test]

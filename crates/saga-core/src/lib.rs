@@ -23,6 +23,8 @@
 
 #[cfg(test)]
 mod laws;
+#[cfg(test)]
+mod samples;
 pub mod versions;
 pub mod outlook;
 pub mod apply;
@@ -36,6 +38,8 @@ pub mod delay;
 pub mod event;
 pub mod size;
 pub mod state;
+pub mod jsonb;
+pub mod range;
 
 pub use action::{Action, Command, Decision, Entry, Transition, message_id};
 pub use apply::{DEADLINE_PASSED, apply, lost_definition, outstanding, start};

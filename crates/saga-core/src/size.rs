@@ -62,9 +62,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::saga::{
-        Decision, Definition, Direction, Event, NewSaga, Outcome, Reply, Status, apply, start,
-    };
+    use crate::{Decision, Definition, Direction, Event, NewSaga, Outcome, Reply, Status, apply, start};
 
     #[test]
     fn json_is_never_larger_than_counted() {

@@ -111,10 +111,9 @@ fn told(deadline: Option<&Deadline>) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::Catalogue;
 
     fn booking() -> Definition {
-        Catalogue::built_in().unwrap().latest("booking").unwrap().clone()
+        crate::samples::workflow("booking")
     }
 
     fn told(new: &Definition, step: &str, direction: Direction) -> Vec<(String, bool)> {

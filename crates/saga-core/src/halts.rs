@@ -98,9 +98,7 @@ mod tests {
     use serde_json::Map;
     use uuid::Uuid;
 
-    use crate::saga::{
-        Act, Decision, Definition, Event, NewSaga, Saga, Status, apply, lost_definition, start,
-    };
+    use crate::{Act, Decision, Definition, Event, NewSaga, Saga, Status, apply, lost_definition, start};
 
     fn moved(decision: Decision) -> Saga {
         match decision {

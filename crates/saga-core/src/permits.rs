@@ -46,10 +46,10 @@ pub fn lacking(definition: &Definition, saga: &Saga, output: &Map<String, Value>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::{Catalogue, NewSaga, start};
+    use crate::{NewSaga, start};
 
     fn begun(workflow: &str) -> (Definition, Saga) {
-        let definition = Catalogue::built_in().unwrap().latest(workflow).unwrap().clone();
+        let definition = crate::samples::workflow(workflow);
         let id = uuid::Uuid::from_u128(7);
         let new = NewSaga { id, subject_id: id, owner_id: None, input: Map::new(), trace: None, seq: 0 };
         let saga = start(&definition, new, chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap()).saga;

@@ -1,6 +1,7 @@
-//! What a saga is at a moment: the row of the table `sagas`.
+//! What a saga is at a moment.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -8,13 +9,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::clock::{EARLIEST, LATEST};
+use super::range::{EARLIEST, LATEST};
 
 /// Where a saga stands. The first three need an alarm; the others are ends or wait for an operator.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
-#[schema(as = SagaStatus)]
 pub enum Status {
     /// A command is out, or will be sent again after a pause.
     Running,
@@ -33,9 +32,8 @@ pub enum Status {
 }
 
 /// Whether a step's effect is made or taken back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum Direction {
     Do,
     Undo,
@@ -54,8 +52,8 @@ pub struct NewSaga {
     pub seq: i64,
 }
 
-/// A saga's whole state. See the comments on the table's columns.
-#[derive(Clone, Debug, PartialEq, sqlx::FromRow)]
+/// A saga's whole state.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Saga {
     pub id: Uuid,
     pub workflow: String,
@@ -86,7 +84,41 @@ pub struct Saga {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
+/// A text that names no status, or no direction.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} names no status and no direction of a saga")]
+pub struct UnknownName(String);
+
+impl FromStr for Status {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        let found = Self::ALL.into_iter().find(|status| status.name() == name);
+        found.ok_or_else(|| UnknownName(name.to_owned()))
+    }
+}
+
+impl FromStr for Direction {
+    type Err = UnknownName;
+
+    fn from_str(name: &str) -> Result<Self, UnknownName> {
+        let found = Self::ALL.into_iter().find(|direction| direction.name() == name);
+        found.ok_or_else(|| UnknownName(name.to_owned()))
+    }
+}
+
 impl Status {
+    /// Every status.
+    pub const ALL: [Self; 7] = [
+        Self::Running,
+        Self::Waiting,
+        Self::Compensating,
+        Self::Completed,
+        Self::Compensated,
+        Self::Stuck,
+        Self::Abandoned,
+    ];
+
     /// Nothing will ever happen to it again, but for its last events.
     pub fn is_end(self) -> bool {
         matches!(self, Self::Completed | Self::Compensated | Self::Abandoned)
@@ -117,6 +149,9 @@ impl Status {
 }
 
 impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Do, Self::Undo];
+
     /// Its name in the table and on the wire.
     pub fn name(self) -> &'static str {
         match self {

@@ -275,7 +275,7 @@ fn outcome_of(kind: u8, now: DateTime<Utc>) -> Outcome {
 }
 
 fn obey(workflow: &str, chances: &[Chance]) {
-    let catalogue = Catalogue::built_in().unwrap();
+    let catalogue = samples::catalogue();
     let mut world = World::begin(catalogue.latest(workflow).unwrap());
     for chance in chances {
         world.play(chance);
@@ -312,7 +312,7 @@ fn deliver(kind: u8) -> [Chance; 2] {
 }
 
 fn played(chances: impl IntoIterator<Item = Chance>) -> Saga {
-    let catalogue = Catalogue::built_in().unwrap();
+    let catalogue = samples::catalogue();
     let mut world = World::begin(catalogue.latest("booking").unwrap());
     chances.into_iter().for_each(|chance| world.play(&chance));
     world.saga
@@ -353,7 +353,7 @@ fn a_step_refused_for_being_late_is_undone_itself() {
     let mut late = vec![Chance::Alarm { after_ms: 4_000 }];
     late.extend(deliver(7));
     assert_eq!(played(late).status, Status::Waiting);
-    let catalogue = Catalogue::built_in().unwrap();
+    let catalogue = samples::catalogue();
     let mut world = World::begin(catalogue.latest("booking").unwrap());
     world.now += TimeDelta::seconds(60);
     deliver(7).iter().for_each(|chance| world.play(chance));
@@ -386,7 +386,7 @@ fn an_undo_that_was_stuck_still_ends_the_business_for_its_own_reason() {
 
 #[test]
 fn an_answer_to_what_was_never_asked_is_illegal() {
-    let catalogue = Catalogue::built_in().unwrap();
+    let catalogue = samples::catalogue();
     let definition = catalogue.latest("booking").unwrap();
     let world = World::begin(definition);
     for (step, direction, visit) in

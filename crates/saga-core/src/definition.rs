@@ -253,14 +253,6 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// The workflows that are part of the program.
-    pub fn built_in() -> Result<Self, DefinitionError> {
-        let mut catalogue = Self::default();
-        catalogue.add(Definition::parse("booking", include_str!("../../workflows/booking.toml"))?);
-        catalogue.add(Definition::parse("cancellation", include_str!("../../workflows/cancellation.toml"))?);
-        Ok(catalogue)
-    }
-
     /// Adds a definition, in place of the same version of the same workflow.
     pub fn add(&mut self, definition: Definition) {
         self.definitions.insert((definition.name.clone(), definition.version), definition);
@@ -300,7 +292,7 @@ mod tests {
 
     #[test]
     fn the_built_in_workflows_are_sound() {
-        let catalogue = Catalogue::built_in().unwrap();
+        let catalogue = crate::samples::catalogue();
         let booking = catalogue.latest("booking").unwrap();
         assert_eq!(booking.steps.len(), 4);
         assert!(booking.can_turn_back(3));

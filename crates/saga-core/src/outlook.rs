@@ -10,7 +10,7 @@ use super::moves::{Move, step_deadline};
 use super::state::{Direction, Saga, Status};
 
 /// How a step of a saga's definition stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// Its effect is there.
@@ -25,6 +25,24 @@ pub enum Standing {
     UndoToCome,
     /// Its effect was taken back.
     Undone,
+}
+
+impl Standing {
+    /// Every one.
+    pub const ALL: [Self; 6] =
+        [Self::Done, Self::Now, Self::ToCome, Self::NotReached, Self::UndoToCome, Self::Undone];
+
+    /// Its name in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Now => "now",
+            Self::ToCome => "to_come",
+            Self::NotReached => "not_reached",
+            Self::UndoToCome => "undo_to_come",
+            Self::Undone => "undone",
+        }
+    }
 }
 
 /// A step and how it stands.
@@ -153,7 +171,7 @@ impl Place<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::saga::{self, Catalogue, Decision, Event, NewSaga, Outcome, Reply};
+    use crate::{Decision, Event, NewSaga, Outcome, Reply};
     use chrono::{DateTime, Utc};
     use serde_json::json;
     use uuid::Uuid;
@@ -168,7 +186,7 @@ mod tests {
 
     impl Life {
         fn begin() -> Self {
-            let definition = Catalogue::built_in().unwrap().latest("booking").unwrap().clone();
+            let definition = crate::samples::workflow("booking");
             let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
             let id = Uuid::from_u128(7);
             let new = NewSaga {
@@ -179,12 +197,12 @@ mod tests {
                 trace: None,
                 seq: 0,
             };
-            let saga = saga::start(&definition, new, now).saga;
+            let saga = crate::start(&definition, new, now).saga;
             Self { definition, saga, told: Vec::new(), now }
         }
 
         fn meets(mut self, event: &Event) -> Self {
-            let Decision::Transition(moved) = saga::apply(&self.definition, &self.saga, event, self.now)
+            let Decision::Transition(moved) = crate::apply(&self.definition, &self.saga, event, self.now)
             else {
                 panic!("{event:?} moves it")
             };
@@ -271,7 +289,7 @@ mod tests {
 
     #[test]
     fn what_only_goes_forward_has_no_way_back() {
-        let definition = Catalogue::built_in().unwrap().latest("cancellation").unwrap().clone();
+        let definition = crate::samples::workflow("cancellation");
         let life = Life::begin();
         let saga = Saga { step: "void".to_owned(), ..life.saga };
         assert!(outlook(&definition, &saga, []).undo_path.is_empty());

@@ -1,0 +1,18 @@
+//! Workflows that tests decide about: those of the box office.
+
+use super::{Catalogue, Definition};
+
+pub fn workflow(name: &str) -> Definition {
+    let text = match name {
+        "booking" => include_str!("../../../workflows/booking.toml"),
+        "cancellation" => include_str!("../../../workflows/cancellation.toml"),
+        other => panic!("there is no sample {other}"),
+    };
+    Definition::parse(name, text).expect("a sample is sound")
+}
+
+pub fn catalogue() -> Catalogue {
+    let mut catalogue = Catalogue::default();
+    ["booking", "cancellation"].map(workflow).into_iter().for_each(|definition| catalogue.add(definition));
+    catalogue
+}
