@@ -1,7 +1,7 @@
 //! Sagas whose alarm has come: locked for the sweeper, and put off where they cannot be moved.
 
 use chrono::{DateTime, Utc};
-use sqlx::{AssertSqlSafe, FromRow, PgConnection, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 use uuid::Uuid;
 
 use super::Result;
@@ -38,7 +38,7 @@ pub async fn lock(
     let query = sqlx::query(AssertSqlSafe(sql)).bind(now).bind(rung).bind(limit);
     let mut due = Due::default();
     for row in query.fetch_all(conn).await? {
-        match Saga::from_row(&row) {
+        match super::sagas::from_row(&row) {
             Ok(saga) => due.sagas.push(saga),
             Err(error) => due.unreadable.push((row.try_get("id")?, error.to_string())),
         }

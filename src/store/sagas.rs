@@ -47,38 +47,42 @@ struct Read {
 
 impl FromRow<'_, PgRow> for Read {
     fn from_row(row: &PgRow) -> Result<Self> {
-        let Name(status) = row.try_get("status")?;
-        let Name(direction) = row.try_get("direction")?;
-        let saga = Saga {
-            id: row.try_get("id")?,
-            workflow: row.try_get("workflow")?,
-            version: row.try_get("version")?,
-            subject_id: row.try_get("subject_id")?,
-            owner_id: row.try_get("owner_id")?,
-            status,
-            paused: row.try_get("paused")?,
-            step: row.try_get("step")?,
-            direction,
-            visit: row.try_get("visit")?,
-            attempt: row.try_get("attempt")?,
-            send: row.try_get("send")?,
-            entered_at: row.try_get("entered_at")?,
-            since: row.try_get("since")?,
-            backing_off: row.try_get("backing_off")?,
-            due_at: row.try_get("due_at")?,
-            reason: row.try_get("reason")?,
-            rejection: row.try_get("rejection")?,
-            input: row.try_get("input")?,
-            context: row.try_get("context")?,
-            seq: row.try_get("seq")?,
-            stuck_since: row.try_get("stuck_since")?,
-            trace: row.try_get("trace")?,
-            created_at: row.try_get("created_at")?,
-            updated_at: row.try_get("updated_at")?,
-            finished_at: row.try_get("finished_at")?,
-        };
-        Ok(Self { saga, read_at: row.try_get("read_at")? })
+        Ok(Self { saga: from_row(row)?, read_at: row.try_get("read_at")? })
     }
+}
+
+/// A saga from a row with [`COLUMNS`].
+pub(super) fn from_row(row: &PgRow) -> Result<Saga> {
+    let Name(status) = row.try_get("status")?;
+    let Name(direction) = row.try_get("direction")?;
+    Ok(Saga {
+        id: row.try_get("id")?,
+        workflow: row.try_get("workflow")?,
+        version: row.try_get("version")?,
+        subject_id: row.try_get("subject_id")?,
+        owner_id: row.try_get("owner_id")?,
+        status,
+        paused: row.try_get("paused")?,
+        step: row.try_get("step")?,
+        direction,
+        visit: row.try_get("visit")?,
+        attempt: row.try_get("attempt")?,
+        send: row.try_get("send")?,
+        entered_at: row.try_get("entered_at")?,
+        since: row.try_get("since")?,
+        backing_off: row.try_get("backing_off")?,
+        due_at: row.try_get("due_at")?,
+        reason: row.try_get("reason")?,
+        rejection: row.try_get("rejection")?,
+        input: row.try_get("input")?,
+        context: row.try_get("context")?,
+        seq: row.try_get("seq")?,
+        stuck_since: row.try_get("stuck_since")?,
+        trace: row.try_get("trace")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+        finished_at: row.try_get("finished_at")?,
+    })
 }
 
 /// The mutable columns of a batch of sagas, as arrays for `unnest`.
