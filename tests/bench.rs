@@ -132,9 +132,9 @@ async fn the_gate_names_what_a_booking_takes_more_than_was_agreed() {
     std::fs::create_dir_all(&scratch).unwrap();
     let agreed = scratch.join("agreed.json");
     let mut report = measure(&format!("gate --holds 20 --save {}", agreed.display())).await;
-    let lowered = report["taken"]["statements"].as_f64().unwrap() / 2.0;
-    report["taken"]["statements"] = lowered.into();
-    report["taken"]["by_statement"].as_array_mut().unwrap().remove(0);
+    let lowered = report["taken"][0]["statements"].as_f64().unwrap() / 2.0;
+    report["taken"][0]["statements"] = lowered.into();
+    report["taken"][0]["by_statement"].as_array_mut().unwrap().remove(0);
     std::fs::write(&agreed, report.to_string()).unwrap();
     let judged = measure(&format!("gate --holds 20 --against {}", agreed.display())).await;
     assert_eq!((&judged["good"], &judged["goals"][0]["met"]), (&false.into(), &false.into()), "{judged:#}");

@@ -47,9 +47,9 @@ impl Batch {
         Ok(Self::of(sagas, now))
     }
 
-    /// Locks those of these sagas that are due, or will be within [`store::sagas::EARLY`].
+    /// Locks those of these sagas that are due, or will be within [`store::due::EARLY`].
     pub async fn lock_rung(conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
-        let sagas = store::sagas::lock_rung(&mut *conn, ids).await?;
+        let sagas = store::due::lock_rung(&mut *conn, ids).await?;
         let now = store::now(conn).await?;
         Ok(Self::of(sagas, now))
     }

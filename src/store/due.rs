@@ -8,6 +8,9 @@ use super::Result;
 use super::sagas::COLUMNS;
 use crate::saga::Saga;
 
+/// An alarm that rings for a saga which is due only after so many seconds is an old one: the saga has a later one.
+pub const EARLY: f64 = 5.0;
+
 /// Sagas that are due, under lock.
 #[derive(Debug, Default)]
 pub struct Due {
@@ -44,6 +47,25 @@ pub async fn lock(
         }
     }
     Ok(due)
+}
+
+/// Locks those of these sagas that are due now or in [`EARLY`] seconds.
+pub async fn lock_rung(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Saga>> {
+    sqlx::query_as!(
+        Saga,
+        r#"
+        select id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt,
+            send, since, backing_off, due_at, reason, rejection, input, context, seq, created_at,
+            updated_at, finished_at, entered_at, stuck_since, trace
+        from sagas where id = any($1) and due_at <= clock_timestamp() + make_interval(secs => $2)
+            and status not in ('completed', 'compensated', 'abandoned', 'stuck')
+        order by id for no key update
+        "#,
+        ids,
+        EARLY,
+    )
+    .fetch_all(conn)
+    .await
 }
 
 /// Moves the alarm of sagas that cannot be moved on, so that they do not stand before the others. The pause grows with the time

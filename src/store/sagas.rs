@@ -36,9 +36,6 @@ pub(super) const COLUMNS: &str = "id, workflow, version, subject_id, owner_id, s
     since, backing_off, due_at, reason, rejection, input, context, seq, created_at, updated_at, \
     finished_at, entered_at, stuck_since, trace";
 
-/// An alarm that rings for a saga which is due only after so many seconds is an old one: the saga has a later one.
-pub const EARLY: f64 = 5.0;
-
 /// A saga, and when it was read.
 struct Read {
     saga: Saga,
@@ -309,25 +306,6 @@ pub async fn read(
 /// Reads sagas under lock.
 pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> Result<(Vec<Saga>, DateTime<Utc>)> {
     read(conn, ids, Control::Pessimistic).await
-}
-
-/// Locks those of these sagas that are due now or in [`EARLY`] seconds.
-pub async fn lock_rung(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Saga>> {
-    sqlx::query_as!(
-        Saga,
-        r#"
-        select id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt,
-            send, since, backing_off, due_at, reason, rejection, input, context, seq, created_at,
-            updated_at, finished_at, entered_at, stuck_since, trace
-        from sagas where id = any($1) and due_at <= clock_timestamp() + make_interval(secs => $2)
-            and status not in ('completed', 'compensated', 'abandoned', 'stuck')
-        order by id for no key update
-        "#,
-        ids,
-        EARLY,
-    )
-    .fetch_all(conn)
-    .await
 }
 
 /// Sagas that have ended or are stuck, and whose events are all acknowledged, need no alarm any more.

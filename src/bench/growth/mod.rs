@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use chrono::TimeDelta;
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -58,9 +59,16 @@ const MARKS: (&str, &str) = ("<!-- measured -->\n", "<!-- end of what is measure
 pub(super) struct Level {
     pub finished: u64,
     pub database_bytes: i64,
+    /// Bookings that were under way at a time.
+    pub at_once: u32,
     pub statements: f64,
     pub commits: f64,
     pub jetstream_messages: f64,
+    pub rows_inserted: f64,
+    pub heap_only_updates: f64,
+    pub full_updates: f64,
+    pub index_entries: f64,
+    pub row_locks: f64,
     /// Pages that were looked at, found in memory or read.
     pub pages: f64,
     /// Pages that were changed for the first time since they were last written.
@@ -107,7 +115,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
             fill(&stage, pattern, made, size, finished, progress).await?;
             made = size;
         }
-        let level = measure(&stage, &service.client, bookings, size, progress).await?;
+        let level = measure(&stage, &service.client, (bookings, 1), size, progress).await?;
         pattern.get_or_insert(level.first);
         levels.push(level);
     }
@@ -192,11 +200,11 @@ async fn fill(
     Ok(growth::settle(&stage.superuser).await?)
 }
 
-/// Makes so many bookings, after as many as it takes to warm up, and counts what they take.
+/// Makes so many bookings, so many of them at a time, after as many as it takes to warm up, and counts what they take.
 pub(super) async fn measure(
     stage: &Stage,
     client: &Client,
-    bookings: u32,
+    (bookings, at_once): (u32, u32),
     finished: u64,
     progress: &Progress,
 ) -> anyhow::Result<Level> {
@@ -204,18 +212,22 @@ pub(super) async fn measure(
     let all = bookings + warm_up;
     let crowd = crowd::gather(stage, client, all, all, progress).await?;
     let (warm, buyers) = crowd.buyers.split_at(warm_up as usize);
-    book(client, warm, crowd.performance, 1, &Progress::new(true)).await?;
+    book(client, warm, (crowd.performance, 1), at_once, &Progress::new(true)).await?;
     sleep(REST).await;
     growth::settle(&stage.superuser).await?;
     rehearsal::reset_statements(&stage.superuser).await?;
     progress.begin(&format!("bookings beside {finished} finished ones"), bookings.into());
+    let inserted = growth::rows_inserted(&stage.pool).await?;
     let (before, from, begun) =
         (Reading::take(stage).await?, growth::log_end(&stage.pool).await?, Instant::now());
-    let (first, hold, pay) = book(client, buyers, crowd.performance, warm_up + 1, progress).await?;
+    let (first, hold, pay) =
+        book(client, buyers, (crowd.performance, warm_up + 1), at_once, progress).await?;
     let seconds = begun.elapsed().as_secs_f64();
     sleep(REST).await;
     let to = growth::log_end(&stage.pool).await?;
     let cost = Reading::take(stage).await?.since(&before, bookings.into());
+    let inserted = growth::rows_inserted(&stage.pool).await? - inserted;
+    let work = growth::log_work(&stage.superuser, &from, &to).await?;
     let costs = growth::costs(&stage.superuser).await?;
     let LogCost { records, record_bytes, page_bytes } =
         growth::log_cost(&stage.superuser, &from, &to).await?;
@@ -231,9 +243,15 @@ pub(super) async fn measure(
     Ok(Level {
         finished,
         database_bytes: growth::size(&stage.pool).await?,
+        at_once,
         statements: sum(|cost| cost.calls),
         commits: cost.commits,
         jetstream_messages: cost.jetstream_messages,
+        rows_inserted: each(inserted),
+        heap_only_updates: each(work.heap_only_updates),
+        full_updates: each(work.full_updates),
+        index_entries: each(work.index_entries),
+        row_locks: each(work.row_locks),
         pages: sum(|cost| cost.pages),
         dirtied: sum(|cost| cost.dirtied),
         log_records: each(records),
@@ -249,28 +267,34 @@ pub(super) async fn measure(
     })
 }
 
-/// Lets each buyer hold a seat and pay for it, one after the other; answers the first reservation, and how long holds and
+/// Lets each buyer hold a seat and pay for it, so many buyers at a time; answers the first reservation, and how long holds and
 /// payments took.
 async fn book(
     client: &Client,
     buyers: &[Caller],
-    performance: Uuid,
-    first_seat: u32,
+    (performance, first_seat): (Uuid, u32),
+    at_once: u32,
     progress: &Progress,
 ) -> anyhow::Result<(Uuid, Timings, Timings)> {
-    let (mut first, mut hold, mut pay) = (None, Timings::default(), Timings::default());
-    for (buyer, seat) in buyers.iter().zip(first_seat..) {
+    let booking = async |(buyer, seat): (&Caller, u32)| {
         let begun = Instant::now();
         let reservation = client.reserve(buyer, performance, seat).await?.id()?;
-        hold.add_duration(begun.elapsed());
+        let hold = begun.elapsed();
         let begun = Instant::now();
         let paid = client.pay(buyer, reservation).await?;
         anyhow::ensure!(paid.status == 201, "a payment was answered {}", paid.status);
-        pay.add_duration(begun.elapsed());
-        first.get_or_insert(reservation);
         progress.more(1);
+        Ok((reservation, hold, begun.elapsed()))
+    };
+    let bookings = futures::stream::iter(buyers.iter().zip(first_seat..)).map(booking);
+    let booked: Vec<(Uuid, Duration, Duration)> = bookings.buffered(at_once as usize).try_collect().await?;
+    let (mut hold, mut pay) = (Timings::default(), Timings::default());
+    for (_, held, paid) in &booked {
+        hold.add_duration(*held);
+        pay.add_duration(*paid);
     }
-    Ok((first.context("nobody has booked")?, hold, pay))
+    let (first, ..) = booked.first().context("no buyer has booked")?;
+    Ok((*first, hold, pay))
 }
 
 /// The plans of every statement that is executed again and again.

@@ -71,8 +71,9 @@ impl Place<'_> {
         let all = bookings + warm_up;
         let crowd = crowd::gather(self.stage, self.client, all, all, &quiet).await?;
         let (warm, buyers) = crowd.buyers.split_at(warm_up as usize);
-        book(self.client, warm, crowd.performance, 1, &quiet).await?;
-        let (_, hold, payment) = book(self.client, buyers, crowd.performance, warm_up + 1, &quiet).await?;
+        book(self.client, warm, (crowd.performance, 1), 1, &quiet).await?;
+        let (_, hold, payment) =
+            book(self.client, buyers, (crowd.performance, warm_up + 1), 1, &quiet).await?;
         let middle = |timings: &Timings| timings.spread().map(|spread| spread.p50_ms);
         self.times.hold_p50_ms.extend(middle(&hold));
         self.times.payment_p50_ms.extend(middle(&payment));
