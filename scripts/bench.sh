@@ -21,6 +21,7 @@ measure stuck stuck
 measure takeover takeover
 measure expiry expiry
 measure overdue overdue
+measure attack attack
 measure timers-100k timers --pending 100000
 measure timers-1m timers --pending 1000000
 measure idle idle

@@ -217,7 +217,7 @@ fn too_many(bound: Bound, limits: Limits) -> Problem {
 }
 
 /// Waits for the first byte of a connection, then serves it to its end. What serving needs is on the heap from then on: a
-/// connection that sends nothing takes some hundred bytes.
+/// connection that sends nothing takes about a kilobyte.
 async fn attend(
     entrance: Arc<Entrance>,
     stream: TcpStream,
@@ -227,10 +227,12 @@ async fn attend(
 ) {
     let connection = Arc::clone(&opened.connection);
     let times = entrance.limits.times();
+    // A socket may be said to be readable although nothing has come.
+    let mut first = [0];
     tokio::select! {
-        readable = timeout(times.first_byte, stream.readable()) => match readable {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
+        peeked = timeout(times.first_byte, stream.peek(&mut first)) => match peeked {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0) | Err(_)) | Err(_) => return,
         },
         () = connection.evicted() => return,
         () = entrance.stop.cancelled() => return,
@@ -374,9 +376,19 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, peer) = listener.accept().await.unwrap();
         let opened = entrance.all.admit(None).unwrap();
-        let attending = attend(entrance, stream, peer, opened, GracefulShutdown::new().watcher());
+        let open = GracefulShutdown::new();
+        let attending = attend(Arc::clone(&entrance), stream, peer, opened, open.watcher());
         let bytes = size_of_val(&attending);
-        assert!(bytes < 1_024, "{bytes}");
+        assert!(bytes < 2_048, "{bytes}");
+        let attended = tokio::spawn(attending);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(Arc::strong_count(&entrance), 2, "nothing serves a connection without a first byte");
+        client.writable().await.unwrap();
+        client.try_write(b"G").unwrap();
+        while Arc::strong_count(&entrance) == 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         drop(client);
+        attended.await.unwrap();
     }
 }
