@@ -85,7 +85,7 @@ const FIGURES: [(&str, &str, f64, f64); 9] = [
     ("statements", "statements", COUNTS, BATCHED),
     ("commits", "commits", COUNTS, BATCHED),
     ("jetstream_messages", "JetStream messages", COUNTS, BATCHED),
-    ("rows_inserted", "rows inserted", COUNTS, COUNTS),
+    ("rows_inserted", "rows inserted", COUNTS, LOG_BYTES),
     ("heap_only_updates", "heap-only updates", COUNTS, LOG_BYTES),
     ("full_updates", "full updates", COUNTS, BATCHED),
     ("index_entries", "index entries", COUNTS, LOG_BYTES),

@@ -41,6 +41,7 @@ pub struct StatementCost {
 /// Records of the log by what they do.
 #[derive(Clone, Copy, Debug)]
 pub struct LogWork {
+    pub rows_inserted: i64,
     /// Updates that need no index entries.
     pub heap_only_updates: i64,
     /// Updates that need an entry in every index of their table.
@@ -302,25 +303,21 @@ pub async fn log_end(db: impl PgExecutor<'_>) -> Result<String> {
 /// What was done to rows and indexes from one place of the log to another, in records.
 pub async fn log_work(pool: &PgPool, from: &str, to: &str) -> Result<LogWork> {
     sqlx::query("create extension if not exists pg_walinspect").execute(pool).await?;
-    // One record inserts all rows of a statement that fit on a page, so rows are counted elsewhere.
     let sql = "
-        select coalesce(sum(count) filter (where kind = 'Heap/HOT_UPDATE'), 0)::bigint as heap_only_updates,
+        select coalesce(sum(count) filter (where kind like 'Heap/INSERT%'), 0)::bigint as rows_inserted,
+               coalesce(sum(count) filter (where kind = 'Heap/HOT_UPDATE'), 0)::bigint as heap_only_updates,
                coalesce(sum(count) filter (where kind = 'Heap/UPDATE'), 0)::bigint as full_updates,
                coalesce(sum(count) filter (where kind like 'Btree/INSERT_%'), 0)::bigint as index_entries,
                coalesce(sum(count) filter (where kind like 'Heap%/LOCK'), 0)::bigint as row_locks
         from pg_get_wal_stats($1::pg_lsn, $2::pg_lsn, true) as stats (kind, count)";
     let row = sqlx::query(sql).bind(from).bind(to).fetch_one(pool).await?;
     Ok(LogWork {
+        rows_inserted: row.try_get("rows_inserted")?,
         heap_only_updates: row.try_get("heap_only_updates")?,
         full_updates: row.try_get("full_updates")?,
         index_entries: row.try_get("index_entries")?,
         row_locks: row.try_get("row_locks")?,
     })
-}
-
-/// How many rows were inserted into the tables of this database so far. Postgres's own counters may be a second old.
-pub async fn rows_inserted(db: impl PgExecutor<'_>) -> Result<i64> {
-    sqlx::query_scalar("select sum(n_tup_ins)::bigint from pg_stat_user_tables").fetch_one(db).await
 }
 
 /// What was written to the log from one place in it to another.

@@ -217,7 +217,6 @@ pub(super) async fn measure(
     growth::settle(&stage.superuser).await?;
     rehearsal::reset_statements(&stage.superuser).await?;
     progress.begin(&format!("bookings beside {finished} finished ones"), bookings.into());
-    let inserted = growth::rows_inserted(&stage.pool).await?;
     let (before, from, begun) =
         (Reading::take(stage).await?, growth::log_end(&stage.pool).await?, Instant::now());
     let (first, hold, pay) =
@@ -226,7 +225,6 @@ pub(super) async fn measure(
     sleep(REST).await;
     let to = growth::log_end(&stage.pool).await?;
     let cost = Reading::take(stage).await?.since(&before, bookings.into());
-    let inserted = growth::rows_inserted(&stage.pool).await? - inserted;
     let work = growth::log_work(&stage.superuser, &from, &to).await?;
     let costs = growth::costs(&stage.superuser).await?;
     let LogCost { records, record_bytes, page_bytes } =
@@ -247,7 +245,7 @@ pub(super) async fn measure(
         statements: sum(|cost| cost.calls),
         commits: cost.commits,
         jetstream_messages: cost.jetstream_messages,
-        rows_inserted: each(inserted),
+        rows_inserted: each(work.rows_inserted),
         heap_only_updates: each(work.heap_only_updates),
         full_updates: each(work.full_updates),
         index_entries: each(work.index_entries),
