@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use boxoffice::bus::{Bus, subjects};
+use boxoffice::bus::{Bus, incarnation, subjects};
 use boxoffice::ids;
 use boxoffice::store::queue::SettingsChange;
 use boxoffice::waiting_room::{Claims, Joined, Refused, Status};
@@ -49,7 +49,17 @@ pub async fn until_journalled(pool: &PgPool, waiting: i64, active: i64, ended: i
 }
 
 pub async fn lose_the_bucket(bus: &Bus) {
+    // A bucket is numbered by the second in which it is made: the next one must not have the number of this one.
+    let made = incarnation::of(revision_of_the_bucket(bus).await);
+    while incarnation::next(Utc::now(), 0) <= made {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     bus.jetstream.delete_key_value(subjects::QUEUE_TOKENS).await.unwrap();
+}
+
+async fn revision_of_the_bucket(bus: &Bus) -> u64 {
+    let mut stream = bus.jetstream.get_stream(subjects::QUEUE_TOKENS_STREAM).await.unwrap();
+    stream.info().await.unwrap().state.last_sequence
 }
 
 /// Waits until somebody has made the bucket again, and watches it from its beginning.
