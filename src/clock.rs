@@ -8,14 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use chrono::{DateTime, TimeDelta, Utc};
-pub use saga_core::range::{EARLIEST, LATEST};
-use serde::de::Error;
+pub use saga_core::range::{EARLIEST, LATEST, deserialize, is_plausible};
 use serde::{Deserialize, Deserializer};
-
-/// Whether a time lies between [`EARLIEST`] and [`LATEST`].
-pub fn is_plausible(time: DateTime<Utc>) -> bool {
-    (EARLIEST..=LATEST).contains(&time)
-}
 
 /// `time + delta`, or the last moment that can be written where the sum lies beyond it.
 pub fn plus(time: DateTime<Utc>, delta: TimeDelta) -> DateTime<Utc> {
@@ -23,14 +17,7 @@ pub fn plus(time: DateTime<Utc>, delta: TimeDelta) -> DateTime<Utc> {
     time.checked_add_signed(delta).unwrap_or(bound)
 }
 
-/// Reads a time that comes from outside; one that is not plausible is an error that names the range.
-pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
-    let time = DateTime::<Utc>::deserialize(deserializer)?;
-    let error = || D::Error::custom("a time must lie between the years 2000 and 2200");
-    is_plausible(time).then_some(time).ok_or_else(error)
-}
-
-/// The same for a time that may be missing.
+/// [`deserialize`] for a time that may be missing.
 pub mod optional {
     use super::{DateTime, Deserialize, Deserializer, Utc};
 

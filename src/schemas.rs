@@ -1,10 +1,12 @@
-//! How types of the saga engine's core are described in the API document: the core knows no API.
+//! How types of the saga engine's crates are described in the API document: the crates know no API.
 
 use std::borrow::Cow;
 
+use chrono::{DateTime, Utc};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
+use uuid::Uuid;
 
 use crate::saga::{Direction, Standing, Status};
 
@@ -19,6 +21,33 @@ pub struct StepDirection;
 /// The schema of [`Standing`].
 #[derive(Debug)]
 pub struct StepStanding;
+
+/// A recorded transition of a saga, told live to whoever watches.
+// The fields of `saga_protocol::messages::Transition`.
+#[derive(Debug, ToSchema)]
+#[schema(as = Transition)]
+#[allow(dead_code)]
+pub struct SagaTransition {
+    version: u32,
+    saga_id: Uuid,
+    workflow: String,
+    /// The number of its row in the saga's history.
+    seq: i64,
+    at: DateTime<Utc>,
+    /// What happened, as the history calls it.
+    event: String,
+    /// Where the saga was when it happened.
+    step: String,
+    #[schema(value_type = StepDirection)]
+    direction: Direction,
+    visit: i32,
+    attempt: i32,
+    /// The saga's status after it.
+    #[schema(value_type = SagaStatus)]
+    status: Status,
+    /// The saga's reason after it.
+    reason: Option<String>,
+}
 
 impl PartialSchema for SagaStatus {
     fn schema() -> RefOr<Schema> {
@@ -62,4 +91,36 @@ impl ToSchema for StepStanding {
 fn one_of<const N: usize>(description: &str, names: [&'static str; N]) -> RefOr<Schema> {
     let schema = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(names));
     schema.description(Some(description)).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use saga_protocol::messages::Transition;
+
+    use super::*;
+
+    #[test]
+    fn schema_of_a_transition_names_its_fields() {
+        let sent = Transition {
+            version: 1,
+            saga_id: Uuid::nil(),
+            workflow: String::new(),
+            seq: 1,
+            at: DateTime::UNIX_EPOCH,
+            event: String::new(),
+            step: String::new(),
+            direction: Direction::Do,
+            visit: 1,
+            attempt: 1,
+            status: Status::Running,
+            reason: None,
+        };
+        let names = |value: serde_json::Value| -> BTreeSet<String> {
+            value.as_object().unwrap().keys().cloned().collect()
+        };
+        let mut schema = serde_json::to_value(SagaTransition::schema()).unwrap();
+        assert_eq!(names(schema["properties"].take()), names(serde_json::to_value(sent).unwrap()));
+    }
 }

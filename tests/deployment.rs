@@ -56,7 +56,7 @@ async fn the_page_about_nats_lists_what_a_running_service_has_made() {
     })
     .await;
     let described = rows(&page, "Subjects");
-    let source = file("src/bus/subjects.rs");
+    let source = ["src/bus/subjects.rs", "crates/saga-protocol/src/subjects.rs"].map(file).concat();
     for line in source.lines().filter(|line| line.starts_with("pub const")) {
         let name = line.split('"').nth(1).unwrap();
         let is_subject = name.contains('.') && name != subjects::QUEUE_LEASE;

@@ -42,7 +42,7 @@ fn read(path: &str) -> Source {
 }
 
 /// Where the sources of the service and of its crates are.
-const ROOTS: [&str; 2] = ["src", "crates/saga-core/src"];
+const ROOTS: [&str; 3] = ["src", "crates/saga-core/src", "crates/saga-protocol/src"];
 
 fn sources() -> Vec<Source> {
     ROOTS.into_iter().flat_map(sources_below).collect()
@@ -241,18 +241,38 @@ fn paths_are_found_in_groups_and_behind_super() {
 }
 
 #[test]
-fn core_depends_on_no_runtime_database_or_web() {
-    let cargo = std::process::Command::new(env!("CARGO"))
-        .args(["tree", "--package", "saga-core", "--edges", "normal", "--prefix", "none", "--offline"])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    let tree = String::from_utf8(cargo.stdout).unwrap();
-    assert!(tree.starts_with("saga-core "), "{tree}");
-    for unwanted in ["tokio", "sqlx", "axum", "async-nats", "utoipa"] {
-        let found = tree.lines().any(|line| line.split(' ').next() == Some(unwanted));
-        assert!(!found, "saga-core depends on {unwanted}:\n{tree}");
+fn crates_depend_on_nothing_above_them() {
+    let all: [(&str, &[&str]); 2] = [
+        ("saga-core", &["tokio", "sqlx", "axum", "async-nats", "utoipa"]),
+        ("saga-protocol", &["sqlx", "axum", "utoipa", "boxoffice"]),
+    ];
+    for (package, unwanted) in all {
+        let cargo = std::process::Command::new(env!("CARGO"))
+            .args(["tree", "--package", package, "--edges", "normal", "--prefix", "none", "--offline"])
+            .current_dir(root())
+            .output()
+            .unwrap();
+        let tree = String::from_utf8(cargo.stdout).unwrap();
+        assert!(tree.starts_with(&format!("{package} ")), "{tree}");
+        for unwanted in unwanted {
+            let found = tree.lines().any(|line| line.split(' ').next() == Some(*unwanted));
+            assert!(!found, "{package} depends on {unwanted}:\n{tree}");
+        }
     }
+}
+
+#[test]
+fn protocol_names_nothing_of_the_box_office() {
+    let words = ["seat", "point", "concert", "reservation", "performance", "ticket", "booking", "buyer"];
+    let mut found = Vec::new();
+    for source in sources_below("crates/saga-protocol/src") {
+        let lines = source.text.lines().enumerate();
+        let is_domain = |word: &str| words.contains(&word.to_lowercase().trim_end_matches('s'));
+        let domain =
+            lines.filter(|(_, line)| line.split(|letter: char| !letter.is_alphabetic()).any(is_domain));
+        found.extend(domain.map(|(at, line)| format!("{}:{}: {}", source.path, at + 1, line.trim())));
+    }
+    assert_none("the protocol knows no domain", &found);
 }
 
 #[test]
@@ -264,10 +284,10 @@ fn sql_stands_in_the_store_alone() {
 }
 
 #[test]
-fn subjects_stand_in_one_file() {
+fn subjects_stand_in_two_files() {
     let words = ["\"steps.", "\"sagas.", "\"timers.", "\"events.", "\"$KV.", "\"KV_"];
-    let found = uses(&words, |path| path == "src/bus/subjects.rs");
-    assert_none("subjects outside src/bus/subjects.rs", &found);
+    let files = ["src/bus/subjects.rs", "crates/saga-protocol/src/subjects.rs"];
+    assert_none("subjects outside these files", &uses(&words, |path| files.contains(&path)));
 }
 
 #[test]

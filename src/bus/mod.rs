@@ -6,14 +6,10 @@
 pub mod presence;
 pub mod fences;
 pub mod consumers;
-pub mod command_batch;
-pub mod events;
 pub mod messages;
-mod trace;
 pub mod publish;
 pub mod probe;
 pub mod deliveries;
-pub mod headers;
 pub mod topology;
 pub mod connect;
 pub mod health;
@@ -21,6 +17,8 @@ pub mod denials;
 pub mod retry;
 pub mod incarnation;
 pub mod subjects;
+
+pub use saga_protocol::{command_batch, events, headers};
 
 pub use connect::{Bus, connect, connect_as};
 pub use deliveries::Deliveries;

@@ -1,6 +1,8 @@
 //! The range of times from outside.
 
 use chrono::{DateTime, Utc};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 /// Times that come from outside (messages, bodies, tokens, rows) must lie between these two. So the sum of such a time and
 /// any bounded delay can neither overflow here nor in NATS, whose nanoseconds end in the year 2262.
@@ -13,4 +15,19 @@ const fn seconds_since_1970(seconds: i64) -> DateTime<Utc> {
         Some(time) => time,
         None => DateTime::UNIX_EPOCH,
     }
+}
+
+/// Whether a time lies between [`EARLIEST`] and [`LATEST`].
+pub fn is_plausible(time: DateTime<Utc>) -> bool {
+    (EARLIEST..=LATEST).contains(&time)
+}
+
+/// Reads a time that comes from outside.
+///
+/// # Errors
+/// If it is no time, or does not lie between [`EARLIEST`] and [`LATEST`].
+pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
+    let time = DateTime::<Utc>::deserialize(deserializer)?;
+    let error = || D::Error::custom("a time must lie between the years 2000 and 2200");
+    is_plausible(time).then_some(time).ok_or_else(error)
 }

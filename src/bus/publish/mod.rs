@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
-use async_nats::jetstream::message::PublishMessage;
 use futures::FutureExt;
+pub use saga_protocol::Outgoing;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Bus, retry, topology};
@@ -25,29 +25,6 @@ const ACK_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_IN_FLIGHT: usize = 512;
 /// A subject that no stream takes, so often although every stream is there, will not be taken later either.
 const MISSING_STREAM_TRIES: u32 = 3;
-
-/// A message on its way out.
-#[derive(Clone, Debug)]
-pub struct Outgoing {
-    pub subject: String,
-    pub message: PublishMessage,
-}
-
-impl Outgoing {
-    /// The message as a receiver sees it.
-    pub fn into_message(self) -> async_nats::Message {
-        let sent = self.message.outbound_message(self.subject);
-        async_nats::Message {
-            length: sent.payload.len(),
-            subject: sent.subject,
-            reply: None,
-            payload: sent.payload,
-            headers: sent.headers,
-            status: None,
-            description: None,
-        }
-    }
-}
 
 /// JetStream did not store all messages in time. Some of them may be stored, or may be later.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -16,7 +16,8 @@ use super::super::problem::{Problem, Result};
 use super::super::request::Params;
 use super::super::shape::{Faults, Shape};
 use super::super::state::{AppState, TAILS_AT_ONCE};
-use crate::operations::tail::{self, TailFilter, Transition};
+use crate::operations::tail::{self, TailFilter};
+use crate::schemas::SagaTransition;
 
 /// How often a silent stream says that it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
@@ -31,7 +32,7 @@ impl Shape for TailFilter {
 
 /// Transitions of sagas as they are recorded, from now on. Nothing is kept for those who do not listen.
 #[utoipa::path(get, path = "/v1/ops/sagas/tail", tag = "operations", params(TailFilter), security(("key" = [])),
-    responses((status = 200, body = Transition, content_type = "text/event-stream",
+    responses((status = 200, body = SagaTransition, content_type = "text/event-stream",
         description = "An event for each transition; a comment every 15 s")),
     extensions(("x-problems" = json!(["forbidden", "rate_limited"]))))]
 pub async fn tail(

@@ -4,14 +4,14 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// A message's place in a trace: its span is derived from its id, so that a repeat is the same span.
-pub(super) fn traceparent(trace: Uuid, id: &str) -> String {
+pub fn traceparent(trace: Uuid, id: &str) -> String {
     let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(id.as_bytes()));
     let span = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
     format!("00-{}-{span:016x}-01", trace.simple())
 }
 
 /// The trace that a `traceparent` names.
-pub(super) fn trace_of(traceparent: &str) -> Option<Uuid> {
+pub fn trace_of(traceparent: &str) -> Option<Uuid> {
     let trace = traceparent.split('-').nth(1).filter(|trace| trace.len() == 32)?;
     Uuid::try_parse(trace).ok().filter(|trace| !trace.is_nil())
 }

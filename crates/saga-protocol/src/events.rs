@@ -1,20 +1,18 @@
-//! Domain events as they travel: version 2 of the contract, which `docs/events.md` describes. A message carries the events
-//! of one name that came about together.
+//! Domain events as they travel: version 2 of the contract, which `docs/events.md` describes. A message carries several
+//! events of one name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_nats::jetstream::message::PublishMessage;
 use chrono::{DateTime, Utc};
+use saga_core::range;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::headers::Malformed;
-use super::publish::Outgoing;
-use super::subjects;
-use super::trace::traceparent;
-use crate::clock;
+use crate::trace::traceparent;
+use crate::{Malformed, Outgoing, subjects};
 
 /// The version of the body.
 const VERSION: u32 = 2;
@@ -28,16 +26,19 @@ const BODY_BYTES_MAX: usize = 512 * 1_024;
 pub struct EventMessage {
     /// Stable: the same event always has the same id, however often it is published.
     pub id: String,
+    /// Its name, such as `order.confirmed`; the last part of its subject.
     #[serde(rename = "type")]
     pub name: String,
-    #[serde(deserialize_with = "clock::deserialize")]
+    /// When it happened, by the clock of the engine's database.
+    #[serde(deserialize_with = "range::deserialize")]
     pub at: DateTime<Utc>,
-    /// What it is about; for bookings the reservation.
+    /// What it is about: an id that the workflow's domain gives.
     pub subject_id: Uuid,
     /// Rises with every event about the same subject.
     pub sequence: i64,
     /// Its place in a trace, as W3C Trace Context has it.
     pub traceparent: String,
+    /// What the domain says about it.
     pub data: Arc<Value>,
 }
 
@@ -89,7 +90,7 @@ impl EventBatch {
         self.body.extend_from_slice(event);
     }
 
-    /// The message.
+    /// The message, on the subject of its events.
     pub fn outgoing(&self) -> Outgoing {
         let payload = [&self.body, b"]}".as_slice()].concat();
         Outgoing {
@@ -121,6 +122,9 @@ pub fn event_batches(events: &[EventMessage]) -> Vec<EventBatch> {
 }
 
 /// Reads the events of a message.
+///
+/// # Errors
+/// If the body is not of version 2 of the contract.
 pub fn read_events(payload: &[u8]) -> Result<Vec<EventMessage>, Malformed> {
     let body: Body = serde_json::from_slice(payload)?;
     if body.version == VERSION { Ok(body.events) } else { Err(Malformed::Version(body.version)) }
@@ -135,7 +139,7 @@ mod tests {
     fn event(subject: u128, sequence: i64, name: &str, data: Value) -> EventMessage {
         let subject = Uuid::from_u128(subject);
         let id = format!("{subject}:{sequence}:{name}");
-        EventMessage::new(id, name, clock::EARLIEST, (subject, sequence), subject, data)
+        EventMessage::new(id, name, range::EARLIEST, (subject, sequence), subject, data)
     }
 
     fn read(batches: &[EventBatch]) -> Vec<Vec<EventMessage>> {

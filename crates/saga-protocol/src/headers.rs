@@ -4,10 +4,9 @@
 
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, IntoHeaderValue};
+use saga_core::Direction;
+use saga_core::jsonb::{self, Unkeepable};
 use uuid::Uuid;
-
-use crate::jsonb::{self, Unkeepable};
-use crate::saga::Direction;
 
 /// The saga a message is about.
 pub const SAGA: &str = "Saga";
@@ -52,16 +51,22 @@ pub enum Malformed {
 }
 
 /// Which command a message is about.
-pub(super) struct Fence {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fence {
+    /// The saga.
     pub saga: Uuid,
+    /// The step's name in the workflow.
     pub step: String,
+    /// Whether the step is done or undone.
     pub direction: Direction,
+    /// How often the saga has entered the step, this time included; 1 or more.
     pub visit: i32,
+    /// How often the command was sent before in this visit; 0 where the header is missing.
     pub send: i32,
 }
 
-/// The headers that name a step at a visit.
-pub(super) fn fence(saga: Uuid, step: &str, direction: Direction, visit: i32, send: i32) -> HeaderMap {
+/// The headers [`SAGA`], [`STEP`], [`DIRECTION`], [`VISIT`] and [`SEND`].
+pub fn fence(saga: Uuid, step: &str, direction: Direction, visit: i32, send: i32) -> HeaderMap {
     let mut headers = HeaderMap::new();
     set(&mut headers, SAGA, saga.to_string());
     set(&mut headers, STEP, step);
@@ -72,7 +77,10 @@ pub(super) fn fence(saga: Uuid, step: &str, direction: Direction, visit: i32, se
 }
 
 /// Reads what [`fence`] wrote.
-pub(super) fn read_fence(message: &async_nats::Message) -> Result<Fence, Malformed> {
+///
+/// # Errors
+/// If a header is missing or not of its form, or if a database cannot keep the step's name.
+pub fn read_fence(message: &async_nats::Message) -> Result<Fence, Malformed> {
     let direction = match header(message, DIRECTION) {
         Some("do") => Direction::Do,
         Some("undo") => Direction::Undo,
@@ -90,23 +98,26 @@ pub(super) fn read_fence(message: &async_nats::Message) -> Result<Fence, Malform
 }
 
 /// Sets a header. Names that are known when the program is compiled are neither copied nor looked through.
-pub(super) fn set(headers: &mut HeaderMap, name: &'static str, value: impl IntoHeaderValue) {
+pub fn set(headers: &mut HeaderMap, name: &'static str, value: impl IntoHeaderValue) {
     headers.insert(HeaderName::from_static(name), value);
 }
 
-/// What a header says.
-pub(super) fn header<'a>(message: &'a async_nats::Message, name: &'static str) -> Option<&'a str> {
+/// The value of a header, if the message has it.
+pub fn header<'a>(message: &'a async_nats::Message, name: &'static str) -> Option<&'a str> {
     let headers = message.headers.as_ref()?;
     headers.get(HeaderName::from_static(name)).map(async_nats::HeaderValue::as_str)
 }
 
-/// How many items a message carries.
-pub(super) fn items(message: &async_nats::Message) -> usize {
+/// How many items a message carries: 1 unless [`ITEMS`] gives another number.
+pub fn items(message: &async_nats::Message) -> usize {
     header(message, ITEMS).and_then(|count| count.parse().ok()).unwrap_or(1)
 }
 
-/// The same, of its form.
-pub(super) fn parsed<T: std::str::FromStr>(
+/// The value of a header that must be there, parsed.
+///
+/// # Errors
+/// If the header is missing or cannot be parsed.
+pub fn parsed<T: std::str::FromStr>(
     message: &async_nats::Message,
     name: &'static str,
 ) -> Result<T, Malformed> {

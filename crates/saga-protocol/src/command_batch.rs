@@ -1,7 +1,7 @@
 //! Commands of one batch for one service in the engine's own database, as one message.
 //!
 //! Such a service takes everything from the saga's row, so the message names only the fence of each command. Commands for
-//! services elsewhere travel alone, see [`super::messages`].
+//! services with a database of their own travel alone, see [`crate::messages`].
 
 #![warn(clippy::arithmetic_side_effects)] // numbers from outside
 
@@ -10,15 +10,13 @@ use std::sync::Arc;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::message::PublishMessage;
+use saga_core::{Command, Direction, jsonb};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::headers::{ITEMS, Malformed, header, set};
-use super::messages::{VERSION, check_version, read_command};
-use super::publish::Outgoing;
-use super::subjects;
-use crate::jsonb;
-use crate::saga::{Command, Direction};
+use crate::headers::{ITEMS, Malformed, header, set};
+use crate::messages::{VERSION, check_version, read_command};
+use crate::{Outgoing, subjects};
 
 /// Most commands of one message.
 pub const COMMANDS_MAX: usize = 256;
@@ -63,7 +61,10 @@ pub fn is_batch(message: &async_nats::Message) -> bool {
     header(message, ITEMS).is_some()
 }
 
-/// Reads the commands of a message, be it one or several.
+/// Reads the commands of a message: several, or the one of a message that is no batch.
+///
+/// # Errors
+/// If the message is not of the contract, or has no commands, or more than [`COMMANDS_MAX`].
 pub fn read(message: &async_nats::Message) -> Result<Vec<Command>, Malformed> {
     if !is_batch(message) {
         return Ok(vec![read_command(message)?]);
@@ -101,8 +102,8 @@ mod tests {
         let saga_id = Uuid::from_u128(saga);
         Command {
             saga_id,
-            workflow: "booking".to_owned(),
-            subject: "points.deduct".to_owned(),
+            workflow: "party".to_owned(),
+            subject: "printer.print".to_owned(),
             step: step.to_owned(),
             direction: Direction::Do,
             visit: 2,
@@ -116,7 +117,7 @@ mod tests {
 
     #[test]
     fn commands_come_out_as_they_went_in() {
-        let commands = [command(1, "pay"), command(2, "pay")];
+        let commands = [command(1, "print"), command(2, "print")];
         let message = message(&commands).into_message();
         assert!(is_batch(&message));
         assert_eq!(read(&message).unwrap(), commands);
@@ -127,7 +128,7 @@ mod tests {
 
     #[test]
     fn single_command_is_read_too() {
-        let message = super::super::messages::command(&command(1, "pay")).into_message();
+        let message = crate::messages::command(&command(1, "print")).into_message();
         assert!(!is_batch(&message));
         let read = read(&message).unwrap();
         assert_eq!((read.len(), read[0].saga_id), (1, Uuid::from_u128(1)));
@@ -135,7 +136,7 @@ mod tests {
 
     #[test]
     fn too_many_or_no_commands_are_refused() {
-        let many = vec![command(1, "pay"); COMMANDS_MAX + 1];
+        let many = vec![command(1, "print"); COMMANDS_MAX + 1];
         let error = read(&message(&many).into_message()).unwrap_err().to_string();
         assert!(error.contains("256"), "{error}");
         let mut none = message(&many[..1]).into_message();
