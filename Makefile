@@ -7,7 +7,7 @@ export SQLX_OFFLINE := true
 ALONE := env $(foreach name,DATABASE_URL NATS_URL $(filter BOXOFFICE_%,$(.VARIABLES)),-u $(name))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-of-tests deps-of-slow-tests cargo demo up test test-slow lint prepare bench chaos gate
+.PHONY: help deps deps-of-tests deps-of-slow-tests cargo demo up test test-slow test-sdks lint prepare bench chaos gate
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ test: deps-of-tests lint ## Run every check: format, lints, tests against real s
 
 test-slow: deps-of-slow-tests ## Run the long tests: faults that last, generated requests, loads (a quarter of an hour)
 	$(ALONE) cargo test --quiet --test slow
+
+test-sdks: deps ## Test the worker SDKs (sdk/): their own tests, the protocol, and bookings through a whole service
+	cargo build
+	$(ALONE) sdk/test.sh
 
 bench: deps ## Measure every scenario with an optimised build, a quarter of an hour; results in bench/results
 	cargo build --release
