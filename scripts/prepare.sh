@@ -43,8 +43,8 @@ for migration in migrations/*.sql; do
 done
 
 # Into a new folder, so that a query that does not compile leaves the old data as it was.
-touch src/lib.rs
-SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$scratch/new" cargo check --all-targets
+find src crates tools \( -name lib.rs -o -name main.rs \) -exec touch {} +
+SQLX_OFFLINE=false SQLX_OFFLINE_DIR="$scratch/new" cargo check --workspace --all-targets
 mkdir -p .sqlx
 rm -f .sqlx/query-*.json
 mv "$scratch"/new/query-*.json .sqlx/

@@ -9,7 +9,6 @@ pub mod bench;
 pub mod demo;
 
 pub mod app;
-pub mod local;
 
 pub mod http;
 pub mod waiting_room;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use boxoffice::bus::{Bus, subjects, topology};
-use boxoffice::local::{self, Given, postgres, programs};
+use dev_servers::{Given, postgres, programs};
 use futures::TryStreamExt;
 use serde_json::Value;
 
@@ -131,7 +131,7 @@ async fn the_database_container_makes_a_role_without_rights_to_the_server() {
     let mounted = compose()["services"]["postgres"]["volumes"].clone();
     assert_eq!(words(&mounted)[1], "./postgres/role.sql:/docker-entrypoint-initdb.d/role.sql:ro");
     let given = Given { database_url: None, nats_url: Some("nats://none".into()) };
-    let server = local::start(&fresh_dir("container"), given).await.unwrap();
+    let server = dev_servers::start(&fresh_dir("container"), given).await.unwrap();
     let (superuser, _) = server.superuser_url.rsplit_once('/').unwrap();
     let psql = |url: &str, password: &str, more: &[&str]| {
         let program = programs::postgres(None).unwrap().folder.join("psql");

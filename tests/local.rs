@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use boxoffice::local::{self, Given, Local, addresses};
 use boxoffice::{bus, store};
+use dev_servers::{Given, Local, addresses};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::{Connection, PgConnection};
@@ -15,7 +15,7 @@ use sqlx::{Connection, PgConnection};
 use crate::common::fresh_dir;
 
 async fn start(dir: &Path) -> Local {
-    local::start(dir, Given::default()).await.expect("both servers start")
+    dev_servers::start(dir, Given::default()).await.expect("both servers start")
 }
 
 async fn query(url: &str, sql: &'static str) -> i64 {
@@ -120,7 +120,7 @@ async fn rights(url: &str) -> (bool, bool, bool) {
 async fn the_service_owns_its_database_and_nothing_else() {
     let dir = fresh_dir("plain");
     let given = || Given { database_url: None, nats_url: Some("nats://none".into()) };
-    let local = local::start(&dir, given()).await.unwrap();
+    let local = dev_servers::start(&dir, given()).await.unwrap();
     assert_eq!(rights(&local.database_url).await, (false, false, true));
     let mut service = PgConnection::connect(&local.database_url).await.unwrap();
     for sql in ["alter system set jit = on", "create role other", "copy pg_class to '/tmp/x'", "checkpoint"] {
@@ -138,7 +138,7 @@ async fn the_service_owns_its_database_and_nothing_else() {
     let url = local.database_url.clone();
     local.stop().await;
     fs::remove_file(dir.join("secrets/postgres_admin_password")).unwrap();
-    let again = local::start(&dir, given()).await.unwrap();
+    let again = dev_servers::start(&dir, given()).await.unwrap();
     assert_eq!((&again.database_url, &again.superuser_url), (&url, &url));
     assert!(query(&url, "select count(*) from sagas").await == 0);
     again.discard().await.unwrap();
@@ -169,8 +169,8 @@ async fn the_servers_keep_to_this_machine_and_ask_for_a_password() {
 async fn a_second_process_on_the_same_directory_is_told_who_has_it() {
     let dir = fresh_dir("claimed");
     let given = Given { database_url: Some("postgres://none".into()), nats_url: Some("nats://none".into()) };
-    let local = local::start(&dir, given.clone()).await.unwrap();
-    let error = local::start(&dir, given).await.unwrap_err().to_string();
+    let local = dev_servers::start(&dir, given.clone()).await.unwrap();
+    let error = dev_servers::start(&dir, given).await.unwrap_err().to_string();
     assert!(error.contains(&std::process::id().to_string()) && error.contains("--data-dir"), "{error}");
     local.publish("127.0.0.1:8080".parse().unwrap()).unwrap();
     assert_eq!(addresses::find(&dir).unwrap().nats_url, "nats://none");

@@ -14,10 +14,10 @@ use super::{Plan, cpu};
 use crate::bus::{self, Bus};
 use crate::clock::Clock;
 use crate::http::auth::NewKey;
-use crate::local::{self, Given, Local};
 use crate::store::api_keys::{self, Role};
 use crate::store::rehearsal;
 use crate::{audit, ids, store};
+use dev_servers::{Given, Local};
 
 /// Every role.
 pub(super) const ALL_ROLES: &str = "api,orchestrator,worker,scheduler";
@@ -62,7 +62,7 @@ impl Stage {
         let load_before = load_average();
         let given = Given { database_url: plan.database_url.clone(), nats_url: plan.nats_url.clone() };
         let private = given.database_url.is_none() && given.nats_url.is_none();
-        let mut local = local::start(&plan.data_dir, given.clone()).await?;
+        let mut local = dev_servers::start(&plan.data_dir, given.clone()).await?;
         if wanted.count_statements {
             let pool = store::open(&local.superuser_url, 1)?;
             if !rehearsal::counts_statements(&pool).await? {
@@ -70,7 +70,7 @@ impl Stage {
                 rehearsal::load_statement_counter(&pool).await?;
                 pool.close().await;
                 local.stop().await;
-                local = local::start(&plan.data_dir, given).await?;
+                local = dev_servers::start(&plan.data_dir, given).await?;
             }
         }
         let pool = store::open(&local.database_url, CONNECTIONS)?;

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Context, Ending, signals};
 use crate::app::{self, App, Role};
 use crate::config::Settings;
-use crate::local::secrets::Secrets;
+use dev_servers::secrets::Secrets;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {

@@ -5,8 +5,8 @@ use sqlx::PgPool;
 
 use super::{Context, Misuse};
 use crate::bus::{self, Bus};
-use crate::local::addresses;
 use crate::store;
+use dev_servers::addresses;
 
 impl Context {
     /// The address of Postgres.

@@ -7,8 +7,8 @@ use super::{Context, Ending, signals};
 use crate::app::{self, App, Role};
 use crate::config::Settings;
 use crate::demo::concerts;
-use crate::local::{self, Given, Local};
 use crate::store;
+use dev_servers::{Given, Local};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Arguments {
@@ -25,7 +25,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     tokio::pin!(stopped);
     let servers = &context.settings.servers;
     let given = Given { database_url: servers.database_url.clone(), nats_url: servers.nats_url.clone() };
-    let mut local = local::start(&servers.data_dir, given).await?;
+    let mut local = dev_servers::start(&servers.data_dir, given).await?;
     let ended = tokio::select! {
         served = serve(context, &local) => match served {
             Ok(app) => {

@@ -14,7 +14,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::local::addresses::{self, Addresses};
+use dev_servers::addresses::{self, Addresses};
 
 /// How long a start may take: the first one creates a database.
 const START: Duration = Duration::from_secs(60);

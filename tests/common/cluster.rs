@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use boxoffice::bus::{self, Bus, topology};
-use boxoffice::local::programs;
+use dev_servers::programs;
 
 use super::fresh_dir;
 

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use boxoffice::bus::{self, Bus};
-use boxoffice::local::{self, Given, Local};
 use boxoffice::store;
+use dev_servers::{Given, Local};
 use nix::sys::signal::Signal;
 use sqlx::postgres::PgPool;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -53,7 +53,7 @@ impl Env {
         let dir = fresh_dir("test");
         prepare(&dir);
         let given = Given { database_url: Some(database_url.clone()), nats_url: None };
-        let nats = local::start(&dir, given).await.expect("a private nats-server starts");
+        let nats = dev_servers::start(&dir, given).await.expect("a private nats-server starts");
         let nats_url = nats.nats_url.clone();
         let bus = bus::connect(&nats_url, "test", 1).await.expect("the private nats-server is good");
         let pool = store::open(&database_url, CONNECTIONS).expect("the address is good");
@@ -63,7 +63,8 @@ impl Env {
     /// The same with a Postgres that nobody else uses: it may be frozen, or be told to refuse everybody.
     pub async fn with_own_postgres() -> Self {
         let dir = fresh_dir("own");
-        let servers = Box::pin(local::start(&dir, Given::default())).await.expect("private servers start");
+        let servers =
+            Box::pin(dev_servers::start(&dir, Given::default())).await.expect("private servers start");
         let (database_url, nats_url) = (servers.database_url.clone(), servers.nats_url.clone());
         let bus = bus::connect(&nats_url, "test", 1).await.expect("the private nats-server is good");
         let pool = store::open(&database_url, CONNECTIONS).expect("the address is good");
@@ -132,7 +133,7 @@ impl Env {
     pub async fn restart_nats(mut self) -> Self {
         self.nats.stop().await;
         let given = Given { database_url: Some(self.database_url.clone()), nats_url: None };
-        self.nats = local::start(&self.dir, given).await.expect("the nats-server starts again");
+        self.nats = dev_servers::start(&self.dir, given).await.expect("the nats-server starts again");
         self
     }
 }
@@ -187,7 +188,8 @@ async fn postgres() -> &'static Local {
     static SERVER: OnceCell<Local> = OnceCell::const_new();
     let start = || async {
         let given = Given { database_url: None, nats_url: Some("nats://none".into()) };
-        let server = local::start(&fresh_dir("postgres"), given).await.expect("a private Postgres starts");
+        let server =
+            dev_servers::start(&fresh_dir("postgres"), given).await.expect("a private Postgres starts");
         let pool = store::open(&server.database_url, 2).expect("the address is good");
         store::migrate(&pool).await.expect("the migrations are good");
         pool.close().await;

@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use boxoffice::local::{postgres, programs};
+use dev_servers::{postgres, programs};
 use nix::unistd::Uid;
 use sqlx::{Connection, PgConnection};
 use url::Url;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use boxoffice::bus::{self, Bus};
 use boxoffice::config::NatsAccess;
-use boxoffice::local::programs;
+use dev_servers::programs;
 
 use crate::common::fresh_dir;
 

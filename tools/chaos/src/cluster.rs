@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use boxoffice::local::{self, Given, Local};
+use dev_servers::{Given, Local};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid};
 use serde_json::Value;
@@ -77,7 +77,7 @@ impl Server {
             true => Given { database_url: None, nats_url: elsewhere() },
             false => Given { database_url: elsewhere(), nats_url: None },
         };
-        let local = local::start(&self.folder, given).await?;
+        let local = dev_servers::start(&self.folder, given).await?;
         self.url = if self.is_postgres { local.database_url.clone() } else { local.nats_url.clone() };
         self.running = Some(local);
         Ok(())

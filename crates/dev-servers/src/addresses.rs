@@ -6,8 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::claim;
 use super::error::{LocalError, file};
+use super::lockfile;
 use super::secrets::write_private;
 
 const FILE: &str = "running.json";
@@ -27,7 +27,7 @@ pub struct Addresses {
 /// The addresses of the process that runs on this data directory, if one does.
 pub fn find(data_dir: &Path) -> Option<Addresses> {
     // What a killed process left behind is not believed: its claim is gone.
-    if !claim::is_taken(data_dir) {
+    if !lockfile::is_taken(data_dir) {
         return None;
     }
     let text = fs::read_to_string(data_dir.join(FILE)).ok()?;
@@ -50,7 +50,7 @@ pub(super) fn withdraw(data_dir: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::local::claim::Claim;
+    use crate::lockfile::Lockfile;
 
     #[test]
     fn addresses_are_found_while_their_process_runs_and_never_after() {
@@ -62,7 +62,7 @@ mod tests {
             nats_url: "nats://here".into(),
         };
         assert_eq!(find(dir.path()), None);
-        let claim = Claim::take(dir.path()).unwrap();
+        let claim = Lockfile::take(dir.path()).unwrap();
         publish(dir.path(), &ours).unwrap();
         assert_eq!(find(dir.path()), Some(ours));
         drop(claim);

@@ -1,18 +1,19 @@
 //! Private servers for a laptop: a Postgres and a NATS of our own under a data directory.
 //!
 //! [`start`] claims the directory, starts what no address was given for, and keeps the secrets. The servers
-//! end with the process that started them, however it ends (`keeper`); what a crash leaves behind never
+//! end with the process that started them, however it ends (`supervisor`); what a crash leaves behind never
 //! blocks the next start. While the process runs, [`addresses`] tells every other command where its servers are.
 
 pub mod postgres;
 mod nats;
-mod keeper;
-mod place;
+mod supervisor;
+mod data_dir;
 pub mod programs;
 pub mod addresses;
 pub mod secrets;
-mod claim;
-mod account;
+mod lockfile;
+mod cluster;
+mod os_user;
 mod error;
 
 use std::net::SocketAddr;
@@ -22,8 +23,8 @@ pub use addresses::Addresses;
 pub use error::LocalError;
 pub use secrets::Secrets;
 
-use claim::Claim;
-use keeper::Server;
+use lockfile::Lockfile;
+use supervisor::Server;
 
 /// Servers that are there already; a private one is started in the place of each that is not.
 #[derive(Clone, Debug, Default)]
@@ -50,14 +51,14 @@ pub struct Local {
     nats: Option<Server>,
     /// Where Postgres's files are, if it is ours.
     files: Option<PathBuf>,
-    claim: Claim,
+    lockfile: Lockfile,
 }
 
 /// Claims `data_dir` (made if it is missing) and starts the servers that are not `given`; data of an earlier
 /// run is used again. Fails if another process has claimed the directory, or a server cannot be started.
 pub async fn start(data_dir: &Path, given: Given) -> Result<Local, LocalError> {
-    let claim = Claim::take(data_dir)?;
-    let dir = claim.dir().to_owned();
+    let lockfile = Lockfile::take(data_dir)?;
+    let dir = lockfile.dir().to_owned();
     let secrets = Secrets::keep(&dir)?;
     let postgres = async {
         match given.database_url {
@@ -76,13 +77,13 @@ pub async fn start(data_dir: &Path, given: Given) -> Result<Local, LocalError> {
     };
     let (postgres, (nats_url, nats)) = tokio::try_join!(postgres, nats)?;
     let ((database_url, superuser_url), postgres, files) = postgres;
-    Ok(Local { database_url, nats_url, superuser_url, secrets, postgres, nats, files, claim })
+    Ok(Local { database_url, nats_url, superuser_url, secrets, postgres, nats, files, lockfile })
 }
 
 impl Local {
     /// The data directory, as an absolute path.
     pub fn dir(&self) -> &Path {
-        self.claim.dir()
+        self.lockfile.dir()
     }
 
     /// Tells other commands where this process answers HTTP and where its servers are, until it ends.
@@ -118,7 +119,7 @@ impl Local {
     /// Ends the private servers and removes the data directory with all that belongs to it.
     pub async fn discard(self) -> Result<(), LocalError> {
         tokio::join!(stop(self.postgres), stop(self.nats));
-        for dir in [self.files.as_deref(), Some(self.claim.dir())].into_iter().flatten() {
+        for dir in [self.files.as_deref(), Some(self.lockfile.dir())].into_iter().flatten() {
             if dir.exists() {
                 std::fs::remove_dir_all(dir).map_err(error::file(dir))?;
             }

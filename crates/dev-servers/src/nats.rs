@@ -12,12 +12,12 @@ use serde::Deserialize;
 use tokio::time::sleep;
 
 use super::error::{LocalError, file};
-use super::keeper::{Launch, Log, Server, Traces, free_port};
 use super::programs;
 use super::secrets::{self, write_private};
+use super::supervisor::{Launch, Log, Server, Traces, free_port};
 
 /// The same file that the containers use.
-const SETTINGS: &str = include_str!("../../nats/single.conf");
+const SETTINGS: &str = include_str!("../../../nats/single.conf");
 
 const WHAT: &str = "the private nats-server";
 const USER: &str = "boxoffice";
@@ -25,7 +25,7 @@ const USER: &str = "boxoffice";
 const TRIES: usize = 5;
 /// Reading large streams back may take a while.
 const READY_WITHIN: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The file in which nats-server says where it listens once it is ready.
 #[derive(Deserialize)]
@@ -86,7 +86,7 @@ pub(super) async fn start(data_dir: &Path) -> Result<(String, Server), LocalErro
             what: WHAT,
             program: &program,
             arguments: arguments.into(),
-            account: None,
+            user: None,
             folder: &root,
             signal: "TERM",
             environment: environment(),
@@ -123,7 +123,7 @@ async fn ready(server: &mut Server, ports: &Path) -> Result<String, LocalError> 
             if let Some(address) = listening(ports) {
                 return Some(address);
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         None
     };

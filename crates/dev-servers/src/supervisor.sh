@@ -1,4 +1,4 @@
-# Keeps a server for exactly as long as its owner lives.
+# Ends a server when the process that started it ends.
 #
 # $1: the signal that ends the server; then the server's command line. Standard input is a pipe whose other end
 # only the owner holds: it ends when the owner closes it, or dies, by kill -9 too. Standard output is the log.

@@ -15,12 +15,12 @@ const CANDIDATES: [&str; 3] = ["postgres", "_postgres", "nobody"];
 
 /// A user to become.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Account {
+pub(super) struct OsUser {
     pub(super) uid: u32,
     pub(super) gid: u32,
 }
 
-impl Account {
+impl OsUser {
     /// Whom a Postgres with these files must run as: nobody else than ourselves (`None`), unless we are root.
     /// Files of an earlier run keep their owner.
     pub(super) fn for_postgres(files: &Path) -> Result<Option<Self>, LocalError> {
@@ -35,7 +35,7 @@ impl Account {
         let user = CANDIDATES.iter().find_map(|name| User::from_name(name).ok().flatten());
         match user {
             Some(user) => Ok(Some(Self { uid: user.uid.as_raw(), gid: user.gid.as_raw() })),
-            None => Err(LocalError::NoAccount("there is neither a user `postgres` nor `nobody`".into())),
+            None => Err(LocalError::NoOsUser("there is neither a user `postgres` nor `nobody`".into())),
         }
     }
 

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::account::Account;
 use super::error::{LocalError, file};
+use super::os_user::OsUser;
 use super::secrets::write_private;
 
 const INSIDE: &str = "postgres";
@@ -21,34 +21,34 @@ const OWNER: &str = "belongs-to";
 
 /// Where the files of Postgres are or will be, and the user it runs as (`None`: ourselves). The directory is
 /// made, owned by that user and closed to others.
-pub(super) fn of_postgres(data_dir: &Path) -> Result<(PathBuf, Option<Account>), LocalError> {
+pub(super) fn of_postgres(data_dir: &Path) -> Result<(PathBuf, Option<OsUser>), LocalError> {
     let inside = data_dir.join(INSIDE);
     let pointer = data_dir.join(POINTER);
     if let Some(elsewhere) = pointed(&pointer)? {
         return take_over(data_dir, &pointer, elsewhere);
     }
-    let Some(account) = Account::for_postgres(&inside)? else {
+    let Some(user) = OsUser::for_postgres(&inside)? else {
         make(&inside, None)?;
         return Ok((inside, None));
     };
     // A database that is there already stays where it is; if it cannot be reached any more, its start says so.
     if inside.join("data").exists() {
-        return Ok((inside, Some(account)));
+        return Ok((inside, Some(user)));
     }
     // Some file systems (shared with the host of a container) let nobody give a directory away.
-    if account.may_enter(data_dir) && make(&inside, Some(account)).is_ok() {
-        return Ok((inside, Some(account)));
+    if user.may_enter(data_dir) && make(&inside, Some(user)).is_ok() {
+        return Ok((inside, Some(user)));
     }
-    let elsewhere = elsewhere(data_dir, account)?;
+    let elsewhere = elsewhere(data_dir, user)?;
     // Nothing points there: it was left by a data directory of this very path that has been removed.
     if elsewhere.exists() {
         fs::remove_dir_all(&elsewhere).map_err(file(&elsewhere))?;
     }
-    make(&elsewhere, Some(account))?;
+    make(&elsewhere, Some(user))?;
     sign(&elsewhere, data_dir)?;
     write_private(&pointer, &format!("{}\n", elsewhere.display())).map_err(file(&pointer))?;
     tracing::info!(files = %elsewhere.display(), "Postgres's files lie elsewhere: the user that it runs as cannot use the data directory");
-    Ok((elsewhere, Some(account)))
+    Ok((elsewhere, Some(user)))
 }
 
 fn pointed(pointer: &Path) -> Result<Option<PathBuf>, LocalError> {
@@ -64,13 +64,13 @@ fn take_over(
     data_dir: &Path,
     pointer: &Path,
     files: PathBuf,
-) -> Result<(PathBuf, Option<Account>), LocalError> {
-    let account = Account::for_postgres(&files)?;
+) -> Result<(PathBuf, Option<OsUser>), LocalError> {
+    let user = OsUser::for_postgres(&files)?;
     if !files.exists() {
         tracing::warn!(files = %files.display(), "Postgres's files are gone; beginning with an empty database");
-        make(&files, account)?;
+        make(&files, user)?;
         sign(&files, data_dir)?;
-        return Ok((files, account));
+        return Ok((files, user));
     }
     let owner = fs::read_to_string(files.join(OWNER)).unwrap_or_default();
     let owner = PathBuf::from(owner.trim());
@@ -81,7 +81,7 @@ fn take_over(
         }
         sign(&files, data_dir)?;
     }
-    Ok((files, account))
+    Ok((files, user))
 }
 
 fn sign(files: &Path, data_dir: &Path) -> Result<(), LocalError> {
@@ -90,7 +90,7 @@ fn sign(files: &Path, data_dir: &Path) -> Result<(), LocalError> {
 }
 
 /// A place that survives a restart of the machine if there is one, named after the data directory.
-fn elsewhere(data_dir: &Path, account: Account) -> Result<PathBuf, LocalError> {
+fn elsewhere(data_dir: &Path, user: OsUser) -> Result<PathBuf, LocalError> {
     let digest = Sha256::digest(data_dir.as_os_str().as_encoded_bytes());
     let name: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let bases = ["/var/lib/boxoffice".into(), std::env::temp_dir(), "/tmp".into()];
@@ -98,11 +98,11 @@ fn elsewhere(data_dir: &Path, account: Account) -> Result<PathBuf, LocalError> {
         let made = DirBuilder::new().recursive(true).mode(0o755).create(base);
         made.is_ok()
             && nix::unistd::access(base, nix::unistd::AccessFlags::W_OK).is_ok()
-            && account.may_enter(base)
+            && user.may_enter(base)
     };
     match bases.into_iter().find(usable) {
         Some(base) => Ok(base.join(format!("postgres-{name}"))),
-        None => Err(LocalError::NoAccount(format!(
+        None => Err(LocalError::NoOsUser(format!(
             "the user that it could run as can enter neither {} nor a place for temporary files",
             data_dir.display()
         ))),
@@ -110,7 +110,7 @@ fn elsewhere(data_dir: &Path, account: Account) -> Result<PathBuf, LocalError> {
 }
 
 /// Makes the directory. In a place that all may write to it could have been made by somebody else before us.
-fn make(dir: &Path, account: Option<Account>) -> Result<(), LocalError> {
+fn make(dir: &Path, user: Option<OsUser>) -> Result<(), LocalError> {
     if let Err(error) = DirBuilder::new().mode(0o700).create(dir)
         && error.kind() != io::ErrorKind::AlreadyExists
     {
@@ -118,12 +118,12 @@ fn make(dir: &Path, account: Option<Account>) -> Result<(), LocalError> {
     }
     let found = fs::symlink_metadata(dir).map_err(file(dir))?;
     let ours = nix::unistd::Uid::effective().as_raw();
-    let trusted = [Some(ours), account.map(|account| account.uid)];
+    let trusted = [Some(ours), user.map(|user| user.uid)];
     if !found.is_dir() || !trusted.contains(&Some(found.uid())) {
         let source = io::Error::new(io::ErrorKind::PermissionDenied, "belongs to another user; remove it");
         return Err(LocalError::File { path: dir.to_owned(), source });
     }
-    account.map_or(Ok(()), |account| account.own(dir))
+    user.map_or(Ok(()), |user| user.own(dir))
 }
 
 #[cfg(test)]

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
-use super::account::Account;
 use super::error::{LocalError, file};
-use super::keeper::{Launch, Log, Server, Traces, free_port};
+use super::os_user::OsUser;
 use super::secrets::{self, write_private};
-use super::{place, programs};
-use crate::store::cluster;
+use super::supervisor::{Launch, Log, Server, Traces, free_port};
+use super::{cluster, data_dir, programs};
 
 /// The settings that matter, the same as in `docker-compose.yml` (a test compares them). A commit that was
 /// answered is on the disk.
@@ -45,7 +44,7 @@ const SOCKET_NAME: &str = "/.s.PGSQL.65535";
 const TRIES: usize = 5;
 /// Crash recovery may take a while.
 const READY_WITHIN: Duration = Duration::from_secs(120);
-const POLL: Duration = Duration::from_millis(20);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A Postgres that is ready, with the database in it.
 #[derive(Debug)]
@@ -64,14 +63,14 @@ struct Files {
     root: PathBuf,
     data: PathBuf,
     socket: PathBuf,
-    account: Option<Account>,
+    user: Option<OsUser>,
 }
 
 /// Starts the private Postgres of a claimed data directory; data of an earlier run is used again.
 pub(super) async fn start(data_dir: &Path) -> Result<Started, LocalError> {
     let password = secrets::keep(data_dir, "postgres_password")?;
-    let (root, account) = place::of_postgres(data_dir)?;
-    let files = Files { data: root.join("data"), socket: root.join("socket"), root, account };
+    let (root, user) = data_dir::of_postgres(data_dir)?;
+    let files = Files { data: root.join("data"), socket: root.join("socket"), root, user };
     let pid_file = files.data.join("postmaster.pid");
     let traces = Traces { pid_file: &pid_file, mark: files.data.as_os_str(), signal: Signal::SIGINT };
     let log = Log::claim(&data_dir.join("postgres.log"), WHAT, &traces).await?;
@@ -117,7 +116,7 @@ async fn initialise(programs: &Path, files: &Files, password: &str, log: &Log) -
     }
     let password_file = files.root.join("password");
     write_private(&password_file, password).map_err(file(&password_file))?;
-    files.account.map_or(Ok(()), |account| account.own(&password_file))?;
+    files.user.map_or(Ok(()), |user| user.own(&password_file))?;
     let mut arguments: Vec<OsString> = INITDB.map(OsString::from).into();
     arguments.extend(["--auth=scram-sha-256", "--username", SUPERUSER, "--pwfile"].map(OsString::from));
     arguments.extend([password_file.clone().into(), "--pgdata".into(), draft.clone().into()]);
@@ -125,7 +124,7 @@ async fn initialise(programs: &Path, files: &Files, password: &str, log: &Log) -
         what: "initdb",
         program: &programs.join("initdb"),
         arguments,
-        account: files.account,
+        user: files.user,
         folder: &files.root,
         signal: "KILL",
         environment: Vec::new(),
@@ -155,7 +154,7 @@ fn launch<'a>(program: &'a Path, files: &'a Files, port: u16) -> Launch<'a> {
         what: WHAT,
         program,
         arguments,
-        account: files.account,
+        user: files.user,
         folder: &files.root,
         signal: "INT",
         environment: Vec::new(),
@@ -175,7 +174,7 @@ fn forget_the_dead(files: &Files, pid_file: &Path) -> Result<(), LocalError> {
         fs::remove_dir_all(&files.socket).map_err(file(&files.socket))?;
     }
     DirBuilder::new().mode(0o700).create(&files.socket).map_err(file(&files.socket))?;
-    files.account.map_or(Ok(()), |account| account.own(&files.socket))
+    files.user.map_or(Ok(()), |user| user.own(&files.socket))
 }
 
 /// Waits until Postgres itself says that it is ready: the eighth line of its pid file. Asking the port could
@@ -190,7 +189,7 @@ async fn ready(server: &mut Server, pid_file: &Path) -> Result<(), LocalError> {
             if text != before && status.is_some_and(|status| status.trim() == "ready") {
                 return true;
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         false
     };

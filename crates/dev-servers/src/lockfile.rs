@@ -10,17 +10,17 @@ use super::error::{LocalError, file};
 
 const LOCK: &str = "lock";
 /// A child of this process that has not become another program yet still has what its parent just gave back.
-const FORKED: Duration = Duration::from_millis(500);
-const BREATH: Duration = Duration::from_millis(10);
+const FORK_WINDOW: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The right to use a data directory; given back when dropped.
 #[derive(Debug)]
-pub(super) struct Claim {
+pub(super) struct Lockfile {
     dir: PathBuf,
     _lock: File,
 }
 
-impl Claim {
+impl Lockfile {
     /// Makes the directory if it is missing, and claims it. Fails at once, naming the process that has it.
     pub(super) fn take(dir: &Path) -> Result<Self, LocalError> {
         // Others may pass through, as Postgres must when it runs as another user; each file is closed to them.
@@ -28,16 +28,16 @@ impl Claim {
         let dir = fs::canonicalize(dir).map_err(file(dir))?;
         let path = dir.join(LOCK);
         let mut lock = open(&path)?;
-        let patience = Instant::now() + FORKED;
+        let deadline = Instant::now() + FORK_WINDOW;
         while let Err(error) = lock.try_lock() {
             if let TryLockError::Error(source) = error {
                 return Err(LocalError::File { path, source });
             }
             let pid = fs::read_to_string(&path).map_err(file(&path))?.trim().to_owned();
-            if pid != std::process::id().to_string() || Instant::now() > patience {
+            if pid != std::process::id().to_string() || Instant::now() > deadline {
                 return Err(LocalError::InUse { dir, pid });
             }
-            std::thread::sleep(BREATH);
+            std::thread::sleep(POLL_INTERVAL);
         }
         let write = |lock: &mut File| {
             lock.set_len(0)?;
@@ -82,12 +82,12 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("made/here");
         assert!(!is_taken(&dir));
-        let claim = Claim::take(&dir).unwrap();
+        let claim = Lockfile::take(&dir).unwrap();
         assert!(is_taken(&dir));
-        let error = Claim::take(&dir).unwrap_err().to_string();
+        let error = Lockfile::take(&dir).unwrap_err().to_string();
         assert!(error.contains(&std::process::id().to_string()), "{error}");
         drop(claim);
         assert!(!is_taken(&dir));
-        Claim::take(&dir).unwrap();
+        Lockfile::take(&dir).unwrap();
     }
 }

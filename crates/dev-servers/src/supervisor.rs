@@ -1,6 +1,6 @@
 //! A server that never outlives its owner, and a log that tells whether it still runs.
 //!
-//! A small shell script (`keeper.sh`) is the parent of each server and waits on a pipe that only our process
+//! A small shell script (`supervisor.sh`) is the parent of each server and waits on a pipe that only our process
 //! holds open. Stopping cleanly and dying by `kill -9` are the same to it: the pipe ends. The server's log
 //! is locked, and the lock is inherited by all that write to it, so it is free only once they are all gone,
 //! whatever happened to pid files and pids.
@@ -19,19 +19,19 @@ use nix::unistd::Pid;
 use tokio::process::{Child, Command};
 use tokio::time::sleep;
 
-use super::account::Account;
 use super::error::{LocalError, file};
+use super::os_user::OsUser;
 
-const SCRIPT: &str = include_str!("keeper.sh");
+const SCRIPT: &str = include_str!("supervisor.sh");
 /// A log larger than this is begun anew.
 const LOG_BYTES_MAX: u64 = 8 << 20;
 /// How much of a log an error shows.
 const TAIL_BYTES: u64 = 2_000;
 /// How long a server whose owner has died may take to end by itself, before it is told to.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TERM_AFTER: Duration = Duration::from_secs(5);
 /// And then, before it is killed; a database may have much to write.
-const LAST_PATIENCE: Duration = Duration::from_secs(60);
-const POLL: Duration = Duration::from_millis(20);
+const KILL_AFTER: Duration = Duration::from_secs(60);
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What to run, and how.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ pub(super) struct Launch<'a> {
     pub(super) program: &'a Path,
     pub(super) arguments: Vec<OsString>,
     /// Whom to run as, if not as ourselves.
-    pub(super) account: Option<Account>,
+    pub(super) user: Option<OsUser>,
     /// A directory that this user may enter.
     pub(super) folder: &'a Path,
     /// Ends it cleanly, such as `INT`.
@@ -59,18 +59,18 @@ pub(super) struct Log {
     start: u64,
 }
 
-/// A server with its keeper.
+/// A server with its supervisor.
 #[derive(Debug)]
 pub(super) struct Server {
     what: &'static str,
-    keeper: Child,
+    supervisor: Child,
     /// The pipe. Held here and not in the child, because waiting for a child closes its input.
     leash: Option<OwnedFd>,
     log: PathBuf,
     start: u64,
 }
 
-/// How to recognise a server of an earlier run that its keeper has not ended.
+/// How to recognise a server of an earlier run that its supervisor has not ended.
 #[derive(Debug)]
 pub(super) struct Traces<'a> {
     /// A file whose first line is its pid.
@@ -81,7 +81,7 @@ pub(super) struct Traces<'a> {
 }
 
 impl Log {
-    /// Opens the log once every process of an earlier run is gone. One whose keeper was killed is ended here.
+    /// Opens the log once every process of an earlier run is gone. One whose supervisor was killed is ended here.
     pub(super) async fn claim(
         path: &Path,
         what: &'static str,
@@ -98,18 +98,18 @@ impl Log {
                 Err(TryLockError::Error(source)) => return Err(file(path)(source)),
             }
             let wish = match began.elapsed() {
-                waited if waited > PATIENCE + LAST_PATIENCE => Some(Signal::SIGKILL),
-                waited if waited > PATIENCE => Some(traces.signal),
+                waited if waited > TERM_AFTER + KILL_AFTER => Some(Signal::SIGKILL),
+                waited if waited > TERM_AFTER => Some(traces.signal),
                 _ => None,
             };
             if wish != told {
                 told = wish;
                 end_survivor(what, traces, wish);
             }
-            if began.elapsed() > 2 * PATIENCE + LAST_PATIENCE {
+            if began.elapsed() > 2 * TERM_AFTER + KILL_AFTER {
                 return Err(LocalError::Survivor { what, log: path.to_owned() });
             }
-            sleep(POLL).await;
+            sleep(POLL_INTERVAL).await;
         }
         let length = log.metadata().map_err(file(path))?.len();
         let start = if length > LOG_BYTES_MAX { 0 } else { length };
@@ -146,7 +146,7 @@ fn command_line(pid: i32) -> Vec<u8> {
 }
 
 impl Server {
-    /// Starts the server with its keeper, in a process group of their own: Ctrl-C is for us, not for them.
+    /// Starts the server with its supervisor, in a process group of their own: Ctrl-C is for us, not for them.
     pub(super) fn launch(launch: &Launch<'_>, log: &Log) -> Result<Self, LocalError> {
         let unrunnable = |source| LocalError::Unrunnable { program: launch.program.to_owned(), source };
         let output = |log: &Log| log.file.try_clone().map(Stdio::from).map_err(file(&log.path));
@@ -172,17 +172,18 @@ impl Server {
                 command.env_remove(name);
             }
         }
-        if let Some(account) = launch.account {
-            command.uid(account.uid).gid(account.gid).env("HOME", launch.folder);
+        if let Some(user) = launch.user {
+            command.uid(user.uid).gid(user.gid).env("HOME", launch.folder);
         }
-        let mut keeper = command.spawn().map_err(unrunnable)?;
-        let leash = keeper.stdin.take().map(|stdin| stdin.into_owned_fd()).transpose().map_err(unrunnable)?;
-        Ok(Self { what: launch.what, keeper, leash, log: log.path.clone(), start: log.start })
+        let mut supervisor = command.spawn().map_err(unrunnable)?;
+        let leash =
+            supervisor.stdin.take().map(|stdin| stdin.into_owned_fd()).transpose().map_err(unrunnable)?;
+        Ok(Self { what: launch.what, supervisor, leash, log: log.path.clone(), start: log.start })
     }
 
     /// Waits for its end, whatever the reason.
     pub(super) async fn exit(&mut self) -> std::io::Result<ExitStatus> {
-        self.keeper.wait().await
+        self.supervisor.wait().await
     }
 
     /// Waits until it ends without being asked to, and says so.

@@ -35,7 +35,7 @@ pub enum LocalError {
     Database(#[from] sqlx::Error),
     /// There is no user that Postgres could run as.
     #[error("Postgres refuses to run as root, and {0}; run this as another user, or set DATABASE_URL")]
-    NoAccount(String),
+    NoOsUser(String),
 }
 
 /// Turns an I/O error into one that names the file.
