@@ -71,17 +71,18 @@ prepare() {
     skip "bookings through Box Office: there is no program; run cargo build, or set BOXOFFICE"
 }
 
-# The protocol test on both databases at once, and bookings. First the language, then the program of the protocol test, then,
-# after --, that of the bookings.
+# The protocol test on both databases at once, and bookings: the language, flags of the protocol test, its program, then,
+# after --, the program of the bookings.
 conform() {
-    local language="$1" printer=() database
+    local language="$1" flags=() printer=() database
     shift
+    while [[ "$1" == --* ]]; do flags+=("$1"); shift; done
     [[ -n "$conformance" ]] || return
     while [[ "$1" != -- ]]; do printer+=("$1"); shift; done
     shift
     local -A running=()
     for database in postgres sqlite; do
-        "$python" conformance/protocol.py --database "$database" -- "${printer[@]}" >"$scratch/$database" 2>&1 &
+        "$python" conformance/protocol.py "${flags[@]}" --database "$database" -- "${printer[@]}" >"$scratch/$database" 2>&1 &
         running[$database]=$!
     done
     for database in postgres sqlite; do
@@ -103,6 +104,15 @@ test_python() {
     check "python: unit tests" "$python" -m unittest discover --start-directory python/tests --pattern 'test_*.py'
     conform python "$python" "$sdk/python/tests/printer.py" -- "$python" "$sdk/python/examples/badges.py"
     unset PYTHONPATH
+}
+
+test_go() {
+    have go || { skip "go: its toolchain is missing"; return; }
+    check "go: format" test -z "$(gofmt -l go)"
+    check "go: unit tests" go -C go test ./... || return
+    check "go: vet" bash -c 'go -C go vet ./... && go -C go/examples vet ./...'
+    check "go: build" go -C go/examples build -o "$sdk/go/bin/" ./badges ./printer || return
+    conform go --panics "$sdk/go/bin/printer" -- "$sdk/go/bin/badges"
 }
 
 prepare

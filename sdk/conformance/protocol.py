@@ -52,14 +52,18 @@ def undone(gone, known, reason="cancelled"):
     return {"outcome": "done", "output": {"gone": gone, "known": known, "reason": reason}}
 
 
+class Skip(Exception):
+    """The test does not apply."""
+
+
 PLAIN_DONE = {"outcome": "done", "output": {}}
 
 
 class Stage:
     """Servers, worker processes, and what the workers said."""
 
-    def __init__(self, folder, kind, program):
-        self.folder, self.kind, self.program = folder, kind, program
+    def __init__(self, folder, kind, program, panics):
+        self.folder, self.program, self.panics = folder, program, panics
         self.nats = Nats(folder)
         self.postgres = Postgres(folder) if kind == "postgres" else None
         self.database = self.postgres.url() if self.postgres else f"sqlite:{folder / 'printer.db'}"
@@ -327,6 +331,15 @@ async def test_what_did_not_work_leaves_nothing_and_is_tried_again(stage):
         equal(await stage.badges(asked["saga"]), 1)
 
 
+async def test_panic_leaves_nothing_and_the_command_comes_again(stage):
+    if not stage.panics:
+        raise Skip("the language has no panics")
+    await stage.worker()
+    asked = command("panic")
+    equal(await stage.ask(asked), [done(asked["saga"])])
+    equal(await stage.badges(asked["saga"]), 1)
+
+
 async def test_output_that_cannot_be_kept_is_rolled_back(stage):
     await stage.worker()
     for how, code in (("large", "output_too_large"), ("nul", "handler_failed")):
@@ -374,7 +387,7 @@ async def test_slow_answer_is_not_delivered_twice(stage):
 
 async def test_slow_commands_do_not_hold_up_others(stage):
     if not stage.postgres:
-        return  # SQLite has one writer
+        raise Skip("SQLite has one writer")
     await stage.worker()
     await asyncio.gather(*(stage.send(command("slow")) for _ in range(3)))
     await asyncio.sleep(0.3)
@@ -559,13 +572,14 @@ async def test_worker_goes_on_after_its_consumer_was_deleted(stage):
 async def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--database", choices=["postgres", "sqlite"], required=True)
+    parser.add_argument("--panics", action="store_true", help="the language has panics beside errors")
     parser.add_argument("--only", default="", help="run the tests with this in their names")
     parser.add_argument("program", nargs="+")
     options = parser.parse_args()
     tests = [(name, test) for name, test in globals().items() if name.startswith("test_") and options.only in name]
-    failures = 0
+    failures = skips = 0
     with tempfile.TemporaryDirectory(prefix="boxoffice-sdk-") as place:
-        stage = Stage(Path(place), options.database, options.program)
+        stage = Stage(Path(place), options.database, options.program, options.panics)
         try:
             await stage.open()
             for name, test in tests:
@@ -573,6 +587,9 @@ async def main():
                 try:
                     await asyncio.wait_for(test(stage), 120)
                     print(f"ok    {name} ({time.monotonic() - started:.1f} s)", flush=True)
+                except Skip as reason:
+                    skips += 1
+                    print(f"skip  {name}: {reason}")
                 except Exception:
                     failures += 1
                     print(f"FAIL  {name}\n{traceback.format_exc()}", flush=True)
@@ -582,7 +599,7 @@ async def main():
             await stage.close()
         if failures:
             print((Path(place) / "worker.log").read_text(errors="replace")[-20_000:], file=sys.stderr)
-    print(f"{len(tests) - failures} passed, {failures} failed")
+    print(f"{len(tests) - failures - skips} passed, {failures} failed, {skips} skipped")
     return 1 if failures else 0
 
 

@@ -99,6 +99,10 @@ class Postgres:
             program = self.bin / "postgres"
             self.process = subprocess.Popen([program, *options], stdout=log, stderr=log, cwd="/", **self.as_user)
         _until_listening(self.port, self.process, self.log)
+        # It listens before it is ready.
+        ready = [self.bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port), "-U", "test", "-d", "postgres"]
+        while self.process.poll() is None and subprocess.run(ready).returncode != 0:
+            time.sleep(0.05)
 
     def url(self, database: str = "postgres") -> str:
         return f"postgres://test@127.0.0.1:{self.port}/{database}"

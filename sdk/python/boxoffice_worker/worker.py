@@ -139,26 +139,27 @@ class Worker:
     async def _serve(self, js: JetStreamContext, command: str, stop: asyncio.Event) -> None:
         """Takes one command's messages, at most AT_ONCE at a time."""
         free, in_hand, subscription = asyncio.Semaphore(AT_ONCE), set[asyncio.Task](), None
-        answering = asyncio.Event()
-        answering.set()
+        away = asyncio.Event()
 
         async def handle(message: Msg) -> None:
             try:
                 if not await self._take(js, message):
-                    answering.clear()
+                    away.set()
             finally:
                 free.release()
 
         try:
-            while await _unless(stop, free.acquire()) and not stop.is_set():
+            while await _unless([stop], free.acquire()) and not stop.is_set():
                 message, asked = None, time.monotonic()
                 try:
-                    if not answering.is_set():  # each delivery counts: ask for none while the database is away
-                        await _unless(stop, self._database_answers())
-                        answering.set()
-                    subscription = subscription or await _unless(stop, self._subscribe(js, command))
-                    fetched = await _unless(stop, subscription.fetch(1, timeout=FETCH_TIMEOUT)) if subscription else None
-                    message = fetched[0] if fetched else None
+                    if away.is_set():  # each delivery counts: ask for none while the database is away
+                        subscription = await self._unsubscribe(subscription)
+                        await _unless([stop], self._database_answers())
+                        away.clear()
+                    subscription = subscription or await _unless([stop], self._subscribe(js, command))
+                    if subscription:
+                        fetched = await _unless([stop, away], subscription.fetch(1, timeout=FETCH_TIMEOUT))
+                        message = fetched[0] if fetched else None
                 except Exception as error:
                     if isinstance(error, nats.errors.TimeoutError) and time.monotonic() - asked > FETCH_TIMEOUT / 2:
                         free.release()
@@ -166,7 +167,7 @@ class Worker:
                     # An early end means that the consumer is not there, or that NATS is away.
                     log.warning("receiving %s again after an interruption: %r", command, error)
                     subscription = await self._unsubscribe(subscription)
-                    await _unless(stop, asyncio.sleep(0.25))
+                    await _unless([stop], asyncio.sleep(0.25))
                 if message is None:
                     free.release()
                     continue
@@ -282,7 +283,7 @@ class Worker:
                     continue
             except Exception as error:
                 log.warning("old outcomes were not deleted: %r", error)
-            await _unless(stop, asyncio.sleep(PURGE_INTERVAL))
+            await _unless([stop], asyncio.sleep(PURGE_INTERVAL))
 
 
 def pause_after(delivered: int) -> float:
@@ -321,12 +322,12 @@ async def _progress(message: Msg) -> AsyncIterator[None]:
         reporting.cancel()
 
 
-async def _unless(stop: asyncio.Event, work: Any) -> Any:
-    """Awaits `work` until `stop` is set; then None."""
-    task, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
+async def _unless(events: list[asyncio.Event], work: Any) -> Any:
+    """Awaits `work` until one of the events is set; then None."""
+    task, waiting = asyncio.ensure_future(work), [asyncio.create_task(event.wait()) for event in events]
     try:
-        await asyncio.wait([task, stopped], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([task, *waiting], return_when=asyncio.FIRST_COMPLETED)
         return task.result() if task.done() else None
     finally:
-        stopped.cancel()
-        task.cancel()
+        for one in (task, *waiting):
+            one.cancel()
