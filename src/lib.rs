@@ -29,8 +29,6 @@ pub mod bus;
 
 pub mod store;
 
-pub mod checker;
-
 pub mod workflows;
 pub mod schemas;
 

@@ -42,7 +42,6 @@ mod sqlstate_laws;
 pub mod sqlstate;
 pub mod attempt;
 pub mod changes;
-pub mod cluster;
 pub mod names;
 pub mod rows;
 pub mod turns;

@@ -8,8 +8,8 @@ use super::super::output::table;
 use super::super::{Context, Ending, Misuse};
 use super::dry_run::DryRun;
 use crate::app;
-use crate::checker::{self, Bounds, Home, Report};
 use crate::saga::{Catalogue, Definition};
+use saga_checker::{Bounds, Home, Report};
 
 #[derive(clap::Args, Debug)]
 pub(in crate::cli) struct Arguments {
@@ -45,7 +45,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     for definition in &definitions {
         context.output.tell(&format!("walking through {} {}", definition.name, definition.version));
         let definition = definition.clone();
-        reports.push(tokio::task::spawn_blocking(move || checker::check(&definition, bounds)).await?);
+        reports.push(tokio::task::spawn_blocking(move || saga_checker::check(&definition, bounds)).await?);
     }
     let good = under_way.is_good() && reports.iter().all(Report::is_good);
     let items: Vec<Value> = definitions.iter().zip(&reports).map(|(of, report)| item(of, report)).collect();

@@ -1,26 +1,30 @@
-//! The checker checked: sound workflows pass, each flaw is found, and thrift changes no verdict.
+//! The checker checked: sound workflows pass, each bug is found, and the reduction changes no verdict.
 
 use super::setting::Model;
 use super::*;
-use crate::saga::Definition;
+use saga_core::Definition;
 use stateright::{Checker, Model as _};
 
 const FEW: Bounds = Bounds { crashes: 0, losses: 1, duplicates: 1, acts: 0, returns: 1 };
 
-fn booking() -> Definition {
-    crate::workflows::built_in().unwrap().latest("booking").unwrap().clone()
+pub(super) fn booking() -> Definition {
+    Definition::parse("booking", include_str!("../../../workflows/booking.toml")).unwrap()
 }
 
-fn found(home: Home, bounds: Bounds, flaw: Flaw) -> Finding {
-    walk(&booking(), home, bounds, Some(flaw)).finding.unwrap_or_else(|| panic!("{flaw:?} is not found"))
+fn cancellation() -> Definition {
+    Definition::parse("cancellation", include_str!("../../../workflows/cancellation.toml")).unwrap()
+}
+
+fn found(home: Home, bounds: Bounds, bug: InjectedBug) -> Finding {
+    walk(&booking(), home, bounds, Some(bug)).finding.unwrap_or_else(|| panic!("{bug:?} is not found"))
 }
 
 #[test]
 fn the_built_in_workflows_pass() {
-    for definition in crate::workflows::built_in().unwrap().iter() {
+    for definition in [booking(), cancellation()] {
         let some = Bounds { acts: 1, ..FEW };
         for (home, bounds) in [(Home::Elsewhere, FEW), (Home::Inside, Bounds { crashes: 1, ..some })] {
-            let walked = walk(definition, home, bounds, None);
+            let walked = walk(&definition, home, bounds, None);
             assert!(walked.finding.is_none(), "{walked:#?}");
             assert!(
                 walked.states > 100 && walked.explored > walked.states && walked.depth > 5,
@@ -32,33 +36,33 @@ fn the_built_in_workflows_pass() {
 
 #[test]
 fn a_worker_that_forgets_undos_is_found() {
-    let finding = found(Home::Elsewhere, FEW, Flaw::WorkerForgetsUndos);
+    let finding = found(Home::Elsewhere, FEW, InjectedBug::WorkerForgetsUndos);
     assert!(finding.problem.contains("takes effect after its undo"), "{finding:#?}");
 }
 
 #[test]
 fn a_worker_that_forgets_outcomes_is_found() {
-    let finding = found(Home::Elsewhere, FEW, Flaw::WorkerForgetsOutcomes);
+    let finding = found(Home::Elsewhere, FEW, InjectedBug::WorkerForgetsOutcomes);
     assert_eq!(finding.problem, "the effect of reserve is made twice");
     assert_eq!(finding.way.len(), 2, "{finding:#?}");
 }
 
 #[test]
 fn an_engine_that_takes_every_reply_is_found() {
-    let finding = found(Home::Elsewhere, FEW, Flaw::EngineTakesAnyReply);
+    let finding = found(Home::Elsewhere, FEW, InjectedBug::EngineTakesAnyReply);
     assert_eq!(finding.problem, "the saga has ended, but the effect of reserve is left behind");
 }
 
 #[test]
 fn a_service_that_commits_apart_from_the_saga_is_found() {
     let crash = Bounds { crashes: 1, ..FEW };
-    let finding = found(Home::Inside, crash, Flaw::WorkerCommitsApart);
+    let finding = found(Home::Inside, crash, InjectedBug::WorkerCommitsApart);
     assert_eq!(finding.problem, "the effect of reserve is made twice");
 }
 
 #[test]
 fn an_engine_that_never_looks_is_found() {
-    let finding = found(Home::Inside, FEW, Flaw::EngineNeverSweeps);
+    let finding = found(Home::Inside, FEW, InjectedBug::EngineNeverSweeps);
     assert!(finding.problem.contains("no end"), "{finding:#?}");
     assert_eq!(finding.way, ["worker: do reserve (visit 1) -> failed, pauses before reserve"]);
 }
@@ -79,15 +83,14 @@ fn every_act_of_an_operator_leads_to_an_end() {
 }
 
 #[test]
-fn thrift_changes_no_verdict() {
-    let cancellation = crate::workflows::built_in().unwrap().latest("cancellation").unwrap().clone();
+fn reduction_changes_no_verdict() {
     let few = Bounds { losses: 0, returns: 0, ..FEW };
-    for (definition, home) in [(booking(), Home::Inside), (cancellation, Home::Elsewhere)] {
+    for (definition, home) in [(booking(), Home::Inside), (cancellation(), Home::Elsewhere)] {
         let mut plain = Model::of(&definition, home, few, None);
-        plain.thrifty = false;
+        plain.reduced = false;
         let checker = plain.checker().threads(2).spawn_bfs().join();
         assert!(checker.discovery(model::RULE).is_none());
-        let thrifty = walk(&definition, home, few, None);
-        assert!(thrifty.finding.is_none() && thrifty.states < checker.unique_state_count());
+        let reduced = walk(&definition, home, few, None);
+        assert!(reduced.finding.is_none() && reduced.states < checker.unique_state_count());
     }
 }

@@ -3,16 +3,16 @@
 use std::collections::BTreeSet;
 
 use super::setting::{Mishap, Model, Move, Say};
+use super::state::{Answer, Asked, Message, OTHER, State};
 use super::workers::Ruling;
-use super::world::{Answer, Asked, Flying, OTHER, World};
-use crate::saga::Status;
+use saga_core::Status;
 
 impl Model {
     /// What happened between two states.
-    pub(super) fn tell(&self, before: &World, step: &Move, after: &World) -> String {
+    pub(super) fn describe(&self, before: &State, step: &Move, after: &State) -> String {
         match step {
-            Move::Deliver { message: Flying::Command(asked), say, mishap } => {
-                self.tell_work(before, *asked, *say, *mishap, after)
+            Move::Deliver { message: Message::Command(asked), say, mishap } => {
+                self.describe_work(before, *asked, *say, *mishap, after)
             }
             Move::Deliver { message, mishap, .. } => {
                 let end = self.outcome(before, after);
@@ -24,7 +24,7 @@ impl Model {
             }
             Move::Pass(passed) => format!("time: {}", self.deadline(before, *passed)),
             Move::Signal { signal, mishap } => {
-                let (name, end) = (&self.small.signals[usize::from(*signal)], self.outcome(before, after));
+                let (name, end) = (&self.workflow.signals[usize::from(*signal)], self.outcome(before, after));
                 format!("outside: signal {name} -> {end}{}", after_commit(*mishap))
             }
             Move::Act { act, mishap } => {
@@ -34,7 +34,7 @@ impl Model {
         }
     }
 
-    fn tell_work(&self, before: &World, asked: Asked, say: Say, mishap: Mishap, after: &World) -> String {
+    fn describe_work(&self, before: &State, asked: Asked, say: Say, mishap: Mishap, after: &State) -> String {
         let step = self.asked_name(asked);
         let said = match (self.ruling(before, asked), say) {
             _ if mishap == Mishap::NoDefinition => "nothing done".to_owned(),
@@ -54,14 +54,14 @@ impl Model {
         format!("worker: {step} -> {said}{moved}{crash}")
     }
 
-    fn message(&self, message: Flying) -> String {
+    fn message(&self, message: Message) -> String {
         match message {
-            Flying::Command(asked) => format!("the command {}", self.asked_name(asked)),
-            Flying::Reply(asked, answer) => {
+            Message::Command(asked) => format!("the command {}", self.asked_name(asked)),
+            Message::Reply(asked, answer) => {
                 format!("{} to {}", self.answer(asked, answer), self.asked_name(asked))
             }
-            Flying::Signal(signal) => format!("signal {}", self.small.signals[usize::from(signal)]),
-            Flying::Echo => "a late answer to what is past".to_owned(),
+            Message::Signal(signal) => format!("signal {}", self.workflow.signals[usize::from(signal)]),
+            Message::Echo => "a late answer to what is past".to_owned(),
         }
     }
 
@@ -75,7 +75,7 @@ impl Model {
             Answer::Done => "done".to_owned(),
             Answer::Rejected(OTHER) => "rejected".to_owned(),
             Answer::Rejected(code) => {
-                let step = &self.small.definition.steps[usize::from(asked.step)];
+                let step = &self.workflow.definition.steps[usize::from(asked.step)];
                 let code = step.back_to.keys().nth(code.into());
                 format!("rejected, {}", code.map_or("", String::as_str))
             }
@@ -86,7 +86,7 @@ impl Model {
     }
 
     /// Where the saga stands after a move.
-    fn outcome(&self, before: &World, after: &World) -> String {
+    fn outcome(&self, before: &State, after: &State) -> String {
         let saga = &after.saga;
         let place = match saga.status {
             Status::Completed | Status::Compensated | Status::Abandoned => saga.status.to_string(),
@@ -104,9 +104,9 @@ impl Model {
         if same && before.saga.backing_off == saga.backing_off { format!("still {place}") } else { place }
     }
 
-    fn deadline(&self, before: &World, passed: u8) -> String {
+    fn deadline(&self, before: &State, passed: u8) -> String {
         let flying = before.bus.iter().filter_map(|message| match message {
-            Flying::Command(asked) if asked.by == passed => Some(asked.step),
+            Message::Command(asked) if asked.by == passed => Some(asked.step),
             _ => None,
         });
         let own = self.own_deadline(before).filter(|at| *at == passed).map(|_| before.step);

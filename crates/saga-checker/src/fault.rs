@@ -1,6 +1,6 @@
 //! What can be wrong with a state of the model.
 
-use crate::saga::Definition;
+use saga_core::Definition;
 
 /// What is wrong with a state. Steps are indices.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,4 +1,4 @@
-//! A workflow made small, so that all its ways can be walked: few attempts, short pauses, deadlines far apart.
+//! A workflow with small numbers, so that all its ways can be walked: few attempts, short pauses, deadlines far apart.
 //!
 //! Time is abstract. Pauses and silences take milliseconds, deadlines lie days apart, and after each move the clock
 //! is set back to the last deadline that has passed. So any number of pauses fits before a deadline, or none does.
@@ -9,8 +9,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::clock::EARLIEST;
-use crate::saga::{Definition, Direction, NewSaga, Saga, Transition, Work, start};
+use saga_core::range::EARLIEST;
+use saga_core::{Definition, Direction, NewSaga, Saga, Transition, Work, start};
 
 /// Failed answers before a step or an undo gives up, in the model.
 pub(super) const ATTEMPTS: i32 = 2;
@@ -25,7 +25,7 @@ const LONG_AGO: TimeDelta = TimeDelta::hours(1);
 
 /// A definition as the model runs it.
 #[derive(Clone, Debug)]
-pub(super) struct Small {
+pub(super) struct AbstractWorkflow {
     pub(super) definition: Definition,
     /// Everything that can be told to a saga that waits.
     pub(super) signals: Vec<String>,
@@ -34,8 +34,8 @@ pub(super) struct Small {
     last_deadline: u8,
 }
 
-impl Small {
-    /// Keeps steps, undos, ways and ends; makes the rest small. A deadline in seconds is the next to pass once its step
+impl AbstractWorkflow {
+    /// Keeps steps, undos, ways and ends; reduces the rest. A deadline in seconds is the next to pass once its step
     /// is entered; those that stand in fields follow, in the order in which the steps name them.
     pub(super) fn of(definition: &Definition) -> Self {
         let mut definition = definition.clone();
@@ -139,23 +139,23 @@ mod tests {
 
     #[test]
     fn deadlines_are_numbered_in_the_order_in_which_they_pass() {
-        let small = Small::of(crate::workflows::built_in().unwrap().latest("booking").unwrap());
-        let saga = small.starts().next().unwrap().saga;
+        let workflow = AbstractWorkflow::of(&crate::laws::booking());
+        let saga = workflow.starts().next().unwrap().saga;
         assert_eq!(number(saga.time("expires_at")), 2);
         assert_eq!(number(saga.time("claimable_at")), 3);
-        assert_eq!((small.last_deadline(), number(None)), (3, 0));
-        assert_eq!(small.signals, ["cancel", "pay"]);
+        assert_eq!((workflow.last_deadline(), number(None)), (3, 0));
+        assert_eq!(workflow.signals, ["cancel", "pay"]);
     }
 
     #[test]
     fn a_row_is_the_same_however_long_its_pauses_took() {
-        let small = Small::of(crate::workflows::built_in().unwrap().latest("booking").unwrap());
-        let saga = small.starts().next().unwrap().saga;
-        let settled = small.settle(saga.clone(), base(0), 0);
+        let workflow = AbstractWorkflow::of(&crate::laws::booking());
+        let saga = workflow.starts().next().unwrap().saga;
+        let settled = workflow.settle(saga.clone(), base(0), 0);
         let mut later = saga;
         let delay = TimeDelta::milliseconds(170);
         later.since += delay;
         later.due_at = later.due_at.map(|due| due + delay);
-        assert_eq!(small.settle(later, base(0) + delay, 0), settled);
+        assert_eq!(workflow.settle(later, base(0) + delay, 0), settled);
     }
 }

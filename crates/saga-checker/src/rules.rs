@@ -2,16 +2,16 @@
 
 use serde_json::Value;
 
+use super::abstraction::base;
 use super::fault::Fault;
-use super::normal::base;
 use super::setting::Model;
-use super::world::{Flying, World};
-use crate::saga::{Act, Decision, Event, Saga, Status, apply};
+use super::state::{Message, State};
+use saga_core::{Act, Decision, Event, Saga, Status, apply};
 
 impl Model {
     /// What must be true of every row, whatever led to it.
-    pub(super) fn judge_row(&self, world: &mut World, before: &Saga) {
-        let after = &world.saga;
+    pub(super) fn judge_row(&self, state: &mut State, before: &Saga) {
+        let after = &state.saga;
         let rests = after.status.is_end() || after.status == Status::Stuck || after.paused;
         let fault = if before.status.is_end() && before.status != after.status {
             Fault::EndMoved
@@ -22,51 +22,51 @@ impl Model {
         } else {
             return;
         };
-        world.blame(fault);
+        state.blame(fault);
     }
 
     /// What must be true once a saga has ended: all or nothing is there, and what still comes changes nothing. What is
     /// still under way to the engine is tried here, all of it, and then is of no more interest.
-    pub(super) fn judge_end(&self, world: &mut World) {
-        let status = world.saga.status;
+    pub(super) fn judge_end(&self, state: &mut State) {
+        let status = state.saga.status;
         if !status.is_end() {
             return;
         }
-        for (index, step) in self.small.definition.steps.iter().enumerate() {
-            let (effect, excused) = (world.places[index].effect, world.places[index].excused);
+        for (index, step) in self.workflow.definition.steps.iter().enumerate() {
+            let (effect, excused) = (state.places[index].effect, state.places[index].excused);
             match status {
                 Status::Completed if step.command.is_some() && !effect => {
-                    world.blame(Fault::NotDone(index as u8));
+                    state.blame(Fault::NotDone(index as u8));
                 }
                 Status::Compensated | Status::Abandoned if effect && !excused => {
-                    world.blame(Fault::LeftBehind(index as u8))
+                    state.blame(Fault::LeftBehind(index as u8))
                 }
                 _ => {}
             }
         }
-        if self.moves_after_end(world) {
-            world.blame(Fault::EndMoved);
+        if self.moves_after_end(state) {
+            state.blame(Fault::EndMoved);
         }
-        world.bus.retain(|message| matches!(message, Flying::Command(_)));
+        state.bus.retain(|message| matches!(message, Message::Command(_)));
     }
 
     /// What an operator leaves behind is excused if it stands in the history.
-    pub(super) fn excuse(&self, world: &mut World, detail: &Value) {
+    pub(super) fn excuse(&self, state: &mut State, detail: &Value) {
         let left: Vec<&str> =
             detail["left"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        for (step, place) in self.small.definition.steps.iter().zip(&mut world.places) {
+        for (step, place) in self.workflow.definition.steps.iter().zip(&mut state.places) {
             place.excused |= left.contains(&step.name.as_str());
         }
     }
 
-    fn moves_after_end(&self, world: &World) -> bool {
-        let flying = world.bus.iter().filter_map(|message| self.event(*message));
-        let signals = self.small.signals.iter().cloned().map(Event::Signal);
+    fn moves_after_end(&self, state: &State) -> bool {
+        let flying = state.bus.iter().filter_map(|message| self.event(*message));
+        let signals = self.workflow.signals.iter().cloned().map(Event::Signal);
         let acts = Act::all().into_iter().map(Event::Operator);
         let mut events = flying.chain(signals).chain(acts).chain([Event::Alarm]);
         events.any(|event| {
-            let decision = apply(&self.small.definition, &world.saga, &event, base(world.passed));
-            matches!(decision, Decision::Transition(moved) if moved.saga.status != world.saga.status)
+            let decision = apply(&self.workflow.definition, &state.saga, &event, base(state.passed));
+            matches!(decision, Decision::Transition(moved) if moved.saga.status != state.saga.status)
         })
     }
 }

@@ -7,9 +7,9 @@ use std::sync::Mutex;
 use serde::Serialize;
 
 use super::Bounds;
-use super::normal::Small;
-use super::world::{Answer, Asked, Flying, Left, OTHER};
-use crate::saga::{Act, DEADLINE_PASSED, Definition, Direction, Event, Outcome, Reply};
+use super::abstraction::AbstractWorkflow;
+use super::state::{Answer, Asked, FaultBudget, Message, OTHER};
+use saga_core::{Act, DEADLINE_PASSED, Definition, Direction, Event, Outcome, Reply};
 
 /// A code that no workflow gives a meaning to.
 const OTHER_CODE: &str = "no";
@@ -26,7 +26,7 @@ pub enum Home {
 
 /// A defect that is built into the model on purpose, to see that it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Flaw {
+pub enum InjectedBug {
     /// A worker elsewhere leaves no note of an undo.
     WorkerForgetsUndos,
     /// A worker elsewhere keeps no outcomes.
@@ -42,11 +42,11 @@ pub enum Flaw {
 /// A workflow with its bus, its workers and its operators.
 #[derive(Debug)]
 pub(super) struct Model {
-    pub(super) small: Small,
+    pub(super) workflow: AbstractWorkflow,
     pub(super) home: Home,
-    pub(super) flaw: Option<Flaw>,
+    pub(super) injected: Option<InjectedBug>,
     /// Whether states that differ in nothing that matters are one.
-    pub(super) thrifty: bool,
+    pub(super) reduced: bool,
     pub(super) bounds: Bounds,
     /// States from which an end is known to be reached, by their hash.
     pub(super) leading_on: Mutex<HashSet<u64>>,
@@ -57,9 +57,9 @@ pub(super) struct Model {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Move {
     /// A message arrives. A command that is worked on is answered by `say`.
-    Deliver { message: Flying, say: Say, mishap: Mishap },
+    Deliver { message: Message, say: Say, mishap: Mishap },
     /// The bus loses a message.
-    Lose(Flying),
+    Lose(Message),
     /// Somebody looks at a saga that is due: the sweeper, or the broker's alarm.
     Ring { mishap: Mishap },
     /// A deadline passes, the last of so many, and nobody has noticed yet.
@@ -94,7 +94,7 @@ pub(super) enum Mishap {
 
 impl Mishap {
     /// Takes its price from what may still go wrong. What looks the same as a repeat counts as one while any are left.
-    pub(super) fn pay(self, left: &mut Left) {
+    pub(super) fn pay(self, left: &mut FaultBudget) {
         match self {
             Self::None => {}
             Self::Kept if left.duplicates > 0 => left.duplicates -= 1,
@@ -106,13 +106,13 @@ impl Mishap {
 }
 
 impl Model {
-    pub(super) fn of(definition: &Definition, home: Home, bounds: Bounds, flaw: Option<Flaw>) -> Self {
-        let small = Small::of(definition);
+    pub(super) fn of(definition: &Definition, home: Home, bounds: Bounds, bug: Option<InjectedBug>) -> Self {
+        let workflow = AbstractWorkflow::of(definition);
         Self {
-            small,
+            workflow,
             home,
-            flaw,
-            thrifty: flaw.is_none(),
+            injected: bug,
+            reduced: bug.is_none(),
             bounds,
             leading_on: Mutex::default(),
             hashing: RandomState::new(),
@@ -124,16 +124,18 @@ impl Model {
     }
 
     /// The event that a message to the engine brings; a command brings none.
-    pub(super) fn event(&self, message: Flying) -> Option<Event> {
+    pub(super) fn event(&self, message: Message) -> Option<Event> {
         match message {
-            Flying::Command(_) | Flying::Echo => None,
-            Flying::Signal(signal) => Some(Event::Signal(self.small.signals[usize::from(signal)].clone())),
-            Flying::Reply(asked, answer) => Some(Event::Reply(self.reply(asked, answer))),
+            Message::Command(_) | Message::Echo => None,
+            Message::Signal(signal) => {
+                Some(Event::Signal(self.workflow.signals[usize::from(signal)].clone()))
+            }
+            Message::Reply(asked, answer) => Some(Event::Reply(self.reply(asked, answer))),
         }
     }
 
     pub(super) fn reply(&self, asked: Asked, answer: Answer) -> Reply {
-        let step = &self.small.definition.steps[usize::from(asked.step)];
+        let step = &self.workflow.definition.steps[usize::from(asked.step)];
         let outcome = match answer {
             Answer::Done => Outcome::done(),
             Answer::Rejected(OTHER) => Outcome::rejected(OTHER_CODE),
@@ -156,6 +158,6 @@ impl Model {
     }
 
     pub(super) fn step_name(&self, step: u8) -> &str {
-        &self.small.definition.steps[usize::from(step)].name
+        &self.workflow.definition.steps[usize::from(step)].name
     }
 }

@@ -6,10 +6,10 @@
 //! after which of the three the crash comes, if it comes.
 
 use super::setting::{Mishap, Model, Move, Say};
-use super::world::{Answer, Asked, Flying, Left, OTHER, World};
-use crate::saga::{Act, Status, allowed_acts, outstanding};
+use super::state::{Answer, Asked, FaultBudget, Message, OTHER, State};
+use saga_core::{Act, Status, allowed_acts, outstanding};
 
-impl Left {
+impl FaultBudget {
     fn may_repeat(&self) -> bool {
         self.duplicates > 0 || self.crashes > 0
     }
@@ -17,56 +17,56 @@ impl Left {
 
 impl Model {
     /// Everything that can happen in a state.
-    pub(super) fn possible(&self, world: &World, moves: &mut Vec<Move>) {
-        if world.fault.is_some() {
+    pub(super) fn possible(&self, state: &State, moves: &mut Vec<Move>) {
+        if state.fault.is_some() {
             return;
         }
-        if self.is_over(world) {
-            return self.after_end(world, moves);
+        if self.is_over(state) {
+            return self.after_end(state, moves);
         }
-        for message in world.bus.iter().copied() {
-            self.deliveries(world, message, moves);
+        for message in state.bus.iter().copied() {
+            self.deliveries(state, message, moves);
             // What nobody waits for is as good as lost as long as it does not arrive.
-            if world.left.losses > 0 && world.counts(message) && !matches!(message, Flying::Signal(_)) {
+            if state.budget.losses > 0 && state.counts(message) && !matches!(message, Message::Signal(_)) {
                 moves.push(Move::Lose(message));
             }
         }
-        self.time(world, moves);
-        self.outside(world, moves);
+        self.time(state, moves);
+        self.outside(state, moves);
     }
 
     /// Whether nothing can happen to the saga any more: it has ended, or is stuck and no operator acts.
-    pub(super) fn is_over(&self, world: &World) -> bool {
-        let status = world.saga.status;
-        status.is_end() || (self.thrifty && status == Status::Stuck && world.left.acts == 0)
+    pub(super) fn is_over(&self, state: &State) -> bool {
+        let status = state.saga.status;
+        status.is_end() || (self.reduced && status == Status::Stuck && state.budget.acts == 0)
     }
 
     /// Whether publishing again what the row asks for would put anything on the bus.
-    fn echo_matters(&self, world: &World) -> bool {
-        let mut after = world.clone();
-        self.publish(&mut after, outstanding(&self.small.definition, &world.saga));
-        after.bus != world.bus
+    fn echo_matters(&self, state: &State) -> bool {
+        let mut after = state.clone();
+        self.publish(&mut after, outstanding(&self.workflow.definition, &state.saga));
+        after.bus != state.bus
     }
 
     /// Only commands are still under way, and the most harmful thing is that one is done.
-    fn after_end(&self, world: &World, moves: &mut Vec<Move>) {
+    fn after_end(&self, state: &State, moves: &mut Vec<Move>) {
         let say = Say::Answer(Answer::Done);
         let delivered =
-            world.bus.iter().map(|message| Move::Deliver { message: *message, say, mishap: Mishap::None });
+            state.bus.iter().map(|message| Move::Deliver { message: *message, say, mishap: Mishap::None });
         moves.extend(delivered);
     }
 
-    fn deliveries(&self, world: &World, message: Flying, moves: &mut Vec<Move>) {
+    fn deliveries(&self, state: &State, message: Message, moves: &mut Vec<Move>) {
         let nothing = [Say::Answer(Answer::Done)];
         let says = match message {
-            Flying::Command(asked) => self.answers(world, asked),
+            Message::Command(asked) => self.answers(state, asked),
             _ => nothing.to_vec(),
         };
-        if message == Flying::Echo && !self.echo_matters(world) {
+        if message == Message::Echo && !self.echo_matters(state) {
             return;
         }
         let engine = self.reaches_engine(message);
-        let once = self.thrifty && !world.counts(message);
+        let once = self.reduced && !state.counts(message);
         for say in says {
             let mut push = |mishap| moves.push(Move::Deliver { message, say, mishap });
             push(Mishap::None);
@@ -74,77 +74,77 @@ impl Model {
             if once {
                 continue;
             }
-            if world.left.may_repeat() {
+            if state.budget.may_repeat() {
                 push(Mishap::Kept);
             }
-            if world.left.crashes > 0 && (engine || !self.thrifty) {
+            if state.budget.crashes > 0 && (engine || !self.reduced) {
                 push(Mishap::Unpublished);
             }
-            if world.left.crashes > 0 && engine {
+            if state.budget.crashes > 0 && engine {
                 push(Mishap::NoDefinition);
             }
         }
     }
 
-    fn time(&self, world: &World, moves: &mut Vec<Move>) {
-        let saga = &world.saga;
-        if self.is_due(world) {
+    fn time(&self, state: &State, moves: &mut Vec<Move>) {
+        let saga = &state.saga;
+        if self.is_due(state) {
             // Looking early, while the answer is still under way, is one way for a command to come twice.
-            let patient = saga.backing_off || saga.status == Status::Waiting || !world.awaits();
-            if patient || self.is_overdue(world) || world.left.may_repeat() {
+            let patient = saga.backing_off || saga.status == Status::Waiting || !state.awaits();
+            if patient || self.is_overdue(state) || state.budget.may_repeat() {
                 moves.push(Move::Ring { mishap: Mishap::None });
-                if world.left.crashes > 0 {
+                if state.budget.crashes > 0 {
                     moves.push(Move::Ring { mishap: Mishap::Unpublished });
                     moves.push(Move::Ring { mishap: Mishap::NoDefinition });
                 }
             }
         }
-        moves.extend(self.next_deadline(world).map(Move::Pass));
+        moves.extend(self.next_deadline(state).map(Move::Pass));
     }
 
     /// The next deadline that anybody looks at: the saga in its step, or a worker with a command.
-    pub(super) fn next_deadline(&self, world: &World) -> Option<u8> {
-        let flying = world.bus.iter().filter_map(|message| match message {
+    pub(super) fn next_deadline(&self, state: &State) -> Option<u8> {
+        let flying = state.bus.iter().filter_map(|message| match message {
             // A late do is worse without its deadline.
-            Flying::Command(asked) if !self.thrifty || world.asks_for(*asked) => Some(asked.by),
+            Message::Command(asked) if !self.reduced || state.asks_for(*asked) => Some(asked.by),
             _ => None,
         });
-        self.own_deadline(world).into_iter().chain(flying).filter(|at| *at > world.passed).min()
+        self.own_deadline(state).into_iter().chain(flying).filter(|at| *at > state.passed).min()
     }
 
-    fn outside(&self, world: &World, moves: &mut Vec<Move>) {
-        if world.saga.status == Status::Waiting {
-            for signal in 0..self.small.signals.len() as u8 {
+    fn outside(&self, state: &State, moves: &mut Vec<Move>) {
+        if state.saga.status == Status::Waiting {
+            for signal in 0..self.workflow.signals.len() as u8 {
                 moves.push(Move::Signal { signal, mishap: Mishap::None });
-                if world.left.may_repeat() {
+                if state.budget.may_repeat() {
                     moves.push(Move::Signal { signal, mishap: Mishap::Kept });
                 }
-                if world.left.crashes > 0 {
+                if state.budget.crashes > 0 {
                     moves.push(Move::Signal { signal, mishap: Mishap::Unpublished });
                     moves.push(Move::Signal { signal, mishap: Mishap::NoDefinition });
                 }
             }
         }
-        if world.left.acts == 0 && !world.saga.paused {
+        if state.budget.acts == 0 && !state.saga.paused {
             return;
         }
-        let allowed = allowed_acts(Some(&self.small.definition), &world.saga);
+        let allowed = allowed_acts(Some(&self.workflow.definition), &state.saga);
         // Who pauses a saga lets it go on some time.
-        let free = |act: &Act| world.left.acts > 0 || *act == Act::Resume;
+        let free = |act: &Act| state.budget.acts > 0 || *act == Act::Resume;
         for act in Act::all().into_iter().filter(|act| free(act) && allowed.contains(&act.name())) {
             moves.push(Move::Act { act: act.clone(), mishap: Mishap::None });
-            if world.left.crashes > 0 {
+            if state.budget.crashes > 0 {
                 moves.push(Move::Act { act, mishap: Mishap::Unpublished });
             }
         }
     }
 
     /// What a worker may answer to a command in this state.
-    pub(super) fn answers(&self, world: &World, asked: Asked) -> Vec<Say> {
+    pub(super) fn answers(&self, state: &State, asked: Asked) -> Vec<Say> {
         let mut all = vec![Say::Answer(Answer::Done)];
         // Of what nobody waits for any more, only an effect would be harmful.
-        let past = self.thrifty && !world.asks_for(asked);
-        if past || !self.performs(world, asked) {
+        let past = self.reduced && !state.asks_for(asked);
+        if past || !self.performs(state, asked) {
             return all;
         }
         all.push(Say::Answer(Answer::Failed));
@@ -155,18 +155,18 @@ impl Model {
             all.push(Say::Answer(Answer::Rejected(OTHER)));
             return all;
         }
-        let place = &world.places[usize::from(asked.step)];
+        let place = &state.places[usize::from(asked.step)];
         let elsewhere = self.is_elsewhere();
         if place.unsure {
             // The effect is there: a worker that looks can only find it, or still not know.
             all.pop();
         } else {
             all.push(Say::Answer(Answer::Rejected(OTHER)));
-            let back = &self.small.definition.steps[usize::from(asked.step)].back_to;
-            let ways = if world.left.returns > 0 { back.len() as u8 } else { 0 };
+            let back = &self.workflow.definition.steps[usize::from(asked.step)].back_to;
+            let ways = if state.budget.returns > 0 { back.len() as u8 } else { 0 };
             all.extend((0..ways).map(|code| Say::Answer(Answer::Rejected(code))));
         }
-        if elsewhere && world.left.losses > 0 {
+        if elsewhere && state.budget.losses > 0 {
             all.push(Say::Answer(Answer::Unknown));
             if !place.unsure {
                 all.push(Say::UnknownDone);

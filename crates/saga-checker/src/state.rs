@@ -4,9 +4,9 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use super::abstraction::base;
 use super::fault::Fault;
-use super::normal::base;
-use crate::saga::{Direction, Saga};
+use saga_core::{Direction, Saga};
 
 /// The code of a rejection that the workflow does not name.
 pub(super) const OTHER: u8 = u8::MAX;
@@ -34,7 +34,7 @@ pub(super) enum Answer {
 
 /// A message on the bus. Messages have no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Flying {
+pub(super) enum Message {
     Command(Asked),
     Reply(Asked, Answer),
     /// By its index among the workflow's signals.
@@ -43,7 +43,7 @@ pub(super) enum Flying {
     Echo,
 }
 
-/// A step's worker: its row in the table of outcomes, and what is true in the world.
+/// A step's worker: its row in the table of outcomes, and what is true in the state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Place {
     /// The last visit that was seen.
@@ -63,7 +63,7 @@ pub(super) struct Place {
 
 /// What may still go wrong.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Left {
+pub(super) struct FaultBudget {
     pub(super) crashes: u8,
     pub(super) losses: u8,
     pub(super) duplicates: u8,
@@ -73,29 +73,29 @@ pub(super) struct Left {
 
 /// A state of the model.
 #[derive(Clone, Debug)]
-pub(super) struct World {
+pub(super) struct State {
     pub(super) saga: Arc<Saga>,
     /// The saga's step, by index.
     pub(super) step: u8,
     /// Deadlines that have passed.
     pub(super) passed: u8,
     /// In order, and each once.
-    pub(super) bus: Vec<Flying>,
+    pub(super) bus: Vec<Message>,
     pub(super) places: Vec<Place>,
-    pub(super) left: Left,
+    pub(super) budget: FaultBudget,
     pub(super) fault: Option<Fault>,
 }
 
-impl World {
+impl State {
     /// Puts a message on the bus. The same message twice is one: each further delivery of it counts as a repeat.
-    pub(super) fn send(&mut self, message: Flying) {
+    pub(super) fn send(&mut self, message: Message) {
         if let Err(at) = self.bus.binary_search(&message) {
             self.bus.insert(at, message);
         }
     }
 
     /// Takes a message off the bus.
-    pub(super) fn remove(&mut self, message: Flying) {
+    pub(super) fn remove(&mut self, message: Message) {
         if let Some(at) = self.bus.iter().position(|other| *other == message) {
             self.bus.remove(at);
         }
@@ -108,7 +108,7 @@ impl World {
 
     /// Whether the row asks for what this fence says.
     pub(super) fn asks_for(&self, asked: Asked) -> bool {
-        use crate::saga::Status::{Compensating, Running};
+        use saga_core::Status::{Compensating, Running};
         matches!(self.saga.status, Running | Compensating)
             && self.step == asked.step
             && (self.saga.direction == Direction::Undo) == asked.undo
@@ -117,34 +117,34 @@ impl World {
 
     /// Whether a command that is asked for now, or its answer, is still under way.
     pub(super) fn awaits(&self) -> bool {
-        self.bus.iter().any(|message| self.counts(*message) && !matches!(message, Flying::Signal(_)))
+        self.bus.iter().any(|message| self.counts(*message) && !matches!(message, Message::Signal(_)))
     }
 
     /// Whether a message is about what the row asks for now.
-    pub(super) fn counts(&self, message: Flying) -> bool {
+    pub(super) fn counts(&self, message: Message) -> bool {
         match message {
-            Flying::Command(asked) | Flying::Reply(asked, _) => self.asks_for(asked),
-            Flying::Signal(_) => true,
-            Flying::Echo => false,
+            Message::Command(asked) | Message::Reply(asked, _) => self.asks_for(asked),
+            Message::Signal(_) => true,
+            Message::Echo => false,
         }
     }
 }
 
-/// Two worlds are the same if the same can come of them: texts of reasons and absolute times say nothing about that.
-impl Hash for World {
-    fn hash<H: Hasher>(&self, state: &mut H) {
+/// Two states are equal if the same moves follow from both. Reasons and absolute times do not count.
+impl Hash for State {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
         let saga = &*self.saga;
         let due = saga.due_at.map(|due| (due - base(self.passed)).num_days());
-        (saga.status, self.step, saga.direction, saga.visit, saga.attempt, saga.send).hash(state);
+        (saga.status, self.step, saga.direction, saga.visit, saga.attempt, saga.send).hash(hasher);
         let entered = (saga.entered_at - base(self.passed)).num_days();
-        (saga.paused, saga.backing_off, due, entered).hash(state);
-        (self.passed, &self.bus, &self.places, self.left, &self.fault).hash(state);
+        (saga.paused, saga.backing_off, due, entered).hash(hasher);
+        (self.passed, &self.bus, &self.places, self.budget, &self.fault).hash(hasher);
     }
 }
 
-impl PartialEq for World {
+impl PartialEq for State {
     fn eq(&self, other: &Self) -> bool {
-        (&self.saga, self.passed, &self.bus, &self.places, self.left, &self.fault)
-            == (&other.saga, other.passed, &other.bus, &other.places, other.left, &other.fault)
+        (&self.saga, self.passed, &self.bus, &self.places, self.budget, &self.fault)
+            == (&other.saga, other.passed, &other.bus, &other.places, other.budget, &other.fault)
     }
 }

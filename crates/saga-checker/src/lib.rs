@@ -1,25 +1,25 @@
-//! A model checker for workflows: the real [`crate::saga::apply()`], with a model of the bus, the workers, the
+//! A model checker for workflows: the real [`saga_core::apply()`], with a model of the bus, the workers, the
 //! operators and everything that can go wrong between them, walked through all its states.
 
 #[cfg(test)]
 mod laws;
 mod report;
 mod model;
-mod tale;
-mod thrift;
+mod trace;
+mod reduction;
 mod choices;
 mod workers;
 mod shell;
 mod rules;
 mod setting;
-mod world;
+mod state;
 mod fault;
-mod normal;
+mod abstraction;
 
 use serde::Serialize;
 
 pub use report::{Finding, Report, Walk, check, walk};
-pub use setting::{Flaw, Home};
+pub use setting::{Home, InjectedBug};
 
 /// How often each thing may go wrong on one way through the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

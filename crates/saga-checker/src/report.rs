@@ -10,9 +10,9 @@ use stateright::{Checker, Model as _};
 use super::Bounds;
 use super::fault::Fault;
 use super::model::RULE;
-use super::setting::{Flaw, Home, Model, Move};
-use super::world::World;
-use crate::saga::Definition;
+use super::setting::{Home, InjectedBug, Model, Move};
+use super::state::State;
+use saga_core::Definition;
 
 /// The verdict on one version of a workflow.
 #[derive(Clone, Debug, Serialize)]
@@ -59,10 +59,10 @@ pub fn check(definition: &Definition, bounds: Bounds) -> Report {
 }
 
 /// Walks through all states of a workflow, with its workers in one place and perhaps with a defect on purpose.
-pub fn walk(definition: &Definition, home: Home, bounds: Bounds, flaw: Option<Flaw>) -> Walk {
+pub fn walk(definition: &Definition, home: Home, bounds: Bounds, bug: Option<InjectedBug>) -> Walk {
     let begun = Instant::now();
     let threads = available_parallelism().map_or(1, NonZero::get);
-    let model = || Model::of(definition, home, bounds, flaw).checker();
+    let model = || Model::of(definition, home, bounds, bug).checker();
     let walked = model().threads(threads).spawn_bfs().join();
     let mut walk = Walk {
         workers: home,
@@ -83,14 +83,14 @@ pub fn walk(definition: &Definition, home: Home, bounds: Bounds, flaw: Option<Fl
 }
 
 impl Model {
-    fn finding(&self, way: &[(World, Option<Move>)]) -> Finding {
+    fn finding(&self, way: &[(State, Option<Move>)]) -> Finding {
         let lines = way.windows(2).filter_map(|pair| {
             let (before, step) = (&pair[0].0, pair[0].1.as_ref()?);
-            Some(self.tell(before, step, &pair[1].0))
+            Some(self.describe(before, step, &pair[1].0))
         });
-        let last = way.last().map(|(world, _)| world);
-        let fault = last.and_then(|world| world.fault.clone().or_else(|| self.leads_on(world).err()));
+        let last = way.last().map(|(state, _)| state);
+        let fault = last.and_then(|state| state.fault.clone().or_else(|| self.leads_on(state).err()));
         let fault = fault.unwrap_or(Fault::NeverEnds);
-        Finding { problem: fault.told(&self.small.definition), way: lines.collect() }
+        Finding { problem: fault.told(&self.workflow.definition), way: lines.collect() }
     }
 }
