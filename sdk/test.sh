@@ -106,6 +106,21 @@ test_python() {
     unset PYTHONPATH
 }
 
+test_typescript() {
+    if ! { have node && have npm && node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)'; }; then
+        skip "typescript: Node 20 or newer with npm is missing"
+        return
+    fi
+    if [[ ! typescript/node_modules/.package-lock.json -nt typescript/package-lock.json ]]; then
+        # Headers to compile with, where the system has them.
+        [[ ! -d /usr/include/node ]] || export npm_config_nodedir=/usr
+        check "typescript: packages" npm --prefix typescript ci --no-audit --no-fund || return
+    fi
+    check "typescript: build" npm --prefix typescript run build || return
+    check "typescript: unit tests" npm --prefix typescript test
+    conform typescript node "$sdk/typescript/dist/test/printer.js" -- node "$sdk/typescript/dist/examples/badges.js"
+}
+
 test_go() {
     have go || { skip "go: its toolchain is missing"; return; }
     check "go: format" test -z "$(gofmt -l go)"
