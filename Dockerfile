@@ -12,11 +12,16 @@ COPY docs/asyncapi.json docs/asyncapi.json
 COPY crates crates
 COPY src src
 # The manifest names the tests and the tools; they are not built here.
+COPY tools/bench/Cargo.toml tools/bench/Cargo.toml
 COPY tools/chaos/Cargo.toml tools/chaos/Cargo.toml
-RUN mkdir -p tests/slow tools/chaos/src && touch tests/main.rs tests/slow/main.rs tools/chaos/src/main.rs
+COPY tools/demo/Cargo.toml tools/demo/Cargo.toml
+RUN mkdir -p tests/slow && touch tests/main.rs tests/slow/main.rs \
+    && for tool in bench chaos demo; do \
+        mkdir -p tools/$tool/src tools/$tool/tests && touch tools/$tool/src/main.rs tools/$tool/src/lib.rs tools/$tool/tests/main.rs; \
+    done
 ENV SQLX_OFFLINE=true
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin boxoffice && cp target/release/boxoffice /usr/local/bin/
+    cargo build --release --locked --package boxoffice --bin boxoffice && cp target/release/boxoffice /usr/local/bin/
 
 FROM debian:bookworm-slim
 # Certificates for servers behind TLS; curl for the health check of the API.

@@ -13,7 +13,7 @@ help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: deps ## Run a whole on-sale: buyers, holds, payments, and the verdict of the audit
-	cargo run -- demo
+	cargo run -p boxoffice-demo
 
 up: deps ## Run everything in one process, until Ctrl-C
 	cargo run -- up
@@ -30,11 +30,11 @@ test-sdks: deps ## Test the worker SDKs (sdk/): their own tests, the protocol, a
 	$(ALONE) sdk/test.sh
 
 bench: deps ## Measure every scenario with an optimised build, a quarter of an hour; results in bench/results
-	cargo build --release
+	cargo build --release -p boxoffice-bench
 	$(ALONE) scripts/bench.sh
 
 chaos: deps ## Break a running service 200 times while buyers buy, a quarter of an hour; result in bench/results
-	cargo build --release --workspace
+	cargo build --release -p boxoffice -p boxoffice-chaos
 	$(ALONE) target/release/boxoffice-chaos --save bench/results/chaos.json
 
 gate: deps ## Count what a booking takes, and fail if it is more than agreed (bench/gate.json)

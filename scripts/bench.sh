@@ -8,8 +8,8 @@ missed=0
 measure() {
   local name=$1
   shift
-  echo "== boxoffice bench $*"
-  target/release/boxoffice bench "$@" --save "bench/results/$name.json" || missed=1
+  echo "== boxoffice-bench $*"
+  target/release/boxoffice-bench "$@" --save "bench/results/$name.json" || missed=1
 }
 measure sagas sagas
 measure booking booking

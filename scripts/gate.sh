@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 if [[ "${1:-}" == --agree ]]; then
-    cargo run --quiet -- bench gate --save bench/gate.json
+    cargo run --quiet -p boxoffice-bench -- gate --save bench/gate.json
 else
-    cargo run --quiet -- bench gate --against bench/gate.json
+    cargo run --quiet -p boxoffice-bench -- gate --against bench/gate.json
 fi

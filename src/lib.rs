@@ -5,8 +5,7 @@
 //! function that decides what happens next. `ARCHITECTURE.md` walks one reservation through all of it.
 
 pub mod cli;
-pub mod bench;
-pub mod demo;
+pub mod sample_concerts;
 
 pub mod app;
 

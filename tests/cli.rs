@@ -17,10 +17,16 @@ const FEW: &str = "--crashes 0 --losses 1 --duplicates 0 --acts 0";
 async fn help_lists_the_commands_and_every_setting() {
     let help = Program::alone().run("--help").await;
     assert_eq!(help.code, 0);
-    for word in
-        ["up", "serve", "migrate", "demo", "audit", "saga", "queue", "concert", "workflow", "keys", "doctor"]
+    for word in ["up", "serve", "migrate", "audit", "saga", "queue", "concert", "workflow", "keys", "doctor"]
     {
         assert!(help.out.contains(&format!("  {word} ")), "{word} is missing in\n{}", help.out);
+    }
+    for tool in ["demo", "bench"] {
+        assert!(
+            !help.out.contains(&format!("  {tool} ")),
+            "{tool} is no command of the service\n{}",
+            help.out
+        );
     }
     for setting in
         ["DATABASE_URL", "NATS_URL", "BOXOFFICE_LISTEN", "BOXOFFICE_HOLD_SECONDS", "BOXOFFICE_DATA_DIR"]

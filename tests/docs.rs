@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use boxoffice::demo::concerts;
 use boxoffice::saga::{ABANDONED, STUCK};
+use boxoffice::sample_concerts;
 use serde_json::Value;
 
 use crate::common::app::TestApp;
@@ -235,11 +235,16 @@ fn every_point_that_was_asked_for_has_its_tests() {
         if row[2] == "not there yet" {
             continue;
         }
-        for (cell, folders) in [(row[3], &["src/", "crates/"][..]), (row[4], &["tests/"])] {
-            let tests = named(cell).into_iter().filter(|(file, name)| {
-                folders.iter().any(|folder| file.starts_with(folder)) && name.is_some()
-            });
-            assert!(tests.count() > 0, "{}, {}: no test in {folders:?}", row[0], row[1]);
+        for (cell, folder) in [(row[3], "src/"), (row[4], "tests/")] {
+            let is_in = |file: &str| {
+                // Of a crate or a tool, the folder after its name.
+                let member = ["crates/", "tools/"].iter().find_map(|members| file.strip_prefix(members));
+                member
+                    .map_or(file, |path| path.split_once('/').map_or("", |(_, inside)| inside))
+                    .starts_with(folder)
+            };
+            let tests = named(cell).into_iter().filter(|(file, name)| is_in(file) && name.is_some());
+            assert!(tests.count() > 0, "{}, {}: no test in {folder}", row[0], row[1]);
         }
     }
     let expected = "C1 C2 C3 D1 D2 E1 P1 P2 P3 P4 P5 Q1 Q2 Q3 Q4 Q5 Q6 R1 R2 R3 S1 S2 S3 S4 S5 T1";
@@ -253,7 +258,7 @@ async fn the_walk_in_the_readme_works_as_written() {
         return eprintln!("there is no curl here to walk with");
     }
     let test = TestApp::start().await;
-    concerts::load(&test.app.pool, test.app.clock.now(), 1_000, 6_000).await.unwrap();
+    sample_concerts::load(&test.app.pool, test.app.clock.now(), 1_000, 6_000).await.unwrap();
     let page = at_root("README.md");
     let walk = page.split("```sh\n").find(|block| block.starts_with("box=http")).expect("there is a walk");
     let walk = walk.split("```").next().unwrap();

@@ -197,7 +197,7 @@ async fn of_two_instances_one_is_killed_and_the_other_finishes_its_work() {
         &env.nats_url,
     ];
     let first = Process::start(&everything).await;
-    boxoffice::demo::concerts::load(&env.pool, chrono::Utc::now(), 1_000, 60_000).await.unwrap();
+    boxoffice::sample_concerts::load(&env.pool, chrono::Utc::now(), 1_000, 60_000).await.unwrap();
     let ahead = [&everything[..], &["--clock-skew-ms", "5000"]].concat();
     let second = Process::start(&ahead).await;
     kill_amid_a_sale(first).await;

@@ -23,7 +23,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
 }
 
 /// The report as people read it.
-pub(super) fn text(report: &Report) -> String {
+pub fn text(report: &Report) -> String {
     let rows = Invariant::ALL.map(|invariant| {
         let broken = report.broken.iter().find(|broken| broken.invariant == invariant);
         let verdict = broken.map_or("ok".to_owned(), |broken| format!("BROKEN: {}", broken.count));

@@ -7,10 +7,7 @@
 mod up;
 mod serve;
 mod migrate;
-mod demo;
-mod bench;
-mod plot;
-mod audit;
+pub mod audit;
 mod sagas;
 mod doctor;
 mod queues;
@@ -19,15 +16,15 @@ mod workflows;
 mod erd;
 mod keys;
 mod servers;
-mod signals;
-mod output;
+pub mod signals;
+pub mod output;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 
-use crate::config::Settings;
+use crate::config::{LogFormat, Settings};
 use crate::telemetry;
 use output::Output;
 
@@ -52,10 +49,6 @@ enum Command {
     Serve(serve::Arguments),
     /// Bring the database's schema up to date
     Migrate,
-    /// Play an on-sale: hundreds of buyers, far fewer seats, and the audit's verdict
-    Demo(demo::Arguments),
-    /// Measure the service: how long it takes to undo, to recover, to free what ran out
-    Bench(bench::Arguments),
     /// Judge the database: whether seats, tickets, points and sagas agree
     Audit(audit::Arguments),
     /// Look at sagas
@@ -82,7 +75,7 @@ enum Command {
 
 /// How a command ended that could do its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
+pub enum Ending {
     Good,
     /// It found something wrong.
     Wrong,
@@ -91,41 +84,47 @@ enum Ending {
 /// The command was used wrongly; the message says how it is meant.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-struct Misuse(String);
+pub struct Misuse(pub String);
 
 /// What every command gets.
 struct Context {
     settings: Settings,
     output: Output,
-    /// The arguments as they were parsed: says which settings were given and which are defaults.
-    given: ArgMatches,
 }
 
 /// Reads the program's arguments, runs the command and says how it ended.
 pub async fn main() -> ExitCode {
-    let (cli, given) = match parse(std::env::args_os()) {
+    let cli = match parse(std::env::args_os()) {
         Ok(parsed) => parsed,
         // Help and version are asked for, and good; all else is a misuse: clap tells them apart.
         Err(error) => error.exit(),
     };
-    telemetry::start_logging(log_level(&cli.command), cli.settings.log_format);
+    prepare(log_level(&cli.command), cli.settings.log_format);
+    let context = Context { settings: cli.settings, output: Output::new(cli.json) };
+    exit_code("boxoffice", run(cli.command, &context).await)
+}
+
+/// Starts logging and chooses the TLS provider. The tools call it too.
+pub fn prepare(log_filter: &str, log_format: LogFormat) {
+    telemetry::start_logging(log_filter, log_format);
     // An error says that there is a provider already, which is what is wanted.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
-    let context = Context { settings: cli.settings, output: Output::new(cli.json), given };
-    match run(cli.command, &context).await {
+}
+
+/// The exit code of a command that ended like this; an error is written to standard error. The tools call it too.
+pub fn exit_code(program: &str, ended: anyhow::Result<Ending>) -> ExitCode {
+    match ended {
         Ok(Ending::Good) => ExitCode::SUCCESS,
         Ok(Ending::Wrong) => ExitCode::from(1),
         Err(error) => {
-            output::complain(&error);
+            output::complain(program, &error);
             ExitCode::from(if error.is::<Misuse>() { 2 } else { 1 })
         }
     }
 }
 
-fn parse(arguments: impl Iterator<Item = OsString>) -> Result<(Cli, ArgMatches), clap::Error> {
-    let matches = Cli::command().try_get_matches_from(arguments)?;
-    let cli = Cli::from_arg_matches(&matches)?;
-    Ok((cli, matches))
+fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(arguments)
 }
 
 async fn run(command: Command, context: &Context) -> anyhow::Result<Ending> {
@@ -133,8 +132,6 @@ async fn run(command: Command, context: &Context) -> anyhow::Result<Ending> {
         Command::Up(arguments) => up::run(context, &arguments).await,
         Command::Serve(arguments) => serve::run(context, &arguments).await,
         Command::Migrate => migrate::run(context).await,
-        Command::Demo(arguments) => demo::run(context, &arguments).await,
-        Command::Bench(arguments) => bench::run(context, &arguments).await,
         Command::Audit(arguments) => audit::run(context, &arguments).await,
         Command::Saga(command) => sagas::run(context, command).await,
         Command::Queue(command) => queues::run(context, command).await,
@@ -156,6 +153,8 @@ fn log_level(command: &Command) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     #[test]
@@ -166,7 +165,7 @@ mod tests {
     #[test]
     fn settings_and_json_may_stand_behind_the_command() {
         let words = ["boxoffice", "saga", "list", "--json", "--data-dir", "/tmp/elsewhere"];
-        let (cli, _) = parse(words.iter().map(OsString::from)).unwrap();
+        let cli = parse(words.iter().map(OsString::from)).unwrap();
         assert!(cli.json);
         assert_eq!(cli.settings.servers.data_dir.to_str(), Some("/tmp/elsewhere"));
     }

@@ -11,26 +11,22 @@ use crate::text::{escape_block, escape_json, escape_line};
 
 /// Where answers go, and in which form.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Output {
+pub struct Output {
     json: bool,
 }
 
 impl Output {
-    pub(super) fn new(json: bool) -> Self {
+    pub fn new(json: bool) -> Self {
         Self { json }
     }
 
     /// Whether a program reads.
-    pub(super) fn is_json(self) -> bool {
+    pub fn is_json(self) -> bool {
         self.json
     }
 
     /// Answers with one value: as JSON on one line, or as the text made of it.
-    pub(super) fn answer<T: Serialize>(
-        self,
-        value: &T,
-        text: impl FnOnce(&T) -> String,
-    ) -> anyhow::Result<()> {
+    pub fn answer<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> anyhow::Result<()> {
         if self.json {
             return print(&escape_json(&serde_json::to_string(value)?));
         }
@@ -38,11 +34,7 @@ impl Output {
     }
 
     /// Answers with a list: as one line of JSON for each, or as a text about all.
-    pub(super) fn lines<T: Serialize>(
-        self,
-        values: &[T],
-        text: impl FnOnce() -> String,
-    ) -> anyhow::Result<()> {
+    pub fn lines<T: Serialize>(self, values: &[T], text: impl FnOnce() -> String) -> anyhow::Result<()> {
         if !self.json {
             return print(&escape_block(text().trim_end()));
         }
@@ -50,7 +42,7 @@ impl Output {
     }
 
     /// A sentence for people, while the work goes on. Programs do not see it.
-    pub(super) fn tell(self, sentence: &str) {
+    pub fn tell(self, sentence: &str) {
         if !self.json {
             whisper(sentence);
         }
@@ -59,7 +51,7 @@ impl Output {
 
 /// A table with a line under its header; on a terminal it fits its width. Every cell is one line of text that a terminal
 /// takes no commands from.
-pub(super) fn table<R: Into<Row>>(header: impl Into<Row>, rows: impl IntoIterator<Item = R>) -> String {
+pub fn table<R: Into<Row>>(header: impl Into<Row>, rows: impl IntoIterator<Item = R>) -> String {
     let mut table = Table::new();
     table
         .load_style(UTF8_BORDERS_ONLY)
@@ -72,8 +64,8 @@ pub(super) fn table<R: Into<Row>>(header: impl Into<Row>, rows: impl IntoIterato
     table.to_string()
 }
 
-/// Says on standard error what went wrong, as one sentence: the failure, and what it came from.
-pub(super) fn complain(error: &anyhow::Error) {
+/// Writes to standard error what went wrong, as one sentence: the program, the failure, and its causes.
+pub fn complain(program: &str, error: &anyhow::Error) {
     let mut said = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // Many errors repeat their source in their own words.
@@ -82,7 +74,7 @@ pub(super) fn complain(error: &anyhow::Error) {
             said.push_str(&cause);
         }
     }
-    whisper(&format!("boxoffice: {said}"));
+    whisper(&format!("{program}: {said}"));
 }
 
 /// Nobody may be reading standard error any more; that is no reason to fall over.

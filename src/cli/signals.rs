@@ -7,7 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// Ends when this process is asked to stop. Signals count from the call on, not only once it is awaited.
-pub(super) fn stopped(with_stdin: bool) -> std::io::Result<impl Future<Output = ()>> {
+pub fn stopped(with_stdin: bool) -> std::io::Result<impl Future<Output = ()>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {
@@ -20,7 +20,7 @@ pub(super) fn stopped(with_stdin: bool) -> std::io::Result<impl Future<Output = 
 }
 
 /// A token that is cancelled when this process is asked to stop.
-pub(super) fn stop_token() -> std::io::Result<CancellationToken> {
+pub fn stop_token() -> std::io::Result<CancellationToken> {
     let (stop, stopped) = (CancellationToken::new(), stopped(false)?);
     tokio::spawn({
         let stop = stop.clone();

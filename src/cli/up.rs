@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{Context, Ending, signals};
 use crate::app::{self, App, Role};
 use crate::config::Settings;
-use crate::demo::concerts;
+use crate::sample_concerts;
 use crate::store;
 use dev_servers::{Given, Local};
 
@@ -80,7 +80,7 @@ async fn serve(context: &Context, local: &Local) -> anyhow::Result<App> {
 async fn load_concerts(settings: &Settings, database_url: &str) -> store::Result<()> {
     let pool = store::open(database_url, 1)?;
     let (now, queue) = (store::now(&pool).await?, &settings.queue);
-    concerts::load(&pool, now, queue.queue_max_active, queue.queue_admit_per_minute).await?;
+    sample_concerts::load(&pool, now, queue.queue_max_active, queue.queue_admit_per_minute).await?;
     pool.close().await;
     Ok(())
 }

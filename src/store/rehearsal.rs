@@ -1,7 +1,7 @@
 //! What the benchmark does to a database of its own, and asks of it.
 //!
 //! Some of it is about an extension that the schema does not need, so none of these queries is held against the schema
-//! when it is compiled; `tests/bench.rs` runs every one of them.
+//! when it is compiled; `tools/bench/tests/scenarios.rs` runs every one of them.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! The program `boxoffice`, run as people and other programs run it.
+//! The program of a package, run as people and other programs run it.
 
 use std::process::Output;
 
@@ -8,6 +8,13 @@ use tokio::process::Command;
 use boxoffice::store;
 
 use super::{Env, fresh_database, fresh_dir};
+
+/// The program of the package whose tests these are: the service or the benchmark.
+const PATH: &str =
+    match (option_env!("CARGO_BIN_EXE_boxoffice"), option_env!("CARGO_BIN_EXE_boxoffice-bench")) {
+        (Some(path), _) | (_, Some(path)) => path,
+        _ => panic!("this package has no program"),
+    };
 
 /// The program with its surroundings: nothing of this machine's settings reaches it.
 pub struct Program {
@@ -49,7 +56,7 @@ impl Program {
 
     /// The same where a word may have spaces in it.
     pub async fn run_words(&self, words: &[&str]) -> Ran {
-        let output = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
+        let output = Command::new(PATH)
             .args(words)
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (*name, value)))

@@ -1,0 +1,110 @@
+//! What callers were told, held against what the tables say: nobody sold twice, nothing lost, nothing below zero. And that
+//! anything was granted at all: a way that refuses everything is quick, and of no use.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use uuid::Uuid;
+
+use super::arena::Arena;
+use super::cell::POINTS;
+use boxoffice::store::rivals::{self, Books, Deed, Request};
+
+/// Everything that was granted.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    holds: Vec<(i32, Uuid)>,
+    entries: i64,
+    charged: i64,
+    used: i64,
+}
+
+impl Told {
+    /// Notes that a request was granted.
+    pub fn granted(&mut self, request: &Request) {
+        match request.deed {
+            Deed::Hold => self.holds.push((request.place, request.id)),
+            Deed::Charge => self.charged += request.amount,
+            Deed::Use => self.used += request.amount,
+        }
+        self.entries += i64::from(request.deed != Deed::Hold);
+    }
+
+    /// Whether nothing of what this is about was granted. Rows that have something to give give it to somebody, in any way.
+    pub fn is_nothing(&self, deed: Deed) -> bool {
+        match deed {
+            Deed::Hold => self.holds.is_empty(),
+            Deed::Charge => self.charged == 0,
+            Deed::Use => self.used == 0,
+        }
+    }
+
+    /// How much is wrong in the tables of the arena, if this is all that was granted since they were made ready.
+    pub async fn check(&self, arena: &Arena, deed: Deed) -> anyhow::Result<u64> {
+        Ok(match deed {
+            Deed::Hold => self.wrong_seats(&rivals::holders(arena.pool()).await?),
+            Deed::Charge | Deed::Use => self.wrong_books(rivals::books(arena.pool(), POINTS).await?),
+        })
+    }
+
+    /// Callers who were given a seat that another has, and seats whose holder was not told so.
+    fn wrong_seats(&self, holders: &[(i32, Uuid)]) -> u64 {
+        let holders: BTreeMap<i32, Uuid> = holders.iter().copied().collect();
+        let lost = self.holds.iter().filter(|(place, id)| holders.get(place) != Some(id)).count();
+        let told: BTreeSet<&(i32, Uuid)> = self.holds.iter().collect();
+        let untold = holders.iter().filter(|(place, id)| !told.contains(&(**place, **id))).count();
+        (lost + untold) as u64
+    }
+
+    /// Accounts that are wrong in themselves, and what the ledger has more or less than was told.
+    fn wrong_books(&self, books: Books) -> u64 {
+        let Books { entries, charged, used, broken } = books;
+        let same_amount = (charged, used) == (self.charged, self.used);
+        let unlike = entries.abs_diff(self.entries).max(u64::from(!same_amount));
+        broken.unsigned_abs() + unlike
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::DateTime;
+
+    use super::*;
+
+    #[test]
+    fn a_seat_given_twice_or_to_somebody_who_does_not_know_is_wrong() {
+        let [one, other] = [1, 2].map(Uuid::from_u128);
+        let told = Told { holds: vec![(1, one), (2, other)], ..Told::default() };
+        assert_eq!(told.wrong_seats(&[(1, one), (2, other)]), 0);
+        assert_eq!(told.wrong_seats(&[(1, one), (2, other), (3, one)]), 1);
+        assert_eq!(told.wrong_seats(&[(1, one)]), 1);
+        let twice = Told { holds: vec![(1, one), (1, other)], ..Told::default() };
+        assert_eq!(twice.wrong_seats(&[(1, other)]), 1);
+    }
+
+    #[test]
+    fn only_what_a_cell_is_about_is_more_than_nothing() {
+        let deeds = [Deed::Hold, Deed::Charge, Deed::Use];
+        let of = |told: &Told| deeds.map(|deed| told.is_nothing(deed));
+        assert_eq!(of(&Told::default()), [true; 3]);
+        // Who uses points charges some in between.
+        let mut told = Told::default();
+        told.granted(&Request {
+            id: Uuid::nil(),
+            deed: Deed::Charge,
+            place: 1,
+            amount: 5,
+            at: DateTime::UNIX_EPOCH,
+        });
+        assert_eq!(of(&told), [true, false, true]);
+    }
+
+    #[test]
+    fn a_ledger_that_says_something_else_is_wrong() {
+        let told = Told { entries: 2, charged: 100, used: 50, ..Told::default() };
+        let books = Books { entries: 2, charged: 100, used: 50, broken: 0 };
+        assert_eq!(told.wrong_books(books), 0);
+        assert_eq!(told.wrong_books(Books { entries: 3, ..books }), 1);
+        assert_eq!(told.wrong_books(Books { charged: 90, ..books }), 1);
+        assert_eq!(told.wrong_books(Books { broken: 2, ..books }), 2);
+    }
+}
