@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -227,4 +228,5 @@ async def main():
                 server.stop()
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the servers are stopped on the way out
 asyncio.run(main())

@@ -174,6 +174,15 @@ class Stage:
     async def consumer(self, verb="print"):
         return await self.js.consumer_info("STEPS", f"printer-{verb}")
 
+    async def make_consumers(self):
+        """As the engine does once a worker has announced its commands."""
+        for verb in ("print", "shred"):
+            config = ConsumerConfig(
+                durable_name=f"printer-{verb}", filter_subject=f"steps.printer.{verb}", ack_wait=3, max_deliver=20,
+                max_ack_pending=4096,
+            )
+            await self.js.add_consumer("STEPS", config)
+
     async def complete(self, asked, output=None, headers=None, body=None):
         given = {"Saga": asked["saga"], "Step": "print", "Direction": "do", "Visit": str(asked["visit"]), "Send": "0"}
         body = json.dumps({"version": 1, "output": output or {}}).encode() if body is None else body
@@ -519,14 +528,23 @@ async def test_worker_without_the_right_to_make_consumers_waits_for_them(stage):
     await stage.worker("narrow")
     await stage.send(asked)
     await asyncio.sleep(1)
-    for verb in ("print", "shred"):
-        config = ConsumerConfig(
-            durable_name=f"printer-{verb}", filter_subject=f"steps.printer.{verb}", ack_wait=3, max_deliver=20
-        )
-        await stage.js.add_consumer("STEPS", config)
+    await stage.make_consumers()
     await stage.acknowledged(30)
     equal(stage.replies[asked["saga"]], [done(asked["saga"])])
     equal(await stage.complete(command()), {"version": 1, "recorded": True})
+
+
+async def test_worker_in_an_account_of_its_own_serves_the_same(stage):
+    await stage.make_consumers()
+    process = await stage.worker("printer", NATS_DOMAIN="boxoffice")
+    (info,) = await stage.present()
+    equal(info["metadata"]["commands"], "printer.print,printer.shred")
+    for asked in (command(), command("slow")):
+        equal(await stage.ask(asked), [done(asked["saga"])])
+        equal(await stage.ask({**asked, "direction": "undo"}), [undone(1, True)])
+    equal(await stage.complete(command()), {"version": 1, "recorded": True})
+    process.send_signal(signal.SIGTERM)
+    equal(await asyncio.wait_for(process.wait(), 15), 0)
 
 
 async def test_nothing_is_asked_for_while_the_database_is_away(stage):
@@ -603,4 +621,5 @@ async def main():
     return 1 if failures else 0
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the servers are stopped on the way out
 sys.exit(asyncio.run(main()))

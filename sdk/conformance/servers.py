@@ -10,28 +10,61 @@ import subprocess
 import time
 from pathlib import Path
 
-# What the tests need beside full rights: a user whose acknowledgements the server drops, and one that may not make consumers.
+# As nats/accounts.conf has it: JetStream belongs to the account BOXOFFICE, and a service may have an account of its own. In
+# BOXOFFICE there are users with all rights, one whose acknowledgements the server drops, and one that may not make consumers.
 NATS_CONFIG = """
 listen: "127.0.0.1:{port}"
 jetstream {{ store_dir: "{folder}" }}
-authorization {{
-  users: [
-    {{ user: all, password: all }}
-    {{ user: mute, password: mute, permissions: {{ publish: {{ deny: ["$JS.ACK.>"] }} }} }}
-    {{
-      user: narrow, password: narrow
-      permissions: {{
-        publish: {{ allow: [
-          "$JS.API.INFO", "$JS.API.STREAM.INFO.STEPS", "$JS.API.CONSUMER.INFO.STEPS.*"
-          "$JS.API.CONSUMER.MSG.NEXT.STEPS.*", "$JS.ACK.STEPS.>", "sagas.reply.printer"
-        ] }}
-        subscribe: {{ allow: ["_INBOX.>", "$SRV.>", "fences.printer.complete"] }}
-        allow_responses: {{ max: 100, expires: "1m" }}
+accounts {{
+  BOXOFFICE {{
+    jetstream: enabled
+    users: [
+      {{ user: all, password: all }}
+      {{ user: mute, password: mute, permissions: {{ publish: {{ deny: ["$JS.ACK.>"] }} }} }}
+      {{
+        user: narrow, password: narrow
+        permissions: {{
+          publish: {{ allow: [
+            "$JS.API.INFO", "$JS.API.STREAM.INFO.STEPS", "$JS.API.CONSUMER.INFO.STEPS.*"
+            "$JS.API.CONSUMER.MSG.NEXT.STEPS.*", "$JS.ACK.STEPS.>", "sagas.reply.printer"
+          ] }}
+          subscribe: {{ allow: ["_INBOX.>", "$SRV.>", "fences.printer.complete"] }}
+          allow_responses: {{ max: 100, expires: "1m" }}
+        }}
       }}
-    }}
-  ]
+    ]
+    exports: [
+      {{ service: "$JS.API.INFO" }}
+      {{ service: "$JS.API.STREAM.INFO.*" }}
+      {{ service: "$JS.API.CONSUMER.INFO.*.*" }}
+      {{ service: "$JS.API.CONSUMER.MSG.NEXT.*.*", response_type: stream }}
+      {{ service: "$JS.ACK.*.*.>" }}
+      {{ service: "sagas.reply.*" }}
+    ]
+    imports: [
+      {{ service: {{ account: PRINTER, subject: "$SRV.>" }} }}
+      {{ service: {{ account: PRINTER, subject: "fences.printer.complete" }} }}
+    ]
+  }}
+  PRINTER {{
+    users: [{{ user: printer, password: printer }}]
+    exports: [
+      {{ service: "$SRV.>", response_type: stream }}
+      {{ service: "fences.printer.complete" }}
+    ]
+    imports: [
+      {{ service: {{ account: BOXOFFICE, subject: "$JS.API.INFO" }}, to: "$JS.boxoffice.API.INFO" }}
+      {{ service: {{ account: BOXOFFICE, subject: "$JS.API.STREAM.INFO.STEPS" }}, to: "$JS.boxoffice.API.STREAM.INFO.STEPS" }}
+      {imports}
+      {{ service: {{ account: BOXOFFICE, subject: "sagas.reply.printer" }} }}
+    ]
+  }}
 }}
 """
+OF_A_COMMAND = """
+      {{ service: {{ account: BOXOFFICE, subject: "$JS.API.CONSUMER.INFO.STEPS.{name}" }}, to: "$JS.boxoffice.API.CONSUMER.INFO.STEPS.{name}" }}
+      {{ service: {{ account: BOXOFFICE, subject: "$JS.API.CONSUMER.MSG.NEXT.STEPS.{name}" }}, to: "$JS.boxoffice.API.CONSUMER.MSG.NEXT.STEPS.{name}" }}
+      {{ service: {{ account: BOXOFFICE, subject: "$JS.ACK.STEPS.{name}.>" }} }}"""
 
 
 def free_port() -> int:
@@ -55,7 +88,8 @@ class Nats:
     def __init__(self, folder: Path):
         self.folder, self.port = folder, free_port()
         config = folder / "nats.conf"
-        config.write_text(NATS_CONFIG.format(port=self.port, folder=folder / "jetstream"))
+        imports = "".join(OF_A_COMMAND.format(name=name) for name in ("printer-print", "printer-shred"))
+        config.write_text(NATS_CONFIG.format(port=self.port, folder=folder / "jetstream", imports=imports))
         program = os.environ.get("NATS_SERVER") or shutil.which("nats-server")
         if not program:
             raise RuntimeError("nats-server is missing: set NATS_SERVER, or put it on the path")

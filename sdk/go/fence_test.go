@@ -67,6 +67,7 @@ func cases(t *testing.T) (all struct {
 		Outcome   Outcome
 		CanBeKept bool `json:"can_be_kept"`
 	}
+	SQLStates map[string][]string
 }) {
 	text, err := os.ReadFile("../fence-cases.json")
 	if err == nil {
@@ -148,6 +149,20 @@ func TestOutcomes(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+type stateError string
+
+func (e stateError) Error() string    { return "SQLSTATE " + string(e) }
+func (e stateError) SQLState() string { return string(e) }
+
+func TestSQLStates(t *testing.T) {
+	for name, codes := range cases(t).SQLStates {
+		for _, code := range codes {
+			away := name == "the database is away"
+			equal(t, []any{code, isAway(stateError(code)), isFault(stateError(code))}, []any{code, away, !away})
+		}
 	}
 }
 

@@ -56,22 +56,22 @@ class Postgres:
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
         """Commits at the end. A transaction that is cancelled loses its session, so that nothing of it stays."""
         async with self.pool.acquire() as conn:
-            tx = conn.transaction()
+            tx, session = conn.transaction(), None
             try:
+                session = await conn.fetchval("select pg_backend_pid()")
                 await tx.start()
                 yield conn
                 await tx.commit()
             except asyncio.CancelledError:
-                await self._end_session(conn)
+                await self._end_session(conn, session)
                 raise
             except BaseException:
                 with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                     await tx.rollback()
                 raise
 
-    async def _end_session(self, conn: asyncpg.Connection) -> None:
+    async def _end_session(self, conn: asyncpg.Connection, session: int | None) -> None:
         """A statement of the session may still run on the server: without this, its locks would stay until it ends."""
-        session = conn.get_server_pid()
         conn.terminate()
         with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, asyncio.TimeoutError):
             async with asyncio.timeout(END_TIMEOUT):

@@ -76,7 +76,7 @@ async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     worker = Worker("printer", database, limit=int(os.environ.get("LIMIT_MS", "30000")) / 1000)
     worker.step("printer.print", print_badge, "printer.shred", shred_badge)
-    await worker.run(client, stop)
+    await worker.run(client, stop, domain=os.environ.get("NATS_DOMAIN"))
     await client.close()
     print("stopped", flush=True)
 

@@ -6,9 +6,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from uuid import UUID
 
+import asyncpg
+
 from boxoffice_worker import fence
 from boxoffice_worker.command import Command, Malformed, read_command, read_completion, write_reply
 from boxoffice_worker.outcome import OUTPUT_BYTES_MAX, check, done, is_too_large, json_bytes
+from boxoffice_worker.postgres import Postgres
 from boxoffice_worker.worker import StartError, Worker, pause_after
 
 CASES = json.loads((Path(__file__).parents[2] / "fence-cases.json").read_text())
@@ -64,6 +67,16 @@ class Cases(unittest.TestCase):
                     check(case["outcome"])
                 else:
                     self.assertRaises(ValueError, check, case["outcome"])
+
+    def test_sqlstates(self):
+        database = Postgres(None)
+        for is_away, name in ((False, "the work is at fault"), (True, "the database is away")):
+            for code in CASES["sqlstates"][name]:
+                with self.subTest(code):
+                    error = asyncpg.PostgresError()
+                    error.sqlstate = code
+                    self.assertEqual(database.is_away(error), is_away)
+        self.assertFalse(database.is_away(ConnectionError("of something else")))
 
 
 class Outcomes(unittest.TestCase):

@@ -6,6 +6,7 @@ import { test } from "node:test";
 import { Malformed, readCommand, readCompletion, writeReply, plainHeaders } from "../src/command.js";
 import { after, complete, decide, timeLimit } from "../src/fence.js";
 import { check, done, isTooLarge, jsonBytes, OUTPUT_BYTES_MAX, type Json } from "../src/outcome.js";
+import { Postgres } from "../src/postgres.js";
 import { pauseAfter, Worker } from "../src/worker.js";
 
 const ROOT = new URL("../../../", import.meta.url); // sdk/
@@ -34,6 +35,15 @@ for (const c of CASES.outcomes) {
     if (c.can_be_kept) assert.deepEqual(check(c.outcome), c.outcome);
     else assert.throws(() => check(c.outcome));
   });
+}
+for (const [name, codes] of Object.entries<string[]>(CASES.sqlstates)) {
+  for (const code of codes) {
+    test(`SQLSTATE ${code}: ${name}`, () => {
+      const database = new Postgres({ on: () => {} } as never);
+      const error = { code, severity: "ERROR" };
+      assert.deepEqual([database.isAway(error), database.isFault(error)], name === "the database is away" ? [true, false] : [false, true]);
+    });
+  }
 }
 
 test("depth has a bound", () => {

@@ -88,7 +88,7 @@ const stop = new AbortController();
 process.once("SIGTERM", () => stop.abort());
 const worker = new Worker<Tx>("printer", database, { limitMs: Number(process.env["LIMIT_MS"] ?? 30_000) });
 worker.step({ do: ["printer.print", printBadge], undo: ["printer.shred", shredBadge] });
-await worker.run(client, stop.signal);
+await worker.run(client, stop.signal, { domain: process.env["NATS_DOMAIN"] });
 await client.close();
 console.log("stopped");
 process.exit(0); // a handler that was cut off may still sleep

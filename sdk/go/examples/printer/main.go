@@ -122,6 +122,7 @@ func run() error {
 	}
 	defer client.Close()
 	printer := worker.New("printer", database)
+	printer.Domain = os.Getenv("NATS_DOMAIN")
 	if limit, err := strconv.Atoi(os.Getenv("LIMIT_MS")); err == nil {
 		printer.Limit = time.Duration(limit) * time.Millisecond
 	}
