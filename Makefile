@@ -20,6 +20,7 @@ up: deps ## Run everything in one process, until Ctrl-C
 
 test: deps-of-tests lint ## Run every check: format, lints, tests against real servers, documentation
 	$(ALONE) cargo test --workspace --quiet
+	cargo test --package saga-worker --features sqlite --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
 
 test-slow: deps-of-slow-tests ## Run the long tests: faults that last, generated requests, loads (a quarter of an hour)
@@ -44,6 +45,7 @@ lint: cargo ## Check format, lints, and the licences and advisories of dependenc
 	cargo fmt --all --check
 	scripts/deny.sh
 	cargo clippy --workspace --all-targets --test slow --quiet -- -D warnings
+	cargo clippy --package saga-worker --all-targets --features sqlite --quiet -- -D warnings
 
 deps-of-slow-tests: cargo
 	@scripts/deps.sh slow

@@ -1,6 +1,7 @@
 //! Names for the ids that travel through the program, and how new ones are made.
 
 use chrono::{DateTime, Utc};
+pub use saga_worker::process_name as process;
 use uuid::Uuid;
 
 /// A saga; a booking saga's id is also its reservation's.
@@ -17,12 +18,6 @@ pub type ReservationId = Uuid;
 /// A new id (UUID version 7: ordered by time, so that rows made together lie together).
 pub fn new() -> Uuid {
     Uuid::now_v7()
-}
-
-/// What this process calls itself: the machine's name and its own number.
-pub fn process() -> String {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    format!("{}:{}", host.as_deref().unwrap_or("unknown"), std::process::id())
 }
 
 /// Where the ids of a moment begin: every id that was made earlier sorts below it, every later one above. Moments

@@ -22,8 +22,6 @@ pub mod workers;
 
 pub mod orchestrator;
 
-pub mod elsewhere;
-
 pub mod bus;
 
 pub mod store;

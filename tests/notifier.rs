@@ -7,18 +7,19 @@ mod example;
 
 use std::sync::{Arc, Mutex};
 
-use boxoffice::bus::events::EventMessage;
+use saga_protocol::events::EventMessage;
 use tokio_util::sync::CancellationToken;
 
 use crate::common::app::{TestApp, until};
+use crate::worker_sdk::nats;
 
 /// Listens until all of these are heard, and answers everything that was.
 async fn heard(test: &TestApp, wanted: &[&str]) -> Vec<EventMessage> {
     let (events, stop) = (Arc::<Mutex<Vec<EventMessage>>>::default(), CancellationToken::new());
-    let (all, bus, stopped) = (Arc::clone(&events), test.app.bus.clone(), stop.clone());
+    let (all, nats, stopped) = (Arc::clone(&events), nats(&test.app.bus), stop.clone());
     let listening = tokio::spawn(async move {
         let tell = |event: &EventMessage| all.lock().unwrap().push(event.clone());
-        example::listen(&bus, "notifier", &stopped, tell).await;
+        example::listen(&nats, "notifier", &stopped, tell).await;
     });
     until(10, "the events", || async {
         let events = events.lock().unwrap();

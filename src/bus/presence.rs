@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use async_nats::service::{Service, ServiceExt};
+use async_nats::service::Service;
 use futures::StreamExt;
 pub use saga_protocol::presence::*;
 use serde::de::DeserializeOwned;
@@ -41,13 +41,15 @@ pub async fn announce(
     description: &str,
     commands: &[&str],
 ) -> Result<Service, PresenceError> {
-    bus.client
-        .service_builder()
-        .description(description)
-        .metadata(metadata(commands, ids::process()))
-        .start(service, env!("CARGO_PKG_VERSION"))
-        .await
-        .map_err(|error| PresenceError::new("an announcement", &error))
+    let version = env!("CARGO_PKG_VERSION");
+    let announced = saga_worker::presence::announce(
+        &bus.client,
+        (service, version),
+        description,
+        commands,
+        ids::process(),
+    );
+    announced.await.map_err(|error| PresenceError::new("an announcement", &error))
 }
 
 /// Every worker that answers, by service and id; this takes a quarter of a second, a second at most.

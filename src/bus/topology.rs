@@ -114,15 +114,8 @@ pub async fn find_or_make_consumer(
     config: pull::Config,
 ) -> Result<consumer::Consumer<pull::Config>, TopologyError> {
     let name = config.durable_name.clone().unwrap_or_default();
-    let handle = bus.jetstream.get_stream_no_info(stream).await;
-    let handle = handle.map_err(|error| refused("stream", stream, &error))?;
-    match handle.get_consumer(&name).await {
-        Ok(found) => Ok(found),
-        Err(_) => {
-            let made = handle.create_consumer(config).await;
-            made.map_err(|error| refused("consumer", &name, &error))
-        }
-    }
+    let found = saga_worker::deliveries::find_or_make_consumer(&bus.jetstream, stream, config).await;
+    found.map_err(|reason| refused("consumer", &name, &reason))
 }
 
 async fn create_consumer(

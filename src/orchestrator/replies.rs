@@ -17,7 +17,7 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
     let config = topology::work_consumer("orchestrator", subjects::ALL_SAGAS);
     let mut incoming = Deliveries::of(&engine.bus, subjects::SAGAS, config);
     while !stop.is_cancelled() {
-        let (batch, _turn) = incoming.next_in_turn(&engine.turns, &stop).await;
+        let (batch, _turn) = incoming.next_in_turn(engine.turns.take(), &stop).await;
         let mut readable = Vec::with_capacity(batch.len());
         for message in batch {
             match read(&message) {

@@ -12,7 +12,6 @@ pub mod due;
 pub mod growth;
 pub mod idempotency;
 pub mod operations;
-pub mod outcomes;
 pub mod rivals;
 pub mod payments;
 pub mod plans;

@@ -1,20 +1,18 @@
-//! The service of the made-up workflow: elsewhere, in a database of its own, with the fence that every such service
-//! gets. Its effect is a row, and nothing keeps it from writing it twice but the fence.
+//! The service of the made-up workflow, with a database of its own and the fence that every such service gets. Its effect is a row, and nothing keeps it from writing it twice but the fence.
 
 use std::time::Duration;
 
-use boxoffice::background::Tasks;
 use boxoffice::bus::Bus;
-use boxoffice::elsewhere::{Asked, Service};
 use boxoffice::saga::{Command, Definition, Direction, Outcome};
 use boxoffice::store;
-use boxoffice::store::outcomes;
-use sqlx::{PgConnection, PgPool};
+use saga_worker::{FenceDatabase, StepRequest, Worker};
+use sqlx::{PgConnection, PgPool, Postgres};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use super::wire::Wire;
 use crate::common::fresh_database;
+use crate::worker_sdk::nats;
 
 /// It ends when it is dropped.
 pub struct Parcels {
@@ -31,8 +29,8 @@ async fn make(conn: &mut PgConnection, command: &Command) -> anyhow::Result<Outc
     Ok(Outcome::done())
 }
 
-async fn serve(conn: &mut PgConnection, asked: Asked<'_>) -> anyhow::Result<Outcome> {
-    make(conn, asked.command).await
+async fn serve(conn: &mut PgConnection, request: StepRequest<'_>) -> anyhow::Result<Outcome> {
+    make(conn, request.command).await
 }
 
 impl Parcels {
@@ -48,12 +46,13 @@ impl Parcels {
             Some(wire) => store::open(&wire.lay(&url).await, 12).unwrap(),
             None => pool.clone(),
         };
-        let mut service = Service::new("parcels", theirs);
+        let mut worker = Worker::new("parcels", theirs);
         for command in definition.commands() {
-            service = service.command(command, |conn, asked| Box::pin(serve(conn, asked)));
+            worker = worker.command(command, |conn, request| Box::pin(serve(conn, request)));
         }
         let stop = CancellationToken::new();
-        service.start(bus, &Tasks::new(&stop), &stop).await.unwrap();
+        let running = worker.start(&nats(bus), &stop).await.unwrap();
+        tokio::spawn(running.wait());
         Self { pool, _stop: stop.drop_guard() }
     }
 
@@ -62,7 +61,7 @@ impl Parcels {
         let mut tx = self.pool.begin().await.unwrap();
         let (saga, step) = (command.saga_id, &command.step);
         let (mut known, _) =
-            outcomes::lock(&mut tx, saga, step, None, Duration::from_secs(600)).await.unwrap();
+            Postgres::lock(&mut tx, saga, step, None, Duration::from_secs(600)).await.unwrap();
         let again = match command.direction {
             Direction::Do => known.undone >= command.visit || known.outcome.is_some(),
             Direction::Undo => known.undone >= command.visit,
@@ -75,7 +74,7 @@ impl Parcels {
             Direction::Do => (known.visit, known.outcome) = (command.visit, Some(outcome)),
             Direction::Undo => (known.undone, known.outcome) = (command.visit, None),
         }
-        outcomes::save(&mut tx, saga, step, &known).await.unwrap();
+        Postgres::save(&mut tx, saga, step, &known).await.unwrap();
         tx.commit().await.unwrap();
     }
 

@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use boxoffice::app::{App, Role};
-use boxoffice::background::Tasks;
-use boxoffice::elsewhere::Service;
 use boxoffice::saga::Outcome;
 use boxoffice::store;
+use saga_worker::Worker;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -16,6 +15,7 @@ use crate::common::app::{QUEUE_SECRET, add_concert, add_performance, assert_good
 use crate::common::fresh_database;
 use crate::common::http::SECRET;
 use crate::common::program::Program;
+use crate::worker_sdk;
 
 const EXAMPLE: &str = "examples/badge_printer";
 
@@ -36,17 +36,17 @@ async fn process(nats: &Nats, database_url: &str, role: Role) -> App {
 async fn printer(nats: &Nats) -> CancellationToken {
     let pool = store::open(&fresh_database().await, 8).unwrap();
     let stop = CancellationToken::new();
-    let tasks = Tasks::new(&stop);
     let printed = Map::from_iter([("badge".to_owned(), json!("B-1"))]);
-    Service::new("badges", pool)
-        .command("badges.print", move |_conn, _asked| {
+    let running = Worker::new("badges", pool)
+        .command("badges.print", move |_conn, _request| {
             let output = printed.clone();
             Box::pin(async move { Ok(Outcome::Done { output }) })
         })
-        .command("badges.shred", |_conn, _asked| Box::pin(async { Ok(Outcome::done()) }))
-        .start(&nats.bus("badges").await, &tasks, &stop)
+        .command("badges.shred", |_conn, _request| Box::pin(async { Ok(Outcome::done()) }))
+        .start(&worker_sdk::nats(&nats.bus("badges").await), &stop)
         .await
         .unwrap();
+    tokio::spawn(running.wait());
     stop
 }
 

@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use boxoffice::app::Role as Does;
-use boxoffice::background::Tasks;
-use boxoffice::elsewhere::Service;
 use boxoffice::saga::Outcome;
 use boxoffice::store::api_keys::Role;
 use boxoffice::{ids, store};
+use saga_worker::Worker;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
@@ -16,6 +15,7 @@ use crate::common::app::{begin_saga, until};
 use crate::common::http::Entrance;
 use crate::common::program::Program;
 use crate::common::{fresh_database, fresh_dir};
+use crate::worker_sdk::nats;
 
 const WORKFLOW: &str = "
     name = 'badge'
@@ -38,10 +38,11 @@ async fn printer(entrance: &Entrance) -> DropGuard {
     let pool = store::open(&fresh_database().await, 4).unwrap();
     let stop = CancellationToken::new();
     let badge = || Outcome::Done { output: Map::from_iter([("badge".to_owned(), json!(7))]) };
-    let service = Service::new("printer", pool)
+    let worker = Worker::new("printer", pool)
         .command("printer.print", move |_, _| Box::pin(async move { Ok(badge()) }))
         .command("printer.shred", |_, _| Box::pin(async { Ok(Outcome::done()) }));
-    service.start(&entrance.test.env.bus, &Tasks::new(&stop), &stop).await.unwrap();
+    let running = worker.start(&nats(&entrance.test.env.bus), &stop).await.unwrap();
+    tokio::spawn(running.wait());
     stop.drop_guard()
 }
 

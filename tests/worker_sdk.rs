@@ -1,4 +1,4 @@
-//! A service outside the engine's database, on a database and a NATS of its own: the fence around its functions.
+//! A worker with a database of its own: the fence around its functions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,16 +6,15 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;
-use boxoffice::background::Tasks;
 use boxoffice::bus::fences::{self, Completed, Completion, FenceError};
-use boxoffice::bus::{self, consumers, messages, presence, publish, subjects, topology};
-use boxoffice::elsewhere::{Asked, RunError, Service, StartError};
+use boxoffice::bus::{self, Bus, consumers, messages, presence, publish, subjects, topology};
 use boxoffice::saga::{Command, Direction, Outcome, Reply};
 use boxoffice::{ids, store};
 use chrono::{TimeDelta, Utc};
 use futures::StreamExt;
+use saga_worker::{FenceDatabase, Nats, RunError, StartError, StepRequest, Worker};
 use serde_json::{Map, Value, json};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
@@ -23,6 +22,11 @@ use crate::common::app::until;
 use crate::common::{Env, fresh_database};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The connection of a worker by the crate `saga-worker`.
+pub fn nats(bus: &Bus) -> Nats {
+    Nats { client: bus.client.clone(), jetstream: bus.jetstream.clone() }
+}
 
 /// A printer of badges, in as many instances as a test wants, and what it printed.
 struct Printer {
@@ -35,8 +39,8 @@ struct Printer {
 }
 
 /// Prints by what the command says: `how` may be `refuse`, or, the first time only, `fail`, `doubt`, `break`, `panic` or `hang`.
-async fn print(conn: &mut PgConnection, asked: Asked<'_>, calls: usize) -> anyhow::Result<Outcome> {
-    let (saga, how) = (asked.command.saga_id, asked.command.context["how"].as_str().unwrap_or_default());
+async fn print(conn: &mut PgConnection, request: StepRequest<'_>, calls: usize) -> anyhow::Result<Outcome> {
+    let (saga, how) = (request.command.saga_id, request.command.context["how"].as_str().unwrap_or_default());
     sqlx::query("insert into badges (saga) values ($1)").bind(saga).execute(&mut *conn).await?;
     match how {
         "refuse" => return Ok(Outcome::rejected("no_paper")),
@@ -55,10 +59,10 @@ async fn print(conn: &mut PgConnection, asked: Asked<'_>, calls: usize) -> anyho
     Ok(Outcome::Done { output: badge(calls) })
 }
 
-async fn shred(conn: &mut PgConnection, asked: Asked<'_>) -> anyhow::Result<Outcome> {
+async fn shred(conn: &mut PgConnection, request: StepRequest<'_>) -> anyhow::Result<Outcome> {
     let gone =
-        sqlx::query("delete from badges where saga = $1").bind(asked.command.saga_id).execute(conn).await?;
-    assert_eq!(gone.rows_affected() == 1, asked.done.is_some(), "it is told what there is to undo");
+        sqlx::query("delete from badges where saga = $1").bind(request.command.saga_id).execute(conn).await?;
+    assert_eq!(gone.rows_affected() == 1, request.done.is_some(), "it is told what there is to undo");
     Ok(Outcome::done())
 }
 
@@ -85,22 +89,23 @@ impl Printer {
         printer
     }
 
-    fn service(&self) -> Service {
+    fn worker(&self) -> Worker<Postgres> {
         let (calls, others) = (Arc::clone(&self.calls), Arc::clone(&self.calls));
-        Service::new("printer", self.pool.clone())
-            .command("printer.print", move |conn, asked| {
-                Box::pin(print(conn, asked, 1 + calls.fetch_add(1, Ordering::SeqCst)))
+        Worker::new("printer", self.pool.clone())
+            .command("printer.print", move |conn, request| {
+                Box::pin(print(conn, request, 1 + calls.fetch_add(1, Ordering::SeqCst)))
             })
-            .command("printer.shred", move |conn, asked| {
+            .command("printer.shred", move |conn, request| {
                 others.fetch_add(1, Ordering::SeqCst);
-                Box::pin(shred(conn, asked))
+                Box::pin(shred(conn, request))
             })
     }
 
     /// One more instance.
     async fn another(&mut self) -> Result<(), StartError> {
         let stop = CancellationToken::new();
-        self.service().start(&self.env.bus, &Tasks::new(&stop), &stop).await?;
+        let running = self.worker().start(&nats(&self.env.bus), &stop).await?;
+        tokio::spawn(running.wait());
         self.stops.push(stop.drop_guard());
         Ok(())
     }
@@ -249,8 +254,9 @@ async fn a_function_that_hangs_is_answered_unknown() {
         let mut printer = Printer::start().await;
         printer.stops.clear();
         let stop = CancellationToken::new();
-        let (service, tasks) = (printer.service().limit(Duration::from_millis(500)), Tasks::new(&stop));
-        service.start(&printer.env.bus, &tasks, &stop).await.unwrap();
+        let worker = printer.worker().limit(Duration::from_millis(500));
+        let running = worker.start(&nats(&printer.env.bus), &stop).await.unwrap();
+        tokio::spawn(running.wait());
         printer.stops.push(stop.drop_guard());
         let print = command(ids::new(), Direction::Do, 1, how);
         let reason = "the function did not end within 500 ms".to_owned();
@@ -274,9 +280,8 @@ async fn a_function_may_take_until_the_deadline() {
 async fn a_dead_task_ends_the_service_with_an_error() {
     let printer = Printer::start().await;
     let bus = bus::connect(&printer.env.nats_url, "worker", 1).await.unwrap();
-    let service = printer.service();
-    let worker = bus.clone();
-    let running = tokio::spawn(async move { service.run(&worker, &CancellationToken::new()).await });
+    let (worker, connection) = (printer.worker(), nats(&bus));
+    let running = tokio::spawn(async move { worker.run(&connection, &CancellationToken::new()).await });
     until(10, "it to be there", || async {
         let present = presence::present(&printer.env.bus).await.unwrap();
         presence::served_by(&present, "printer.print").len() == 2
@@ -285,7 +290,7 @@ async fn a_dead_task_ends_the_service_with_an_error() {
     // Its subscription ends, and with it the task that answers completions by hand.
     bus.client.drain().await.unwrap();
     let ended = tokio::time::timeout(Duration::from_secs(20), running).await.expect("it ends").unwrap();
-    assert!(matches!(&ended, Err(RunError::Dead { task: "completions by hand", .. })), "{ended:?}");
+    assert!(matches!(&ended, Err(RunError::Dead { task: "manual completions", .. })), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -355,26 +360,26 @@ async fn outcomes_are_kept_longer_than_anybody_can_ask() {
     let printer = Printer::start().await;
     let bus = &printer.env.bus;
     let stop = CancellationToken::new();
-    let start = async |service: Service| service.start(bus, &Tasks::new(&stop), &stop).await.unwrap_err();
-    let short = start(printer.service().keep(8 * DAY, DAY)).await;
+    let start = async |worker: Worker<Postgres>| worker.start(&nats(bus), &stop).await.unwrap_err();
+    let short = start(printer.worker().keep(8 * DAY, DAY)).await;
     assert!(matches!(short, StartError::KeptTooShort { .. }), "{short}");
     assert!(short.to_string().contains("691200s") && short.to_string().contains("STEPS"), "{short}");
-    let foreign = start(printer.service().command("seats.hold", |_, _| unreachable!())).await;
+    let foreign = start(printer.worker().command("seats.hold", |_, _| unreachable!())).await;
     assert!(matches!(foreign, StartError::NotItsCommand { .. }), "{foreign}");
     let mut endless = topology::streams(1).into_iter().find(|stream| stream.name == subjects::STEPS).unwrap();
     endless.max_age = Duration::ZERO;
     bus.jetstream.update_stream(endless).await.unwrap();
-    let endless = start(printer.service()).await;
+    let endless = start(printer.worker()).await;
     assert!(matches!(endless, StartError::EndlessStream { .. }), "{endless}");
 
     let mut conn = printer.pool.acquire().await.unwrap();
     let (old, young, later) = (ids::new(), ids::new(), Utc::now() + TimeDelta::days(3));
-    store::outcomes::lock(&mut conn, old, "print", None, Duration::ZERO).await.unwrap();
-    store::outcomes::lock(&mut conn, young, "print", None, DAY).await.unwrap();
-    store::outcomes::lock(&mut conn, young, "print", Some(later), Duration::ZERO).await.unwrap();
-    store::outcomes::lock(&mut conn, ids::new(), "print", Some(later), Duration::ZERO).await.unwrap();
+    Postgres::lock(&mut conn, old, "print", None, Duration::ZERO).await.unwrap();
+    Postgres::lock(&mut conn, young, "print", None, DAY).await.unwrap();
+    Postgres::lock(&mut conn, young, "print", Some(later), Duration::ZERO).await.unwrap();
+    Postgres::lock(&mut conn, ids::new(), "print", Some(later), Duration::ZERO).await.unwrap();
     // The service's own pass may have come first.
-    store::outcomes::purge(&printer.pool, 10).await.unwrap();
+    Postgres::purge(&printer.pool, 10).await.unwrap();
     let kept: Vec<Uuid> =
         sqlx::query_scalar("select saga from saga_outcomes").fetch_all(&printer.pool).await.unwrap();
     assert!(kept.len() == 2 && kept.contains(&young) && !kept.contains(&old), "{kept:?}");
