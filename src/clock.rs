@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 pub use saga_core::range::{EARLIEST, LATEST, deserialize, is_plausible};
 use serde::{Deserialize, Deserializer};
 
@@ -49,6 +49,11 @@ impl Clock {
     /// The time now, as near to the database's as the last correction made it.
     pub fn now(&self) -> DateTime<Utc> {
         plus(self.uncorrected(), milliseconds(self.correction_ms.load(Ordering::Relaxed)))
+    }
+
+    /// The same in whole microseconds, as the database keeps times.
+    pub fn micros(&self) -> DateTime<Utc> {
+        self.now().trunc_subsecs(6)
     }
 
     /// What the machine itself says.

@@ -89,10 +89,17 @@ async fn sagas_whose_definition_is_gone_are_named_and_the_newest_version_is_comp
     );
     assert!(groups.iter().all(|group| !group["examples"].as_array().unwrap().is_empty()));
 
-    sqlx::query("update sagas set version = 7 where workflow = 'booking' and step = 'await_payment'")
-        .execute(&pool)
-        .await
-        .unwrap();
+    sqlx::query(
+        "with lost as (
+             insert into workflow_definitions (workflow, version, steps, signals, events, announced)
+             select workflow, 7, steps, signals, events, announced from workflow_definitions
+             where workflow = 'booking' and version = 1 returning code)
+         update sagas set definition = lost.code from lost
+         where sagas.id in (select id from saga_view where workflow = 'booking' and step = 'await_payment')",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
     let lost = program.json(1, &words).await;
     assert_eq!(lost["verdict"], "broken");
     let told = program.run(&words).await;

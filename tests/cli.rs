@@ -77,7 +77,7 @@ async fn audit_ends_with_0_when_good_1_when_broken_and_1_for_the_strict_when_stu
     assert_eq!(good["verdict"], "good");
     assert_eq!(good["counted"]["seats_sold"], 4);
 
-    sqlx::query("update sagas set status = 'stuck', stuck_since = now(), due_at = null where workflow = 'cancellation' and due_at is not null")
+    sqlx::query("update sagas set status = saga_status('stuck'), stuck_since = now(), due_at = null where subject_id is not null and due_at is not null")
         .execute(&pool)
         .await
         .unwrap();

@@ -73,7 +73,7 @@ async fn until_drained(test: &TestApp) {
 async fn assert_held_once(test: &TestApp, commands: &[Command]) {
     for command in commands {
         assert_eq!(test.find(command.saga_id).await.status, ReservationStatus::Held);
-        let history = store::sagas::history(&test.app.pool, &[command.saga_id]).await.unwrap();
+        let history = store::history::of_sagas(&test.app.pool, &[command.saga_id]).await.unwrap();
         let done = history.iter().filter(|row| row.event == "done").count();
         assert_eq!(done, 1, "{history:?}");
     }

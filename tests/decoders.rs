@@ -79,7 +79,6 @@ fn lead(definition: &Definition, context: &Map<String, Value>, events: &[u8]) {
     let new = NewSaga {
         id: Uuid::from_u128(1),
         subject_id: Uuid::from_u128(1),
-        owner_id: None,
         seq: 0,
         trace: None,
         input: context.clone(),

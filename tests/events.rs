@@ -38,7 +38,7 @@ async fn names_of(test: &TestApp, subject: Uuid) -> Vec<String> {
 async fn at_rest(test: &TestApp, saga: Uuid) {
     until(10, "the saga to be at rest", || async {
         let rests =
-            sqlx::query_scalar::<_, bool>("select due_at is null from sagas where id = $1").bind(saga);
+            sqlx::query_scalar::<_, bool>("select due_at is null and not exists (select from flights f where s.id = any (f.sagas)) from sagas s where id = $1").bind(saga);
         rests.fetch_one(&test.app.pool).await.unwrap()
     })
     .await;

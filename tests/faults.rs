@@ -142,14 +142,15 @@ async fn unmovable_sagas_do_not_hold_up_others() {
     }
     let [unreadable, misplaced, unwritable, well] = held[..] else { panic!("four are held") };
     let run = async |sql: &str| sqlx::raw_sql(AssertSqlSafe(sql)).execute(&test.app.pool).await.unwrap();
+    let booking = "(select code from workflow_definitions where workflow = 'booking' and version = 1)";
     let long_due = "due_at = clock_timestamp() - interval '1 hour'";
     run(&format!(
         "create function refuse() returns trigger language plpgsql
              as 'begin raise check_violation using message = ''refused on purpose''; end';
          create trigger refused before update of status on sagas for each row
              when (old.id = '{unwritable}') execute function refuse();
-         update sagas set status = 'dreaming', {long_due} where id = '{unreadable}';
-         update sagas set step = 'nowhere', {long_due} where id = '{misplaced}';
+         update sagas set definition = -1, {long_due} where id = '{unreadable}';
+         update sagas set step = 9, {long_due} where id = '{misplaced}';
          update sagas set {long_due} where id = '{unwritable}';"
     ))
     .await;
@@ -165,8 +166,8 @@ async fn unmovable_sagas_do_not_hold_up_others() {
     assert_eq!(put_off, 3, "they do not stand before the others");
     run(&format!(
         "drop trigger refused on sagas;
-         update sagas set status = 'waiting', {long_due} where id = '{unreadable}';
-         update sagas set step = 'await_payment', {long_due} where id = '{misplaced}';
+         update sagas set definition = {booking}, {long_due} where id = '{unreadable}';
+         update sagas set step = 1, {long_due} where id = '{misplaced}';
          update sagas set {long_due} where id = '{unwritable}';"
     ))
     .await;

@@ -51,7 +51,7 @@ async fn drained(test: &TestApp, stream: &str) {
 }
 
 async fn history_length(test: &TestApp, saga: Uuid) -> usize {
-    store::sagas::history(&test.app.pool, &[saga]).await.unwrap().len()
+    store::history::of_sagas(&test.app.pool, &[saga]).await.unwrap().len()
 }
 
 #[tokio::test(flavor = "multi_thread")]

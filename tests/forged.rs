@@ -214,7 +214,9 @@ async fn deduct_without_an_amount_charges_nothing() {
     let test = TestApp::start().await;
     let buyer = test.user(1_000).await;
     let command = held_back(&test, buyer).await;
-    sqlx::query("update sagas set context = context - 'amount', seq = seq + 1 where id = $1")
+    sqlx::query("with forgotten as (
+             update saga_history set detail = (detail::jsonb - 'amount')::text where saga_id = $1 and event = 1)
+         update sagas set seq = seq + 1 where id = $1")
         .bind(command.saga_id)
         .execute(&test.app.pool)
         .await

@@ -129,7 +129,7 @@ async fn each_hot_table_has_at_most_one_check() {
         ("payments", None),
         ("reservations", Some("reservations_amount")),
         ("saga_history", None),
-        ("sagas", Some("sagas_never_sleep_without_alarm")),
+        ("sagas", Some("sagas_sound")),
         ("seats", Some("seats_owner_named")),
         ("tickets", None),
     ];
@@ -154,9 +154,12 @@ async fn tickets_have_two_indexes() {
 async fn checks_that_are_left_refuse() {
     let pool = good_database().await;
     let refused = [
-        "update sagas set due_at = null where status = 'waiting'",
-        "update sagas set due_at = 'infinity' where status = 'waiting'",
-        "update sagas set due_at = '-infinity' where status = 'completed'",
+        "update sagas set due_at = null where status = saga_status('waiting')",
+        "update sagas set due_at = 'infinity' where status = saga_status('waiting')",
+        "update sagas set status = 7 where status = saga_status('running')",
+        "update sagas set visit = 0 where status = saga_status('running')",
+        "update sagas set direction = 2 where status = saga_status('running')",
+        "update sagas set due_at = '-infinity' where status = saga_status('completed')",
         "update seats set holder = null where number = 3",
         "update accounts set balance = -1 where balance = 50",
         "update reservations set amount = -1",
@@ -174,8 +177,8 @@ async fn rows_that_cannot_be_read_stop_no_others() {
     let damage = "
         update reservations set expires_at = 'infinity', claimable_at = '-infinity'
         where id = '00000000-0000-7000-8000-000000000002';
-        update sagas set due_at = now() - interval '1 s' where status = 'running';
-        update sagas set status = 'odd' where id = '00000000-0000-7000-8000-000000000006'";
+        update sagas set due_at = now() - interval '1 s' where status = saga_status('running');
+        update sagas set definition = -1 where id = '00000000-0000-7000-8000-000000000006'";
     sqlx::raw_sql(damage).execute(&pool).await.unwrap();
     let ids = ["00000000-0000-7000-8000-000000000002", "00000000-0000-7000-8000-000000000001"];
     let ids = ids.map(|id| id.parse::<Uuid>().unwrap());

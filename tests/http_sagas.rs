@@ -128,7 +128,12 @@ async fn a_saga_whose_definition_is_gone_is_stuck_in_sight_and_can_be_given_up()
     let buyer = entrance.admitted(1_000).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
     let id: uuid::Uuid = held["id"].as_str().unwrap().parse().unwrap();
-    let gone = "update sagas set version = 99, due_at = clock_timestamp() where id = $1";
+    let gone = "
+        with lost as (
+            insert into workflow_definitions (workflow, version, steps, signals, events, announced)
+            select workflow, 99, steps, signals, events, announced from workflow_definitions
+            where workflow = 'booking' and version = 1 returning code)
+        update sagas set definition = lost.code, due_at = clock_timestamp() from lost where id = $1";
     sqlx::query(gone).bind(id).execute(&entrance.pool).await.unwrap();
     let viewer = entrance.key(Role::Viewer).await;
     let stuck = async || entrance.get("/v1/ops/sagas?status=stuck", &viewer).await.body["items"].clone();

@@ -47,16 +47,17 @@ async fn add_days(pool: &PgPool, days_ago: &[i64]) {
 async fn add_ended(pool: &PgPool, days_ago: i64, count: u32) {
     let bits = "lpad(to_hex(extract(epoch from now() - $1)::bigint * 1000), 12, '0')";
     let sagas = format!(
-        "insert into sagas (id, workflow, version, subject_id, status, step, direction, visit, attempt, send, since, input,
-             context, seq, created_at, updated_at, finished_at)
-         select ({bits} || '70008000' || lpad(to_hex(n), 12, '0'))::uuid, 'booking', 1, gen_random_uuid(), 'completed',
-             'confirm', 'do', 1, 0, 0, now(), '{{}}', '{{}}', 3, now() - $1, now() - $1, now() - $1
-         from generate_series(1, $2) as n returning id"
+        "insert into sagas (id, definition, subject_id, status, step, direction, visit, attempt, send, entered_at, since, seq,
+             created_at, updated_at, finished_at)
+         select ({bits} || '70008000' || lpad(to_hex(n), 12, '0'))::uuid, d.code, gen_random_uuid(), saga_status('completed'),
+             saga_step(d.code, 'confirm'), 0, 1, 0, 0, now(), now(), 3, now() - $1, now() - $1, now() - $1
+         from generate_series(1, $2) as n, workflow_definitions d
+         where d.workflow = 'booking' and d.version = 1 returning id"
     );
     let insert = format!(
         "with added as ({sagas})
          insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt)
-         select id, seq, now(), 'done', 'confirm', 'do', 1, 0 from added, generate_series(1, 3) as seq"
+         select id, seq, now(), 1, 3, 0, 1, 0 from added, generate_series(1, 3) as seq"
     );
     sqlx::query(sqlx::AssertSqlSafe(insert))
         .bind(TimeDelta::days(days_ago).to_std().unwrap())
@@ -79,8 +80,9 @@ async fn end_in_the_past(pool: &PgPool, saga: Uuid, days_ago: i64) {
 
 async fn at_rest(pool: &PgPool, saga: Uuid) {
     until(10, "the saga to be at rest", || async {
-        let saga = store::sagas::get(pool, saga).await.unwrap().unwrap();
-        saga.status.is_end() && saga.due_at.is_none()
+        let mut found = store::sagas::get(pool, saga).await.unwrap();
+        store::flights::show_next_look(pool, found.as_mut_slice()).await.unwrap();
+        found.is_some_and(|saga| saga.status.is_end() && saga.due_at.is_none())
     })
     .await;
 }
@@ -275,38 +277,32 @@ async fn a_confirmed_reservation_outlives_its_saga_and_can_be_cancelled() {
     assert!(later.is_sorted_by_key(|(_, number)| *number), "{told:?}");
 }
 
-/// A database that was used before history was kept in parts.
 #[tokio::test]
-async fn history_from_before_moves_to_the_parts_of_its_days() {
+async fn database_with_sagas_of_the_old_layout_is_refused() {
     let pool = store::open(&fresh_database().await, 2).unwrap();
     sqlx::raw_sql("drop schema public cascade; create schema public").execute(&pool).await.unwrap();
     let migrations = files_below("migrations");
-    let (before, after): (Vec<_>, Vec<_>) =
-        migrations.iter().partition(|path| path.as_str() < "migrations/0006");
-    let run = async |paths: Vec<&String>| {
-        for path in paths {
-            let sql = std::fs::read_to_string(root().join(path)).unwrap();
-            sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await.unwrap();
-        }
+    let run = async |path: &String| {
+        let sql = std::fs::read_to_string(root().join(path)).unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await
     };
-    run(before).await;
-    add_ended(&pool, 12, 30).await;
-    add_ended(&pool, 3, 20).await;
-    let odd = "00000000-0000-7000-8000-000000000001";
-    let add_odd = format!(
-        "insert into sagas select (jsonb_populate_record(s, '{{\"id\": \"{odd}\"}}')).* from sagas s limit 1;
-         insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt)
-         values ('{odd}', 1, now(), 'done', 'confirm', 'do', 1, 0)"
-    );
-    sqlx::raw_sql(sqlx::AssertSqlSafe(add_odd)).execute(&pool).await.unwrap();
-    run(after).await;
-    let parts: Vec<(String, i64)> =
-        sqlx::query_as("select tableoid::regclass::text, count(*) from saga_history group by 1 order by 1")
-            .fetch_all(&pool)
-            .await
-            .unwrap();
-    let expected = [("saga_history_default".to_owned(), 1), (part(12), 90), (part(3), 60)];
-    assert_eq!(parts, expected);
-    let expected: Vec<NaiveDate> = [12, 3].into_iter().chain((-7..=0).rev()).map(day).collect();
+    let (before, after): (Vec<_>, Vec<_>) =
+        migrations.iter().partition(|path| path.as_str() < "migrations/0201");
+    for path in before {
+        run(path).await.unwrap();
+    }
+    let old = "
+        insert into sagas (id, workflow, version, subject_id, status, step, direction, visit, attempt, send, since, input,
+                           context, seq, created_at, updated_at, finished_at)
+        values (gen_random_uuid(), 'booking', 1, gen_random_uuid(), 'completed', 'confirm', 'do', 1, 0, 0, now(), '{}', '{}',
+                1, now(), now(), now())";
+    sqlx::raw_sql(old).execute(&pool).await.unwrap();
+    let refused = run(after[0]).await.unwrap_err().to_string();
+    assert!(refused.contains("are not carried over"), "{refused}");
+    sqlx::raw_sql("delete from sagas").execute(&pool).await.unwrap();
+    for path in after {
+        run(path).await.unwrap();
+    }
+    let expected: Vec<NaiveDate> = (-7..=0).rev().map(day).collect();
     assert_eq!(retention::days(&pool).await.unwrap(), expected);
 }

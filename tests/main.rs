@@ -21,6 +21,7 @@ mod docs;
 mod events;
 mod faults;
 mod fence;
+mod flights;
 mod forged;
 mod hold_limits;
 mod hot_rows;

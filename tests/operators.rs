@@ -38,7 +38,7 @@ async fn an_operators_act_is_done_or_refused_with_what_is_allowed() {
     topology::ensure(&env.bus).await.unwrap();
     sqlx::raw_sql(GOOD).execute(&env.pool).await.unwrap();
     sqlx::query(
-        "update sagas set status = 'stuck', stuck_since = now(), due_at = null where id = '00000000-0000-7000-8000-000000000015'",
+        "update sagas set status = saga_status('stuck'), stuck_since = now(), due_at = null where id = '00000000-0000-7000-8000-000000000015'",
     )
     .execute(&env.pool)
     .await

@@ -106,8 +106,7 @@ async fn nothing_is_stuck(test: &TestApp) {
 }
 
 async fn stuck_and_parked(pool: &PgPool) -> (i64, i64) {
-    let sql =
-        "select (select count(*) from sagas where status = 'stuck'), (select count(*) from parked_messages)";
+    let sql = "select (select count(*) from sagas where stuck_since is not null), (select count(*) from parked_messages)";
     sqlx::query_as(sql).fetch_one(pool).await.unwrap()
 }
 
@@ -303,7 +302,7 @@ async fn a_column_that_changes_its_type_is_read_anew_at_once() {
     };
     read_all().await;
     let changes = "alter table reservations alter column reason type varchar(900);
-                   alter table sagas alter column reason type varchar(9000)";
+                   alter table performances alter column venue type varchar(900)";
     sqlx::raw_sql(changes).execute(&entrance.test.env.pool).await.unwrap();
     read_all().await;
     let paid = entrance.pay(&buyer, &held).await;

@@ -16,7 +16,7 @@ async fn old_rows_are_printed_escaped() {
     let id = entrance.reserve(&buyer, &[1]).await.good(201)["id"].as_str().unwrap().to_owned();
     let changes = [
         "update concerts set name = $1, description = $1",
-        "update sagas set reason = $1, status = 'stuck', stuck_since = now(), due_at = null",
+        "update sagas set reason = $1, status = saga_status('stuck'), stuck_since = now(), due_at = null",
         "insert into api_keys (id, name, role, hash) values (gen_random_uuid(), $1, 'viewer', 'x'::bytea)",
         "insert into parked_messages (stream, subject, headers, payload, error)
             values ('S', 's', jsonb_build_object('k', $1::text), 'x', $1)",

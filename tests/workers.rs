@@ -91,7 +91,7 @@ async fn its_answers_carry_the_saga_to_its_end() {
     let saga = ended(&test, send_a_parcel(&test).await).await;
     assert_eq!(saga.status, Status::Completed);
     assert_eq!(saga.context["weight"], 3);
-    let history = store::sagas::history(&test.app.pool, &[saga.id]).await.unwrap();
+    let history = store::history::of_sagas(&test.app.pool, &[saga.id]).await.unwrap();
     let events: Vec<&str> = history.iter().map(|row| row.event.as_str()).collect();
     assert_eq!(events, ["started", "done", "done"], "the second copy of each answer changes nothing");
 }
@@ -108,7 +108,7 @@ async fn failures_are_tried_again_and_a_rejection_is_undone() {
     });
     let saga = ended(&test, send_a_parcel(&test).await).await;
     assert_eq!((saga.status, saga.reason.as_deref()), (Status::Compensated, Some("no_address")));
-    let history = store::sagas::history(&test.app.pool, &[saga.id]).await.unwrap();
+    let history = store::history::of_sagas(&test.app.pool, &[saga.id]).await.unwrap();
     let events: Vec<&str> = history.iter().map(|row| row.event.as_str()).collect();
     assert_eq!(events, ["started", "failed", "done", "rejected", "undone"]);
 }

@@ -32,7 +32,7 @@ use crate::operations::gauges::Gauges;
 use crate::orchestrator::{Engine, Pools};
 use crate::saga::{Catalogue, Definition};
 use crate::waiting_room::{BrakeLimits, Sessions, Signer, WaitingRoom};
-use crate::workers::Limits;
+use crate::workers::{Limits, Written};
 use crate::{config, ids, store, telemetry, workers};
 
 pub use database::migrate;
@@ -113,15 +113,24 @@ impl App {
         time::follow_once(&pool, &clock).await?;
         tasks.supervise("clock", time::follow(pool.clone(), clock.clone(), stop.clone()));
 
-        let pools = Pools { all: pool.clone(), steps, control: settings.engine.step_control };
+        let pools =
+            Pools { all: pool.clone(), steps, control: settings.engine.step_control, clock: clock.clone() };
         let engine =
             Engine::start(pools, bus.clone(), catalogue, &workers::Service::NAMES, &tasks, &stop).await?;
         let engine = engine.with_after_act(workers::settle);
-        workers::allow_direct_execution(&engine, limits(settings));
+        let written = Written::default();
+        workers::allow_direct_execution(&engine, limits(settings), &written);
         tasks.supervise("JetStream probe", probe::run(bus.clone(), stop.clone()));
-        let desk = Desk::open(pool.clone(), engine.clone(), settings.engine.settle(), &tasks, &stop);
+        let desk = Desk::open(
+            pool.clone(),
+            engine.clone(),
+            written.clone(),
+            settings.engine.settle(),
+            &tasks,
+            &stop,
+        );
         let mut app = Self { pool, bus, clock, engine, desk, room: None, address: None, tasks, stop };
-        app.run(settings, &roles, announce).await?;
+        app.run(settings, &roles, &written, announce).await?;
         let names: Vec<String> = roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
         store::operations::record_start(&app.pool, ids::new(), &names).await?;
         tracing::info!(roles = names.join(","), "started");
@@ -132,10 +141,11 @@ impl App {
         &mut self,
         settings: &Settings,
         roles: &BTreeSet<Role>,
+        written: &Written,
         announce: Announce<'_>,
     ) -> anyhow::Result<()> {
         if roles.contains(&Role::Worker) {
-            workers::run(&self.engine, limits(settings), &self.tasks, &self.stop);
+            workers::run(&self.engine, limits(settings), written, &self.tasks, &self.stop);
         }
         if roles.contains(&Role::Orchestrator) {
             self.engine.run(&self.tasks, &self.stop);

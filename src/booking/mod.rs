@@ -25,6 +25,7 @@ use crate::saga::Status;
 use crate::store;
 pub use crate::store::reservations::NewReservation as Order;
 use crate::store::reservations::{NewReservation, Reservation, ReservationStatus};
+use crate::workers::Written;
 
 /// The longest wait for a reservation to be read again once its saga has begun: then the caller is answered without.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,6 +37,7 @@ pub struct Desk {
     engine: Engine,
     orders: Batched<NewReservation, bool>,
     reads: mpsc::Sender<reads::Request>,
+    written: Written,
     patience: Duration,
 }
 
@@ -71,6 +73,7 @@ impl Desk {
     pub fn open(
         pool: PgPool,
         engine: Engine,
+        written: Written,
         patience: Duration,
         tasks: &Tasks,
         stop: &CancellationToken,
@@ -79,7 +82,7 @@ impl Desk {
         tasks.supervise("orders", start::run(engine.clone(), requests, stop.clone()));
         let (reads, requests) = mpsc::channel(4_096);
         tasks.supervise("reads of reservations", reads::run(engine.clone(), requests, stop.clone()));
-        Self { pool, engine, orders, reads, patience }
+        Self { pool, engine, orders, reads, written, patience }
     }
 
     /// Reserves seats, and pays for them if that is wanted at once. An order whose id exists already leads to that
@@ -104,6 +107,7 @@ impl Desk {
     /// still under way for that one.
     pub async fn pay_seen(&self, id: Uuid, seen: Option<&Reservation>) -> Result<(Answer, bool), DeskError> {
         let waiting = self.engine.waiting(id);
+        self.written.signalled(id);
         let began = self.engine.signal(id, "pay").await? == Verdict::Moved;
         Ok((self.settle(&waiting, id, began, is_at_rest, seen.filter(|_| began)).await?, began))
     }
@@ -117,6 +121,7 @@ impl Desk {
         }
         if reservation.status != ReservationStatus::Confirmed {
             let waiting = self.engine.waiting(id);
+            self.written.signalled(id);
             let began = self.engine.signal(id, "cancel").await? == Verdict::Moved;
             let seen = Some(&reservation).filter(|_| began);
             return self.settle(&waiting, id, began, is_at_rest, seen).await;
@@ -153,7 +158,12 @@ impl Desk {
         let mut look = !began;
         loop {
             let given_up = !look && timeout_at(until, waiting.changed()).await.is_err();
+            let woken = !look && !given_up;
             look = false;
+            // This process may have written what the caller waits for.
+            if woken && let Some(reservation) = self.written.get(id, &settled) {
+                return Ok(Answer::Settled(Box::new(reservation)));
+            }
             let found = timeout(READ_TIMEOUT, self.find(id)).await.unwrap_or(Err(DeskError::Unavailable));
             let reservation = match (found, seen) {
                 (Ok(reservation), _) => reservation,

@@ -8,9 +8,11 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::DeskError;
+use crate::config::Control;
 use crate::orchestrator::{self, Engine, Requests};
 use crate::saga::{NewSaga, Saga};
 use crate::store;
+use crate::store::attempt::decide;
 use crate::store::changes::Changes;
 use crate::store::reservations::{NewReservation, Reservation};
 
@@ -22,7 +24,8 @@ pub(super) async fn run(engine: Engine, orders: Requests<NewReservation, bool>, 
 
 /// Says of each order whether it was new.
 async fn take(engine: &Engine, orders: &[NewReservation]) -> store::Result<Vec<bool>> {
-    match start(engine, orders).await {
+    let started = decide(engine.control, |control| start(engine, orders, control)).await;
+    match started {
         Ok(()) => Ok(vec![true; orders.len()]),
         // Among several it is not known which one it is: they come again in halves.
         Err(error) if orders.len() == 1 && is_there_already(&error) => Ok(vec![false]),
@@ -35,20 +38,26 @@ fn is_there_already(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.constraint()) == Some("reservations_pkey")
 }
 
-async fn start(engine: &Engine, orders: &[NewReservation]) -> store::Result<()> {
+async fn start(engine: &Engine, orders: &[NewReservation], control: Control) -> store::Result<()> {
     let mut conn = engine.steps.acquire().await?;
-    let now = store::now(&mut *conn).await?;
     let mut changes = Changes::default();
+    let now = match control {
+        Control::Pessimistic => store::now(&mut *conn).await?,
+        Control::Optimistic => {
+            let now = engine.clock.micros();
+            changes.compare_clock(now);
+            now
+        }
+    };
     store::reservations::insert(&mut changes, orders, now);
     let sagas = orders.iter().map(|order| NewSaga {
         id: order.id,
         subject_id: order.id,
-        owner_id: Some(order.user_id),
         input: ordered(order),
         trace: order.trace,
         seq: 0,
     });
-    let consequences = orchestrator::start(&mut changes, &engine.catalogue, "booking", sagas.collect(), now)?;
+    let consequences = orchestrator::start(&mut changes, engine, "booking", sagas.collect(), now)?;
     changes.write(&mut conn).await?;
     fail_point!("start::committed");
     engine.follow_later(consequences);
@@ -75,13 +84,12 @@ pub(super) async fn cancellation(
     let new = NewSaga {
         id,
         subject_id: *reservation_id,
-        owner_id: Some(*user_id),
         input,
         trace: booking.first().map(|booking| booking.trace.unwrap_or(booking.id)),
         seq: last_number(booking.first(), now),
     };
     let mut changes = Changes::default();
-    let consequences = orchestrator::start(&mut changes, &engine.catalogue, "cancellation", vec![new], now)?;
+    let consequences = orchestrator::start(&mut changes, engine, "cancellation", vec![new], now)?;
     changes.write(&mut tx).await?;
     tx.commit().await?;
     fail_point!("start::committed");

@@ -137,7 +137,7 @@ impl SagaFilter {
             paused: self.paused,
             open: self.open == Some(true),
             subject_id: self.reservation_id,
-            owner_id: self.user_id,
+            user_id: self.user_id,
             performance_id: self.performance_id,
             reason: self.reason_contains.clone(),
             older_than: age(self.older_than_seconds),

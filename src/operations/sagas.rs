@@ -25,8 +25,9 @@ pub async fn counts(pool: &PgPool, filter: &SagaFilter) -> Result<Vec<Count>, As
 
 /// One saga with its history, its steps and its way back.
 pub async fn show(pool: &PgPool, catalogue: &Catalogue, id: Uuid) -> Result<SagaDetail, AskError> {
-    let saga = store::sagas::get(pool, id).await?.ok_or(AskError::Unknown)?;
-    let history = store::sagas::history(pool, &[id]).await?;
+    let mut saga = store::sagas::get(pool, id).await?.ok_or(AskError::Unknown)?;
+    store::flights::show_next_look(pool, std::slice::from_mut(&mut saga)).await?;
+    let history = store::history::of_sagas(pool, &[id]).await?;
     let definition = catalogue.get(&saga.workflow, saga.version);
     Ok(timeline::detail(definition, saga, history))
 }

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use super::view::SagaView;
 use crate::saga::{self, Definition, Direction, Outlook, Saga, Standing, Told};
-use crate::store::sagas::HistoryRow;
+use crate::store::history::HistoryRow;
 
 /// A saga with all that happened to it, oldest first, each of its steps as it stands, and the way back.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -215,7 +215,7 @@ mod tests {
         let definition = crate::workflows::built_in().unwrap().latest("booking").unwrap().clone();
         let input = Map::from_iter([("seats".to_owned(), json!([1]))]);
         let id = Uuid::nil();
-        let new = NewSaga { id, subject_id: id, owner_id: None, input, trace: None, seq: 0 };
+        let new = NewSaga { id, subject_id: id, input, trace: None, seq: 0 };
         let mut saga = saga::start(&definition, new, DateTime::UNIX_EPOCH).saga;
         saga.step = "confirm".to_owned();
         let history = vec![

@@ -69,7 +69,7 @@ impl Engine {
             _ => None,
         };
         let mut tx = self.pool.begin().await?;
-        let mut batch = Batch::lock(&mut tx, &[id]).await?;
+        let mut batch = Batch::lock(self, &mut tx, &[id]).await?;
         let before = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
         // It has moved on meanwhile: the output is not that of the step where it stands now.
         if fenced.is_some_and(|fenced| (&fenced.step, fenced.visit) != (&before.step, before.visit)) {
@@ -86,7 +86,7 @@ impl Engine {
         }
         let saga = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
         let mut detail = batch.last_detail().cloned();
-        let consequences = batch.write(&mut tx, &self.catalogue).await?;
+        let consequences = batch.write(&mut tx, self).await?;
         let (done, mut settlement) = (ActDone { before, after: saga, act }, Value::Null);
         if let Some(after_act) = self.after_act {
             settlement = after_act(&mut tx, &done).await?;

@@ -5,11 +5,14 @@ use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::Engine;
 use super::follow::Consequences;
-use crate::saga::{self, Catalogue, Decision, Entry, Event, NewSaga, Saga, Transition};
+use super::rest::Rested;
+use crate::saga::{self, Catalogue, Decision, Entry, Event, NewSaga, Saga, Status, Transition};
 use crate::store;
-use crate::store::attempt::Attempt;
 use crate::store::changes::Changes;
+use crate::store::codes::Codes;
+use crate::store::flights;
 use crate::store::rows::Rows;
 
 /// Sagas as they were read, and what was decided about them since.
@@ -20,6 +23,10 @@ pub struct Batch {
     sagas: Rows<Uuid, Saga>,
     transitions: Vec<Transition>,
     stale: Vec<Uuid>,
+    /// Sagas that have an alarm of their own now, and the flights that looked after them.
+    left: Vec<Rested>,
+    /// The flight of sagas that a signal wakes.
+    flight: i64,
 }
 
 /// What became of an event.
@@ -34,22 +41,17 @@ pub enum Verdict {
 }
 
 impl Batch {
-    /// Reads these sagas; if locks come first in this attempt, in the order of their ids.
-    pub(super) async fn read(attempt: &mut Attempt, ids: &[Uuid]) -> store::Result<Self> {
-        let control = attempt.control();
-        let (sagas, now) = store::sagas::read(attempt.conn(), ids, control).await?;
-        Ok(Self::of(sagas, now))
-    }
-
     /// Locks these sagas, in the order of their ids.
-    pub async fn lock(conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
-        let (sagas, now) = store::sagas::lock(conn, ids).await?;
+    pub async fn lock(engine: &Engine, conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
+        let (sagas, now) = store::sagas::lock(&mut *conn, ids).await?;
+        engine.codes.learn(conn, &sagas).await?;
         Ok(Self::of(sagas, now))
     }
 
     /// Locks those of these sagas that are due, or will be within [`store::due::EARLY`].
-    pub async fn lock_rung(conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
+    pub async fn lock_rung(engine: &Engine, conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
         let sagas = store::due::lock_rung(&mut *conn, ids).await?;
+        engine.codes.learn(&mut *conn, &sagas).await?;
         let now = store::now(conn).await?;
         Ok(Self::of(sagas, now))
     }
@@ -57,7 +59,8 @@ impl Batch {
     /// Sagas as they were read, and the time that decides about them.
     pub fn of(sagas: Vec<Saga>, now: DateTime<Utc>) -> Self {
         let sagas = sagas.into_iter().map(|saga| (saga.id, saga)).collect();
-        Self { now, sagas, transitions: Vec::new(), stale: Vec::new() }
+        let flight = flights::new_id();
+        Self { now, sagas, transitions: Vec::new(), stale: Vec::new(), left: Vec::new(), flight }
     }
 
     /// The sagas' ids.
@@ -75,12 +78,19 @@ impl Batch {
         let Some(saga) = self.sagas.get(&id) else {
             return Verdict::Illegal(format!("there is no saga {id}"));
         };
+        let flight = saga.flight;
+        let woken = (matches!(event, Event::Signal(_)) && saga.status == Status::Waiting)
+            .then(|| Saga { flight: Some(self.flight), ..saga.clone() });
+        let saga = woken.as_ref().unwrap_or(saga);
         let decision = match catalogue.get(&saga.workflow, saga.version) {
             Some(definition) => saga::apply(definition, saga, event, self.now),
             None => saga::lost_definition(saga, event, self.now),
         };
         match decision {
             Decision::Transition(transition) => {
+                if let Some(flight) = flight.filter(|_| transition.saga.flight.is_none()) {
+                    self.left.push(Rested { saga: id, flight: Some(flight) });
+                }
                 if let Some(saga) = self.sagas.change(&id) {
                     saga.clone_from(&transition.saga);
                 }
@@ -104,18 +114,23 @@ impl Batch {
     }
 
     /// Writes what was decided on a connection that has the locks; what follows is to be done after the commit.
-    pub async fn write(self, conn: &mut PgConnection, catalogue: &Catalogue) -> store::Result<Consequences> {
+    pub async fn write(self, conn: &mut PgConnection, engine: &Engine) -> store::Result<Consequences> {
         let mut changes = Changes::default();
-        let consequences = self.decided(&mut changes, catalogue);
+        let consequences = self.decided(&mut changes, engine);
         changes.write(conn).await?;
         Ok(consequences)
     }
 
     /// What was decided is to be written with the rest; what follows is to be done after the commit.
-    pub fn decided(self, changes: &mut Changes, catalogue: &Catalogue) -> Consequences {
-        store::sagas::save(changes, &self.sagas);
-        record(changes, &self.transitions);
+    pub fn decided(self, changes: &mut Changes, engine: &Engine) -> Consequences {
+        let Engine { codes, catalogue, .. } = engine;
+        store::sagas::save(changes, codes, &self.sagas);
+        record(changes, codes, &self.transitions);
+        let joined = |(id, saga): (&Uuid, &Saga)| (saga.flight == Some(self.flight)).then_some(*id);
+        let woken: Vec<Uuid> = self.sagas.iter().filter_map(joined).collect();
+        flights::insert(changes, self.flight, &woken, self.now);
         let mut consequences = Consequences::of(catalogue, self.transitions);
+        consequences.rest(self.left);
         for saga in self.stale.iter().filter_map(|id| self.sagas.get(id)) {
             consequences.repeat(catalogue, saga);
         }
@@ -130,23 +145,28 @@ impl Batch {
 /// When there is no such workflow.
 pub fn start(
     changes: &mut Changes,
-    catalogue: &Catalogue,
+    engine: &Engine,
     workflow: &str,
     new: Vec<NewSaga>,
     now: DateTime<Utc>,
 ) -> store::Result<Consequences> {
+    let Engine { codes, catalogue, .. } = engine;
     let definition = catalogue.latest(workflow).ok_or(sqlx::Error::RowNotFound)?;
-    let transitions: Vec<Transition> = new.into_iter().map(|new| saga::start(definition, new, now)).collect();
+    let flight = flights::new_id();
+    let begun = new.into_iter().map(|new| saga::start_in(Some(flight), definition, new, now));
+    let transitions: Vec<Transition> = begun.collect();
     let sagas: Vec<&Saga> = transitions.iter().map(|transition| &transition.saga).collect();
-    store::sagas::insert(changes, &sagas);
-    record(changes, &transitions);
+    store::sagas::insert(changes, codes, &sagas);
+    record(changes, codes, &transitions);
+    let flying: Vec<Uuid> = sagas.iter().filter(|saga| saga.flight.is_some()).map(|saga| saga.id).collect();
+    flights::insert(changes, flight, &flying, now);
     Ok(Consequences::of(catalogue, transitions))
 }
 
 /// What goes into the history, each with the saga as it then was.
-fn record(changes: &mut Changes, transitions: &[Transition]) {
+fn record(changes: &mut Changes, codes: &Codes, transitions: &[Transition]) {
     let entries = transitions.iter();
     let entries: Vec<(&Saga, &Entry)> =
         entries.filter_map(|transition| Some((&transition.saga, transition.entry.as_ref()?))).collect();
-    store::sagas::record(changes, &entries);
+    store::history::record(changes, codes, &entries);
 }

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::bus::events::EventMessage;
 use crate::saga::{self, Catalogue, Definition, Direction, Saga, Transition};
+use crate::store::history::HistoryRow;
 use crate::store::payments::Charge;
-use crate::store::sagas::HistoryRow;
 
 /// Where an event stands: in whose history, at which number.
 struct Place<'a> {
@@ -181,14 +181,7 @@ mod tests {
         let definition = catalogue.latest("booking").unwrap();
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let id = Uuid::from_u128(7);
-        let new = NewSaga {
-            id,
-            subject_id: id,
-            owner_id: None,
-            input: serde_json::Map::new(),
-            trace: None,
-            seq: 0,
-        };
+        let new = NewSaga { id, subject_id: id, input: serde_json::Map::new(), trace: None, seq: 0 };
         let mut last = saga::start(definition, new, now);
         let (mut history, mut told) = (vec![row(&last)], of_transition(&catalogue, &last));
         let later = now + chrono::TimeDelta::minutes(5);

@@ -2,15 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use fail::fail_point;
-use sqlx::PgPool;
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::rest::Rested;
 use super::{Engine, announce};
 use crate::bus::command_batch;
 use crate::bus::events::{EventBatch, EventMessage, event_batches};
@@ -21,10 +18,6 @@ use crate::config::Control;
 use crate::saga::{self, Action, Catalogue, Command, Poisoned, Saga, Transition};
 use crate::store;
 
-/// Ended sagas are put to rest in batches, this far apart: nobody waits for it, but a thousand of them at once take Postgres long
-/// enough that others would. It has to be well below the three seconds after which the sweeper tells their events again.
-const REST_EVERY: Duration = Duration::from_millis(100);
-const REST_BATCH: usize = 2_000;
 /// How often the broker looks for schedules that are due.
 const ALARM_TICK: TimeDelta = TimeDelta::milliseconds(250);
 const SAGAS_OF_ALARM_MAX: usize = 256;
@@ -39,7 +32,7 @@ pub struct Consequences {
     events: Vec<EventMessage>,
     recalls: Vec<Uuid>,
     settled: Vec<Uuid>,
-    ended: Vec<Uuid>,
+    rested: Vec<Rested>,
     told: Vec<messages::Transition>,
     moved: Vec<Saga>,
 }
@@ -93,9 +86,7 @@ impl Consequences {
         for transition in transitions {
             all.told.extend(messages::Transition::of(&transition));
             all.events.extend(announce::of_transition(catalogue, &transition));
-            if transition.saga.status.rests() && transition.saga.due_at.is_some() {
-                all.ended.push(transition.saga.id);
-            }
+            all.rested.extend(at_rest(&transition.saga));
             for action in transition.actions {
                 all.add(transition.saga.id, action);
             }
@@ -133,6 +124,16 @@ impl Consequences {
         self.alarms.extend(alarms);
     }
 
+    /// These leave their flights once all is published.
+    pub(super) fn rest(&mut self, left: Vec<Rested>) {
+        self.rested.extend(left);
+    }
+
+    /// All events of these sagas are to be published again, and then they are at rest.
+    pub(super) fn recall(sagas: Vec<Uuid>) -> Self {
+        Self { recalls: sagas, ..Self::default() }
+    }
+
     fn add(&mut self, id: Uuid, action: Action) {
         match action {
             Action::Send(command) => self.commands.push(command),
@@ -165,7 +166,7 @@ impl Engine {
     ) -> Result<(), (FollowError, Vec<Command>)> {
         self.remember(&mut consequences);
         let Consequences { mut commands, alarms, mut events, .. } = consequences;
-        let Consequences { recalls, settled, mut ended, told, .. } = consequences;
+        let Consequences { recalls, settled, mut rested, told, .. } = consequences;
         commands.retain(|command| !self.pauses.hold_back(command));
         self.tell_settled(settled).await;
         self.tell_watchers(&told).await;
@@ -175,7 +176,7 @@ impl Engine {
                 Err(error) => return Err((error.into(), commands)),
             };
             events.extend(recalled);
-            ended.extend(at_rest);
+            rested.extend(at_rest);
         }
         let mut messages = self.command_messages(commands);
         messages.extend(alarm_messages(alarms));
@@ -184,7 +185,7 @@ impl Engine {
             && let Err(left) = publish_each(&self.bus, &messages, Message::outgoing).await
         {
             for (at, reason) in &left.refused {
-                ended.retain(|id| !messages[*at].has_event_of(*id));
+                rested.retain(|rested| !messages[*at].has_event_of(rested.saga));
                 self.give_up(&messages[*at], reason).await;
             }
             if !left.failed.is_empty() {
@@ -193,9 +194,9 @@ impl Engine {
             }
         }
         fail_point!("follow::published");
-        for id in ended {
+        for saga in rested {
             // The receiver is gone only when the service stops; the sweeper puts the saga to rest then.
-            let _queued = self.resting.send(id);
+            let _queued = self.resting.send(saga);
         }
         Ok(())
     }
@@ -318,17 +319,19 @@ impl Engine {
         }
     }
 
-    /// All events of these sagas again, and those of them that have ended.
-    async fn recall(&self, ids: &[Uuid]) -> store::Result<(Vec<EventMessage>, Vec<Uuid>)> {
+    /// All events of these sagas again, and those of them that are at rest then.
+    async fn recall(&self, ids: &[Uuid]) -> store::Result<(Vec<EventMessage>, Vec<Rested>)> {
         let sagas = store::sagas::get_many(&self.pool, ids).await?;
-        let history = store::sagas::history(&self.pool, ids).await?;
-        let ended = sagas
-            .iter()
-            .filter(|saga| saga.status.rests() && saga.due_at.is_some())
-            .map(|saga| saga.id)
-            .collect();
-        Ok((announce::of_history(&self.catalogue, &sagas, &history), ended))
+        let history = store::history::of_sagas(&self.pool, ids).await?;
+        let rested = sagas.iter().filter_map(at_rest).collect();
+        Ok((announce::of_history(&self.catalogue, &sagas, &history), rested))
     }
+}
+
+/// One that has ended or is stuck is at rest once its events are published.
+fn at_rest(saga: &Saga) -> Option<Rested> {
+    let is_kept = saga.due_at.is_some() || saga.flight.is_some();
+    (saga.status.rests() && is_kept).then_some(Rested { saga: saga.id, flight: saga.flight })
 }
 
 /// One alarm for all sagas that are due in the same quarter of a second: the broker looks no more often.
@@ -344,25 +347,4 @@ fn alarm_messages(alarms: Vec<(Uuid, DateTime<Utc>)>) -> impl Iterator<Item = Me
             sagas.chunks(SAGAS_OF_ALARM_MAX).map(|some| Message::Alarm(some.to_vec(), at)).collect();
         chunks
     })
-}
-
-/// Puts ended sagas to rest once their last events are acknowledged.
-pub(super) async fn put_to_rest(
-    pool: PgPool,
-    mut ended: mpsc::UnboundedReceiver<Uuid>,
-    stop: CancellationToken,
-) {
-    let mut batch = Vec::with_capacity(REST_BATCH);
-    while stop.run_until_cancelled(ended.recv_many(&mut batch, REST_BATCH)).await.unwrap_or(0) > 0 {
-        tokio::time::sleep(REST_EVERY).await;
-        while batch.len() < REST_BATCH
-            && let Ok(id) = ended.try_recv()
-        {
-            batch.push(id);
-        }
-        if let Err(error) = store::bounded(store::sagas::rest(&pool, &batch)).await {
-            tracing::warn!(%error, "ended sagas were not put to rest; the sweeper will");
-        }
-        batch.clear();
-    }
 }

@@ -19,6 +19,7 @@ mod poison;
 mod recent;
 mod advance;
 mod follow;
+mod rest;
 mod announce;
 mod direct;
 mod batched;
@@ -32,7 +33,6 @@ use chrono::TimeDelta;
 use sqlx::PgPool;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 pub use acts::{ActDone, ActError, Acted, AfterAct, SETTLEMENT};
 pub use advance::{Batch, Verdict, start};
@@ -47,11 +47,15 @@ pub use signals::SignalError;
 pub use wait::Waiting;
 pub use work_off::Work;
 
+use rest::Rested;
+
 use crate::background::Tasks;
 use crate::bus::Bus;
+use crate::clock::Clock;
 use crate::config::Control;
 use crate::ids;
 use crate::saga::Catalogue;
+use crate::store::codes::Codes;
 use crate::store::turns::Turns;
 
 /// What every part of the engine needs: the truth, the carrier, and the definitions.
@@ -62,6 +66,8 @@ pub struct Engine {
     pub steps: PgPool,
     pub bus: Bus,
     pub catalogue: Arc<Catalogue>,
+    /// The numbers of their names in this database.
+    pub codes: Codes,
     /// What this process calls itself in the history of sagas.
     pub instance: Arc<str>,
     /// Services whose fence is the saga's own row.
@@ -70,13 +76,15 @@ pub struct Engine {
     pub turns: Turns,
     /// How steps that meet at the same rows are kept apart at first.
     pub control: Control,
+    /// Near the database's clock, which decides.
+    pub clock: Clock,
     after_act: Option<AfterAct>,
     pauses: Arc<pauses::Pauses>,
     recent: recent::Recent,
     waiters: wait::Waiters,
     tasks: Tasks,
     signals: Batched<signals::Signal, Verdict>,
-    resting: mpsc::UnboundedSender<Uuid>,
+    resting: mpsc::UnboundedSender<Rested>,
     /// Permits of commits whose effects are published while their callers go on.
     detached: Arc<Semaphore>,
     /// Executes commands of the services in this database where JetStream takes none.
@@ -92,6 +100,8 @@ pub struct Pools {
     pub steps: PgPool,
     /// What steps do about others at the same rows.
     pub control: Control,
+    /// Follows the database's.
+    pub clock: Clock,
 }
 
 /// Why the engine could not be started.
@@ -99,7 +109,7 @@ pub struct Pools {
 pub enum StartError {
     #[error("NATS did not take a subscription: {0}")]
     Subscribe(#[from] async_nats::SubscribeError),
-    #[error("what is paused could not be read: {0}")]
+    #[error("what is paused, and the names of workflows, could not be read: {0}")]
     Database(#[from] sqlx::Error),
 }
 
@@ -115,13 +125,15 @@ impl Engine {
         tasks: &Tasks,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
-        let Pools { all: pool, steps, control } = pools;
+        let Pools { all: pool, steps, control, clock } = pools;
         let (signals, requests) = batched("signals", |signal: &signals::Signal| signal.saga);
         let (resting, ended) = mpsc::unbounded_channel();
         let waiters = wait::Waiters::default();
         let settled = bus.client.subscribe(crate::bus::subjects::SETTLED).await?;
         tasks.supervise("settled sagas", wait::listen(waiters.clone(), settled, stop.clone()));
-        tasks.supervise("ended sagas", follow::put_to_rest(pool.clone(), ended, stop.clone()));
+        tasks.supervise("ended sagas", rest::run(pool.clone(), ended, stop.clone()));
+        let instance: Arc<str> = ids::process().into();
+        let codes = Codes::register(&pool, &catalogue, &instance).await?;
         let connects = bus.connects();
         let paused = bus.client.subscribe(crate::bus::subjects::PAUSES).await?;
         let engine = Self {
@@ -129,10 +141,12 @@ impl Engine {
             steps,
             bus,
             catalogue,
-            instance: ids::process().into(),
+            codes,
+            instance,
             in_database,
             turns: Turns::default(),
             control,
+            clock,
             after_act: None,
             pauses: Arc::default(),
             recent: recent::Recent::new(),

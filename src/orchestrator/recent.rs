@@ -16,9 +16,9 @@ use crate::saga::{Command, Saga, Status};
 use crate::store;
 use crate::store::attempt::Attempt;
 
-/// Most sagas that are remembered, about 2 kB each: as many as are under way in one process at its best. Beyond it those that
-/// were written longest ago are forgotten.
-const MOST: usize = 8_192;
+/// Most sagas that are remembered, about 2 kB each: as many as are under way in one process at its best, and as many that wait.
+/// Beyond it those that were written longest ago are forgotten.
+const MOST: usize = 16_384;
 
 /// What is remembered. Clones share it.
 #[derive(Clone, Debug)]
@@ -29,12 +29,12 @@ impl Recent {
         Self(Arc::new(Mutex::new(LruCache::new(MOST))))
     }
 
-    /// Takes note of what was committed. Nobody will ask about a saga that has settled soon.
+    /// Takes note of what was committed. No step follows for a saga that has ended or is stuck.
     pub(super) fn note(&self, sagas: Vec<Saga>) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         for saga in sagas {
             match saga.status {
-                Status::Running | Status::Compensating => recent.insert(saga.id, saga),
+                Status::Running | Status::Compensating | Status::Waiting => recent.insert(saga.id, saga),
                 _ => recent.remove(&saga.id),
             };
         }
@@ -55,7 +55,42 @@ impl Recent {
     }
 }
 
+impl Recent {
+    /// Hands out those of these sagas that wait, and the ids of the others.
+    fn take_waiting(&self, ids: &[Uuid]) -> (Vec<Saga>, Vec<Uuid>) {
+        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut known, mut unknown) = (Vec::new(), Vec::new());
+        for id in ids {
+            match recent.remove(id).filter(|saga| saga.status == Status::Waiting) {
+                Some(saga) => known.push(saga),
+                None => unknown.push(*id),
+            }
+        }
+        (known, unknown)
+    }
+}
+
 impl Engine {
+    /// The sagas that get signals: remembered if they wait, else read, with the database's clock.
+    pub(super) async fn waiting_sagas(
+        &self,
+        attempt: &mut Attempt,
+        ids: &[Uuid],
+    ) -> store::Result<(Vec<Saga>, Option<DateTime<Utc>>)> {
+        let control = attempt.control();
+        let (known, unknown) = match control {
+            Control::Optimistic => self.recent.take_waiting(ids),
+            Control::Pessimistic => (Vec::new(), ids.to_vec()),
+        };
+        if unknown.is_empty() {
+            return Ok((known, None));
+        }
+        let (mut sagas, read_at) = store::sagas::read(attempt.conn(), &unknown, control).await?;
+        self.codes.learn(attempt.conn(), &sagas).await?;
+        sagas.extend(known);
+        Ok((sagas, Some(read_at)))
+    }
+
     /// The sagas of these commands: remembered if that is enough, else read, with the database's clock; if locks come first in
     /// this attempt, all of them, in the order of their ids.
     pub async fn sagas_of(
@@ -72,6 +107,7 @@ impl Engine {
             return Ok((known, None));
         }
         let (mut sagas, read_at) = store::sagas::read(attempt.conn(), &unknown, control).await?;
+        self.codes.learn(attempt.conn(), &sagas).await?;
         sagas.extend(known);
         Ok((sagas, Some(read_at)))
     }

@@ -118,7 +118,7 @@ impl<'a> Replay<'a> {
         let (looked_at, reached) = (sagas.len(), sagas.last().map(|saga| saga.created_at));
         sagas.retain(|saga| self.catalogue.get(&saga.workflow, saga.version).is_some());
         let ids: Vec<Uuid> = sagas.iter().map(|saga| saga.id).collect();
-        let history = store::sagas::history(self.pool, &ids).await?;
+        let history = store::history::of_sagas(self.pool, &ids).await?;
         let mut events = announce::of_history(self.catalogue, &sagas, &history);
         events.retain(|event| self.is_wanted(event));
         Ok(Page { events, sagas: looked_at, left_out: looked_at - sagas.len(), reached })

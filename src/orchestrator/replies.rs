@@ -99,7 +99,7 @@ async fn write<'a>(
 ) -> store::Result<(Vec<(&'a Message, String)>, Consequences)> {
     let mut tx = engine.steps.begin().await?;
     let ids: Vec<Uuid> = items.iter().map(|(_, saga, _)| *saga).collect();
-    let mut batch = Batch::lock(&mut tx, &ids).await?;
+    let mut batch = Batch::lock(engine, &mut tx, &ids).await?;
     let mut illegal = Vec::new();
     for (message, saga, event) in items {
         if let Some(why) = answered_here(engine, &batch, *saga, event) {
@@ -115,7 +115,7 @@ async fn write<'a>(
             Verdict::Illegal(why) => illegal.push((message, why)),
         }
     }
-    let consequences = batch.write(&mut tx, &engine.catalogue).await?;
+    let consequences = batch.write(&mut tx, engine).await?;
     tx.commit().await?;
     Ok((illegal, consequences))
 }

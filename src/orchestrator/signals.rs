@@ -53,13 +53,19 @@ async fn take(engine: &Engine, signals: &[Signal]) -> store::Result<Vec<Verdict>
 async fn attempt(engine: &Engine, signals: &[Signal], control: Control) -> store::Result<Vec<Verdict>> {
     let mut attempt = Attempt::begin(&engine.steps, control).await?;
     let ids: Vec<Uuid> = signals.iter().map(|signal| signal.saga).collect();
-    let mut batch = Batch::read(&mut attempt, &ids).await?;
+    let (sagas, read_at) = engine.waiting_sagas(&mut attempt, &ids).await?;
+    let mut changes = Changes::default();
+    let now = read_at.unwrap_or_else(|| {
+        let now = engine.clock.micros();
+        changes.compare_clock(now);
+        now
+    });
+    let mut batch = Batch::of(sagas, now);
     let mut verdicts = Vec::with_capacity(signals.len());
     for Signal { saga, name } in signals {
         verdicts.push(batch.apply(&engine.catalogue, *saga, &Event::Signal(name.clone())));
     }
-    let mut changes = Changes::default();
-    let consequences = batch.decided(&mut changes, &engine.catalogue);
+    let consequences = batch.decided(&mut changes, engine);
     attempt.write(changes).await?;
     fail_point!("signals::committed");
     engine.follow_later(consequences);

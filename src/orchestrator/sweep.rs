@@ -10,9 +10,12 @@ use super::{Batch, Consequences, Engine, Verdict};
 use crate::saga::Event;
 use crate::store;
 use crate::store::due::Due;
+use crate::store::flights::{self, Overdue};
 
 /// Most sagas of one transaction.
 const LIMIT: i64 = 256;
+/// Most flights of one pass.
+const FLIGHTS: i64 = 64;
 /// Most transactions of each lane in one pass: the rest waits for the next second.
 const ROUNDS: usize = 40;
 /// How long the broker's alarm of a wait goes first: when thousands ring in one second, both would be after the same rows.
@@ -21,12 +24,41 @@ const RING: TimeDelta = TimeDelta::milliseconds(1_500);
 /// Looks at every saga that is due, a bounded number per pass, and returns how many it moved. What is left by a long stop
 /// is worked off by two lanes: while one waits for Postgres the other decides.
 pub(super) async fn run_once(engine: &Engine) -> store::Result<usize> {
+    Box::pin(look_at_flights(engine)).await?;
     let first = round(engine).await?;
     if first < LIMIT as usize {
         return Ok(first);
     }
     let (one, other) = tokio::try_join!(lane(engine), lane(engine))?;
     Ok(first + one + other)
+}
+
+/// Looks at what is left of flights that were not looked at for a while: a saga that still runs gets an alarm of its own, and
+/// the events of one that has ended are published again. A flight whose rows cannot be written does not hold up the others.
+async fn look_at_flights(engine: &Engine) -> store::Result<()> {
+    let before = store::now(&engine.pool).await? - flights::FLIGHT_TIME;
+    for flight in store::bounded(flights::look(&engine.pool, before, FLIGHTS)).await? {
+        match store::bounded(land(engine, &flight)).await {
+            Ok(ended) if ended.is_empty() => {}
+            Ok(ended) => Box::pin(engine.follow_swept(Consequences::recall(ended), false)).await,
+            Err(error) if is_about_rows(&error) => {
+                tracing::error!(flight = flight.id, %error, "a batch of sagas cannot be looked at; it is tried again");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Answers the sagas that have ended and are still in the flight.
+async fn land(engine: &Engine, flight: &Overdue) -> store::Result<Vec<Uuid>> {
+    flights::let_go(&engine.pool, flight).await?;
+    let ended = flights::kept(&engine.pool, flight).await?;
+    let gone: Vec<Uuid> = flight.sagas.iter().filter(|id| !ended.contains(id)).copied().collect();
+    if !gone.is_empty() {
+        flights::leave(&engine.pool, &[(flight.id, gone)].into()).await?;
+    }
+    Ok(ended)
 }
 
 async fn lane(engine: &Engine) -> store::Result<usize> {
@@ -85,7 +117,7 @@ struct Swept {
 /// One transaction for those that are due now. Those that cannot be read or moved are put off.
 async fn write(engine: &Engine) -> store::Result<Swept> {
     let mut tx = engine.pool.begin().await?;
-    let (due, now) = lock_due(&mut tx).await?;
+    let (due, now) = lock_due(engine, &mut tx).await?;
     let mut swept = Swept { found: due.found(), apart: due.unreadable, ..Swept::default() };
     if swept.found == 0 {
         return Ok(swept);
@@ -104,7 +136,7 @@ async fn write(engine: &Engine) -> store::Result<Swept> {
 /// The same with a savepoint for each saga, so that one whose row cannot be written is put off alone.
 async fn write_each(engine: &Engine) -> store::Result<Swept> {
     let mut tx = engine.pool.begin().await?;
-    let (due, now) = lock_due(&mut tx).await?;
+    let (due, now) = lock_due(engine, &mut tx).await?;
     let mut swept = Swept { found: due.found(), apart: due.unreadable, ..Swept::default() };
     for saga in due.sagas {
         let id = saga.id;
@@ -139,9 +171,10 @@ async fn write_each(engine: &Engine) -> store::Result<Swept> {
 
 /// Locks the sagas that are due, and reads the time that decides about them. Those that wait also have an alarm in the broker,
 /// which goes first.
-async fn lock_due(conn: &mut PgConnection) -> store::Result<(Due, DateTime<Utc>)> {
+async fn lock_due(engine: &Engine, conn: &mut PgConnection) -> store::Result<(Due, DateTime<Utc>)> {
     let before = store::now(&mut *conn).await?;
     let due = store::due::lock(conn, before, before - RING, LIMIT).await?;
+    engine.codes.learn(&mut *conn, &due.sagas).await?;
     let now = if due.found() == 0 { before } else { store::now(conn).await? };
     Ok((due, now))
 }
@@ -158,5 +191,5 @@ async fn move_on(
             unmovable.push((id, why));
         }
     }
-    Ok((batch.write(conn, &engine.catalogue).await?, unmovable))
+    Ok((batch.write(conn, engine).await?, unmovable))
 }

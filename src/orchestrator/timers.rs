@@ -84,7 +84,7 @@ async fn take(engine: &Engine, items: &[Item]) -> store::Result<()> {
 async fn write(engine: &Engine, items: &[Item]) -> store::Result<Consequences> {
     let mut tx = engine.steps.begin().await?;
     let ids: Vec<Uuid> = items.iter().map(|(_, saga)| *saga).collect();
-    let mut batch = Batch::lock_rung(&mut tx, &ids).await?;
+    let mut batch = Batch::lock_rung(engine, &mut tx, &ids).await?;
     let mut early = Vec::new();
     for id in batch.ids() {
         let is_stale = batch.apply(&engine.catalogue, id, &Event::Alarm) == Verdict::Stale;
@@ -93,7 +93,7 @@ async fn write(engine: &Engine, items: &[Item]) -> store::Result<Consequences> {
             early.push((id, due));
         }
     }
-    let mut consequences = batch.write(&mut tx, &engine.catalogue).await?;
+    let mut consequences = batch.write(&mut tx, engine).await?;
     tx.commit().await?;
     consequences.arm(early);
     Ok(consequences)

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use chrono::{DateTime, Utc};
 use sqlx::postgres::{PgArguments, PgConnection};
 use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Type};
 
@@ -20,6 +21,8 @@ use super::Result;
 /// The order in which rows are locked, here and everywhere: two who lock in one order never wait for each other in a circle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Rank {
+    Clock,
+    Dates,
     NewReservations,
     Sagas,
     Buyers,
@@ -71,6 +74,13 @@ impl Changes {
         sqlx::query_with(AssertSqlSafe(sql), self.arguments).execute(conn).await.map(drop)
     }
 
+    /// Nothing of it can be written: a value has no form in the database.
+    pub(super) fn refuse(&mut self, error: impl Into<sqlx::error::BoxDynError>) {
+        self.refused = Some(error.into());
+        // So that it is not taken for nothing to write.
+        self.parts.push(String::new());
+    }
+
     /// Adds a part under a name that no other has. Its parameters are numbered from 1.
     pub(super) fn add(&mut self, name: &str, sql: &str) -> Binding<'_> {
         let part = format!("{name} as ({})", renumbered(sql, self.arguments.len()));
@@ -92,6 +102,12 @@ impl Changes {
         self.inserted.push(check);
         Binding(self).bind(rows as i64);
         self.add(name, sql)
+    }
+
+    /// The time by which all was decided must be near the database's clock. It was taken from this process's.
+    pub fn compare_clock(&mut self, now: DateTime<Utc>) {
+        let sql = "abs(extract(epoch from clock_timestamp() - $1)) < 0.5";
+        self.check(Rank::Clock, sql).bind(now);
     }
 
     /// Adds the condition of that rank; its parameters are numbered from 1.

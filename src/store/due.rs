@@ -34,13 +34,21 @@ pub async fn lock(
     rung: DateTime<Utc>,
     limit: i64,
 ) -> Result<Due> {
-    let sql = format!(
-        "select {COLUMNS} from sagas where due_at <= $1 and (status <> 'waiting' or due_at <= $2)
-         order by due_at limit $3 for no key update skip locked"
-    );
-    let query = sqlx::query(AssertSqlSafe(sql)).bind(now).bind(rung).bind(limit);
+    let locked = sqlx::query_scalar!(
+        "select id from sagas where due_at <= $1 and (status <> 1 or due_at <= $2)
+         order by due_at limit $3 for no key update skip locked",
+        now,
+        rung,
+        limit,
+    )
+    .fetch_all(&mut *conn)
+    .await?;
     let mut due = Due::default();
-    for row in query.fetch_all(conn).await? {
+    if locked.is_empty() {
+        return Ok(due);
+    }
+    let sql = format!("select {COLUMNS} from saga_view where id = any($1) order by due_at");
+    for row in sqlx::query(AssertSqlSafe(sql)).bind(&locked).fetch_all(conn).await? {
         match super::sagas::from_row(&row) {
             Ok(saga) => due.sagas.push(saga),
             Err(error) => due.unreadable.push((row.try_get("id")?, error.to_string())),
@@ -51,21 +59,15 @@ pub async fn lock(
 
 /// Locks those of these sagas that are due now or in [`EARLY`] seconds.
 pub async fn lock_rung(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Saga>> {
-    sqlx::query_as!(
-        Saga,
-        r#"
-        select id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt,
-            send, since, backing_off, due_at, reason, rejection, input, context, seq, created_at,
-            updated_at, finished_at, entered_at, stuck_since, trace
-        from sagas where id = any($1) and due_at <= clock_timestamp() + make_interval(secs => $2)
-            and status not in ('completed', 'compensated', 'abandoned', 'stuck')
-        order by id for no key update
-        "#,
+    let locked = sqlx::query_scalar!(
+        "select id from sagas where id = any($1) and due_at <= clock_timestamp() + make_interval(secs => $2) and status < 3
+         order by id for no key update",
         ids,
         EARLY,
     )
-    .fetch_all(conn)
-    .await
+    .fetch_all(&mut *conn)
+    .await?;
+    if locked.is_empty() { Ok(Vec::new()) } else { super::sagas::get_many(conn, &locked).await }
 }
 
 /// Moves the alarm of sagas that cannot be moved on, so that they do not stand before the others. The pause grows with the time

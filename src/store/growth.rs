@@ -90,11 +90,7 @@ const TABLES: [(&str, &str, Columns); 9] = [
         "id = $pattern",
         &[
             ("id", "s.booking"),
-            ("subject_id", "s.booking"),
-            ("owner_id", "s.buyer"),
             ("trace", "s.booking"),
-            ("input", "t.input || s.ids"),
-            ("context", "t.context || s.ids"),
             ("due_at", "null::timestamptz"),
             ("since", "s.at"),
             ("entered_at", "s.at"),
@@ -103,7 +99,15 @@ const TABLES: [(&str, &str, Columns); 9] = [
             ("finished_at", "s.at"),
         ],
     ),
-    ("saga_history", "saga_id = $pattern", &[("saga_id", "s.booking"), ("at", "s.at")]),
+    (
+        "saga_history",
+        "saga_id = $pattern",
+        &[
+            ("saga_id", "s.booking"),
+            ("at", "s.at"),
+            ("detail", "case when t.event = 0 then (t.detail::jsonb || s.ids)::text else t.detail end"),
+        ],
+    ),
     ("accounts", "user_id = $buyer", &[("user_id", "s.buyer"), ("updated_at", "s.at")]),
     (
         "ledger_entries",

@@ -44,6 +44,6 @@ pub async fn some_booking(db: impl PgExecutor<'_>) -> Result<Uuid> {
 
 /// Marks some waiting sagas as stuck, so that there are some to be found.
 pub async fn get_stuck(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<()> {
-    let sql = "update sagas set status = 'stuck', stuck_since = now(), due_at = null where id = any($1)";
+    let sql = "update sagas set status = saga_status('stuck'), stuck_since = now(), due_at = null where id = any($1)";
     sqlx::query(sql).bind(ids).execute(db).await.map(drop)
 }

@@ -9,7 +9,7 @@ use super::Result;
 #[derive(Clone, Copy, Debug)]
 pub struct Pulse {
     pub now: DateTime<Utc>,
-    /// The earliest alarm of any saga.
+    /// The earliest alarm of any saga, or when the sweeper looks at the oldest flight.
     pub next_due: Option<DateTime<Utc>>,
     /// Whether charges wait to be announced.
     pub charges: bool,
@@ -21,7 +21,8 @@ pub async fn pulse(db: impl PgExecutor<'_>) -> Result<Pulse> {
         Pulse,
         r#"
         select clock_timestamp() as "now!",
-            (select min(due_at) from sagas where due_at is not null) as next_due,
+            least((select min(due_at) from sagas where due_at is not null),
+                  (select min(at) + interval '3 seconds' from flights)) as next_due,
             exists (select from unannounced_entries) as "charges!"
         "#
     )

@@ -126,10 +126,13 @@ pub async fn bring_forward(
             update reservations r set expires_at = due.at, claimable_at = due.at + $3 from due where r.id = due.id
         ), places as (
             update seats s set expires_at = due.at, claimable_at = due.at + $3 from due where s.holder = due.id
+        ), outputs as (
+            update saga_history h set detail = (h.detail::jsonb || jsonb_build_object(
+                'expires_at', to_char(due.at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                'claimable_at', to_char((due.at + $3) at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')))::text
+            from due where h.saga_id = due.id and h.event = 1
         )
-        update sagas g set due_at = due.at, context = g.context || jsonb_build_object(
-            'expires_at', to_char(due.at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
-            'claimable_at', to_char((due.at + $3) at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'))
+        update sagas g set due_at = due.at
         from due where g.id = due.id
         returning g.id, due.at
     "#;
@@ -146,11 +149,18 @@ pub async fn tidy(db: impl PgExecutor<'_>) -> Result<()> {
 /// Adds sagas that wait until `due`: a crowd for others to be slow in.
 pub async fn add_waiting(db: impl PgExecutor<'_>, ids: &[Uuid], due: DateTime<Utc>) -> Result<()> {
     let sql = "
-        insert into sagas (id, workflow, version, subject_id, status, step, direction, visit, attempt, send,
-                           entered_at, since, due_at, input, context, seq, created_at, updated_at)
-        select id, 'booking', 1, id, 'waiting', 'await_payment', 'do', 1, 0, 0,
-               now(), now(), $2, '{}', jsonb_build_object('expires_at', $2), 1, now(), now()
-        from unnest($1::uuid[]) as new (id)";
+        with booking as (
+            select code as definition from workflow_definitions where workflow = 'booking' and version = 1
+        ), history as (
+            insert into saga_history (saga_id, seq, at, visit, attempt, event, step, direction, detail)
+            select id, seq, now(), 1, 0, seq - 1, 0, 0, case seq when 1 then '{}' else json_build_object('expires_at', $2)::text end
+            from unnest($1::uuid[]) as new (id), generate_series(1, 2) as seq
+        )
+        insert into sagas (id, definition, status, step, direction, visit, attempt, send, entered_at, since, due_at, seq,
+                           created_at, updated_at)
+        select id, definition, saga_status('waiting'), saga_step(definition, 'await_payment'), 0, 1, 0, 0, now(), now(), $2, 2,
+               now(), now()
+        from unnest($1::uuid[]) as new (id), booking";
     sqlx::query(sql).bind(ids).bind(due).execute(db).await.map(drop)
 }
 
@@ -158,7 +168,7 @@ pub async fn add_waiting(db: impl PgExecutor<'_>, ids: &[Uuid], due: DateTime<Ut
 pub async fn ran_out(db: impl PgExecutor<'_>) -> Result<Vec<RanOut>> {
     let sql = "
         select r.id, r.expires_at as due, h.at as rung
-        from reservations r join saga_history h on h.saga_id = r.id and h.event = 'deadline'
+        from reservations r join saga_history h on h.saga_id = r.id and h.event = 6
         where r.status = 'expired'";
     let rows = sqlx::query(sql).fetch_all(db).await?;
     rows.iter()

@@ -1,7 +1,7 @@
 //! What events are told from again: sagas in pages along their ids. Charges are in `payments`.
 
 use chrono::{DateTime, Utc};
-use sqlx::PgExecutor;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
 use super::Result;
@@ -17,12 +17,11 @@ pub async fn older_sagas(
     sqlx::query_scalar!(
         r#"
         select id as "id!" from (
-            select id, workflow from sagas
-            where id < $1 and finished_at is null and (due_at is not null or stuck_since is not null or paused)
-            union all
-            select id, workflow from sagas where id < $1 and finished_at >= $2
+            select id from open_sagas where id < $1
+            union
+            select id from sagas where id < $1 and finished_at >= $2
         ) as older
-        where $3::text is null or workflow = $3
+        where $3::text is null or exists (select from saga_view v where v.id = older.id and v.workflow = $3)
         order by id
         "#,
         before,
@@ -41,8 +40,8 @@ pub async fn sagas_about(
 ) -> Result<Vec<Uuid>> {
     sqlx::query_scalar!(
         r#"
-        select id from sagas
-        where subject_id = $1 and (id = $1 or subject_id <> id)
+        select id as "id!" from saga_view
+        where id in (select id from sagas where id = $1 and subject_id is null or subject_id = $1)
           and ($2::text is null or workflow = $2)
         order by id
         "#,
@@ -55,19 +54,15 @@ pub async fn sagas_about(
 
 /// Up to `limit` sagas from an id on and below another, in their order.
 pub async fn sagas(
-    db: impl PgExecutor<'_>,
+    pool: &PgPool,
     from: Uuid,
     below: Uuid,
     workflow: Option<&str>,
     limit: i64,
 ) -> Result<Vec<Saga>> {
-    sqlx::query_as!(
-        Saga,
+    let ids = sqlx::query_scalar!(
         r#"
-        select id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt,
-            send, since, backing_off, due_at, reason, rejection, input, context, seq, created_at,
-            updated_at, finished_at, entered_at, stuck_since, trace
-        from sagas
+        select id as "id!" from saga_view
         where id >= $1 and id < $2 and ($3::text is null or workflow = $3)
         order by id
         limit $4
@@ -77,6 +72,7 @@ pub async fn sagas(
         workflow,
         limit,
     )
-    .fetch_all(db)
-    .await
+    .fetch_all(pool)
+    .await?;
+    super::sagas::get_many(pool, &ids).await
 }

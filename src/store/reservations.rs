@@ -27,6 +27,10 @@ pub enum ReservationStatus {
 }
 
 impl ReservationStatus {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::Held, Self::Confirmed, Self::Expired, Self::Cancelled, Self::Failed];
+
     /// Its name in the table and on the wire.
     pub fn name(self) -> &'static str {
         match self {
@@ -316,7 +320,7 @@ async fn select(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Reservation
                (select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'seat', t.seat, 'code', t.code,
                                                              'status', t.status) order by t.seat), '[]')
                 from tickets t where t.reservation_id = r.id) as "tickets!: Json<Vec<Ticket>>",
-               s.status as "saga_status!: OptionalName<crate::saga::Status>", s.visit as "saga_visit?",
+               case when s.id is not null then saga_status_name(s.status) end as "saga_status!: OptionalName<crate::saga::Status>", s.visit as "saga_visit?",
                s.rejection as saga_rejection,
                case when r.status = 'failed' then (
                    select h.id from reservations h

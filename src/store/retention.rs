@@ -2,9 +2,10 @@
 //!
 //! History is kept in parts by the day in the saga's id, and a default part for what has no day of its own.
 
+use std::ops::Range;
 use std::time::Duration;
 
-use chrono::{DateTime, Days, NaiveDate, NaiveTime, Utc};
+use chrono::{DateTime, Days, NaiveDate, NaiveTime, TimeDelta, Utc};
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor};
 use uuid::Uuid;
 
@@ -13,6 +14,8 @@ use crate::ids;
 
 /// How long a change of the parts waits for those who write history: they wait behind it.
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// Ids of times further ahead than clocks differ are none that were made of a time.
+const IDS_AHEAD: TimeDelta = TimeDelta::days(1);
 /// How long such a change may take once it has begun.
 const WORK_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -26,19 +29,41 @@ pub async fn take_turn(conn: &mut PgConnection) -> Result<bool> {
 /// Deletes up to `limit` sagas at rest that ended before this moment, and what the default part of the history has of
 /// them. Those that somebody is at are left for the next time.
 pub async fn delete_ended(conn: &mut PgConnection, before: DateTime<Utc>, limit: i64) -> Result<usize> {
+    let now = super::now(&mut *conn).await?;
+    // A saga ends after its id was made. Ids that are not made of a time sort above all that are.
+    let mut deleted = delete_between(conn, Uuid::nil()..ids::first_of(before), before, limit).await?;
+    if deleted < limit as usize {
+        let others = ids::first_of(now + IDS_AHEAD)..Uuid::max();
+        deleted += delete_between(conn, others, before, limit - deleted as i64).await?;
+    }
+    Ok(deleted)
+}
+
+async fn delete_between(
+    conn: &mut PgConnection,
+    ids: Range<Uuid>,
+    before: DateTime<Utc>,
+    limit: i64,
+) -> Result<usize> {
     let deleted = sqlx::query_scalar!(
         r#"
         delete from sagas where id = any (array(
-            select id from sagas where finished_at < $1 and due_at is null
-            order by finished_at limit $2 for update skip locked))
+            select id from sagas where id >= $1 and id < $2 and finished_at < $3 and due_at is null
+            order by id limit $4 for update skip locked))
         returning id
         "#,
+        ids.start,
+        ids.end,
         before,
         limit,
     )
     .fetch_all(&mut *conn)
     .await?;
-    sqlx::query!("delete from saga_history_default where saga_id = any($1)", &deleted).execute(conn).await?;
+    if !deleted.is_empty() {
+        sqlx::query!("delete from saga_history_default where saga_id = any($1)", &deleted)
+            .execute(conn)
+            .await?;
+    }
     Ok(deleted.len())
 }
 

@@ -30,8 +30,9 @@ pub struct Filter {
     /// Only those that have not ended.
     pub open: bool,
     pub subject_id: Option<Uuid>,
-    pub owner_id: Option<Uuid>,
-    /// What the input names as its performance.
+    /// The user of the booking or cancellation that it is.
+    pub user_id: Option<Uuid>,
+    /// The performance of that booking.
     pub performance_id: Option<Uuid>,
     /// Stands in the reason, in capitals or not.
     pub reason: Option<String>,
@@ -54,30 +55,35 @@ pub struct Count {
     pub count: i64,
 }
 
-/// Sagas, newest first, older than `before`: ids are ordered by time.
+/// Sagas for display, newest first, older than `before`: ids are ordered by time.
 pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i64) -> Result<Vec<Saga>> {
     let mut tx = pool.begin().await?;
     let times = prepare(&mut tx, filter).await?;
-    let found = sqlx::query_as!(
-        Saga,
+    let ids = sqlx::query_scalar!(
         r#"
-        select id, workflow, version, subject_id, owner_id, status, paused, step, direction, visit, attempt,
-            send, since, backing_off, due_at, reason, rejection, input, context, seq, created_at,
-            updated_at, finished_at, entered_at, stuck_since, trace
-        from sagas
+        select id as "id!"
+        from saga_view
         where ($1::text is null or workflow = $1)
           and ($2::int is null or version = $2)
           and ($3::text is null or status = $3)
           and ($4::text is null or step = $4)
           and ($5::text is null or direction = $5)
           and ($6::bool is null or paused = $6)
-          and ($7::uuid is null or (subject_id = $7 and (id = $7 or subject_id <> id)))
-          and ($8::uuid is null or owner_id = $8)
-          and ($9::text is null or input ->> 'performance_id' = $9)
+          and ($7::uuid is null
+               or id in (select s.id from sagas s where s.id = $7 and s.subject_id is null or s.subject_id = $7))
+          and ($8::uuid is null or id in (
+               select r.id from reservations r where r.user_id = $8
+               union all
+               select r.cancellation_id from reservations r where r.user_id = $8 and r.cancellation_id is not null))
+          and ($9::uuid is null or id in (
+               select r.id from reservations r where r.performance_id = $9
+               union all
+               select r.cancellation_id from reservations r
+               where r.performance_id = $9 and r.cancellation_id is not null))
           and ($10::text is null or strpos(lower(reason), lower($10)) > 0)
           and ($11::timestamptz is null or created_at <= $11)
           and ($12::timestamptz is null or updated_at <= $12)
-          and (not $13::bool or (finished_at is null and (due_at is not null or stuck_since is not null or paused)))
+          and (not $13::bool or id in (select open.id from open_sagas open))
           and (not $14::bool or stuck_since is not null)
           and ($15::uuid is null or id < $15)
         order by id desc
@@ -90,8 +96,8 @@ pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i
         filter.direction.map(Direction::name),
         filter.paused,
         filter.subject_id,
-        filter.owner_id,
-        filter.performance_id.map(|id| id.to_string()),
+        filter.user_id,
+        filter.performance_id,
         filter.reason.as_deref(),
         times.created_before,
         times.updated_before,
@@ -102,6 +108,9 @@ pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i
     )
     .fetch_all(&mut *tx)
     .await?;
+    let mut found = super::sagas::get_many(&mut *tx, &ids).await?;
+    found.reverse();
+    super::flights::show_next_look(&mut *tx, &mut found).await?;
     tx.commit().await?;
     Ok(found)
 }
@@ -113,22 +122,30 @@ pub async fn counts(pool: &PgPool, filter: &Filter) -> Result<Vec<Count>> {
     let found = sqlx::query_as!(
         Count,
         r#"
-        select workflow, version, status as "status: Name<Status>", step, direction as "direction: Name<Direction>",
-               count(*) as "count!"
-        from sagas
+        select workflow as "workflow!", version as "version!", status as "status!: Name<Status>", step as "step!",
+               direction as "direction!: Name<Direction>", count(*) as "count!"
+        from saga_view
         where ($1::text is null or workflow = $1)
           and ($2::int is null or version = $2)
           and ($3::text is null or status = $3)
           and ($4::text is null or step = $4)
           and ($5::text is null or direction = $5)
           and ($6::bool is null or paused = $6)
-          and ($7::uuid is null or (subject_id = $7 and (id = $7 or subject_id <> id)))
-          and ($8::uuid is null or owner_id = $8)
-          and ($9::text is null or input ->> 'performance_id' = $9)
+          and ($7::uuid is null
+               or id in (select s.id from sagas s where s.id = $7 and s.subject_id is null or s.subject_id = $7))
+          and ($8::uuid is null or id in (
+               select r.id from reservations r where r.user_id = $8
+               union all
+               select r.cancellation_id from reservations r where r.user_id = $8 and r.cancellation_id is not null))
+          and ($9::uuid is null or id in (
+               select r.id from reservations r where r.performance_id = $9
+               union all
+               select r.cancellation_id from reservations r
+               where r.performance_id = $9 and r.cancellation_id is not null))
           and ($10::text is null or strpos(lower(reason), lower($10)) > 0)
           and ($11::timestamptz is null or created_at <= $11)
           and ($12::timestamptz is null or updated_at <= $12)
-          and (not $13::bool or (finished_at is null and (due_at is not null or stuck_since is not null or paused)))
+          and (not $13::bool or id in (select open.id from open_sagas open))
           and (not $14::bool or stuck_since is not null)
         group by workflow, version, status, step, direction
         order by workflow, version, status, step, direction
@@ -140,8 +157,8 @@ pub async fn counts(pool: &PgPool, filter: &Filter) -> Result<Vec<Count>> {
         filter.direction.map(Direction::name),
         filter.paused,
         filter.subject_id,
-        filter.owner_id,
-        filter.performance_id.map(|id| id.to_string()),
+        filter.user_id,
+        filter.performance_id,
         filter.reason.as_deref(),
         times.created_before,
         times.updated_before,
@@ -157,7 +174,7 @@ pub async fn counts(pool: &PgPool, filter: &Filter) -> Result<Vec<Count>> {
 /// How many sagas of each workflow are stuck; none where there are none.
 pub async fn count_stuck(pool: &PgPool) -> Result<Vec<(String, i64)>> {
     let rows = sqlx::query!(
-        r#"select workflow, count(*) as "count!" from sagas where stuck_since is not null group by workflow"#
+        r#"select workflow as "workflow!", count(*) as "count!" from saga_view where stuck_since is not null group by workflow"#
     )
     .fetch_all(pool)
     .await?;

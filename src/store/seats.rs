@@ -1,5 +1,7 @@
 //! Seats: read in key order, written with their owner's name.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::types::Json;
 use sqlx::{AssertSqlSafe, PgConnection};
@@ -162,6 +164,18 @@ pub fn save(changes: &mut Changes, seats: &Rows<Key, Seat>) {
         .bind(claimable)
         .bind(statuses_then)
         .bind(holders_then);
+}
+
+/// Compares when these dates begin with what is remembered: seats that were not read are sold until then.
+pub fn compare_dates(changes: &mut Changes, dates: &BTreeMap<Uuid, DateTime<Utc>>) {
+    if dates.is_empty() {
+        return;
+    }
+    let (ids, starts): (Vec<Uuid>, Vec<DateTime<Utc>>) = dates.iter().map(|(id, at)| (*id, *at)).unzip();
+    let sql = "not exists (
+        select from unnest($1::uuid[], $2::timestamptz[]) as known (id, starts_at)
+        join performances p on p.id = known.id where p.starts_at <> known.starts_at)";
+    changes.check(Rank::Dates, sql).bind(ids).bind(starts);
 }
 
 /// Keeps other transactions from holding seats for the same users until this one ends, so that the count of a

@@ -25,10 +25,10 @@ pub async fn under_way(db: impl PgExecutor<'_>) -> Result<Vec<UnderWay>> {
     sqlx::query_as!(
         UnderWay,
         r#"
-        select workflow, version, status as "status: Name<Status>", direction as "direction: Name<Direction>", step,
+        select workflow as "workflow!", version as "version!", status as "status!: Name<Status>",
+               direction as "direction!: Name<Direction>", step as "step!",
                count(*) as "count!", (array_agg(id order by id))[1:3] as "examples!"
-        from sagas
-        where finished_at is null and (due_at is not null or stuck_since is not null or paused)
+        from saga_view join open_sagas using (id)
         group by workflow, version, status, direction, step
         order by workflow, version, step, direction, status
         "#

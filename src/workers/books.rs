@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use super::{Booking, Job, Limits, Service};
+use crate::clock::Clock;
 use crate::config::Control;
 use crate::store;
 use crate::store::attempt::Attempt;
@@ -20,6 +21,10 @@ use crate::store::tickets::NewTicket;
 /// What was read, and what has been decided about it so far.
 pub(super) struct Books {
     pub now: DateTime<Utc>,
+    /// When the dates of seats begin that were not read.
+    pub dates: BTreeMap<Uuid, DateTime<Utc>>,
+    /// `now` is by this process's clock: the statement that writes compares it with the database's.
+    pub compares_clock: bool,
     pub limits: Limits,
     pub seats: Rows<Key, Seat>,
     /// What users have of performances.
@@ -43,16 +48,24 @@ impl Books {
         attempt: &mut Attempt,
         limits: Limits,
         jobs: &[Job],
+        known: Vec<Seat>,
         read_at: Option<DateTime<Utc>>,
+        clock: &Clock,
     ) -> store::Result<Self> {
         let jobs = jobs.iter().filter_map(|job| Some((job, job.booking.as_ref()?)));
         let (paying, others): (Vec<_>, Vec<_>) =
             jobs.partition(|(job, _)| job.service() == Some(Service::Points));
         let mut books = Self::of(DateTime::default(), limits);
+        books.dates = known.iter().map(|seat| (seat.performance_id, seat.starts_at)).collect();
+        books.seats = known.into_iter().map(|seat| (seat.key(), seat)).collect();
         let read_at = books.read_seats(attempt, &others, read_at).await?.or(read_at);
         let read_at = books.read_points(attempt, &paying).await?.or(read_at);
         books.now = match read_at {
             Some(now) => now,
+            None if attempt.control() == Control::Optimistic => {
+                books.compares_clock = true;
+                clock.micros()
+            }
             None => store::now(attempt.conn()).await?,
         };
         Ok(books)
@@ -64,6 +77,8 @@ impl Books {
         let (decided, ends, entries, payments, refunded, tickets, voided) = Default::default();
         Self {
             now,
+            dates: BTreeMap::new(),
+            compares_clock: false,
             limits,
             seats,
             owned,
@@ -81,10 +96,12 @@ impl Books {
 
     /// Decides about a job, if it is not answered yet. Every command: do, and beside it undo.
     pub fn handle(&mut self, job: &mut Job) {
-        let (Some(booking), None) = (job.booking.take(), &job.outcome) else {
+        if job.outcome.is_some() {
             return;
-        };
-        let booking = &booking;
+        }
+        // It goes back when the job is answered.
+        let Some(whole) = job.booking.take() else { return };
+        let booking = &whole;
         match job.command.subject.as_str() {
             "seats.hold" => self.hold(job, booking),
             "seats.release" => self.release(job, booking),
@@ -94,6 +111,7 @@ impl Books {
             "tickets.void" => self.void(job, booking),
             _ => job.unknown_command(),
         }
+        job.booking = Some(whole);
     }
 
     /// Also says when, by the database's clock, unless there was nothing to read.
@@ -108,7 +126,8 @@ impl Books {
             let mut buyer = (job.command.subject == "seats.hold").then_some(booking.user_id);
             buyers.extend(buyer);
             // What the buyer has is read once, with the first of the seats.
-            wanted.extend(booking.keys().map(|(performance_id, number)| Wanted {
+            let unknown = booking.keys().filter(|key| self.seats.get(key).is_none());
+            wanted.extend(unknown.map(|(performance_id, number)| Wanted {
                 performance_id,
                 number,
                 buyer: buyer.take(),
@@ -157,6 +176,10 @@ impl Books {
 
     /// What was decided is to be written.
     pub fn write(self, changes: &mut Changes, control: Control) {
+        if self.compares_clock {
+            changes.compare_clock(self.now);
+        }
+        store::seats::compare_dates(changes, &self.dates);
         store::seats::save(changes, &self.seats);
         if control == Control::Optimistic {
             let own = self.decided.iter().map(|change| change.id).collect();

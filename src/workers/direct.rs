@@ -6,16 +6,18 @@
 use std::collections::BTreeSet;
 
 use super::handle::{attempt, poison};
-use super::{Limits, Service};
+use super::{Limits, Service, Written};
 use crate::orchestrator::{Consequences, Engine, Halves};
 use crate::saga::Command;
 use crate::store;
 use crate::store::attempt::decide;
 
 /// Lets the engine execute these services' commands itself where JetStream does not take them.
-pub fn allow(engine: &Engine, limits: Limits) {
+pub fn allow(engine: &Engine, limits: Limits, written: &Written) {
+    let written = written.clone();
     engine.execute_with(move |engine, commands| {
-        Box::pin(async move { execute(&engine, limits, commands).await })
+        let written = written.clone();
+        Box::pin(async move { execute(&engine, limits, &written, commands).await })
     });
 }
 
@@ -24,6 +26,7 @@ pub fn allow(engine: &Engine, limits: Limits) {
 async fn execute(
     engine: &Engine,
     limits: Limits,
+    written: &Written,
     mut commands: Vec<Command>,
 ) -> store::Result<Vec<Consequences>> {
     let mut seen = BTreeSet::new();
@@ -32,12 +35,13 @@ async fn execute(
     let mut effects = Vec::new();
     while let Some(items) = halves.next() {
         let commands: Vec<&Command> = items.iter().collect();
-        let done = decide(engine.control, |control| attempt(engine, limits, &commands, control));
+        let done = decide(engine.control, |control| attempt(engine, limits, written, &commands, control));
         let result = match store::bounded(done).await {
             Ok(done) => {
                 for (at, why) in &done.illegal {
                     tracing::error!(saga = %commands[*at].saga_id, why, "a command cannot be; it was not executed");
                 }
+                written.note(done.notes);
                 done.changed.tell(&engine.bus).await;
                 effects.push(done.consequences);
                 Ok(())

@@ -12,7 +12,8 @@ use fail::fail_point;
 
 use super::books::Books;
 use super::changed::Changed;
-use super::{Job, Limits};
+use super::written::Notes;
+use super::{Job, Limits, Written};
 use crate::bus::command_batch;
 use crate::bus::deliveries::{self, Carrier};
 use crate::bus::messages;
@@ -24,6 +25,7 @@ use crate::saga::{self, Command, DEADLINE_PASSED, Direction, Event, Outcome, Poi
 use crate::store;
 use crate::store::attempt::{Attempt, decide};
 use crate::store::changes::Changes;
+use crate::store::seats::Seat;
 
 /// A command, and the message that brought it, alone or with others.
 pub(super) type Delivered = (Arc<Carrier>, Command);
@@ -32,6 +34,7 @@ pub(super) type Delivered = (Arc<Carrier>, Command);
 pub(super) struct Handling<'a> {
     pub engine: &'a Engine,
     pub limits: Limits,
+    pub written: &'a Written,
 }
 
 impl Work<Delivered> for Handling<'_> {
@@ -40,7 +43,7 @@ impl Work<Delivered> for Handling<'_> {
     }
 
     async fn attempt(&self, items: &[Delivered]) -> store::Result<()> {
-        handle(self.engine, self.limits, items).await
+        handle(self.engine, self.limits, self.written, items).await
     }
 
     async fn give_up(&self, item: &Delivered, error: sqlx::Error) {
@@ -64,12 +67,18 @@ impl Work<Delivered> for Handling<'_> {
     }
 }
 
-async fn handle(engine: &Engine, limits: Limits, items: &[Delivered]) -> store::Result<()> {
+async fn handle(
+    engine: &Engine,
+    limits: Limits,
+    written: &Written,
+    items: &[Delivered],
+) -> store::Result<()> {
     let commands: Vec<&Command> = items.iter().map(|(_, command)| command).collect();
-    let done = decide(engine.control, |control| attempt(engine, limits, &commands, control));
+    let done = decide(engine.control, |control| attempt(engine, limits, written, &commands, control));
     let done = store::bounded(done).await?;
-    let Done { illegal, changed, consequences } = done;
+    let Done { illegal, changed, consequences, notes } = done;
     fail_point!("worker::committed");
+    written.note(notes);
     // Before anybody is answered: who looks at the map then should see it.
     changed.tell(&engine.bus).await;
     let mut unsettled = BTreeSet::new();
@@ -110,12 +119,14 @@ pub(super) struct Done {
     pub illegal: Vec<(usize, String)>,
     pub changed: Changed,
     pub consequences: Consequences,
+    pub notes: Notes,
 }
 
 /// Does what is still asked for, lets each saga go on, and writes all of it at once.
 pub(super) async fn attempt(
     engine: &Engine,
     limits: Limits,
+    written: &Written,
     commands: &[&Command],
     control: Control,
 ) -> store::Result<Done> {
@@ -130,7 +141,8 @@ pub(super) async fn attempt(
             Asked::Never(why) => illegal.push((at, why)),
         }
     }
-    let mut books = Books::read(&mut attempt, limits, &jobs, read_at).await?;
+    let known = seats_written(written, &jobs, &sagas, control);
+    let mut books = Books::read(&mut attempt, limits, &jobs, known, read_at, &engine.clock).await?;
     let mut batch = Batch::of(sagas, books.now);
     for saga in stale {
         metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
@@ -143,6 +155,7 @@ pub(super) async fn attempt(
         }
         books.handle(job);
     }
+    let mut notes = written.notes(&jobs, &books, &batch);
     let mut changes = Changes::default();
     books.write(&mut changes, control);
     let mut changed = Changed::default();
@@ -154,9 +167,19 @@ pub(super) async fn attempt(
             illegal.push((at, why));
         }
     }
-    let consequences = batch.decided(&mut changes, &engine.catalogue);
+    notes.settle(&batch);
+    let consequences = batch.decided(&mut changes, engine);
     attempt.write(changes).await?;
-    Ok(Done { illegal, changed, consequences })
+    Ok(Done { illegal, changed, consequences, notes })
+}
+
+/// Seats that tickets are to be issued for, as they were written when they were held.
+fn seats_written(written: &Written, jobs: &[Job], sagas: &[Saga], control: Control) -> Vec<Seat> {
+    let issues =
+        jobs.iter().filter(|job| control == Control::Optimistic && job.command.subject == "tickets.issue");
+    let seats =
+        issues.filter_map(|job| written.seats_of(sagas.iter().find(|saga| saga.id == job.command.saga_id)?));
+    seats.flatten().collect()
 }
 
 /// What a command that came is to its saga.

@@ -12,6 +12,7 @@
 mod serve;
 mod direct;
 mod handle;
+mod written;
 mod changed;
 mod seats;
 mod points;
@@ -26,6 +27,7 @@ use uuid::Uuid;
 pub use direct::allow as allow_direct_execution;
 pub use serve::run;
 pub use settle::{LeftToSettle, Settlement, reservation_of, settle};
+pub use written::Written;
 
 use crate::bus::subjects;
 use crate::saga::{Command, Outcome, Saga};
@@ -68,6 +70,8 @@ pub struct Limits {
 struct Booking {
     reservation_id: Uuid,
     user_id: Uuid,
+    #[serde(default)]
+    concert_id: Option<Uuid>,
     performance_id: Uuid,
     seats: Vec<i32>,
     /// In points. Known once the seats are held: from the saga's input, or from the saved output of the hold.
@@ -172,6 +176,7 @@ mod tests {
         Booking {
             reservation_id: Uuid::from_u128(reservation),
             user_id: Uuid::from_u128(1),
+            concert_id: None,
             performance_id: Uuid::from_u128(2),
             seats: seats.to_vec(),
             amount: Some(100),
@@ -234,7 +239,7 @@ mod tests {
         let definition = crate::workflows::built_in().unwrap().latest("booking").unwrap().clone();
         let Value::Object(input) = input else { panic!("an input is an object") };
         let id = Uuid::from_u128(3);
-        let new = NewSaga { id, subject_id: id, owner_id: None, input, trace: None, seq: 0 };
+        let new = NewSaga { id, subject_id: id, input, trace: None, seq: 0 };
         let mut saga = start(&definition, new, chrono::DateTime::UNIX_EPOCH).saga;
         std::sync::Arc::make_mut(&mut saga.context)["amount"] = amount;
         saga

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::handle::{Delivered, Handling};
-use super::{Limits, Service};
+use super::{Limits, Service, Written};
 use crate::background::Tasks;
 use crate::bus::command_batch;
 use crate::bus::deliveries::{self, Carrier, InHand};
@@ -28,11 +28,11 @@ const SPLIT: i64 = 3;
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Announces every service and serves its commands until `stop`, each command by a loop of its own.
-pub fn run(engine: &Engine, limits: Limits, tasks: &Tasks, stop: &CancellationToken) {
+pub fn run(engine: &Engine, limits: Limits, written: &Written, tasks: &Tasks, stop: &CancellationToken) {
     for service in Service::ALL {
         tasks.supervise(service.name(), announce(engine.bus.clone(), service, stop.clone()));
         for command in service.commands() {
-            tasks.supervise(command, serve(engine.clone(), command, limits, stop.clone()));
+            tasks.supervise(command, serve(engine.clone(), command, limits, written.clone(), stop.clone()));
         }
     }
 }
@@ -51,7 +51,13 @@ async fn announce(bus: Bus, service: Service, stop: CancellationToken) {
     }
 }
 
-async fn serve(engine: Engine, command: &'static str, limits: Limits, stop: CancellationToken) {
+async fn serve(
+    engine: Engine,
+    command: &'static str,
+    limits: Limits,
+    written: Written,
+    stop: CancellationToken,
+) {
     let config = topology::command_consumer(command);
     let mut incoming = Deliveries::of(&engine.bus, subjects::STEPS, config);
     while !stop.is_cancelled() {
@@ -68,7 +74,7 @@ async fn serve(engine: Engine, command: &'static str, limits: Limits, stop: Canc
             }
         }
         let saga = |(_, command): &Delivered| command.saga_id;
-        let handling = Handling { engine: &engine, limits };
+        let handling = Handling { engine: &engine, limits, written: &written };
         for round in rounds(readable, saga, |(carrier, _)| deliveries::count(carrier.message())) {
             engine.work_off(round, &handling, &in_hand, &mut incoming, &stop).await;
             if stop.is_cancelled() {

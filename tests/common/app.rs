@@ -148,11 +148,11 @@ pub async fn until<Fut: Future<Output = bool>>(seconds: u64, what: &str, check: 
 /// Begins a saga of a workflow that takes no input; its first command is out unless it is held back.
 pub async fn begin_saga(engine: &Engine, workflow: &str, id: Uuid) {
     let (input, trace) = (serde_json::Map::new(), None);
-    let new = NewSaga { id, subject_id: id, owner_id: None, input, trace, seq: 0 };
+    let new = NewSaga { id, subject_id: id, input, trace, seq: 0 };
     let mut tx = engine.pool.begin().await.unwrap();
     let now = store::now(&mut *tx).await.unwrap();
     let mut changes = Changes::default();
-    let begun = orchestrator::start(&mut changes, &engine.catalogue, workflow, vec![new], now).unwrap();
+    let begun = orchestrator::start(&mut changes, engine, workflow, vec![new], now).unwrap();
     changes.write(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
     engine.follow(begun).await.unwrap();

@@ -62,11 +62,16 @@ from (values (1, 'succeeded'), (4, 'refunded'), (5, 'succeeded'), (6, 'succeeded
 join reservations r on r.id = ('00000000-0000-7000-8000-00000000000' || p.n)::uuid
 left join ledger_entries e on e.reservation_id = r.id and e.kind = 'use';
 
-insert into sagas (id, workflow, version, subject_id, status, step, direction, visit, attempt, send, since, due_at,
-                   input, context, seq, created_at, updated_at, finished_at)
-select ('00000000-0000-7000-8000-0000000000' || id)::uuid, workflow, 1, ('00000000-0000-7000-8000-00000000000' || subject)::uuid,
-    status, step, 'do', 1, 0, 0, now(),
-    case when status in ('running', 'waiting') then now() + interval '300 s' end, '{}', '{}', 1, now(), now(),
+insert into workflow_definitions (workflow, version, steps, signals, events, announced) values
+    ('booking', 1, '{reserve,await_payment,pay,confirm}', '{cancel,pay}', '{}', '{}'),
+    ('cancellation', 1, '{void,refund,release}', '{}', '{}', '{}')
+on conflict do nothing;
+insert into sagas (id, definition, subject_id, status, step, direction, visit, attempt, send, entered_at, since, due_at,
+                   seq, created_at, updated_at, finished_at)
+select ('00000000-0000-7000-8000-0000000000' || id)::uuid, d.code,
+    case workflow when 'cancellation' then ('00000000-0000-7000-8000-00000000000' || subject)::uuid end,
+    saga_status(status), saga_step(d.code, step), 0, 1, 0, 0, now(), now(),
+    case when status in ('running', 'waiting') then now() + interval '300 s' end, 1, now(), now(),
     case when status in ('completed', 'compensated') then now() end
 from (values
     ('01', 'booking', 1, 'completed', 'confirm'), ('02', 'booking', 2, 'waiting', 'await_payment'),
@@ -74,4 +79,5 @@ from (values
     ('14', 'cancellation', 4, 'completed', 'release'), ('05', 'booking', 5, 'completed', 'confirm'),
     ('15', 'cancellation', 5, 'running', 'refund'), ('06', 'booking', 6, 'running', 'confirm'),
     ('07', 'booking', 7, 'completed', 'confirm')
-) as s (id, workflow, subject, status, step);
+) as s (id, name, subject, status, step)
+join workflow_definitions d on d.workflow = s.name and d.version = 1;

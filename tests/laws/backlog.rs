@@ -51,7 +51,7 @@ async fn come(app: &App, concert_id: Uuid, performance_id: Uuid, end: Instant) -
 }
 
 async fn pay_what_is_held(app: &App) {
-    let held = sqlx::query_scalar::<_, Uuid>("select id from sagas where status = 'waiting'");
+    let held = sqlx::query_scalar::<_, Uuid>("select id from saga_view where status = 'waiting'");
     for id in held.fetch_all(&app.pool).await.unwrap() {
         app.desk.pay(id).await.unwrap();
     }
@@ -63,7 +63,7 @@ async fn count(app: &App, sql: &'static str) -> i64 {
 
 /// What a worker has done until now: it moves sagas on.
 async fn done(app: &App) -> i64 {
-    count(app, "select count(*) from saga_history where event = 'done'").await
+    count(app, "select count(*) from history_view where event = 'done'").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,7 +100,7 @@ async fn a_worker_that_stands_still_for_half_a_minute_under_load_costs_no_saga_i
     );
     let ended = ended.fetch_all(&app.pool).await.unwrap();
     assert_eq!(ended, [("confirmed".to_owned(), None, i64::from(bookings))], "status, reason, bookings");
-    let lost = "select count(*) from saga_history where event in ('failed', 'deadline') or attempt > 0";
+    let lost = "select count(*) from history_view where event in ('failed', 'deadline') or attempt > 0";
     assert_eq!(count(&app, lost).await, 0, "silence cost an attempt or a saga its deadline");
     assert_eq!(count(&app, "select sum(balance)::bigint from accounts").await, 0);
     assert_good(&app).await;

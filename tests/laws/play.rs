@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use boxoffice::saga::{Act, Definition, Direction, Outcome, Saga, Status, Work};
-use boxoffice::store::sagas::HistoryRow;
+use boxoffice::store::history::HistoryRow;
 use boxoffice::{bus, store};
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -165,7 +165,7 @@ impl Play {
     }
 
     pub async fn history(&self) -> Vec<HistoryRow> {
-        store::sagas::history(self.stage.pool(), &[self.begun.saga]).await.unwrap()
+        store::history::of_sagas(self.stage.pool(), &[self.begun.saga]).await.unwrap()
     }
 
     /// The steps that were undone, in their order.

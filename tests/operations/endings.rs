@@ -21,7 +21,7 @@ async fn stuck_after_payment(test: &TestApp, user: Uuid, seat: i32) -> Uuid {
     let held = test.reserve(user, &[seat]).await;
     let _paid = test.app.desk.pay(held.id).await.unwrap();
     test.until(20, "the points to be taken", || async {
-        let step: String = sqlx::query_scalar("select step from sagas where id = $1")
+        let step: String = sqlx::query_scalar("select step from saga_view where id = $1")
             .bind(held.id)
             .fetch_one(&test.app.pool)
             .await
@@ -30,7 +30,7 @@ async fn stuck_after_payment(test: &TestApp, user: Uuid, seat: i32) -> Uuid {
     })
     .await;
     sqlx::query(
-        "update sagas set status = 'stuck', stuck_since = now(), due_at = null, reason = 'no paper', seq = seq + 1
+        "update sagas set status = saga_status('stuck'), stuck_since = now(), due_at = null, reason = 'no paper', seq = seq + 1
          where id = $1",
     )
     .bind(held.id)

@@ -42,7 +42,7 @@ async fn stuck_sagas_parked_messages_and_absent_workers_are_seen_at_once() {
 
     sqlx::raw_sql(GOOD).execute(&env.pool).await.unwrap();
     sqlx::raw_sql(
-        "update sagas set status = 'stuck', stuck_since = now(), due_at = null where status = 'waiting';
+        "update sagas set status = saga_status('stuck'), stuck_since = now(), due_at = null where status = saga_status('waiting');
          insert into parked_messages (stream, subject, headers, payload, error) values ('SAGAS', 's', '{}', '', 'x')",
     )
     .execute(&env.pool)

@@ -29,7 +29,7 @@ async fn stuck(test: &TestApp, seat: i32) -> Uuid {
 /// The row as it is when the release of the seats has failed too often.
 async fn make_stuck(test: &TestApp, id: Uuid) {
     let changed = sqlx::query(
-        "update sagas set status = 'stuck', step = 'reserve', direction = 'undo', stuck_since = now(), due_at = null,
+        "update sagas set status = saga_status('stuck'), step = saga_step(definition, 'reserve'), direction = 1, stuck_since = now(), due_at = null,
                 reason = 'undo of reserve failed 70 times: busy',
                 rejection = '{\"step\": \"reserve\", \"code\": \"hold_expired\", \"detail\": {}}'
          where id = $1",

@@ -85,7 +85,8 @@ async fn a_hold_that_is_completed_by_hand_must_say_how_long_it_lasts() {
     let buyer = entrance.admitted(0).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
     let id = held["id"].as_str().unwrap();
-    let back = "update sagas set status = 'stuck', step = 'reserve', context = input, stuck_since = now(), due_at = null
+    let back = "with forgotten as (delete from saga_history where saga_id = $1::uuid and event = 1)
+                update sagas set status = saga_status('stuck'), step = saga_step(definition, 'reserve'), stuck_since = now(), due_at = null
                 where id = $1::uuid";
     sqlx::query(back).bind(id).execute(&entrance.pool).await.unwrap();
     let refused = act(&entrance, id, "complete", json!({ "reason": "x", "output": {} })).await;

@@ -40,8 +40,7 @@ async fn outlasts(entrance: &Entrance, begin: impl AsyncFnOnce(), end: impl Asyn
 }
 
 async fn stuck_and_parked(entrance: &Entrance) -> (i64, i64) {
-    let sql =
-        "select (select count(*) from sagas where status = 'stuck'), (select count(*) from parked_messages)";
+    let sql = "select (select count(*) from sagas where stuck_since is not null), (select count(*) from parked_messages)";
     sqlx::query_as(sql).fetch_one(&entrance.pool).await.unwrap()
 }
 

@@ -70,7 +70,7 @@ impl AbstractWorkflow {
         let id = Uuid::from_u128(7);
         self.inputs.iter().map(move |input| {
             let input = input.clone();
-            let new = NewSaga { id, subject_id: id, owner_id: None, input, trace: None, seq: 0 };
+            let new = NewSaga { id, subject_id: id, input, trace: None, seq: 0 };
             start(&self.definition, new, base(0))
         })
     }

@@ -13,18 +13,29 @@ use super::moves::{Move, NO_DEADLINE, command, moved, rejection, step_deadline};
 use super::size::too_large;
 use super::state::{Direction, NewSaga, Saga, Status};
 
+/// The first entry of a saga's history.
+pub const STARTED: &str = "started";
 /// What a worker says to a `do` that reaches it after its deadline.
 pub const DEADLINE_PASSED: &str = "deadline_passed";
 
 /// The first transition of a saga: into its first step.
 pub fn start(definition: &Definition, new: NewSaga, now: DateTime<Utc>) -> Transition {
+    start_in(None, definition, new, now)
+}
+
+/// Starts a saga that is looked after by this batch as long as it runs without a pause.
+pub fn start_in(
+    flight: Option<i64>,
+    definition: &Definition,
+    new: NewSaga,
+    now: DateTime<Utc>,
+) -> Transition {
     let input = Arc::new(Value::Object(new.input));
     let saga = Saga {
         id: new.id,
         workflow: definition.name.clone(),
         version: definition.version,
         subject_id: new.subject_id,
-        owner_id: new.owner_id,
         status: Status::Running,
         paused: false,
         step: definition.steps[0].name.clone(),
@@ -36,6 +47,7 @@ pub fn start(definition: &Definition, new: NewSaga, now: DateTime<Utc>) -> Trans
         since: now,
         backing_off: false,
         due_at: None,
+        flight,
         reason: None,
         rejection: None,
         context: Arc::clone(&input),
@@ -49,7 +61,7 @@ pub fn start(definition: &Definition, new: NewSaga, now: DateTime<Utc>) -> Trans
     };
     let mut first = Move::of(definition, &saga, now);
     first.enter(0);
-    first.record(&saga, "started", None)
+    first.record(&saga, STARTED, None)
 }
 
 /// What happens to `saga` by `event` at `now`: pure, total, and the same for everybody who asks.
@@ -254,12 +266,15 @@ fn signalled(mut next: Move<'_>, saga: &Saga, index: usize, name: &str) -> Decis
     let Work::Wait { signal } = step.work() else {
         return Decision::Stale;
     };
+    let turns_back = next.definition.signals.get(name);
+    if turns_back.is_none() && name != signal {
+        return Decision::Stale;
+    }
     let overdue = step_deadline(step, saga).is_some_and(|deadline| next.now >= deadline);
-    match next.definition.signals.get(name) {
+    match turns_back {
         _ if overdue => next.miss_deadline(index),
-        None if name == signal => next.go_on(index),
         Some(reason) => next.turn_back(reason, Some(index)),
-        None => return Decision::Stale,
+        None => next.go_on(index),
     }
     moved(next.record(saga, &format!("signal:{name}"), None))
 }
@@ -294,4 +309,25 @@ fn rung(mut next: Move<'_>, saga: &Saga, index: Option<usize>) -> Decision {
         }
     }
     moved(next.unrecorded())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_to_what_was_never_asked_is_illegal() {
+        let definition = crate::samples::workflow("booking");
+        let (id, now) = (uuid::Uuid::from_u128(7), DateTime::UNIX_EPOCH);
+        let new = NewSaga { id, subject_id: id, input: Map::new(), trace: None, seq: 0 };
+        let saga = start(&definition, new, now).saga;
+        for (step, direction, visit) in
+            [("pay", Direction::Do, 1), ("reserve", Direction::Undo, 1), ("reserve", Direction::Do, 2)]
+        {
+            let (name, outcome) = (step.to_owned(), Outcome::done());
+            let reply = Reply { step: name, direction, visit, send: 0, outcome, worker: None, service: None };
+            let decision = apply(&definition, &saga, &Event::Reply(reply), now);
+            assert!(matches!(decision, Decision::Illegal(_)), "{step} {direction} {visit}");
+        }
+    }
 }

@@ -7,8 +7,14 @@ use serde::Deserialize;
 use super::delay::{LONGEST_MS, LONGEST_SECONDS, Retry};
 use super::state::Direction;
 
+/// The event that tells of a saga that cannot go on by itself.
+pub const STUCK: &str = "saga.stuck";
+/// The event that tells of a saga that an operator gave up.
+pub const ABANDONED: &str = "saga.abandoned";
 /// More steps than these no workflow has.
 const MAX_STEPS: usize = 500;
+/// More kinds of domain events, or of signals, no workflow has.
+const MAX_NAMES: usize = 200;
 
 /// One workflow, in one version.
 #[derive(Clone, Debug, Deserialize)]
@@ -161,6 +167,22 @@ impl Definition {
             .collect()
     }
 
+    /// Every signal that moves a saga of this workflow.
+    pub fn signals(&self) -> BTreeSet<&str> {
+        let waits = self.steps.iter().filter_map(|step| step.wait.as_deref());
+        waits.chain(self.signals.keys().map(String::as_str)).collect()
+    }
+
+    /// Every domain event that a saga of this workflow may emit, those of the engine included.
+    pub fn events(&self) -> BTreeSet<&str> {
+        let of_step = |step| {
+            let Step { emits, announces, undo_announces, .. }: &Step = step;
+            emits.iter().chain(announces.values()).chain(undo_announces.values())
+        };
+        let own = self.steps.iter().flat_map(of_step).chain(self.ends.values());
+        own.map(String::as_str).chain([STUCK, ABANDONED]).collect()
+    }
+
     /// Whether a saga of this workflow may have told the world anything.
     pub fn announces_anything(&self) -> bool {
         let steps = &self.steps;
@@ -176,6 +198,9 @@ impl Definition {
         }
         if self.steps.len() > MAX_STEPS {
             return Err(format!("it has {} steps; {MAX_STEPS} is the most", self.steps.len()));
+        }
+        if self.signals().len() > MAX_NAMES || self.events().len() > MAX_NAMES {
+            return Err(format!("it has more than {MAX_NAMES} signals or kinds of events"));
         }
         if self.version < 1 {
             return Err("its version must be 1 or more".into());

@@ -1,17 +1,14 @@
 //! How a saga stops: it ends, is stuck, is given up, or is held back by a pause.
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::action::Action;
+use super::definition::{ABANDONED, STUCK};
 use super::moves::{LAST_EVENTS, Move, rejection, step_deadline};
 use super::permits::allowed_acts;
 use super::size::cut;
 use super::state::{Direction, Status};
-
-/// The event that tells of a saga that cannot go on by itself.
-pub const STUCK: &str = "saga.stuck";
-/// The event that tells of a saga that an operator gave up.
-pub const ABANDONED: &str = "saga.abandoned";
 
 impl Move<'_> {
     /// An operator must look: nothing more happens by itself. Why the saga turned back is kept beside the cause, for
@@ -29,7 +26,7 @@ impl Move<'_> {
         self.saga.paused = false;
         self.saga.stuck_since = Some(self.now);
         self.emits.push(STUCK.to_owned());
-        self.saga.due_at = Some(self.now + LAST_EVENTS);
+        self.saga.due_at = self.last_look();
         self.actions.push(Action::Notify);
     }
 
@@ -54,8 +51,13 @@ impl Move<'_> {
         self.saga.paused = false;
         self.saga.stuck_since = None;
         self.saga.finished_at = Some(self.now);
-        self.saga.due_at = told.then(|| self.now + LAST_EVENTS);
+        self.saga.due_at = self.last_look().filter(|_| told);
         self.actions.push(Action::Notify);
+    }
+
+    /// When the last events are looked after; its batch does that if there is one.
+    fn last_look(&self) -> Option<DateTime<Utc>> {
+        self.saga.flight.is_none().then(|| self.now + LAST_EVENTS)
     }
 
     /// Stops going forward: what is out may still be answered, and the step's deadline stays.
@@ -78,6 +80,7 @@ impl Move<'_> {
     pub(super) fn hold_back(&mut self) {
         let step = self.definition.index(&self.saga.step).map(|index| &self.definition.steps[index]);
         self.saga.backing_off = true;
+        self.saga.flight = None;
         self.saga.due_at = step.and_then(|step| step_deadline(step, &self.saga)).filter(|at| *at > self.now);
     }
 
@@ -94,7 +97,6 @@ impl Move<'_> {
 
 #[cfg(test)]
 mod tests {
-    use chrono::DateTime;
     use serde_json::Map;
     use uuid::Uuid;
 
@@ -112,8 +114,8 @@ mod tests {
         let text =
             "name='t'\nversion=1\n[[steps]]\nname='ask'\nwait='go'\n[[steps]]\nname='act'\ncommand='x.y'";
         let definition = Definition::parse("t", text).unwrap();
-        let (id, now) = (Uuid::from_u128(7), DateTime::UNIX_EPOCH);
-        let new = NewSaga { id, subject_id: id, owner_id: None, input: Map::new(), trace: None, seq: 0 };
+        let (id, now) = (Uuid::from_u128(7), chrono::DateTime::UNIX_EPOCH);
+        let new = NewSaga { id, subject_id: id, input: Map::new(), trace: None, seq: 0 };
         let waiting = start(&definition, new, now).saga;
         let go = Event::Signal("go".to_owned());
         let stuck = moved(lost_definition(&waiting, &go, now));

@@ -42,10 +42,9 @@ pub mod jsonb;
 pub mod range;
 
 pub use action::{Action, Command, Decision, Entry, Transition, message_id};
-pub use apply::{DEADLINE_PASSED, apply, lost_definition, outstanding, start};
-pub use definition::{Catalogue, Definition, Step, Work};
+pub use apply::{DEADLINE_PASSED, STARTED, apply, lost_definition, outstanding, start, start_in};
+pub use definition::{ABANDONED, Catalogue, Definition, STUCK, Step, Work};
 pub use event::{Act, Event, Outcome, Poisoned, Reply};
-pub use halts::{ABANDONED, STUCK};
 pub use moves::{command, kept, may_have_run};
 pub use outlook::{Outlook, Prospect, Standing, StepAhead, Told, outlook, prospect};
 pub use permits::{allowed_acts, lacking};

@@ -98,6 +98,10 @@ impl<'a> Move<'a> {
     pub(super) fn of(definition: &'a Definition, saga: &Saga, now: DateTime<Utc>) -> Self {
         let mut saga = saga.clone();
         saga.updated_at = now;
+        // Its batch has let go of it.
+        if saga.status.rests() {
+            saga.flight = None;
+        }
         Self { definition, saga, now, worker: None, actions: Vec::new(), emits: Vec::new() }
     }
 
@@ -190,13 +194,13 @@ impl<'a> Move<'a> {
         self.saga.status = Status::Waiting;
         let step = &self.definition.steps[index];
         let Some(until) = deadline(step, &self.saga, self.now) else {
-            self.saga.due_at = Some(self.now + NO_DEADLINE);
+            self.rest_until(self.now + NO_DEADLINE);
             return self.actions.push(Action::Notify);
         };
         if self.now >= until {
             return self.miss_deadline(index);
         }
-        self.saga.due_at = Some(until);
+        self.rest_until(until);
         if arm {
             self.actions.push(Action::Arm(until));
         }
@@ -261,9 +265,11 @@ impl<'a> Move<'a> {
         self.saga.backing_off = false;
         self.saga.since = self.now;
         let answer_by = self.answer_by();
+        if self.saga.send == 0 && self.saga.flight.is_some() {
+            self.saga.due_at = None;
         // An earlier alarm that has not rung stays: it is moved on when it rings, and most sagas are gone by then.
-        if !self.saga.due_at.is_some_and(|due| due > self.now && due <= answer_by) {
-            self.saga.due_at = Some(answer_by);
+        } else if !self.saga.due_at.is_some_and(|due| due > self.now && due <= answer_by) {
+            self.rest_until(answer_by);
         }
         self.actions.extend(command(self.definition, &self.saga).map(Action::Send));
     }
@@ -310,9 +316,10 @@ impl<'a> Move<'a> {
         deadline.filter(|deadline| *deadline > self.now).map_or(late, |deadline| deadline.min(late))
     }
 
-    /// Moves the alarm to where it belongs, without sending anything.
+    /// Sets the alarm. From now on it is this that looks after the saga.
     pub(super) fn rest_until(&mut self, due: DateTime<Utc>) {
         self.saga.due_at = Some(due);
+        self.saga.flight = None;
     }
 
     /// Tries again after a pause; a long pause is an alarm of the broker too.
@@ -325,7 +332,7 @@ impl<'a> Move<'a> {
         let until =
             deadline.filter(|deadline| *deadline > self.now).map_or(paused, |deadline| deadline.min(paused));
         self.saga.backing_off = true;
-        self.saga.due_at = Some(until);
+        self.rest_until(until);
         if pause > LONG_PAUSE {
             self.actions.push(Action::Arm(until));
         }
@@ -333,7 +340,7 @@ impl<'a> Move<'a> {
 
     /// Asks for all of an ended saga's events again, and looks once more a little later.
     pub(super) fn recall(&mut self) {
-        self.saga.due_at = Some(self.now + LAST_EVENTS);
+        self.rest_until(self.now + LAST_EVENTS);
         self.actions.push(Action::Recall);
     }
 }

@@ -189,14 +189,7 @@ mod tests {
             let definition = crate::samples::workflow("booking");
             let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
             let id = Uuid::from_u128(7);
-            let new = NewSaga {
-                id,
-                subject_id: id,
-                owner_id: None,
-                input: serde_json::Map::new(),
-                trace: None,
-                seq: 0,
-            };
+            let new = NewSaga { id, subject_id: id, input: serde_json::Map::new(), trace: None, seq: 0 };
             let saga = crate::start(&definition, new, now).saga;
             Self { definition, saga, told: Vec::new(), now }
         }

@@ -51,7 +51,7 @@ mod tests {
     fn begun(workflow: &str) -> (Definition, Saga) {
         let definition = crate::samples::workflow(workflow);
         let id = uuid::Uuid::from_u128(7);
-        let new = NewSaga { id, subject_id: id, owner_id: None, input: Map::new(), trace: None, seq: 0 };
+        let new = NewSaga { id, subject_id: id, input: Map::new(), trace: None, seq: 0 };
         let saga = start(&definition, new, chrono::DateTime::from_timestamp(1_800_000_000, 0).unwrap()).saga;
         (definition, saga)
     }

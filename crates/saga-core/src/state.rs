@@ -44,7 +44,6 @@ pub enum Direction {
 pub struct NewSaga {
     pub id: Uuid,
     pub subject_id: Uuid,
-    pub owner_id: Option<Uuid>,
     pub input: Map<String, Value>,
     /// The trace that it belongs to; none: one of its own, by its id.
     pub trace: Option<Uuid>,
@@ -59,7 +58,6 @@ pub struct Saga {
     pub workflow: String,
     pub version: i32,
     pub subject_id: Uuid,
-    pub owner_id: Option<Uuid>,
     pub status: Status,
     pub paused: bool,
     pub step: String,
@@ -71,6 +69,8 @@ pub struct Saga {
     pub since: DateTime<Utc>,
     pub backing_off: bool,
     pub due_at: Option<DateTime<Utc>>,
+    /// The batch that looks after this saga instead of an alarm, while the saga runs without a pause: see [`Saga::is_kept`].
+    pub flight: Option<i64>,
     pub reason: Option<String>,
     pub rejection: Option<Value>,
     pub input: Arc<Value>,
@@ -174,6 +174,17 @@ impl fmt::Display for Direction {
 }
 
 impl Saga {
+    /// Whether it will be looked at again by itself, needs no look, or waits for an operator: no saga may be anything else.
+    pub fn is_kept(&self) -> bool {
+        self.due_at.is_some() || self.flight.is_some() || self.paused || self.status.rests()
+    }
+
+    /// Its batch looks after it no longer: its alarm rings now.
+    pub fn let_go(&mut self, now: DateTime<Utc>) {
+        self.flight = None;
+        self.due_at = Some(now);
+    }
+
     /// The time that stands in a field of the context; one that lies too far off counts as the nearest that can be.
     pub fn time(&self, field: &str) -> Option<DateTime<Utc>> {
         let text = self.context.get(field)?.as_str()?;

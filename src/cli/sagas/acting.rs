@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::{Context, Ending, Misuse};
 use crate::app;
 use crate::background::Tasks;
+use crate::clock::Clock;
 use crate::config::Control;
 use crate::operations::repair::reason_problem;
 use crate::orchestrator::{ActError, Engine, Pools};
@@ -46,7 +47,8 @@ impl Acting {
         let catalogue = Arc::new(app::catalogue(&context.settings)?);
         let stop = CancellationToken::new();
         let tasks = Tasks::new(&stop);
-        let pools = Pools { all: pool.clone(), steps: pool, control: Control::Pessimistic };
+        let pools =
+            Pools { all: pool.clone(), steps: pool, control: Control::Pessimistic, clock: Clock::default() };
         let bus = context.bus().await?;
         let engine = Engine::start(pools, bus, catalogue, &Service::NAMES, &tasks, &stop).await?;
         let engine = engine.with_after_act(workers::settle);

@@ -95,7 +95,8 @@ pub async fn ask(
     bus: Option<&Bus>,
     id: Uuid,
 ) -> Result<Facts, AskError> {
-    let saga = store::sagas::get(pool, id).await?.ok_or(AskError::Unknown)?;
+    let mut saga = store::sagas::get(pool, id).await?.ok_or(AskError::Unknown)?;
+    store::flights::show_next_look(pool, std::slice::from_mut(&mut saga)).await?;
     let now = store::now(pool).await?;
     let definition = catalogue.get(&saga.workflow, saga.version);
     let mut facts = of_row(definition, saga, now);
@@ -103,7 +104,7 @@ pub async fn ask(
     facts.pauses = pauses::of_saga(pool, id, &workflow, facts.command.as_deref()).await?;
     facts.parked = store::operations::parked(pool, Some(id), None, PARKED_MAX).await?.len();
     if facts.backing_off {
-        let history = store::sagas::history(pool, &[id]).await?;
+        let history = store::history::of_sagas(pool, &[id]).await?;
         facts.last_error = history.last().and_then(|row| row.detail.as_ref()).and_then(cause);
     }
     if let Some(command) = &facts.command {

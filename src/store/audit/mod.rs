@@ -135,8 +135,8 @@ pub async fn counted(conn: &mut PgConnection) -> Result<Counted> {
             select count(*) as rows, coalesce(sum(case kind when 'use' then amount when 'refund' then -amount end), 0)::bigint as taken
             from ledger_entries
         ) as entries, (
-            select count(*) filter (where finished_at is null and status <> 'stuck') as open,
-                count(*) filter (where status = 'stuck') as stuck,
+            select count(*) filter (where finished_at is null and stuck_since is null) as open,
+                count(*) filter (where stuck_since is not null) as stuck,
                 count(*) filter (where finished_at is not null) as ended
             from sagas
         ) as sagas

@@ -63,8 +63,8 @@ pub async fn points_taken(conn: &mut PgConnection) -> Result<Vec<Offender>> {
                 booking.step as booking, cancellation.step as cancellation
             from reservations r
             full join taken on taken.reservation_id = r.id
-            left join sagas booking on booking.id = r.id and booking.finished_at is null
-            left join sagas cancellation on cancellation.id = r.cancellation_id and cancellation.finished_at is null
+            left join saga_view booking on booking.id = r.id and booking.finished_at is null
+            left join saga_view cancellation on cancellation.id = r.cancellation_id and cancellation.finished_at is null
         )
         select id::text as "id!",
             status || ' at ' || amount || ' points, ' || points || ' are taken'
@@ -105,6 +105,10 @@ pub async fn payments(conn: &mut PgConnection) -> Result<Vec<Offender>> {
                 union all
                 select from sagas g where g.subject_id = r.id and g.subject_id <> g.id and g.finished_at is null)
             and r.id not in (select id from by_hand)
+        ), ordered as materialized (
+            select (input ->> 'reservation_id')::uuid as id, input ->> 'user_id' as user_id,
+                input ->> 'performance_id' as performance_id, input -> 'seats' as seats
+            from saga_view where workflow in ('booking', 'cancellation')
         ), found (id, problem) as (
             select p.id::text, 'the payment is ' || p.status || ', its ledger entry is missing or another'
             from payments p
@@ -133,16 +137,13 @@ pub async fn payments(conn: &mut PgConnection) -> Result<Vec<Offender>> {
             from payments p join reservations r on r.id = p.reservation_id
             where p.user_id <> r.user_id
             union all
-            select r.id::text, 'the reservation is of user ' || r.user_id || ', its saga of user '
-                || coalesce(g.owner_id::text, g.input ->> 'user_id')
-            from sagas g join reservations r on r.id = (g.input ->> 'reservation_id')::uuid
-            where g.workflow in ('booking', 'cancellation')
-                and (g.owner_id <> r.user_id or g.input ->> 'user_id' <> r.user_id::text)
+            select r.id::text, 'the reservation is of user ' || r.user_id || ', its saga of user ' || o.user_id
+            from ordered o join reservations r on r.id = o.id
+            where o.user_id <> r.user_id::text
             union all
             select r.id::text, 'the reservation is for other seats than its saga'
-            from sagas g join reservations r on r.id = (g.input ->> 'reservation_id')::uuid
-            where g.workflow in ('booking', 'cancellation')
-                and (g.input ->> 'performance_id' <> r.performance_id::text or g.input -> 'seats' <> to_jsonb(r.seats))
+            from ordered o join reservations r on r.id = o.id
+            where o.performance_id <> r.performance_id::text or o.seats <> to_jsonb(r.seats)
             union all
             select s.id::text, 'the reservation is ' || s.status || ', its payment is ' || coalesce(p.status, 'missing')
             from settled s
@@ -168,7 +169,7 @@ pub async fn unsettled_points(conn: &mut PgConnection) -> Result<Vec<UnsettledPo
         UnsettledPoints,
         r#"
         with suspects as (
-            select id as saga_id, subject_id as reservation_id, stuck_since as since from sagas
+            select id as saga_id, coalesce(subject_id, id) as reservation_id, stuck_since as since from sagas
             where stuck_since is not null
             union
             select saga_id, (detail #>> '{settlement,reservation_id}')::uuid, at from operator_acts
@@ -191,7 +192,7 @@ pub async fn unsettled_points(conn: &mut PgConnection) -> Result<Vec<UnsettledPo
             f.user_id as "user_id!", f.what as "what!", f.points as "points!",
             coalesce(g.status, 'dropped') as "saga_status!", f.since as "since!"
         from found f
-        left join sagas g on g.id = f.saga_id
+        left join saga_view g on g.id = f.saga_id
         order by f.reservation_id, f.since
         limit $1
         "#,

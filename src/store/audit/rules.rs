@@ -15,24 +15,21 @@ pub async fn row_rules(conn: &mut PgConnection) -> Result<Vec<Offender>> {
         with found (id, problem) as (
             select g.id::text, 'breaks ' || broken.rules
             from sagas g
+            left join workflow_definitions d on d.code = g.definition
             cross join lateral (select concat_ws(', ',
-                case when g.status not in ('running', 'waiting', 'compensating', 'completed', 'compensated', 'stuck', 'abandoned')
-                    then 'sagas_status_known' end,
-                case when g.direction not in ('do', 'undo') then 'sagas_direction_known' end,
-                case when g.visit <= 0 then 'sagas_visit_positive' end,
+                case when d.code is null then 'sagas_definition_known' end,
+                case when g.step < 0 or g.step >= cardinality(d.steps) then 'sagas_step_known' end,
                 case when g.attempt < 0 then 'sagas_attempt_counts' end,
                 case when g.send < 0 then 'sagas_send_counts' end,
-                case when (g.finished_at is not null) <> (g.status in ('completed', 'compensated', 'abandoned'))
+                case when (g.finished_at is not null) <> (g.status in (3, 4, 6))
                     then 'sagas_finished_when_ended' end,
-                case when (g.stuck_since is not null) <> (g.status = 'stuck') then 'sagas_stuck_since_when_stuck' end,
-                case when g.due_at not between '1970-01-01 00:00:00+00' and '9999-12-31 23:59:59.999999+00'
-                    then 'sagas_times_in_range' end
+                case when (g.stuck_since is not null) <> (g.status = 5) then 'sagas_stuck_since_when_stuck' end
             ) as rules) as broken
             where broken.rules <> ''
             union all
             select h.saga_id || '/' || h.seq, 'breaks saga_history_direction_known'
             from saga_history h
-            where h.direction not in ('do', 'undo')
+            where h.direction not in (0, 1)
             union all
             select s.performance_id || '/' || s.number, 'breaks ' || broken.rules
             from seats s

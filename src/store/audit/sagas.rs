@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use super::super::Result;
 use super::{Moment, NAMED, Offender, StuckSaga};
 
-/// Every saga is ended, stuck, paused or has an alarm; every reservation that is not settled has a saga, or
+/// Every saga is ended, stuck, paused, in its flight or has an alarm; every reservation that is not settled has a saga, or
 /// one that an operator gave up.
 pub async fn asleep(conn: &mut PgConnection) -> Result<Vec<Offender>> {
     sqlx::query_as!(
@@ -14,13 +14,14 @@ pub async fn asleep(conn: &mut PgConnection) -> Result<Vec<Offender>> {
         r#"
         with found (id, problem) as (
             select id::text, 'the saga is ' || status || ' in ' || step || ' without an alarm'
-            from sagas
+            from saga_view v
             where due_at is null and not paused and finished_at is null and stuck_since is null
+                and not exists (select from flights f where f.id = v.flight and v.id = any (f.sagas))
             union all
             select r.id::text, 'the reservation is ' || r.status || ', but no saga is on its way for it'
             from reservations r
             where r.status in ('pending', 'held') and not exists (
-                select from sagas g where g.id = r.id and (g.finished_at is null or g.status = 'abandoned'))
+                select from sagas g where g.id = r.id and (g.finished_at is null or g.status = saga_status('abandoned')))
         )
         select id as "id!", problem as "problem!", count(*) over () as "total!"
         from found
@@ -43,14 +44,21 @@ pub async fn overdue_sagas(
     sqlx::query_as!(
         Offender,
         r#"
+        with late (id, at) as (
+            select id, due_at from sagas where due_at is not null
+            union all
+            select s.id, f.at + interval '3 seconds' from flights f
+            cross join unnest(f.sagas) as flying (id)
+            join sagas s on s.id = flying.id and s.flight = f.id
+        )
         select id::text as "id!",
-            'the saga''s alarm was due at ' || to_char(due_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+            'the saga''s alarm was due at ' || to_char(at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
                 || ' and nobody looked' as "problem!",
             count(*) over () as "total!"
-        from sagas
-        where due_at is not null and greatest(due_at, $2::timestamptz) < $1
+        from late
+        where greatest(at, $2::timestamptz) < $1
             and $2 is not null
-        order by due_at, 1
+        order by at, 1
         limit $3
         "#,
         moment.now - patience,
@@ -66,8 +74,9 @@ pub async fn stuck_sagas(conn: &mut PgConnection) -> Result<Vec<StuckSaga>> {
     sqlx::query_as!(
         StuckSaga,
         r#"
-        select id, workflow, step, direction as "direction: String", reason, stuck_since as "since!"
-        from sagas where stuck_since is not null order by stuck_since, id limit $1
+        select id as "id!", workflow as "workflow!", step as "step!", direction as "direction!", reason,
+            stuck_since as "since!"
+        from saga_view where stuck_since is not null order by stuck_since, id limit $1
         "#,
         NAMED,
     )

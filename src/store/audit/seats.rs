@@ -144,7 +144,7 @@ pub async fn overdue_holds(
                 ', whose hold has no end') as "problem!",
             count(*) over () as "total!"
         from seats s
-        left join sagas g on g.id = s.holder
+        left join saga_view g on g.id = s.holder
         where s.status = 'held' and $2::timestamptz is not null
             and g.status is distinct from 'stuck' and g.status is distinct from 'abandoned'
             and greatest($2, case when g.step in ('pay', 'confirm') then s.claimable_at else s.expires_at end)

@@ -17,7 +17,7 @@ use super::timing::Timings;
 use super::watch::Watch;
 use super::{Plan, comes_true, crowd};
 use boxoffice::store;
-use boxoffice::store::sagas::HistoryRow;
+use boxoffice::store::history::HistoryRow;
 
 const GOAL_MS: f64 = 5_000.0;
 /// How long what was in hand is waited for.
@@ -99,7 +99,7 @@ async fn round(
     });
     let at_rest = at_rest.await?;
     let ids: Vec<Uuid> = seen.all().into_keys().collect();
-    let history = store::sagas::history(&stage.pool, &ids).await?;
+    let history = store::history::of_sagas(&stage.pool, &ids).await?;
     let (on_its_way, longest) = gaps(&history, killed);
     on_its_way.into_iter().for_each(|gap| rounds.on_its_way.add(gap));
     rounds.longest.add(longest);

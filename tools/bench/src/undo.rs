@@ -90,7 +90,7 @@ type Span = (Option<DateTime<Utc>>, Option<DateTime<Utc>>);
 
 async fn by_history(stage: &Stage, ids: &[Uuid]) -> anyhow::Result<Timings> {
     let mut spans: BTreeMap<Uuid, Span> = BTreeMap::new();
-    for row in store::sagas::history(&stage.pool, ids).await? {
+    for row in store::history::of_sagas(&stage.pool, ids).await? {
         let span = spans.entry(row.saga_id).or_default();
         match (row.event.as_str(), row.direction) {
             ("rejected", _) => span.0 = Some(row.at),

@@ -13,13 +13,14 @@ use boxoffice::config::Control;
 use boxoffice::ids;
 use boxoffice::saga::{Saga, Status};
 use boxoffice::store::changes::Changes;
+use boxoffice::store::codes::Codes;
 use boxoffice::store::reservations::{Change, End};
 use boxoffice::store::rows::Rows;
 use boxoffice::store::saga_search::Filter;
 use boxoffice::store::seats::{Seat, Wanted};
 use boxoffice::store::{
-    Result, audit, catalog, due, payments, plans, points, reservations, retention, saga_search, sagas, seats,
-    tickets,
+    Result, audit, catalog, due, history, payments, plans, points, reservations, retention, saga_search,
+    sagas, seats, tickets,
 };
 
 /// A page of a list.
@@ -29,6 +30,7 @@ const PAGE: i64 = 50;
 #[derive(Clone, Debug)]
 pub struct Sample {
     now: DateTime<Utc>,
+    codes: Codes,
     saga: Saga,
     user: Uuid,
     concert: Uuid,
@@ -75,7 +77,18 @@ impl Sample {
         tx.rollback().await?;
         let seat = found.ok_or(sqlx::Error::RowNotFound)?.seat;
         let balance = points::balance(pool, reservation.user_id).await?;
-        Ok(Self { now, saga, user: reservation.user_id, concert: reservation.concert_id, seat, balance })
+        let catalogue =
+            boxoffice::workflows::built_in().map_err(|error| sqlx::Error::Configuration(error.into()))?;
+        let codes = Codes::register(pool, &catalogue, &"indexes".into()).await?;
+        Ok(Self {
+            now,
+            codes,
+            saga,
+            user: reservation.user_id,
+            concert: reservation.concert_id,
+            seat,
+            balance,
+        })
     }
 
     fn id(&self) -> Uuid {
@@ -131,7 +144,7 @@ fn of_a_hold() -> Vec<Hot> {
             "each step: write its saga",
             "sagas",
             &["sagas_pkey"],
-            Writes(|changes, of| sagas::save(changes, &written(of.saga.id, &of.saga))),
+            Writes(|changes, of| sagas::save(changes, &of.codes, &written(of.saga.id, &of.saga))),
         ),
         hot(
             "hold: what the buyer has of this date",
@@ -232,7 +245,7 @@ fn of_an_undo() -> Vec<Hot> {
             "a saga's history",
             "saga_history",
             &["saga_history_p"],
-            Within(|conn, of| async move { sagas::history(conn, &[of.id()]).await.map(drop) }.boxed()),
+            Within(|conn, of| async move { history::of_sagas(conn, &[of.id()]).await.map(drop) }.boxed()),
         ),
     ]
 }
@@ -249,7 +262,7 @@ fn of_the_sweeper() -> Vec<Hot> {
         hot(
             "cleaning: what ended long ago",
             "sagas",
-            &["sagas_finished"],
+            &["sagas_pkey"],
             Within(|conn, of| {
                 let before = of.now - TimeDelta::days(365);
                 async move { retention::delete_ended(conn, before, 500).await.map(drop) }.boxed()
@@ -317,9 +330,9 @@ fn of_lists() -> Vec<Hot> {
         ),
         hot(
             "operators: those of a user",
-            "sagas",
-            &["sagas_owner"],
-            Alone(|pool, of| search(pool, Filter { owner_id: Some(of.user), ..Filter::default() })),
+            "reservations",
+            &["reservations_of_user"],
+            Alone(|pool, of| search(pool, Filter { user_id: Some(of.user), ..Filter::default() })),
         ),
         hot(
             "buyer: own reservations",
