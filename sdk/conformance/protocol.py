@@ -71,7 +71,11 @@ class Stage:
         self.log = open(folder / "worker.log", "wb")
 
     async def open(self):
-        self.client = await nats.connect(self.nats.url())
+        async def ignore(_):
+            """A test stops the server; its errors are not those of the worker."""
+
+        again = {"max_reconnect_attempts": -1, "reconnect_time_wait": 0.2, "error_cb": ignore}
+        self.client = await nats.connect(self.nats.url(), **again)
         self.js = self.client.jetstream()
         for name, subjects in (("STEPS", ["steps.>"]), ("SAGAS", ["sagas.>"])):
             await self.js.add_stream(self.stream(name, subjects))
@@ -93,7 +97,9 @@ class Stage:
                     (message,) = await subscription.fetch(1, timeout=1)
                 except (asyncio.TimeoutError, nats.errors.TimeoutError):
                     continue
-                except nats.js.errors.APIError:
+                except nats.js.errors.APIError as error:
+                    if error.code == 503 and not self.client.is_connected:
+                        continue
                     return  # a test took the stream away
                 saga, body = message.headers["Saga"], json.loads(message.data)
                 assert body.pop("version") == 1, body
@@ -450,6 +456,18 @@ async def test_completion_by_hand_follows_the_fence(stage):
         assert answer.headers["Nats-Service-Error"]
 
 
+async def test_completion_by_hand_does_not_wait_for_a_slow_handler(stage):
+    await stage.worker()
+    asked = command("slower")
+    await stage.send(asked)
+    await asyncio.sleep(0.5)
+    answer = await stage.complete(asked, {"badge": 77})
+    equal(answer.headers["Nats-Service-Error-Code"], "503")
+    await stage.acknowledged()
+    equal(stage.replies[asked["saga"]], [done(asked["saga"])])
+    equal(await stage.complete(asked), {"version": 1, "recorded": False, "outcome": done(asked["saga"])})
+
+
 async def test_kill_during_the_handler_leaves_nothing(stage):
     process = await stage.worker()
     asked = command("slow")
@@ -585,6 +603,24 @@ async def test_worker_goes_on_after_its_consumer_was_deleted(stage):
     await stage.send(asked)
     await stage.acknowledged(30)
     equal(stage.replies[asked["saga"]], [done(asked["saga"])])
+
+
+async def test_worker_goes_on_after_nats_was_restarted(stage):
+    process = await stage.worker()
+    slow, later = command("slow"), command()
+    await stage.send(slow)
+    await asyncio.sleep(1)
+    stage.nats.stop()
+    await asyncio.sleep(2)
+    stage.nats.start()
+    await stage.until(lambda: stage.client.is_connected, "the connection")
+    await stage.send(later)
+    await stage.acknowledged(30)
+    for asked in (slow, later):
+        replies = stage.replies[asked["saga"]]
+        assert replies and all(reply == done(asked["saga"]) for reply in replies), replies
+        equal(await stage.badges(asked["saga"]), 1)
+    assert await stage.is_present(process)
 
 
 async def main():

@@ -14,7 +14,7 @@ from pathlib import Path
 # BOXOFFICE there are users with all rights, one whose acknowledgements the server drops, and one that may not make consumers.
 NATS_CONFIG = """
 listen: "127.0.0.1:{port}"
-jetstream {{ store_dir: "{folder}" }}
+jetstream {{ store_dir: "{folder}", max_file_store: 16G }} # the stream EVENTS reserves 4 GB, which the disk need not have
 accounts {{
   BOXOFFICE {{
     jetstream: enabled
@@ -93,9 +93,13 @@ class Nats:
         program = os.environ.get("NATS_SERVER") or shutil.which("nats-server")
         if not program:
             raise RuntimeError("nats-server is missing: set NATS_SERVER, or put it on the path")
-        with open(folder / "nats.log", "wb") as log:
-            self.process = subprocess.Popen([program, "-c", config], stdout=log, stderr=log)
-        _until_listening(self.port, self.process, folder / "nats.log")
+        self.command, self.log = [program, "-c", config], folder / "nats.log"
+        self.start()
+
+    def start(self) -> None:
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log)
+        _until_listening(self.port, self.process, self.log)
 
     def url(self, user: str = "all") -> str:
         return f"nats://{user}:{user}@127.0.0.1:{self.port}"

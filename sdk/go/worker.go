@@ -31,7 +31,8 @@ const (
 	progressInterval  = time.Second      // well within the wait for an acknowledgement
 	publishTimeout    = 12 * time.Second // for all tries; a leader election takes 8 s
 	publishAckTimeout = 5 * time.Second  // for one try
-	completeTimeout   = 5 * time.Second
+	completeTimeout   = 4 * time.Second  // the engine wants an answer within 5 s
+	pingTimeout       = 5 * time.Second
 	endTimeout        = 2 * time.Second
 	putOffMost        = 10 // deliveries after which a command is left to the sweeper while the database is away
 	longestPause      = time.Minute
@@ -250,7 +251,7 @@ func (w *Worker) next(ctx context.Context, js jetstream.JetStream, command strin
 
 func (w *Worker) waitForDatabase(ctx context.Context) {
 	for pause := 50 * time.Millisecond; ctx.Err() == nil; pause = min(time.Second, 2*pause) {
-		ping, cancel := context.WithTimeout(ctx, completeTimeout)
+		ping, cancel := context.WithTimeout(ctx, pingTimeout)
 		err := w.Database.ping(ping)
 		cancel()
 		if err == nil {

@@ -39,6 +39,7 @@ FETCH_TIMEOUT = 5.0
 PROGRESS_INTERVAL = 1.0  # well within the wait for an acknowledgement
 PUBLISH_TIMEOUT = 12.0  # for all tries; a leader election takes 8 s
 ACK_TIMEOUT = 5.0  # for one try
+COMPLETE_TIMEOUT = 4.0  # the engine wants an answer within 5 s
 PUT_OFF_MOST = 10  # deliveries after which a command is left to the sweeper while the database is away
 LONGEST_PAUSE = 60.0
 PURGE_INTERVAL, PURGE_BATCH = 600.0, 5_000
@@ -123,7 +124,8 @@ class Worker:
         except Malformed as error:
             raise ServiceError("400", str(error)) from None
         try:
-            async with self.database.transaction() as tx:
+            # The row may be locked by a handler.
+            async with asyncio.timeout(COMPLETE_TIMEOUT), self.database.transaction() as tx:
                 known, _ = await self.database.lock(tx, saga, step, None, self.keep)
                 becomes, answer = fence.complete(known, visit, output)
                 if becomes:

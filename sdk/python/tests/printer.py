@@ -44,8 +44,8 @@ async def print_badge(tx, command):
         await asyncio.sleep(60)
     if how == "hang in the database" and first:
         await tx.execute("select pg_sleep(60)")
-    if how == "slow":
-        await asyncio.sleep(4.5)
+    if how in ("slow", "slower"):
+        await asyncio.sleep(4.5 if how == "slow" else 7)
     if how == "large":
         return done(badge="x" * 300_000)
     if how == "nul":

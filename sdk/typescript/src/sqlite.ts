@@ -81,10 +81,10 @@ export class Sqlite implements Database<SqliteTx> {
   async transaction<T>(signal: AbortSignal, act: (tx: SqliteTx) => Promise<T>): Promise<T> {
     const before = this.turn;
     let finish = () => {};
-    this.turn = new Promise<void>((resolve) => (finish = resolve));
+    const finished = new Promise<void>((resolve) => (finish = resolve));
+    this.turn = before.then(() => finished);
     try {
-      await before;
-      signal.throwIfAborted();
+      await unlessAborted(signal, before);
       await this.begin();
       const tx = new SqliteTx(this.connection);
       try {

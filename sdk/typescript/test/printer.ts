@@ -40,6 +40,9 @@ async function printBadge(tx: Tx, command: Command) {
       return done({ badge: "\0" });
     case "slow":
       await sleep(4_500);
+      break;
+    case "slower":
+      await sleep(7_000);
   }
   if (first) {
     switch (how(command)) {

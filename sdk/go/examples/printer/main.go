@@ -78,6 +78,8 @@ func printBadge(ctx context.Context, tx *sql.Tx, command *worker.Command) (worke
 		return worker.Done(output), err
 	case how == "slow":
 		time.Sleep(4500 * time.Millisecond)
+	case how == "slower":
+		time.Sleep(7 * time.Second)
 	case how == "large":
 		output["badge"] = strings.Repeat("x", 300_000)
 	case how == "nul":
