@@ -19,7 +19,7 @@ use serde_json::Value;
 async fn main() -> anyhow::Result<()> {
     let url = std::env::var("NATS_URL").ok().or_else(running_nats);
     let url = url.context("no `boxoffice up` runs here; start one, or set NATS_URL")?;
-    let nats = Nats::new(async_nats::connect(&url).await?);
+    let nats = Nats::new(saga_worker::connect(&url).await?);
     let stop = CancellationToken::new();
     let listening = listen(&nats, "notifier", &stop, |event| println!("{}", line(event)));
     tokio::select! {

@@ -20,7 +20,7 @@ async fn main() -> anyhow::Result<()> {
     let (nats_url, database_url) = (arguments.next().context(usage)?, arguments.next().context(usage)?);
     let pool = PgPool::connect(&database_url).await?;
     sqlx::query(TABLE).execute(&pool).await?;
-    let client = async_nats::connect(&nats_url).await?;
+    let client = saga_worker::connect(&nats_url).await?;
     // Set if JetStream belongs to another account.
     let nats = match std::env::var("NATS_DOMAIN") {
         Ok(domain) => Nats::with_domain(client, &domain),

@@ -8,8 +8,9 @@ use async_nats::connection::State;
 use async_nats::jetstream::context::{AccountError, AccountErrorKind, ContextBuilder};
 use async_nats::jetstream::{self, ErrorCode};
 use async_nats::subject::ToSubject;
-use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError};
+use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
 use bytes::Bytes;
+use saga_worker::credentials;
 
 use super::denials::Denials;
 use super::health::Health;
@@ -210,12 +211,6 @@ fn unusable(setting: &'static str, path: &Path, error: &std::io::Error) -> Conne
     ConnectError::File { setting, path: path.to_owned(), reason: error.to_string() }
 }
 
-/// User and password of an address, if it has them.
-fn credentials(url: &str) -> Option<(String, String)> {
-    let address: ServerAddr = url.parse().ok()?;
-    Some((address.username()?.to_owned(), address.password().unwrap_or_default().to_owned()))
-}
-
 /// The addresses as messages may show them: without what stands before the `@`.
 fn shown(servers: &[&str]) -> String {
     let hosts = servers.iter().map(|url| url.rsplit_once('@').map_or(*url, |(_hidden, host)| host));
@@ -236,10 +231,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_are_used_but_not_shown() {
+    fn passwords_are_not_shown() {
         let url = "nats://staff:secret@host:4222";
-        assert_eq!(credentials(url), Some(("staff".into(), "secret".into())));
-        assert_eq!(credentials("host:4222"), None);
         assert_eq!(shown(&[url, "nats://other"]), "host:4222, nats://other");
     }
 

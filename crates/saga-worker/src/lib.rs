@@ -28,7 +28,7 @@
 //! #[tokio::main]
 //! async fn main() -> anyhow::Result<()> {
 //!     let pool = PgPool::connect("postgres://localhost/printer").await?;
-//!     let nats = Nats::new(async_nats::connect("nats://localhost").await?);
+//!     let nats = Nats::new(saga_worker::connect("nats://localhost").await?);
 //!     let stop = CancellationToken::new();
 //!     let interrupted = stop.clone();
 //!     tokio::spawn(async move {
@@ -72,7 +72,7 @@ pub use tokio_util::sync::CancellationToken;
 pub use database::FenceDatabase;
 pub use deliveries::Deliveries;
 pub use fence::Record;
-pub use nats::Nats;
+pub use nats::{Nats, connect, credentials};
 pub use presence::process_name;
 pub use run::{RunError, Running};
 pub use serve::{HANDLER_FAILED, OUTPUT_TOO_LARGE};

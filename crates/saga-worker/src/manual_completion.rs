@@ -1,6 +1,7 @@
 //! Completion of a step by hand: the service writes the step as done into its fence, under the lock of the step's record.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::service::endpoint::Endpoint;
 use async_nats::service::error::Error as Refusal;
@@ -8,11 +9,15 @@ use async_nats::service::{Request, Service};
 use futures::StreamExt;
 use saga_protocol::fences::{self, Completed, Completion};
 use saga_protocol::subjects;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::FenceDatabase;
 use crate::fence;
 use crate::worker::{StartError, Worker};
+
+/// How long a completion may take: the engine waits for the answer for five seconds.
+const COMPLETION_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// Adds the endpoint for such requests to the announced service.
 pub(crate) async fn endpoint(announced: &Service, service: &str) -> Result<Endpoint, StartError> {
@@ -37,7 +42,7 @@ pub(crate) async fn answer_all<DB: FenceDatabase>(
 
 async fn answer<DB: FenceDatabase>(worker: &Worker<DB>, request: &Request) {
     let answer = match fences::read_request(&request.message) {
-        Ok(wanted) => complete(worker, &wanted).await.map(fences::answer).map_err(|error| {
+        Ok(wanted) => bounded(worker, &wanted).await.map(fences::answer).map_err(|error| {
             tracing::warn!(saga = %wanted.saga, step = wanted.step, %error, "a step was not completed by hand");
             Refusal { code: 503, status: "its database cannot be used now".to_owned() }
         }),
@@ -46,6 +51,11 @@ async fn answer<DB: FenceDatabase>(worker: &Worker<DB>, request: &Request) {
     if let Err(error) = request.respond(answer).await {
         tracing::debug!(%error, "a request to complete a step by hand was not answered; the engine asks again");
     }
+}
+
+async fn bounded<DB: FenceDatabase>(worker: &Worker<DB>, wanted: &Completion) -> sqlx::Result<Completed> {
+    let completed = timeout(COMPLETION_TIMEOUT, complete(worker, wanted)).await;
+    completed.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }
 
 async fn complete<DB: FenceDatabase>(worker: &Worker<DB>, wanted: &Completion) -> sqlx::Result<Completed> {

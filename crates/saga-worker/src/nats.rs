@@ -1,9 +1,28 @@
 //! The connection of a worker to NATS.
 
 use async_nats::jetstream::consumer::{Consumer, pull};
-use async_nats::{Client, jetstream};
+use async_nats::{Client, ConnectError, ConnectOptions, ServerAddr, jetstream};
 
 use crate::deliveries::{ConsumerSource, find_or_make_consumer};
+
+/// Connects to a server, as the user that the address names (`nats://user:password@host`), if it names one. `async_nats::connect` ignores
+/// this user.
+///
+/// # Errors
+/// If the server does not answer or refuses the user.
+pub async fn connect(url: &str) -> Result<Client, ConnectError> {
+    let options = match credentials(url) {
+        Some((user, password)) => ConnectOptions::with_user_and_password(user, password),
+        None => ConnectOptions::new(),
+    };
+    options.connect(url).await
+}
+
+/// User and password of an address, if it has them.
+pub fn credentials(url: &str) -> Option<(String, String)> {
+    let address: ServerAddr = url.parse().ok()?;
+    Some((address.username()?.to_owned(), address.password().unwrap_or_default().to_owned()))
+}
 
 /// A connection to NATS and its JetStream.
 #[derive(Clone, Debug)]
@@ -34,5 +53,16 @@ impl ConsumerSource for Nats {
     /// The consumer as it is. It is made only if it is missing: this user may have no right to make or change one.
     async fn consumer(&self, stream: &str, config: pull::Config) -> Result<Consumer<pull::Config>, String> {
         find_or_make_consumer(&self.jetstream, stream, config).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_read_from_the_address() {
+        assert_eq!(credentials("nats://staff:secret@host:4222"), Some(("staff".into(), "secret".into())));
+        assert_eq!(credentials("host:4222"), None);
     }
 }
