@@ -189,6 +189,7 @@ var (
 	sqliteAway = []string{
 		"database is locked", "database table is locked", "disk I/O error", "database or disk is full",
 		"attempt to write a readonly database", "unable to open database file", "locking protocol", "out of memory",
+		"interrupted", "database disk image is malformed",
 	}
 )
 

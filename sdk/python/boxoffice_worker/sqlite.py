@@ -34,7 +34,8 @@ PURGE = """
     delete from saga_outcomes where rowid in (select rowid from saga_outcomes where keep_until < ? limit ?)"""
 AWAY = {
     sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_PERM, sqlite3.SQLITE_INTERRUPT,
+    sqlite3.SQLITE_CORRUPT,
 }
 LOCK_TIMEOUT = 5.0
 LOCK_INTERVAL = 0.02

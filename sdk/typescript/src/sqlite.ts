@@ -32,9 +32,9 @@ const LOCK = `
   returning visit, undone, outcome`;
 const SAVE = "update saga_outcomes set visit = ?, undone = ?, outcome = ? where saga = ? and step = ?";
 const PURGE = "delete from saga_outcomes where rowid in (select rowid from saga_outcomes where keep_until < ? limit ?)";
-// PERM, BUSY, LOCKED, NOMEM, READONLY, IOERR, FULL, CANTOPEN, PROTOCOL
-const AWAY = [3, 5, 6, 7, 8, 10, 13, 14, 15];
-const AWAY_NAMES = /^SQLITE_(PERM|BUSY|LOCKED|NOMEM|READONLY|IOERR|FULL|CANTOPEN|PROTOCOL)/;
+// PERM, BUSY, LOCKED, NOMEM, READONLY, INTERRUPT, IOERR, CORRUPT, FULL, CANTOPEN, PROTOCOL
+const AWAY = [3, 5, 6, 7, 8, 9, 10, 11, 13, 14, 15];
+const AWAY_NAMES = /^SQLITE_(PERM|BUSY|LOCKED|NOMEM|READONLY|INTERRUPT|IOERR|CORRUPT|FULL|CANTOPEN|PROTOCOL)/;
 const LOCK_TIMEOUT = 5_000;
 const LOCK_INTERVAL = 20;
 
@@ -120,7 +120,7 @@ export class Sqlite implements Database<SqliteTx> {
 
   async lock(tx: SqliteTx, { saga, step }: Fence, deadline: Date | null, keepMs: number): Promise<[Known, Date]> {
     const now = new Date();
-    const keepUntil = Math.max(now.getTime(), deadline?.getTime() ?? 0) + keepMs;
+    const keepUntil = Math.ceil(Math.max(now.getTime(), deadline?.getTime() ?? 0) + keepMs);
     const row = tx.get(LOCK, saga, step, keepUntil) as { visit: number; undone: number; outcome: string | null };
     return [{ ...row, outcome: row.outcome === null ? null : JSON.parse(row.outcome) }, now];
   }
