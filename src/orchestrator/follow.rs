@@ -15,6 +15,7 @@ use crate::bus::messages::{self, Settled};
 use crate::bus::publish::{Outgoing, PublishError, publish_each};
 use crate::bus::subjects;
 use crate::config::Control;
+use crate::ids;
 use crate::saga::{self, Action, Catalogue, Command, Poisoned, Saga, Transition};
 use crate::store;
 
@@ -42,7 +43,8 @@ pub struct Consequences {
 enum Message {
     Command(Command),
     Commands(Vec<Command>),
-    Alarm(Vec<Uuid>, DateTime<Utc>),
+    /// Its id stays the same however often it is tried: each id is an alarm of its own.
+    Alarm(Uuid, Vec<Uuid>, DateTime<Utc>),
     Events(EventBatch),
 }
 
@@ -73,7 +75,7 @@ impl Message {
         match self {
             Self::Command(command) => messages::command(command),
             Self::Commands(commands) => command_batch::message(commands),
-            Self::Alarm(sagas, at) => messages::alarm(sagas, *at),
+            Self::Alarm(id, sagas, at) => saga_protocol::messages::alarm(*id, sagas, *at),
             Self::Events(batch) => batch.outgoing(),
         }
     }
@@ -343,8 +345,10 @@ fn alarm_messages(alarms: Vec<(Uuid, DateTime<Utc>)>) -> impl Iterator<Item = Me
         by_time.entry(at).or_default().push(saga);
     }
     by_time.into_iter().flat_map(|(at, sagas)| {
-        let chunks: Vec<Message> =
-            sagas.chunks(SAGAS_OF_ALARM_MAX).map(|some| Message::Alarm(some.to_vec(), at)).collect();
+        let chunks: Vec<Message> = sagas
+            .chunks(SAGAS_OF_ALARM_MAX)
+            .map(|some| Message::Alarm(ids::new(), some.to_vec(), at))
+            .collect();
         chunks
     })
 }

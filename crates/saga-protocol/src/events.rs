@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use async_nats::jetstream::message::PublishMessage;
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use saga_core::range;
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,13 @@ pub struct EventBatch {
     /// The ids of its events.
     pub ids: Vec<String>,
     name: String,
+    body: Bytes,
+}
+
+/// A message that takes further events.
+struct Open {
+    ids: Vec<String>,
+    name: String,
     body: Vec<u8>,
 }
 
@@ -72,14 +80,14 @@ impl EventMessage {
     }
 }
 
-impl EventBatch {
+impl Open {
     fn new(name: &str) -> Self {
         let body = format!("{{\"version\":{VERSION},\"events\":[").into_bytes();
         Self { ids: Vec::new(), name: name.to_owned(), body }
     }
 
     fn takes(&self, bytes: usize) -> bool {
-        self.ids.len() < EVENTS_MAX && self.body.len().saturating_add(bytes) <= BODY_BYTES_MAX
+        self.ids.len() < EVENTS_MAX && self.body.len().saturating_add(bytes) < BODY_BYTES_MAX
     }
 
     fn add(&mut self, id: &str, event: &[u8]) {
@@ -90,12 +98,18 @@ impl EventBatch {
         self.body.extend_from_slice(event);
     }
 
+    fn close(mut self) -> EventBatch {
+        self.body.extend_from_slice(b"]}");
+        EventBatch { ids: self.ids, name: self.name, body: self.body.into() }
+    }
+}
+
+impl EventBatch {
     /// The message, on the subject of its events.
     pub fn outgoing(&self) -> Outgoing {
-        let payload = [&self.body, b"]}".as_slice()].concat();
         Outgoing {
             subject: subjects::event(&self.name),
-            message: PublishMessage::build().payload(payload.into()),
+            message: PublishMessage::build().payload(self.body.clone()),
         }
     }
 }
@@ -103,7 +117,7 @@ impl EventBatch {
 /// Puts events of one name together. The events of a subject stay in their order: one never travels in a message before that
 /// of an earlier one.
 pub fn event_batches(events: &[EventMessage]) -> Vec<EventBatch> {
-    let mut batches: Vec<EventBatch> = Vec::new();
+    let mut batches: Vec<Open> = Vec::new();
     let mut newest: HashMap<&str, usize> = HashMap::new();
     let mut last: HashMap<Uuid, usize> = HashMap::new();
     for event in events {
@@ -111,14 +125,14 @@ pub fn event_batches(events: &[EventMessage]) -> Vec<EventBatch> {
         let earliest = last.get(&event.subject_id).copied().unwrap_or(0);
         let open = newest.get(event.name.as_str()).copied();
         let at = open.filter(|at| *at >= earliest && batches[*at].takes(json.len())).unwrap_or_else(|| {
-            batches.push(EventBatch::new(&event.name));
+            batches.push(Open::new(&event.name));
             batches.len() - 1
         });
         batches[at].add(&event.id, &json);
         newest.insert(&event.name, at);
         last.insert(event.subject_id, at);
     }
-    batches
+    batches.into_iter().map(Open::close).collect()
 }
 
 /// Reads the events of a message.
@@ -143,7 +157,7 @@ mod tests {
     }
 
     fn read(batches: &[EventBatch]) -> Vec<Vec<EventMessage>> {
-        batches.iter().map(|batch| read_events(&[&batch.body, b"]}".as_slice()].concat()).unwrap()).collect()
+        batches.iter().map(|batch| read_events(&batch.body).unwrap()).collect()
     }
 
     #[test]
