@@ -91,9 +91,7 @@ impl Batch {
                 if let Some(flight) = flight.filter(|_| transition.saga.flight.is_none()) {
                     self.left.push(Rested { saga: id, flight: Some(flight) });
                 }
-                if let Some(saga) = self.sagas.change(&id) {
-                    saga.clone_from(&transition.saga);
-                }
+                self.sagas.replace(&id, transition.saga.clone());
                 self.transitions.push(*transition);
                 Verdict::Moved
             }

@@ -93,6 +93,9 @@ fn event(definition: Option<&Definition>, place: &Place<'_>, name: &str) -> Even
 
 /// What the engine itself tells: that a saga is stuck or was given up, where, why, and what can be done or is left.
 fn about_the_saga(place: &Place<'_>, name: &str) -> Option<Value> {
+    if ![saga::STUCK, saga::ABANDONED].contains(&name) {
+        return None;
+    }
     let Place { saga, step, direction, visit, attempt, .. } = place;
     let mut data = json!({
         "saga_id": saga.id, "workflow": saga.workflow, "version": saga.version,

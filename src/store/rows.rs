@@ -33,6 +33,14 @@ impl<K: Ord + Clone, V: Clone> Rows<K, V> {
         Some(row)
     }
 
+    /// Puts another row in the place of one.
+    pub fn replace(&mut self, key: &K, row: V) {
+        if let Some(now) = self.now.get_mut(key) {
+            let before = std::mem::replace(now, row);
+            self.read.entry(key.clone()).or_insert(before);
+        }
+    }
+
     /// The rows that have changed: key, as it was read, as it stands by now; in the order of their keys.
     pub fn changed(&self) -> impl Iterator<Item = (&K, &V, &V)> {
         self.read.iter().filter_map(|(key, before)| Some((key, before, self.now.get(key)?)))
@@ -60,7 +68,9 @@ mod tests {
         let mut rows: Rows<i32, &str> = [(2, "b"), (1, "a"), (3, "c")].into_iter().collect();
         *rows.change(&3).unwrap() = "d";
         *rows.change(&3).unwrap() = "e";
-        *rows.change(&1).unwrap() = "f";
+        rows.replace(&1, "x");
+        rows.replace(&1, "f");
+        rows.replace(&4, "g");
         assert_eq!(rows.change(&4), None, "what was not read cannot change");
         assert_eq!(rows.changed().collect::<Vec<_>>(), [(&1, &"a", &"f"), (&3, &"c", &"e")]);
         assert_eq!(rows.get(&3), Some(&"e"));

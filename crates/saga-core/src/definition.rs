@@ -274,26 +274,25 @@ fn service(command: &str) -> &str {
 /// Every definition the program knows, each version on its own.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogue {
-    definitions: BTreeMap<(String, i32), Definition>,
+    /// By name, then by version.
+    definitions: BTreeMap<String, BTreeMap<i32, Definition>>,
 }
 
 impl Catalogue {
     /// Adds a definition, in place of the same version of the same workflow.
     pub fn add(&mut self, definition: Definition) {
-        self.definitions.insert((definition.name.clone(), definition.version), definition);
+        let versions = self.definitions.entry(definition.name.clone()).or_default();
+        versions.insert(definition.version, definition);
     }
 
     /// The definition a saga began with.
     pub fn get(&self, name: &str, version: i32) -> Option<&Definition> {
-        self.definitions.get(&(name.to_owned(), version))
+        self.definitions.get(name)?.get(&version)
     }
 
     /// The newest version of a workflow.
     pub fn latest(&self, name: &str) -> Option<&Definition> {
-        self.definitions
-            .values()
-            .filter(|definition| definition.name == name)
-            .max_by_key(|found| found.version)
+        self.definitions.get(name)?.values().next_back()
     }
 
     /// Every command that any of them sends, undo included.
@@ -303,7 +302,7 @@ impl Catalogue {
 
     /// All of them, by name and version.
     pub fn iter(&self) -> impl Iterator<Item = &Definition> {
-        self.definitions.values()
+        self.definitions.values().flat_map(BTreeMap::values)
     }
 }
 

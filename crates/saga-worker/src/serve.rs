@@ -1,6 +1,5 @@
 //! The loop of a command: fence, function and outcome in one transaction; then the reply, then the acknowledgement.
 
-use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +7,6 @@ use std::time::Duration;
 use anyhow::anyhow;
 use async_nats::jetstream::Message;
 use chrono::{DateTime, Utc};
-use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use saga_core::{Command, DEADLINE_PASSED, Direction, Outcome, too_large};
 use saga_protocol::{messages, subjects, topology};
@@ -47,26 +45,15 @@ pub(crate) async fn serve<DB: FenceDatabase>(
     stop: CancellationToken,
 ) {
     let mut incoming = Deliveries::of(&nats, subjects::STEPS, topology::command_consumer(&command));
-    let (mut waiting, mut in_hand) = (VecDeque::new(), FuturesUnordered::new());
-    let mut is_away = false;
-    loop {
-        while in_hand.len() < MAX_CONCURRENT
-            && let Some(message) = waiting.pop_front()
-        {
-            in_hand.push(take(&worker, &nats, &handler, message));
-        }
-        // Each delivery counts, and after the last one the server gives up on a message: ask for none while the database is away.
-        let asks = waiting.is_empty() && in_hand.len() < MAX_CONCURRENT && !is_away && !stop.is_cancelled();
-        tokio::select! {
-            Some(handled) = in_hand.next() => if handled == Handled::DatabaseAway {
-                incoming.rest();
-                is_away = true;
-            },
-            batch = incoming.next(&stop), if asks => waiting.extend(batch),
-            _answers = until_database_answers(&worker.pool), if is_away && !stop.is_cancelled() => is_away = false,
-            // Nothing is in hand, and the database is away.
-            () = stop.cancelled(), if is_away && !stop.is_cancelled() => {}
-            else => return,
+    while !stop.is_cancelled() {
+        let batch = futures::stream::iter(incoming.next(&stop).await);
+        let handled =
+            batch.map(|message| take(&worker, &nats, &handler, message)).buffer_unordered(MAX_CONCURRENT);
+        let handled: Vec<Handled> = handled.collect().await;
+        if handled.contains(&Handled::DatabaseAway) {
+            // Each delivery counts, and after the last one the server gives up on a message: ask for none meanwhile.
+            incoming.rest();
+            let _answers = stop.run_until_cancelled(until_database_answers(&worker.pool)).await;
         }
     }
 }
