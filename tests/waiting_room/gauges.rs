@@ -50,7 +50,7 @@ async fn the_rows_on_the_journal_tell_what_is_not_written_yet_and_each_restorati
     let places = here.join_many(concert, 2).await;
     let (lag, restorations) = ("boxoffice_queue_journal_lag", "boxoffice_queue_restorations_total");
     let says = async |name: &str| metric(&leader, name, None).await;
-    until(10, "a first start to count", || async { says(restorations).await == Some(1.0) }).await;
+    until(30, "a first start to count", || async { says(restorations).await == Some(1.0) }).await;
     let waiting = async || metric(&leader, "boxoffice_queue_waiting", Some(concert)).await;
     until(10, "the line to be measured", || async { waiting().await == Some(2.0) }).await;
     until(10, "the journal to be whole", || async { says(lag).await == Some(0.0) }).await;

@@ -134,7 +134,11 @@ async fn the_gate_names_what_a_booking_takes_more_than_was_agreed() {
     let mut report = measure(&format!("gate --holds 20 --save {}", agreed.display())).await;
     let lowered = report["taken"][0]["statements"].as_f64().unwrap() / 2.0;
     report["taken"][0]["statements"] = lowered.into();
-    report["taken"][0]["by_statement"].as_array_mut().unwrap().remove(0);
+    // A statement that each booking executes, and all that begin alike: of a long one the report has the beginning.
+    let statements = report["taken"][0]["by_statement"].as_array_mut().unwrap();
+    let known =
+        statements.iter().find(|one| one["calls"].as_f64() >= Some(1.0)).unwrap()["statement"].clone();
+    statements.retain(|one| one["statement"] != known);
     std::fs::write(&agreed, report.to_string()).unwrap();
     let judged = measure(&format!("gate --holds 20 --against {}", agreed.display())).await;
     assert_eq!((&judged["good"], &judged["goals"][0]["met"]), (&false.into(), &false.into()), "{judged:#}");
