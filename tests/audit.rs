@@ -1,10 +1,8 @@
 //! The audit is the judge of every other test, so it is judged here: a consistent set of rows is good, and
 //! each way to break it by hand is found, by the right name and by no other.
 
-use boxoffice::audit::{self, Invariant, Report, Verdict, recent};
+use boxoffice::audit::{self, Invariant, Report, Verdict};
 use boxoffice::store;
-use chrono::TimeDelta;
-use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::PgPool;
 
 use crate::common::{fresh_database, superuser};
@@ -18,7 +16,7 @@ async fn good_database() -> PgPool {
     pool
 }
 
-async fn make_good(pool: &PgPool) {
+pub async fn make_good(pool: &PgPool) {
     sqlx::raw_sql(GOOD).execute(pool).await.unwrap();
 }
 
@@ -26,7 +24,7 @@ async fn empty_database() -> PgPool {
     store::open(&fresh_database().await, 4).unwrap()
 }
 
-async fn audit_after(damage: &'static str) -> Report {
+pub async fn audit_after(damage: &'static str) -> Report {
     let url = fresh_database().await;
     let pool = store::open(&url, 4).unwrap();
     make_good(&pool).await;
@@ -37,7 +35,7 @@ async fn audit_after(damage: &'static str) -> Report {
 }
 
 /// The damage breaks this invariant and no other, and the offender is named.
-async fn finds(invariant: Invariant, offender: &str, damage: &'static str) {
+pub async fn finds(invariant: Invariant, offender: &str, damage: &'static str) {
     let report = audit_after(damage).await;
     let found: Vec<Invariant> = report.broken.iter().map(|broken| broken.invariant).collect();
     assert_eq!(found, [invariant], "after: {damage}\n{report:#?}");
@@ -380,205 +378,4 @@ async fn payer_buyer_and_saga_are_one_user() {
              '{\"reservation_id\": \"00000000-0000-7000-8000-000000000002\", \"seats\": [4]}')",
     )
     .await;
-}
-
-/// The damage breaks this invariant among others, and this row is named.
-async fn finds_among_others(invariant: Invariant, offender: &str, damage: &'static str) {
-    let report = audit_after(damage).await;
-    let found = report.broken.iter().find(|broken| broken.invariant == invariant);
-    let found = found.unwrap_or_else(|| panic!("{invariant:?} is not found after: {damage}\n{report:#?}"));
-    assert!(
-        found.examples.iter().any(|example| example.id.ends_with(offender)),
-        "after: {damage}\n{found:#?}"
-    );
-}
-
-#[tokio::test]
-async fn rows_that_name_missing_rows_are_found() {
-    finds_among_others(
-        Invariant::TicketsWithoutReservation,
-        "b1",
-        "set session_replication_role = replica;
-         update tickets set id = '00000000-0000-7000-8000-0000000000b1' where seat = 1;
-         delete from reservations where id = '00000000-0000-7000-8000-000000000001'",
-    )
-    .await;
-    finds_among_others(
-        Invariant::TicketsWithoutSeat,
-        "b1",
-        "set session_replication_role = replica;
-         update tickets set id = '00000000-0000-7000-8000-0000000000b1' where seat = 1;
-         delete from seats where number = 1",
-    )
-    .await;
-    finds_among_others(
-        Invariant::EntriesWithoutAccount,
-        "fa",
-        "set session_replication_role = replica; delete from accounts where balance = 50",
-    )
-    .await;
-    finds_among_others(
-        Invariant::PaymentsWithoutReservation,
-        "b1",
-        "set session_replication_role = replica;
-         update payments set id = '00000000-0000-7000-8000-0000000000b1'
-         where reservation_id = '00000000-0000-7000-8000-000000000001';
-         delete from reservations where id = '00000000-0000-7000-8000-000000000001'",
-    )
-    .await;
-    finds_among_others(
-        Invariant::PaymentsWithoutEntry,
-        "b1",
-        "set session_replication_role = replica;
-         update payments set id = '00000000-0000-7000-8000-0000000000b1'
-         where reservation_id = '00000000-0000-7000-8000-000000000001';
-         delete from ledger_entries where id = '00000000-0000-7000-8000-0000000000f1'",
-    )
-    .await;
-    finds_among_others(
-        Invariant::ReservationsWithoutPerformance,
-        "02",
-        "set session_replication_role = replica; delete from performances",
-    )
-    .await;
-    finds(
-        Invariant::ReservationsOfAnotherConcert,
-        "03",
-        "update reservations set concert_id = gen_random_uuid() where id = '00000000-0000-7000-8000-000000000003'",
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn rows_that_break_a_rule_are_found_with_the_rule() {
-    let report = audit_after(
-        "set session_replication_role = replica;
-         update sagas set step = 9, attempt = -1, send = -1, finished_at = now(), stuck_since = now()
-         where id = '00000000-0000-7000-8000-000000000006';
-         update sagas set definition = -1 where id = '00000000-0000-7000-8000-000000000003';
-         insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt)
-         values ('00000000-0000-7000-8000-000000000006', 1, now(), 1, 0, 2, 1, 0);
-         insert into seats (performance_id, number, section, price, status, holder)
-         values ('00000000-0000-7000-8000-0000000000d0', 0, 'A', -1, 'odd', gen_random_uuid()),
-             ('00000000-0000-7000-8000-0000000000d0', 11, 'A', 1, 'held', gen_random_uuid());
-         update reservations set status = 'odd', seats = '{}' where id = '00000000-0000-7000-8000-000000000003';
-         update reservations set claimable_at = null, expires_at = 'infinity'
-         where id = '00000000-0000-7000-8000-000000000002';
-         update ledger_entries set kind = 'odd', balance = -1 where id = '00000000-0000-7000-8000-0000000000f0';
-         update ledger_entries set reverses_id = id where id = '00000000-0000-7000-8000-0000000000f1';
-         update payments set amount = -1, status = 'odd', paid_at = now() where amount = 0;
-         update payments set paid_at = null where amount = 300;
-         update tickets set status = 'odd' where seat = 1;
-         update tickets set voided_at = now(), code = 'T1' where seat = 2",
-    )
-    .await;
-    let found = report.broken.iter().find(|broken| broken.invariant == Invariant::RowRules).unwrap();
-    let problems: Vec<&str> = found.examples.iter().map(|example| example.problem.as_str()).collect();
-    let problems = problems.join("\n");
-    for rule in RULES {
-        assert!(problems.contains(rule), "{rule} is not in:\n{problems}");
-    }
-}
-
-/// The rules of rows that the schema does not check.
-const RULES: [&str; 25] = [
-    "sagas_definition_known",
-    "sagas_step_known",
-    "sagas_attempt_counts",
-    "sagas_send_counts",
-    "sagas_finished_when_ended",
-    "sagas_stuck_since_when_stuck",
-    "saga_history_direction_known",
-    "seats_number",
-    "seats_price",
-    "seats_status_known",
-    "seats_hold_timed",
-    "reservations_status_known",
-    "reservations_has_seats",
-    "reservations_hold_timed",
-    "reservations_times_in_range",
-    "ledger_entries_kind_known",
-    "ledger_entries_balance",
-    "ledger_entries_refund_names_entry",
-    "ledger_entries_use_names_reservation",
-    "payments_amount",
-    "payments_status_known",
-    "payments_paid_when_taken",
-    "tickets_status_known",
-    "tickets_voided_when_void",
-    "tickets_code_unique",
-];
-
-/// The names of what the audit of the last `window` finds.
-async fn recent_findings(pool: &PgPool, window: TimeDelta) -> Vec<&'static str> {
-    let broken = recent::judge(pool, window).await.unwrap();
-    assert!(broken.iter().all(|broken| broken.count > 0 && !broken.examples.is_empty()), "{broken:#?}");
-    broken.iter().map(|broken| broken.invariant.name()).collect()
-}
-
-/// So long ago that all rows of the tests are newer.
-const EVER: TimeDelta = TimeDelta::days(36_500);
-
-/// The ids of payments begin with a time, as the program makes them.
-const TIMED_IDS: &str = "update payments set id = reservation_id";
-
-#[tokio::test]
-async fn recent_audit_finds_what_was_broken() {
-    let damages: [(&str, &[&str]); 9] = [
-        (
-            "delete from reservations where id = '00000000-0000-7000-8000-000000000001'",
-            &["tickets_without_reservation", "payments_without_reservation"],
-        ),
-        ("delete from seats where number = 1", &["sold_seats", "tickets_without_seat"]),
-        ("delete from accounts where balance = 50", &["entries_without_account"]),
-        (
-            "delete from ledger_entries where id = '00000000-0000-7000-8000-0000000000f6';
-             update accounts set balance = 200 where balance = 50",
-            &["payments_without_entry"],
-        ),
-        ("update accounts set balance = 551 where balance = 550", &["balances"]),
-        ("update seats set holder = gen_random_uuid() where number = 3", &["held_seats"]),
-        (
-            "update payments set status = 'failed', paid_at = null
-             where reservation_id = '00000000-0000-7000-8000-000000000007'",
-            &["payments"],
-        ),
-        ("update reservations set concert_id = gen_random_uuid()", &["reservations_of_another_concert"]),
-        ("delete from performances", &["reservations_without_performance"]),
-    ];
-    for (damage, expected) in damages {
-        let url = fresh_database().await;
-        let pool = store::open(&url, 2).unwrap();
-        make_good(&pool).await;
-        sqlx::raw_sql(TIMED_IDS).execute(&pool).await.unwrap();
-        assert_eq!(recent_findings(&pool, EVER).await, Vec::<&str>::new());
-        let mut admin = superuser(&url).await.acquire().await.unwrap();
-        sqlx::raw_sql("set session_replication_role = replica").execute(&mut *admin).await.unwrap();
-        sqlx::raw_sql(damage).execute(&mut *admin).await.unwrap();
-        assert_eq!(recent_findings(&pool, EVER).await, expected, "after: {damage}");
-        assert_eq!(recent_findings(&pool, recent::WINDOW).await, Vec::<&str>::new(), "these rows are older");
-    }
-}
-
-#[tokio::test]
-async fn recent_audit_reports_findings_as_metric() {
-    let url = fresh_database().await;
-    let pool = store::open(&url, 2).unwrap();
-    make_good(&pool).await;
-    sqlx::raw_sql(TIMED_IDS).execute(&pool).await.unwrap();
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let _recording = metrics::set_default_local_recorder(&recorder);
-    let shown = |finding: &str, count: u32| {
-        recorder
-            .handle()
-            .render()
-            .contains(&format!("boxoffice_audit_findings{{finding=\"{finding}\"}} {count}\n"))
-    };
-    recent::report(&pool, EVER).await.unwrap();
-    assert!(shown("tickets_without_seat", 0), "{}", recorder.handle().render());
-
-    let damage = "set session_replication_role = replica; delete from seats where number in (1, 2)";
-    sqlx::raw_sql(damage).execute(&superuser(&url).await).await.unwrap();
-    recent::report(&pool, EVER).await.unwrap();
-    assert!(shown("tickets_without_seat", 2) && shown("balances", 0), "{}", recorder.handle().render());
 }

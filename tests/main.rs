@@ -7,6 +7,7 @@ mod common;
 
 mod asyncapi;
 mod audit;
+mod audited_rows;
 mod badge_printer;
 mod booking;
 mod checking;
@@ -49,6 +50,7 @@ mod postgres;
 mod process;
 mod queue_keys;
 mod reads;
+mod recent_audit;
 mod refusals;
 mod refused_requests;
 mod replay;
