@@ -14,7 +14,7 @@ use super::books::Books;
 use super::{Booking, Job};
 use crate::orchestrator::Batch;
 use crate::saga::{Outcome, Saga, Status};
-use crate::store::reservations::{Payment, Reservation, ReservationStatus, Ticket};
+use crate::store::reservations::{NewReservation, Payment, Reservation, ReservationStatus, Ticket};
 use crate::store::seats::Seat;
 
 /// Most reservations that are remembered, about 1 kB each: as many as are under way in one process at its best.
@@ -123,28 +123,16 @@ impl Notes {
 /// A reservation whose seats have just been held.
 fn begun(booking: &Booking, saga: &Saga, books: &Books) -> Option<Entry> {
     let seats: Vec<Seat> = booking.keys().filter_map(|key| books.seats.get(&key).cloned()).collect();
-    let reservation = Reservation {
+    let ordered = NewReservation {
         id: booking.reservation_id,
         user_id: booking.user_id,
         concert_id: booking.concert_id?,
         performance_id: booking.performance_id,
-        status: ReservationStatus::Pending,
-        reason: None,
-        detail: None,
         seats: booking.seats.clone(),
-        lines: Json(Vec::new()),
-        amount: 0,
-        expires_at: None,
-        claimable_at: None,
-        cancellation_id: None,
-        created_at: saga.created_at,
-        payment: None,
-        tickets: Json(Vec::new()),
-        saga_status: None,
-        saga_visit: None,
-        saga_rejection: None,
-        held_instead: None,
+        pay_now: false,
+        trace: None,
     };
+    let reservation = Reservation::begun(&ordered, saga.created_at);
     Some(Entry { seq: saga.seq, seats, reservation })
 }
 
