@@ -22,7 +22,7 @@ pub struct StepDirection;
 #[derive(Debug)]
 pub struct StepStanding;
 
-/// A recorded transition of a saga, told live to whoever watches.
+/// A recorded transition of a saga, as core NATS carries it at once.
 // The fields of `saga_protocol::messages::Transition`.
 #[derive(Debug, ToSchema)]
 #[schema(as = Transition)]

@@ -62,7 +62,7 @@ async fn print(conn: &mut PgConnection, request: StepRequest<'_>, calls: usize) 
 async fn shred(conn: &mut PgConnection, request: StepRequest<'_>) -> anyhow::Result<Outcome> {
     let gone =
         sqlx::query("delete from badges where saga = $1").bind(request.command.saga_id).execute(conn).await?;
-    assert_eq!(gone.rows_affected() == 1, request.done.is_some(), "it is told what there is to undo");
+    assert_eq!(gone.rows_affected() == 1, request.done.is_some(), "the request says what there is to undo");
     Ok(Outcome::done())
 }
 

@@ -36,8 +36,7 @@ pub(super) async fn run_once(engine: &Engine) -> store::Result<usize> {
 /// Looks at what is left of flights that were not looked at for a while: a saga that still runs gets an alarm of its own, and
 /// the events of one that has ended are published again. A flight whose rows cannot be written does not hold up the others.
 async fn look_at_flights(engine: &Engine) -> store::Result<()> {
-    let before = store::now(&engine.pool).await? - flights::FLIGHT_TIME;
-    for flight in store::bounded(flights::look(&engine.pool, before, FLIGHTS)).await? {
+    for flight in store::bounded(flights::look(&engine.pool, FLIGHTS)).await? {
         match store::bounded(land(engine, &flight)).await {
             Ok(ended) if ended.is_empty() => {}
             Ok(ended) => Box::pin(engine.follow_swept(Consequences::recall(ended), false)).await,

@@ -71,17 +71,17 @@ pub async fn leave(db: impl PgExecutor<'_>, left: &BTreeMap<i64, Vec<Uuid>>) -> 
     Ok(())
 }
 
-/// Up to `limit` flights that were last looked at before this moment; they count as looked at from now on.
-pub async fn look(db: impl PgExecutor<'_>, before: DateTime<Utc>, limit: i64) -> Result<Vec<Overdue>> {
+/// Up to `limit` flights that were last looked at [`FLIGHT_TIME`] ago or earlier; they count as looked at from now on.
+pub async fn look(db: impl PgExecutor<'_>, limit: i64) -> Result<Vec<Overdue>> {
     sqlx::query_as!(
         Overdue,
         r#"
         update flights set at = clock_timestamp()
-        from (select id from flights where at <= $1 order by at limit $2 for update skip locked) as found
+        from (select id from flights where at <= clock_timestamp() - $1::interval order by at limit $2 for update skip locked) as found
         where flights.id = found.id
         returning flights.id, flights.sagas
         "#,
-        before,
+        FLIGHT_TIME as _,
         limit,
     )
     .fetch_all(db)

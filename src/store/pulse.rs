@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgExecutor;
 
 use super::Result;
+use super::flights::FLIGHT_TIME;
 
 /// What there is to do, and when there will be.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +23,10 @@ pub async fn pulse(db: impl PgExecutor<'_>) -> Result<Pulse> {
         r#"
         select clock_timestamp() as "now!",
             least((select min(due_at) from sagas where due_at is not null),
-                  (select min(at) + interval '3 seconds' from flights)) as next_due,
+                  (select min(at) + $1 from flights)) as next_due,
             exists (select from unannounced_entries) as "charges!"
-        "#
+        "#,
+        FLIGHT_TIME as _,
     )
     .fetch_one(db)
     .await

@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 use sqlx::PgConnection;
 
 use super::super::Result;
+use super::super::flights::FLIGHT_TIME;
 use super::{Moment, NAMED, Offender, StuckSaga};
 
 /// Every saga is ended, stuck, paused, in its flight or has an alarm; every reservation that is not settled has a saga, or
@@ -47,7 +48,7 @@ pub async fn overdue_sagas(
         with late (id, at) as (
             select id, due_at from sagas where due_at is not null
             union all
-            select s.id, f.at + interval '3 seconds' from flights f
+            select s.id, f.at + $4 from flights f
             cross join unnest(f.sagas) as flying (id)
             join sagas s on s.id = flying.id and s.flight = f.id
         )
@@ -64,6 +65,7 @@ pub async fn overdue_sagas(
         moment.now - patience,
         moment.last_start,
         NAMED,
+        FLIGHT_TIME as _,
     )
     .fetch_all(conn)
     .await

@@ -53,7 +53,7 @@ async fn a_small_on_sale_ends_well_and_leaves_nothing_behind() {
     assert_eq!(played["surprises"], 0);
     assert_eq!(played["counts"]["joined"], 60);
     for happening in ["admitted", "held", "paid", "cancelled_hold", "topped_up"] {
-        assert!(played["counts"][happening].as_u64() > Some(0), "nobody was {happening}: {played:#}");
+        assert!(played["counts"][happening].as_u64() > Some(0), "no buyer was {happening}: {played:#}");
     }
     assert!(played["audits"].as_u64() > Some(1), "it is audited during the sale and after it");
     assert_eq!(played["audit"]["verdict"], "good");
