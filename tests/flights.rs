@@ -129,7 +129,7 @@ async fn saga_that_was_let_go_is_read_anew() {
     assert_eq!(row(pool, id).await, (None, false));
 
     let mut batch = Batch::of(vec![remembered], store::now(pool).await.unwrap());
-    batch.apply(&engine.catalogue, id, &Event::Operator(Act::Abandon));
+    batch.apply(&engine.registry, id, &Event::Operator(Act::Abandon));
     let mut conn = pool.acquire().await.unwrap();
     assert!(is_not_as_read(&batch.write(&mut conn, engine).await.unwrap_err()));
     assert!(flights::kept(pool, &flight).await.unwrap().is_empty());
@@ -196,10 +196,10 @@ async fn saga_of_an_unregistered_workflow_is_not_begun() {
     let test = TestApp::roles(&[], &[Role::Api]).await;
     let (engine, pool) = (&test.app.engine, &test.app.pool);
     let mut unknown = engine.clone();
-    let mut catalogue = boxoffice::saga::Catalogue::default();
+    let mut registry = boxoffice::saga::WorkflowRegistry::default();
     let text = "name='odd'\nversion=1\n[[steps]]\nname='ask'\nwait='go'";
-    catalogue.add(boxoffice::saga::Definition::parse("odd", text).unwrap());
-    unknown.catalogue = catalogue.into();
+    registry.add(boxoffice::saga::Definition::parse("odd", text).unwrap());
+    unknown.registry = registry.into();
     let id = ids::new();
     let new = NewSaga { id, subject_id: id, input: serde_json::Map::new(), trace: None, seq: 0 };
     let mut changes = Changes::default();

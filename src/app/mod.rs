@@ -30,7 +30,7 @@ use crate::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
 use crate::http::{self, AppState, Joins, Repeats};
 use crate::operations::gauges::Gauges;
 use crate::orchestrator::{Engine, Pools};
-use crate::saga::{Catalogue, Definition};
+use crate::saga::{Definition, WorkflowRegistry};
 use crate::waiting_room::{BrakeLimits, Sessions, Signer, WaitingRoom};
 use crate::workers::{Limits, Written};
 use crate::{config, ids, store, telemetry, workers};
@@ -97,7 +97,7 @@ impl App {
         if roles.is_empty() {
             bail!("no role was given; choose from api, orchestrator, worker, scheduler");
         }
-        let catalogue = Arc::new(catalogue(settings)?);
+        let registry = Arc::new(workflow_registry(settings)?);
         let servers = &settings.servers;
         let database_url = database::address(settings)?;
         let nats_url = servers.nats_url.as_deref().context("NATS_URL is needed: the address of NATS")?;
@@ -116,7 +116,7 @@ impl App {
         let pools =
             Pools { all: pool.clone(), steps, control: settings.engine.step_control, clock: clock.clone() };
         let engine =
-            Engine::start(pools, bus.clone(), catalogue, &workers::Service::NAMES, &tasks, &stop).await?;
+            Engine::start(pools, bus.clone(), registry, &workers::Service::NAMES, &tasks, &stop).await?;
         let engine = engine.with_after_act(workers::settle);
         let written = Written::default();
         workers::allow_direct_execution(&engine, limits(settings), &written);
@@ -252,10 +252,10 @@ impl App {
 }
 
 /// Every workflow definition: the built-in ones, and those of the folder that the settings name.
-pub fn catalogue(settings: &Settings) -> anyhow::Result<Catalogue> {
-    let mut catalogue = crate::workflows::built_in()?;
+pub fn workflow_registry(settings: &Settings) -> anyhow::Result<WorkflowRegistry> {
+    let mut registry = crate::workflows::built_in()?;
     let Some(folder) = &settings.engine.workflows else {
-        return Ok(catalogue);
+        return Ok(registry);
     };
     let entries =
         std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
@@ -264,10 +264,10 @@ pub fn catalogue(settings: &Settings) -> anyhow::Result<Catalogue> {
         if path.extension().is_some_and(|extension| extension == "toml") {
             let text =
                 std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            catalogue.add(Definition::parse(&path.display().to_string(), &text)?);
+            registry.add(Definition::parse(&path.display().to_string(), &text)?);
         }
     }
-    Ok(catalogue)
+    Ok(registry)
 }
 
 /// Signs queue tokens with the current secret, and reads those of all secrets that are named.

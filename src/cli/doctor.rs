@@ -225,15 +225,15 @@ async fn admission(context: &Context, pool: &PgPool) -> Check {
 /// Whether every step of the workflows is served by somebody now.
 async fn workers(context: &Context, bus: &Bus) -> Check {
     let advice = "look at the definitions: `boxoffice workflow list`";
-    let catalogue = match app::catalogue(&context.settings) {
-        Ok(catalogue) => catalogue,
+    let registry = match app::workflow_registry(&context.settings) {
+        Ok(registry) => registry,
         Err(error) => return wrong("workers", &error, advice),
     };
     let present = match presence::present(bus).await {
         Ok(present) => present,
         Err(error) => return wrong("workers", &error.into(), "look at the log of NATS"),
     };
-    let unserved = presence::unserved(&present, catalogue.commands());
+    let unserved = presence::unserved(&present, registry.commands());
     if unserved.is_empty() {
         return ok("workers", format!("{} are there, and every step is served", present.len()));
     }

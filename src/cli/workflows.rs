@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Context, Ending, Misuse};
 use crate::app;
-use crate::saga::Catalogue;
+use crate::saga::WorkflowRegistry;
 
 mod check;
 mod dry_run;
@@ -44,9 +44,9 @@ pub(super) async fn run(context: &Context, command: &Command) -> anyhow::Result<
 }
 
 fn draw(context: &Context, name: &str, version: Option<i32>, format: Format) -> anyhow::Result<Ending> {
-    let catalogue = app::catalogue(&context.settings).context("the definitions cannot be read")?;
-    let found = version.map_or_else(|| catalogue.latest(name), |version| catalogue.get(name, version));
-    let definition = found.ok_or_else(|| unknown(name, version, &catalogue))?;
+    let registry = app::workflow_registry(&context.settings).context("the definitions cannot be read")?;
+    let found = version.map_or_else(|| registry.latest(name), |version| registry.get(name, version));
+    let definition = found.ok_or_else(|| unknown(name, version, &registry))?;
     let (kind, text) = match format {
         Format::Mermaid => ("mermaid", graph::mermaid(definition)),
         Format::Svg => ("svg", drawing::svg(definition)),
@@ -56,14 +56,14 @@ fn draw(context: &Context, name: &str, version: Option<i32>, format: Format) -> 
     Ok(Ending::Good)
 }
 
-fn unknown(name: &str, version: Option<i32>, catalogue: &Catalogue) -> Misuse {
+fn unknown(name: &str, version: Option<i32>, registry: &WorkflowRegistry) -> Misuse {
     let wanted = version.map_or(name.to_owned(), |version| format!("{name} {version}"));
     let versions: Vec<i32> =
-        catalogue.iter().filter(|other| other.name == name).map(|other| other.version).collect();
+        registry.iter().filter(|other| other.name == name).map(|other| other.version).collect();
     let known: Vec<String> = match version {
         Some(_) if !versions.is_empty() => versions.iter().map(|known| format!("{name} {known}")).collect(),
         _ => {
-            let mut names: Vec<String> = catalogue.iter().map(|other| other.name.clone()).collect();
+            let mut names: Vec<String> = registry.iter().map(|other| other.name.clone()).collect();
             names.dedup();
             names
         }

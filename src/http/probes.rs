@@ -42,6 +42,6 @@ pub async fn readyz(State(app): State<Arc<AppState>>) -> Result<Json<Value>> {
 #[utoipa::path(get, path = "/metrics", tag = "service",
     responses((status = 200, body = String, description = "Prometheus text format", content_type = "text/plain")))]
 pub async fn metrics(State(app): State<Arc<AppState>>) -> impl IntoResponse {
-    app.gauges.measure(&app.pool, &app.engine.bus, &app.engine.catalogue).await;
+    app.gauges.measure(&app.pool, &app.engine.bus, &app.engine.registry).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
 }

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::bus::{Bus, consumers, presence};
-use crate::saga::Catalogue;
+use crate::saga::WorkflowRegistry;
 use crate::store;
 
 /// Answers within this time are given from the last measurement. With the time that one takes (workers are given a
@@ -25,13 +25,13 @@ pub struct Gauges(Mutex<Option<Instant>>);
 
 impl Gauges {
     /// Measures anew, unless that was done just now. What does not answer keeps its last value.
-    pub async fn measure(&self, pool: &PgPool, bus: &Bus, catalogue: &Catalogue) {
+    pub async fn measure(&self, pool: &PgPool, bus: &Bus, registry: &WorkflowRegistry) {
         let mut last = self.0.lock().await;
         if last.is_some_and(|last| last.elapsed() < FRESH) {
             return;
         }
         let all = async {
-            let (rows, commands) = tokio::join!(of_rows(pool, catalogue), of_commands(bus, catalogue));
+            let (rows, commands) = tokio::join!(of_rows(pool, registry), of_commands(bus, registry));
             if let Err(error) = rows {
                 tracing::debug!(%error, "stuck sagas and parked messages were not counted");
             }
@@ -46,8 +46,8 @@ impl Gauges {
     }
 }
 
-async fn of_rows(pool: &PgPool, catalogue: &Catalogue) -> store::Result<()> {
-    let mut stuck: BTreeMap<String, i64> = catalogue.iter().map(|known| (known.name.clone(), 0)).collect();
+async fn of_rows(pool: &PgPool, registry: &WorkflowRegistry) -> store::Result<()> {
+    let mut stuck: BTreeMap<String, i64> = registry.iter().map(|known| (known.name.clone(), 0)).collect();
     stuck.extend(store::saga_search::count_stuck(pool).await?);
     for (workflow, count) in stuck {
         metrics::gauge!("boxoffice_stuck_sagas", "workflow" => workflow).set(count as f64);
@@ -57,10 +57,10 @@ async fn of_rows(pool: &PgPool, catalogue: &Catalogue) -> store::Result<()> {
     Ok(())
 }
 
-async fn of_commands(bus: &Bus, catalogue: &Catalogue) -> anyhow::Result<()> {
+async fn of_commands(bus: &Bus, registry: &WorkflowRegistry) -> anyhow::Result<()> {
     let (consumers, present) = tokio::join!(consumers::all(bus), presence::present(bus));
     let (consumers, present) = (consumers?, present?);
-    let commands = catalogue.iter().flat_map(|definition| definition.commands());
+    let commands = registry.iter().flat_map(|definition| definition.commands());
     for command in commands.map(str::to_owned).collect::<std::collections::BTreeSet<String>>() {
         let own = consumers.iter().filter(|state| state.takes(&command));
         let waiting: u64 = own.map(|state| state.pending).sum();

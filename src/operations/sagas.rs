@@ -4,7 +4,7 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use super::{AskError, SagaDetail, SagaFilter, timeline};
-use crate::saga::{Catalogue, Saga};
+use crate::saga::{Saga, WorkflowRegistry};
 use crate::store;
 use crate::store::saga_search::{self, Count};
 
@@ -24,10 +24,10 @@ pub async fn counts(pool: &PgPool, filter: &SagaFilter) -> Result<Vec<Count>, As
 }
 
 /// One saga with its history, its steps and its way back.
-pub async fn show(pool: &PgPool, catalogue: &Catalogue, id: Uuid) -> Result<SagaDetail, AskError> {
+pub async fn show(pool: &PgPool, registry: &WorkflowRegistry, id: Uuid) -> Result<SagaDetail, AskError> {
     let mut saga = store::sagas::get(pool, id).await?.ok_or(AskError::Unknown)?;
     store::flights::show_next_look(pool, std::slice::from_mut(&mut saga)).await?;
     let history = store::history::of_sagas(pool, &[id]).await?;
-    let definition = catalogue.get(&saga.workflow, saga.version);
+    let definition = registry.get(&saga.workflow, saga.version);
     Ok(timeline::detail(definition, saga, history))
 }

@@ -77,7 +77,7 @@ impl Engine {
         }
         let name = act.name();
         let lacking = self.lacking(&before, &act);
-        if batch.apply(&self.catalogue, id, &Event::Operator(act.clone())) != Verdict::Moved {
+        if batch.apply(&self.registry, id, &Event::Operator(act.clone())) != Verdict::Moved {
             let allowed = self.allowed_acts(&before);
             return Err(match lacking {
                 Some(fields) if allowed.contains(&name) => ActError::Lacking(fields),
@@ -114,7 +114,7 @@ impl Engine {
     /// locked, is the fence. What is not allowed is left to be refused by `apply`. Answers the saga as it stood.
     async fn write_fence(&self, id: Uuid, act: &Act, output: &Map<String, Value>) -> Result<Saga, ActError> {
         let saga = store::sagas::get(&self.pool, id).await?.ok_or(ActError::Unknown)?;
-        let definition = self.catalogue.get(&saga.workflow, saga.version);
+        let definition = self.registry.get(&saga.workflow, saga.version);
         let step = definition.and_then(|definition| Some(&definition.steps[definition.index(&saga.step)?]));
         let Some(command) = step.and_then(|step| step.command.as_deref()) else {
             return Ok(saga);
@@ -141,13 +141,13 @@ impl Engine {
     /// What a hand-made output must have and has not.
     fn lacking(&self, saga: &Saga, act: &Act) -> Option<Vec<String>> {
         let Act::Complete { output } = act else { return None };
-        let definition = self.catalogue.get(&saga.workflow, saga.version)?;
+        let definition = self.registry.get(&saga.workflow, saga.version)?;
         Some(saga::lacking(definition, saga, output)).filter(|fields| !fields.is_empty())
     }
 
     /// The acts that a saga's state allows, by name.
     pub fn allowed_acts(&self, saga: &Saga) -> Vec<&'static str> {
-        saga::allowed_acts(self.catalogue.get(&saga.workflow, saga.version), saga)
+        saga::allowed_acts(self.registry.get(&saga.workflow, saga.version), saga)
     }
 }
 

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Engine;
 use super::follow::Consequences;
 use super::rest::Rested;
-use crate::saga::{self, Catalogue, Decision, Entry, Event, NewSaga, Saga, Status, Transition};
+use crate::saga::{self, Decision, Entry, Event, NewSaga, Saga, Status, Transition, WorkflowRegistry};
 use crate::store;
 use crate::store::changes::Changes;
 use crate::store::codes::Codes;
@@ -74,7 +74,7 @@ impl Batch {
     }
 
     /// Lets an event happen to a saga. Several events of one saga take effect one after the other.
-    pub fn apply(&mut self, catalogue: &Catalogue, id: Uuid, event: &Event) -> Verdict {
+    pub fn apply(&mut self, registry: &WorkflowRegistry, id: Uuid, event: &Event) -> Verdict {
         let Some(saga) = self.sagas.get(&id) else {
             return Verdict::Illegal(format!("there is no saga {id}"));
         };
@@ -82,7 +82,7 @@ impl Batch {
         let woken = (matches!(event, Event::Signal(_)) && saga.status == Status::Waiting)
             .then(|| Saga { flight: Some(self.flight), ..saga.clone() });
         let saga = woken.as_ref().unwrap_or(saga);
-        let decision = match catalogue.get(&saga.workflow, saga.version) {
+        let decision = match registry.get(&saga.workflow, saga.version) {
             Some(definition) => saga::apply(definition, saga, event, self.now),
             None => saga::lost_definition(saga, event, self.now),
         };
@@ -121,16 +121,16 @@ impl Batch {
 
     /// What was decided is to be written with the rest; what follows is to be done after the commit.
     pub fn decided(self, changes: &mut Changes, engine: &Engine) -> Consequences {
-        let Engine { codes, catalogue, .. } = engine;
+        let Engine { codes, registry, .. } = engine;
         store::sagas::save(changes, codes, &self.sagas);
         record(changes, codes, &self.transitions);
         let joined = |(id, saga): (&Uuid, &Saga)| (saga.flight == Some(self.flight)).then_some(*id);
         let woken: Vec<Uuid> = self.sagas.iter().filter_map(joined).collect();
         flights::insert(changes, self.flight, &woken, self.now);
-        let mut consequences = Consequences::of(catalogue, self.transitions);
+        let mut consequences = Consequences::of(registry, self.transitions);
         consequences.rest(self.left);
         for saga in self.stale.iter().filter_map(|id| self.sagas.get(id)) {
-            consequences.repeat(catalogue, saga);
+            consequences.repeat(registry, saga);
         }
         consequences
     }
@@ -148,8 +148,8 @@ pub fn start(
     new: Vec<NewSaga>,
     now: DateTime<Utc>,
 ) -> store::Result<Consequences> {
-    let Engine { codes, catalogue, .. } = engine;
-    let definition = catalogue.latest(workflow).ok_or(sqlx::Error::RowNotFound)?;
+    let Engine { codes, registry, .. } = engine;
+    let definition = registry.latest(workflow).ok_or(sqlx::Error::RowNotFound)?;
     let flight = flights::new_id();
     let begun = new.into_iter().map(|new| saga::start_in(Some(flight), definition, new, now));
     let transitions: Vec<Transition> = begun.collect();
@@ -158,7 +158,7 @@ pub fn start(
     record(changes, codes, &transitions);
     let flying: Vec<Uuid> = sagas.iter().filter(|saga| saga.flight.is_some()).map(|saga| saga.id).collect();
     flights::insert(changes, flight, &flying, now);
-    Ok(Consequences::of(catalogue, transitions))
+    Ok(Consequences::of(registry, transitions))
 }
 
 /// What goes into the history, each with the saga as it then was.

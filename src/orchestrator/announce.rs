@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::bus::events::EventMessage;
-use crate::saga::{self, Catalogue, Definition, Direction, Saga, Transition};
+use crate::saga::{self, Definition, Direction, Saga, Transition, WorkflowRegistry};
 use crate::store::history::HistoryRow;
 use crate::store::payments::Charge;
 
@@ -26,9 +26,9 @@ struct Place<'a> {
 }
 
 /// The events that follow from a transition.
-pub(super) fn of_transition(catalogue: &Catalogue, transition: &Transition) -> Vec<EventMessage> {
+pub(super) fn of_transition(registry: &WorkflowRegistry, transition: &Transition) -> Vec<EventMessage> {
     let saga = &transition.saga;
-    let definition = catalogue.get(&saga.workflow, saga.version);
+    let definition = registry.get(&saga.workflow, saga.version);
     let Some(entry) = &transition.entry else {
         return Vec::new();
     };
@@ -47,7 +47,11 @@ pub(super) fn of_transition(catalogue: &Catalogue, transition: &Transition) -> V
 }
 
 /// All events of some sagas, from their history: the same ids and the same content as when they first went out.
-pub(super) fn of_history(catalogue: &Catalogue, sagas: &[Saga], history: &[HistoryRow]) -> Vec<EventMessage> {
+pub(super) fn of_history(
+    registry: &WorkflowRegistry,
+    sagas: &[Saga],
+    history: &[HistoryRow],
+) -> Vec<EventMessage> {
     let sagas: BTreeMap<Uuid, &Saga> = sagas.iter().map(|saga| (saga.id, saga)).collect();
     let mut contexts: BTreeMap<Uuid, Arc<Value>> = BTreeMap::new();
     let mut events = Vec::new();
@@ -55,7 +59,7 @@ pub(super) fn of_history(catalogue: &Catalogue, sagas: &[Saga], history: &[Histo
         let Some(saga) = sagas.get(&row.saga_id) else {
             continue;
         };
-        let definition = catalogue.get(&saga.workflow, saga.version);
+        let definition = registry.get(&saga.workflow, saga.version);
         let context = contexts.entry(saga.id).or_insert_with(|| Arc::clone(&saga.input));
         if ["done", "operator:complete"].contains(&row.event.as_str())
             && let (Value::Object(context), Some(Value::Object(output))) =
@@ -180,13 +184,13 @@ mod tests {
 
     #[test]
     fn history_tells_what_was_told_at_the_time() {
-        let catalogue = crate::workflows::built_in().unwrap();
-        let definition = catalogue.latest("booking").unwrap();
+        let registry = crate::workflows::built_in().unwrap();
+        let definition = registry.latest("booking").unwrap();
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let id = Uuid::from_u128(7);
         let new = NewSaga { id, subject_id: id, input: serde_json::Map::new(), trace: None, seq: 0 };
         let mut last = saga::start(definition, new, now);
-        let (mut history, mut told) = (vec![row(&last)], of_transition(&catalogue, &last));
+        let (mut history, mut told) = (vec![row(&last)], of_transition(&registry, &last));
         let later = now + chrono::TimeDelta::minutes(5);
         let events = [
             done(Direction::Do, json!({ "amount": 20, "expires_at": later, "claimable_at": later })),
@@ -199,12 +203,12 @@ mod tests {
             };
             last = *next;
             history.push(row(&last));
-            told.extend(of_transition(&catalogue, &last));
+            told.extend(of_transition(&registry, &last));
         }
         let names: Vec<&str> = told.iter().map(|event| event.name.as_str()).collect();
         assert_eq!(names, ["reservation.reserved", "reservation.cancelled"]);
         let json = |events: &[EventMessage]| serde_json::to_value(events).unwrap();
-        assert_eq!(json(&of_history(&catalogue, &[last.saga], &history)), json(&told));
+        assert_eq!(json(&of_history(&registry, &[last.saga], &history)), json(&told));
         assert_eq!((&told[0].data["reason"], &told[1].data["reason"]), (&Value::Null, &json!("cancelled")));
     }
 }

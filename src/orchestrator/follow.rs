@@ -16,7 +16,7 @@ use crate::bus::publish::{Outgoing, PublishError, publish_each};
 use crate::bus::subjects;
 use crate::config::Control;
 use crate::ids;
-use crate::saga::{self, Action, Catalogue, Command, Poisoned, Saga, Transition};
+use crate::saga::{self, Action, Command, Poisoned, Saga, Transition, WorkflowRegistry};
 use crate::store;
 
 /// How often the broker looks for schedules that are due.
@@ -83,11 +83,11 @@ impl Message {
 
 impl Consequences {
     /// What the transitions ask for.
-    pub(super) fn of(catalogue: &Catalogue, transitions: Vec<Transition>) -> Self {
+    pub(super) fn of(registry: &WorkflowRegistry, transitions: Vec<Transition>) -> Self {
         let mut all = Self::default();
         for transition in transitions {
             all.told.extend(messages::Transition::of(&transition));
-            all.events.extend(announce::of_transition(catalogue, &transition));
+            all.events.extend(announce::of_transition(registry, &transition));
             all.rested.extend(at_rest(&transition.saga));
             for action in transition.actions {
                 all.add(transition.saga.id, action);
@@ -98,10 +98,10 @@ impl Consequences {
     }
 
     /// The commands that some rows ask for.
-    pub(super) fn asked_by(catalogue: &Catalogue, sagas: &[Saga]) -> Self {
+    pub(super) fn asked_by(registry: &WorkflowRegistry, sagas: &[Saga]) -> Self {
         let mut all = Self::default();
         for saga in sagas {
-            if let Some(definition) = catalogue.get(&saga.workflow, saga.version) {
+            if let Some(definition) = registry.get(&saga.workflow, saga.version) {
                 let asked = saga::outstanding(definition, saga).into_iter();
                 asked
                     .filter(|action| matches!(action, Action::Send(_)))
@@ -112,8 +112,8 @@ impl Consequences {
     }
 
     /// What the row of a saga asks for, once more: a crash may have left it undone.
-    pub(super) fn repeat(&mut self, catalogue: &Catalogue, saga: &Saga) {
-        let Some(definition) = catalogue.get(&saga.workflow, saga.version) else {
+    pub(super) fn repeat(&mut self, registry: &WorkflowRegistry, saga: &Saga) {
+        let Some(definition) = registry.get(&saga.workflow, saga.version) else {
             return;
         };
         for action in saga::outstanding(definition, saga) {
@@ -326,7 +326,7 @@ impl Engine {
         let sagas = store::sagas::get_many(&self.pool, ids).await?;
         let history = store::history::of_sagas(&self.pool, ids).await?;
         let rested = sagas.iter().filter_map(at_rest).collect();
-        Ok((announce::of_history(&self.catalogue, &sagas, &history), rested))
+        Ok((announce::of_history(&self.registry, &sagas, &history), rested))
     }
 }
 

@@ -54,7 +54,7 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Control;
 use crate::ids;
-use crate::saga::Catalogue;
+use crate::saga::WorkflowRegistry;
 use crate::store::codes::Codes;
 use crate::store::turns::Turns;
 
@@ -65,7 +65,7 @@ pub struct Engine {
     /// The connections of what every saga runs through: starts, steps, signals, answers, alarms.
     pub steps: PgPool,
     pub bus: Bus,
-    pub catalogue: Arc<Catalogue>,
+    pub registry: Arc<WorkflowRegistry>,
     /// The numbers of their names in this database.
     pub codes: Codes,
     /// What this process calls itself in the history of sagas.
@@ -120,7 +120,7 @@ impl Engine {
     pub async fn start(
         pools: Pools,
         bus: Bus,
-        catalogue: Arc<Catalogue>,
+        registry: Arc<WorkflowRegistry>,
         in_database: &'static [&'static str],
         tasks: &Tasks,
         stop: &CancellationToken,
@@ -133,14 +133,14 @@ impl Engine {
         tasks.supervise("settled sagas", wait::listen(waiters.clone(), settled, stop.clone()));
         tasks.supervise("ended sagas", rest::run(pool.clone(), ended, stop.clone()));
         let instance: Arc<str> = ids::process().into();
-        let codes = Codes::register(&pool, &catalogue, &instance).await?;
+        let codes = Codes::register(&pool, &registry, &instance).await?;
         let connects = bus.connects();
         let paused = bus.client.subscribe(crate::bus::subjects::PAUSES).await?;
         let engine = Self {
             pool,
             steps,
             bus,
-            catalogue,
+            registry,
             codes,
             instance,
             in_database,

@@ -77,7 +77,7 @@ impl Engine {
 
     /// Holds back the forward commands of a workflow, on every instance. `false` if they are held back already.
     pub async fn pause_workflow(&self, name: &str, actor: &str, reason: &str) -> Result<bool, ActError> {
-        if self.catalogue.latest(name).is_none() {
+        if self.registry.latest(name).is_none() {
             return Err(ActError::Unknown);
         }
         self.change_pause(PauseKind::Workflow, name, true, actor, reason).await
@@ -91,7 +91,7 @@ impl Engine {
         let running: Vec<Uuid> = store::sagas::running(&self.pool, name).await?;
         for chunk in running.chunks(CHUNK) {
             let sagas = store::sagas::get_many(&self.pool, chunk).await?;
-            let consequences = Consequences::asked_by(&self.catalogue, &sagas);
+            let consequences = Consequences::asked_by(&self.registry, &sagas);
             if let Err(error) = self.follow(consequences).await {
                 tracing::warn!(%error, "the sweeper sends what could not be sent after a pause");
             }
@@ -109,7 +109,7 @@ impl Engine {
         reason: &str,
     ) -> Result<StepPause, ActError> {
         let consumers = consumers::of_command(&self.bus, command).await?;
-        let known = self.catalogue.iter().any(|definition| definition.commands().contains(command));
+        let known = self.registry.iter().any(|definition| definition.commands().contains(command));
         if consumers.is_empty() && !known {
             return Err(ActError::UnknownCommand(command.to_owned()));
         }

@@ -40,7 +40,7 @@ impl Engine {
     async fn get_stuck(&self, id: Uuid, poisoned: Poisoned) -> store::Result<()> {
         let mut tx = self.pool.begin().await?;
         let mut batch = Batch::lock(self, &mut tx, &[id]).await?;
-        if batch.apply(&self.catalogue, id, &Event::Poisoned(poisoned)) == Verdict::Moved {
+        if batch.apply(&self.registry, id, &Event::Poisoned(poisoned)) == Verdict::Moved {
             let consequences = batch.write(&mut tx, self).await?;
             tx.commit().await?;
             self.follow_later(consequences);

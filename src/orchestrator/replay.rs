@@ -12,7 +12,7 @@ use crate::bus::events::{EventBatch, EventMessage, event_batches};
 use crate::bus::publish::PublishError;
 use crate::bus::{Bus, publish};
 use crate::ids;
-use crate::saga::{Catalogue, Saga};
+use crate::saga::{Saga, WorkflowRegistry};
 use crate::store::{self, replay};
 
 /// Most sagas or charges of one page.
@@ -51,7 +51,7 @@ pub struct Page {
 #[derive(Debug)]
 pub struct Replay<'a> {
     pool: &'a PgPool,
-    catalogue: &'a Catalogue,
+    registry: &'a WorkflowRegistry,
     wanted: &'a Wanted,
     named: Vec<Uuid>,
     sagas_from: Option<Uuid>,
@@ -63,7 +63,7 @@ impl<'a> Replay<'a> {
     /// Begins; finds the sagas that do not lie along the way.
     pub async fn begin(
         pool: &'a PgPool,
-        catalogue: &'a Catalogue,
+        registry: &'a WorkflowRegistry,
         wanted: &'a Wanted,
     ) -> store::Result<Self> {
         let workflow = wanted.workflow.as_deref();
@@ -79,7 +79,7 @@ impl<'a> Replay<'a> {
         let charges = wanted.since.map_or(Uuid::nil(), |since| ids::first_of(since - CHARGE_MARGIN));
         Ok(Self {
             pool,
-            catalogue,
+            registry,
             wanted,
             named,
             sagas_from: (!is_named).then_some(first),
@@ -116,10 +116,10 @@ impl<'a> Replay<'a> {
     async fn of_sagas(&self, mut sagas: Vec<Saga>) -> store::Result<Page> {
         sagas.retain(|saga| self.wanted.workflow.as_ref().is_none_or(|workflow| *workflow == saga.workflow));
         let (looked_at, reached) = (sagas.len(), sagas.last().map(|saga| saga.created_at));
-        sagas.retain(|saga| self.catalogue.get(&saga.workflow, saga.version).is_some());
+        sagas.retain(|saga| self.registry.get(&saga.workflow, saga.version).is_some());
         let ids: Vec<Uuid> = sagas.iter().map(|saga| saga.id).collect();
         let history = store::history::of_sagas(self.pool, &ids).await?;
-        let mut events = announce::of_history(self.catalogue, &sagas, &history);
+        let mut events = announce::of_history(self.registry, &sagas, &history);
         events.retain(|event| self.is_wanted(event));
         Ok(Page { events, sagas: looked_at, left_out: looked_at - sagas.len(), reached })
     }

@@ -106,7 +106,7 @@ async fn write<'a>(
             illegal.push((message, why));
             continue;
         }
-        match batch.apply(&engine.catalogue, *saga, event) {
+        match batch.apply(&engine.registry, *saga, event) {
             Verdict::Moved => {}
             Verdict::Stale => {
                 metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::SAGAS).increment(1);
@@ -125,7 +125,7 @@ fn answered_here(engine: &Engine, batch: &Batch, saga: Uuid, event: &Event) -> O
     let (Event::Reply(reply), Some(saga)) = (event, batch.saga(saga)) else {
         return None;
     };
-    let definition = engine.catalogue.get(&saga.workflow, saga.version)?;
+    let definition = engine.registry.get(&saga.workflow, saga.version)?;
     let service = subjects::service_of(definition.command_of(&reply.step, reply.direction)?);
     let step = &reply.step;
     engine.in_database.contains(&service).then(|| {

@@ -63,7 +63,7 @@ async fn attempt(engine: &Engine, signals: &[Signal], control: Control) -> store
     let mut batch = Batch::of(sagas, now);
     let mut verdicts = Vec::with_capacity(signals.len());
     for Signal { saga, name } in signals {
-        verdicts.push(batch.apply(&engine.catalogue, *saga, &Event::Signal(name.clone())));
+        verdicts.push(batch.apply(&engine.registry, *saga, &Event::Signal(name.clone())));
     }
     let consequences = batch.decided(&mut changes, engine);
     attempt.write(changes).await?;

@@ -135,7 +135,7 @@ async fn is_by_its_service(engine: &Engine, asked: &Asked) -> bool {
     let Ok(Some(saga)) = store::sagas::get(&engine.pool, asked.saga).await else {
         return false;
     };
-    let Some(definition) = engine.catalogue.get(&saga.workflow, saga.version) else {
+    let Some(definition) = engine.registry.get(&saga.workflow, saga.version) else {
         return true;
     };
     let Some(command) = definition.command_of(&asked.step, asked.direction) else {

@@ -10,7 +10,7 @@ use sqlx::error::BoxDynError;
 use sqlx::{PgExecutor, PgPool};
 
 use super::Result;
-use crate::saga::{Catalogue, Definition, Direction, Entry, Saga, Status};
+use crate::saga::{Definition, Direction, Entry, Saga, Status, WorkflowRegistry};
 
 /// What can happen to a saga of any workflow, in the order of their numbers.
 const EVENTS: [&str; 18] = [
@@ -68,9 +68,9 @@ pub struct Unregistered {
 impl Codes {
     /// Registers these workflows and this process where they are not yet, and reads their numbers. Any number of processes may
     /// do so at once.
-    pub async fn register(pool: &PgPool, catalogue: &Catalogue, instance: &Arc<str>) -> Result<Self> {
+    pub async fn register(pool: &PgPool, registry: &WorkflowRegistry, instance: &Arc<str>) -> Result<Self> {
         let known = Coded::read_all(pool).await?;
-        for definition in catalogue.iter() {
+        for definition in registry.iter() {
             if !known.iter().any(|coded| coded.has_all_of(definition)) {
                 Coded::write(pool, definition).await?;
             }

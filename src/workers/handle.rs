@@ -163,7 +163,7 @@ pub(super) async fn attempt(
         let outcome = outcome.unwrap_or(Outcome::Failed { code: "unanswered".to_owned() });
         changed.note(&command, &outcome);
         let event = Event::Reply(answer(&command, outcome, &engine.instance));
-        if let Verdict::Illegal(why) = batch.apply(&engine.catalogue, command.saga_id, &event) {
+        if let Verdict::Illegal(why) = batch.apply(&engine.registry, command.saga_id, &event) {
             illegal.push((at, why));
         }
     }
@@ -197,7 +197,7 @@ fn asked_for<'a>(engine: &Engine, command: &Command, saga: Option<&'a Saga>) -> 
     let Some(saga) = saga.filter(|saga| command.is_asked_by(saga)) else {
         return Asked::NotNow;
     };
-    let Some(definition) = engine.catalogue.get(&saga.workflow, saga.version) else {
+    let Some(definition) = engine.registry.get(&saga.workflow, saga.version) else {
         return Asked::Now(saga, command.clone());
     };
     let Some(asked) = saga::command(definition, saga) else {
@@ -210,7 +210,7 @@ fn asked_for<'a>(engine: &Engine, command: &Command, saga: Option<&'a Saga>) -> 
 }
 
 fn is_defined(engine: &Engine, saga: Option<&Saga>) -> bool {
-    saga.is_some_and(|saga| engine.catalogue.get(&saga.workflow, saga.version).is_some())
+    saga.is_some_and(|saga| engine.registry.get(&saga.workflow, saga.version).is_some())
 }
 
 /// What is to be said of a command whose handling fails even alone.

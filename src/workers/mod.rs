@@ -225,8 +225,8 @@ mod tests {
     fn what_the_workflows_send_is_served() {
         let served: BTreeSet<&str> =
             Service::ALL.iter().flat_map(|service| service.commands()).copied().collect();
-        let catalogue = crate::workflows::built_in().unwrap();
-        let sent: BTreeSet<&str> = catalogue.iter().flat_map(|definition| definition.commands()).collect();
+        let registry = crate::workflows::built_in().unwrap();
+        let sent: BTreeSet<&str> = registry.iter().flat_map(|definition| definition.commands()).collect();
         assert_eq!(sent, served);
         for service in Service::ALL {
             assert!(Service::NAMES.contains(&service.name()));

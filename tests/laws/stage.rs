@@ -156,7 +156,7 @@ impl Stage {
 
     /// The definitions as they are on this stage, the newest of each workflow.
     pub fn definition(&self, workflow: &str) -> &Definition {
-        self.engine.catalogue.latest(workflow).unwrap()
+        self.engine.registry.latest(workflow).unwrap()
     }
 
     /// A seat that no other case has.

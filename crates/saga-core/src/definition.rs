@@ -273,12 +273,12 @@ fn service(command: &str) -> &str {
 
 /// Every definition the program knows, each version on its own.
 #[derive(Clone, Debug, Default)]
-pub struct Catalogue {
+pub struct WorkflowRegistry {
     /// By name, then by version.
     definitions: BTreeMap<String, BTreeMap<i32, Definition>>,
 }
 
-impl Catalogue {
+impl WorkflowRegistry {
     /// Adds a definition, in place of the same version of the same workflow.
     pub fn add(&mut self, definition: Definition) {
         let versions = self.definitions.entry(definition.name.clone()).or_default();
@@ -316,11 +316,11 @@ mod tests {
 
     #[test]
     fn the_built_in_workflows_are_sound() {
-        let catalogue = crate::samples::catalogue();
-        let booking = catalogue.latest("booking").unwrap();
+        let registry = crate::samples::registry();
+        let booking = registry.latest("booking").unwrap();
         assert_eq!(booking.steps.len(), 4);
         assert!(booking.can_turn_back(3));
-        assert!(!catalogue.latest("cancellation").unwrap().can_turn_back(0));
+        assert!(!registry.latest("cancellation").unwrap().can_turn_back(0));
     }
 
     #[test]

@@ -284,8 +284,8 @@ fn outcome_of(kind: u8, now: DateTime<Utc>) -> Outcome {
 }
 
 fn obey(workflow: &str, flight: Option<i64>, chances: &[Chance]) {
-    let catalogue = samples::catalogue();
-    let mut world = World::begin(catalogue.latest(workflow).unwrap(), flight);
+    let registry = samples::registry();
+    let mut world = World::begin(registry.latest(workflow).unwrap(), flight);
     for chance in chances {
         world.play(chance);
     }
@@ -325,8 +325,8 @@ fn deliver(kind: u8) -> [Chance; 2] {
 }
 
 fn played(chances: impl IntoIterator<Item = Chance>) -> Saga {
-    let catalogue = samples::catalogue();
-    let mut world = World::begin(catalogue.latest("booking").unwrap(), None);
+    let registry = samples::registry();
+    let mut world = World::begin(registry.latest("booking").unwrap(), None);
     chances.into_iter().for_each(|chance| world.play(&chance));
     world.saga
 }
@@ -366,8 +366,8 @@ fn a_step_refused_for_being_late_is_undone_itself() {
     let mut late = vec![Chance::Alarm { after_ms: 4_000 }];
     late.extend(deliver(7));
     assert_eq!(played(late).status, Status::Waiting);
-    let catalogue = samples::catalogue();
-    let mut world = World::begin(catalogue.latest("booking").unwrap(), None);
+    let registry = samples::registry();
+    let mut world = World::begin(registry.latest("booking").unwrap(), None);
     world.now += TimeDelta::seconds(60);
     deliver(7).iter().for_each(|chance| world.play(chance));
     assert_eq!((world.saga.status, world.saga.step.as_str()), (Status::Compensating, "reserve"));

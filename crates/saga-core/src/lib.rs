@@ -43,7 +43,7 @@ pub mod range;
 
 pub use action::{Action, Command, Decision, Entry, Transition, message_id};
 pub use apply::{DEADLINE_PASSED, STARTED, apply, lost_definition, outstanding, start, start_in};
-pub use definition::{ABANDONED, Catalogue, Definition, STUCK, Step, Work};
+pub use definition::{ABANDONED, Definition, STUCK, Step, Work, WorkflowRegistry};
 pub use event::{Act, Event, Outcome, Poisoned, Reply};
 pub use moves::{command, kept, may_have_run};
 pub use outlook::{Outlook, Prospect, Standing, StepAhead, Told, outlook, prospect};

@@ -1,6 +1,6 @@
 //! Workflows that tests decide about: those of the box office.
 
-use super::{Catalogue, Definition};
+use super::{Definition, WorkflowRegistry};
 
 pub fn workflow(name: &str) -> Definition {
     let text = match name {
@@ -11,8 +11,8 @@ pub fn workflow(name: &str) -> Definition {
     Definition::parse(name, text).expect("a sample is sound")
 }
 
-pub fn catalogue() -> Catalogue {
-    let mut catalogue = Catalogue::default();
-    ["booking", "cancellation"].map(workflow).into_iter().for_each(|definition| catalogue.add(definition));
-    catalogue
+pub fn registry() -> WorkflowRegistry {
+    let mut registry = WorkflowRegistry::default();
+    ["booking", "cancellation"].map(workflow).into_iter().for_each(|definition| registry.add(definition));
+    registry
 }

@@ -44,13 +44,13 @@ pub(super) struct Acting {
 impl Acting {
     pub(super) async fn begin(context: &Context) -> anyhow::Result<Self> {
         let pool = context.database().await?;
-        let catalogue = Arc::new(app::catalogue(&context.settings)?);
+        let registry = Arc::new(app::workflow_registry(&context.settings)?);
         let stop = CancellationToken::new();
         let tasks = Tasks::new(&stop);
         let pools =
             Pools { all: pool.clone(), steps: pool, control: Control::Pessimistic, clock: Clock::default() };
         let bus = context.bus().await?;
-        let engine = Engine::start(pools, bus, catalogue, &Service::NAMES, &tasks, &stop).await?;
+        let engine = Engine::start(pools, bus, registry, &Service::NAMES, &tasks, &stop).await?;
         let engine = engine.with_after_act(workers::settle);
         Ok(Self { engine, actor: actor(), tasks, stop })
     }

@@ -15,7 +15,7 @@ use crate::app;
 use crate::bus::Bus;
 use crate::bus::events::EventMessage;
 use crate::orchestrator::{Pace, Page, Replay, Wanted};
-use crate::saga::Catalogue;
+use crate::saga::WorkflowRegistry;
 use crate::store;
 
 /// Pages between two lines where there is no terminal.
@@ -63,8 +63,8 @@ struct Told {
 }
 
 pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Ending> {
-    let catalogue = app::catalogue(&context.settings)?;
-    check(&arguments, &catalogue)?;
+    let registry = app::workflow_registry(&context.settings)?;
+    check(&arguments, &registry)?;
     let pool = context.database().await?;
     if let Some(saga) = arguments.saga
         && store::sagas::get(&pool, saga).await?.is_none()
@@ -85,7 +85,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
     let until = wanted.until.unwrap_or(store::now(&pool).await?);
     let mut progress = Progress::new(context.output.is_json(), wanted.since, until);
     let mut others = BTreeMap::new();
-    let mut replay = Replay::begin(&pool, &catalogue, &wanted).await?;
+    let mut replay = Replay::begin(&pool, &registry, &wanted).await?;
     while let Some(mut page) = replay.next().await? {
         page.events.retain(|one| {
             let is_wanted = event.as_ref().is_none_or(|name| *name == one.name);
@@ -126,16 +126,16 @@ async fn publish(
     })
 }
 
-fn check(arguments: &Arguments, catalogue: &Catalogue) -> Result<(), Misuse> {
+fn check(arguments: &Arguments, registry: &WorkflowRegistry) -> Result<(), Misuse> {
     if let (Some(since), Some(until)) = (arguments.since, arguments.until)
         && since >= until
     {
         return Err(Misuse(format!("--since {since} must be before --until {until}")));
     }
     if let Some(workflow) = &arguments.workflow
-        && catalogue.latest(workflow).is_none()
+        && registry.latest(workflow).is_none()
     {
-        let mut known: Vec<&str> = catalogue.iter().map(|definition| definition.name.as_str()).collect();
+        let mut known: Vec<&str> = registry.iter().map(|definition| definition.name.as_str()).collect();
         known.dedup();
         return Err(Misuse(format!("there is no workflow {workflow}; there are {}", known.join(", "))));
     }

@@ -18,8 +18,8 @@ use crate::text::escape_line;
 const JSON_CHARS: usize = 100;
 
 pub(super) async fn run(context: &Context, id: Uuid) -> anyhow::Result<Ending> {
-    let catalogue = app::catalogue(&context.settings)?;
-    let found = sagas::show(&context.database().await?, &catalogue, id).await.map_err(about(id))?;
+    let registry = app::workflow_registry(&context.settings)?;
+    let found = sagas::show(&context.database().await?, &registry, id).await.map_err(about(id))?;
     context.output.answer(&found, draw)?;
     Ok(Ending::Good)
 }

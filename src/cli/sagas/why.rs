@@ -8,11 +8,11 @@ use crate::app;
 use crate::operations::why::{self, Why};
 
 pub(super) async fn run(context: &Context, id: Uuid) -> anyhow::Result<Ending> {
-    let catalogue = app::catalogue(&context.settings)?;
+    let registry = app::workflow_registry(&context.settings)?;
     let pool = context.database().await?;
     // Without NATS there is still an answer, and it says that NATS is away.
     let bus = context.bus().await.ok();
-    let facts = why::ask(&pool, &catalogue, bus.as_ref(), id).await.map_err(about(id))?;
+    let facts = why::ask(&pool, &registry, bus.as_ref(), id).await.map_err(about(id))?;
     context.output.answer(&Why::from(facts), |why| why.sentence.clone())?;
     Ok(Ending::Good)
 }

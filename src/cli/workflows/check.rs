@@ -8,7 +8,7 @@ use super::super::output::table;
 use super::super::{Context, Ending, Misuse};
 use super::dry_run::DryRun;
 use crate::app;
-use crate::saga::{Catalogue, Definition};
+use crate::saga::{Definition, WorkflowRegistry};
 use saga_checker::{Bounds, Home, Report};
 
 #[derive(clap::Args, Debug)]
@@ -30,7 +30,7 @@ pub(in crate::cli) struct Arguments {
 }
 
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
-    let (catalogue, definitions) = match definitions(context, arguments)? {
+    let (registry, definitions) = match definitions(context, arguments)? {
         Ok(found) => found,
         Err(problem) => {
             let found = json!({ "verdict": "broken", "problem": problem });
@@ -38,7 +38,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
             return Ok(Ending::Wrong);
         }
     };
-    let under_way = DryRun::look(context, &catalogue).await?;
+    let under_way = DryRun::look(context, &registry).await?;
     let Arguments { crashes, losses, duplicates, acts, .. } = *arguments;
     let bounds = Bounds { crashes, losses, duplicates, acts, ..Bounds::default() };
     let mut reports = Vec::new();
@@ -59,21 +59,21 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
 fn definitions(
     context: &Context,
     arguments: &Arguments,
-) -> anyhow::Result<Result<(Catalogue, Vec<Definition>), String>> {
-    let mut catalogue = match app::catalogue(&context.settings) {
-        Ok(catalogue) => catalogue,
+) -> anyhow::Result<Result<(WorkflowRegistry, Vec<Definition>), String>> {
+    let mut registry = match app::workflow_registry(&context.settings) {
+        Ok(registry) => registry,
         Err(problem) => return Ok(Err(format!("{problem:#}"))),
     };
     let Some(file) = &arguments.file else {
-        let all = catalogue.iter().cloned().collect();
-        return Ok(Ok((catalogue, all)));
+        let all = registry.iter().cloned().collect();
+        return Ok(Ok((registry, all)));
     };
     let text = std::fs::read_to_string(file)
         .map_err(|error| Misuse(format!("{} cannot be read: {error}", file.display())))?;
     Ok(match Definition::parse(&file.display().to_string(), &text) {
         Ok(definition) => {
-            catalogue.add(definition.clone());
-            Ok((catalogue, vec![definition]))
+            registry.add(definition.clone());
+            Ok((registry, vec![definition]))
         }
         Err(problem) => Err(problem.to_string()),
     })

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::super::output::table;
 use super::super::{Context, Misuse};
-use crate::saga::{Catalogue, Change, Direction, Status, compare};
+use crate::saga::{Change, Direction, Status, WorkflowRegistry, compare};
 use crate::store;
 use crate::store::versions::UnderWay;
 
@@ -37,7 +37,7 @@ pub(super) struct Group {
 
 impl DryRun {
     /// Looks at the table, if a database is at hand. One that is named but does not answer is an error.
-    pub(super) async fn look(context: &Context, catalogue: &Catalogue) -> anyhow::Result<Self> {
+    pub(super) async fn look(context: &Context, registry: &WorkflowRegistry) -> anyhow::Result<Self> {
         let pool = match context.database().await {
             Ok(pool) => pool,
             Err(error) if error.is::<Misuse>() && context.settings.servers.database_url.is_none() => {
@@ -46,7 +46,7 @@ impl DryRun {
             Err(error) => return Err(error),
         };
         let found = store::versions::under_way(&pool).await?;
-        Ok(Self::Looked { sagas: found.into_iter().map(|group| Group::of(group, catalogue)).collect() })
+        Ok(Self::Looked { sagas: found.into_iter().map(|group| Group::of(group, registry)).collect() })
     }
 
     /// Whether every saga has its definition.
@@ -70,10 +70,10 @@ impl DryRun {
 }
 
 impl Group {
-    fn of(found: UnderWay, catalogue: &Catalogue) -> Self {
+    fn of(found: UnderWay, registry: &WorkflowRegistry) -> Self {
         let UnderWay { workflow, version, status, direction, step, count, examples } = found;
-        let own = catalogue.get(&workflow, version);
-        let newest = catalogue.latest(&workflow);
+        let own = registry.get(&workflow, version);
+        let newest = registry.latest(&workflow);
         let changes = match (own, newest) {
             (Some(own), Some(newest)) if newest.version != version => compare(own, newest, &step, direction),
             _ => Vec::new(),

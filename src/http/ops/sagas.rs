@@ -67,7 +67,7 @@ pub async fn show(
     _staff: Staff<Viewer>,
     PathId(id): PathId,
 ) -> Result<Answer> {
-    Ok(Answer::ok(&sagas::show(&app.pool, &app.engine.catalogue, id).await?))
+    Ok(Answer::ok(&sagas::show(&app.pool, &app.engine.registry, id).await?))
 }
 
 /// Why a saga is where it is: what it waits for, since when, until when, and who could move it.
@@ -80,6 +80,6 @@ pub async fn why(
     PathId(id): PathId,
 ) -> Result<Answer> {
     let bus = &app.engine.bus;
-    let facts = why::ask(&app.pool, &app.engine.catalogue, Some(bus), id).await?;
+    let facts = why::ask(&app.pool, &app.engine.registry, Some(bus), id).await?;
     Ok(Answer::ok(&Why::from(facts)))
 }

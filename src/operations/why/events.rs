@@ -10,7 +10,7 @@ use crate::bus::Bus;
 use crate::bus::events::{EventBatch, event_batches};
 use crate::bus::publish::publish_each;
 use crate::orchestrator::{Replay, Wanted};
-use crate::saga::Catalogue;
+use crate::saga::WorkflowRegistry;
 use crate::store;
 
 /// How long NATS may take to answer; an answer to a request has to go out within five seconds.
@@ -20,12 +20,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 /// published once more. That changes nothing: the sweeper does it too, and an event that comes again has the same id.
 pub(super) async fn refusal(
     pool: &PgPool,
-    catalogue: &Catalogue,
+    registry: &WorkflowRegistry,
     bus: &Bus,
     saga: Uuid,
 ) -> store::Result<Option<String>> {
     let wanted = Wanted { saga: Some(saga), ..Wanted::default() };
-    let mut replay = Replay::begin(pool, catalogue, &wanted).await?;
+    let mut replay = Replay::begin(pool, registry, &wanted).await?;
     let mut events = Vec::new();
     while let Some(page) = replay.next().await? {
         events.extend(page.events);

@@ -11,7 +11,7 @@ use super::events;
 use crate::bus::{Bus, consumers, presence};
 use crate::operations::pauses::{self, PauseView};
 use crate::operations::{AskError, SagaView};
-use crate::saga::{self, Catalogue, Definition, Direction, Saga, Work};
+use crate::saga::{self, Definition, Direction, Saga, Work, WorkflowRegistry};
 use crate::store;
 
 /// Parked messages are counted up to so many.
@@ -91,14 +91,14 @@ pub struct Present {
 /// Gathers the facts about a saga. Without NATS, or if it does not answer, they say so.
 pub async fn ask(
     pool: &PgPool,
-    catalogue: &Catalogue,
+    registry: &WorkflowRegistry,
     bus: Option<&Bus>,
     id: Uuid,
 ) -> Result<Facts, AskError> {
     let mut saga = store::sagas::get(pool, id).await?.ok_or(AskError::Unknown)?;
     store::flights::show_next_look(pool, std::slice::from_mut(&mut saga)).await?;
     let now = store::now(pool).await?;
-    let definition = catalogue.get(&saga.workflow, saga.version);
+    let definition = registry.get(&saga.workflow, saga.version);
     let mut facts = of_row(definition, saga, now);
     let workflow = facts.saga.workflow.clone();
     facts.pauses = pauses::of_saga(pool, id, &workflow, facts.command.as_deref()).await?;
@@ -113,7 +113,7 @@ pub async fn ask(
     if facts.lacks_events()
         && let Some(bus) = bus.filter(is_connected)
     {
-        facts.event_refused = events::refusal(pool, catalogue, bus, id).await?;
+        facts.event_refused = events::refusal(pool, registry, bus, id).await?;
     }
     Ok(facts)
 }

@@ -77,9 +77,9 @@ impl Sample {
         tx.rollback().await?;
         let seat = found.ok_or(sqlx::Error::RowNotFound)?.seat;
         let balance = points::balance(pool, reservation.user_id).await?;
-        let catalogue =
+        let registry =
             boxoffice::workflows::built_in().map_err(|error| sqlx::Error::Configuration(error.into()))?;
-        let codes = Codes::register(pool, &catalogue, &"indexes".into()).await?;
+        let codes = Codes::register(pool, &registry, &"indexes".into()).await?;
         Ok(Self {
             now,
             codes,
