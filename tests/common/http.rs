@@ -130,6 +130,11 @@ impl Entrance {
         Self { test, pool, url, client, _stop: stop }
     }
 
+    /// Where it listens.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
     /// A user with an access token and points.
     pub async fn user(&self, points: i64) -> Caller {
         let id = self.test.user(points).await;
