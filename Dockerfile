@@ -32,6 +32,6 @@ RUN apt-get update \
 COPY --from=build /usr/local/bin/boxoffice /usr/local/bin/boxoffice
 USER boxoffice
 WORKDIR /var/lib/boxoffice
-EXPOSE 8080
+EXPOSE 8080 8081
 ENTRYPOINT ["boxoffice"]
 CMD ["serve", "--role", "api,orchestrator,worker,scheduler"]

@@ -1,6 +1,6 @@
 //! Every setting, once: a flag, an environment variable and a default each, listed by `--help`.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -100,6 +100,10 @@ pub struct Http {
     /// Address to listen on; port 0 picks a free one and prints it
     #[arg(long, env = "BOXOFFICE_LISTEN", global = true, default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
+    /// Address that operators and monitoring use: /metrics, /readyz, /v1/ops, /v1/admin, the console; port 0 picks a free one
+    /// and prints it [default: 127.0.0.1:8081 in `serve`; in `up`, without it, --listen serves all of it]
+    #[arg(long, env = "BOXOFFICE_ADMIN_LISTEN", global = true)]
+    pub admin_listen: Option<SocketAddr>,
     /// Local mode: issues access tokens itself, and lets users charge their own points
     #[arg(long, env = "BOXOFFICE_LOCAL", global = true, default_value_t = false, num_args = 0..=1, default_missing_value = "true")]
     pub local: bool,
@@ -154,6 +158,9 @@ pub struct Http {
     #[arg(long, env = "BOXOFFICE_CACHE", global = true, value_enum, default_value_t = Switch::On)]
     pub cache: Switch,
 }
+
+/// Where `serve` listens for operators and monitoring unless it is given an address.
+pub const ADMIN_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 
 /// Something that can be switched off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

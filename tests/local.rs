@@ -172,7 +172,7 @@ async fn a_second_process_on_the_same_directory_is_told_who_has_it() {
     let local = dev_servers::start(&dir, given.clone()).await.unwrap();
     let error = dev_servers::start(&dir, given).await.unwrap_err().to_string();
     assert!(error.contains(&std::process::id().to_string()) && error.contains("--data-dir"), "{error}");
-    local.publish("127.0.0.1:8080".parse().unwrap()).unwrap();
+    local.publish("127.0.0.1:8080".parse().unwrap(), None).unwrap();
     assert_eq!(addresses::find(&dir).unwrap().nats_url, "nats://none");
     local.stop().await;
     assert_eq!(addresses::find(&dir), None);

@@ -59,6 +59,7 @@ mod sale_times;
 mod sqlx_data;
 mod terminal;
 mod tidy;
+mod two_listeners;
 mod undelivered;
 mod upgrade;
 mod waiting_room;

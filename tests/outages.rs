@@ -204,7 +204,7 @@ async fn dead_task_makes_an_instance_not_ready() {
 async fn process_ends_when_a_task_dies() {
     let env = Env::start().await;
     let ended = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
-        .args(["serve", "--role", "worker"])
+        .args(["serve", "--role", "worker", "--admin-listen", "127.0.0.1:0"])
         .env("DATABASE_URL", &env.database_url)
         .env("NATS_URL", &env.nats_url)
         .env("BOXOFFICE_PANIC_AT", "probe::begin")

@@ -25,14 +25,19 @@ const PACE: [&str; 4] = ["--hold-seconds", "3", "--payment-grace-seconds", "3"];
 pub struct Process {
     pub child: Child,
     pub url: String,
+    /// Where operators and monitoring are answered.
+    pub admin_url: String,
 }
 
 impl Process {
     pub async fn start(arguments: &[&str]) -> Self {
+        let admin: &[&str] = if arguments[0] == "serve" { &["--admin-listen", "127.0.0.1:0"] } else { &[] };
         let mut child = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
             .args(arguments)
             .args(PACE)
             .args(["--json", "--listen", "127.0.0.1:0"])
+            .args(admin)
+            .env_remove("BOXOFFICE_ADMIN_LISTEN")
             .env_remove("DATABASE_URL")
             .env_remove("NATS_URL")
             .env("RUST_LOG", "warn")
@@ -43,13 +48,13 @@ impl Process {
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = said.next_line().await.unwrap().expect("it says where it is");
         let answer: Value = serde_json::from_str(&line).unwrap();
-        let url = answer["url"].as_str().unwrap().to_owned();
+        let [url, admin_url] = ["url", "admin_url"].map(|name| answer[name].as_str().unwrap().to_owned());
         let client = client();
         until(20, "the service to be ready", || async {
             client.get(format!("{url}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
-        Self { child, url }
+        Self { child, url, admin_url }
     }
 
     pub async fn kill(mut self) {
@@ -207,7 +212,7 @@ async fn of_two_instances_one_is_killed_and_the_other_finishes_its_work() {
     ends_right(&env.pool).await;
     let serving = "boxoffice_command_workers{command=\"points.deduct\"} 1";
     until(20, "the one worker that is left to be counted", || async {
-        let answer = client().get(format!("{}/metrics", second.url)).send().await;
+        let answer = client().get(format!("{}/metrics", second.admin_url)).send().await;
         answer.unwrap().text().await.unwrap().lines().any(|line| line == serving)
     })
     .await;
@@ -220,7 +225,8 @@ async fn start_answers_while_its_first_sweep_goes_on() {
     store::rehearsal::add_waiting(&env.pool, &[ids::new()], overdue).await.unwrap();
     let data_dir = env.dir.display().to_string();
     let mut child = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
-        .args(["serve", "--json", "--listen", "127.0.0.1:0", "--local", "--data-dir", &data_dir])
+        .args(["serve", "--json", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .args(["--local", "--data-dir", &data_dir])
         .args(["--role", "api,orchestrator,worker,scheduler"])
         .env("DATABASE_URL", &env.database_url)
         .env("NATS_URL", &env.nats_url)

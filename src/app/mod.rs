@@ -1,6 +1,7 @@
 //! The composition root: opens what a process needs, starts the services of its roles, stops them in order.
 
 mod database;
+mod listeners;
 mod schedule;
 mod secrets;
 mod time;
@@ -13,22 +14,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use chrono::TimeDelta;
 use sqlx::PgPool;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::background::Tasks;
 use crate::booking::Desk;
 use crate::bus::{self, Bus, probe, retry, topology};
-use crate::catalog::Catalog;
 use crate::clock::Clock;
-use crate::config::{Settings, Switch};
-use crate::http::auth::{Access, Keys};
-use crate::http::connections::Limits as ClientLimits;
-use crate::http::health::Health;
-use crate::http::listeners::Listeners;
-use crate::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
-use crate::http::{self, AppState, Joins, Repeats};
-use crate::operations::gauges::Gauges;
+use crate::config::Settings;
 use crate::orchestrator::{Engine, Pools};
 use crate::saga::{Definition, WorkflowRegistry};
 use crate::waiting_room::{BrakeLimits, Sessions, Signer, WaitingRoom};
@@ -36,6 +28,7 @@ use crate::workers::{Limits, Written};
 use crate::{config, ids, store, telemetry, workers};
 
 pub use database::migrate;
+pub use listeners::Listening;
 
 /// How long a start waits for servers that are not there yet.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,8 +55,8 @@ impl Role {
     pub const ALL: [Self; 4] = [Self::Api, Self::Orchestrator, Self::Worker, Self::Scheduler];
 }
 
-/// Gets the address of REST once it is known; an error ends the start.
-pub type Announce<'a> = &'a (dyn Fn(SocketAddr) -> anyhow::Result<()> + Sync);
+/// Receives the addresses of the listeners once they are known; an error ends the start.
+pub type Announce<'a> = &'a (dyn Fn(Listening) -> anyhow::Result<()> + Sync);
 
 /// A running process.
 #[derive(Debug)]
@@ -74,8 +67,10 @@ pub struct App {
     pub engine: Engine,
     pub desk: Desk,
     pub room: Option<Arc<WaitingRoom>>,
-    /// Where REST is answered, with the role for it.
+    /// Where buyers and clients are answered, in a process with the role api.
     pub address: Option<SocketAddr>,
+    /// Where operators and monitoring are answered; the same address unless they have one of their own.
+    pub admin_address: Option<SocketAddr>,
     tasks: Tasks,
     stop: CancellationToken,
 }
@@ -87,7 +82,7 @@ impl App {
         Self::start_announced(settings, roles, &|_| Ok(())).await
     }
 
-    /// The same. `announce` gets the address of REST before the first request is answered there.
+    /// The same. `announce` receives the addresses before the first request is answered there.
     pub async fn start_announced(
         settings: &Settings,
         roles: &[Role],
@@ -109,6 +104,7 @@ impl App {
         let bus = connect(settings, nats_url, &roles).await?;
         let stop = CancellationToken::new();
         let tasks = Tasks::new(&stop);
+        tasks.supervise("metrics", telemetry::run_upkeep(telemetry::start_metrics(), stop.clone()));
         let clock = Clock::skewed(settings.engine.clock_skew_ms);
         time::follow_once(&pool, &clock).await?;
         tasks.supervise("clock", time::follow(pool.clone(), clock.clone(), stop.clone()));
@@ -129,7 +125,8 @@ impl App {
             &tasks,
             &stop,
         );
-        let mut app = Self { pool, bus, clock, engine, desk, room: None, address: None, tasks, stop };
+        let (room, address, admin_address) = (None, None, None);
+        let mut app = Self { pool, bus, clock, engine, desk, room, address, admin_address, tasks, stop };
         app.run(settings, &roles, &written, announce).await?;
         let names: Vec<String> = roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
         store::operations::record_start(&app.pool, ids::new(), &names).await?;
@@ -161,54 +158,11 @@ impl App {
             schedule::start(&self.engine, &self.desk, &self.clock, keep, &self.tasks, &self.stop).await?;
         }
         if roles.contains(&Role::Api)
-            && let Some(room) = self.room.clone()
+            && let Some(room) = &self.room
         {
             room.report_holds(brake(settings).every);
-            self.open_entrance(settings, room, announce).await?;
         }
-        Ok(())
-    }
-
-    async fn open_entrance(
-        &mut self,
-        settings: &Settings,
-        room: Arc<WaitingRoom>,
-        announce: Announce<'_>,
-    ) -> anyhow::Result<()> {
-        let keeps = settings.http.cache == Switch::On;
-        let (pool, bus, clock) = (self.pool.clone(), self.bus.clone(), self.clock.clone());
-        let catalog = Catalog::open(pool, bus, clock, keeps, &self.tasks, &self.stop).await?;
-        let state = AppState {
-            pool: self.pool.clone(),
-            clock: self.clock.clone(),
-            catalog,
-            room,
-            desk: self.desk.clone(),
-            repeats: Repeats::open(&self.engine, &self.tasks, &self.stop),
-            engine: self.engine.clone(),
-            access: Access::new(&settings.http, self.clock.clone())?,
-            keys: Keys::new(self.pool.clone()),
-            joins: Joins::new(&settings.queue),
-            trusted_proxies: settings.http.trusted_proxies.clone(),
-            limits: ClientLimits::of(&settings.http),
-            booking: settings.booking.clone(),
-            queue: settings.queue.clone(),
-            health: Health::new(self.bus.health.clone(), self.tasks.clone()),
-            charges: Semaphore::new(CHARGES_AT_ONCE),
-            tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
-            listeners: Listeners::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),
-            gauges: Gauges::default(),
-            metrics: telemetry::start_metrics(),
-            stop: self.stop.clone(),
-        };
-        let address = settings.http.listen;
-        let listener =
-            http::connections::listen(address).with_context(|| format!("cannot listen on {address}"))?;
-        let bound = listener.local_addr()?;
-        announce(bound)?;
-        self.address = Some(bound);
-        self.tasks.supervise("http", http::serve(listener, Arc::new(state)));
-        Ok(())
+        listeners::open(self, settings, roles.contains(&Role::Api), announce).await
     }
 
     fn open_room(&self, settings: &Settings) -> anyhow::Result<Arc<WaitingRoom>> {

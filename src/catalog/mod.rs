@@ -162,15 +162,20 @@ impl Catalog {
     /// A concert was added here, or a date of one: forgets what is known of them, and tells the other instances.
     pub async fn concerts_changed(&self) {
         self.forget_concerts();
-        if let Err(error) = self.bus.notify(subjects::CONCERTS_CHANGED, bytes::Bytes::new()).await {
-            tracing::debug!(%error, "nobody was told of a new concert or date; it is seen within a second");
-        }
+        announce_changed_concerts(&self.bus).await;
     }
 
     fn forget_concerts(&self) {
         self.concerts.forget_all();
         self.concert.forget_all();
         self.dates.forget_all();
+    }
+}
+
+/// Asks the instances that cache concerts to read them anew.
+pub async fn announce_changed_concerts(bus: &Bus) {
+    if let Err(error) = bus.notify(subjects::CONCERTS_CHANGED, bytes::Bytes::new()).await {
+        tracing::debug!(%error, "other instances were not notified of a new concert or performance; they see it within a second");
     }
 }
 

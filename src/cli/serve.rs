@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Context, Ending, signals};
 use crate::app::{self, App, Role};
-use crate::config::Settings;
+use crate::config::{ADMIN_LISTEN, Settings};
 use dev_servers::secrets::Secrets;
 
 #[derive(clap::Args, Debug)]
@@ -27,6 +27,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     let mut settings = context.settings.clone();
     settings.servers.database_url = Some(context.database_url()?);
     settings.servers.nats_url = Some(context.nats_url()?);
+    settings.http.admin_listen.get_or_insert(ADMIN_LISTEN);
     if settings.http.local {
         // Local mode keeps its secrets in the data directory, where every instance of it finds them.
         let secrets = Secrets::keep(&settings.servers.data_dir)?;
@@ -37,10 +38,8 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
         started = start(&settings, arguments) => started?,
         () = &mut stopped => return Ok(Ending::Good),
     };
-    if let Some(http) = app.address {
-        let url = format!("http://{http}");
-        context.output.answer(&json!({ "url": url }), |_| format!("Box Office answers at {url}"))?;
-    }
+    let urls = [app.address, app.admin_address].map(|address| address.map(|address| format!("http://{address}")));
+    context.output.answer(&json!({ "url": urls[0], "admin_url": urls[1] }), |_| describe(&urls))?;
     let dead = tokio::select! {
         () = &mut stopped => None,
         task = app.task_died() => Some(task),
@@ -52,6 +51,13 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
             bail!("the background task \"{task}\" is dead; see the log, and start this process again")
         }
     }
+}
+
+/// Where the process answers, for people.
+fn describe([public, admin]: &[Option<String>; 2]) -> String {
+    let public = public.iter().map(|url| format!("Box Office answers at {url}"));
+    let admin = admin.iter().map(|url| format!("Operators and monitoring: {url}"));
+    public.chain(admin).collect::<Vec<String>>().join("\n")
 }
 
 async fn start(settings: &Settings, arguments: &Arguments) -> anyhow::Result<App> {

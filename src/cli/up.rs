@@ -4,7 +4,7 @@ use anyhow::{Context as _, anyhow};
 use serde_json::json;
 
 use super::{Context, Ending, signals};
-use crate::app::{self, App, Role};
+use crate::app::{self, App, Listening, Role};
 use crate::config::Settings;
 use crate::sample_concerts;
 use crate::store;
@@ -56,11 +56,16 @@ async fn serve(context: &Context, local: &Local) -> anyhow::Result<App> {
     app::migrate(&settings).await?;
     load_concerts(&settings, &local.database_url).await.context("the concerts could not be loaded")?;
     // Other commands find this process before it answers that it is ready.
-    let announce = |http| Ok(local.publish(http)?);
+    let announce = |listening: Listening| {
+        let http = listening.public.context("the api role has no address")?;
+        Ok(local.publish(http, listening.admin.filter(|admin| *admin != http))?)
+    };
     let app = App::start_announced(&settings, &Role::ALL, &announce).await?;
     let http = app.address.context("the api role has no address")?;
+    let admin = app.admin_address.unwrap_or(http);
     let answer = json!({
         "url": format!("http://{http}"),
+        "admin_url": format!("http://{admin}"),
         "docs": format!("http://{http}/docs"),
         "data_dir": local.dir(),
         "pid": std::process::id(),
@@ -68,6 +73,7 @@ async fn serve(context: &Context, local: &Local) -> anyhow::Result<App> {
     context.output.answer(&answer, |_| {
         format!(
             "Box Office is open.\n  REST      http://{http}/v1/concerts\n  API docs  http://{http}/docs\n  \
+             Operators http://{admin}/metrics, /readyz, /v1/ops, /v1/admin\n  \
              Postgres  {}\n  NATS      {}\n  Data      {}\nPress Ctrl-C to stop.",
             without_password(&local.database_url),
             without_password(&local.nats_url),

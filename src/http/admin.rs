@@ -13,10 +13,10 @@ use uuid::Uuid;
 use super::answer::Answer;
 use super::auth::{Admin, Staff};
 use super::idempotency::once;
-use super::problem::Result;
+use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, PathId};
 use super::shape::{Faults, Shape};
-use super::state::AppState;
+use super::admin_state::AdminState;
 use crate::store;
 use crate::store::catalog::{NewConcert, Performance, SeatRange, past_faults, window_faults};
 use crate::store::queue::{FASTEST, MOST_ACTIVE};
@@ -93,7 +93,7 @@ pub struct QueueBegun {
     security(("key" = [])), responses((status = 201, body = ConcertAdded)),
     extensions(("x-problems" = json!(["forbidden", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn add_concert(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Admin>,
     command: Command<ConcertWanted>,
 ) -> Result<Response> {
@@ -115,7 +115,7 @@ pub async fn add_concert(
         let answer = Answer::created(&ConcertAdded { id: effect.id, name, description, queue });
         effect.save(&mut *tx, &answer).await?;
         tx.commit().await?;
-        app.catalog.concerts_changed().await;
+        app.concerts_changed().await;
         Ok(answer)
     })
     .await
@@ -243,13 +243,15 @@ fn overlaps(ranges: &[SeatsWanted]) -> Vec<(usize, i32)> {
     responses((status = 201, body = Performance)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn add_performance(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Admin>,
     PathId(concert): PathId,
     command: Command<PerformanceWanted>,
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |wanted, effect| {
-        app.catalog.known_concert(concert).await?;
+        if store::catalog::concert(&app.pool, concert, app.clock.now()).await?.is_none() {
+            return Err(Problem::not_found("concert"));
+        }
         let mut faults = Faults::default();
         let over = past_faults(wanted.starts_at, wanted.sale_closes_at, store::now(&app.pool).await?);
         over.into_iter().for_each(|(field, reason)| faults.expect(false, format!("/{field}"), reason));
@@ -271,7 +273,7 @@ pub async fn add_performance(
         store::catalog::insert_performance(&mut tx, &performance, &ranges).await?;
         effect.save(&mut *tx, &answer).await?;
         tx.commit().await?;
-        app.catalog.concerts_changed().await;
+        app.concerts_changed().await;
         Ok(answer)
     })
     .await

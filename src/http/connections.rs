@@ -41,6 +41,7 @@ use tower::ServiceExt;
 use super::connection_io::Noted;
 use super::error::Code;
 use super::observe;
+use super::open_files::{ADMIN_CONNECTIONS_MAX, within_open_files};
 use super::open_connections::{Bound, Busy, Connection, OpenConnections, Opened, Patience};
 use super::origin::{self, AddressRequests, OpenRequest};
 use super::passing_body::PassingBody;
@@ -57,8 +58,6 @@ const BACKLOG: u32 = 4_096;
 const REFUSED_AT_ONCE: usize = 100;
 /// What they may take to send a head.
 const REFUSED_IN: Duration = Duration::from_secs(2);
-/// Files of the process that are no connections of clients: those to the servers, logs, and what tests and tools open.
-const OTHER_FILES: u64 = 256;
 
 /// What the clients of one instance may take together and each.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +73,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Those of the admin listener. Its connections are counted apart, so that a crowd of buyers keeps no operator out.
+    pub fn of_admin(settings: &config::Http) -> Self {
+        let all = Self::of(settings);
+        Self { connections: all.connections.min(ADMIN_CONNECTIONS_MAX), ..all }
+    }
+
     /// Those of the settings.
     pub fn of(settings: &config::Http) -> Self {
         Self {
@@ -325,28 +330,6 @@ fn too_many_requests(most: u32) -> Problem {
          (BOXOFFICE_MAX_CONNECTIONS_PER_ADDRESS). Wait for their answers."
     );
     Problem::new(Code::RateLimited, detail).with("limit", most)
-}
-
-/// As many connections as the process may have files open for; the soft limit is raised as far as the hard one allows.
-fn within_open_files(connections: u32) -> u32 {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return connections };
-    let wanted = u64::from(connections) + OTHER_FILES;
-    let raised = wanted.min(hard).max(soft);
-    let allowed = match setrlimit(Resource::RLIMIT_NOFILE, raised, hard) {
-        Ok(()) => raised,
-        Err(_) => soft,
-    };
-    if allowed >= wanted {
-        return connections;
-    }
-    let fits = u32::try_from(allowed.saturating_sub(OTHER_FILES).max(allowed / 2)).unwrap_or(connections);
-    tracing::warn!(
-        wanted = connections,
-        allowed = fits,
-        "the limit on open files (ulimit -n) allows fewer connections than BOXOFFICE_MAX_CONNECTIONS; raise it"
-    );
-    fits
 }
 
 #[cfg_attr(not(target_os = "linux"), allow(unused_variables, reason = "the setting is Linux's own"))]

@@ -1,4 +1,4 @@
-//! The REST entrance: all routes on one screen, and serving them.
+//! The REST API: all routes on one screen, and serving them on one listener or two.
 //!
 //! A handler unwraps, checks, makes one call and wraps the answer. What it takes in its signature is its policy,
 //! and the order there is the order of checks: who is calling, what was sent, and only then whether the object
@@ -20,6 +20,7 @@ mod docs;
 mod gate;
 mod address;
 pub mod state;
+pub mod admin_state;
 pub mod listeners;
 pub mod health;
 mod idempotency;
@@ -31,6 +32,7 @@ mod objects;
 pub mod connections;
 mod connection_io;
 mod open_connections;
+mod open_files;
 mod observe;
 mod time_limit;
 mod passing_body;
@@ -59,6 +61,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 pub use idempotency::Repeats;
 pub use joins::Joins;
+pub use admin_state::AdminState;
 pub use state::AppState;
 
 use error::Code;
@@ -66,10 +69,12 @@ use problem::Problem;
 
 /// A shorter answer is sent as it is, in bytes.
 const COMPRESSED_FROM: u64 = 4_096;
+/// How often the rates of idle callers are forgotten.
+const FORGET_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Every route. `POST /v1/users` is there in local mode only.
-fn routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
-    let all = OpenApiRouter::with_openapi(docs::base())
+/// What buyers and clients call. `POST /v1/users` is there in local mode only.
+fn public_routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
+    let all = OpenApiRouter::default()
         .routes(routes!(concerts::list))
         .routes(routes!(concerts::show))
         .routes(routes!(concerts::performances))
@@ -83,7 +88,13 @@ fn routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(cancellations::cancel))
         .routes(routes!(points::balance))
         .routes(routes!(points::charge))
-        .routes(routes!(points::entries))
+        .routes(routes!(points::entries));
+    if local { all.routes(routes!(users::create)) } else { all }
+}
+
+/// What operators and monitoring call.
+fn admin_routes() -> OpenApiRouter<Arc<AdminState>> {
+    OpenApiRouter::default()
         .routes(routes!(admin::add_concert))
         .routes(routes!(admin::add_performance))
         .routes(routes!(queue_settings::show, queue_settings::change))
@@ -118,20 +129,58 @@ fn routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(ops::queues::admit))
         .routes(routes!(ops::queues::set))
         .routes(routes!(ops::queues::acts))
-        .routes(routes!(probes::livez))
-        .routes(routes!(probes::readyz))
-        .routes(routes!(probes::metrics));
-    if local { all.routes(routes!(users::create)) } else { all }
+        .routes(routes!(probes::metrics))
 }
 
-/// The API description, as `/openapi.json` gives it in local mode.
+/// Whether the process lives and is ready. Every listener answers this.
+fn probe_routes() -> OpenApiRouter<Arc<AdminState>> {
+    OpenApiRouter::default().routes(routes!(probes::livez)).routes(routes!(probes::readyz))
+}
+
+/// What a listener answers.
+#[derive(Clone)]
+pub enum Service {
+    /// What buyers and clients need.
+    Public(Arc<AppState>),
+    /// What operators and monitoring need.
+    Admin(Arc<AdminState>),
+    /// All of it, on one address.
+    Both(Arc<AppState>),
+}
+
+impl Service {
+    fn admin(&self) -> &Arc<AdminState> {
+        match self {
+            Self::Public(app) | Self::Both(app) => &app.admin,
+            Self::Admin(admin) => admin,
+        }
+    }
+
+    fn routes(&self) -> OpenApiRouter {
+        let probes = OpenApiRouter::with_openapi(docs::base()).merge(probe_routes().with_state(Arc::clone(self.admin())));
+        let public = |app: &Arc<AppState>| public_routes(app.access.is_local()).with_state(Arc::clone(app));
+        let admin = || admin_routes().with_state(Arc::clone(self.admin()));
+        match self {
+            Self::Public(app) => probes.merge(public(app)),
+            Self::Admin(_) => probes.merge(admin()),
+            Self::Both(app) => probes.merge(public(app)).merge(admin()),
+        }
+    }
+}
+
+/// The API description of all routes, as `/openapi.json` gives it in local mode where one listener serves them all.
 pub fn description() -> OpenApi {
-    docs::complete(routes(true).into_openapi())
+    docs::complete(undescribed())
 }
 
-/// The whole entrance as a service.
-pub fn router(state: Arc<AppState>) -> Router {
-    let (router, api) = routes(state.access.is_local()).split_for_parts();
+fn undescribed() -> OpenApi {
+    let parts = [public_routes(true).into_openapi(), admin_routes().into_openapi(), probe_routes().into_openapi()];
+    parts.into_iter().fold(docs::base(), OpenApi::merge_from)
+}
+
+/// All that a listener answers, with its description.
+pub fn router(service: &Service) -> Router {
+    let (router, api) = service.routes().split_for_parts();
     let page = SwaggerUi::new("/docs").url("/openapi.json", docs::complete(api));
     let page = Router::from(page).route("/asyncapi.json", get(docs::messages));
     let router = router
@@ -140,7 +189,6 @@ pub fn router(state: Arc<AppState>) -> Router {
             Problem::new(Code::MethodNotAllowed, "See Allow for what this takes.")
         })
         .fallback(async || Problem::new(Code::NotFound, "There is no such route. See /docs for all of them."))
-        .with_state(state)
         .layer(middleware::from_fn(time_limit::limit));
     observe::surround(router.layer(compression()))
 }
@@ -152,19 +200,25 @@ fn compression() -> CompressionLayer<impl Predicate> {
 }
 
 /// Answers requests on the listener until the state's `stop` is cancelled, and those under way to their end.
-pub async fn serve(listener: TcpListener, state: Arc<AppState>) {
-    let (router, proxies) = (router(Arc::clone(&state)), state.trusted_proxies.clone());
-    let served = connections::serve(listener, router, state.limits, proxies, state.stop.clone());
-    tokio::join!(served, tick(&state));
+pub async fn serve(listener: TcpListener, service: Service) {
+    let (limits, proxies, stop) = match &service {
+        Service::Public(app) | Service::Both(app) => (app.limits, app.trusted_proxies.clone(), app.stop.clone()),
+        Service::Admin(admin) => (admin.limits, admin.trusted_proxies.clone(), admin.stop.clone()),
+    };
+    let served = connections::serve(listener, router(&service), limits, proxies, stop);
+    match &service {
+        Service::Public(app) | Service::Both(app) => {
+            tokio::join!(served, forget_idle_callers(app));
+        }
+        Service::Admin(_) => served.await,
+    }
 }
 
-/// What has to be done every second while the entrance is open.
-async fn tick(state: &AppState) {
-    let mut ticks = tokio::time::interval(Duration::from_secs(1));
-    while state.stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        // Else measurements would pile up in memory until somebody asks for them.
-        state.metrics.run_upkeep();
-        state.access.forget_idle();
-        state.joins.forget_idle();
+/// Forgets the rates of callers who have not called for a while.
+async fn forget_idle_callers(app: &AppState) {
+    let mut ticks = tokio::time::interval(FORGET_INTERVAL);
+    while app.stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        app.access.forget_idle();
+        app.joins.forget_idle();
     }
 }

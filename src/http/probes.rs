@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 
 use super::error::Code;
 use super::problem::{Problem, Result};
-use super::state::AppState;
+use super::admin_state::AdminState;
 
 /// That the process runs, or that requests may be sent to it.
 #[derive(Debug, ToSchema)]
@@ -27,11 +27,11 @@ pub async fn livez() -> Json<Value> {
     Json(json!({ "status": "alive" }))
 }
 
-/// Requests may be sent here: Postgres and NATS are there, and the line is known.
+/// Requests may be sent here: Postgres and NATS are there, and the line is known where the roles of the process need it.
 #[utoipa::path(get, path = "/readyz", tag = "service",
     responses((status = 200, description = "Ready", body = Probe)), extensions(("x-problems" = json!(["unavailable"]))))]
-pub async fn readyz(State(app): State<Arc<AppState>>) -> Result<Json<Value>> {
-    let complaints = app.health.complaints(&app.pool, app.room.ready()).await;
+pub async fn readyz(State(app): State<Arc<AdminState>>) -> Result<Json<Value>> {
+    let complaints = app.health.complaints(&app.pool, app.room.as_ref().is_none_or(|room| room.ready())).await;
     if complaints.is_empty() {
         return Ok(Json(json!({ "status": "ready" })));
     }
@@ -41,7 +41,7 @@ pub async fn readyz(State(app): State<Arc<AppState>>) -> Result<Json<Value>> {
 /// What was counted, for Prometheus.
 #[utoipa::path(get, path = "/metrics", tag = "service",
     responses((status = 200, body = String, description = "Prometheus text format", content_type = "text/plain")))]
-pub async fn metrics(State(app): State<Arc<AppState>>) -> impl IntoResponse {
+pub async fn metrics(State(app): State<Arc<AdminState>>) -> impl IntoResponse {
     app.gauges.measure(&app.pool, &app.engine.bus, &app.engine.registry).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
 }

@@ -12,7 +12,7 @@ use super::auth::{Admin, Staff};
 use super::problem::Result;
 use super::request::{Bodied, Json, PathId};
 use super::shape::{Faults, Shape};
-use super::state::AppState;
+use super::admin_state::AdminState;
 use crate::operations::queues::By;
 use crate::store::queue::{QueueSettings, SettingsChange};
 
@@ -21,11 +21,11 @@ use crate::store::queue::{QueueSettings, SettingsChange};
     params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = QueueSettings)),
     extensions(("x-problems" = json!(["forbidden", "not_found"]))))]
 pub async fn show(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     _staff: Staff<Admin>,
     PathId(concert): PathId,
 ) -> Result<Answer> {
-    Ok(Answer::ok(&app.room.settings(concert).await?))
+    Ok(Answer::ok(&app.room()?.settings(concert).await?))
 }
 
 /// New settings of a line; what is left out stays as it is.
@@ -107,12 +107,12 @@ impl Shape for SettingsWanted {
     params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = QueueSettings)),
     extensions(("x-problems" = json!(["forbidden", "not_found"]))))]
 pub async fn change(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Admin>,
     PathId(concert): PathId,
     Json(wanted): Json<SettingsWanted>,
 ) -> Result<Answer> {
-    let settings = app.room.change_settings(concert, &wanted.change(), wanted.by(&staff.key.name)).await?;
+    let settings = app.room()?.change_settings(concert, &wanted.change(), wanted.by(&staff.key.name)).await?;
     Ok(Answer::ok(&settings))
 }
 

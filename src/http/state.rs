@@ -1,17 +1,16 @@
-//! What every handler can reach.
+//! What the handlers of buyers and clients use; those of operators use [`super::admin_state`].
 
 use std::sync::Arc;
 
 use axum::extract::FromRef;
 use ipnet::IpNet;
-use metrics_exporter_prometheus::PrometheusHandle;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use super::admin_state::AdminState;
 use super::auth::{Access, Keys};
 use super::connections::Limits;
-use super::health::Health;
 use super::idempotency::Repeats;
 use super::joins::Joins;
 use super::listeners::Listeners;
@@ -19,7 +18,6 @@ use crate::booking::Desk;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config;
-use crate::operations::gauges::Gauges;
 use crate::orchestrator::Engine;
 use crate::waiting_room::WaitingRoom;
 
@@ -27,11 +25,10 @@ use crate::waiting_room::WaitingRoom;
 /// bound a hundred of them would take all connections there are, and everybody else would wait with them.
 pub const CHARGES_AT_ONCE: usize = 4;
 
-/// Open streams of transitions that one instance serves at most.
-pub const TAILS_AT_ONCE: usize = 32;
-
-/// The parts that the entrance stands on.
+/// What the handlers of buyers and clients use.
 pub struct AppState {
+    /// What operators' handlers and the probes use.
+    pub admin: Arc<AdminState>,
     /// The truth.
     pub pool: PgPool,
     /// The time, for what does not decide about money or seats.
@@ -58,20 +55,10 @@ pub struct AppState {
     pub limits: Limits,
     /// What may be booked.
     pub booking: config::Booking,
-    /// Defaults of new concerts' lines.
-    pub queue: config::Queue,
-    /// Whether requests should be sent here.
-    pub health: Health,
     /// How many charges may be under way at once; see [`CHARGES_AT_ONCE`].
     pub charges: Semaphore,
-    /// How many may watch sagas move at once; see [`TAILS_AT_ONCE`].
-    pub tails: Arc<Semaphore>,
     /// Who has a stream of a place open.
     pub listeners: Listeners,
-    /// What is measured when `/metrics` is asked for.
-    pub gauges: Gauges,
-    /// What `/metrics` shows.
-    pub metrics: PrometheusHandle,
     /// Ends the event streams when the service stops.
     pub stop: CancellationToken,
 }

@@ -11,8 +11,9 @@ use boxoffice::http::auth::{Access, Keys, NewKey};
 use boxoffice::http::connections::Limits as ClientLimits;
 use boxoffice::http::health::Health;
 use boxoffice::http::listeners::Listeners;
-use boxoffice::http::state::{CHARGES_AT_ONCE, TAILS_AT_ONCE};
-use boxoffice::http::{self, AppState, Joins, Repeats};
+use boxoffice::http::admin_state::TAILS_AT_ONCE;
+use boxoffice::http::state::CHARGES_AT_ONCE;
+use boxoffice::http::{self, AdminState, AppState, Joins, Repeats, Service};
 use boxoffice::operations::gauges::Gauges;
 use boxoffice::store::api_keys::{self, Role};
 use boxoffice::{ids, telemetry};
@@ -92,32 +93,45 @@ impl Entrance {
         let (service, stop) = (&test.app, CancellationToken::new());
         let (pool, bus, clock) = (service.pool.clone(), service.bus.clone(), service.clock.clone());
         let catalog = Catalog::open(pool, bus, clock, true, &Tasks::new(&stop), &stop).await.unwrap();
+        let admin = AdminState {
+            pool: service.pool.clone(),
+            clock: service.clock.clone(),
+            engine: service.engine.clone(),
+            keys: Keys::new(service.pool.clone()),
+            repeats: Repeats::open(&service.engine, &Tasks::new(&stop), &stop),
+            room: service.room.clone(),
+            catalog: Some(catalog.clone()),
+            queue: settings.queue.clone(),
+            health: Health::new(service.bus.health.clone(), Tasks::new(&stop)),
+            tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
+            gauges: Gauges::default(),
+            metrics: telemetry::start_metrics(),
+            limits: ClientLimits::of_admin(&settings.http),
+            trusted_proxies: settings.http.trusted_proxies.clone(),
+            stop: stop.clone(),
+        };
         let state = AppState {
+            repeats: admin.repeats.clone(),
+            keys: admin.keys.clone(),
+            admin: Arc::new(admin),
             pool: service.pool.clone(),
             clock: service.clock.clone(),
             catalog,
             room: service.room.clone().expect("the service has the api role"),
             desk: service.desk.clone(),
-            repeats: Repeats::open(&service.engine, &Tasks::new(&stop), &stop),
             engine: service.engine.clone(),
             access: Access::new(&settings.http, service.clock.clone()).expect("the secret is good"),
-            keys: Keys::new(service.pool.clone()),
             joins: Joins::new(&settings.queue),
             limits: ClientLimits::of(&settings.http),
             trusted_proxies: settings.http.trusted_proxies,
             booking: settings.booking,
-            health: Health::new(service.bus.health.clone(), Tasks::new(&stop)),
             charges: Semaphore::new(CHARGES_AT_ONCE),
-            tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
             listeners: Listeners::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),
-            queue: settings.queue,
-            gauges: Gauges::default(),
-            metrics: telemetry::start_metrics(),
             stop: stop.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(http::serve(listener, Arc::new(state)));
+        tokio::spawn(http::serve(listener, Service::Both(Arc::new(state))));
         Self::at(test, address, Some(stop.drop_guard())).await
     }
 

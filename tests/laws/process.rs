@@ -22,7 +22,8 @@ impl Process {
     /// Starts these roles on the servers of a test, to halt at these points.
     pub fn start(env: &Env, flags: &[String], roles: &str, halt_at: &[String]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
-            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--role", roles])
+            .args(["serve", "--json", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+            .args(["--role", roles])
             .args(["--access-secret", SECRET, "--queue-secret", QUEUE_SECRET])
             .args(flags)
             .env("DATABASE_URL", &env.database_url)

@@ -17,7 +17,8 @@ async fn stuck_sagas_parked_messages_and_absent_workers_are_seen_at_once() {
     std::fs::create_dir_all(&dir).unwrap();
     // The measurement is of one process: it has to be the program itself.
     let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_boxoffice"))
-        .args(["serve", "--role", "api,worker,scheduler,orchestrator", "--listen", "127.0.0.1:0", "--local"])
+        .args(["serve", "--role", "api,worker,scheduler,orchestrator", "--json", "--local"])
+        .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
         .env_clear()
         .env("DATABASE_URL", &env.database_url)
         .env("NATS_URL", &env.nats_url)
@@ -31,9 +32,8 @@ async fn stuck_sagas_parked_messages_and_absent_workers_are_seen_at_once() {
     let stdout = child.stdout.take().unwrap();
     let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(stdout));
     let line = lines.next_line().await.unwrap().expect("it says where it listens");
-    let address =
-        line.split_whitespace().find(|word| word.contains("127.0.0.1")).unwrap().trim_end_matches('.');
-    let address = format!("http://{}/metrics", address.trim_start_matches("http://").trim_end_matches('/'));
+    let answer: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let address = format!("{}/metrics", answer["admin_url"].as_str().unwrap());
     let metrics = async || reqwest::get(&address).await.unwrap().text().await.unwrap();
     until(10, "the first measurement", || async {
         metrics().await.contains("boxoffice_stuck_sagas{workflow=\"booking\"} 0")

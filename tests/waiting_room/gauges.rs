@@ -14,7 +14,7 @@ use crate::process::Process;
 
 /// What a metric says, of one concert if it is of concerts; nothing as long as it is not there.
 async fn metric(process: &Process, name: &str, concert: Option<Uuid>) -> Option<f64> {
-    let text = reqwest::get(format!("{}/metrics", process.url)).await.unwrap().text().await.unwrap();
+    let text = reqwest::get(format!("{}/metrics", process.admin_url)).await.unwrap().text().await.unwrap();
     let start = concert.map_or(format!("{name} "), |concert| format!("{name}{{concert=\"{concert}\"}} "));
     text.lines().find_map(|line| line.strip_prefix(&start)?.parse().ok())
 }

@@ -18,6 +18,9 @@ pub struct Addresses {
     pub pid: u32,
     /// Where REST is answered.
     pub http: SocketAddr,
+    /// Where operators' routes are answered, if not there too.
+    #[serde(default)]
+    pub admin: Option<SocketAddr>,
     /// With the password; the file is closed to others.
     pub database_url: String,
     /// With the password.
@@ -58,6 +61,7 @@ mod tests {
         let ours = Addresses {
             pid: 1,
             http: "127.0.0.1:8080".parse().unwrap(),
+            admin: "127.0.0.1:8081".parse().ok(),
             database_url: "postgres://here".into(),
             nats_url: "nats://here".into(),
         };

@@ -86,11 +86,13 @@ impl Local {
         self.lockfile.dir()
     }
 
-    /// Tells other commands where this process answers HTTP and where its servers are, until it ends.
-    pub fn publish(&self, http: SocketAddr) -> Result<(), LocalError> {
+    /// Writes down for other commands where this process answers HTTP and where its servers are, until it ends.
+    /// `admin` is the address of operators' routes, if they have one of their own.
+    pub fn publish(&self, http: SocketAddr, admin: Option<SocketAddr>) -> Result<(), LocalError> {
         let addresses = Addresses {
             pid: std::process::id(),
             http,
+            admin,
             database_url: self.database_url.clone(),
             nats_url: self.nats_url.clone(),
         };

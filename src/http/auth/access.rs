@@ -215,6 +215,7 @@ mod tests {
 
     fn settings() -> config::Http {
         config::Http {
+            admin_listen: None,
             listen: ([127, 0, 0, 1], 0).into(),
             local: true,
             access_secret: Some(SECRET.to_owned()),

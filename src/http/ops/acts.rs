@@ -9,7 +9,7 @@ use super::super::auth::{Staff, Viewer};
 use super::super::page::{ListQuery, Page, Paged};
 use super::super::problem::Result;
 use super::super::shape::{Faults, Shape};
-use super::super::state::AppState;
+use super::super::admin_state::AdminState;
 use crate::operations::acts::{self, ActsFilter, OperatorAct};
 
 impl Shape for ActsFilter {
@@ -27,7 +27,7 @@ impl Shape for ActsFilter {
 #[utoipa::path(get, path = "/v1/ops/acts", tag = "operations", params(ActsFilter, ListQuery), security(("key" = [])),
     responses((status = 200, body = Page<OperatorAct>)), extensions(("x-problems" = json!(["forbidden"]))))]
 pub async fn list(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     Paged { wanted, page }: Paged<ActsFilter>,
 ) -> Result<Answer> {

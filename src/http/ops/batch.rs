@@ -15,7 +15,7 @@ use super::super::idempotency::once;
 use super::super::problem::Result;
 use super::super::request::{Bodied, Command};
 use super::super::shape::{Faults, Shape};
-use super::super::state::AppState;
+use super::super::admin_state::AdminState;
 use super::saga_acts::check_reason;
 use crate::operations::SagaFilter;
 use crate::operations::batch::{self, Batch, LIMIT_MAX, RATE_DEFAULT, RATE_MAX, Tally};
@@ -85,7 +85,7 @@ impl Shape for BatchOrder {
     security(("key" = [])), responses((status = 200, body = Tally)),
     extensions(("x-problems" = json!(["forbidden", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn run(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     command: Command<BatchOrder>,
 ) -> Result<Response> {

@@ -15,7 +15,7 @@ use super::super::page::{ListQuery, Page, Paged};
 use super::super::problem::{Problem, Result};
 use super::super::request::{Command, PathNumber};
 use super::super::shape::Shape;
-use super::super::state::AppState;
+use super::super::admin_state::AdminState;
 use super::saga_acts::ActReason;
 use crate::operations::AskError;
 use crate::operations::parked::{self, Fate, ParkedError, ParkedFilter, ParkedMessage};
@@ -26,7 +26,7 @@ impl Shape for ParkedFilter {}
 #[utoipa::path(get, path = "/v1/ops/parked", tag = "operations", params(ParkedFilter, ListQuery), security(("key" = [])),
     responses((status = 200, body = Page<ParkedMessage>)), extensions(("x-problems" = json!(["forbidden"]))))]
 pub async fn list(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     Paged { wanted, page }: Paged<ParkedFilter>,
 ) -> Result<Answer> {
@@ -39,7 +39,7 @@ pub async fn list(
     security(("key" = [])), responses((status = 200, body = ParkedMessage)),
     extensions(("x-problems" = json!(["forbidden", "not_found"]))))]
 pub async fn show(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     PathNumber(id): PathNumber,
 ) -> Result<Answer> {
@@ -59,7 +59,7 @@ pub struct Unparked {
     params(("message" = i64, Path)), security(("key" = [])), responses((status = 200, body = Unparked)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn release(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     PathNumber(id): PathNumber,
     command: Command<ActReason>,
@@ -72,7 +72,7 @@ pub async fn release(
     params(("message" = i64, Path)), security(("key" = [])), responses((status = 200, body = Unparked)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn discard(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     PathNumber(id): PathNumber,
     command: Command<ActReason>,
@@ -81,7 +81,7 @@ pub async fn discard(
 }
 
 async fn take_out(
-    app: &AppState,
+    app: &AdminState,
     staff: &Staff<Operator>,
     id: i64,
     fate: Fate,

@@ -14,7 +14,7 @@ use super::super::idempotency::once;
 use super::super::problem::{Problem, Result};
 use super::super::request::{Bodied, Command, PathName};
 use super::super::shape::{Faults, Shape};
-use super::super::state::AppState;
+use super::super::admin_state::AdminState;
 use super::saga_acts::{ActReason, check_reason};
 use crate::operations::pauses::{self, PauseChange, PauseView, Target};
 use crate::orchestrator::ActError;
@@ -48,7 +48,7 @@ impl Shape for StepPause {
 /// What is paused, by whom, since when and why.
 #[utoipa::path(get, path = "/v1/ops/pauses", tag = "operations", security(("key" = [])),
     responses((status = 200, body = Paused)), extensions(("x-problems" = json!(["forbidden"]))))]
-pub async fn list(State(app): State<Arc<AppState>>, _staff: Staff<Viewer>) -> Result<Answer> {
+pub async fn list(State(app): State<Arc<AdminState>>, _staff: Staff<Viewer>) -> Result<Answer> {
     Ok(Answer::ok(&Paused { items: pauses::list(&app.pool).await? }))
 }
 
@@ -57,7 +57,7 @@ pub async fn list(State(app): State<Arc<AppState>>, _staff: Staff<Viewer>) -> Re
     params(("workflow" = String, Path)), security(("key" = [])), responses((status = 200, body = PauseChange)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn pause_workflow(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     PathName(name): PathName,
     command: Command<ActReason>,
@@ -70,7 +70,7 @@ pub async fn pause_workflow(
     params(("workflow" = String, Path)), security(("key" = [])), responses((status = 200, body = PauseChange)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn resume_workflow(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     PathName(name): PathName,
     command: Command<ActReason>,
@@ -84,7 +84,7 @@ pub async fn resume_workflow(
     responses((status = 200, body = PauseChange)), extensions(("x-problems" = json!(["forbidden", "not_found",
         "illegal_act", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn pause_step(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     PathName(name): PathName,
     command: Command<StepPause>,
@@ -101,7 +101,7 @@ pub async fn pause_step(
     params(("command" = String, Path)), security(("key" = [])), responses((status = 200, body = PauseChange)),
     extensions(("x-problems" = json!(["forbidden", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn resume_step(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     PathName(name): PathName,
     command: Command<ActReason>,
@@ -110,7 +110,7 @@ pub async fn resume_step(
 }
 
 async fn change(
-    app: &AppState,
+    app: &AdminState,
     staff: &Staff<Operator>,
     target: Target<'_>,
     paused: bool,
@@ -123,7 +123,7 @@ async fn change(
 }
 
 async fn changed(
-    app: &AppState,
+    app: &AdminState,
     staff: &Staff<Operator>,
     target: Target<'_>,
     paused: bool,

@@ -16,7 +16,7 @@ use super::super::problem::Result;
 use super::super::queue_settings::SettingsWanted;
 use super::super::request::{Bodied, Command, Params, PathId};
 use super::super::shape::{Faults, Shape};
-use super::super::state::AppState;
+use super::super::admin_state::AdminState;
 use crate::operations::acts::OperatorAct;
 use crate::operations::queues::{self, By};
 use crate::store::queue::SettingsChange;
@@ -29,12 +29,12 @@ const ADMIT_MAX: u32 = 1_000_000;
 #[utoipa::path(get, path = "/v1/ops/queues", tag = "operations", params(ListQuery), security(("key" = [])),
     responses((status = 200, body = Page<QueueOverview>)), extensions(("x-problems" = json!(["forbidden"]))))]
 pub async fn list(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     Params(query): Params<ListQuery>,
 ) -> Result<Answer> {
     let before: Option<Uuid> = query.after()?;
-    let mut lines = app.room.overview();
+    let mut lines = app.room()?.overview();
     lines.retain(|line| before.is_none_or(|before| line.concert_id < before));
     lines.sort_by_key(|line| std::cmp::Reverse(line.concert_id));
     Ok(Answer::ok(&Page::cut(lines, query.limit(), |line| line.concert_id)))
@@ -45,11 +45,11 @@ pub async fn list(
     security(("key" = [])), responses((status = 200, body = QueueOverview)),
     extensions(("x-problems" = json!(["forbidden", "not_found"]))))]
 pub async fn show(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     PathId(concert): PathId,
 ) -> Result<Answer> {
-    Ok(Answer::ok(&app.room.overview_of(concert).await?))
+    Ok(Answer::ok(&app.room()?.overview_of(concert).await?))
 }
 
 /// Why a line is stopped or goes on.
@@ -76,7 +76,7 @@ impl Shape for QueueAct {
     params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = QueueOverview)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn pause(
-    state: State<Arc<AppState>>,
+    state: State<Arc<AdminState>>,
     staff: Staff<Operator>,
     concert: PathId,
     command: Command<QueueAct>,
@@ -89,7 +89,7 @@ pub async fn pause(
     params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = QueueOverview)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn resume(
-    state: State<Arc<AppState>>,
+    state: State<Arc<AdminState>>,
     staff: Staff<Operator>,
     concert: PathId,
     command: Command<QueueAct>,
@@ -102,15 +102,15 @@ pub async fn resume(
     params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = QueueOverview)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn set(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     PathId(concert): PathId,
     command: Command<SettingsWanted>,
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |wanted, _| {
         let by = wanted.by(&staff.key.name);
-        let settings = app.room.change_settings(concert, &wanted.change(), by).await?;
-        let overview = app.room.overview_of(concert).await?;
+        let settings = app.room()?.change_settings(concert, &wanted.change(), by).await?;
+        let overview = app.room()?.overview_of(concert).await?;
         Ok(Answer::ok(&QueueOverview { settings, ..overview }))
     })
     .await
@@ -132,7 +132,7 @@ impl Shape for QueueActs {}
     security(("key" = [])), responses((status = 200, body = Page<OperatorAct>)),
     extensions(("x-problems" = json!(["forbidden"]))))]
 pub async fn acts(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     Paged { wanted, page }: Paged<QueueActs>,
 ) -> Result<Answer> {
@@ -146,7 +146,7 @@ fn by<'a>(staff: &'a Staff<Operator>, reason: Option<&'a str>) -> By<'a> {
 }
 
 async fn set_paused(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     PathId(concert): PathId,
     command: Command<QueueAct>,
@@ -154,8 +154,8 @@ async fn set_paused(
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |act, _| {
         let change = SettingsChange { paused: Some(paused), ..SettingsChange::default() };
-        let settings = app.room.change_settings(concert, &change, by(&staff, act.reason.as_deref())).await?;
-        let overview = app.room.overview_of(concert).await?;
+        let settings = app.room()?.change_settings(concert, &change, by(&staff, act.reason.as_deref())).await?;
+        let overview = app.room()?.overview_of(concert).await?;
         Ok(Answer::ok(&QueueOverview { settings, ..overview }))
     })
     .await
@@ -206,15 +206,15 @@ pub struct Admitted {
     params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = Admitted)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn admit(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     PathId(concert): PathId,
     command: Command<Admission>,
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |wanted, _| {
         let by = by(&staff, wanted.reason.as_deref());
-        let admitted = app.room.admit(concert, wanted.count(), by).await?;
-        let line = app.room.overview_of(concert).await?;
+        let admitted = app.room()?.admit(concert, wanted.count(), by).await?;
+        let line = app.room()?.overview_of(concert).await?;
         Ok(Answer::ok(&Admitted { admitted, line }))
     })
     .await

@@ -15,7 +15,7 @@ use super::super::idempotency::once;
 use super::super::problem::{Problem, Result, sentence};
 use super::super::request::{Bodied, Command, PathId};
 use super::super::shape::{Faults, Shape};
-use super::super::state::AppState;
+use super::super::admin_state::AdminState;
 use crate::operations::Repaired;
 use crate::operations::refund::{self, RefundError, Refunded};
 use crate::operations::repair::reason_problem;
@@ -72,7 +72,7 @@ impl Shape for ByHand {
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
 pub async fn complete(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     PathId(id): PathId,
     command: Command<ByHand>,
@@ -90,7 +90,7 @@ pub async fn complete(
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
 pub async fn retry(
-    state: State<Arc<AppState>>,
+    state: State<Arc<AdminState>>,
     staff: Staff<Operator>,
     saga: PathId,
     command: Command<ActReason>,
@@ -104,7 +104,7 @@ pub async fn retry(
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
 pub async fn skip_undo(
-    state: State<Arc<AppState>>,
+    state: State<Arc<AdminState>>,
     staff: Staff<Operator>,
     saga: PathId,
     command: Command<ActReason>,
@@ -118,7 +118,7 @@ pub async fn skip_undo(
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
 pub async fn cancel(
-    state: State<Arc<AppState>>,
+    state: State<Arc<AdminState>>,
     staff: Staff<Operator>,
     saga: PathId,
     command: Command<ActReason>,
@@ -132,7 +132,7 @@ pub async fn cancel(
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
 pub async fn abandon(
-    state: State<Arc<AppState>>,
+    state: State<Arc<AdminState>>,
     staff: Staff<Operator>,
     saga: PathId,
     command: Command<ActReason>,
@@ -147,7 +147,7 @@ pub async fn abandon(
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
 pub async fn refund(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     PathId(id): PathId,
     command: Command<ActReason>,
@@ -165,7 +165,7 @@ pub async fn refund(
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
 pub async fn pause(
-    state: State<Arc<AppState>>,
+    state: State<Arc<AdminState>>,
     staff: Staff<Operator>,
     saga: PathId,
     command: Command<ActReason>,
@@ -179,7 +179,7 @@ pub async fn pause(
     extensions(("x-problems" = json!(["forbidden", "not_found", "illegal_act", "request_in_progress",
         "idempotency_key_reused"]))))]
 pub async fn resume(
-    state: State<Arc<AppState>>,
+    state: State<Arc<AdminState>>,
     staff: Staff<Operator>,
     saga: PathId,
     command: Command<ActReason>,
@@ -188,7 +188,7 @@ pub async fn resume(
 }
 
 async fn act(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     staff: Staff<Operator>,
     PathId(id): PathId,
     command: Command<ActReason>,

@@ -12,7 +12,7 @@ use super::super::page::{ListQuery, Page, Paged};
 use super::super::problem::Result;
 use super::super::request::{Params, PathId};
 use super::super::shape::{Faults, Shape};
-use super::super::state::AppState;
+use super::super::admin_state::AdminState;
 use crate::operations::why::{self, Why};
 use crate::operations::{SagaDetail, SagaFilter, SagaView, sagas};
 use crate::store::saga_search::Count;
@@ -29,7 +29,7 @@ impl Shape for SagaFilter {
 #[utoipa::path(get, path = "/v1/ops/sagas", tag = "operations", params(SagaFilter, ListQuery), security(("key" = [])),
     responses((status = 200, body = Page<SagaView>)), extensions(("x-problems" = json!(["forbidden"]))))]
 pub async fn list(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     Paged { wanted, page }: Paged<SagaFilter>,
 ) -> Result<Answer> {
@@ -49,7 +49,7 @@ pub struct Counts {
 #[utoipa::path(get, path = "/v1/ops/sagas/counts", tag = "operations", params(SagaFilter), security(("key" = [])),
     responses((status = 200, body = Counts)), extensions(("x-problems" = json!(["forbidden"]))))]
 pub async fn counts(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     Params(wanted): Params<SagaFilter>,
 ) -> Result<Answer> {
@@ -63,7 +63,7 @@ pub async fn counts(
     security(("key" = [])), responses((status = 200, body = SagaDetail)),
     extensions(("x-problems" = json!(["forbidden", "not_found"]))))]
 pub async fn show(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     PathId(id): PathId,
 ) -> Result<Answer> {
@@ -75,7 +75,7 @@ pub async fn show(
     security(("key" = [])), responses((status = 200, body = Why)),
     extensions(("x-problems" = json!(["forbidden", "not_found"]))))]
 pub async fn why(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     PathId(id): PathId,
 ) -> Result<Answer> {

@@ -15,7 +15,7 @@ use super::super::error::Code;
 use super::super::problem::{Problem, Result};
 use super::super::request::Params;
 use super::super::shape::{Faults, Shape};
-use super::super::state::{AppState, TAILS_AT_ONCE};
+use super::super::admin_state::{AdminState, TAILS_AT_ONCE};
 use crate::operations::tail::{self, TailFilter};
 use crate::schemas::SagaTransition;
 
@@ -36,7 +36,7 @@ impl Shape for TailFilter {
         description = "An event for each transition; a comment every 15 s")),
     extensions(("x-problems" = json!(["forbidden", "rate_limited"]))))]
 pub async fn tail(
-    State(app): State<Arc<AppState>>,
+    State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     Params(wanted): Params<TailFilter>,
 ) -> Result<Response> {

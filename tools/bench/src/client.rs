@@ -32,7 +32,12 @@ type Connection = SendRequest<Full<Bytes>>;
 pub(super) struct Client {
     authority: Arc<str>,
     idle: Arc<Mutex<Vec<Connection>>>,
+    /// The client of the process's admin listener.
+    admin: Option<Arc<Client>>,
 }
+
+/// Paths that the admin listener serves.
+const ADMIN_PATHS: [&str; 3] = ["/metrics", "/v1/ops/", "/v1/admin/"];
 
 /// Who calls: an access token or a key, and the place in line.
 #[derive(Clone, Debug, Default)]
@@ -92,15 +97,19 @@ impl Answer {
 }
 
 impl Client {
-    /// A client of the process that answers at `base`.
-    pub(super) fn new(base: &str) -> anyhow::Result<Self> {
+    /// A client of the process that answers buyers at `base` and operators at `admin`.
+    pub(super) fn new(base: &str, admin: &str) -> anyhow::Result<Self> {
+        Ok(Self { admin: Some(Arc::new(Self::of_one(admin)?)), ..Self::of_one(base)? })
+    }
+
+    fn of_one(base: &str) -> anyhow::Result<Self> {
         let authority = base.strip_prefix("http://").context("the service answers over plain HTTP")?;
-        Ok(Self { authority: authority.trim_end_matches('/').into(), idle: Arc::default() })
+        Ok(Self { authority: authority.trim_end_matches('/').into(), idle: Arc::default(), admin: None })
     }
 
     /// A client of the same process that shares nothing with this one: its connections live where it is used.
     pub(super) fn apart(&self) -> Self {
-        Self { authority: Arc::clone(&self.authority), idle: Arc::default() }
+        Self { authority: Arc::clone(&self.authority), idle: Arc::default(), admin: self.admin.clone() }
     }
 
     /// Host and port of the service.
@@ -188,8 +197,11 @@ impl Client {
     }
 
     async fn send(&self, request: hyper::http::request::Builder, body: Bytes) -> anyhow::Result<Answer> {
-        let request = request.header(header::HOST, &*self.authority).body(Full::new(body))?;
-        timeout(PATIENCE, self.exchange(request)).await.context("the service did not answer in time")?
+        let path = request.uri_ref().map_or("", |uri| uri.path());
+        let is_admin = ADMIN_PATHS.iter().any(|prefix| path.starts_with(prefix));
+        let listener = self.admin.as_deref().filter(|_| is_admin).unwrap_or(self);
+        let request = request.header(header::HOST, &*listener.authority).body(Full::new(body))?;
+        timeout(PATIENCE, listener.exchange(request)).await.context("the service did not answer in time")?
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Answer> {

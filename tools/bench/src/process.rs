@@ -43,7 +43,8 @@ impl Process {
     ) -> anyhow::Result<Self> {
         let begun = Instant::now();
         let mut child = Command::new(std::env::current_exe()?)
-            .args([SERVE, "--until-stdin-ends", "--json", "--listen", "127.0.0.1:0", "--role", roles])
+            .args([SERVE, "--until-stdin-ends", "--json", "--role", roles])
+            .args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .envs(environment.iter().map(|(name, value)| (name, value)))
             // It stops when this pipe breaks, so that it does not outlive a benchmark that was killed.
             .stdin(Stdio::piped())
@@ -59,7 +60,8 @@ impl Process {
             bail!("the service did not start; its log ends with:\n{}", tail(log));
         };
         let told: serde_json::Value = serde_json::from_str(&told)?;
-        let client = Client::new(told["url"].as_str().context("the service did not say where it answers")?)?;
+        let url = |name: &str| told[name].as_str().context("the service did not say where it answers");
+        let client = Client::new(url("url")?, url("admin_url")?)?;
         let patience = Instant::now() + START;
         while client.get("/readyz", &super::client::Caller::default()).await?.status != 200 {
             if Instant::now() > patience {

@@ -190,6 +190,7 @@ impl Cluster {
         command
             .args(["serve", "--role", "api,orchestrator,worker,scheduler"])
             .env("BOXOFFICE_LISTEN", format!("127.0.0.1:{port}"))
+            .env("BOXOFFICE_ADMIN_LISTEN", format!("127.0.0.1:{port}"))
             .stdout(Stdio::from(log.try_clone()?))
             .stderr(Stdio::from(log));
         command.spawn().context("the program does not start")

@@ -60,6 +60,8 @@ impl Service {
             .arg("--data-dir")
             .arg(data_dir)
             .args(arguments)
+            // The demo looks for operators' routes where buyers are answered.
+            .env_remove("BOXOFFICE_ADMIN_LISTEN")
             .envs(environment.iter().map(|(name, value)| (*name, value)))
             // It stops when this pipe breaks, so that it does not outlive a demo that was killed.
             .stdin(Stdio::piped())
