@@ -30,7 +30,8 @@ async fn paths(url: &str) -> Vec<String> {
 async fn each_listener_serves_its_own_routes() {
     let env = Env::start().await;
     let app = start(&env, &PICKED, &Role::ALL).await;
-    let [public, admin] = [app.address, app.admin_address].map(|address| format!("http://{}", address.unwrap()));
+    let [public, admin] =
+        [app.address, app.admin_address].map(|address| format!("http://{}", address.unwrap()));
     assert_ne!(public, admin);
     let room = app.room.clone().unwrap();
     until(20, "the line to be known", || async { room.ready() }).await;

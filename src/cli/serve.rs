@@ -38,7 +38,8 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
         started = start(&settings, arguments) => started?,
         () = &mut stopped => return Ok(Ending::Good),
     };
-    let urls = [app.address, app.admin_address].map(|address| address.map(|address| format!("http://{address}")));
+    let urls =
+        [app.address, app.admin_address].map(|address| address.map(|address| format!("http://{address}")));
     context.output.answer(&json!({ "url": urls[0], "admin_url": urls[1] }), |_| describe(&urls))?;
     let dead = tokio::select! {
         () = &mut stopped => None,

@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::admin_state::AdminState;
 use super::answer::Answer;
 use super::auth::{Admin, Staff};
 use super::idempotency::once;
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, PathId};
 use super::shape::{Faults, Shape};
-use super::admin_state::AdminState;
 use crate::store;
 use crate::store::catalog::{NewConcert, Performance, SeatRange, past_faults, window_faults};
 use crate::store::queue::{FASTEST, MOST_ACTIVE};

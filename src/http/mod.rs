@@ -59,9 +59,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
+pub use admin_state::AdminState;
 pub use idempotency::Repeats;
 pub use joins::Joins;
-pub use admin_state::AdminState;
 pub use state::AppState;
 
 use error::Code;
@@ -157,7 +157,8 @@ impl Service {
     }
 
     fn routes(&self) -> OpenApiRouter {
-        let probes = OpenApiRouter::with_openapi(docs::base()).merge(probe_routes().with_state(Arc::clone(self.admin())));
+        let probes = OpenApiRouter::with_openapi(docs::base())
+            .merge(probe_routes().with_state(Arc::clone(self.admin())));
         let public = |app: &Arc<AppState>| public_routes(app.access.is_local()).with_state(Arc::clone(app));
         let admin = || admin_routes().with_state(Arc::clone(self.admin()));
         match self {
@@ -174,7 +175,8 @@ pub fn description() -> OpenApi {
 }
 
 fn undescribed() -> OpenApi {
-    let parts = [public_routes(true).into_openapi(), admin_routes().into_openapi(), probe_routes().into_openapi()];
+    let parts =
+        [public_routes(true).into_openapi(), admin_routes().into_openapi(), probe_routes().into_openapi()];
     parts.into_iter().fold(docs::base(), OpenApi::merge_from)
 }
 
@@ -202,7 +204,9 @@ fn compression() -> CompressionLayer<impl Predicate> {
 /// Answers requests on the listener until the state's `stop` is cancelled, and those under way to their end.
 pub async fn serve(listener: TcpListener, service: Service) {
     let (limits, proxies, stop) = match &service {
-        Service::Public(app) | Service::Both(app) => (app.limits, app.trusted_proxies.clone(), app.stop.clone()),
+        Service::Public(app) | Service::Both(app) => {
+            (app.limits, app.trusted_proxies.clone(), app.stop.clone())
+        }
         Service::Admin(admin) => (admin.limits, admin.trusted_proxies.clone(), admin.stop.clone()),
     };
     let served = connections::serve(listener, router(&service), limits, proxies, stop);

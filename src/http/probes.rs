@@ -9,9 +9,9 @@ use axum::response::IntoResponse;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use super::admin_state::AdminState;
 use super::error::Code;
 use super::problem::{Problem, Result};
-use super::admin_state::AdminState;
 
 /// That the process runs, or that requests may be sent to it.
 #[derive(Debug, ToSchema)]
@@ -31,7 +31,8 @@ pub async fn livez() -> Json<Value> {
 #[utoipa::path(get, path = "/readyz", tag = "service",
     responses((status = 200, description = "Ready", body = Probe)), extensions(("x-problems" = json!(["unavailable"]))))]
 pub async fn readyz(State(app): State<Arc<AdminState>>) -> Result<Json<Value>> {
-    let complaints = app.health.complaints(&app.pool, app.room.as_ref().is_none_or(|room| room.ready())).await;
+    let complaints =
+        app.health.complaints(&app.pool, app.room.as_ref().is_none_or(|room| room.ready())).await;
     if complaints.is_empty() {
         return Ok(Json(json!({ "status": "ready" })));
     }

@@ -7,12 +7,12 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer};
 use utoipa::ToSchema;
 
+use super::admin_state::AdminState;
 use super::answer::Answer;
 use super::auth::{Admin, Staff};
 use super::problem::Result;
 use super::request::{Bodied, Json, PathId};
 use super::shape::{Faults, Shape};
-use super::admin_state::AdminState;
 use crate::operations::queues::By;
 use crate::store::queue::{QueueSettings, SettingsChange};
 

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use axum::extract::State;
 
+use super::super::admin_state::AdminState;
 use super::super::answer::Answer;
 use super::super::auth::{Staff, Viewer};
 use super::super::page::{ListQuery, Page, Paged};
 use super::super::problem::Result;
 use super::super::shape::{Faults, Shape};
-use super::super::admin_state::AdminState;
 use crate::operations::acts::{self, ActsFilter, OperatorAct};
 
 impl Shape for ActsFilter {

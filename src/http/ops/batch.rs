@@ -9,13 +9,13 @@ use serde::Deserialize;
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
+use super::super::admin_state::AdminState;
 use super::super::answer::Answer;
 use super::super::auth::{Operator, Staff};
 use super::super::idempotency::once;
 use super::super::problem::Result;
 use super::super::request::{Bodied, Command};
 use super::super::shape::{Faults, Shape};
-use super::super::admin_state::AdminState;
 use super::saga_acts::check_reason;
 use crate::operations::SagaFilter;
 use crate::operations::batch::{self, Batch, LIMIT_MAX, RATE_DEFAULT, RATE_MAX, Tally};

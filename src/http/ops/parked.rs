@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::super::admin_state::AdminState;
 use super::super::answer::Answer;
 use super::super::auth::{Operator, Staff, Viewer};
 use super::super::error::Code;
@@ -15,7 +16,6 @@ use super::super::page::{ListQuery, Page, Paged};
 use super::super::problem::{Problem, Result};
 use super::super::request::{Command, PathNumber};
 use super::super::shape::Shape;
-use super::super::admin_state::AdminState;
 use super::saga_acts::ActReason;
 use crate::operations::AskError;
 use crate::operations::parked::{self, Fate, ParkedError, ParkedFilter, ParkedMessage};

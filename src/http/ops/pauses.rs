@@ -7,6 +7,7 @@ use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::super::admin_state::AdminState;
 use super::super::answer::Answer;
 use super::super::auth::{Operator, Staff, Viewer};
 use super::super::error::Code;
@@ -14,7 +15,6 @@ use super::super::idempotency::once;
 use super::super::problem::{Problem, Result};
 use super::super::request::{Bodied, Command, PathName};
 use super::super::shape::{Faults, Shape};
-use super::super::admin_state::AdminState;
 use super::saga_acts::{ActReason, check_reason};
 use crate::operations::pauses::{self, PauseChange, PauseView, Target};
 use crate::orchestrator::ActError;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::super::admin_state::AdminState;
 use super::super::answer::Answer;
 use super::super::auth::{Operator, Staff, Viewer};
 use super::super::idempotency::once;
@@ -16,7 +17,6 @@ use super::super::problem::Result;
 use super::super::queue_settings::SettingsWanted;
 use super::super::request::{Bodied, Command, Params, PathId};
 use super::super::shape::{Faults, Shape};
-use super::super::admin_state::AdminState;
 use crate::operations::acts::OperatorAct;
 use crate::operations::queues::{self, By};
 use crate::store::queue::SettingsChange;
@@ -154,7 +154,8 @@ async fn set_paused(
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |act, _| {
         let change = SettingsChange { paused: Some(paused), ..SettingsChange::default() };
-        let settings = app.room()?.change_settings(concert, &change, by(&staff, act.reason.as_deref())).await?;
+        let settings =
+            app.room()?.change_settings(concert, &change, by(&staff, act.reason.as_deref())).await?;
         let overview = app.room()?.overview_of(concert).await?;
         Ok(Answer::ok(&QueueOverview { settings, ..overview }))
     })

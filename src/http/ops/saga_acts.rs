@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use super::super::admin_state::AdminState;
 use super::super::answer::Answer;
 use super::super::auth::{Operator, Staff};
 use super::super::error::Code;
@@ -15,7 +16,6 @@ use super::super::idempotency::once;
 use super::super::problem::{Problem, Result, sentence};
 use super::super::request::{Bodied, Command, PathId};
 use super::super::shape::{Faults, Shape};
-use super::super::admin_state::AdminState;
 use crate::operations::Repaired;
 use crate::operations::refund::{self, RefundError, Refunded};
 use crate::operations::repair::reason_problem;

@@ -6,13 +6,13 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::super::admin_state::AdminState;
 use super::super::answer::Answer;
 use super::super::auth::{Staff, Viewer};
 use super::super::page::{ListQuery, Page, Paged};
 use super::super::problem::Result;
 use super::super::request::{Params, PathId};
 use super::super::shape::{Faults, Shape};
-use super::super::admin_state::AdminState;
 use crate::operations::why::{self, Why};
 use crate::operations::{SagaDetail, SagaFilter, SagaView, sagas};
 use crate::store::saga_search::Count;

@@ -10,12 +10,12 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::StreamExt;
 
+use super::super::admin_state::{AdminState, TAILS_AT_ONCE};
 use super::super::auth::{Staff, Viewer};
 use super::super::error::Code;
 use super::super::problem::{Problem, Result};
 use super::super::request::Params;
 use super::super::shape::{Faults, Shape};
-use super::super::admin_state::{AdminState, TAILS_AT_ONCE};
 use crate::operations::tail::{self, TailFilter};
 use crate::schemas::SagaTransition;
 
