@@ -4,7 +4,9 @@ use async_nats::{HeaderMap, Message, Subject};
 use boxoffice::bus::events::{event_batches, read_events};
 use boxoffice::bus::{command_batch, messages};
 use boxoffice::clock::{EARLIEST, LATEST};
-use boxoffice::saga::{Act, Decision, Definition, Event, NewSaga, Outcome, Reply, Saga, apply, start};
+use boxoffice::saga::{
+    Decision, Definition, Event, NewSaga, OperatorAction, Outcome, Reply, Saga, apply, start,
+};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::prelude::*;
@@ -96,14 +98,14 @@ fn lead(definition: &Definition, context: &Map<String, Value>, events: &[u8]) {
             2 => reply(Outcome::Failed { code: "busy".to_owned() }),
             3 => reply(Outcome::Unknown { reason: "?".to_owned() }),
             4 => Event::Signal("pay".to_owned()),
-            5 => Event::Operator(Act::Retry),
-            6 => Event::Alarm,
+            5 => Event::Operator(OperatorAction::Retry),
+            6 => Event::TimerFired,
             _ => {
                 now = saga.due_at.unwrap_or(now).max(now) + TimeDelta::milliseconds(1);
                 if now > LATEST {
                     return;
                 }
-                Event::Alarm
+                Event::TimerFired
             }
         };
         if let Decision::Transition(next) = apply(definition, &saga, &event, now) {

@@ -5,7 +5,7 @@ use boxoffice::booking::Answer;
 use boxoffice::bus::messages;
 use boxoffice::bus::publish::publish;
 use boxoffice::bus::subjects;
-use boxoffice::saga::{Act, Command, Direction};
+use boxoffice::saga::{Command, Direction, OperatorAction};
 use boxoffice::store;
 use boxoffice::store::changes::{Changes, is_not_as_read};
 use boxoffice::store::reservations::{End, Reservation, ReservationStatus};
@@ -113,7 +113,8 @@ async fn do_and_undo_of_a_step_wait_for_each_other() {
     assert_eq!(pending.status, ReservationStatus::Pending);
 
     let engine = test.app.engine.clone();
-    let mut act = tokio::spawn(async move { engine.act(id, Act::Cancel, "a test", "to interleave").await });
+    let mut act =
+        tokio::spawn(async move { engine.act(id, OperatorAction::Cancel, "a test", "to interleave").await });
     let waits = tokio::time::timeout(std::time::Duration::from_millis(300), &mut act).await;
     assert!(waits.is_err(), "the undo began while the do was under way");
     blocker.commit().await.unwrap();

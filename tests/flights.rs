@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use boxoffice::app::{App, Role};
 use boxoffice::bus::subjects;
 use boxoffice::orchestrator::{self, Batch};
-use boxoffice::saga::{Act, Event, NewSaga};
+use boxoffice::saga::{Event, NewSaga, OperatorAction};
 use boxoffice::store::changes::{Changes, is_not_as_read};
 use boxoffice::store::flights::{self, Overdue};
 use boxoffice::store::reservations::ReservationStatus;
@@ -129,7 +129,7 @@ async fn saga_that_was_let_go_is_read_anew() {
     assert_eq!(row(pool, id).await, (None, false));
 
     let mut batch = Batch::of(vec![remembered], store::now(pool).await.unwrap());
-    batch.apply(&engine.registry, id, &Event::Operator(Act::Abandon));
+    batch.apply(&engine.registry, id, &Event::Operator(OperatorAction::Abandon));
     let mut conn = pool.acquire().await.unwrap();
     assert!(is_not_as_read(&batch.write(&mut conn, engine).await.unwrap_err()));
     assert!(flights::kept(pool, &flight).await.unwrap().is_empty());

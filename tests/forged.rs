@@ -7,7 +7,7 @@ use boxoffice::app::Role;
 use boxoffice::audit::{self, Verdict};
 use boxoffice::bus::publish::publish;
 use boxoffice::bus::{messages, subjects};
-use boxoffice::saga::{Act, Command, Direction, Outcome, Saga, Status};
+use boxoffice::saga::{Command, Direction, OperatorAction, Outcome, Saga, Status};
 use boxoffice::store::reservations::ReservationStatus;
 use boxoffice::{ids, store};
 use serde_json::json;
@@ -20,7 +20,7 @@ use crate::undelivered::{pack, waiting_commands, with_parcels};
 /// A reservation of seat 1 whose payment is asked for and held back, and the command that would be out.
 async fn held_back(test: &TestApp, buyer: Uuid) -> Command {
     let held = test.reserve(buyer, &[1]).await;
-    test.app.engine.act(held.id, Act::Pause, "test", "held back").await.unwrap();
+    test.app.engine.act(held.id, OperatorAction::Pause, "test", "held back").await.unwrap();
     let began = test.app.engine.signal(held.id, "pay").await;
     assert!(began.is_ok());
     test.until(10, "the payment to be held back", || async {
@@ -179,7 +179,7 @@ async fn command_other_than_the_one_asked_for_is_parked() {
     let reservation = test.find(forged.saga_id).await;
     assert_eq!((reservation.status, reservation.tickets.len()), (ReservationStatus::Held, 0));
     assert_eq!(test.balance(buyer).await, 1_000);
-    test.app.engine.act(forged.saga_id, Act::Resume, "test", "go on").await.unwrap();
+    test.app.engine.act(forged.saga_id, OperatorAction::Resume, "test", "go on").await.unwrap();
     test.check_books().await;
     assert_eq!(test.find(forged.saga_id).await.status, ReservationStatus::Confirmed);
 }
@@ -192,13 +192,14 @@ async fn confirmed_without_a_payment_is_refused_with_a_code() {
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
     let id: Uuid = held["id"].as_str().unwrap().parse().unwrap();
     let engine = &test.app.engine;
-    engine.act(id, Act::Pause, "test", "held back").await.unwrap();
+    engine.act(id, OperatorAction::Pause, "test", "held back").await.unwrap();
     assert_eq!(entrance.pay(&buyer, &held).await.status, 202);
     let output = serde_json::Map::new();
-    let acted = engine.act(id, Act::Complete { output }, "test", "paid at the counter").await.unwrap();
+    let acted =
+        engine.act(id, OperatorAction::Complete { output }, "test", "paid at the counter").await.unwrap();
     let left = &acted.detail.unwrap()["settlement"]["left_to_settle"];
     assert_eq!(left, &json!([{ "what": "points_owed", "user_id": buyer.id, "points": 100 }]));
-    engine.act(id, Act::Resume, "test", "go on").await.unwrap();
+    engine.act(id, OperatorAction::Resume, "test", "go on").await.unwrap();
     test.until(20, "the tickets", || async { test.find(id).await.status == ReservationStatus::Confirmed })
         .await;
     let refused = entrance.pay(&buyer, &held).await;

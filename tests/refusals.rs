@@ -6,7 +6,7 @@ use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::stream::Config;
 use boxoffice::bus::publish::{Outgoing, publish_each};
 use boxoffice::bus::{subjects, topology};
-use boxoffice::saga::{Act, Status};
+use boxoffice::saga::{OperatorAction, Status};
 use boxoffice::store::api_keys::Role;
 use boxoffice::store::reservations::ReservationStatus;
 use boxoffice::{audit, store};
@@ -42,7 +42,7 @@ async fn order(test: &TestApp, seat: i32) -> Uuid {
 }
 
 async fn retry_until_held(test: &TestApp, saga: Uuid) {
-    test.app.engine.act(saga, Act::Retry, "the test", "it is mended").await.unwrap();
+    test.app.engine.act(saga, OperatorAction::Retry, "the test", "it is mended").await.unwrap();
     until(20, "the hold", || async { test.find(saga).await.status == ReservationStatus::Held }).await;
 }
 
@@ -66,7 +66,8 @@ async fn denied_command_makes_its_saga_stuck() {
     until(20, "the payment", || async {
         // Until the rights are there it gets stuck again.
         if status(&test, held.id).await == Status::Stuck {
-            let _acted = test.app.engine.act(held.id, Act::Retry, "the test", "it is mended").await;
+            let _acted =
+                test.app.engine.act(held.id, OperatorAction::Retry, "the test", "it is mended").await;
         }
         test.find(held.id).await.status == ReservationStatus::Confirmed
     })

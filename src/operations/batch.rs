@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{AskError, SagaFilter, sagas};
 use crate::orchestrator::{ActError, Engine};
-use crate::saga::{Act, Saga};
+use crate::saga::{OperatorAction, Saga};
 
 /// Most sagas of one batch.
 pub const LIMIT_MAX: u32 = 10_000;
@@ -25,7 +25,7 @@ const PAGE: i64 = 200;
 /// What to do, to which sagas, and how fast.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    pub act: Act,
+    pub act: OperatorAction,
     pub filter: SagaFilter,
     pub actor: String,
     pub reason: String,
@@ -57,9 +57,11 @@ pub struct Tally {
 }
 
 /// The acts that can be done to many sagas alike. A hand-made output belongs to one saga.
-pub fn act_named(name: &str) -> Option<Act> {
+pub fn act_named(name: &str) -> Option<OperatorAction> {
     let name = name.replace('-', "_");
-    Act::all().into_iter().find(|act| act.name() == name && !matches!(act, Act::Complete { .. }))
+    OperatorAction::all()
+        .into_iter()
+        .find(|act| act.name() == name && !matches!(act, OperatorAction::Complete { .. }))
 }
 
 /// Goes through the matching sagas, newest first, until the limit or until `stop`: the act under way is finished, and
@@ -110,7 +112,7 @@ pub async fn run(
 /// Does the act to one saga, or counts why not. An error ends the batch.
 async fn one(engine: &Engine, batch: &Batch, saga: &Saga, tally: &mut Tally) -> Result<(), ActError> {
     let refused = if batch.dry_run {
-        let allowed = engine.allowed_acts(saga);
+        let allowed = engine.allowed_actions(saga);
         (!allowed.contains(&batch.act.name()))
             .then(|| ActError::Illegal { status: saga.status, allowed }.to_string())
     } else {
@@ -142,8 +144,8 @@ mod tests {
 
     #[test]
     fn acts_are_known_by_both_spellings_and_a_hand_made_output_is_for_one_saga() {
-        assert_eq!(act_named("skip-undo"), Some(Act::SkipUndo));
-        assert_eq!(act_named("skip_undo"), Some(Act::SkipUndo));
+        assert_eq!(act_named("skip-undo"), Some(OperatorAction::SkipUndo));
+        assert_eq!(act_named("skip_undo"), Some(OperatorAction::SkipUndo));
         assert_eq!(act_named("complete"), None);
         assert_eq!(act_named("delete"), None);
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::view::SagaView;
-use crate::saga::{self, Definition, Direction, Outlook, Saga, Standing, Told};
+use crate::saga::{self, Definition, Direction, Progress, Saga, Standing, StepRecord};
 use crate::store::history::HistoryRow;
 
 /// A saga with all that happened to it, oldest first, each of its steps as it stands, and the way back.
@@ -77,20 +77,20 @@ pub struct StepView {
 /// Puts together what row, history and definition say.
 pub fn detail(definition: Option<&Definition>, saga: Saga, history: Vec<HistoryRow>) -> SagaDetail {
     let happenings = happenings(history);
-    let outlook = definition.map(|definition| {
+    let progress = definition.map(|definition| {
         let told = happenings.iter().filter_map(|row| {
             // A wait has no answer: it is behind the saga once a signal or its deadline has ended it.
             let passed = row.event.starts_with("signal:") || row.event == "deadline";
             let told = (row.output.is_some() || passed).then_some(row.direction)?;
-            Some(Told { step: &row.step, direction: told })
+            Some(StepRecord { step: &row.step, direction: told })
         });
-        saga::outlook(definition, &saga, told)
+        saga::progress(definition, &saga, told)
     });
-    let outlook = outlook.unwrap_or_default();
-    let allowed = saga::allowed_acts(definition, &saga);
+    let progress = progress.unwrap_or_default();
+    let allowed = saga::allowed_actions(definition, &saga);
     let inputs = definition.map(|definition| inputs(definition, &saga, &happenings)).unwrap_or_default();
-    let steps = steps(&outlook, &inputs, &happenings);
-    SagaDetail { saga: saga.into(), allowed, history: happenings, steps, undo_path: outlook.undo_path }
+    let steps = steps(&progress, &inputs, &happenings);
+    SagaDetail { saga: saga.into(), allowed, history: happenings, steps, undo_path: progress.undo_path }
 }
 
 /// History rows, each with the time since its step was entered.
@@ -134,9 +134,9 @@ fn told(row: &HistoryRow) -> (Option<Value>, Option<Value>) {
     }
 }
 
-/// The steps of the outlook, with what the history knows about each.
-fn steps(outlook: &Outlook, inputs: &BTreeMap<&str, Value>, history: &[Happening]) -> Vec<StepView> {
-    let view = |step: &saga::StepAhead| {
+/// The steps of the progress, with what the history knows about each.
+fn steps(progress: &Progress, inputs: &BTreeMap<&str, Value>, history: &[Happening]) -> Vec<StepView> {
+    let view = |step: &saga::StepProgress| {
         let own = history.iter().filter(|row| row.step == step.step);
         let answers: Vec<&Happening> =
             own.clone().filter(|row| row.output.is_some() || row.error.is_some()).collect();
@@ -157,7 +157,7 @@ fn steps(outlook: &Outlook, inputs: &BTreeMap<&str, Value>, history: &[Happening
             duration_ms: ended.map(|row| row.duration_ms),
         }
     };
-    outlook.steps.iter().map(view).collect()
+    progress.steps.iter().map(view).collect()
 }
 
 /// What each step that was reached was given: the input, and what is kept of the outputs of the steps before it.
@@ -170,7 +170,7 @@ fn inputs<'a>(definition: &Definition, saga: &'a Saga, history: &'a [Happening])
         if let (Value::Object(context), Some(Value::Object(output)), Some(step)) =
             (&mut context, &row.output, step)
         {
-            context.extend(saga::kept(step, output));
+            context.extend(saga::carried_outputs(step, output));
         }
     }
     if saga.direction == Direction::Do && !saga.status.is_end() {

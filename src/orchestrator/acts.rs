@@ -9,7 +9,7 @@ use super::{Batch, Engine, Verdict};
 use crate::bus::consumers::ConsumersError;
 use crate::bus::fences::{self, Completed, Completion, FenceError};
 use crate::bus::subjects;
-use crate::saga::{self, Act, Event, Outcome, Saga, Status};
+use crate::saga::{self, Event, OperatorAction, Outcome, Saga, Status};
 use crate::store;
 use crate::store::operations::ActRow;
 
@@ -26,7 +26,7 @@ pub struct Acted {
 pub struct ActDone {
     pub before: Saga,
     pub after: Saga,
-    pub act: Act,
+    pub act: OperatorAction,
 }
 
 /// What the services in the engine's own database do in the transaction of an act: they bring their own rows in line with it.
@@ -63,9 +63,15 @@ pub enum ActError {
 
 impl Engine {
     /// Does an operator's act, and writes down who did it, why, and from which state to which.
-    pub async fn act(&self, id: Uuid, act: Act, actor: &str, reason: &str) -> Result<Acted, ActError> {
+    pub async fn act(
+        &self,
+        id: Uuid,
+        act: OperatorAction,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Acted, ActError> {
         let fenced = match &act {
-            Act::Complete { output } => Some(self.write_fence(id, &act, output).await?),
+            OperatorAction::Complete { output } => Some(self.write_fence(id, &act, output).await?),
             _ => None,
         };
         let mut tx = self.pool.begin().await?;
@@ -73,12 +79,12 @@ impl Engine {
         let before = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
         // It has moved on meanwhile: the output is not that of the step where it stands now.
         if fenced.is_some_and(|fenced| (&fenced.step, fenced.visit) != (&before.step, before.visit)) {
-            return Err(ActError::Illegal { status: before.status, allowed: self.allowed_acts(&before) });
+            return Err(ActError::Illegal { status: before.status, allowed: self.allowed_actions(&before) });
         }
         let name = act.name();
         let lacking = self.lacking(&before, &act);
         if batch.apply(&self.registry, id, &Event::Operator(act.clone())) != Verdict::Moved {
-            let allowed = self.allowed_acts(&before);
+            let allowed = self.allowed_actions(&before);
             return Err(match lacking {
                 Some(fields) if allowed.contains(&name) => ActError::Lacking(fields),
                 _ => ActError::Illegal { status: before.status, allowed },
@@ -112,7 +118,12 @@ impl Engine {
     /// Before a step is completed by hand, its service elsewhere writes that in its own fence, so that the step can not
     /// run any more. A step that did run tells its outcome instead. For a service in this database the saga's row,
     /// locked, is the fence. What is not allowed is left to be refused by `apply`. Answers the saga as it stood.
-    async fn write_fence(&self, id: Uuid, act: &Act, output: &Map<String, Value>) -> Result<Saga, ActError> {
+    async fn write_fence(
+        &self,
+        id: Uuid,
+        act: &OperatorAction,
+        output: &Map<String, Value>,
+    ) -> Result<Saga, ActError> {
         let saga = store::sagas::get(&self.pool, id).await?.ok_or(ActError::Unknown)?;
         let definition = self.registry.get(&saga.workflow, saga.version);
         let step = definition.and_then(|definition| Some(&definition.steps[definition.index(&saga.step)?]));
@@ -120,7 +131,7 @@ impl Engine {
             return Ok(saga);
         };
         let service = subjects::service_of(command);
-        let is_allowed = self.allowed_acts(&saga).contains(&act.name());
+        let is_allowed = self.allowed_actions(&saga).contains(&act.name());
         if is_allowed && let Some(why) = saga::too_large(&saga.context, output) {
             return Err(ActError::TooLarge(why));
         }
@@ -139,15 +150,15 @@ impl Engine {
     }
 
     /// What a hand-made output must have and has not.
-    fn lacking(&self, saga: &Saga, act: &Act) -> Option<Vec<String>> {
-        let Act::Complete { output } = act else { return None };
+    fn lacking(&self, saga: &Saga, act: &OperatorAction) -> Option<Vec<String>> {
+        let OperatorAction::Complete { output } = act else { return None };
         let definition = self.registry.get(&saga.workflow, saga.version)?;
-        Some(saga::lacking(definition, saga, output)).filter(|fields| !fields.is_empty())
+        Some(saga::missing_outputs(definition, saga, output)).filter(|fields| !fields.is_empty())
     }
 
     /// The acts that a saga's state allows, by name.
-    pub fn allowed_acts(&self, saga: &Saga) -> Vec<&'static str> {
-        saga::allowed_acts(self.registry.get(&saga.workflow, saga.version), saga)
+    pub fn allowed_actions(&self, saga: &Saga) -> Vec<&'static str> {
+        saga::allowed_actions(self.registry.get(&saga.workflow, saga.version), saga)
     }
 }
 

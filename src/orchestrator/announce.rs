@@ -67,7 +67,7 @@ pub(super) fn of_history(
         {
             let step = definition.and_then(|known| Some(&known.steps[known.index(&row.step)?]));
             match step {
-                Some(step) => context.extend(saga::kept(step, output)),
+                Some(step) => context.extend(saga::carried_outputs(step, output)),
                 None => context.extend(output.clone()),
             }
         }

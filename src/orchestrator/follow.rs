@@ -139,8 +139,8 @@ impl Consequences {
     fn add(&mut self, id: Uuid, action: Action) {
         match action {
             Action::Send(command) => self.commands.push(command),
-            Action::Arm(at) => self.alarms.push((id, at)),
-            Action::Recall => self.recalls.push(id),
+            Action::SetTimer(at) => self.alarms.push((id, at)),
+            Action::RepublishEvents => self.recalls.push(id),
             Action::Notify => self.settled.push(id),
         }
     }
@@ -332,8 +332,8 @@ impl Engine {
 
 /// One that has ended or is stuck is at rest once its events are published.
 fn at_rest(saga: &Saga) -> Option<Rested> {
-    let is_kept = saga.due_at.is_some() || saga.flight.is_some();
-    (saga.status.rests() && is_kept).then_some(Rested { saga: saga.id, flight: saga.flight })
+    let is_supervised = saga.due_at.is_some() || saga.flight.is_some();
+    (saga.status.is_quiescent() && is_supervised).then_some(Rested { saga: saga.id, flight: saga.flight })
 }
 
 /// One alarm for all sagas that are due in the same quarter of a second: the broker looks no more often.

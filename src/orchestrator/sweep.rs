@@ -186,7 +186,7 @@ async fn move_on(
 ) -> store::Result<(Consequences, Vec<(Uuid, String)>)> {
     let mut unmovable = Vec::new();
     for id in batch.ids() {
-        if let Verdict::Illegal(why) = batch.apply(&engine.registry, id, &Event::Alarm) {
+        if let Verdict::Illegal(why) = batch.apply(&engine.registry, id, &Event::TimerFired) {
             unmovable.push((id, why));
         }
     }

@@ -87,7 +87,7 @@ async fn write(engine: &Engine, items: &[Item]) -> store::Result<Consequences> {
     let mut batch = Batch::lock_rung(engine, &mut tx, &ids).await?;
     let mut early = Vec::new();
     for id in batch.ids() {
-        let is_stale = batch.apply(&engine.registry, id, &Event::Alarm) == Verdict::Stale;
+        let is_stale = batch.apply(&engine.registry, id, &Event::TimerFired) == Verdict::Stale;
         let waiting = batch.saga(id).filter(|saga| is_stale && saga.status == Status::Waiting);
         if let Some(due) = waiting.and_then(|saga| saga.due_at) {
             early.push((id, due));

@@ -236,7 +236,7 @@ mod tests {
             signals: vec!["cancel".to_owned(), "pay".to_owned()],
             events: Vec::new(),
         };
-        for act in crate::saga::Act::all() {
+        for act in crate::saga::OperatorAction::all() {
             assert!(coded.event(&format!("operator:{}", act.name())).is_ok());
         }
         assert_eq!(coded.event("signal:pay").unwrap(), 101);

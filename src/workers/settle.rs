@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::orchestrator::ActDone;
-use crate::saga::{Act, Direction, Saga};
+use crate::saga::{Direction, OperatorAction, Saga};
 use crate::store;
 use crate::store::reservations::{Reservation, ReservationStatus};
 use crate::store::settlements;
@@ -110,7 +110,7 @@ async fn points_left(
 ) -> store::Result<Vec<LeftToSettle>> {
     let (before, is_confirmed) = (&done.before, reservation.status == ReservationStatus::Confirmed);
     let at_payment = before.step == "pay" || before.step == "refund";
-    let skipped_refund = done.act == Act::SkipUndo && at_payment;
+    let skipped_refund = done.act == OperatorAction::SkipUndo && at_payment;
     let mut left = Vec::new();
     if (done.after.status.is_end() || skipped_refund || completed_refund(done)) && !is_confirmed {
         let uses = store::payments::open_uses(&mut *conn, &[reservation.id]).await?;
@@ -121,7 +121,7 @@ async fn points_left(
         left.extend(uses.into_iter().map(taken));
     }
     let is_paid = reservation.payment.as_ref().is_some_and(|payment| payment.status == "succeeded");
-    let completed_payment = matches!(done.act, Act::Complete { .. }) && before.step == "pay";
+    let completed_payment = matches!(done.act, OperatorAction::Complete { .. }) && before.step == "pay";
     if completed_payment && before.direction == Direction::Do && !is_paid && reservation.amount > 0 {
         left.push(LeftToSettle::PointsOwed { user_id: reservation.user_id, points: reservation.amount });
     }
@@ -130,5 +130,5 @@ async fn points_left(
 
 /// The refund of a cancellation was taken as done.
 fn completed_refund(done: &ActDone) -> bool {
-    matches!(done.act, Act::Complete { .. }) && done.before.step == "refund"
+    matches!(done.act, OperatorAction::Complete { .. }) && done.before.step == "refund"
 }

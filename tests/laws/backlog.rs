@@ -1,5 +1,5 @@
-//! A backlog compensates no saga that is healthy: the only worker is frozen for half a minute while bookings and
-//! payments keep coming, and then takes up its work where it was.
+//! The only worker is frozen for half a minute while bookings and payments continue. The backlog must not make a
+//! healthy saga compensate.
 
 use std::time::Duration;
 
@@ -14,18 +14,17 @@ use super::process::Process;
 use crate::common::Env;
 use crate::common::app::{add_concert, add_performance, assert_good, start, until};
 
-/// A booking this often.
-const BEAT: Duration = Duration::from_millis(100);
-/// The worker works for so long, is frozen, and goes on.
-const BEFORE: Duration = Duration::from_secs(3);
-/// Longer than the database lets a transaction stand still: one that was frozen in the middle is cut off.
-const FROZEN: Duration = Duration::from_secs(31);
-const AFTER: Duration = Duration::from_secs(2);
+const BOOKING_INTERVAL: Duration = Duration::from_millis(100);
+/// How long the worker runs before and after the freeze.
+const RUN_BEFORE_FREEZE: Duration = Duration::from_secs(3);
+/// Longer than the database allows an idle transaction, so that a transaction which was frozen is aborted.
+const FREEZE: Duration = Duration::from_secs(31);
+const RUN_AFTER_FREEZE: Duration = Duration::from_secs(2);
 const PRICE: i64 = 100;
 
-/// Bookings keep coming until `end`, each by a buyer of its own who can pay; and whoever holds a seat pays.
-async fn come(app: &App, concert_id: Uuid, performance_id: Uuid, end: Instant) -> i32 {
-    let mut beat = interval(BEAT);
+/// Books a seat for a new buyer at each interval until `end`, and pays for held seats.
+async fn book_until(app: &App, concert_id: Uuid, performance_id: Uuid, end: Instant) -> i32 {
+    let mut beat = interval(BOOKING_INTERVAL);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut seat = 0;
     while Instant::now() < end {
@@ -61,15 +60,15 @@ async fn count(app: &App, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(&app.pool).await.unwrap()
 }
 
-/// What a worker has done until now: it moves sagas on.
+/// How many steps the worker has completed.
 async fn done(app: &App) -> i64 {
     count(app, "select count(*) from history_view where event = 'done'").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_stands_still_for_half_a_minute_under_load_costs_no_saga_its_seat() {
+async fn frozen_worker_under_load_costs_no_saga_its_seat() {
     let env = Env::start().await;
-    // The buyers do not wait for their answers here.
+    // The buyers do not wait for replies.
     let app = start(&env, &["--settle-ms", "0"], &[Role::Orchestrator, Role::Scheduler]).await;
     let concert = add_concert(&app).await;
     let performance = add_performance(&app, concert, 1_000, PRICE).await;
@@ -77,17 +76,17 @@ async fn a_worker_that_stands_still_for_half_a_minute_under_load_costs_no_saga_i
     let begin = Instant::now();
     let freeze = async {
         until(20, "the worker to work", || async { done(&app).await > 0 }).await;
-        sleep_until(begin + BEFORE).await;
+        sleep_until(begin + RUN_BEFORE_FREEZE).await;
         worker.signal(Signal::SIGSTOP);
         let frozen = Instant::now();
-        // What it had begun may still be committed by the database.
+        // The database may still commit what the worker had sent.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let before = done(&app).await;
-        sleep_until(frozen + FROZEN).await;
-        assert_eq!(done(&app).await, before, "somebody else did its work");
+        sleep_until(frozen + FREEZE).await;
+        assert_eq!(done(&app).await, before, "another process did its work");
         worker.signal(Signal::SIGCONT);
     };
-    let sale = come(&app, concert, performance, begin + BEFORE + FROZEN + AFTER);
+    let sale = book_until(&app, concert, performance, begin + RUN_BEFORE_FREEZE + FREEZE + RUN_AFTER_FREEZE);
     let ((), bookings) = tokio::join!(freeze, sale);
     until(60, "every saga to end", || async {
         pay_what_is_held(&app).await;

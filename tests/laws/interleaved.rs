@@ -1,55 +1,61 @@
-//! Do and undo of each step meet, statement by statement, on two connections: one is stopped in the middle of its
-//! transaction, before each of its statements in turn, and the other comes. It waits, or it is refused. Without locks one
-//! is stopped between reading and writing: what the other did meanwhile is noticed, and nothing is overwritten.
+//! Do and undo of each step run at the same time on two connections. One transaction stops before each of its
+//! statements in turn while the other runs, which must wait or be refused. Without locks a transaction stops between
+//! read and write; it must notice the change and overwrite nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice::orchestrator::ActError;
-use boxoffice::saga::{Act, Direction, Status};
+use boxoffice::saga::{Direction, OperatorAction, Status};
 use futures::future::join_all;
 use sqlx::PgPool;
 
-use super::play::{Play, turning_back};
-use super::post::{Rule, Rules, is_here};
-use super::stage::{Pace, Side, Stage, workflows};
-use super::wire::{Stop, Wire};
+use super::case::{Case, compensating};
+use super::command_proxy::{Rule, Rules, is_here};
+use super::harness::{Harness, Side, Timing, workflows};
+use super::link::{Link, Stop};
 use crate::common::app::until;
 
-/// Long enough for whoever would not wait.
-const MOMENT: Duration = Duration::from_millis(100);
+/// Longer than the other transaction needs if it does not wait.
+const OVERLAP: Duration = Duration::from_millis(100);
 
-/// A saga with the command of a step at the post.
-async fn ready(stage: &Arc<Stage>, workflow: &str, step: &str, direction: Direction) -> Play {
+/// Runs a saga until the proxy holds the command of a step.
+async fn ready(harness: &Arc<Harness>, workflow: &str, step: &str, direction: Direction) -> Case {
     let rules = Rules::default().with(step, direction, Rule::Hold);
     let rules = match direction {
         Direction::Do => rules,
-        Direction::Undo => turning_back(stage.definition(workflow), rules),
+        Direction::Undo => compensating(harness.definition(workflow), rules),
     };
-    let play = Play::begin(stage, workflow, rules, None).await;
-    play.go_to_hold(step, direction).await;
-    play
+    let case = Case::begin(harness, workflow, rules, None).await;
+    case.run_to_held(step, direction).await;
+    case
 }
 
-/// Lets the held command go; the transaction that it leads to stops before its statement of this number.
-async fn go_and_stop(play: &Play, wire: &Wire, before: usize) -> Arc<Stop> {
-    let stop = wire.stop(play.begun.saga, before);
-    play.stage.post.release(play.begun.saga).await;
+/// Releases the held command. Its transaction stops before the statement with this number.
+async fn go_and_stop(case: &Case, link: &Link, before: usize) -> Arc<Stop> {
+    let stop = link.stop(case.started.saga, before);
+    case.harness.proxy.release(case.started.saga).await;
     stop
 }
 
-/// How many statements the transaction of a step has, its commit among them.
-async fn count(stage: &Arc<Stage>, wire: &Wire, workflow: &str, step: &str, direction: Direction) -> usize {
-    let play = ready(stage, workflow, step, direction).await;
-    let stop = go_and_stop(&play, wire, usize::MAX).await;
-    let saga = play.go_to_rest().await;
-    play.check(&saga).await;
+/// The number of statements in the transaction of a step, with its commit.
+async fn count(
+    harness: &Arc<Harness>,
+    link: &Link,
+    workflow: &str,
+    step: &str,
+    direction: Direction,
+) -> usize {
+    let case = ready(harness, workflow, step, direction).await;
+    let stop = go_and_stop(&case, link, usize::MAX).await;
+    let saga = case.run_to_end().await;
+    case.check(&saga).await;
     let statements = *stop.statements.lock().unwrap();
-    statements.expect("its transaction came over the wire")
+    statements.expect("the transaction used the link")
 }
 
-/// Somebody waits for a row that somebody else has.
-async fn until_somebody_waits(pool: &PgPool) {
+/// Waits until a transaction waits for a lock.
+async fn until_a_lock_wait(pool: &PgPool) {
     until(10, "the other to wait", || async {
         let waiting = sqlx::query_scalar::<_, i64>(
             "select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'",
@@ -59,26 +65,28 @@ async fn until_somebody_waits(pool: &PgPool) {
     .await;
 }
 
-/// Where the step's transactions are.
-fn pool_of(play: &Play, here: bool) -> &PgPool {
-    if here { play.stage.pool() } else { &play.stage.post.parcels.pool }
+/// The database of the step's service.
+fn pool_of(case: &Case, here: bool) -> &PgPool {
+    if here { case.harness.pool() } else { &case.harness.proxy.sample.pool }
 }
 
-/// The `do` of a step is stopped; its saga is cancelled meanwhile, which undoes it.
-async fn undo_meets_do(play: &Play, wire: &Wire, here: bool, before: usize) {
-    let (id, engine) = (play.begun.saga, play.stage.engine.clone());
-    let stop = go_and_stop(play, wire, before).await;
+/// The `do` of a step stops. The saga is cancelled, so that its undo runs meanwhile.
+async fn undo_meets_do(case: &Case, link: &Link, here: bool, before: usize) {
+    let (id, engine) = (case.started.saga, case.harness.engine.clone());
+    let stop = go_and_stop(case, link, before).await;
     stop.reached().await;
-    let mut act = tokio::spawn(async move { engine.act(id, Act::Cancel, "a test", "to interleave").await });
+    let mut act =
+        tokio::spawn(async move { engine.act(id, OperatorAction::Cancel, "a test", "to interleave").await });
     if before == 0 {
-        // The do has nothing yet: the undo overtakes it, and it finds its saga moved on, or its tombstone.
-        act.await.unwrap().expect("nothing is in its way");
-        assert_eq!(play.go_to_rest().await.status, Status::Compensated);
+        // The `do` holds no lock yet. The undo overtakes it, and the `do` finds a changed saga or a tombstone.
+        act.await.unwrap().expect("no lock blocks it");
+        assert_eq!(case.run_to_end().await.status, Status::Compensated);
         stop.released.notify_one();
     } else {
-        // Here the act itself waits, for the row of the saga; elsewhere the command of the undo, for the step's row.
-        until_somebody_waits(pool_of(play, here)).await;
-        let waits = tokio::time::timeout(MOMENT, &mut act).await;
+        // For a service of the program the action waits for the saga's row. For an external one the undo waits for the
+        // step's fence.
+        until_a_lock_wait(pool_of(case, here)).await;
+        let waits = tokio::time::timeout(OVERLAP, &mut act).await;
         assert_eq!(waits.is_err(), here, "the undo began while the do was under way");
         stop.released.notify_one();
         let answer = match waits {
@@ -87,52 +95,52 @@ async fn undo_meets_do(play: &Play, wire: &Wire, here: bool, before: usize) {
         };
         assert!(matches!(answer, Ok(_) | Err(ActError::Illegal { .. })), "{answer:?}");
     }
-    let saga = play.go_to_rest().await;
-    play.stage.drained().await;
-    play.check(&saga).await;
+    let saga = case.run_to_end().await;
+    case.harness.drained().await;
+    case.check(&saga).await;
 }
 
-/// The undo of a step is stopped; its `do` comes late meanwhile, and does nothing.
-async fn do_meets_undo(play: &Play, wire: &Wire, here: bool, step: &str, before: usize) {
-    let stage = &play.stage;
-    let stop = go_and_stop(play, wire, before).await;
+/// The undo of a step stops. A late `do` runs meanwhile and must have no effect.
+async fn do_meets_undo(case: &Case, link: &Link, here: bool, step: &str, before: usize) {
+    let harness = &case.harness;
+    let stop = go_and_stop(case, link, before).await;
     stop.reached().await;
-    let letters = stage.post.letters(play.begun.saga);
-    let late = letters.iter().find(|letter| letter.is_of(step, Direction::Do)).expect("it was asked for");
-    stage.post.forward(late).await;
+    let commands = harness.proxy.commands(case.started.saga);
+    let late = commands.iter().find(|message| message.is_of(step, Direction::Do)).expect("it was asked for");
+    harness.proxy.forward(late).await;
     if before > 0 {
-        until_somebody_waits(pool_of(play, here)).await;
+        until_a_lock_wait(pool_of(case, here)).await;
     }
-    tokio::time::sleep(MOMENT).await;
-    let saga = play.saga().await;
+    tokio::time::sleep(OVERLAP).await;
+    let saga = case.saga().await;
     assert_eq!((saga.status, saga.step.as_str()), (Status::Compensating, step), "it did not wait");
     stop.released.notify_one();
-    let saga = play.go_to_rest().await;
+    let saga = case.run_to_end().await;
     assert_eq!(saga.status, Status::Compensated);
-    stage.drained().await;
-    play.check(&saga).await;
+    harness.drained().await;
+    case.check(&saga).await;
 }
 
-/// One step, stopped everywhere, in both directions.
+/// Stops one step before each statement, for do and undo.
 async fn interleaved(workflow: String, step: String, here: bool) {
-    let wire = Wire::default();
+    let link = Link::default();
     let side = if here { Side::Here } else { Side::Elsewhere };
-    let stage = Arc::new(Stage::wired(Pace::LOCKED, Some((&wire, side))).await);
+    let harness = Arc::new(Harness::start_with_link(Timing::LOCKED, Some((&link, side))).await);
     for direction in [Direction::Do, Direction::Undo] {
-        let statements = count(&stage, &wire, &workflow, &step, direction).await;
+        let statements = count(&harness, &link, &workflow, &step, direction).await;
         assert!(statements > 3, "{direction} {step} has {statements} statements");
-        let plays = (0..statements).map(|_| ready(&stage, &workflow, &step, direction));
-        for (before, play) in join_all(plays).await.iter().enumerate() {
+        let cases = (0..statements).map(|_| ready(&harness, &workflow, &step, direction));
+        for (before, case) in join_all(cases).await.iter().enumerate() {
             match direction {
-                Direction::Do => undo_meets_do(play, &wire, here, before).await,
-                Direction::Undo => do_meets_undo(play, &wire, here, &step, before).await,
+                Direction::Do => undo_meets_do(case, &link, here, before).await,
+                Direction::Undo => do_meets_undo(case, &link, here, &step, before).await,
             }
         }
     }
-    stage.close().await;
+    harness.close().await;
 }
 
-/// The steps with an undo of all workflows, as far as they are served here or elsewhere.
+/// Every step with an undo that is served here, or by an external worker.
 async fn all_interleaved(here: bool) {
     let mut steps = Vec::new();
     for (_, definition) in workflows() {
@@ -147,40 +155,40 @@ async fn all_interleaved(here: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn do_and_undo_of_each_step_wait_for_each_other_at_every_statement() {
+async fn do_and_undo_exclude_each_other_at_every_statement() {
     all_interleaved(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn do_and_undo_of_each_step_that_is_served_elsewhere_wait_for_each_other_at_every_statement() {
+async fn do_and_undo_of_external_steps_exclude_each_other() {
     all_interleaved(false).await;
 }
 
-/// A step that has read and decided, and is about to write: the saga is cancelled under its feet.
+/// The step has read and decided. The saga is cancelled before it writes.
 async fn overtaken(workflow: String, step: String) {
-    let wire = Wire::default();
-    let stage = Arc::new(Stage::wired(Pace::CALM, Some((&wire, Side::Here))).await);
-    let play = ready(&stage, &workflow, &step, Direction::Do).await;
-    // The saga is remembered, and not read.
-    let stop = wire.stop_alone(play.begun.saga, 0);
-    stage.post.release(play.begun.saga).await;
+    let link = Link::default();
+    let harness = Arc::new(Harness::start_with_link(Timing::NORMAL, Some((&link, Side::Here))).await);
+    let case = ready(&harness, &workflow, &step, Direction::Do).await;
+    // The saga is in the cache, so the write is the first statement that names it.
+    let stop = link.stop_alone(case.started.saga, 0);
+    harness.proxy.release(case.started.saga).await;
     stop.reached().await;
-    stage
+    harness
         .engine
-        .act(play.begun.saga, Act::Cancel, "a test", "to interleave")
+        .act(case.started.saga, OperatorAction::Cancel, "a test", "to interleave")
         .await
-        .expect("no lock is in its way");
-    assert_eq!(play.go_to_rest().await.status, Status::Compensated);
+        .expect("no lock blocks it");
+    assert_eq!(case.run_to_end().await.status, Status::Compensated);
     stop.released.notify_one();
-    stage.drained().await;
-    let saga = play.saga().await;
+    harness.drained().await;
+    let saga = case.saga().await;
     assert_eq!(saga.status, Status::Compensated, "what was decided before is not written over it");
-    play.check(&saga).await;
-    stage.close().await;
+    case.check(&saga).await;
+    harness.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_changed_between_reading_and_writing_is_not_written_over() {
+async fn change_between_read_and_write_is_not_overwritten() {
     let mut steps = Vec::new();
     for (_, definition) in workflows() {
         for step in definition.steps.iter().filter(|step| step.undo.is_some()) {

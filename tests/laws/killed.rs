@@ -1,5 +1,5 @@
-//! The process is killed between commit, publish and acknowledgement of each step: real processes, which halt at a
-//! point in their code and are killed there with -9. Another process then brings every saga to its end.
+//! Kills the service between commit, publish and acknowledgement of each step. Real processes halt at a failpoint and are
+//! killed there with SIGKILL. Then another process brings every saga to its end.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -10,46 +10,46 @@ use futures::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::play::{Play, leads, turning_back};
-use super::post::{Rule, Rules};
+use super::case::{Case, compensating, expected_ending};
+use super::command_proxy::{Rule, Rules};
+use super::harness::{Harness, Timing, workflows};
 use super::process::Process;
-use super::stage::{Pace, Stage, workflows};
 use super::table;
 use crate::common::app::until;
 use crate::common::http::access_token;
 
-/// Silence is noticed after the redelivery of what a killed process had, so that either is seen to heal.
-const PACE: Pace = Pace { timeout_ms: 2_000, deadline_seconds: None, flags: &[] };
-/// Every hold and every wait ends soon.
-const HASTY: Pace = Pace {
+/// The reply timeout is longer than the redelivery of a killed process's messages, so that both ways of recovery run.
+const TIMING: Timing = Timing { timeout_ms: 2_000, deadline_seconds: None, flags: &[] };
+/// Every hold and every wait has a short deadline.
+const SHORT_DEADLINES: Timing = Timing {
     timeout_ms: 2_000,
     deadline_seconds: Some(6),
     flags: &["--hold-seconds", "6", "--payment-grace-seconds", "1"],
 };
-/// Processes that are killed at most until every step was caught at the point.
-const ROUNDS: usize = 4;
-/// How long a process gets to take what it finds; what a killed one had is delivered again after five seconds.
-const ROUND: Duration = Duration::from_secs(12);
+/// Limit of the processes to kill until each step was processed before a kill.
+const MAX_KILLS: usize = 4;
+/// How long a process may run. The messages of a killed process are delivered again after five seconds.
+const KILL_TIMEOUT: Duration = Duration::from_secs(12);
 
-fn program(stage: &Stage, roles: &str, halt_at: &[String]) -> Process {
-    Process::start(&stage.env, &stage.flags(), roles, halt_at)
+fn program(harness: &Harness, roles: &str, halt_at: &[String]) -> Process {
+    Process::start(&harness.env, &harness.flags(), roles, halt_at)
 }
 
-/// A saga whose next message is on its way when the process comes, and what must become of it.
+/// A saga whose next message is delivered when the process starts, and the status in which it must end.
 struct Prepared {
-    play: Play,
+    case: Case,
     name: String,
     before: i64,
     end: Status,
 }
 
-/// A saga of each workflow for each step and each undo, with just that command at the post.
-async fn at_each_command(stage: &Arc<Stage>) -> Vec<Prepared> {
+/// One saga for each command of each workflow, undos included. The proxy holds that command.
+async fn at_each_command(harness: &Arc<Harness>) -> Vec<Prepared> {
     let mut all = Vec::new();
     for (_, definition) in workflows() {
         for (index, step) in definition.steps.iter().enumerate().filter(|(_, step)| step.command.is_some()) {
             all.push((definition.clone(), step.name.clone(), Direction::Do));
-            if step.undo.is_some() && definition.can_turn_back(index) {
+            if step.undo.is_some() && definition.can_compensate(index) {
                 all.push((definition.clone(), step.name.clone(), Direction::Undo));
             }
         }
@@ -58,26 +58,26 @@ async fn at_each_command(stage: &Arc<Stage>) -> Vec<Prepared> {
         let rules = Rules::default().with(&step, direction, Rule::Hold);
         let (rules, end) = match direction {
             Direction::Do => (rules, Status::Completed),
-            Direction::Undo => (turning_back(&definition, rules), Status::Compensated),
+            Direction::Undo => (compensating(&definition, rules), Status::Compensated),
         };
-        let play = Play::begin(stage, &definition.name, rules, None).await;
-        play.go_to_hold(&step, direction).await;
-        let before = play.saga().await.seq;
-        Prepared { play, name: format!("{}, {direction} {step}", definition.name), before, end }
+        let case = Case::begin(harness, &definition.name, rules, None).await;
+        case.run_to_held(&step, direction).await;
+        let before = case.saga().await.seq;
+        Prepared { case, name: format!("{}, {direction} {step}", definition.name), before, end }
     });
     join_all(prepared).await
 }
 
 impl Prepared {
     async fn is_caught(&self) -> bool {
-        self.play.saga().await.seq > self.before
+        self.case.saga().await.seq > self.before
     }
 
-    /// It ends as its definition says, once there is a process that lives.
+    /// Waits for the end that the definition gives.
     async fn ends(&self) {
-        let saga = self.play.go_to_rest().await;
+        let saga = self.case.run_to_end().await;
         assert_eq!(saga.status, self.end, "{}: {saga:#?}", self.name);
-        self.play.check(&saga).await;
+        self.case.check(&saga).await;
     }
 }
 
@@ -91,13 +91,13 @@ async fn not_caught(prepared: &[Prepared]) -> Vec<&str> {
     left
 }
 
-/// Kills processes that halt at these points, so many times at each, until each saga's message was taken by one.
-async fn kill_at(stage: &Stage, roles: &str, points: &[(String, usize)], prepared: &[Prepared]) {
+/// Kills processes that halt at these points, until each point halted the given number of times and each saga changed.
+async fn kill_at(harness: &Harness, roles: &str, points: &[(String, usize)], prepared: &[Prepared]) {
     let names: Vec<String> = points.iter().map(|(point, _)| point.clone()).collect();
     let mut halted = vec![0; points.len()];
-    for _ in 0..ROUNDS {
-        let process = program(stage, roles, &names);
-        let end = Instant::now() + ROUND;
+    for _ in 0..MAX_KILLS {
+        let process = program(harness, roles, &names);
+        let end = Instant::now() + KILL_TIMEOUT;
         let halts = || points.iter().map(|(point, _)| process.halted(point));
         let missing =
             || points.iter().zip(halts()).zip(&halted).any(|(((_, times), now), was)| was + now < *times);
@@ -111,77 +111,80 @@ async fn kill_at(stage: &Stage, roles: &str, points: &[(String, usize)], prepare
             return;
         }
     }
-    panic!("halted {halted:?} times at {points:?}, and never with {:?}", not_caught(prepared).await);
+    panic!(
+        "halted {halted:?} times at {points:?}; these sagas did not change: {:?}",
+        not_caught(prepared).await
+    );
 }
 
 async fn killed_at_each_step(moment: &str) {
-    let stage = Arc::new(Stage::set(PACE).await);
-    let prepared = at_each_command(&stage).await;
-    stage.stop_service().await;
+    let harness = Arc::new(Harness::start(TIMING).await);
+    let prepared = at_each_command(&harness).await;
+    harness.stop_service().await;
     for one in &prepared {
-        stage.post.release(one.play.begun.saga).await;
+        harness.proxy.release(one.case.started.saga).await;
     }
     let services = boxoffice::workers::Service::ALL;
     let loops = services.iter().map(|service| service.commands().len()).sum();
     let points = [(format!("worker::{moment}"), loops), (format!("replies::{moment}"), 1)];
-    kill_at(&stage, "orchestrator,worker", &points, &prepared).await;
-    let _alive = program(&stage, "orchestrator,worker,scheduler", &[]);
+    kill_at(&harness, "orchestrator,worker", &points, &prepared).await;
+    let _alive = program(&harness, "orchestrator,worker,scheduler", &[]);
     join_all(prepared.iter().map(Prepared::ends)).await;
-    stage.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_step_survives_a_kill_before_and_after_what_it_publishes() {
+async fn each_step_survives_a_kill_around_its_publish() {
     tokio::join!(killed_at_each_step("committed"), killed_at_each_step("published"));
 }
 
-/// A saga of each workflow in each wait that has a deadline; when the process comes, the alarm is due.
+/// One saga in each wait that has a deadline. The timer is due when the process starts.
 async fn killed_at_alarms(moment: &str) {
-    let stage = Arc::new(Stage::set(HASTY).await);
+    let harness = Arc::new(Harness::start(SHORT_DEADLINES).await);
     let mut waits = Vec::new();
     for (_, definition) in workflows() {
         let timed = definition.steps.iter().enumerate();
         for (index, step) in timed.filter(|(_, step)| step.wait.is_some() && step.deadline.is_some()) {
-            let mut play = Play::begin(&stage, &definition.name, Rules::default(), None).await;
-            play.unsignalled = Some(step.name.clone());
-            let saga = play.go_until("the saga to wait", |saga: &Saga| saga.status == Status::Waiting).await;
-            let expected = leads(&definition, index, &step.deadline.as_ref().unwrap().reason, true);
+            let mut case = Case::begin(&harness, &definition.name, Rules::default(), None).await;
+            case.wait_without_signal = Some(step.name.clone());
+            let saga = case.run_until("the saga to wait", |saga: &Saga| saga.status == Status::Waiting).await;
+            let expected = expected_ending(&definition, index, &step.deadline.as_ref().unwrap().reason, true);
             let name = format!("{}, {}", definition.name, step.name);
-            waits.push((Prepared { play, name, before: saga.seq, end: Status::Compensated }, expected));
+            waits.push((Prepared { case, name, before: saga.seq, end: Status::Compensated }, expected));
         }
     }
-    stage.stop_service().await;
+    harness.stop_service().await;
     let (prepared, expected): (Vec<_>, Vec<_>) = waits.into_iter().unzip();
-    kill_at(&stage, "orchestrator", &[(format!("timers::{moment}"), 1)], &prepared).await;
-    let _alive = program(&stage, "orchestrator,worker,scheduler", &[]);
-    for (one, leads) in prepared.iter().zip(&expected) {
-        one.play.lead(leads, None).await;
+    kill_at(&harness, "orchestrator", &[(format!("timers::{moment}"), 1)], &prepared).await;
+    let _alive = program(&harness, "orchestrator,worker,scheduler", &[]);
+    for (one, ending) in prepared.iter().zip(&expected) {
+        one.case.check_ending(ending, None).await;
     }
-    stage.close().await;
+    harness.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_alarm_survives_a_kill_before_and_after_what_it_publishes() {
+async fn each_timer_survives_a_kill_around_its_publish() {
     tokio::join!(killed_at_alarms("committed"), killed_at_alarms("published"));
 }
 
-/// What buyers ask for, and what the sweeper sends again: no message brings it a second time.
+/// Requests of buyers. No message would deliver them a second time.
 async fn killed_at_requests(point_of_start: &str, point_of_signal: &str) {
-    let stage = Arc::new(Stage::set(PACE).await);
-    let hold = Play::begin(&stage, "booking", Rules::default(), None).await;
-    hold.go_until("the seat to be held", |saga: &Saga| saga.status == Status::Waiting).await;
-    let sold = Play::begin(&stage, "booking", Rules::default(), None).await;
-    sold.go_to_rest().await;
-    stage.stop_service().await;
+    let harness = Arc::new(Harness::start(TIMING).await);
+    let hold = Case::begin(&harness, "booking", Rules::default(), None).await;
+    hold.run_until("the seat to be held", |saga: &Saga| saga.status == Status::Waiting).await;
+    let sold = Case::begin(&harness, "booking", Rules::default(), None).await;
+    sold.run_to_end().await;
+    harness.stop_service().await;
     let mut points = vec![point_of_start.to_owned(), point_of_signal.to_owned()];
     points.dedup();
-    // Another test of this process may have chosen it before.
+    // Another test of this process may have installed it.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
-    let mut process = program(&stage, "api", &points);
+    let mut process = program(&harness, "api", &points);
     let url = process.url().await;
     let mut requests = Vec::new();
-    for play in [&hold, &sold] {
-        let (user, reservation) = (play.begun.user, play.begun.reservation.unwrap());
+    for case in [&hold, &sold] {
+        let (user, reservation) = (case.started.user, case.started.reservation.unwrap());
         let path = format!("{url}/v1/reservations/{reservation}/cancellation");
         let token = access_token(&json!({ "sub": user }));
         let request = reqwest::Client::new().post(path).bearer_auth(token).header("idempotency-key", "k");
@@ -192,71 +195,73 @@ async fn killed_at_requests(point_of_start: &str, point_of_signal: &str) {
     }
     process.kill().await;
     for request in requests {
-        assert!(request.await.unwrap().is_err(), "a killed process has answered");
+        assert!(request.await.unwrap().is_err(), "a killed process replied");
     }
     let saga = hold.saga().await;
     assert_eq!((saga.status, saga.reason.as_deref()), (Status::Compensating, Some("cancelled")));
-    let begun = table::find(&stage, sold.begun.saga).await.cancellation_id.expect("it was committed");
-    stage.post.release(begun).await;
+    let started = table::find(&harness, sold.started.saga).await.cancellation_id.expect("it was committed");
+    harness.proxy.release(started).await;
 
-    let _alive = program(&stage, "orchestrator,worker,scheduler", &[]);
-    let saga = hold.go_to_rest().await;
+    let _alive = program(&harness, "orchestrator,worker,scheduler", &[]);
+    let saga = hold.run_to_end().await;
     hold.check(&saga).await;
-    until(20, "the cancellation to end", || async { stage.saga(begun).await.status == Status::Completed })
-        .await;
-    let cancelled = Play {
-        begun: table::Begun { saga: begun, ..sold.begun.clone() },
+    until(20, "the cancellation to end", || async {
+        harness.saga(started).await.status == Status::Completed
+    })
+    .await;
+    let cancelled = Case {
+        started: table::StartedSaga { saga: started, ..sold.started.clone() },
         workflow: "cancellation".to_owned(),
         ..sold
     };
-    cancelled.check(&stage.saga(begun).await).await;
-    stage.close().await;
+    cancelled.check(&harness.saga(started).await).await;
+    harness.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_buyer_asks_for_survives_a_kill_before_and_after_it_is_published() {
+async fn requests_survive_a_kill_around_their_publish() {
     let committed = killed_at_requests("start::committed", "signals::committed");
     let published = killed_at_requests("follow::published", "follow::published");
     tokio::join!(committed, published);
 }
 
-/// The first command of each workflow is lost. The sweeper decides to send it again, and is killed before it does.
+/// The first command of each workflow is lost. The sweeper commits the resend and is killed before it publishes.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_sweeper_sends_again_survives_a_kill_before_it_is_published() {
-    let stage = Arc::new(Stage::set(PACE).await);
-    let mut plays = Vec::new();
+async fn resends_survive_a_kill_before_their_publish() {
+    let harness = Arc::new(Harness::start(TIMING).await);
+    let mut cases = Vec::new();
     for (_, definition) in workflows() {
         let first = &definition.steps[0].name;
         let rules = Rules::default().with(first, Direction::Do, Rule::Hold);
-        let play = Play::begin(&stage, &definition.name, rules, None).await;
-        play.go_to_hold(first, Direction::Do).await;
-        plays.push(play);
+        let case = Case::begin(&harness, &definition.name, rules, None).await;
+        case.run_to_held(first, Direction::Do).await;
+        cases.push(case);
     }
-    stage.stop_service().await;
+    harness.stop_service().await;
     let mut sends = Vec::new();
-    for play in &plays {
-        stage.post.lose(play.begun.saga);
-        sends.push(play.saga().await.send);
+    for case in &cases {
+        harness.proxy.lose(case.started.saga);
+        sends.push(case.saga().await.send);
     }
-    let process = program(&stage, "scheduler", &["sweep::committed".to_owned()]);
+    let process = program(&harness, "scheduler", &["sweep::committed".to_owned()]);
     process.until_halted("sweep::committed", 1).await;
     process.kill().await;
-    let _alive = program(&stage, "orchestrator,worker,scheduler", &[]);
+    let _alive = program(&harness, "orchestrator,worker,scheduler", &[]);
     let mut caught = 0;
-    for (play, sent) in plays.iter().zip(sends) {
-        let saga = play.go_to_rest().await;
+    for (case, sent) in cases.iter().zip(sends) {
+        let saga = case.run_to_end().await;
         assert_eq!(saga.status, Status::Completed);
-        play.check(&saga).await;
-        let last = stage.post.letters(saga.id).iter().map(|letter| letter.command.send).max();
+        case.check(&saga).await;
+        let last = harness.proxy.commands(saga.id).iter().map(|message| message.command.send).max();
         caught += usize::from(last >= Some(sent + 1));
     }
-    assert_eq!(caught, plays.len(), "the lost commands were sent again");
-    stage.close().await;
+    assert_eq!(caught, cases.len(), "the lost commands were sent again");
+    harness.close().await;
 }
 
 #[test]
-fn only_builds_for_tests_have_points_to_halt_at() {
-    assert!(fail::has_failpoints(), "the tests have none");
+fn only_test_builds_have_failpoints() {
+    assert!(fail::has_failpoints(), "test builds need failpoints");
     let features = |edges: &str| {
         let tree = Command::new(env!("CARGO"))
             .args([

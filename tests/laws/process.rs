@@ -1,4 +1,4 @@
-//! A process of the real program that halts where it is told, and is killed there.
+//! A process of the real program that halts at given failpoints and is killed there.
 
 use std::process::Stdio;
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use crate::common::Env;
 use crate::common::app::{QUEUE_SECRET, until};
 use crate::common::http::SECRET;
 
-/// It is killed when it is dropped.
+/// The process is killed when this is dropped.
 pub struct Process {
     child: Child,
     out: Lines<BufReader<ChildStdout>>,
@@ -19,7 +19,7 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts these roles on the servers of a test, to halt at these points.
+    /// Starts a process with these roles that halts at these failpoints.
     pub fn start(env: &Env, flags: &[String], roles: &str, halt_at: &[String]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
@@ -50,14 +50,13 @@ impl Process {
         Self { child, out, halted }
     }
 
-    /// Where it answers; it needs the role for it.
+    /// The URL of the API; the process needs the role `api`.
     pub async fn url(&mut self) -> String {
         let line = self.out.next_line().await.unwrap().expect("it says where it is");
         let answer: Value = serde_json::from_str(&line).unwrap();
         answer["url"].as_str().unwrap().to_owned()
     }
 
-    /// How often it has halted at a point.
     pub fn halted(&self, point: &str) -> usize {
         self.halted.lock().unwrap().iter().filter(|halted| *halted == point).count()
     }
@@ -66,12 +65,12 @@ impl Process {
         until(20, &format!("the process to halt at {point}"), || async { self.halted(point) >= times }).await;
     }
 
-    /// Kills it with -9.
+    /// Sends SIGKILL.
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
 
-    /// Freezes it, or lets it go on.
+    /// Sends a signal such as SIGSTOP or SIGCONT.
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = i32::try_from(self.child.id().expect("it runs")).unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();

@@ -2,7 +2,7 @@
 
 use boxoffice::audit::{self, Verdict};
 use boxoffice::ids;
-use boxoffice::saga::Act;
+use boxoffice::saga::OperatorAction;
 use boxoffice::store::api_keys::Role;
 use boxoffice::store::reservations::ReservationStatus;
 use serde_json::{Map, json};
@@ -69,7 +69,7 @@ async fn abandoned_hold_fails_and_its_seats_are_free() {
 async fn skipped_release_ends_the_reservation() {
     let test = TestApp::start().await;
     let id = stuck(&test, 1).await;
-    let acted = test.app.engine.act(id, Act::SkipUndo, "test", "x").await.unwrap();
+    let acted = test.app.engine.act(id, OperatorAction::SkipUndo, "test", "x").await.unwrap();
     assert_eq!(acted.detail.unwrap()["settlement"]["seats_freed"], json!([1]));
     let ended = test.find(id).await;
     assert_eq!((ended.status, ended.reason.as_deref()), (ReservationStatus::Failed, Some("abandoned")));
@@ -115,7 +115,7 @@ async fn refund_gives_points_back_once() {
     let refund = format!("saga refund {id} --reason unprinted");
     let early = program.json(1, &refund).await;
     assert!(early["detail"].as_str().unwrap().starts_with("the saga is stuck;"), "{early}");
-    test.app.engine.act(id, Act::Abandon, "test", "gone").await.unwrap();
+    test.app.engine.act(id, OperatorAction::Abandon, "test", "gone").await.unwrap();
     assert_eq!(test.balance(user).await, 900);
     let done = program.json(0, &refund).await;
     assert_eq!(
@@ -172,7 +172,7 @@ async fn confirm_completed_without_tickets_fails_the_reservation() {
     let test = TestApp::start().await;
     let user = test.user(1_000).await;
     let id = stuck_after_payment(&test, user, 1).await;
-    let act = Act::Complete { output: Map::new() };
+    let act = OperatorAction::Complete { output: Map::new() };
     let acted = test.app.engine.act(id, act, "test", "printed").await.unwrap();
     let left = json!([{ "what": "points_taken", "user_id": user, "points": 100 }]);
     assert_eq!(acted.detail.unwrap()["settlement"]["left_to_settle"], left);
@@ -192,7 +192,7 @@ async fn seats_that_cannot_be_freed_are_left_to_settle() {
     .execute(&test.app.pool)
     .await
     .unwrap();
-    let acted = test.app.engine.act(id, Act::Abandon, "test", "x").await.unwrap();
+    let acted = test.app.engine.act(id, OperatorAction::Abandon, "test", "x").await.unwrap();
     let left = json!([{ "what": "seats_held", "seats": [3] }]);
     assert_eq!(acted.detail.unwrap()["settlement"]["left_to_settle"], left);
     assert_eq!(test.find(id).await.status, ReservationStatus::Failed);
@@ -214,7 +214,7 @@ async fn abandoned_cancellation_can_be_asked_for_again() {
             .fetch_one(&test.app.pool)
             .await
             .unwrap();
-    let acted = test.app.engine.act(cancellation, Act::Abandon, "test", "x").await.unwrap();
+    let acted = test.app.engine.act(cancellation, OperatorAction::Abandon, "test", "x").await.unwrap();
     assert_eq!(acted.detail.unwrap()["settlement"]["status"], "confirmed");
     program.json(0, "saga resume --step tickets.void --reason x").await;
     until(20, "the second cancellation", || async {

@@ -80,7 +80,7 @@ async fn a_step_is_completed_by_hand_with_an_output_that_later_steps_can_use() {
 }
 
 #[tokio::test]
-async fn a_hold_that_is_completed_by_hand_must_say_how_long_it_lasts() {
+async fn manually_completed_hold_needs_its_expiry() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(0).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();

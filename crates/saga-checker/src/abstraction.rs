@@ -1,7 +1,8 @@
-//! A workflow with small numbers, so that all its ways can be walked: few attempts, short pauses, deadlines far apart.
+//! A workflow with small numbers, so that the checker can visit all its states: few attempts, short delays, deadlines
+//! far apart.
 //!
-//! Time is abstract. Pauses and silences take milliseconds, deadlines lie days apart, and after each move the clock
-//! is set back to the last deadline that has passed. So any number of pauses fits before a deadline, or none does.
+//! Time is abstract. Retry delays and reply timeouts take milliseconds, deadlines are days apart, and after each
+//! action the clock returns to the last deadline that has passed. So any number of retries fits before a deadline.
 
 use std::sync::Arc;
 
@@ -12,60 +13,58 @@ use uuid::Uuid;
 use saga_core::range::EARLIEST;
 use saga_core::{Definition, Direction, NewSaga, Saga, Transition, Work, start};
 
-/// Failed answers before a step or an undo gives up, in the model.
-pub(super) const ATTEMPTS: i32 = 2;
-/// The pause after a failed answer and the silence before a command is sent again, in milliseconds.
-const PAUSE_MS: u64 = 10;
-/// From one deadline to the next. Waits without a deadline are looked at once a day: that must be short.
-const APART: TimeDelta = TimeDelta::days(10);
-/// What is further away than this is a deadline.
-const FAR: TimeDelta = TimeDelta::days(5);
-/// How long ago a command went out whose silence is over.
-const LONG_AGO: TimeDelta = TimeDelta::hours(1);
+/// The model's limit of the attempts of a step or an undo.
+pub(super) const MAX_ATTEMPTS: i32 = 2;
+/// Retry delay and reply timeout.
+const RETRY_DELAY_MS: u64 = 10;
+/// The time between two deadlines. It is much longer than a day, after which a wait without a deadline is due.
+const DEADLINE_DISTANCE: TimeDelta = TimeDelta::days(10);
+/// A due time that is further away than this is a deadline.
+const DEADLINE_MIN_DISTANCE: TimeDelta = TimeDelta::days(5);
+const LONGER_THAN_REPLY_TIMEOUT: TimeDelta = TimeDelta::hours(1);
 
-/// A definition as the model runs it.
 #[derive(Clone, Debug)]
 pub(super) struct AbstractWorkflow {
     pub(super) definition: Definition,
-    /// Everything that can be told to a saga that waits.
+    /// Every signal that a waiting saga accepts.
     pub(super) signals: Vec<String>,
-    /// What the saga may be started with: with every wait kept, and with those passed over that can be.
+    /// The inputs to start with: one that skips no wait, and one that skips every wait that can be skipped.
     inputs: Vec<Map<String, Value>>,
     last_deadline: u8,
 }
 
 impl AbstractWorkflow {
-    /// Keeps steps, undos, ways and ends; reduces the rest. A deadline in seconds is the next to pass once its step
-    /// is entered; those that stand in fields follow, in the order in which the steps name them.
+    /// Keeps the steps, undos and ends, and shrinks all numbers. A deadline in seconds is the next one after its step
+    /// is entered. The deadlines in fields follow it in the order of the steps.
     pub(super) fn of(definition: &Definition) -> Self {
         let mut definition = definition.clone();
         let mut fields: Vec<String> = Vec::new();
         let mut relative = 0;
         for step in &mut definition.steps {
-            step.timeout_ms = PAUSE_MS;
+            step.timeout_ms = RETRY_DELAY_MS;
             for retry in [&mut step.retry, &mut step.undo_retry] {
-                (retry.first_ms, retry.cap_ms, retry.factor) = (PAUSE_MS, PAUSE_MS, 1.0);
+                (retry.first_ms, retry.cap_ms, retry.factor) = (RETRY_DELAY_MS, RETRY_DELAY_MS, 1.0);
                 (retry.jitter, retry.total_seconds) = (0.0, None);
-                retry.attempts = retry.attempts.map(|attempts| attempts.min(ATTEMPTS));
+                retry.attempts = retry.attempts.map(|attempts| attempts.min(MAX_ATTEMPTS));
             }
             let Some(deadline) = &mut step.deadline else { continue };
             relative = relative.max(u8::from(deadline.seconds.is_some()));
-            deadline.seconds = deadline.seconds.map(|_| APART.num_seconds() as u32);
+            deadline.seconds = deadline.seconds.map(|_| DEADLINE_DISTANCE.num_seconds() as u32);
             fields.extend(deadline.at.clone().filter(|field| !fields.contains(field)));
         }
         let at = |index: usize| json!(base(relative + index as u8 + 1).to_rfc3339());
         let plain: Map<String, Value> =
             fields.iter().enumerate().map(|(index, field)| (field.clone(), at(index))).collect();
         let skips = definition.steps.iter().filter_map(|step| Some((step.skip_if.clone()?, json!(true))));
-        let mut hurried = plain.clone();
-        hurried.extend(skips);
-        let mut inputs = vec![plain, hurried];
+        let mut with_skips = plain.clone();
+        with_skips.extend(skips);
+        let mut inputs = vec![plain, with_skips];
         inputs.dedup();
         let signals = signals(&definition);
         Self { definition, signals, inputs, last_deadline: relative + fields.len() as u8 }
     }
 
-    /// The first transition of a saga, for everything that it may be started with.
+    /// The first transition of a saga, for every input.
     pub(super) fn starts(&self) -> impl Iterator<Item = Transition> {
         let id = Uuid::from_u128(7);
         self.inputs.iter().map(move |input| {
@@ -75,8 +74,8 @@ impl AbstractWorkflow {
         })
     }
 
-    /// Sets a saga's times back to what they are right after the last deadline that has passed: what is due soon is
-    /// due, silence is over when it is, and what tells two rows apart without meaning anything is evened out.
+    /// Resets the times of a saga to just after the last passed deadline, and clears the fields that do not affect any
+    /// decision.
     pub(super) fn settle(&self, mut saga: Saga, now: DateTime<Utc>, passed: u8) -> Saga {
         let step = self.definition.index(&saga.step).map(|index| &self.definition.steps[index]);
         let counts = step.is_some_and(|step| {
@@ -84,10 +83,11 @@ impl AbstractWorkflow {
                 && step.deadline.as_ref().is_some_and(|deadline| deadline.seconds.is_some())
         });
         saga.entered_at = if counts { saga.entered_at } else { base(0) };
-        saga.since = base(passed) - LONG_AGO;
-        saga.due_at = saga.due_at.map(|due| if due - now > FAR { due } else { base(passed) });
+        saga.since = base(passed) - LONGER_THAN_REPLY_TIMEOUT;
+        saga.due_at =
+            saga.due_at.map(|due| if due - now > DEADLINE_MIN_DISTANCE { due } else { base(passed) });
         saga.seq = 0;
-        // Nothing reads it again, and each state would carry it.
+        // No decision reads the input, and every state would carry it.
         saga.input = Arc::default();
         saga.workflow = String::new();
         saga.updated_at = base(0);
@@ -96,29 +96,31 @@ impl AbstractWorkflow {
         saga
     }
 
-    /// A deadline in seconds counts from its step, so that there is always one more that may pass.
+    /// The last deadline that can pass. A deadline in seconds adds one, because it counts from its step.
     pub(super) fn last_deadline(&self) -> u8 {
         self.last_deadline
     }
 
-    /// The saga when a deadline passes that nobody has looked at yet: whatever was due is overdue.
-    pub(super) fn let_pass(&self, saga: &Saga, before: u8, passed: u8) -> Saga {
+    /// The saga just after a deadline has passed. What was due before is due now.
+    pub(super) fn after_deadline(&self, saga: &Saga, before: u8, passed: u8) -> Saga {
         let mut saga = saga.clone();
-        saga.since = base(passed) - LONG_AGO;
-        saga.due_at = saga.due_at.map(|due| if due - base(before) > FAR { due } else { base(passed) });
+        saga.since = base(passed) - LONGER_THAN_REPLY_TIMEOUT;
+        saga.due_at = saga
+            .due_at
+            .map(|due| if due - base(before) > DEADLINE_MIN_DISTANCE { due } else { base(passed) });
         saga
     }
 }
 
-/// How many deadlines have passed at this time, this one included; none is 0.
+/// The number of deadlines that have passed at this time, with this one; 0 for `None`.
 pub(super) fn number(deadline: Option<DateTime<Utc>>) -> u8 {
-    deadline.map_or(0, |at| ((at - base(0)).num_seconds() / APART.num_seconds()) as u8)
+    deadline.map_or(0, |at| ((at - base(0)).num_seconds() / DEADLINE_DISTANCE.num_seconds()) as u8)
 }
 
-/// The time right after so many deadlines have passed.
+/// The time just after this many deadlines have passed.
 pub(super) fn base(passed: u8) -> DateTime<Utc> {
-    // A saga takes no deadline from before it.
-    EARLIEST + APART * (i32::from(passed) + 1)
+    // Times in a saga's context must not be before `EARLIEST`.
+    EARLIEST + DEADLINE_DISTANCE * (i32::from(passed) + 1)
 }
 
 fn signals(definition: &Definition) -> Vec<String> {
@@ -138,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn deadlines_are_numbered_in_the_order_in_which_they_pass() {
+    fn deadlines_are_numbered_in_order() {
         let workflow = AbstractWorkflow::of(&crate::laws::booking());
         let saga = workflow.starts().next().unwrap().saga;
         assert_eq!(number(saga.time("expires_at")), 2);
@@ -148,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_is_the_same_however_long_its_pauses_took() {
+    fn retry_delays_do_not_change_the_row() {
         let workflow = AbstractWorkflow::of(&crate::laws::booking());
         let saga = workflow.starts().next().unwrap().saga;
         let settled = workflow.settle(saga.clone(), base(0), 0);

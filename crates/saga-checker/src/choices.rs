@@ -1,13 +1,13 @@
-//! What can happen next: every delivery, loss, alarm, signal and act that a state allows, with every mishap on the way.
+//! The actions that are possible in a state: every delivery, loss, timer, signal and operator action, with every
+//! fault.
 //!
-//! Commit, publish and acknowledge are three moves, and a crash may come between any two. Nobody can see a message
-//! before it is published, and nobody but its holder sees whether it is acknowledged; so a publish or an
-//! acknowledgement that comes later is a message that is slow, and it is enough to choose, with each commit,
-//! after which of the three the crash comes, if it comes.
+//! Commit, publish and acknowledge are three steps, and a crash can come between any two. A message cannot be seen
+//! before it is published, and an acknowledgement is seen only by its consumer. So a late publish or acknowledgement
+//! equals a slow message, and it is enough to choose, for each commit, after which of the three steps the crash comes.
 
-use super::setting::{Mishap, Model, Move, Say};
-use super::state::{Answer, Asked, FaultBudget, Message, OTHER, State};
-use saga_core::{Act, Status, allowed_acts, outstanding};
+use super::actions::{Fault, Model, ModelAction, WorkResult};
+use super::state::{CommandKey, FaultBudget, Message, OTHER, ReplyKind, State};
+use saga_core::{OperatorAction, Status, allowed_actions, outstanding};
 
 impl FaultBudget {
     fn may_repeat(&self) -> bool {
@@ -16,50 +16,52 @@ impl FaultBudget {
 }
 
 impl Model {
-    /// Everything that can happen in a state.
-    pub(super) fn possible(&self, state: &State, moves: &mut Vec<Move>) {
-        if state.fault.is_some() {
+    pub(super) fn collect_actions(&self, state: &State, actions: &mut Vec<ModelAction>) {
+        if state.violation.is_some() {
             return;
         }
         if self.is_over(state) {
-            return self.after_end(state, moves);
+            return self.after_end(state, actions);
         }
         for message in state.bus.iter().copied() {
-            self.deliveries(state, message, moves);
-            // What nobody waits for is as good as lost as long as it does not arrive.
+            self.deliveries(state, message, actions);
+            // The loss of a message that no one waits for changes nothing until it would arrive.
             if state.budget.losses > 0 && state.counts(message) && !matches!(message, Message::Signal(_)) {
-                moves.push(Move::Lose(message));
+                actions.push(ModelAction::Lose(message));
             }
         }
-        self.time(state, moves);
-        self.outside(state, moves);
+        self.time(state, actions);
+        self.outside(state, actions);
     }
 
-    /// Whether nothing can happen to the saga any more: it has ended, or is stuck and no operator acts.
+    /// Whether the saga cannot change again: it has ended, or is stuck and no operator action is left.
     pub(super) fn is_over(&self, state: &State) -> bool {
         let status = state.saga.status;
         status.is_end() || (self.reduced && status == Status::Stuck && state.budget.acts == 0)
     }
 
-    /// Whether publishing again what the row asks for would put anything on the bus.
+    /// Whether publishing the current command again would change the bus.
     fn echo_matters(&self, state: &State) -> bool {
         let mut after = state.clone();
         self.publish(&mut after, outstanding(&self.workflow.definition, &state.saga));
         after.bus != state.bus
     }
 
-    /// Only commands are still under way, and the most harmful thing is that one is done.
-    fn after_end(&self, state: &State, moves: &mut Vec<Move>) {
-        let say = Say::Answer(Answer::Done);
-        let delivered =
-            state.bus.iter().map(|message| Move::Deliver { message: *message, say, mishap: Mishap::None });
-        moves.extend(delivered);
+    /// Only commands remain, and the worst result is that one is done.
+    fn after_end(&self, state: &State, actions: &mut Vec<ModelAction>) {
+        let result = WorkResult::ReplyKind(ReplyKind::Done);
+        let delivered = state.bus.iter().map(|message| ModelAction::Deliver {
+            message: *message,
+            result,
+            fault: Fault::None,
+        });
+        actions.extend(delivered);
     }
 
-    fn deliveries(&self, state: &State, message: Message, moves: &mut Vec<Move>) {
-        let nothing = [Say::Answer(Answer::Done)];
-        let says = match message {
-            Message::Command(asked) => self.answers(state, asked),
+    fn deliveries(&self, state: &State, message: Message, actions: &mut Vec<ModelAction>) {
+        let nothing = [WorkResult::ReplyKind(ReplyKind::Done)];
+        let results = match message {
+            Message::Command(key) => self.possible_results(state, key),
             _ => nothing.to_vec(),
         };
         if message == Message::Echo && !self.echo_matters(state) {
@@ -67,109 +69,110 @@ impl Model {
         }
         let engine = self.reaches_engine(message);
         let once = self.reduced && !state.counts(message);
-        for say in says {
-            let mut push = |mishap| moves.push(Move::Deliver { message, say, mishap });
-            push(Mishap::None);
-            // A second delivery of what nobody waits for finds the fence as the first one left it.
+        for result in results {
+            let mut push = |fault| actions.push(ModelAction::Deliver { message, result, fault });
+            push(Fault::None);
+            // The fence treats a second delivery of an outdated message like the first.
             if once {
                 continue;
             }
             if state.budget.may_repeat() {
-                push(Mishap::Kept);
+                push(Fault::Redelivery);
             }
             if state.budget.crashes > 0 && (engine || !self.reduced) {
-                push(Mishap::Unpublished);
+                push(Fault::CrashBeforePublish);
             }
             if state.budget.crashes > 0 && engine {
-                push(Mishap::NoDefinition);
+                push(Fault::MissingDefinition);
             }
         }
     }
 
-    fn time(&self, state: &State, moves: &mut Vec<Move>) {
+    fn time(&self, state: &State, actions: &mut Vec<ModelAction>) {
         let saga = &state.saga;
         if self.is_due(state) {
-            // Looking early, while the answer is still under way, is one way for a command to come twice.
-            let patient = saga.backing_off || saga.status == Status::Waiting || !state.awaits();
-            if patient || self.is_overdue(state) || state.budget.may_repeat() {
-                moves.push(Move::Ring { mishap: Mishap::None });
+            // Firing early, while a reply is under way, is one way to send a command twice.
+            let is_expected = saga.backing_off || saga.status == Status::Waiting || !state.awaits();
+            if is_expected || self.is_overdue(state) || state.budget.may_repeat() {
+                actions.push(ModelAction::FireTimer { fault: Fault::None });
                 if state.budget.crashes > 0 {
-                    moves.push(Move::Ring { mishap: Mishap::Unpublished });
-                    moves.push(Move::Ring { mishap: Mishap::NoDefinition });
+                    actions.push(ModelAction::FireTimer { fault: Fault::CrashBeforePublish });
+                    actions.push(ModelAction::FireTimer { fault: Fault::MissingDefinition });
                 }
             }
         }
-        moves.extend(self.next_deadline(state).map(Move::Pass));
+        actions.extend(self.next_deadline(state).map(ModelAction::PassDeadline));
     }
 
-    /// The next deadline that anybody looks at: the saga in its step, or a worker with a command.
+    /// The next deadline that matters to the saga's step or to a command.
     pub(super) fn next_deadline(&self, state: &State) -> Option<u8> {
-        let flying = state.bus.iter().filter_map(|message| match message {
-            // A late do is worse without its deadline.
-            Message::Command(asked) if !self.reduced || state.asks_for(*asked) => Some(asked.by),
+        let in_flight = state.bus.iter().filter_map(|message| match message {
+            // A late `do` does more harm without its deadline.
+            Message::Command(key) if !self.reduced || state.asks_for(*key) => Some(key.by),
             _ => None,
         });
-        self.own_deadline(state).into_iter().chain(flying).filter(|at| *at > state.passed).min()
+        self.own_deadline(state).into_iter().chain(in_flight).filter(|at| *at > state.passed).min()
     }
 
-    fn outside(&self, state: &State, moves: &mut Vec<Move>) {
+    fn outside(&self, state: &State, actions: &mut Vec<ModelAction>) {
         if state.saga.status == Status::Waiting {
             for signal in 0..self.workflow.signals.len() as u8 {
-                moves.push(Move::Signal { signal, mishap: Mishap::None });
+                actions.push(ModelAction::Signal { signal, fault: Fault::None });
                 if state.budget.may_repeat() {
-                    moves.push(Move::Signal { signal, mishap: Mishap::Kept });
+                    actions.push(ModelAction::Signal { signal, fault: Fault::Redelivery });
                 }
                 if state.budget.crashes > 0 {
-                    moves.push(Move::Signal { signal, mishap: Mishap::Unpublished });
-                    moves.push(Move::Signal { signal, mishap: Mishap::NoDefinition });
+                    actions.push(ModelAction::Signal { signal, fault: Fault::CrashBeforePublish });
+                    actions.push(ModelAction::Signal { signal, fault: Fault::MissingDefinition });
                 }
             }
         }
         if state.budget.acts == 0 && !state.saga.paused {
             return;
         }
-        let allowed = allowed_acts(Some(&self.workflow.definition), &state.saga);
-        // Who pauses a saga lets it go on some time.
-        let free = |act: &Act| state.budget.acts > 0 || *act == Act::Resume;
-        for act in Act::all().into_iter().filter(|act| free(act) && allowed.contains(&act.name())) {
-            moves.push(Move::Act { act: act.clone(), mishap: Mishap::None });
+        let allowed = allowed_actions(Some(&self.workflow.definition), &state.saga);
+        // A paused saga can always be resumed.
+        let free = |act: &OperatorAction| state.budget.acts > 0 || *act == OperatorAction::Resume;
+        for act in OperatorAction::all().into_iter().filter(|act| free(act) && allowed.contains(&act.name()))
+        {
+            actions.push(ModelAction::OperatorAction { act: act.clone(), fault: Fault::None });
             if state.budget.crashes > 0 {
-                moves.push(Move::Act { act, mishap: Mishap::Unpublished });
+                actions.push(ModelAction::OperatorAction { act, fault: Fault::CrashBeforePublish });
             }
         }
     }
 
-    /// What a worker may answer to a command in this state.
-    pub(super) fn answers(&self, state: &State, asked: Asked) -> Vec<Say> {
-        let mut all = vec![Say::Answer(Answer::Done)];
-        // Of what nobody waits for any more, only an effect would be harmful.
-        let past = self.reduced && !state.asks_for(asked);
-        if past || !self.performs(state, asked) {
+    /// The results that a worker may have for a command in this state.
+    pub(super) fn possible_results(&self, state: &State, key: CommandKey) -> Vec<WorkResult> {
+        let mut all = vec![WorkResult::ReplyKind(ReplyKind::Done)];
+        // For an outdated command only an effect would do harm.
+        let past = self.reduced && !state.asks_for(key);
+        if past || !self.performs(state, key) {
             return all;
         }
-        all.push(Say::Answer(Answer::Failed));
+        all.push(WorkResult::ReplyKind(ReplyKind::Failed));
         if !self.is_elsewhere() {
-            all.push(Say::Poisoned);
+            all.push(WorkResult::Poisoned);
         }
-        if asked.undo {
-            all.push(Say::Answer(Answer::Rejected(OTHER)));
+        if key.undo {
+            all.push(WorkResult::ReplyKind(ReplyKind::Rejected(OTHER)));
             return all;
         }
-        let place = &state.places[usize::from(asked.step)];
+        let worker = &state.workers[usize::from(key.step)];
         let elsewhere = self.is_elsewhere();
-        if place.unsure {
-            // The effect is there: a worker that looks can only find it, or still not know.
+        if worker.effect_unknown {
+            // The effect exists. A worker that checks finds it, or still does not know.
             all.pop();
         } else {
-            all.push(Say::Answer(Answer::Rejected(OTHER)));
-            let back = &self.workflow.definition.steps[usize::from(asked.step)].back_to;
+            all.push(WorkResult::ReplyKind(ReplyKind::Rejected(OTHER)));
+            let back = &self.workflow.definition.steps[usize::from(key.step)].back_to;
             let ways = if state.budget.returns > 0 { back.len() as u8 } else { 0 };
-            all.extend((0..ways).map(|code| Say::Answer(Answer::Rejected(code))));
+            all.extend((0..ways).map(|code| WorkResult::ReplyKind(ReplyKind::Rejected(code))));
         }
         if elsewhere && state.budget.losses > 0 {
-            all.push(Say::Answer(Answer::Unknown));
-            if !place.unsure {
-                all.push(Say::UnknownDone);
+            all.push(WorkResult::ReplyKind(ReplyKind::Unknown));
+            if !worker.effect_unknown {
+                all.push(WorkResult::UnknownDone);
             }
         }
         all

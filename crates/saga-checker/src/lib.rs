@@ -1,5 +1,5 @@
-//! A model checker for workflows: the real [`saga_core::apply()`], with a model of the bus, the workers, the
-//! operators and everything that can go wrong between them, walked through all its states.
+//! A model checker for workflows. It runs the real [`saga_core::apply()`] with a model of the bus, the workers, the
+//! operators and their faults, and visits every reachable state.
 
 #[cfg(test)]
 mod laws;
@@ -9,28 +9,28 @@ mod trace;
 mod reduction;
 mod choices;
 mod workers;
-mod shell;
+mod engine;
 mod rules;
-mod setting;
+mod actions;
 mod state;
-mod fault;
+mod violation;
 mod abstraction;
 
 use serde::Serialize;
 
+pub use actions::{Home, InjectedBug};
 pub use report::{Finding, Report, Walk, check, walk};
-pub use setting::{Home, InjectedBug};
 
-/// How often each thing may go wrong on one way through the model.
+/// The number of faults and choices on one path through the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Bounds {
-    /// Processes that die between commit and acknowledgement.
+    /// Processes that crash between commit and acknowledgement.
     pub crashes: u8,
-    /// Messages that the bus loses, and answers that say nothing, because the worker cannot know.
+    /// Messages that the bus loses, and replies `unknown`.
     pub losses: u8,
     /// Messages that are delivered twice, and commands that are sent again too early.
     pub duplicates: u8,
-    /// Acts of operators.
+    /// Actions of operators.
     pub acts: u8,
     /// Rejections that lead back to a wait.
     pub returns: u8,

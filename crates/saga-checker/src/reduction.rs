@@ -1,34 +1,32 @@
-//! Fewer states for the same answer: what can no longer make a difference is evened out.
+//! Merges states whose difference affects no later decision.
 //!
-//! - An answer to what the saga has left behind can only make the engine publish again what the row asks for. All
-//!   such answers are one echo. What was left behind stays so: visits only rise, and within a visit a saga only
-//!   goes forward, then back.
-//! - A command that its worker would not work on any more is gone, or an echo if it would still be answered.
-//! - Which send of a visit a message belongs to matters only as far as it is the last one or not.
-//! - Which visit is which matters only as far as one is before another.
-//! - What a worker remembers of a step matters as long as a command for that step is under way or may come.
-//! - Deadlines matter as long as something can still be done, not undone.
+//! - A reply to an earlier command can only make the engine publish the current command again. All such replies become
+//! one echo. A command stays outdated, because visits only increase and a visit goes forward and then back.
+//! - A command that its worker would ignore is dropped. If the worker would still reply, it becomes an echo.
+//! - The send of a message matters only as the last one or an earlier one.
+//! - Only the order of the visits matters, not their numbers.
+//! - A worker's record of a step matters only while a command for the step is under way or may be sent.
+//! - Deadlines matter only while a step can still be done.
 //!
-//! A model with an injected bug keeps every message: its fence may take what a sound one has done with. A test compares the
-//! verdicts with and without.
+//! A model with an injected bug keeps every message, because its fence may accept an outdated one. A test compares the
+//! verdicts with and without the reduction.
 
 use std::sync::Arc;
 
-use super::setting::Model;
-use super::state::{Answer, Asked, FaultBudget, Message, Place, State};
-use super::workers::Ruling;
+use super::actions::Model;
+use super::state::{CommandKey, FaultBudget, Message, ReplyKind, State, WorkerState};
+use super::workers::FenceVerdict;
 use saga_core::{Direction, Status};
 
 impl Model {
-    /// Evens out what can be told apart no more.
     pub(super) fn reduce(&self, state: &mut State) {
-        if !self.reduced || state.fault.is_some() {
+        if !self.reduced || state.violation.is_some() {
             return;
         }
         self.drop_messages(state);
-        forget_sends(state);
-        self.forget_memories(state);
-        let may_do = state.saga.direction == Direction::Do || flying_do(state, None);
+        renumber_sends(state);
+        self.drop_worker_state(state);
+        let may_do = state.saga.direction == Direction::Do || has_do_in_flight(state, None);
         if !may_do && state.passed < self.workflow.last_deadline() {
             self.pass(state, self.workflow.last_deadline());
         }
@@ -38,57 +36,61 @@ impl Model {
         if !self.may_return(state) {
             state.budget.returns = 0;
         }
-        number_visits(state);
+        renumber_visits(state);
     }
 
     fn drop_messages(&self, state: &mut State) {
         let mut echo = false;
-        let worths: Vec<Worth> = state.bus.iter().map(|message| self.worth(state, *message)).collect();
-        let mut worths = worths.into_iter();
+        let relevances: Vec<Relevance> =
+            state.bus.iter().map(|message| self.relevance(state, *message)).collect();
+        let mut relevances = relevances.into_iter();
         state.bus.retain(|_| {
-            let worth = worths.next().unwrap_or(Worth::Itself);
-            echo |= worth == Worth::Echo;
-            worth == Worth::Itself
+            let relevance = relevances.next().unwrap_or(Relevance::Itself);
+            echo |= relevance == Relevance::Echo;
+            relevance == Relevance::Itself
         });
         if echo {
             state.send(Message::Echo);
         }
     }
 
-    fn worth(&self, state: &State, message: Message) -> Worth {
+    fn relevance(&self, state: &State, message: Message) -> Relevance {
         match message {
-            Message::Reply(asked, answer) if is_past(state, asked) || is_outdated(state, asked, answer) => {
-                Worth::Echo
+            Message::Reply(key, reply) if is_past(state, key) || is_outdated(state, key, reply) => {
+                Relevance::Echo
             }
-            Message::Command(asked) if is_past(state, asked) => match self.ruling(state, asked) {
-                // In the engine's database the row itself is asked, and answers with what it asks for now.
-                Ruling::Ignore if !self.is_elsewhere() => Worth::Echo,
-                Ruling::Ignore => Worth::Nothing,
-                Ruling::Repeat(_) => Worth::Echo,
-                _ => Worth::Itself,
+            Message::Command(key) if is_past(state, key) => match self.fence_verdict(state, key) {
+                // In the engine's database the row itself is read, and the engine publishes its current command.
+                FenceVerdict::Ignore if !self.is_elsewhere() => Relevance::Echo,
+                FenceVerdict::Ignore => Relevance::Nothing,
+                FenceVerdict::Repeat(_) => Relevance::Echo,
+                _ => Relevance::Itself,
             },
-            Message::Echo | Message::Signal(_) if self.is_over(state) => Worth::Nothing,
-            Message::Signal(_) if !self.may_wait(state) => Worth::Echo,
-            _ => Worth::Itself,
+            Message::Echo | Message::Signal(_) if self.is_over(state) => Relevance::Nothing,
+            Message::Signal(_) if !self.may_wait(state) => Relevance::Echo,
+            _ => Relevance::Itself,
         }
     }
 
-    /// A step that is not entered again needs no memory once no command for it is under way.
-    fn forget_memories(&self, state: &mut State) {
+    /// Clears the records of steps that cannot be entered again and have no command under way.
+    fn drop_worker_state(&self, state: &mut State) {
         let again = self.entered_again(state);
-        for step in 0..state.places.len() as u8 {
-            let flying = state.bus.iter().any(|message| match message {
-                Message::Command(asked) | Message::Reply(asked, _) => asked.step == step,
+        for step in 0..state.workers.len() as u8 {
+            let in_flight = state.bus.iter().any(|message| match message {
+                Message::Command(key) | Message::Reply(key, _) => key.step == step,
                 _ => false,
             });
-            if !flying && again.is_none_or(|again| step < again) && (step != state.step || again.is_none()) {
-                let Place { effect, unsure, excused, .. } = state.places[usize::from(step)];
-                state.places[usize::from(step)] = Place { effect, unsure, excused, ..Place::default() };
+            if !in_flight && again.is_none_or(|again| step < again) && (step != state.step || again.is_none())
+            {
+                let WorkerState { effect, effect_unknown, left_by_operator, .. } =
+                    state.workers[usize::from(step)];
+                state.workers[usize::from(step)] =
+                    WorkerState { effect, effect_unknown, left_by_operator, ..WorkerState::default() };
             }
         }
     }
 
-    /// Whether a rejection may still lead back to a wait.
+    /// Whether a rejection can still lead back to a wait.
     fn may_return(&self, state: &State) -> bool {
         let ahead =
             self.entered_again(state).map(|first| &self.workflow.definition.steps[usize::from(first)..]);
@@ -101,7 +103,7 @@ impl Model {
             .is_some_and(|first| steps[usize::from(first)..].iter().any(|step| step.wait.is_some()))
     }
 
-    /// The first step that may still be done; none once the saga only undoes.
+    /// The first step that can still be done; `None` if the saga only undoes.
     fn entered_again(&self, state: &State) -> Option<u8> {
         let definition = &self.workflow.definition;
         let here = usize::from(state.step);
@@ -112,37 +114,37 @@ impl Model {
 }
 
 #[derive(PartialEq)]
-enum Worth {
+enum Relevance {
     Itself,
     Echo,
     Nothing,
 }
 
-/// Sends of this visit: 1 is the last, 0 are those before; if there are none before, the last is 0.
-fn forget_sends(state: &mut State) {
+/// Renumbers the sends of this visit: 1 is the last and 0 an earlier one; 0 is the last if there is no earlier one.
+fn renumber_sends(state: &mut State) {
     let last = state.saga.send;
     let commands = |message: &Message| matches!(message, Message::Command(_));
-    let (moving, mut bus): (Vec<Message>, Vec<Message>) =
+    let (commands, mut bus): (Vec<Message>, Vec<Message>) =
         std::mem::take(&mut state.bus).into_iter().partition(commands);
-    let is_old = |message: &Message| matches!(message, Message::Command(asked) if state.asks_for(*asked) && i32::from(asked.send) < last);
-    let newest = u8::from(moving.iter().any(is_old));
+    let is_old = |message: &Message| matches!(message, Message::Command(key) if state.asks_for(*key) && i32::from(key.send) < last);
+    let newest = u8::from(commands.iter().any(is_old));
     for message in &mut bus {
-        if let Message::Reply(asked, answer) = message {
-            let counts = matches!(answer, Answer::Failed | Answer::Unknown);
-            asked.send = if counts { newest } else { 0 };
+        if let Message::Reply(key, reply) = message {
+            let counts = matches!(reply, ReplyKind::Failed | ReplyKind::Unknown);
+            key.send = if counts { newest } else { 0 };
         }
     }
     if state.saga.send != i32::from(newest) {
         Arc::make_mut(&mut state.saga).send = newest.into();
     }
-    for message in moving {
-        if let Message::Command(mut asked) = message {
-            let old = is_old_copy(state, asked, last);
-            asked.send = if old { 0 } else { newest };
-            if !state.asks_for(asked) {
-                asked.by = 0;
+    for message in commands {
+        if let Message::Command(mut key) = message {
+            let old = is_old_copy(state, key, last);
+            key.send = if old { 0 } else { newest };
+            if !state.asks_for(key) {
+                key.by = 0;
             }
-            bus.push(Message::Command(asked));
+            bus.push(Message::Command(key));
         }
     }
     bus.sort_unstable();
@@ -150,16 +152,16 @@ fn forget_sends(state: &mut State) {
     state.bus = bus;
 }
 
-/// Visits are only compared: those that are still named are numbered anew, from 1.
-fn number_visits(state: &mut State) {
+/// Renumbers the visits that still appear, from 1.
+fn renumber_visits(state: &mut State) {
     let mut named = vec![state.saga.visit as u8];
     for message in &state.bus {
-        if let Message::Command(asked) | Message::Reply(asked, _) = message {
-            named.push(asked.visit);
+        if let Message::Command(key) | Message::Reply(key, _) = message {
+            named.push(key.visit);
         }
     }
-    for place in &state.places {
-        named.extend([place.visit, place.undone, place.truly_undone]);
+    for worker in &state.workers {
+        named.extend([worker.visit, worker.undone, worker.undo_done]);
     }
     named.sort_unstable();
     named.dedup();
@@ -173,47 +175,47 @@ fn number_visits(state: &mut State) {
     };
     Arc::make_mut(&mut state.saga).visit = number(state.saga.visit as u8).into();
     for message in &mut state.bus {
-        if let Message::Command(asked) | Message::Reply(asked, _) = message {
-            asked.visit = number(asked.visit);
+        if let Message::Command(key) | Message::Reply(key, _) = message {
+            key.visit = number(key.visit);
         }
     }
-    for place in &mut state.places {
-        (place.visit, place.undone, place.truly_undone) =
-            (number(place.visit), number(place.undone), number(place.truly_undone));
+    for worker in &mut state.workers {
+        (worker.visit, worker.undone, worker.undo_done) =
+            (number(worker.visit), number(worker.undone), number(worker.undo_done));
     }
     state.bus.sort_unstable();
 }
 
-fn is_old_copy(state: &State, asked: Asked, last: i32) -> bool {
-    !state.asks_for(asked) || i32::from(asked.send) < last
+fn is_old_copy(state: &State, key: CommandKey, last: i32) -> bool {
+    !state.asks_for(key) || i32::from(key.send) < last
 }
 
-fn flying_do(state: &State, step: Option<u8>) -> bool {
+fn has_do_in_flight(state: &State, step: Option<u8>) -> bool {
     state.bus.iter().any(|message| {
-        matches!(message, Message::Command(asked) if !asked.undo && step.is_none_or(|step| step == asked.step))
+        matches!(message, Message::Command(key) if !key.undo && step.is_none_or(|step| step == key.step))
     })
 }
 
-/// Whether the saga has left behind what this fence says, for good.
-pub(super) fn is_past(state: &State, asked: Asked) -> bool {
+/// Whether the command with this key is outdated for good.
+pub(super) fn is_past(state: &State, key: CommandKey) -> bool {
     let saga = &state.saga;
-    let visit = i32::from(asked.visit);
+    let visit = i32::from(key.visit);
     if visit != saga.visit || saga.status.is_end() {
         return visit < saga.visit || saga.status.is_end();
     }
-    // A stuck saga goes on with a new visit, or the other way.
-    let stuck_here = saga.status == Status::Stuck && asked.step == state.step;
-    match (saga.direction, asked.undo) {
+    // A stuck saga continues with a new visit, or compensates.
+    let stuck_here = saga.status == Status::Stuck && key.step == state.step;
+    match (saga.direction, key.undo) {
         (Direction::Undo, false) => true,
-        (Direction::Undo, true) => asked.step > state.step || stuck_here,
-        (Direction::Do, _) => asked.step < state.step || stuck_here,
+        (Direction::Undo, true) => key.step > state.step || stuck_here,
+        (Direction::Do, _) => key.step < state.step || stuck_here,
     }
 }
 
-/// A second no to an earlier send says nothing about the one that is out, now or later.
-fn is_outdated(state: &State, asked: Asked, answer: Answer) -> bool {
+/// A failure of an earlier send says nothing about the current send.
+fn is_outdated(state: &State, key: CommandKey, reply: ReplyKind) -> bool {
     let saga = &state.saga;
-    state.asks_for(asked)
-        && matches!(answer, Answer::Failed | Answer::Unknown)
-        && (saga.backing_off || i32::from(asked.send) < saga.send)
+    state.asks_for(key)
+        && matches!(reply, ReplyKind::Failed | ReplyKind::Unknown)
+        && (saga.backing_off || i32::from(key.send) < saga.send)
 }

@@ -1,30 +1,29 @@
-//! What there is at a moment: the saga's row, what is under way on the bus, and what each step's worker knows and
-//! has done.
+//! A state of the model: the saga's row, the messages under way, and the records and effects of each step's worker.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::abstraction::base;
-use super::fault::Fault;
+use super::violation::Violation;
 use saga_core::{Direction, Saga};
 
 /// The code of a rejection that the workflow does not name.
 pub(super) const OTHER: u8 = u8::MAX;
 
-/// The fence of a command, as a worker and a reply carry it. The step is its index.
+/// The fence of a command. The step is its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Asked {
+pub(super) struct CommandKey {
     pub(super) step: u8,
     pub(super) undo: bool,
     pub(super) visit: u8,
     pub(super) send: u8,
-    /// Which deadline is a command's own, counted in the order in which they pass; 0 is none.
+    /// The number of the command's deadline, in the order in which they pass; 0 is none.
     pub(super) by: u8,
 }
 
-/// What a worker answers. A rejection names its code by its index among the step's `back_to`.
+/// A worker's reply. A rejection has the index of its code among the step's `back_to`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Answer {
+pub(super) enum ReplyKind {
     Done,
     Rejected(u8),
     TooLate,
@@ -32,36 +31,34 @@ pub(super) enum Answer {
     Unknown,
 }
 
-/// A message on the bus. Messages have no order.
+/// Messages on the bus have no order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Message {
-    Command(Asked),
-    Reply(Asked, Answer),
-    /// By its index among the workflow's signals.
+    Command(CommandKey),
+    Reply(CommandKey, ReplyKind),
+    /// The index among the workflow's signals.
     Signal(u8),
-    /// Any message to the engine about what the saga has left behind.
+    /// Any message to the engine about an outdated command.
     Echo,
 }
 
-/// A step's worker: its row in the table of outcomes, and what is true in the state.
+/// The worker of a step: its record and its real effect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Place {
-    /// The last visit that was seen.
+pub(super) struct WorkerState {
     pub(super) visit: u8,
-    /// The last visit that was undone.
+    /// The last visit that the record has as undone.
     pub(super) undone: u8,
-    pub(super) saved: Option<Answer>,
-    /// Whether the effect is there.
+    pub(super) saved: Option<ReplyKind>,
     pub(super) effect: bool,
-    /// The effect is there, but the worker could not know and saved nothing.
-    pub(super) unsure: bool,
-    /// An operator left the effect behind, and it was written down.
-    pub(super) excused: bool,
-    /// The last visit whose undo took effect: what a fence should know, whether or not the worker does.
-    pub(super) truly_undone: u8,
+    /// The effect exists, but the worker did not know and recorded nothing.
+    pub(super) effect_unknown: bool,
+    /// An operator left the effect, and the history names it.
+    pub(super) left_by_operator: bool,
+    /// The last visit whose undo really ran, even if the record does not have it.
+    pub(super) undo_done: u8,
 }
 
-/// What may still go wrong.
+/// The faults and choices that are left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct FaultBudget {
     pub(super) crashes: u8,
@@ -71,66 +68,64 @@ pub(super) struct FaultBudget {
     pub(super) returns: u8,
 }
 
-/// A state of the model.
 #[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) saga: Arc<Saga>,
-    /// The saga's step, by index.
+    /// The index of the saga's step.
     pub(super) step: u8,
-    /// Deadlines that have passed.
+    /// The number of deadlines that have passed.
     pub(super) passed: u8,
-    /// In order, and each once.
+    /// Sorted, without duplicates.
     pub(super) bus: Vec<Message>,
-    pub(super) places: Vec<Place>,
+    pub(super) workers: Vec<WorkerState>,
     pub(super) budget: FaultBudget,
-    pub(super) fault: Option<Fault>,
+    pub(super) violation: Option<Violation>,
 }
 
 impl State {
-    /// Puts a message on the bus. The same message twice is one: each further delivery of it counts as a repeat.
+    /// Puts a message on the bus. An equal message is not added: a further delivery counts as a duplicate.
     pub(super) fn send(&mut self, message: Message) {
         if let Err(at) = self.bus.binary_search(&message) {
             self.bus.insert(at, message);
         }
     }
 
-    /// Takes a message off the bus.
     pub(super) fn remove(&mut self, message: Message) {
         if let Some(at) = self.bus.iter().position(|other| *other == message) {
             self.bus.remove(at);
         }
     }
 
-    /// Notes what is wrong; the first fault is the one that counts.
-    pub(super) fn blame(&mut self, fault: Fault) {
-        self.fault.get_or_insert(fault);
+    /// Records a violation. Only the first one counts.
+    pub(super) fn report(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
     }
 
-    /// Whether the row asks for what this fence says.
-    pub(super) fn asks_for(&self, asked: Asked) -> bool {
+    /// Whether the row asks for the command with this key.
+    pub(super) fn asks_for(&self, key: CommandKey) -> bool {
         use saga_core::Status::{Compensating, Running};
         matches!(self.saga.status, Running | Compensating)
-            && self.step == asked.step
-            && (self.saga.direction == Direction::Undo) == asked.undo
-            && self.saga.visit == i32::from(asked.visit)
+            && self.step == key.step
+            && (self.saga.direction == Direction::Undo) == key.undo
+            && self.saga.visit == i32::from(key.visit)
     }
 
-    /// Whether a command that is asked for now, or its answer, is still under way.
+    /// Whether the current command or its reply is under way.
     pub(super) fn awaits(&self) -> bool {
         self.bus.iter().any(|message| self.counts(*message) && !matches!(message, Message::Signal(_)))
     }
 
-    /// Whether a message is about what the row asks for now.
+    /// Whether a message is about the current command.
     pub(super) fn counts(&self, message: Message) -> bool {
         match message {
-            Message::Command(asked) | Message::Reply(asked, _) => self.asks_for(asked),
+            Message::Command(key) | Message::Reply(key, _) => self.asks_for(key),
             Message::Signal(_) => true,
             Message::Echo => false,
         }
     }
 }
 
-/// Two states are equal if the same moves follow from both. Reasons and absolute times do not count.
+/// States are equal if the same actions follow from both. Reasons and absolute times do not matter.
 impl Hash for State {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         let saga = &*self.saga;
@@ -138,13 +133,13 @@ impl Hash for State {
         (saga.status, self.step, saga.direction, saga.visit, saga.attempt, saga.send).hash(hasher);
         let entered = (saga.entered_at - base(self.passed)).num_days();
         (saga.paused, saga.backing_off, due, entered).hash(hasher);
-        (self.passed, &self.bus, &self.places, self.budget, &self.fault).hash(hasher);
+        (self.passed, &self.bus, &self.workers, self.budget, &self.violation).hash(hasher);
     }
 }
 
 impl PartialEq for State {
     fn eq(&self, other: &Self) -> bool {
-        (&self.saga, self.passed, &self.bus, &self.places, self.budget, &self.fault)
-            == (&other.saga, other.passed, &other.bus, &other.places, other.budget, &other.fault)
+        (&self.saga, self.passed, &self.bus, &self.workers, self.budget, &self.violation)
+            == (&other.saga, other.passed, &other.bus, &other.workers, other.budget, &other.violation)
     }
 }

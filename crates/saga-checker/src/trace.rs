@@ -1,54 +1,62 @@
-//! A way through the model in words: one line for each thing that happened.
+//! Describes a path through the model, one line for each action.
 
 use std::collections::BTreeSet;
 
-use super::setting::{Mishap, Model, Move, Say};
-use super::state::{Answer, Asked, Message, OTHER, State};
-use super::workers::Ruling;
+use super::actions::{Fault, Model, ModelAction, WorkResult};
+use super::state::{CommandKey, Message, OTHER, ReplyKind, State};
+use super::workers::FenceVerdict;
 use saga_core::Status;
 
 impl Model {
-    /// What happened between two states.
-    pub(super) fn describe(&self, before: &State, step: &Move, after: &State) -> String {
+    pub(super) fn describe(&self, before: &State, step: &ModelAction, after: &State) -> String {
         match step {
-            Move::Deliver { message: Message::Command(asked), say, mishap } => {
-                self.describe_work(before, *asked, *say, *mishap, after)
+            ModelAction::Deliver { message: Message::Command(key), result, fault } => {
+                self.describe_work(before, *key, *result, *fault, after)
             }
-            Move::Deliver { message, mishap, .. } => {
+            ModelAction::Deliver { message, fault, .. } => {
                 let end = self.outcome(before, after);
-                format!("engine: {} -> {end}{}", self.message(*message), after_commit(*mishap))
+                format!("engine: {} -> {end}{}", self.message(*message), after_commit(*fault))
             }
-            Move::Lose(message) => format!("bus: {} is lost", self.message(*message)),
-            Move::Ring { mishap } => {
-                format!("engine: the alarm rings -> {}{}", self.outcome(before, after), after_commit(*mishap))
+            ModelAction::Lose(message) => format!("bus: {} is lost", self.message(*message)),
+            ModelAction::FireTimer { fault } => {
+                format!("engine: the alarm rings -> {}{}", self.outcome(before, after), after_commit(*fault))
             }
-            Move::Pass(passed) => format!("time: {}", self.deadline(before, *passed)),
-            Move::Signal { signal, mishap } => {
+            ModelAction::PassDeadline(passed) => format!("time: {}", self.deadline(before, *passed)),
+            ModelAction::Signal { signal, fault } => {
                 let (name, end) = (&self.workflow.signals[usize::from(*signal)], self.outcome(before, after));
-                format!("outside: signal {name} -> {end}{}", after_commit(*mishap))
+                format!("outside: signal {name} -> {end}{}", after_commit(*fault))
             }
-            Move::Act { act, mishap } => {
+            ModelAction::OperatorAction { act, fault } => {
                 let end = self.outcome(before, after);
-                format!("operator: {} -> {end}{}", act.name(), after_commit(*mishap))
+                format!("operator: {} -> {end}{}", act.name(), after_commit(*fault))
             }
         }
     }
 
-    fn describe_work(&self, before: &State, asked: Asked, say: Say, mishap: Mishap, after: &State) -> String {
-        let step = self.asked_name(asked);
-        let said = match (self.ruling(before, asked), say) {
-            _ if mishap == Mishap::NoDefinition => "nothing done".to_owned(),
-            (Ruling::Ignore, _) => "not asked for any more, nothing done".to_owned(),
-            (Ruling::Repeat(answer), _) => format!("{} again, nothing done", self.answer(asked, answer)),
-            (Ruling::TooLate, _) => "refused, its deadline has passed".to_owned(),
-            (Ruling::Perform, Say::Answer(answer)) => self.answer(asked, answer),
-            (Ruling::Perform, Say::Poisoned) => "cannot be handled, parked".to_owned(),
-            (Ruling::Perform, Say::UnknownDone) => "unknown, though it took effect".to_owned(),
+    fn describe_work(
+        &self,
+        before: &State,
+        key: CommandKey,
+        result: WorkResult,
+        fault: Fault,
+        after: &State,
+    ) -> String {
+        let step = self.command_name(key);
+        let said = match (self.fence_verdict(before, key), result) {
+            _ if fault == Fault::MissingDefinition => "nothing done".to_owned(),
+            (FenceVerdict::Ignore, _) => "not asked for any more, nothing done".to_owned(),
+            (FenceVerdict::Repeat(reply), _) => {
+                format!("{} again, nothing done", self.reply_text(key, reply))
+            }
+            (FenceVerdict::TooLate, _) => "refused, its deadline has passed".to_owned(),
+            (FenceVerdict::Perform, WorkResult::ReplyKind(reply)) => self.reply_text(key, reply),
+            (FenceVerdict::Perform, WorkResult::Poisoned) => "cannot be handled, parked".to_owned(),
+            (FenceVerdict::Perform, WorkResult::UnknownDone) => "unknown, though it took effect".to_owned(),
         };
         let moved =
             if self.is_elsewhere() { String::new() } else { format!(", {}", self.outcome(before, after)) };
-        let crash = match mishap {
-            Mishap::Unpublished if self.is_elsewhere() => "; crash after the commit, before the reply",
+        let crash = match fault {
+            Fault::CrashBeforePublish if self.is_elsewhere() => "; crash after the commit, before the reply",
             other => after_commit(other),
         };
         format!("worker: {step} -> {said}{moved}{crash}")
@@ -56,36 +64,35 @@ impl Model {
 
     fn message(&self, message: Message) -> String {
         match message {
-            Message::Command(asked) => format!("the command {}", self.asked_name(asked)),
-            Message::Reply(asked, answer) => {
-                format!("{} to {}", self.answer(asked, answer), self.asked_name(asked))
+            Message::Command(key) => format!("the command {}", self.command_name(key)),
+            Message::Reply(key, reply) => {
+                format!("{} to {}", self.reply_text(key, reply), self.command_name(key))
             }
             Message::Signal(signal) => format!("signal {}", self.workflow.signals[usize::from(signal)]),
             Message::Echo => "a late answer to what is past".to_owned(),
         }
     }
 
-    fn asked_name(&self, asked: Asked) -> String {
-        let direction = if asked.undo { "undo" } else { "do" };
-        format!("{direction} {} (visit {})", self.step_name(asked.step), asked.visit)
+    fn command_name(&self, key: CommandKey) -> String {
+        let direction = if key.undo { "undo" } else { "do" };
+        format!("{direction} {} (visit {})", self.step_name(key.step), key.visit)
     }
 
-    fn answer(&self, asked: Asked, answer: Answer) -> String {
-        match answer {
-            Answer::Done => "done".to_owned(),
-            Answer::Rejected(OTHER) => "rejected".to_owned(),
-            Answer::Rejected(code) => {
-                let step = &self.workflow.definition.steps[usize::from(asked.step)];
+    fn reply_text(&self, key: CommandKey, reply: ReplyKind) -> String {
+        match reply {
+            ReplyKind::Done => "done".to_owned(),
+            ReplyKind::Rejected(OTHER) => "rejected".to_owned(),
+            ReplyKind::Rejected(code) => {
+                let step = &self.workflow.definition.steps[usize::from(key.step)];
                 let code = step.back_to.keys().nth(code.into());
                 format!("rejected, {}", code.map_or("", String::as_str))
             }
-            Answer::TooLate => "rejected, deadline_passed".to_owned(),
-            Answer::Failed => "failed".to_owned(),
-            Answer::Unknown => "unknown".to_owned(),
+            ReplyKind::TooLate => "rejected, deadline_passed".to_owned(),
+            ReplyKind::Failed => "failed".to_owned(),
+            ReplyKind::Unknown => "unknown".to_owned(),
         }
     }
 
-    /// Where the saga stands after a move.
     fn outcome(&self, before: &State, after: &State) -> String {
         let saga = &after.saga;
         let place = match saga.status {
@@ -105,22 +112,22 @@ impl Model {
     }
 
     fn deadline(&self, before: &State, passed: u8) -> String {
-        let flying = before.bus.iter().filter_map(|message| match message {
-            Message::Command(asked) if asked.by == passed => Some(asked.step),
+        let in_flight = before.bus.iter().filter_map(|message| match message {
+            Message::Command(key) if key.by == passed => Some(key.step),
             _ => None,
         });
         let own = self.own_deadline(before).filter(|at| *at == passed).map(|_| before.step);
-        let steps: BTreeSet<u8> = own.into_iter().chain(flying).collect();
+        let steps: BTreeSet<u8> = own.into_iter().chain(in_flight).collect();
         let names: Vec<&str> = steps.into_iter().map(|step| self.step_name(step)).collect();
         format!("the deadline of {} passes", names.join(" and "))
     }
 }
 
-fn after_commit(mishap: Mishap) -> &'static str {
-    match mishap {
-        Mishap::None => "",
-        Mishap::Unpublished => "; crash after the commit, before anything is published",
-        Mishap::NoDefinition => "; this instance does not have the definition",
-        Mishap::Kept => "; the message comes again (sent twice, or a crash before the acknowledgement)",
+fn after_commit(fault: Fault) -> &'static str {
+    match fault {
+        Fault::None => "",
+        Fault::CrashBeforePublish => "; crash after the commit, before anything is published",
+        Fault::MissingDefinition => "; this instance does not have the definition",
+        Fault::Redelivery => "; the message comes again (sent twice, or a crash before the acknowledgement)",
     }
 }

@@ -1,20 +1,19 @@
-//! The workers, as the model knows them: one elsewhere, with the table of outcomes of `docs/workers.md`, and one in
-//! the engine's own database, whose effect is committed together with the saga.
+//! A model of the workers: an external one with the outcome table of `docs/workers.md`, and one in the engine's
+//! database, whose effect is committed together with the saga.
 
 use super::abstraction::base;
-use super::fault::Fault;
-use super::setting::{Home, InjectedBug, Mishap, Model, Say};
-use super::state::{Answer, Asked, Message, State};
+use super::actions::{Fault, Home, InjectedBug, Model, WorkResult};
+use super::state::{CommandKey, Message, ReplyKind, State};
+use super::violation::Violation;
 use saga_core::{Event, Poisoned, Reply, Status, outstanding};
 
-/// What the fence says to a command.
+/// What the fence decides about a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ruling {
-    /// It belongs to the past: it is acknowledged without a reply.
+pub(super) enum FenceVerdict {
+    /// The command is outdated. It is acknowledged without a reply.
     Ignore,
-    /// It was answered already.
-    Repeat(Answer),
-    /// Its deadline has passed.
+    /// The command was executed already; its outcome is sent again.
+    Repeat(ReplyKind),
     TooLate,
     Perform,
 }
@@ -25,69 +24,69 @@ impl Model {
         !self.is_elsewhere() || !matches!(message, Message::Command(_))
     }
 
-    /// Whether a command would be worked on.
-    pub(super) fn performs(&self, state: &State, asked: Asked) -> bool {
-        self.ruling(state, asked) == Ruling::Perform
+    pub(super) fn performs(&self, state: &State, key: CommandKey) -> bool {
+        self.fence_verdict(state, key) == FenceVerdict::Perform
     }
 
-    /// What the fence says to a command: the rows of the table in `docs/workers.md`, from the top.
-    pub(super) fn ruling(&self, state: &State, asked: Asked) -> Ruling {
-        let late = asked.by > 0 && asked.by <= state.passed;
+    /// What the fence decides about a command, by the rows of the table in `docs/workers.md`.
+    pub(super) fn fence_verdict(&self, state: &State, key: CommandKey) -> FenceVerdict {
+        let late = key.by > 0 && key.by <= state.passed;
         if self.home == Home::Inside {
-            return match state.asks_for(asked) {
-                false => Ruling::Ignore,
-                true if late && !asked.undo => Ruling::TooLate,
-                true => Ruling::Perform,
+            return match state.asks_for(key) {
+                false => FenceVerdict::Ignore,
+                true if late && !key.undo => FenceVerdict::TooLate,
+                true => FenceVerdict::Perform,
             };
         }
-        let place = &state.places[usize::from(asked.step)];
-        match (asked.undo, place.saved) {
-            (true, _) if place.undone > asked.visit => Ruling::Ignore,
-            (true, _) if place.undone == asked.visit => Ruling::Repeat(Answer::Done),
-            (true, _) => Ruling::Perform,
-            _ if asked.visit <= place.undone || asked.visit < place.visit => Ruling::Ignore,
-            (_, Some(saved)) if place.visit == asked.visit || saved == Answer::Done => Ruling::Repeat(saved),
-            _ if late => Ruling::TooLate,
-            _ => Ruling::Perform,
+        let worker = &state.workers[usize::from(key.step)];
+        match (key.undo, worker.saved) {
+            (true, _) if worker.undone > key.visit => FenceVerdict::Ignore,
+            (true, _) if worker.undone == key.visit => FenceVerdict::Repeat(ReplyKind::Done),
+            (true, _) => FenceVerdict::Perform,
+            _ if key.visit <= worker.undone || key.visit < worker.visit => FenceVerdict::Ignore,
+            (_, Some(saved)) if worker.visit == key.visit || saved == ReplyKind::Done => {
+                FenceVerdict::Repeat(saved)
+            }
+            _ if late => FenceVerdict::TooLate,
+            _ => FenceVerdict::Perform,
         }
     }
 
-    /// A command reaches its worker.
-    pub(super) fn work(&self, state: &mut State, asked: Asked, say: Say, mishap: Mishap) {
-        if say == Say::Poisoned {
-            let Reply { step, direction, visit, .. } = self.reply(asked, Answer::Done);
+    pub(super) fn work(&self, state: &mut State, key: CommandKey, result: WorkResult, fault: Fault) {
+        if result == WorkResult::Poisoned {
+            let Reply { step, direction, visit, .. } = self.reply(key, ReplyKind::Done);
             let poisoned = Poisoned { step, direction, visit, error: "it cannot be read".to_owned() };
-            self.happen(state, &Event::Poisoned(poisoned), base(state.passed), mishap);
+            self.apply_event(state, &Event::Poisoned(poisoned), base(state.passed), fault);
             return;
         }
-        if mishap == Mishap::NoDefinition {
-            let refused = Event::Reply(self.reply(asked, Answer::Failed));
-            self.happen(state, &refused, base(state.passed), mishap);
+        if fault == Fault::MissingDefinition {
+            let refused = Event::Reply(self.reply(key, ReplyKind::Failed));
+            self.apply_event(state, &refused, base(state.passed), fault);
             return;
         }
-        let ruling = self.ruling(state, asked);
-        let answer = match ruling {
-            Ruling::Ignore => None,
-            Ruling::Repeat(answer) => Some(answer),
-            Ruling::TooLate => Some(Answer::TooLate),
-            Ruling::Perform => Some(self.perform(state, asked, say)),
+        let fence_verdict = self.fence_verdict(state, key);
+        let reply = match fence_verdict {
+            FenceVerdict::Ignore => None,
+            FenceVerdict::Repeat(reply) => Some(reply),
+            FenceVerdict::TooLate => Some(ReplyKind::TooLate),
+            FenceVerdict::Perform => Some(self.perform(state, key, result)),
         };
         match self.home {
             Home::Elsewhere => {
-                if let Some(answer) = answer.filter(|_| mishap != Mishap::Unpublished) {
-                    state.send(Message::Reply(Asked { by: 0, ..asked }, answer));
+                if let Some(reply) = reply.filter(|_| fault != Fault::CrashBeforePublish) {
+                    state.send(Message::Reply(CommandKey { by: 0, ..key }, reply));
                 }
             }
-            // The effect is committed, and with it should have been the saga.
+            // The bug: the effect is committed without the saga.
             Home::Inside
-                if mishap == Mishap::Unpublished
+                if fault == Fault::CrashBeforePublish
                     && self.injected == Some(InjectedBug::WorkerCommitsApart) => {}
-            Home::Inside => match answer {
-                Some(answer) => {
-                    let event = Event::Reply(self.reply(asked, answer));
-                    self.happen(state, &event, base(state.passed), mishap);
+            Home::Inside => match reply {
+                Some(reply) => {
+                    let event = Event::Reply(self.reply(key, reply));
+                    self.apply_event(state, &event, base(state.passed), fault);
                 }
-                None if mishap == Mishap::Unpublished => {}
+                None if fault == Fault::CrashBeforePublish => {}
                 None => {
                     let again = outstanding(&self.workflow.definition, &state.saga);
                     self.publish(state, again);
@@ -96,76 +95,80 @@ impl Model {
         }
     }
 
-    /// The work itself: the effect, and the outcome in the same transaction.
-    fn perform(&self, state: &mut State, asked: Asked, say: Say) -> Answer {
-        let answer = match say {
-            Say::Answer(answer) => answer,
-            Say::UnknownDone | Say::Poisoned => Answer::Unknown,
+    /// Executes the command: the effect and its record in one transaction.
+    fn perform(&self, state: &mut State, key: CommandKey, result: WorkResult) -> ReplyKind {
+        let reply = match result {
+            WorkResult::ReplyKind(reply) => reply,
+            WorkResult::UnknownDone | WorkResult::Poisoned => ReplyKind::Unknown,
         };
-        match answer {
-            Answer::Rejected(code) if !asked.undo && code != super::state::OTHER => state.budget.returns -= 1,
-            Answer::Unknown => state.budget.losses -= 1,
+        match reply {
+            ReplyKind::Rejected(code) if !key.undo && code != super::state::OTHER => {
+                state.budget.returns -= 1
+            }
+            ReplyKind::Unknown => state.budget.losses -= 1,
             _ => {}
         }
-        if asked.undo {
-            if answer == Answer::Done {
-                self.undo(state, asked);
+        if key.undo {
+            if reply == ReplyKind::Done {
+                self.undo(state, key);
             }
-            return answer;
+            return reply;
         }
-        let (index, visit) = (usize::from(asked.step), asked.visit);
-        if answer == Answer::Done || say == Say::UnknownDone {
-            let place = &state.places[index];
-            let late = place.truly_undone >= visit;
-            // A worker that could not know looks before it does anything again.
-            let twice = place.effect && !place.unsure;
+        let (index, visit) = (usize::from(key.step), key.visit);
+        if reply == ReplyKind::Done || result == WorkResult::UnknownDone {
+            let worker = &state.workers[index];
+            let late = worker.undo_done >= visit;
+            // A worker that did not know checks before it acts again.
+            let twice = worker.effect && !worker.effect_unknown;
             if late {
-                state.blame(Fault::DoneAfterUndo(asked.step));
+                state.report(Violation::DoneAfterUndo(key.step));
             } else if twice {
-                state.blame(Fault::DoneTwice(asked.step));
+                state.report(Violation::DoneTwice(key.step));
             }
-            state.places[index].effect = true;
+            state.workers[index].effect = true;
         }
-        let place = &mut state.places[index];
-        place.unsure = say == Say::UnknownDone || (place.unsure && answer == Answer::Unknown);
+        let worker = &mut state.workers[index];
+        worker.effect_unknown =
+            result == WorkResult::UnknownDone || (worker.effect_unknown && reply == ReplyKind::Unknown);
         if self.is_elsewhere() {
             let forgets = self.injected == Some(InjectedBug::WorkerForgetsOutcomes);
-            place.visit = place.visit.max(visit);
-            place.saved = Some(answer)
-                .filter(|answer| matches!(answer, Answer::Done | Answer::Rejected(_)) && !forgets);
+            worker.visit = worker.visit.max(visit);
+            worker.saved = Some(reply)
+                .filter(|reply| matches!(reply, ReplyKind::Done | ReplyKind::Rejected(_)) && !forgets);
         }
-        answer
+        reply
     }
 
-    fn undo(&self, state: &mut State, asked: Asked) {
-        let place = &mut state.places[usize::from(asked.step)];
-        (place.effect, place.unsure) = (false, false);
-        place.truly_undone = place.truly_undone.max(asked.visit);
+    fn undo(&self, state: &mut State, key: CommandKey) {
+        let worker = &mut state.workers[usize::from(key.step)];
+        (worker.effect, worker.effect_unknown) = (false, false);
+        worker.undo_done = worker.undo_done.max(key.visit);
         if self.is_elsewhere() {
-            place.saved = None;
+            worker.saved = None;
             if self.injected != Some(InjectedBug::WorkerForgetsUndos) {
-                place.undone = place.undone.max(asked.visit);
+                worker.undone = worker.undone.max(key.visit);
             }
         }
     }
 
-    /// An operator completes the current step by hand. Its effect is made elsewhere; the fence is written first, and
-    /// if the step has run, the act is none. Says whether it may go on.
-    pub(super) fn complete_by_hand(&self, state: &mut State) -> bool {
+    /// An operator completes the current step. For an external step the fence is written first. Returns false if the
+    /// step has already run.
+    pub(super) fn complete_manually(&self, state: &mut State) -> bool {
         let index = usize::from(state.step);
         if self.workflow.definition.steps[index].command.is_none() || state.saga.status == Status::Waiting {
             return true;
         }
         let visit = state.saga.visit as u8;
-        let place = &mut state.places[index];
+        let worker = &mut state.workers[index];
         if self.home == Home::Elsewhere {
-            let ran = place.saved == Some(Answer::Done) || (place.saved.is_some() && visit == place.visit);
-            if visit <= place.undone || ran || visit < place.visit {
+            let ran =
+                worker.saved == Some(ReplyKind::Done) || (worker.saved.is_some() && visit == worker.visit);
+            if visit <= worker.undone || ran || visit < worker.visit {
                 return false;
             }
-            (place.visit, place.saved) = (visit, Some(Answer::Done));
+            (worker.visit, worker.saved) = (visit, Some(ReplyKind::Done));
         }
-        (place.effect, place.unsure) = (true, false);
+        (worker.effect, worker.effect_unknown) = (true, false);
         true
     }
 }

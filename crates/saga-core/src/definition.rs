@@ -4,35 +4,35 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::delay::{LONGEST_MS, LONGEST_SECONDS, Retry};
+use super::delay::{MAX_MS, MAX_SECONDS, Retry};
 use super::state::Direction;
 
-/// The event that tells of a saga that cannot go on by itself.
+/// The event of a saga that needs an operator.
 pub const STUCK: &str = "saga.stuck";
-/// The event that tells of a saga that an operator gave up.
+/// The event of a saga that an operator abandoned.
 pub const ABANDONED: &str = "saga.abandoned";
-/// More steps than these no workflow has.
+/// Limit of the steps of a workflow.
 const MAX_STEPS: usize = 500;
-/// More kinds of domain events, or of signals, no workflow has.
+/// Limit of the kinds of domain events of a workflow, and of its signals.
 const MAX_NAMES: usize = 200;
 
-/// One workflow, in one version.
+/// One version of a workflow.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
     pub name: String,
     pub version: i32,
-    /// Once this step is done the saga only goes forward.
+    /// Once this step is done, the saga cannot compensate.
     #[serde(default)]
     pub pivot: Option<String>,
-    /// The saga has no way back from its very start.
+    /// The saga can never compensate.
     #[serde(default)]
     pub forward_only: bool,
     pub steps: Vec<Step>,
-    /// Signals that end a wait by compensation, and the reason each gives.
+    /// Signals that end a wait by compensation, each with its reason.
     #[serde(default)]
     pub signals: BTreeMap<String, String>,
-    /// What a compensated saga announces, by its reason; `otherwise` for all other reasons.
+    /// The event that a compensated saga emits, by its reason; `otherwise` for all other reasons.
     #[serde(default)]
     pub ends: BTreeMap<String, String>,
 }
@@ -48,47 +48,47 @@ pub struct Step {
     pub undo: Option<String>,
     #[serde(default)]
     pub wait: Option<String>,
-    /// A wait that the saga passes over, when it first comes to it, if this field of its context is true: what it would
-    /// wait for was said with its start.
+    /// The saga skips the wait when it first reaches it, if this field of its context is true. So a request can give the
+    /// signal together with the start.
     #[serde(default)]
     pub skip_if: Option<String>,
     #[serde(default)]
     pub deadline: Option<Deadline>,
-    /// Silence for so long, in milliseconds: the command is sent again (and later, and later).
+    /// Without a reply for this time the command is sent again. The time doubles with each send.
     #[serde(default = "default_timeout")]
     pub timeout_ms: u64,
     #[serde(default = "Retry::of_do")]
     pub retry: Retry,
     #[serde(default = "Retry::of_undo")]
     pub undo_retry: Retry,
-    /// Rejections that lead back to an earlier wait instead of to compensation.
+    /// Rejections that lead back to an earlier wait instead of to a compensation.
     #[serde(default)]
     pub back_to: BTreeMap<String, String>,
-    /// Events announced when the step is done.
+    /// Events to emit when the step is done.
     #[serde(default)]
     pub emits: Vec<String>,
-    /// Parts of the step's output that are events of their own, when they are there.
+    /// Fields of the step's output that are events; a missing field emits nothing.
     #[serde(default)]
     pub announces: BTreeMap<String, String>,
-    /// The same for the output of the undo.
+    /// Fields of the undo's output that are events.
     #[serde(default)]
     pub undo_announces: BTreeMap<String, String>,
 }
 
-/// When a step must have come to its end, and the reason of the compensation if it has not.
+/// When a step must have ended, and the reason of the compensation if it has not.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deadline {
-    /// So long after the step was entered.
+    /// Seconds after the step was entered.
     #[serde(default)]
     pub seconds: Option<u32>,
-    /// The time that stands in this field of the saga's context.
+    /// The field of the saga's context that has the time.
     #[serde(default)]
     pub at: Option<String>,
     pub reason: String,
 }
 
-/// What a step does, once checked.
+/// What a step does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Work<'a> {
     Command { command: &'a str, undo: Option<&'a str> },
@@ -99,7 +99,6 @@ fn default_timeout() -> u64 {
     5_000
 }
 
-/// What is wrong with a definition, in words for its author.
 #[derive(Debug, thiserror::Error)]
 #[error("workflow {workflow}: {problem}")]
 pub struct DefinitionError {
@@ -108,7 +107,6 @@ pub struct DefinitionError {
 }
 
 impl Step {
-    /// What this step does.
     pub fn work(&self) -> Work<'_> {
         match (&self.command, &self.wait) {
             (Some(command), _) => Work::Command { command, undo: self.undo.as_deref() },
@@ -126,7 +124,7 @@ impl Definition {
         Ok(definition)
     }
 
-    /// Stands in for a definition that is gone: it has no steps and leads nowhere.
+    /// An empty definition in place of one that no longer exists.
     pub(super) fn missing(name: &str, version: i32) -> Self {
         Self {
             name: name.to_owned(),
@@ -139,12 +137,10 @@ impl Definition {
         }
     }
 
-    /// The position of a step.
     pub fn index(&self, step: &str) -> Option<usize> {
         self.steps.iter().position(|candidate| candidate.name == step)
     }
 
-    /// The command by which a step is done or undone, if it has one.
     pub fn command_of(&self, step: &str, direction: Direction) -> Option<&str> {
         let step = &self.steps[self.index(step)?];
         match direction {
@@ -154,12 +150,12 @@ impl Definition {
     }
 
     /// Whether a saga at this step may still be compensated.
-    pub fn can_turn_back(&self, index: usize) -> bool {
+    pub fn can_compensate(&self, index: usize) -> bool {
         let pivot = self.pivot.as_deref().and_then(|name| self.index(name));
         !self.forward_only && pivot.is_none_or(|pivot| index <= pivot)
     }
 
-    /// Every command subject that the workflow sends, undo included.
+    /// Every command that the workflow sends, undos included.
     pub fn commands(&self) -> BTreeSet<&str> {
         self.steps
             .iter()
@@ -167,7 +163,7 @@ impl Definition {
             .collect()
     }
 
-    /// Every signal that moves a saga of this workflow.
+    /// Every signal that a saga of this workflow accepts.
     pub fn signals(&self) -> BTreeSet<&str> {
         let waits = self.steps.iter().filter_map(|step| step.wait.as_deref());
         waits.chain(self.signals.keys().map(String::as_str)).collect()
@@ -183,13 +179,13 @@ impl Definition {
         own.map(String::as_str).chain([STUCK, ABANDONED]).collect()
     }
 
-    /// Whether a saga of this workflow may have told the world anything.
+    /// Whether a saga of this workflow may emit events of its definition.
     pub fn announces_anything(&self) -> bool {
         let steps = &self.steps;
-        let loud = |step: &Step| {
+        let emits = |step: &Step| {
             !(step.emits.is_empty() && step.announces.is_empty() && step.undo_announces.is_empty())
         };
-        !self.ends.is_empty() || steps.iter().any(loud)
+        !self.ends.is_empty() || steps.iter().any(emits)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -242,17 +238,17 @@ impl Definition {
                 "one service must serve both {command} and its undo {undo}: they share a fence"
             ));
         }
-        if step.timeout_ms == 0 || step.timeout_ms > LONGEST_MS {
+        if step.timeout_ms == 0 || step.timeout_ms > MAX_MS {
             return Err("its timeout_ms must be 1 or more, and ten years at most".into());
         }
         if let Some(deadline) = &step.deadline {
-            if deadline.seconds.is_some_and(|seconds| seconds > LONGEST_SECONDS) {
-                return Err(format!("its deadline takes {LONGEST_SECONDS} seconds (ten years) at most"));
+            if deadline.seconds.is_some_and(|seconds| seconds > MAX_SECONDS) {
+                return Err(format!("its deadline takes {MAX_SECONDS} seconds (ten years) at most"));
             }
             if deadline.seconds.is_some() == deadline.at.is_some() {
                 return Err("its deadline needs either seconds or at".into());
             }
-            if !self.can_turn_back(index) {
+            if !self.can_compensate(index) {
                 return Err("it has a deadline, but there is no way back from it".into());
             }
         }
@@ -266,12 +262,11 @@ impl Definition {
     }
 }
 
-/// The service that a command belongs to.
 fn service(command: &str) -> &str {
     command.split_once('.').map_or(command, |(service, _)| service)
 }
 
-/// Every definition the program knows, each version on its own.
+/// Every version of every workflow that the program knows.
 #[derive(Clone, Debug, Default)]
 pub struct WorkflowRegistry {
     /// By name, then by version.
@@ -279,28 +274,26 @@ pub struct WorkflowRegistry {
 }
 
 impl WorkflowRegistry {
-    /// Adds a definition, in place of the same version of the same workflow.
+    /// Adds a definition. It replaces the same version of the same workflow.
     pub fn add(&mut self, definition: Definition) {
         let versions = self.definitions.entry(definition.name.clone()).or_default();
         versions.insert(definition.version, definition);
     }
 
-    /// The definition a saga began with.
     pub fn get(&self, name: &str, version: i32) -> Option<&Definition> {
         self.definitions.get(name)?.get(&version)
     }
 
-    /// The newest version of a workflow.
     pub fn latest(&self, name: &str) -> Option<&Definition> {
         self.definitions.get(name)?.values().next_back()
     }
 
-    /// Every command that any of them sends, undo included.
+    /// Every command of every workflow, undos included.
     pub fn commands(&self) -> BTreeSet<&str> {
         self.iter().flat_map(Definition::commands).collect()
     }
 
-    /// All of them, by name and version.
+    /// Ordered by name and version.
     pub fn iter(&self) -> impl Iterator<Item = &Definition> {
         self.definitions.values().flat_map(BTreeMap::values)
     }
@@ -319,12 +312,12 @@ mod tests {
         let registry = crate::samples::registry();
         let booking = registry.latest("booking").unwrap();
         assert_eq!(booking.steps.len(), 4);
-        assert!(booking.can_turn_back(3));
-        assert!(!registry.latest("cancellation").unwrap().can_turn_back(0));
+        assert!(booking.can_compensate(3));
+        assert!(!registry.latest("cancellation").unwrap().can_compensate(0));
     }
 
     #[test]
-    fn a_bad_definition_is_refused_with_its_reason() {
+    fn bad_definition_is_refused_with_its_reason() {
         let step = |body: &str| format!("name='t'\nversion=1\n[[steps]]\nname='a'\n{body}");
         assert!(problem("name='t'\nversion=1\nsteps=[]").contains("no steps"));
         assert!(problem(&step("")).contains("needs a command or a wait"));

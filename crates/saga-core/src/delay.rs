@@ -1,34 +1,33 @@
-//! How long to wait before trying again: a pure function, its jitter drawn from a hash of saga and attempt.
+//! Retry delays. They are pure functions: the jitter comes from a hash of saga and attempt.
 
 use chrono::TimeDelta;
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// The longest pause between two sends of a command nobody answers, in milliseconds.
-const SILENCE_CAP_MS: u64 = 60_000;
+/// Upper bound of the time between two sends of a command without a reply.
+const REPLY_TIMEOUT_CAP_MS: u64 = 60_000;
 
-/// The longest pause, timeout or deadline that a definition may name, in seconds: ten years.
-pub(super) const LONGEST_SECONDS: u32 = 10 * 366 * 24 * 3_600;
-/// The same in milliseconds.
-pub(super) const LONGEST_MS: u64 = LONGEST_SECONDS as u64 * 1_000;
+/// Limit of every delay, timeout and deadline in a definition: ten years.
+pub(super) const MAX_SECONDS: u32 = 10 * 366 * 24 * 3_600;
+pub(super) const MAX_MS: u64 = MAX_SECONDS as u64 * 1_000;
 
-/// When failed answers are tried again, and how often.
+/// When and how often a failed command is retried.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
-    /// The first pause, in milliseconds.
+    /// The first delay.
     pub first_ms: u64,
-    /// What each pause is multiplied by for the next.
+    /// Each delay is the one before times this factor.
     pub factor: f64,
-    /// The longest pause, in milliseconds.
+    /// The longest delay.
     pub cap_ms: u64,
-    /// Failed answers before giving up; none: as many as there is time for.
+    /// Failures before the saga compensates; `None`: no limit.
     pub attempts: Option<i32>,
-    /// Seconds from entering the step in which answers are tried again; none: no such bound.
+    /// No retry later than this after the step was entered; `None`: no limit.
     pub total_seconds: Option<u32>,
-    /// How much shorter a pause may be by chance, as a part of it.
+    /// The largest part of a delay that the jitter takes away.
     pub jitter: f64,
-    /// Errors that are never tried again.
+    /// Codes of failures that are not retried.
     pub never: Vec<String>,
 }
 
@@ -47,12 +46,12 @@ impl Default for Retry {
 }
 
 impl Retry {
-    /// The policy of a step that names none: about ten seconds in all.
+    /// The default policy of a command: about ten seconds in all.
     pub(super) fn of_do() -> Self {
         Self { attempts: Some(8), ..Self::default() }
     }
 
-    /// The policy of an undo that names none: about an hour in all.
+    /// The default policy of an undo: about an hour in all.
     pub(super) fn of_undo() -> Self {
         Self { cap_ms: 60_000, attempts: Some(70), ..Self::default() }
     }
@@ -64,7 +63,7 @@ impl Retry {
         if !(1.0..=10.0).contains(&self.factor) || !(0.0..=1.0).contains(&self.jitter) {
             return Err("its retry needs a factor from 1 to 10 and a jitter from 0 to 1".into());
         }
-        if self.cap_ms > LONGEST_MS || self.total_seconds.is_some_and(|total| total > LONGEST_SECONDS) {
+        if self.cap_ms > MAX_MS || self.total_seconds.is_some_and(|total| total > MAX_SECONDS) {
             return Err("its retry takes a cap_ms and total_seconds of ten years at most".into());
         }
         if self.attempts.is_none() && self.total_seconds.is_none() {
@@ -76,8 +75,7 @@ impl Retry {
         Ok(())
     }
 
-    /// Whether the `attempt`th failure, with this code, is the last: it is one that is never tried again, or the next
-    /// try would be one too many, or come after the total time; `so_far` has passed since the step was entered.
+    /// Whether no retry follows the `attempt`th failure, which has this code and came `so_far` after the step was entered.
     pub fn exhausted(&self, saga: Uuid, attempt: i32, code: &str, so_far: TimeDelta) -> bool {
         let next = so_far.checked_add(&self.pause(saga, attempt)).unwrap_or(TimeDelta::MAX);
         self.never.iter().any(|never| never == code)
@@ -85,7 +83,7 @@ impl Retry {
             || self.total_seconds.is_some_and(|total| next > TimeDelta::seconds(total.into()))
     }
 
-    /// The pause after the `attempt`th failure (from 1), shortened by the saga's own jitter.
+    /// The delay after the `attempt`th failure (from 1), with the saga's jitter.
     pub fn pause(&self, saga: Uuid, attempt: i32) -> TimeDelta {
         let grown = self.first_ms as f64 * self.factor.powi(attempt.saturating_sub(1).clamp(0, 64));
         let capped = grown.min(self.cap_ms as f64);
@@ -94,18 +92,17 @@ impl Retry {
     }
 }
 
-/// How long to wait for an answer after the command was sent again `send` times: doubling, at most a minute.
-pub fn silence(timeout_ms: u64, send: i32) -> TimeDelta {
+/// How long to wait for a reply to the `send`th resend of a command: doubling, at most a minute.
+pub fn reply_timeout(timeout_ms: u64, send: i32) -> TimeDelta {
     let grown = timeout_ms.saturating_mul(1 << send.clamp(0, 16));
-    milliseconds(grown.min(SILENCE_CAP_MS.max(timeout_ms)))
+    milliseconds(grown.min(REPLY_TIMEOUT_CAP_MS.max(timeout_ms)))
 }
 
-/// A definition that was checked names nothing beyond [`LONGEST_MS`].
 fn milliseconds(count: u64) -> TimeDelta {
-    i64::try_from(count.min(LONGEST_MS)).ok().and_then(TimeDelta::try_milliseconds).unwrap_or_default()
+    i64::try_from(count.min(MAX_MS)).ok().and_then(TimeDelta::try_milliseconds).unwrap_or_default()
 }
 
-/// A number that looks random and is the same for the same saga and attempt (the finaliser of SplitMix64).
+/// A hash of saga and attempt (the finaliser of SplitMix64).
 fn spread(saga: Uuid, attempt: i32) -> u32 {
     let (high, low) = saga.as_u64_pair();
     let mut x = high ^ low.rotate_left(17) ^ (attempt as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -119,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_grow_to_the_cap_and_differ_between_sagas() {
+    fn delays_grow_to_the_cap_and_differ_between_sagas() {
         let retry = Retry { cap_ms: 1_000, attempts: Some(5), never: vec!["no".into()], ..Retry::default() };
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         for (attempt, full) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1_000), (50, 1_000)] {
@@ -133,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_total_time_ends_the_retries_however_many_there_were() {
+    fn total_time_ends_the_retries() {
         let retry = Retry { total_seconds: Some(60), cap_ms: 10_000, ..Retry::default() };
         let saga = Uuid::from_u128(1);
         assert!(retry.check().is_ok() && Retry::default().check().is_err());
@@ -146,9 +143,9 @@ mod tests {
     }
 
     #[test]
-    fn silence_doubles_to_a_minute() {
-        assert_eq!(silence(5_000, 0), TimeDelta::seconds(5));
-        assert_eq!(silence(5_000, 2), TimeDelta::seconds(20));
-        assert_eq!(silence(5_000, 30), TimeDelta::seconds(60));
+    fn reply_timeout_doubles_to_a_minute() {
+        assert_eq!(reply_timeout(5_000, 0), TimeDelta::seconds(5));
+        assert_eq!(reply_timeout(5_000, 2), TimeDelta::seconds(20));
+        assert_eq!(reply_timeout(5_000, 30), TimeDelta::seconds(60));
     }
 }

@@ -1,45 +1,43 @@
-//! Free JSON from outside that is kept as `jsonb`: what Postgres would refuse, or would not give back as it was sent.
+//! Checks free JSON before it is stored as `jsonb`. Postgres refuses some values and changes others.
 
 use serde_json::{Map, Value};
 
-/// How deep free JSON may be nested. Messages carry it some levels deeper, and readers of JSON stop at 128.
+/// Limit of the nesting. Messages carry the value some levels deeper, and JSON readers stop at 128.
 pub const DEPTH_MAX: usize = 64;
-/// Decimal digits that every number of 64 bits keeps.
-const DIGITS_KEPT: usize = 15;
-/// From here on not every whole number has a floating-point number of its own.
+/// Decimal digits that a 64-bit floating-point number keeps.
+const EXACT_DIGITS: usize = 15;
+/// Whole numbers up to here are exact as floating-point numbers.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
-/// Why a value cannot be kept, and where in it: a JSON pointer.
+/// Why a value cannot be stored, and the JSON pointer to it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{pointer} {reason}")]
-pub struct Unkeepable {
+pub struct NotStorable {
     pub pointer: String,
     pub reason: &'static str,
 }
 
-/// Checks a value that is to be kept as `jsonb`, its keys and everything in it.
-pub fn check(value: &Value) -> Result<(), Unkeepable> {
+pub fn check(value: &Value) -> Result<(), NotStorable> {
     check_at(value, 1)
 }
 
-/// Checks an object that is to be kept as `jsonb`.
-pub fn check_object(object: &Map<String, Value>) -> Result<(), Unkeepable> {
+pub fn check_object(object: &Map<String, Value>) -> Result<(), NotStorable> {
     check_fields(object, 1)
 }
 
-/// Checks a text that is to be kept in a column or in `jsonb`.
-pub fn check_text(text: &str) -> Result<(), Unkeepable> {
-    if text.contains('\0') { Err(unkeepable("must not have the character U+0000 in it")) } else { Ok(()) }
+/// Checks a text for a column or for `jsonb`.
+pub fn check_text(text: &str) -> Result<(), NotStorable> {
+    if text.contains('\0') { Err(not_storable("must not have the character U+0000 in it")) } else { Ok(()) }
 }
 
-fn check_at(value: &Value, depth: usize) -> Result<(), Unkeepable> {
+fn check_at(value: &Value, depth: usize) -> Result<(), NotStorable> {
     match value {
         Value::Null | Value::Bool(_) => Ok(()),
         Value::String(text) => check_text(text),
-        Value::Number(number) if is_kept(number) => Ok(()),
-        Value::Number(_) => Err(unkeepable("is a number that would be rounded; send it as a string")),
+        Value::Number(number) if is_exact(number) => Ok(()),
+        Value::Number(_) => Err(not_storable("is a number that would be rounded; send it as a string")),
         Value::Array(_) | Value::Object(_) if depth > DEPTH_MAX => {
-            Err(unkeepable("is nested too deep: 64 levels are possible"))
+            Err(not_storable("is nested too deep: 64 levels are possible"))
         }
         Value::Array(items) => {
             let mut items = items.iter().enumerate();
@@ -51,15 +49,14 @@ fn check_at(value: &Value, depth: usize) -> Result<(), Unkeepable> {
     }
 }
 
-fn check_fields(fields: &Map<String, Value>, depth: usize) -> Result<(), Unkeepable> {
+fn check_fields(fields: &Map<String, Value>, depth: usize) -> Result<(), NotStorable> {
     fields.iter().try_for_each(|(key, value)| {
         check_text(key).and_then(|()| check_at(value, depth + 1)).map_err(|error| error.within(key))
     })
 }
 
-/// Whether a number means what was sent: it is a whole number of 64 bits, or one whose digits a floating-point number
-/// keeps. A longer one was rounded when it was read.
-fn is_kept(number: &serde_json::Number) -> bool {
+/// Whether the number has the value that was sent. A number with too many digits was rounded when it was read.
+fn is_exact(number: &serde_json::Number) -> bool {
     if number.is_i64() || number.is_u64() {
         return true;
     }
@@ -70,15 +67,15 @@ fn is_kept(number: &serde_json::Number) -> bool {
             .next()
             .map_or(0, |text| text.bytes().filter(u8::is_ascii_digit).count())
     };
-    float.abs() <= EXACT_MAX || digits() <= DIGITS_KEPT
+    float.abs() <= EXACT_MAX || digits() <= EXACT_DIGITS
 }
 
-fn unkeepable(reason: &'static str) -> Unkeepable {
-    Unkeepable { pointer: String::new(), reason }
+fn not_storable(reason: &'static str) -> NotStorable {
+    NotStorable { pointer: String::new(), reason }
 }
 
-impl Unkeepable {
-    /// The same, found within this field.
+impl NotStorable {
+    /// Adds the enclosing field to the pointer.
     pub fn within(mut self, key: &str) -> Self {
         self.pointer.insert_str(0, &format!("/{}", key.replace('~', "~0").replace('/', "~1")));
         self
@@ -91,7 +88,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn what_cannot_be_kept_is_pointed_at() {
+    fn value_that_cannot_be_stored_is_pointed_at() {
         let bad = [
             (json!({ "a": ["x", "\0"] }), "/a/1"),
             (json!({ "a": { "b\0/": 1 } }), "/a/b\0~1"),
@@ -106,13 +103,13 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_kept_is_good() {
+    fn value_that_can_be_stored_is_accepted() {
         let good = json!({ "a": [u64::MAX, i64::MIN, 0.1, -1.5e300, 1e22, 0.123_456_789_012_345_68, 5e-324], "b": null });
         assert_eq!(check(&good), Ok(()));
     }
 
     #[test]
-    fn depth_has_a_bound() {
+    fn depth_is_limited() {
         let nested = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
         assert_eq!(check(&nested(DEPTH_MAX)), Ok(()));
         assert!(check(&nested(DEPTH_MAX + 1)).unwrap_err().reason.contains("64"));

@@ -1,5 +1,5 @@
-//! Laws that hold for every workflow, whatever happens: random deliveries, repeats, losses, signals, alarms and
-//! operators against workers that keep a fence, then fair weather until the end.
+//! Property tests of [`super::apply()`]: random deliveries, duplicates, losses, signals, timers and operator actions, with
+//! workers that keep a fence. Then everything is delivered, and the saga must end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,60 +9,60 @@ use serde_json::{Map, json};
 
 use super::*;
 
-/// What chance does next; the numbers pick among what is there.
+/// A random operation. The numbers choose among the messages under way.
 #[derive(Clone, Debug)]
-enum Chance {
+enum Operation {
     Deliver { which: usize, kind: u8, keep: bool },
     Answer { which: usize, keep: bool },
     LoseCommand(usize),
     LoseReply(usize),
     Signal(&'static str),
     Alarm { after_ms: i64 },
-    Operator(Act),
+    Operator(OperatorAction),
 }
 
-fn chance() -> impl Strategy<Value = Chance> {
+fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
-        6 => (any::<usize>(), 0..8u8, any::<bool>()).prop_map(|(which, kind, keep)| Chance::Deliver { which, kind, keep }),
-        6 => (any::<usize>(), any::<bool>()).prop_map(|(which, keep)| Chance::Answer { which, keep }),
-        1 => any::<usize>().prop_map(Chance::LoseCommand),
-        1 => any::<usize>().prop_map(Chance::LoseReply),
-        3 => prop_oneof![Just("pay"), Just("cancel"), Just("nonsense")].prop_map(Chance::Signal),
-        3 => (0..400_000i64).prop_map(|after_ms| Chance::Alarm { after_ms }),
-        1 => prop::sample::select(Act::all().to_vec()).prop_map(Chance::Operator),
+        6 => (any::<usize>(), 0..8u8, any::<bool>()).prop_map(|(which, kind, keep)| Operation::Deliver { which, kind, keep }),
+        6 => (any::<usize>(), any::<bool>()).prop_map(|(which, keep)| Operation::Answer { which, keep }),
+        1 => any::<usize>().prop_map(Operation::LoseCommand),
+        1 => any::<usize>().prop_map(Operation::LoseReply),
+        3 => prop_oneof![Just("pay"), Just("cancel"), Just("nonsense")].prop_map(Operation::Signal),
+        3 => (0..400_000i64).prop_map(|after_ms| Operation::Alarm { after_ms }),
+        1 => prop::sample::select(OperatorAction::all().to_vec()).prop_map(Operation::Operator),
     ]
 }
 
-/// What a worker elsewhere remembers of a step: the same fence for do and undo.
+/// What an external worker stores about a step: one fence for do and undo.
 #[derive(Default)]
-struct Remembered {
+struct WorkerRecord {
     visit: i32,
     outcome: Option<Outcome>,
-    undone_up_to: i32,
+    undone_visit: i32,
     effect: bool,
 }
 
-struct World<'a> {
+struct Simulation<'a> {
     definition: &'a Definition,
-    /// The batch of all starts and signals, where they have one.
+    /// The flight of the start and of all signals.
     flight: Option<i64>,
     saga: Saga,
     now: DateTime<Utc>,
     commands: Vec<Command>,
     replies: Vec<Reply>,
-    workers: BTreeMap<String, Remembered>,
+    workers: BTreeMap<String, WorkerRecord>,
     reached: BTreeSet<String>,
-    excused: BTreeSet<String>,
+    manual_steps: BTreeSet<String>,
     seqs: Vec<i64>,
 }
 
-impl<'a> World<'a> {
+impl<'a> Simulation<'a> {
     fn begin(definition: &'a Definition, flight: Option<i64>) -> Self {
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let id = uuid::Uuid::from_u128(7);
         let new = NewSaga { id, subject_id: id, input: Map::new(), trace: None, seq: 0 };
         let transition = start_in(flight, definition, new, now);
-        let mut world = Self {
+        let mut simulation = Self {
             definition,
             flight,
             saga: transition.saga.clone(),
@@ -71,11 +71,11 @@ impl<'a> World<'a> {
             replies: Vec::new(),
             workers: BTreeMap::new(),
             reached: BTreeSet::new(),
-            excused: BTreeSet::new(),
+            manual_steps: BTreeSet::new(),
             seqs: Vec::new(),
         };
-        world.take(transition);
-        world
+        simulation.take(transition);
+        simulation
     }
 
     fn take(&mut self, transition: Transition) {
@@ -84,16 +84,9 @@ impl<'a> World<'a> {
         }
         for action in transition.actions {
             if let Action::Send(command) = action {
-                match command.direction {
-                    Direction::Do => {}
-                    Direction::Undo => {
-                        assert!(
-                            self.reached.contains(&command.step),
-                            "undo of {} that was never reached",
-                            command.step
-                        );
-                        assert_eq!(command.deadline, None, "an undo has no deadline");
-                    }
+                if command.direction == Direction::Undo {
+                    assert!(self.reached.contains(&command.step), "undo of {} before its do", command.step);
+                    assert_eq!(command.deadline, None, "an undo has no deadline");
                 }
                 self.commands.push(command);
             }
@@ -105,26 +98,26 @@ impl<'a> World<'a> {
         self.check();
     }
 
-    /// What must be true of every row.
+    /// Invariants of every row.
     fn check(&self) {
         let saga = &self.saga;
         assert!(self.definition.index(&saga.step).is_some());
         assert_eq!(saga.finished_at.is_some(), saga.status.is_end());
         assert_eq!(saga.stuck_since.is_some(), saga.status == Status::Stuck);
         assert!(!saga.paused || matches!(saga.status, Status::Running | Status::Waiting));
-        assert!(saga.is_kept(), "{} sleeps without an alarm", saga.status);
-        assert!(saga.due_at.is_none() || saga.flight.is_none(), "one of them looks after it");
+        assert!(saga.is_supervised(), "{} has no due time", saga.status);
+        assert!(saga.due_at.is_none() || saga.flight.is_none(), "it has a due time or a flight");
         match saga.status {
             Status::Running | Status::Waiting => assert_eq!(saga.direction, Direction::Do),
             Status::Compensating => assert_eq!(saga.direction, Direction::Undo),
             _ => {}
         }
-        assert!(self.seqs.is_sorted_by(|a, b| a < b), "history numbers rise");
+        assert!(self.seqs.is_sorted_by(|a, b| a < b), "history numbers must increase");
     }
 
-    fn happen(&mut self, event: &Event) {
+    fn apply(&mut self, event: &Event) {
         match event {
-            Event::Alarm if self.saga.flight.is_some() => self.saga.let_go(self.now),
+            Event::TimerFired if self.saga.flight.is_some() => self.saga.leave_flight(self.now),
             Event::Signal(_) if self.saga.status == Status::Waiting => self.saga.flight = self.flight,
             _ => {}
         }
@@ -133,7 +126,7 @@ impl<'a> World<'a> {
             Decision::Transition(transition) => {
                 assert!(
                     !before.status.is_end() || transition.saga.status == before.status,
-                    "an end is an end"
+                    "an ended saga changed its status"
                 );
                 self.take(*transition);
             }
@@ -143,35 +136,35 @@ impl<'a> World<'a> {
         }
     }
 
-    /// A worker handles a command: the fence first, then the effect and its outcome together.
+    /// A worker handles a command. It checks its fence, and then stores effect and outcome together.
     fn handle(&mut self, command: &Command, kind: u8) {
-        let memory = self.workers.entry(command.step.clone()).or_default();
+        let record = self.workers.entry(command.step.clone()).or_default();
         let outcome = match command.direction {
             Direction::Undo => {
                 if kind == 1 {
                     Outcome::Failed { code: "busy".into() }
                 } else {
-                    memory.undone_up_to = memory.undone_up_to.max(command.visit);
-                    memory.effect = false;
+                    record.undone_visit = record.undone_visit.max(command.visit);
+                    record.effect = false;
                     Outcome::done()
                 }
             }
             Direction::Do => {
-                let refused = command.visit <= memory.undone_up_to || command.visit < memory.visit;
+                let refused = command.visit <= record.undone_visit || command.visit < record.visit;
                 let late = command.deadline.is_some_and(|deadline| self.now >= deadline);
-                match &memory.outcome {
+                match &record.outcome {
                     _ if refused => return,
-                    Some(outcome) if memory.visit == command.visit => outcome.clone(),
+                    Some(outcome) if record.visit == command.visit => outcome.clone(),
                     Some(done @ Outcome::Done { .. }) => {
-                        memory.visit = command.visit;
+                        record.visit = command.visit;
                         done.clone()
                     }
                     _ if late => Outcome::rejected(DEADLINE_PASSED),
                     _ => {
                         let outcome = outcome_of(kind, self.now);
-                        memory.visit = command.visit;
-                        memory.effect = matches!(outcome, Outcome::Done { .. });
-                        memory.outcome = matches!(outcome, Outcome::Done { .. } | Outcome::Rejected { .. })
+                        record.visit = command.visit;
+                        record.effect = matches!(outcome, Outcome::Done { .. });
+                        record.outcome = matches!(outcome, Outcome::Done { .. } | Outcome::Rejected { .. })
                             .then(|| outcome.clone());
                         outcome
                     }
@@ -182,79 +175,82 @@ impl<'a> World<'a> {
         self.replies.push(Reply { step, direction, visit, send, outcome, worker: None, service: None });
     }
 
-    fn play(&mut self, chance: &Chance) {
-        match chance {
-            Chance::Deliver { which, kind, keep } => {
+    fn run(&mut self, operation: &Operation) {
+        match operation {
+            Operation::Deliver { which, kind, keep } => {
                 if let Some(command) = pick(&mut self.commands, *which, *keep) {
                     self.handle(&command, *kind);
                 }
             }
-            Chance::Answer { which, keep } => {
+            Operation::Answer { which, keep } => {
                 if let Some(reply) = pick(&mut self.replies, *which, *keep) {
-                    self.happen(&Event::Reply(reply));
+                    self.apply(&Event::Reply(reply));
                 }
             }
-            Chance::LoseCommand(which) => drop(pick(&mut self.commands, *which, false)),
-            Chance::LoseReply(which) => drop(pick(&mut self.replies, *which, false)),
-            Chance::Signal(name) => self.happen(&Event::Signal((*name).to_owned())),
-            Chance::Alarm { after_ms } => {
+            Operation::LoseCommand(which) => drop(pick(&mut self.commands, *which, false)),
+            Operation::LoseReply(which) => drop(pick(&mut self.replies, *which, false)),
+            Operation::Signal(name) => self.apply(&Event::Signal((*name).to_owned())),
+            Operation::Alarm { after_ms } => {
                 self.now += TimeDelta::milliseconds(*after_ms);
-                self.happen(&Event::Alarm);
+                self.apply(&Event::TimerFired);
             }
-            Chance::Operator(act) => self.operate(act),
+            Operation::Operator(action) => self.operate(action),
         }
     }
 
-    fn operate(&mut self, act: &Act) {
+    fn operate(&mut self, action: &OperatorAction) {
         let before = self.saga.clone();
-        let act = match (act, outcome_of(7, self.now)) {
-            (Act::Complete { .. }, Outcome::Done { output }) => Act::Complete { output },
+        let action = match (action, outcome_of(7, self.now)) {
+            (OperatorAction::Complete { .. }, Outcome::Done { output }) => {
+                OperatorAction::Complete { output }
+            }
             (other, _) => other.clone(),
         };
-        self.happen(&Event::Operator(act.clone()));
-        let by_hand = matches!(act, Act::Complete { .. } | Act::SkipUndo) && self.saga.seq > before.seq;
-        self.excused.extend(by_hand.then_some(before.step));
+        self.apply(&Event::Operator(action.clone()));
+        let is_manual = matches!(action, OperatorAction::Complete { .. } | OperatorAction::SkipUndo)
+            && self.saga.seq > before.seq;
+        self.manual_steps.extend(is_manual.then_some(before.step));
     }
 
-    /// From here on everything arrives and every alarm rings: the saga must come to an end.
+    /// Delivers every message and fires every timer, until the saga ends.
     fn finish(&mut self) {
         for _ in 0..2_000 {
             if self.saga.status.is_end() {
                 return;
             }
             if self.saga.status == Status::Stuck {
-                self.happen(&Event::Operator(Act::Retry));
+                self.apply(&Event::Operator(OperatorAction::Retry));
             }
-            self.happen(&Event::Operator(Act::Resume));
+            self.apply(&Event::Operator(OperatorAction::Resume));
             if let Some(command) = pick(&mut self.commands, 0, false) {
                 self.handle(&command, 7);
             } else if let Some(reply) = pick(&mut self.replies, 0, false) {
-                self.happen(&Event::Reply(reply));
+                self.apply(&Event::Reply(reply));
             } else {
                 self.now = self.now.max(self.saga.due_at.unwrap_or(self.now));
-                self.happen(&Event::Alarm);
+                self.apply(&Event::TimerFired);
             }
         }
-        panic!("it never ends: {:?}", self.saga);
+        panic!("the saga does not end: {:?}", self.saga);
     }
 
-    /// Late messages change nothing, and what is left behind is all or nothing.
+    /// Checks that late messages change nothing, and that the effects of all steps exist, or none.
     fn check_end(&mut self) {
         let end = self.saga.clone();
         while let Some(command) = pick(&mut self.commands, 0, false) {
             self.handle(&command, 7);
         }
         while let Some(reply) = pick(&mut self.replies, 0, false) {
-            self.happen(&Event::Reply(reply));
+            self.apply(&Event::Reply(reply));
         }
-        self.happen(&Event::Signal("pay".into()));
-        self.happen(&Event::Signal("cancel".into()));
+        self.apply(&Event::Signal("pay".into()));
+        self.apply(&Event::Signal("cancel".into()));
         assert_eq!(self.saga, end, "an ended saga stays as it is");
         for step in &self.definition.steps {
-            let effect = self.workers.get(&step.name).is_some_and(|memory| memory.effect);
+            let effect = self.workers.get(&step.name).is_some_and(|record| record.effect);
             match end.status {
                 Status::Abandoned => {}
-                _ if self.excused.contains(&step.name) => {}
+                _ if self.manual_steps.contains(&step.name) => {}
                 Status::Completed => assert!(effect || step.command.is_none(), "{} was not done", step.name),
                 _ => assert!(!effect, "{} was not undone", step.name),
             }
@@ -283,116 +279,117 @@ fn outcome_of(kind: u8, now: DateTime<Utc>) -> Outcome {
     }
 }
 
-fn obey(workflow: &str, flight: Option<i64>, chances: &[Chance]) {
+fn check_workflow(workflow: &str, flight: Option<i64>, operations: &[Operation]) {
     let registry = samples::registry();
-    let mut world = World::begin(registry.latest(workflow).unwrap(), flight);
-    for chance in chances {
-        world.play(chance);
+    let mut simulation = Simulation::begin(registry.latest(workflow).unwrap(), flight);
+    for operation in operations {
+        simulation.run(operation);
     }
-    world.finish();
-    world.check_end();
+    simulation.finish();
+    simulation.check_end();
 }
 
-/// A cancellation's steps are never refused for business reasons: only failures, silence and repeats.
-fn without_rejections(chances: Vec<Chance>) -> Vec<Chance> {
-    let tame = |chance| match chance {
-        Chance::Deliver { which, kind: 0 | 3, keep } => Chance::Deliver { which, kind: 1, keep },
+/// The steps of a cancellation are never rejected.
+fn without_rejections(operations: Vec<Operation>) -> Vec<Operation> {
+    let replace = |operation| match operation {
+        Operation::Deliver { which, kind: 0 | 3, keep } => Operation::Deliver { which, kind: 1, keep },
         other => other,
     };
-    chances.into_iter().map(tame).collect()
+    operations.into_iter().map(replace).collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn every_booking_ends_whole_or_undone(
-        flight in prop::option::of(Just(1)), chances in prop::collection::vec(chance(), 0..60)
+    fn booking_ends_completed_or_undone(
+        flight in prop::option::of(Just(1)), operations in prop::collection::vec(operation(), 0..60)
     ) {
-        obey("booking", flight, &chances);
+        check_workflow("booking", flight, &operations);
     }
 
     #[test]
-    fn every_cancellation_goes_forward_to_its_end(
-        flight in prop::option::of(Just(1)), chances in prop::collection::vec(chance(), 0..60)
+    fn cancellation_always_completes(
+        flight in prop::option::of(Just(1)), operations in prop::collection::vec(operation(), 0..60)
     ) {
-        obey("cancellation", flight, &without_rejections(chances));
+        check_workflow("cancellation", flight, &without_rejections(operations));
     }
 }
 
-fn deliver(kind: u8) -> [Chance; 2] {
-    [Chance::Deliver { which: 0, kind, keep: false }, Chance::Answer { which: 0, keep: false }]
+fn deliver(kind: u8) -> [Operation; 2] {
+    [Operation::Deliver { which: 0, kind, keep: false }, Operation::Answer { which: 0, keep: false }]
 }
 
-fn played(chances: impl IntoIterator<Item = Chance>) -> Saga {
+fn saga_after(operations: impl IntoIterator<Item = Operation>) -> Saga {
     let registry = samples::registry();
-    let mut world = World::begin(registry.latest("booking").unwrap(), None);
-    chances.into_iter().for_each(|chance| world.play(&chance));
-    world.saga
+    let mut simulation = Simulation::begin(registry.latest("booking").unwrap(), None);
+    operations.into_iter().for_each(|operation| simulation.run(&operation));
+    simulation.saga
 }
 
 #[test]
-fn the_whole_way() {
-    let saga = played([deliver(7).as_slice(), &[Chance::Signal("pay")], &deliver(7), &deliver(7)].concat());
+fn paid_booking_completes() {
+    let saga =
+        saga_after([deliver(7).as_slice(), &[Operation::Signal("pay")], &deliver(7), &deliver(7)].concat());
     assert_eq!((saga.status, saga.step.as_str(), saga.visit), (Status::Completed, "confirm", 1));
 }
 
 #[test]
-fn too_few_points_lead_back_to_the_wait_with_a_new_visit() {
-    let saga = played([deliver(7).as_slice(), &[Chance::Signal("pay")], &deliver(0)].concat());
+fn too_few_points_return_to_the_wait() {
+    let saga = saga_after([deliver(7).as_slice(), &[Operation::Signal("pay")], &deliver(0)].concat());
     assert_eq!((saga.status, saga.step.as_str(), saga.visit), (Status::Waiting, "await_payment", 2));
     assert_eq!(saga.rejection.unwrap()["code"], "insufficient_points");
 }
 
 #[test]
-fn a_refused_hold_leaves_nothing_to_undo_and_nothing_to_tell() {
-    let saga = played(deliver(3));
+fn rejected_hold_undoes_and_emits_nothing() {
+    let saga = saga_after(deliver(3));
     assert_eq!((saga.status, saga.due_at), (Status::Compensated, None));
     assert_eq!(saga.reason.as_deref(), Some("seat_taken"));
 }
 
 #[test]
-fn an_unpaid_hold_is_undone_at_its_deadline_and_not_before() {
+fn unpaid_hold_is_undone_at_its_deadline() {
     let held = deliver(7).to_vec();
-    let early = played([held.as_slice(), &[Chance::Alarm { after_ms: 299_000 }]].concat());
+    let early = saga_after([held.as_slice(), &[Operation::Alarm { after_ms: 299_000 }]].concat());
     assert_eq!(early.status, Status::Waiting);
-    let late = played([held.as_slice(), &[Chance::Alarm { after_ms: 300_000 }]].concat());
+    let late = saga_after([held.as_slice(), &[Operation::Alarm { after_ms: 300_000 }]].concat());
     assert_eq!((late.status, late.reason.as_deref()), (Status::Compensating, Some("hold_expired")));
 }
 
-/// The service that would have written the refusal's end never ran: the undo does.
+/// The service that rejects too late a command writes nothing, so the undo must.
 #[test]
-fn a_step_refused_for_being_late_is_undone_itself() {
-    let mut late = vec![Chance::Alarm { after_ms: 4_000 }];
+fn step_rejected_as_late_is_undone() {
+    let mut late = vec![Operation::Alarm { after_ms: 4_000 }];
     late.extend(deliver(7));
-    assert_eq!(played(late).status, Status::Waiting);
+    assert_eq!(saga_after(late).status, Status::Waiting);
     let registry = samples::registry();
-    let mut world = World::begin(registry.latest("booking").unwrap(), None);
-    world.now += TimeDelta::seconds(60);
-    deliver(7).iter().for_each(|chance| world.play(chance));
-    assert_eq!((world.saga.status, world.saga.step.as_str()), (Status::Compensating, "reserve"));
-    assert_eq!(world.saga.reason.as_deref(), Some("unavailable"));
+    let mut simulation = Simulation::begin(registry.latest("booking").unwrap(), None);
+    simulation.now += TimeDelta::seconds(60);
+    deliver(7).iter().for_each(|operation| simulation.run(operation));
+    assert_eq!((simulation.saga.status, simulation.saga.step.as_str()), (Status::Compensating, "reserve"));
+    assert_eq!(simulation.saga.reason.as_deref(), Some("unavailable"));
 }
 
 #[test]
-fn silence_costs_no_attempt_and_raises_the_send() {
-    let saga = played([Chance::Alarm { after_ms: 5_000 }, Chance::Alarm { after_ms: 10_000 }]);
+fn silence_costs_no_attempt() {
+    let saga = saga_after([Operation::Alarm { after_ms: 5_000 }, Operation::Alarm { after_ms: 10_000 }]);
     assert_eq!((saga.status, saga.attempt, saga.send), (Status::Running, 0, 2));
 }
 
 #[test]
-fn an_undo_that_was_stuck_still_ends_the_business_for_its_own_reason() {
+fn retried_undo_keeps_the_original_reason() {
     let mut story = deliver(7).to_vec();
-    story.push(Chance::Alarm { after_ms: 300_000 });
+    story.push(Operation::Alarm { after_ms: 300_000 });
     for _ in 0..70 {
         story.extend(deliver(1));
-        story.push(Chance::Alarm { after_ms: 61_000 });
+        story.push(Operation::Alarm { after_ms: 61_000 });
     }
-    let stuck = played(story.clone());
+    let stuck = saga_after(story.clone());
     assert_eq!(stuck.status, Status::Stuck);
     assert!(stuck.reason.unwrap().contains("busy"), "the cause is what an operator sees");
-    story.push(Chance::Operator(Act::Retry));
+    story.push(Operation::Operator(OperatorAction::Retry));
     story.extend(deliver(7));
-    let ended = played(story);
+    let ended = saga_after(story);
     assert_eq!((ended.status, ended.reason.as_deref()), (Status::Compensated, Some("hold_expired")));
 }

@@ -1,8 +1,8 @@
-//! The pure core of the engine: no async, no I/O, no clock, no randomness, and no idea what a seat is.
+//! The pure core of the engine: no async, no I/O, no clock, no randomness, and no knowledge of concerts.
 //!
-//! A [`Definition`] is data from `workflows/*.toml`. [`apply()`] looks at a [`Saga`], an [`Event`] and the time
-//! and answers with a [`Decision`]: a transition and what to do about it, `Stale` for what comes twice or
-//! late, `Illegal` for what cannot be. Live running, recovery and tests all call the same function.
+//! A [`Definition`] is data from `workflows/*.toml`. [`apply()`] takes a [`Saga`], an [`Event`] and the time, and returns
+//! a [`Decision`]: a transition with its actions, `Stale` for a duplicate or late event, or `Illegal` for an event that
+//! cannot be right. The service, the recovery after a crash, the model checker and the tests all call this function.
 //!
 //! ```text
 //!              done                    signal                 last step done
@@ -17,37 +17,38 @@
 //!    stuck ── retry (operator) ── compensating / running
 //! ```
 //!
-//! An operator may also complete a step by hand, skip an undo, turn a saga back, pause it or give it up (`abandoned`).
-//! A pause holds back the next forward command and nothing else: answers and signals are taken, clocks go on, and
-//! what has to be undone is undone.
+//! An operator can also complete a step, skip an undo, cancel, pause or abandon a saga. A pause holds back the next
+//! forward command and nothing else: replies and signals count, deadlines apply, and undos run.
 
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
 mod samples;
 pub mod versions;
-pub mod outlook;
+pub mod progress;
 pub mod apply;
-mod acts;
-mod halts;
-mod moves;
-mod permits;
+mod reply;
+mod transition;
 pub mod action;
+pub mod command;
+pub mod event;
+pub mod operator;
 pub mod definition;
 pub mod delay;
-pub mod event;
 pub mod size;
 pub mod state;
 pub mod jsonb;
 pub mod range;
 
-pub use action::{Action, Command, Decision, Entry, Transition, message_id};
-pub use apply::{DEADLINE_PASSED, STARTED, apply, lost_definition, outstanding, start, start_in};
+pub use action::{Action, Decision, Entry, Transition};
+pub use apply::{STARTED, apply, lost_definition, outstanding, start, start_in};
+pub use command::{Command, command, message_id};
 pub use definition::{ABANDONED, Definition, STUCK, Step, Work, WorkflowRegistry};
-pub use event::{Act, Event, Outcome, Poisoned, Reply};
-pub use moves::{command, kept, may_have_run};
-pub use outlook::{Outlook, Prospect, Standing, StepAhead, Told, outlook, prospect};
-pub use permits::{allowed_acts, lacking};
+pub use event::{Event, Outcome, Poisoned, Reply};
+pub use operator::{OperatorAction, allowed_actions, missing_outputs};
+pub use progress::{NextTransition, Progress, Standing, StepProgress, StepRecord, next_transition, progress};
+pub use reply::DEADLINE_PASSED;
 pub use size::too_large;
 pub use state::{Direction, NewSaga, Saga, Status};
+pub use transition::{carried_outputs, may_have_run};
 pub use versions::{Change, compare};

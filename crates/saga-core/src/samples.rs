@@ -1,4 +1,4 @@
-//! Workflows that tests decide about: those of the box office.
+//! The workflows of the box office, for tests.
 
 use super::{Definition, WorkflowRegistry};
 
@@ -8,7 +8,7 @@ pub fn workflow(name: &str) -> Definition {
         "cancellation" => include_str!("../../../workflows/cancellation.toml"),
         other => panic!("there is no sample {other}"),
     };
-    Definition::parse(name, text).expect("a sample is sound")
+    Definition::parse(name, text).expect("the sample is valid")
 }
 
 pub fn registry() -> WorkflowRegistry {

@@ -1,17 +1,17 @@
-//! How large a saga may become: every message about it must fit what a NATS server takes, 1 MiB.
+//! Limits on the size of a saga. Every message about it must fit into 1 MiB, the limit of a NATS server.
 
 use serde_json::{Map, Value};
 
-/// Most bytes of the output of one step, as JSON.
+/// Limit of one step's output, in bytes of JSON.
 pub const OUTPUT_BYTES_MAX: usize = 256 * 1_024;
-/// Most bytes of a saga's input and outputs together, as JSON. Reasons and headers have room beside them in a message.
+/// Limit of a saga's input and outputs together, in bytes of JSON. It leaves room for reasons and headers.
 pub const CONTEXT_BYTES_MAX: usize = 768 * 1_024;
-/// Most characters of a reason or of a code of an outcome.
+/// Limit of a reason, or of the code of an outcome, in characters.
 pub const REASON_CHARS_MAX: usize = 1_000;
-/// More than any number takes.
+/// Upper bound of the length of a number in JSON.
 const NUMBER_BYTES: usize = 24;
 
-/// What is wrong with the size of an output beside what the saga knows already, if anything is.
+/// Why an output is too large, alone or together with the saga's context; `None` if it is not.
 pub fn too_large(context: &Value, output: &Map<String, Value>) -> Option<String> {
     let output = object_bytes(output);
     if output > OUTPUT_BYTES_MAX {
@@ -25,12 +25,11 @@ pub fn too_large(context: &Value, output: &Map<String, Value>) -> Option<String>
     })
 }
 
-/// The beginning of a reason, as much as is kept of it.
-pub fn cut(reason: &str) -> String {
+pub fn truncate_reason(reason: &str) -> String {
     reason.chars().take(REASON_CHARS_MAX).collect()
 }
 
-/// How many bytes a value has as JSON; of numbers the most that they can have.
+/// Upper bound of the length of a value as JSON, in bytes.
 pub fn json_bytes(value: &Value) -> usize {
     match value {
         Value::Null | Value::Bool(true) => 4,
@@ -113,6 +112,6 @@ command='x.y'";
         assert!(too_large(&json!({}), &output(OUTPUT_BYTES_MAX)).unwrap().contains("262144"));
         let full = json!("z".repeat(CONTEXT_BYTES_MAX - 1_000));
         assert!(too_large(&full, &output(2_000)).unwrap().contains("786432"));
-        assert_eq!(cut(&"é".repeat(2_000)).chars().count(), REASON_CHARS_MAX);
+        assert_eq!(truncate_reason(&"é".repeat(2_000)).chars().count(), REASON_CHARS_MAX);
     }
 }

@@ -1,4 +1,4 @@
-//! What a saga is at a moment.
+//! The state of a saga: the fields of its row.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,28 +6,28 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::range::{EARLIEST, LATEST};
 
-/// Where a saga stands. The first three need an alarm; the others are ends or wait for an operator.
+/// The first three need a due time or a flight. The others are ends, or wait for an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// A command is out, or will be sent again after a pause.
+    /// A command was sent, or is due to be retried.
     Running,
-    /// Waits for a signal, until a deadline.
+    /// Waits for a signal until a deadline.
     Waiting,
-    /// Undoes, in reverse, what may have been done.
+    /// Undoes the steps that may have run, in reverse order.
     Compensating,
     /// Every step is done.
     Completed,
-    /// All that may have been done is undone.
+    /// Every step that may have run is undone.
     Compensated,
-    /// Cannot go on by itself; an operator must look.
+    /// Needs an operator.
     Stuck,
-    /// Given up by an operator.
+    /// Ended by an operator as it was.
     Abandoned,
 }
 
@@ -39,19 +39,17 @@ pub enum Direction {
     Undo,
 }
 
-/// What a saga is started with.
 #[derive(Clone, Debug)]
 pub struct NewSaga {
     pub id: Uuid,
     pub subject_id: Uuid,
     pub input: Map<String, Value>,
-    /// The trace that it belongs to; none: one of its own, by its id.
+    /// The trace that the saga belongs to. `None`: its own trace, named by its id.
     pub trace: Option<Uuid>,
-    /// The history begins after this number: a saga that continues another's story numbers its events on.
+    /// The number before the first history row. A saga that continues the events of another saga starts above 0.
     pub seq: i64,
 }
 
-/// A saga's whole state.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Saga {
     pub id: Uuid,
@@ -69,12 +67,13 @@ pub struct Saga {
     pub since: DateTime<Utc>,
     pub backing_off: bool,
     pub due_at: Option<DateTime<Utc>>,
-    /// The batch that looks after this saga instead of an alarm, while the saga runs without a pause: see [`Saga::is_kept`].
+    /// The batch whose due time covers this saga while the saga runs without a pause. A saga has a flight or a due time,
+    /// never both.
     pub flight: Option<i64>,
     pub reason: Option<String>,
     pub rejection: Option<Value>,
     pub input: Arc<Value>,
-    /// What commands carry: the input and the outputs so far.
+    /// What commands carry: the input and the outputs of the finished steps.
     pub context: Arc<Value>,
     pub seq: i64,
     pub stuck_since: Option<DateTime<Utc>>,
@@ -84,7 +83,6 @@ pub struct Saga {
     pub finished_at: Option<DateTime<Utc>>,
 }
 
-/// A text that names no status, or no direction.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0} names no status and no direction of a saga")]
 pub struct UnknownName(String);
@@ -108,7 +106,6 @@ impl FromStr for Direction {
 }
 
 impl Status {
-    /// Every status.
     pub const ALL: [Self; 7] = [
         Self::Running,
         Self::Waiting,
@@ -119,22 +116,22 @@ impl Status {
         Self::Abandoned,
     ];
 
-    /// Nothing will ever happen to it again, but for its last events.
+    /// Whether the state is final. Only the last events may still have to be published.
     pub fn is_end(self) -> bool {
         matches!(self, Self::Completed | Self::Compensated | Self::Abandoned)
     }
 
-    /// It needs no alarm once its last events are acknowledged: ended, or waiting for an operator.
-    pub fn rests(self) -> bool {
+    /// Whether the saga needs no due time once its last events are acknowledged.
+    pub fn is_quiescent(self) -> bool {
         self.is_end() || self == Self::Stuck
     }
 
-    /// Somebody outside may want to know: it waits, has ended or is stuck.
+    /// Whether a request that waits for this saga can be answered now.
     pub fn is_settled(self) -> bool {
         !matches!(self, Self::Running | Self::Compensating)
     }
 
-    /// Its name in the table and on the wire.
+    /// The name in the database and in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -149,10 +146,9 @@ impl Status {
 }
 
 impl Direction {
-    /// Both.
     pub const ALL: [Self; 2] = [Self::Do, Self::Undo];
 
-    /// Its name in the table and on the wire.
+    /// The name in the database and in messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Do => "do",
@@ -173,19 +169,25 @@ impl fmt::Display for Direction {
     }
 }
 
+/// What the row and the history keep of a rejection.
+pub(super) fn rejection(step: &str, code: &str, detail: &Value) -> Value {
+    json!({ "step": step, "code": code, "detail": detail })
+}
+
 impl Saga {
-    /// Whether it will be looked at again by itself, needs no look, or waits for an operator: no saga may be anything else.
-    pub fn is_kept(&self) -> bool {
-        self.due_at.is_some() || self.flight.is_some() || self.paused || self.status.rests()
+    /// Whether the saga cannot be forgotten: it has a due time or a flight, has ended, or waits for an operator. This must
+    /// hold for every saga.
+    pub fn is_supervised(&self) -> bool {
+        self.due_at.is_some() || self.flight.is_some() || self.paused || self.status.is_quiescent()
     }
 
-    /// Its batch looks after it no longer: its alarm rings now.
-    pub fn let_go(&mut self, now: DateTime<Utc>) {
+    /// Takes the saga out of its flight. It is due now.
+    pub fn leave_flight(&mut self, now: DateTime<Utc>) {
         self.flight = None;
         self.due_at = Some(now);
     }
 
-    /// The time that stands in a field of the context; one that lies too far off counts as the nearest that can be.
+    /// The time in a field of the context, limited to the range of [`super::range`].
     pub fn time(&self, field: &str) -> Option<DateTime<Utc>> {
         let text = self.context.get(field)?.as_str()?;
         let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);

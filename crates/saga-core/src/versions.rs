@@ -1,22 +1,19 @@
-//! What another version of a workflow would mean for a saga that is under way. Sagas keep the version that they began
-//! with; this is for whoever wants to know before the old one goes.
+//! Compares two versions of a workflow for a saga that is under way. A saga keeps the version that it started with; the
+//! comparison shows what would change if the old version were removed.
 
 use super::definition::{Deadline, Definition, Step, Work};
 use super::state::Direction;
 
-/// One difference that matters to a saga at a step.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Change {
-    /// The step that differs.
     pub step: String,
-    /// What differs, in words.
     pub what: String,
-    /// The saga could not go on with the other version: there is no such step, or another one at its place.
+    /// The saga could not continue with the new version.
     pub breaks: bool,
 }
 
-/// What differs for a saga that stands at `step` in `direction`, if it went on with `new` instead of `old`: the step
-/// itself, the steps ahead of it, and the undos of those behind it.
+/// What changes for a saga at `step` in `direction` if it continues with `new` instead of `old`: this step, the later
+/// steps, and the undos of the earlier ones.
 pub fn compare(old: &Definition, new: &Definition, step: &str, direction: Direction) -> Vec<Change> {
     let Some(here) = old.index(step) else {
         return vec![Change {
@@ -62,7 +59,7 @@ pub fn compare(old: &Definition, new: &Definition, step: &str, direction: Direct
             note(is, "a new step is ahead".to_owned(), false);
         }
     }
-    if old.can_turn_back(here) && !new.can_turn_back(there) {
+    if old.can_compensate(here) && !new.can_compensate(there) {
         note(at, "there is no way back from here any more".to_owned(), false);
     }
     changes
@@ -80,7 +77,7 @@ fn forward(was: &Step, is: &Step, mut note: impl FnMut(String, bool)) {
         (Work::Wait { .. }, Work::Command { .. }) => note("it is a command now".to_owned(), true),
         _ => {}
     }
-    let (before, after) = (told(was.deadline.as_ref()), told(is.deadline.as_ref()));
+    let (before, after) = (describe(was.deadline.as_ref()), describe(is.deadline.as_ref()));
     if before != after {
         note(changed("its deadline", before.as_deref(), after.as_deref()), false);
     }
@@ -100,7 +97,7 @@ fn changed(what: &str, before: Option<&str>, after: Option<&str>) -> String {
     }
 }
 
-fn told(deadline: Option<&Deadline>) -> Option<String> {
+fn describe(deadline: Option<&Deadline>) -> Option<String> {
     let deadline = deadline?;
     Some(match (&deadline.at, deadline.seconds) {
         (Some(field), _) => field.clone(),
@@ -116,48 +113,47 @@ mod tests {
         crate::samples::workflow("booking")
     }
 
-    fn told(new: &Definition, step: &str, direction: Direction) -> Vec<(String, bool)> {
-        let changes = compare(&booking(), new, step, direction);
-        changes
+    fn changes(new: &Definition, step: &str, direction: Direction) -> Vec<(String, bool)> {
+        compare(&booking(), new, step, direction)
             .into_iter()
             .map(|change| (format!("{}: {}", change.step, change.what), change.breaks))
             .collect()
     }
 
     #[test]
-    fn the_same_steps_mean_nothing_new() {
+    fn same_steps_change_nothing() {
         let mut new = booking();
         new.version = 2;
         new.steps[0].timeout_ms = 1;
         for step in ["reserve", "await_payment", "confirm"] {
-            assert!(told(&new, step, Direction::Do).is_empty());
+            assert!(changes(&new, step, Direction::Do).is_empty());
         }
     }
 
     #[test]
-    fn a_step_that_is_gone_breaks_only_those_that_stand_there() {
+    fn removed_step_breaks_only_sagas_at_it() {
         let mut new = booking();
         new.steps.remove(3);
-        assert_eq!(told(&new, "confirm", Direction::Do), [("confirm: the step is gone".to_owned(), true)]);
-        assert_eq!(told(&new, "pay", Direction::Do), [("confirm: the step is gone".to_owned(), false)]);
-        assert!(told(&new, "pay", Direction::Undo).is_empty());
+        assert_eq!(changes(&new, "confirm", Direction::Do), [("confirm: the step is gone".to_owned(), true)]);
+        assert_eq!(changes(&new, "pay", Direction::Do), [("confirm: the step is gone".to_owned(), false)]);
+        assert!(changes(&new, "pay", Direction::Undo).is_empty());
     }
 
     #[test]
-    fn an_undo_that_changes_matters_to_whoever_has_done_the_step() {
+    fn changed_undo_matters_only_after_its_step() {
         let mut new = booking();
         new.steps[2].undo = Some("points.return".to_owned());
         let change = "pay: its undo changes from points.refund to points.return".to_owned();
-        assert_eq!(told(&new, "confirm", Direction::Do), [(change.clone(), false)]);
-        assert_eq!(told(&new, "pay", Direction::Undo), [(change, false)]);
-        assert!(told(&new, "reserve", Direction::Do).is_empty());
+        assert_eq!(changes(&new, "confirm", Direction::Do), [(change.clone(), false)]);
+        assert_eq!(changes(&new, "pay", Direction::Undo), [(change, false)]);
+        assert!(changes(&new, "reserve", Direction::Do).is_empty());
         new.steps[2].undo = None;
-        let gone = told(&new, "confirm", Direction::Undo);
+        let gone = changes(&new, "confirm", Direction::Undo);
         assert_eq!(gone, [("pay: its undo is gone: points.refund".to_owned(), true)]);
     }
 
     #[test]
-    fn what_changes_ahead_is_told() {
+    fn later_changes_are_listed() {
         let mut new = booking();
         new.steps[1].deadline.as_mut().unwrap().at = Some("claimable_at".to_owned());
         new.steps[2].command = Some("cards.charge".to_owned());
@@ -165,7 +161,7 @@ mod tests {
         gift.name = "gift".to_owned();
         new.steps.push(gift);
         assert_eq!(
-            told(&new, "reserve", Direction::Do).into_iter().map(|(what, _)| what).collect::<Vec<_>>(),
+            changes(&new, "reserve", Direction::Do).into_iter().map(|(what, _)| what).collect::<Vec<_>>(),
             [
                 "await_payment: its deadline changes from expires_at to claimable_at",
                 "pay: its command changes from points.deduct to cards.charge",

@@ -5,7 +5,7 @@
 use async_nats::HeaderMap;
 use async_nats::header::{HeaderName, IntoHeaderValue};
 use saga_core::Direction;
-use saga_core::jsonb::{self, Unkeepable};
+use saga_core::jsonb::{self, NotStorable};
 use uuid::Uuid;
 
 /// The saga a message is about.
@@ -41,7 +41,7 @@ pub enum Malformed {
     #[error("the body lacks {0}")]
     Missing(&'static str),
     #[error("the body cannot be kept: {0}")]
-    Unkeepable(#[from] Unkeepable),
+    NotStorable(#[from] NotStorable),
     #[error("it carries {given} items; it may carry 1 to {most}")]
     Count { given: usize, most: usize },
     #[error("version {0} is not known")]

@@ -11,7 +11,7 @@ use async_nats::HeaderMap;
 use async_nats::header::{NATS_MESSAGE_ID, NATS_SCHEDULE, NATS_SCHEDULE_TARGET};
 use async_nats::jetstream::message::PublishMessage;
 use chrono::{DateTime, SecondsFormat, Utc};
-use saga_core::size::{OUTPUT_BYTES_MAX, cut, json_bytes};
+use saga_core::size::{OUTPUT_BYTES_MAX, json_bytes, truncate_reason};
 use saga_core::{Command, Direction, Outcome, Reply, Status, jsonb, message_id, range};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -211,10 +211,10 @@ fn bounded(outcome: Outcome) -> Outcome {
             } else {
                 detail
             };
-            Outcome::Rejected { code: cut(&code), detail }
+            Outcome::Rejected { code: truncate_reason(&code), detail }
         }
-        Outcome::Failed { code } => Outcome::Failed { code: cut(&code) },
-        Outcome::Unknown { reason } => Outcome::Unknown { reason: cut(&reason) },
+        Outcome::Failed { code } => Outcome::Failed { code: truncate_reason(&code) },
+        Outcome::Unknown { reason } => Outcome::Unknown { reason: truncate_reason(&reason) },
         Outcome::Done { .. } => outcome,
     }
 }

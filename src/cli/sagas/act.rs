@@ -10,7 +10,7 @@ use crate::jsonb;
 use crate::operations::refund::{self, RefundError, Refunded};
 use crate::operations::{AskError, Repaired};
 use crate::orchestrator::ActError;
-use crate::saga::Act;
+use crate::saga::OperatorAction;
 use crate::workers::{LeftToSettle, Settlement};
 
 /// An act, and why.
@@ -34,15 +34,15 @@ pub(in crate::cli) struct ByHand {
 
 impl ByHand {
     /// The act with its output.
-    pub(super) fn read(&self) -> Result<(Act, &What), Misuse> {
+    pub(super) fn read(&self) -> Result<(OperatorAction, &What), Misuse> {
         let output: Map<String, Value> = serde_json::from_str(&self.output)
             .map_err(|error| Misuse(format!("--output must be a JSON object: {error}")))?;
         jsonb::check_object(&output).map_err(|error| Misuse(format!("--output cannot be kept: {error}")))?;
-        Ok((Act::Complete { output }, &self.what))
+        Ok((OperatorAction::Complete { output }, &self.what))
     }
 }
 
-pub(super) async fn run(context: &Context, act: Act, what: &What) -> anyhow::Result<Ending> {
+pub(super) async fn run(context: &Context, act: OperatorAction, what: &What) -> anyhow::Result<Ending> {
     what.why.check()?;
     let acting = Acting::begin(context).await?;
     let done = acting.engine.act(what.id, act, &acting.actor, &what.why.reason).await;

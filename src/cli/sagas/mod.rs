@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::{Context, Ending, Misuse};
 use crate::operations::{AskError, SagaFilter};
-use crate::saga::Act;
+use crate::saga::OperatorAction;
 
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
@@ -72,14 +72,14 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
         Command::Show { id } => show::run(context, id).await,
         Command::Why { id } => why::run(context, id).await,
         Command::Tail(wanted) => tail::run(context, &wanted).await,
-        Command::Retry(what) => act::run(context, Act::Retry, &what).await,
+        Command::Retry(what) => act::run(context, OperatorAction::Retry, &what).await,
         Command::Complete(by_hand) => {
             let (act, what) = by_hand.read()?;
             act::run(context, act, what).await
         }
-        Command::SkipUndo(what) => act::run(context, Act::SkipUndo, &what).await,
-        Command::Cancel(what) => act::run(context, Act::Cancel, &what).await,
-        Command::Abandon(what) => act::run(context, Act::Abandon, &what).await,
+        Command::SkipUndo(what) => act::run(context, OperatorAction::SkipUndo, &what).await,
+        Command::Cancel(what) => act::run(context, OperatorAction::Cancel, &what).await,
+        Command::Abandon(what) => act::run(context, OperatorAction::Abandon, &what).await,
         Command::Refund(what) => act::refund(context, &what).await,
         Command::Pause(hold) => pauses::pause(context, &hold).await,
         Command::Resume(target) => pauses::resume(context, &target).await,

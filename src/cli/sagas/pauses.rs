@@ -10,7 +10,7 @@ use super::{about, act};
 use crate::operations::pauses::{self, PauseChange, PauseOf, PauseView};
 use crate::operations::{AskError, Repaired};
 use crate::orchestrator::ActError;
-use crate::saga::Act;
+use crate::saga::OperatorAction;
 
 /// What to hold back, or to let go on.
 #[derive(clap::Args, Debug)]
@@ -80,7 +80,7 @@ async fn apply(acting: &Acting, target: &Target, whole: Option<bool>) -> Result<
         let changed = pauses::change(engine, more, whole.is_some(), actor, reason).await?;
         return Ok(Changed::More(changed));
     }
-    let act = if whole.is_some() { Act::Pause } else { Act::Resume };
+    let act = if whole.is_some() { OperatorAction::Pause } else { OperatorAction::Resume };
     let acted = engine.act(target.id.unwrap_or_default(), act, actor, reason).await?;
     Ok(Changed::Saga(Box::new(acted.into())))
 }

@@ -97,13 +97,13 @@ fn lay_out(definition: &Definition, ways: &[(Edge, bool)]) -> Layout {
     put(OUTSIDE, 0, 0);
     for (row, step) in (1..).zip(&definition.steps) {
         put(&step.name, 0, row);
-        if step.undo.is_some() && definition.can_turn_back(0) {
+        if step.undo.is_some() && definition.can_compensate(0) {
             put(&undo_state(step), 1, row);
         }
     }
     put(COMPLETED, 0, steps + 1);
     let mut last = 0;
-    if definition.can_turn_back(0) {
+    if definition.can_compensate(0) {
         put(COMPENSATED, 1, 0);
         last = 1;
     }

@@ -70,7 +70,7 @@ fn forward(definition: &Definition, index: usize, step: &Step, line: &mut impl F
 /// may have, so that the step itself is undone too.
 fn backward(definition: &Definition, index: usize, step: &Step, line: &mut impl FnMut(&str, &str, &str)) {
     let is_command = matches!(step.work(), Work::Command { .. });
-    if !definition.can_turn_back(index) {
+    if !definition.can_compensate(index) {
         if is_command {
             line(&step.name, STUCK, "rejected, attempts used up");
             line(STUCK, &step.name, "operator, retry");
@@ -106,7 +106,7 @@ fn undoing(definition: &Definition, line: &mut impl FnMut(&str, &str, &str)) {
 }
 
 fn may_turn_back(definition: &Definition) -> bool {
-    definition.can_turn_back(0)
+    definition.can_compensate(0)
 }
 
 fn undo_at_or_below(definition: &Definition, from: Option<usize>) -> String {

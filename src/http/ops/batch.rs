@@ -19,7 +19,7 @@ use super::super::shape::{Faults, Shape};
 use super::saga_acts::check_reason;
 use crate::operations::SagaFilter;
 use crate::operations::batch::{self, Batch, LIMIT_MAX, RATE_DEFAULT, RATE_MAX, Tally};
-use crate::saga::Act;
+use crate::saga::OperatorAction;
 
 /// How long one request may take; the next one goes on with what is left.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -91,7 +91,7 @@ pub async fn run(
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |order, _| {
         let wanted = Batch {
-            act: batch::act_named(&order.act).unwrap_or(Act::Retry),
+            act: batch::act_named(&order.act).unwrap_or(OperatorAction::Retry),
             actor: staff.key.name.clone(),
             dry_run: order.dry_run,
             per_second: order.rate(),

@@ -19,7 +19,7 @@ use super::super::shape::{Faults, Shape};
 use crate::operations::Repaired;
 use crate::operations::refund::{self, RefundError, Refunded};
 use crate::operations::repair::reason_problem;
-use crate::saga::Act;
+use crate::saga::OperatorAction;
 
 /// Why an operator acts.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -78,7 +78,7 @@ pub async fn complete(
     command: Command<ByHand>,
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |ByHand { reason, output }, _| {
-        let acted = app.engine.act(id, Act::Complete { output }, &staff.key.name, &reason).await?;
+        let acted = app.engine.act(id, OperatorAction::Complete { output }, &staff.key.name, &reason).await?;
         Ok(Answer::ok(&Repaired::from(acted)))
     })
     .await
@@ -95,7 +95,7 @@ pub async fn retry(
     saga: PathId,
     command: Command<ActReason>,
 ) -> Result<Response> {
-    act(state, staff, saga, command, Act::Retry).await
+    act(state, staff, saga, command, OperatorAction::Retry).await
 }
 
 /// Leaves out the undo that a saga is at; what it would have taken back stays.
@@ -109,7 +109,7 @@ pub async fn skip_undo(
     saga: PathId,
     command: Command<ActReason>,
 ) -> Result<Response> {
-    act(state, staff, saga, command, Act::SkipUndo).await
+    act(state, staff, saga, command, OperatorAction::SkipUndo).await
 }
 
 /// Turns a saga back: what it did is undone.
@@ -123,7 +123,7 @@ pub async fn cancel(
     saga: PathId,
     command: Command<ActReason>,
 ) -> Result<Response> {
-    act(state, staff, saga, command, Act::Cancel).await
+    act(state, staff, saga, command, OperatorAction::Cancel).await
 }
 
 /// Gives a saga up as it is. The answer names the steps whose effects may be left behind.
@@ -137,7 +137,7 @@ pub async fn abandon(
     saga: PathId,
     command: Command<ActReason>,
 ) -> Result<Response> {
-    act(state, staff, saga, command, Act::Abandon).await
+    act(state, staff, saga, command, OperatorAction::Abandon).await
 }
 
 /// Gives back the points of a reservation whose saga has ended without a ticket for them. A second request changes nothing and
@@ -170,7 +170,7 @@ pub async fn pause(
     saga: PathId,
     command: Command<ActReason>,
 ) -> Result<Response> {
-    act(state, staff, saga, command, Act::Pause).await
+    act(state, staff, saga, command, OperatorAction::Pause).await
 }
 
 /// Lets a paused saga go on.
@@ -184,7 +184,7 @@ pub async fn resume(
     saga: PathId,
     command: Command<ActReason>,
 ) -> Result<Response> {
-    act(state, staff, saga, command, Act::Resume).await
+    act(state, staff, saga, command, OperatorAction::Resume).await
 }
 
 async fn act(
@@ -192,7 +192,7 @@ async fn act(
     staff: Staff<Operator>,
     PathId(id): PathId,
     command: Command<ActReason>,
-    act: Act,
+    act: OperatorAction,
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |why, _| {
         let acted = app.engine.act(id, act, &staff.key.name, &why.reason).await?;

@@ -129,9 +129,10 @@ fn of_row(definition: Option<&Definition>, saga: Saga, now: DateTime<Utc>) -> Fa
         (None, _) => (None, None),
     };
     let other = definition.filter(|_| signal.is_some()).map(|definition| definition.signals.keys().cloned());
-    let coming = definition.map(|definition| saga::prospect(definition, &saga, now)).unwrap_or_default();
-    let (turns_back_at, turns_back_for) = coming.turns_back.unzip();
-    let allowed = saga::allowed_acts(definition, &saga);
+    let coming =
+        definition.map(|definition| saga::next_transition(definition, &saga, now)).unwrap_or_default();
+    let (turns_back_at, turns_back_for) = coming.compensates_at.unzip();
+    let allowed = saga::allowed_actions(definition, &saga);
     Facts {
         now,
         since: saga.since,
@@ -141,7 +142,7 @@ fn of_row(definition: Option<&Definition>, saga: Saga, now: DateTime<Utc>) -> Fa
         command: command.filter(|_| open).map(str::to_owned),
         signal: signal.filter(|_| open).map(str::to_owned),
         other_signals: other.filter(|_| open).into_iter().flatten().collect(),
-        asked_again_at: coming.asked_again_at,
+        asked_again_at: coming.resend_at,
         turns_back_at,
         turns_back_for,
         defined: definition.is_some(),

@@ -1,4 +1,5 @@
-//! The service of the made-up workflow, with a database of its own and the fence that every such service gets. Its effect is a row, and nothing keeps it from writing it twice but the fence.
+//! The external service of the sample workflow, with its own database and the fence of the worker SDK. Its effect is a
+//! row that only the fence protects from being written twice.
 
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use sqlx::{PgConnection, PgPool, Postgres};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-use super::wire::Wire;
+use super::link::Link;
 use crate::common::fresh_database;
 use crate::worker_sdk::nats;
 
-/// It ends when it is dropped.
-pub struct Parcels {
+/// The service stops when this is dropped.
+pub struct SampleWorkflow {
     pub pool: PgPool,
     _stop: DropGuard,
 }
@@ -33,17 +34,17 @@ async fn serve(conn: &mut PgConnection, request: StepRequest<'_>) -> anyhow::Res
     make(conn, request.command).await
 }
 
-impl Parcels {
-    /// Serves every command of its workflow; by the wire, if there is one.
-    pub async fn open(bus: &Bus, definition: &Definition, wire: Option<&Wire>) -> Self {
+impl SampleWorkflow {
+    /// Serves every command of the workflow; through the link if there is one.
+    pub async fn open(bus: &Bus, definition: &Definition, link: Option<&Link>) -> Self {
         let url = fresh_database().await;
         let pool = store::open(&url, 8).unwrap();
         sqlx::query("create table parcels (saga uuid not null, step text not null)")
             .execute(&pool)
             .await
             .unwrap();
-        let theirs = match wire {
-            Some(wire) => store::open(&wire.lay(&url).await, 12).unwrap(),
+        let theirs = match link {
+            Some(link) => store::open(&link.connect(&url).await, 12).unwrap(),
             None => pool.clone(),
         };
         let mut worker = Worker::new("parcels", theirs);
@@ -56,8 +57,8 @@ impl Parcels {
         Self { pool, _stop: stop.drop_guard() }
     }
 
-    /// What a worker leaves that dies between its commit and its reply.
-    pub async fn do_without_a_word(&self, command: &Command) {
+    /// Executes a command without a reply, like a worker that dies after its commit.
+    pub async fn run_without_reply(&self, command: &Command) {
         let mut tx = self.pool.begin().await.unwrap();
         let (saga, step) = (command.saga_id, &command.step);
         let (mut known, _) =
@@ -78,7 +79,7 @@ impl Parcels {
         tx.commit().await.unwrap();
     }
 
-    /// How often the effect of a step is there: once or not at all, or something is wrong.
+    /// The number of effects of a step: 0 or 1 unless the fence fails.
     pub async fn effects(&self, saga: Uuid, step: &str) -> i64 {
         let sql = "select count(*) from parcels where saga = $1 and step = $2";
         sqlx::query_scalar(sql).bind(saga).bind(step).fetch_one(&self.pool).await.unwrap()

@@ -1,8 +1,6 @@
-//! A wire to Postgres on which a transaction can be stopped before any of its statements, for as long as a test wants.
-//!
-//! It passes on what the client sends message by message, by nothing more than their framing: a letter and a length.
-//! A transaction that is to be stopped is known by the saga that its first statement names, and so is a statement that
-//! stands for itself.
+//! A proxy for Postgres that can stop a transaction before any of its statements. It forwards the messages of the
+//! client one by one and reads only their framing: a letter and a length. The saga id among the arguments of the first
+//! statement identifies the transaction; the same holds for a statement outside of a transaction.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,46 +14,44 @@ use tokio::sync::Notify;
 use url::Url;
 use uuid::Uuid;
 
-/// How long a transaction may take to come to its stop.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// Binds the arguments of a statement, which is executed right after.
+const TIMEOUT: Duration = Duration::from_secs(20);
+/// Message that binds the arguments of a statement. The statement executes right after it.
 const BIND: u8 = b'B';
-/// A statement without arguments: the beginning and the end of a transaction.
+/// Message with a statement without arguments: begin, commit, rollback.
 const QUERY: u8 = b'Q';
 
-/// The wire of a stage.
 #[derive(Clone, Default)]
-pub struct Wire {
+pub struct Link {
     stops: Arc<Mutex<HashMap<Uuid, Arc<Stop>>>>,
 }
 
 /// Where the next transaction about a saga stops.
 pub struct Stop {
-    /// Before its statement of this number, from 0; its commit is the last.
+    /// Stops before the statement with this number, counted from 0. The commit is the last.
     before: usize,
-    /// Whether it is for statements outside of transactions, and how many of them have passed.
+    /// For a statement outside of a transaction: how many of them have passed.
     alone: Option<AtomicUsize>,
     reached: Notify,
     pub released: Notify,
-    /// All its statements, once it is over.
+    /// The number of statements, once the transaction is over.
     pub statements: Mutex<Option<usize>>,
 }
 
-/// A transaction that is to be stopped, on its connection.
+/// The transaction to stop, on its connection.
 struct Watched {
     stop: Arc<Stop>,
     passed: usize,
 }
 
-impl Wire {
-    /// Lays a wire to this database; returns the address of its other end.
-    pub async fn lay(&self, database_url: &str) -> String {
+impl Link {
+    /// Starts a proxy for this database and returns its URL.
+    pub async fn connect(&self, database_url: &str) -> String {
         let mut url = Url::parse(database_url).unwrap();
         let server = (url.host_str().unwrap().to_owned(), url.port().unwrap());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         url.set_port(Some(listener.local_addr().unwrap().port())).unwrap();
         url.set_query(Some("sslmode=disable"));
-        let wire = self.clone();
+        let link = self.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let server = TcpStream::connect(&server).await.unwrap();
@@ -63,21 +59,22 @@ impl Wire {
                 server.set_nodelay(true).unwrap();
                 let ((from_client, mut to_client), (mut from_server, to_server)) =
                     (client.into_split(), server.into_split());
-                let wire = wire.clone();
-                // Either ends when its connection does.
-                tokio::spawn(async move { drop(wire.pass_on(from_client, to_server).await) });
+                let link = link.clone();
+                // Each direction ends with its connection.
+                tokio::spawn(async move { drop(link.pass_on(from_client, to_server).await) });
                 tokio::spawn(async move { drop(copy(&mut from_server, &mut to_client).await) });
             }
         });
         url.to_string()
     }
 
-    /// The next transaction about a saga stops before its statement of this number; beyond its last it only counts.
+    /// Stops the next transaction about a saga before its statement with this number. A number beyond the last one
+    /// only counts.
     pub fn stop(&self, saga: Uuid, before: usize) -> Arc<Stop> {
         self.stopping(saga, before, None)
     }
 
-    /// The statement of this number that names a saga, outside of any transaction, stops before it is executed.
+    /// Stops the statement with this number among those that name the saga outside of a transaction.
     pub fn stop_alone(&self, saga: Uuid, before: usize) -> Arc<Stop> {
         self.stopping(saga, before, Some(AtomicUsize::default()))
     }
@@ -90,19 +87,19 @@ impl Wire {
     }
 
     async fn pass_on(&self, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> std::io::Result<()> {
-        // The first message has no letter.
+        // The first message of the protocol has no letter.
         let mut first = vec![0; from.read_u32().await? as usize - 4];
         from.read_exact(&mut first).await?;
         to.write_u32(first.len() as u32 + 4).await?;
         to.write_all(&first).await?;
-        let (mut begun, mut within, mut watched) = (false, false, None);
+        let (mut started, mut within, mut watched) = (false, false, None);
         loop {
             let kind = from.read_u8().await?;
             let length = from.read_u32().await?;
             let mut body = vec![0; length as usize - 4];
             from.read_exact(&mut body).await?;
             match kind {
-                QUERY if body.starts_with(b"BEGIN") => (begun, within) = (true, true),
+                QUERY if body.starts_with(b"BEGIN") => (started, within) = (true, true),
                 QUERY if body == b"COMMIT\0" || body == b"ROLLBACK\0" => {
                     within = false;
                     if let Some(watched) = watched.take() {
@@ -110,9 +107,9 @@ impl Wire {
                     }
                 }
                 BIND if !within => self.pass_alone(&body).await,
-                // A savepoint is a statement like any other.
+                // A savepoint counts as a statement.
                 QUERY | BIND => {
-                    if std::mem::take(&mut begun) {
+                    if std::mem::take(&mut started) {
                         watched = self.watch(&body);
                     }
                     if let Some(watched) = &mut watched {
@@ -129,7 +126,7 @@ impl Wire {
         }
     }
 
-    /// The stop of a transaction whose first statement has these arguments; it is for one transaction only.
+    /// Takes the stop for a transaction whose first statement has these arguments.
     fn watch(&self, body: &[u8]) -> Option<Watched> {
         let mut stops = self.stops.lock().unwrap();
         let named = |(saga, stop): &(&Uuid, &Arc<Stop>)| stop.alone.is_none() && names(body, saga);
@@ -138,7 +135,7 @@ impl Wire {
         stops.remove(&saga).map(|stop| Watched { stop, passed: 0 })
     }
 
-    /// Lets a statement outside of any transaction pass, or stops it.
+    /// Forwards a statement outside of a transaction, or stops it.
     async fn pass_alone(&self, body: &[u8]) {
         let stop = {
             let mut stops = self.stops.lock().unwrap();
@@ -156,17 +153,14 @@ impl Wire {
     }
 }
 
-/// Whether a saga is among the arguments of a statement.
 fn names(body: &[u8], saga: &Uuid) -> bool {
     body.windows(16).any(|bytes| bytes == saga.as_bytes())
 }
 
 impl Stop {
-    /// Returns when the transaction stands still.
+    /// Waits until the transaction has stopped.
     pub async fn reached(&self) {
-        tokio::time::timeout(PATIENCE, self.reached.notified())
-            .await
-            .expect("the transaction comes this far");
+        tokio::time::timeout(TIMEOUT, self.reached.notified()).await.expect("the transaction comes this far");
     }
 }
 

@@ -1,31 +1,31 @@
-//! The engine's shell, as the model knows it: what comes is handed to the real `apply`, the row is written, and the
-//! commands that follow go out, unless something goes wrong in between.
+//! A model of the engine around the real `apply`: it writes the row and publishes the commands, unless a fault comes
+//! between.
 
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use super::abstraction::{base, number};
-use super::fault::Fault;
-use super::setting::{InjectedBug, Mishap, Model};
-use super::state::{Asked, Message, State};
+use super::actions::{Fault, InjectedBug, Model};
+use super::state::{CommandKey, Message, State};
+use super::violation::Violation;
 use saga_core::{
     Action, Command, Decision, Direction, Event, Reply, Status, apply, lost_definition, outstanding,
 };
 
 impl Model {
-    /// Lets an event happen to the saga: apply, commit, publish. Says whether the saga moved.
-    pub(super) fn happen(
+    /// Applies, commits and publishes. Returns whether the saga changed.
+    pub(super) fn apply_event(
         &self,
         state: &mut State,
         event: &Event,
         now: DateTime<Utc>,
-        mishap: Mishap,
+        fault: Fault,
     ) -> bool {
         let before = Arc::clone(&state.saga);
-        let event = self.as_the_engine_sees_it(state, event);
-        let decision = match mishap {
-            Mishap::NoDefinition => lost_definition(&before, &event, now),
+        let event = self.with_injected_bug(state, event);
+        let decision = match fault {
+            Fault::MissingDefinition => lost_definition(&before, &event, now),
             _ => apply(&self.workflow.definition, &before, &event, now),
         };
         let (moved, actions) = match decision {
@@ -33,41 +33,41 @@ impl Model {
                 let saga = self.workflow.settle(transition.saga, now, state.passed);
                 state.step = self.workflow.definition.index(&saga.step).unwrap_or(0) as u8;
                 state.saga = Arc::new(saga);
-                self.judge_row(state, &before);
+                self.check_row(state, &before);
                 if let Some(detail) = transition.entry.and_then(|entry| entry.detail) {
-                    self.excuse(state, &detail);
+                    self.record_left_effects(state, &detail);
                 }
                 (true, transition.actions)
             }
-            // A message that comes twice or late: what the row asks for is published again.
+            // A duplicate or late message makes the engine publish the current command again.
             Decision::Stale if matches!(event, Event::Reply(_) | Event::Signal(_)) => {
                 (false, outstanding(&self.workflow.definition, &before))
             }
             Decision::Stale => (false, Vec::new()),
             Decision::Illegal(why) => {
-                state.blame(Fault::Illegal(why));
+                state.report(Violation::Illegal(why));
                 (false, Vec::new())
             }
         };
-        if mishap != Mishap::Unpublished {
+        if fault != Fault::CrashBeforePublish {
             self.publish(state, actions);
         }
         moved
     }
 
-    /// Publishes commands. Alarms need no message of their own here: whoever looks first, looks.
+    /// Publishes commands. Timers need no message in the model, because the sweeper finds every due saga.
     pub(super) fn publish(&self, state: &mut State, actions: Vec<Action>) {
         for action in actions {
             if let Action::Send(command) = action
-                && let Some(asked) = self.asked(&command)
+                && let Some(key) = self.key(&command)
             {
-                state.send(Message::Command(asked));
+                state.send(Message::Command(key));
             }
         }
     }
 
-    fn asked(&self, command: &Command) -> Option<Asked> {
-        Some(Asked {
+    fn key(&self, command: &Command) -> Option<CommandKey> {
+        Some(CommandKey {
             step: self.workflow.definition.index(&command.step)? as u8,
             undo: command.direction == Direction::Undo,
             visit: command.visit as u8,
@@ -76,8 +76,8 @@ impl Model {
         })
     }
 
-    /// A sound engine sees a reply as it is.
-    fn as_the_engine_sees_it(&self, state: &State, event: &Event) -> Event {
+    /// The event, unless an injected bug changes it.
+    fn with_injected_bug(&self, state: &State, event: &Event) -> Event {
         match event {
             Event::Reply(reply) if self.injected == Some(InjectedBug::EngineTakesAnyReply) => {
                 Event::Reply(Reply {
@@ -94,7 +94,7 @@ impl Model {
         }
     }
 
-    /// Whether anybody who looks now finds the saga due: its pause or its silence may be over, or a deadline is.
+    /// Whether the sweeper finds the saga due now.
     pub(super) fn is_due(&self, state: &State) -> bool {
         let saga = &state.saga;
         let near = |due| due < base(state.passed + 1);
@@ -103,12 +103,11 @@ impl Model {
             && saga.due_at.is_some_and(near)
     }
 
-    /// Whether the deadline of the saga's own step has passed.
     pub(super) fn is_overdue(&self, state: &State) -> bool {
         self.own_deadline(state).is_some_and(|at| at <= state.passed)
     }
 
-    /// The deadline of the saga's own step, if it still goes forward.
+    /// The deadline of the current step, if the saga goes forward.
     pub(super) fn own_deadline(&self, state: &State) -> Option<u8> {
         let saga = &state.saga;
         let open =
