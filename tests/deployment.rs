@@ -116,7 +116,7 @@ fn the_containers_run_with_the_settings_of_the_private_servers() {
         assert_eq!(words(&services[role]["command"]), ["serve", "--role", role]);
     }
     // Every variable that the service is given is one that it knows.
-    let config = file("src/config.rs") + &file("src/telemetry.rs");
+    let config = file("src/config.rs") + &file("src/telemetry/mod.rs");
     for (name, service) in services.iter().filter(|(_, service)| service["image"] == "boxoffice") {
         let variables = service["environment"].as_object().unwrap();
         assert!(variables.contains_key("BOXOFFICE_QUEUE_SECRET"), "{name} has what all have");

@@ -40,6 +40,7 @@ mod http_sagas;
 mod keeping;
 mod laws;
 mod local;
+mod monitoring;
 mod nats_rights;
 mod notifier;
 mod openapi;

@@ -24,6 +24,7 @@ const PACE: [&str; 4] = ["--hold-seconds", "3", "--payment-grace-seconds", "3"];
 /// A process of the real program; it is killed when it is dropped.
 pub struct Process {
     pub child: Child,
+    /// Where buyers are answered; where operators are, without the role api.
     pub url: String,
     /// Where operators and monitoring are answered.
     pub admin_url: String,
@@ -48,10 +49,11 @@ impl Process {
         let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = said.next_line().await.unwrap().expect("it says where it is");
         let answer: Value = serde_json::from_str(&line).unwrap();
-        let [url, admin_url] = ["url", "admin_url"].map(|name| answer[name].as_str().unwrap().to_owned());
+        let admin_url = answer["admin_url"].as_str().unwrap().to_owned();
+        let url = answer["url"].as_str().unwrap_or(&admin_url).to_owned();
         let client = client();
         until(20, "the service to be ready", || async {
-            client.get(format!("{url}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)
+            client.get(format!("{admin_url}/readyz")).send().await.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
         Self { child, url, admin_url }
@@ -62,14 +64,14 @@ impl Process {
     }
 }
 
-fn client() -> reqwest::Client {
+pub fn client() -> reqwest::Client {
     // Another test of this process may have chosen it before.
     let _chosen = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap()
 }
 
 /// Buyers who come one after the other, whatever happens to the service, until they are told to stop.
-struct Buyers {
+pub struct Buyers {
     url: String,
     paid: AtomicUsize,
     stop: CancellationToken,
@@ -119,7 +121,7 @@ impl Buyers {
     }
 
     /// Lets buyers come until `count` have paid or the stop.
-    async fn come(self: Arc<Self>, count: usize) {
+    pub async fn come(self: Arc<Self>, count: usize) {
         let mut tasks = tokio::task::JoinSet::new();
         for lane in 0..12 {
             let buyers = Arc::clone(&self);
@@ -141,7 +143,7 @@ impl Buyers {
     }
 }
 
-fn buyers(url: &str) -> Arc<Buyers> {
+pub fn buyers(url: &str) -> Arc<Buyers> {
     Arc::new(Buyers { url: url.to_owned(), paid: AtomicUsize::new(0), stop: CancellationToken::new() })
 }
 

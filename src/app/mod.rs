@@ -130,6 +130,9 @@ impl App {
         app.run(settings, &roles, &written, announce).await?;
         let names: Vec<String> = roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
         store::operations::record_start(&app.pool, ids::new(), &names).await?;
+        for name in &names {
+            metrics::gauge!("boxoffice_process_role", "role" => name.clone()).set(1.0);
+        }
         tracing::info!(roles = names.join(","), "started");
         Ok(app)
     }

@@ -64,6 +64,9 @@ impl Jobs {
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: Display + Send + 'static,
     {
+        // An alert on the age of the last success must see a job that never succeeds, and one on failures the first of them.
+        note_success(job.name);
+        metrics::counter!("boxoffice_job_failures_total", "job" => job.name).increment(0);
         let (context, stop) = (context.clone(), self.stop.clone());
         let running = Arc::new(Mutex::new(()));
         let scheduled = CronJob::new_async(job.schedule, move |_, _| {
@@ -116,8 +119,7 @@ pub async fn run_once<E: Display>(
     };
     match ended {
         Ok(Ok(Ok(()))) => {
-            let now = Clock::default().now().timestamp_millis() as f64 / 1_000.0;
-            metrics::gauge!("boxoffice_job_last_success_timestamp_seconds", "job" => name).set(now);
+            note_success(name);
             return;
         }
         Ok(Ok(Err(error))) => {
@@ -133,6 +135,11 @@ pub async fn run_once<E: Display>(
         }
     }
     metrics::counter!("boxoffice_job_failures_total", "job" => name).increment(1);
+}
+
+fn note_success(job: &'static str) {
+    let now = Clock::default().now().timestamp_millis() as f64 / 1_000.0;
+    metrics::gauge!("boxoffice_job_last_success_timestamp_seconds", "job" => job).set(now);
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod publish;
 pub mod probe;
 pub mod deliveries;
 pub mod topology;
+pub mod stream_sizes;
 pub mod connect;
 pub mod health;
 pub mod denials;

@@ -43,6 +43,7 @@ pub fn surround(router: Router) -> Router {
 async fn attend(mut request: Request, next: Next) -> Response {
     let id = identify(&mut request);
     let measure = Measure::begin(&request);
+    let _in_flight = InFlight::begin();
     let is_api = request.uri().path().starts_with(API);
     let mut response = next.run(request).await;
     measure.end(&response);
@@ -53,6 +54,22 @@ async fn attend(mut request: Request, next: Next) -> Response {
     }
     response.headers_mut().insert(REQUEST_ID, id);
     response
+}
+
+/// A request without an answer; it counts until it is dropped.
+struct InFlight;
+
+impl InFlight {
+    fn begin() -> Self {
+        metrics::gauge!("boxoffice_http_requests_in_flight").increment(1.0);
+        Self
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        metrics::gauge!("boxoffice_http_requests_in_flight").decrement(1.0);
+    }
 }
 
 /// Takes over a sane request id, else makes one; every answer carries it.

@@ -193,6 +193,7 @@ impl OpenConnections {
             return Err(Bound::All);
         }
         let connection = open.insert(address);
+        metrics::gauge!("boxoffice_http_connections").increment(1.0);
         Ok(Opened { connection, all: self.clone() })
     }
 
@@ -268,6 +269,7 @@ impl Open {
 
 impl Drop for Opened {
     fn drop(&mut self) {
+        metrics::gauge!("boxoffice_http_connections").decrement(1.0);
         self.all.locked().remove(self.connection.id);
     }
 }

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::admin_state::AdminState;
 use super::error::Code;
 use super::problem::{Problem, Result};
+use crate::telemetry;
 
 /// That the process runs, or that requests may be sent to it.
 #[derive(Debug, ToSchema)]
@@ -43,6 +44,6 @@ pub async fn readyz(State(app): State<Arc<AdminState>>) -> Result<Json<Value>> {
 #[utoipa::path(get, path = "/metrics", tag = "service",
     responses((status = 200, body = String, description = "Prometheus text format", content_type = "text/plain")))]
 pub async fn metrics(State(app): State<Arc<AdminState>>) -> impl IntoResponse {
-    app.gauges.measure(&app.pool, &app.engine.bus, &app.engine.registry).await;
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render())
+    app.gauges.measure(&app.engine).await;
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], telemetry::render(&app.metrics))
 }

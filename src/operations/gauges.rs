@@ -9,7 +9,8 @@ use sqlx::PgPool;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 
-use crate::bus::{Bus, consumers, presence};
+use crate::bus::{Bus, consumers, presence, stream_sizes};
+use crate::orchestrator::Engine;
 use crate::saga::WorkflowRegistry;
 use crate::store;
 
@@ -17,7 +18,7 @@ use crate::store;
 /// moment to answer) what is stuck is still seen within a second.
 const FRESH: Duration = Duration::from_millis(250);
 /// How long a measurement may take before the metrics are given without it.
-const PATIENCE: Duration = Duration::from_secs(2);
+const MEASURE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// When the last measurement was made. Two that ask at once share one.
 #[derive(Debug, Default)]
@@ -25,25 +26,42 @@ pub struct Gauges(Mutex<Option<Instant>>);
 
 impl Gauges {
     /// Measures anew, unless that was done just now. What does not answer keeps its last value.
-    pub async fn measure(&self, pool: &PgPool, bus: &Bus, registry: &WorkflowRegistry) {
+    pub async fn measure(&self, engine: &Engine) {
         let mut last = self.0.lock().await;
         if last.is_some_and(|last| last.elapsed() < FRESH) {
             return;
         }
+        let Engine { pool, bus, registry, .. } = engine;
+        engine.begin_counters();
+        of_pool("all", pool);
+        of_pool("steps", &engine.steps);
         let all = async {
-            let (rows, commands) = tokio::join!(of_rows(pool, registry), of_commands(bus, registry));
+            let (rows, commands, streams) =
+                tokio::join!(of_rows(pool, registry), of_commands(bus, registry), of_streams(bus));
             if let Err(error) = rows {
                 tracing::debug!(%error, "stuck sagas and parked messages were not counted");
             }
             if let Err(error) = commands {
                 tracing::debug!(%error, "commands and workers were not counted");
             }
+            if let Err(error) = streams {
+                tracing::debug!(error, "the messages of streams were not counted");
+            }
         };
-        if timeout(PATIENCE, all).await.is_err() {
+        if timeout(MEASURE_TIMEOUT, all).await.is_err() {
             tracing::debug!("the measurement took too long");
         }
         *last = Some(Instant::now());
     }
+}
+
+fn of_pool(name: &'static str, pool: &PgPool) {
+    let (open, idle) = (f64::from(pool.size()), pool.num_idle() as f64);
+    metrics::gauge!("boxoffice_database_connections", "pool" => name, "state" => "idle").set(idle);
+    metrics::gauge!("boxoffice_database_connections", "pool" => name, "state" => "used")
+        .set((open - idle).max(0.0));
+    metrics::gauge!("boxoffice_database_connections_max", "pool" => name)
+        .set(f64::from(pool.options().get_max_connections()));
 }
 
 async fn of_rows(pool: &PgPool, registry: &WorkflowRegistry) -> store::Result<()> {
@@ -64,9 +82,20 @@ async fn of_commands(bus: &Bus, registry: &WorkflowRegistry) -> anyhow::Result<(
     for command in commands.map(str::to_owned).collect::<std::collections::BTreeSet<String>>() {
         let own = consumers.iter().filter(|state| state.takes(&command));
         let waiting: u64 = own.map(|state| state.pending).sum();
+        let given: usize =
+            consumers.iter().filter(|state| state.takes(&command)).map(|state| state.ack_pending).sum();
         let workers = presence::served_by(&present, &command).len();
         metrics::gauge!("boxoffice_commands_waiting", "command" => command.clone()).set(waiting as f64);
+        metrics::gauge!("boxoffice_commands_unacknowledged", "command" => command.clone()).set(given as f64);
         metrics::gauge!("boxoffice_command_workers", "command" => command).set(workers as f64);
+    }
+    Ok(())
+}
+
+async fn of_streams(bus: &Bus) -> Result<(), String> {
+    for (stream, messages, bytes) in stream_sizes::all(bus).await? {
+        metrics::gauge!("boxoffice_stream_messages", "stream" => stream).set(messages as f64);
+        metrics::gauge!("boxoffice_stream_bytes", "stream" => stream).set(bytes as f64);
     }
     Ok(())
 }

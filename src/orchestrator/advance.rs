@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::Engine;
 use super::follow::Consequences;
+use super::observations::Observations;
 use super::rest::Rested;
 use crate::saga::{self, Decision, Entry, Event, NewSaga, Saga, Status, Transition, WorkflowRegistry};
 use crate::store;
@@ -22,6 +23,7 @@ pub struct Batch {
     pub now: DateTime<Utc>,
     sagas: Rows<Uuid, Saga>,
     transitions: Vec<Transition>,
+    observations: Observations,
     stale: Vec<Uuid>,
     /// Sagas that have an alarm of their own now, and the flights that looked after them.
     left: Vec<Rested>,
@@ -60,7 +62,16 @@ impl Batch {
     pub fn of(sagas: Vec<Saga>, now: DateTime<Utc>) -> Self {
         let sagas = sagas.into_iter().map(|saga| (saga.id, saga)).collect();
         let flight = flights::new_id();
-        Self { now, sagas, transitions: Vec::new(), stale: Vec::new(), left: Vec::new(), flight }
+        let observations = Observations::default();
+        Self {
+            now,
+            sagas,
+            transitions: Vec::new(),
+            observations,
+            stale: Vec::new(),
+            left: Vec::new(),
+            flight,
+        }
     }
 
     /// The sagas' ids.
@@ -88,6 +99,7 @@ impl Batch {
         };
         match decision {
             Decision::Transition(transition) => {
+                self.observations.note(saga, event, &transition.saga, self.now);
                 if let Some(flight) = flight.filter(|_| transition.saga.flight.is_none()) {
                     self.left.push(Rested { saga: id, flight: Some(flight) });
                 }
@@ -128,6 +140,7 @@ impl Batch {
         let woken: Vec<Uuid> = self.sagas.iter().filter_map(joined).collect();
         flights::insert(changes, self.flight, &woken, self.now);
         let mut consequences = Consequences::of(registry, self.transitions);
+        consequences.observe(self.observations);
         consequences.rest(self.left);
         for saga in self.stale.iter().filter_map(|id| self.sagas.get(id)) {
             consequences.repeat(registry, saga);
@@ -158,7 +171,11 @@ pub fn start(
     record(changes, codes, &transitions);
     let flying: Vec<Uuid> = sagas.iter().filter(|saga| saga.flight.is_some()).map(|saga| saga.id).collect();
     flights::insert(changes, flight, &flying, now);
-    Ok(Consequences::of(registry, transitions))
+    let mut observations = Observations::default();
+    sagas.iter().for_each(|saga| observations.note_start(saga));
+    let mut consequences = Consequences::of(registry, transitions);
+    consequences.observe(observations);
+    Ok(consequences)
 }
 
 /// What goes into the history, each with the saga as it then was.

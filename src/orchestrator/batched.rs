@@ -1,7 +1,10 @@
 //! Requests of many callers done together: all that wait at a moment in one batch, and none waits for more to come.
 
 use futures::future::BoxFuture;
+use std::time::Duration;
+
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -76,7 +79,10 @@ impl<Q, A> Requests<Q, A> {
     ) -> store::Result<()> {
         let mut callers = callers.into_iter();
         while let Some(requests) = halves.next() {
-            let result = match store::bounded(work(with, requests)).await {
+            let (count, begun) = (requests.len(), Instant::now());
+            let done = store::bounded(work(with, requests)).await;
+            record(self.what, count, begun.elapsed());
+            let result = match done {
                 Ok(answers) => {
                     for (answer, caller) in answers.into_iter().zip(callers.by_ref()) {
                         // A caller that has gone away does not want to know.
@@ -95,6 +101,12 @@ impl<Q, A> Requests<Q, A> {
         }
         Ok(())
     }
+}
+
+/// Measures a batch that was done, or tried.
+pub(super) fn record(batch: &'static str, items: usize, took: Duration) {
+    metrics::histogram!("boxoffice_batch_items", "batch" => batch).record(items as f64);
+    metrics::histogram!("boxoffice_batch_duration_seconds", "batch" => batch).record(took.as_secs_f64());
 }
 
 #[cfg(test)]

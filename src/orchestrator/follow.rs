@@ -7,6 +7,7 @@ use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use fail::fail_point;
 use uuid::Uuid;
 
+use super::observations::Observations;
 use super::rest::Rested;
 use super::{Engine, announce};
 use crate::bus::command_batch;
@@ -36,6 +37,7 @@ pub struct Consequences {
     rested: Vec<Rested>,
     told: Vec<messages::Transition>,
     moved: Vec<Saga>,
+    observations: Observations,
 }
 
 /// What JetStream is to have of them.
@@ -121,6 +123,11 @@ impl Consequences {
         }
     }
 
+    /// This is to be counted after the commit.
+    pub(super) fn observe(&mut self, observations: Observations) {
+        self.observations.extend(observations);
+    }
+
     /// Alarms are to be set for these sagas.
     pub(super) fn arm(&mut self, alarms: Vec<(Uuid, DateTime<Utc>)>) {
         self.alarms.extend(alarms);
@@ -167,6 +174,7 @@ impl Engine {
         mut consequences: Consequences,
     ) -> Result<(), (FollowError, Vec<Command>)> {
         self.remember(&mut consequences);
+        std::mem::take(&mut consequences.observations).record();
         let Consequences { mut commands, alarms, mut events, .. } = consequences;
         let Consequences { recalls, settled, mut rested, told, .. } = consequences;
         commands.retain(|command| !self.pauses.hold_back(command));

@@ -19,11 +19,12 @@ mod poison;
 mod recent;
 mod advance;
 mod follow;
+mod observations;
 mod rest;
 mod announce;
 mod direct;
-mod batched;
 mod work_off;
+mod batched;
 mod halves;
 mod wait;
 
@@ -177,6 +178,11 @@ impl Engine {
         tasks.supervise("timers", timers::run(self.clone(), stop.clone()));
         tasks.supervise("undelivered messages", undelivered::run(self.clone(), stop.clone()));
         tasks.supervise("consumers of services", service_consumers::run(self.clone(), stop.clone()));
+    }
+
+    /// Shows the counters of every known workflow from 0 on.
+    pub fn begin_counters(&self) {
+        self.registry.iter().for_each(|definition| observations::begin_counters(&definition.name));
     }
 
     /// One pass of the sweeper: whatever is due is looked at.

@@ -46,6 +46,10 @@ type Item = (Message, Uuid, Event);
 struct Taking<'a>(&'a Engine);
 
 impl Work<Item> for Taking<'_> {
+    fn name(&self) -> &'static str {
+        "replies"
+    }
+
     fn message<'a>(&self, (message, ..): &'a Item) -> &'a Message {
         message
     }

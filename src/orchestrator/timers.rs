@@ -43,6 +43,10 @@ type Item = (Arc<Carrier>, Uuid);
 struct Ringing<'a>(&'a Engine);
 
 impl Work<Item> for Ringing<'_> {
+    fn name(&self) -> &'static str {
+        "timers"
+    }
+
     fn message<'a>(&self, (carrier, _): &'a Item) -> &'a Message {
         carrier.message()
     }

@@ -5,7 +5,7 @@ use async_nats::jetstream::Message;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, Halves};
+use super::{Engine, Halves, batched};
 use crate::bus::deliveries::{self, InHand};
 use crate::bus::{Deliveries, retry};
 use crate::store;
@@ -15,6 +15,11 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The work of one kind of message.
 pub trait Work<T>: Sync {
+    /// What its batches are called in the metrics.
+    fn name(&self) -> &'static str {
+        "commands"
+    }
+
     /// The message that brought an item.
     fn message<'a>(&self, item: &'a T) -> &'a Message;
 
@@ -83,7 +88,9 @@ impl Engine {
 async fn attempt_all<T: Send + Sync>(halves: &mut Halves<T>, work: &impl Work<T>) -> store::Result<()> {
     while let Some(items) = halves.next() {
         // On the heap: the futures of whole batches are large, and are moved whenever a loop is spawned.
+        let (count, begun) = (items.len(), Instant::now());
         let result = Box::pin(work.attempt(items)).await;
+        batched::record(work.name(), count, begun.elapsed());
         if let Some((item, error)) = halves.record(result).await? {
             Box::pin(work.give_up(item, error)).await;
         }

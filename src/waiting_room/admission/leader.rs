@@ -26,6 +26,7 @@ use super::lease::{Lease, Lost};
 use super::silence::Patrol;
 use crate::bus::{incarnation, subjects};
 use crate::ids::{ConcertId, UserId};
+use crate::telemetry::CONCERT_LABELS;
 
 /// Admissions of one concert in one round, so that renewing is never late.
 const ROUND: usize = 128;
@@ -107,7 +108,7 @@ impl Leader {
         let admission = Fenced { hall, concert, lease, event: |now| Event::Admit { now, claim } };
         let written = admission.write(chosen).await;
         let (admitted, lost) = self.settle(hall, concert, written).await;
-        metrics::counter!("boxoffice_queue_admitted_total", "concert" => concert.to_string())
+        metrics::counter!("boxoffice_queue_admitted_total", "concert" => CONCERT_LABELS.of(concert))
             .increment(u64::from(admitted));
         lost.map_or(Ok(admitted), Err)
     }
@@ -124,7 +125,7 @@ impl Leader {
         let missing = Fenced { hall, concert, lease, event: |now| Event::Miss { now, grace } };
         let written = missing.write(silent).await;
         let (silenced, lost) = self.settle(hall, concert, written).await;
-        metrics::counter!("boxoffice_queue_silenced_total", "concert" => concert.to_string())
+        metrics::counter!("boxoffice_queue_silenced_total", "concert" => CONCERT_LABELS.of(concert))
             .increment(u64::from(silenced));
         if self.patrol.has_more() {
             hall.turn.notify_one();
@@ -294,5 +295,5 @@ fn count_end(concert: ConcertId, entry: &Entry, now: DateTime<Utc>) {
         Standing::Silent { .. } if entry.is_over(now) => "boxoffice_queue_lost_total",
         _ => return,
     };
-    metrics::counter!(name, "concert" => concert.to_string()).increment(1);
+    metrics::counter!(name, "concert" => CONCERT_LABELS.of(concert)).increment(1);
 }

@@ -11,6 +11,7 @@ use super::super::hall::Hall;
 use super::super::pass::{Key, Need, Promise};
 use super::super::place::{If, Record, Standing, WriteError};
 use crate::bus::subjects;
+use crate::telemetry::CONCERT_LABELS;
 
 /// Writes in flight at once.
 const WIDTH: usize = 64;
@@ -113,7 +114,7 @@ async fn keep(hall: &Hall, (concert, user): Key, promise: &Promise) -> Option<Du
     match written {
         Ok(revision) if hall.memory.wait_for(revision, SIGHT).await => {
             if is_back {
-                metrics::counter!("boxoffice_queue_returned_total", "concert" => concert.to_string())
+                metrics::counter!("boxoffice_queue_returned_total", "concert" => CONCERT_LABELS.of(concert))
                     .increment(1);
             }
             None

@@ -1,5 +1,6 @@
 //! The lines as their operators see them, and the gauges that say the same.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -13,6 +14,7 @@ use super::super::sale::{Brake, BrakeState, Sale};
 use super::super::status::{Inventory, Phase};
 use crate::ids::ConcertId;
 use crate::store::queue::QueueSettings;
+use crate::telemetry::CONCERT_LABELS;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -110,9 +112,17 @@ pub async fn one(hall: &Hall, concert: ConcertId) -> Result<QueueOverview, RoomE
 /// Sets the gauges of every line that had somebody in it, and how many places the leader has not journalled yet.
 pub fn measure(hall: &Hall) {
     metrics::gauge!("boxoffice_queue_journal_lag").set((hall.memory.changes() + hall.journal.lag()) as f64);
-    for sale in hall.memory.concerts().into_iter().filter_map(|concert| hall.sales.get(concert)) {
-        let line = of(hall, sale);
-        let concert = line.concert_id.to_string();
+    let sales = hall.memory.concerts().into_iter().filter_map(|concert| hall.sales.get(concert));
+    let mut shown: BTreeMap<String, QueueOverview> = BTreeMap::new();
+    for line in sales.map(|sale| of(hall, sale)) {
+        let worst = shown.entry(CONCERT_LABELS.of(line.concert_id)).or_insert_with(|| line.clone());
+        // Of the lines that share a label the one that needs attention first is shown.
+        let need = |line: &QueueOverview| (line.stalled_since.is_some(), line.length);
+        if need(&line) > need(worst) {
+            *worst = line;
+        }
+    }
+    for (concert, line) in shown {
         let gauge = |name, value: f64| metrics::gauge!(name, "concert" => concert.clone()).set(value);
         let is_braked = |brake: &Brake| !matches!(brake.state, BrakeState::Released | BrakeState::Recovering);
         gauge("boxoffice_queue_waiting", line.length as f64);

@@ -1,11 +1,11 @@
 //! Logs and metrics: how they are set up, once per process.
 
-use std::io::{IsTerminal, Write};
-use std::sync::OnceLock;
-use std::time::Duration;
+mod recorder;
+mod process;
+mod metric_table;
 
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use tokio_util::sync::CancellationToken;
+use std::io::{IsTerminal, Write};
+
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
@@ -19,8 +19,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::config::LogFormat;
 use crate::text::{escape_json, escape_line};
 
-/// How often measurements are merged into histograms.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+pub use metric_table::{Kind, METRICS, Metric};
+pub use recorder::{CONCERT_LABELS, render, run_upkeep, start_metrics};
 
 /// Starts logging to standard error, filtered by `RUST_LOG`, else by `default_filter`.
 /// A second call changes nothing.
@@ -90,29 +90,6 @@ impl<W: Write> Write for JsonLines<W> {
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.0.flush()
-    }
-}
-
-/// Starts counting, once per process; the handle renders the metrics for `/metrics`.
-pub fn start_metrics() -> PrometheusHandle {
-    static RECORDED: OnceLock<PrometheusHandle> = OnceLock::new();
-    let handle = RECORDED.get_or_init(|| {
-        let recorder = PrometheusBuilder::new()
-            .set_buckets(&[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0])
-            .expect("the buckets are not empty")
-            .build_recorder();
-        let handle = recorder.handle();
-        let _installed = metrics::set_global_recorder(recorder);
-        handle
-    });
-    handle.clone()
-}
-
-/// Merges measurements into histograms until the stop: without it they would pile up in memory until a scrape.
-pub async fn run_upkeep(metrics: PrometheusHandle, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        metrics.run_upkeep();
     }
 }
 
