@@ -11,6 +11,7 @@ COPY workflows workflows
 COPY docs/asyncapi.json docs/asyncapi.json
 COPY crates crates
 COPY src src
+COPY web web
 # The manifest names the tests and the tools; they are not built here.
 COPY tools/bench/Cargo.toml tools/bench/Cargo.toml
 COPY tools/chaos/Cargo.toml tools/chaos/Cargo.toml

@@ -17,7 +17,9 @@ use crate::http::health::Health;
 use crate::http::listeners::Listeners;
 use crate::http::state::CHARGES_AT_ONCE;
 use crate::http::{self, AdminState, AppState, Joins, Repeats, Service};
+use crate::operations::batch_jobs::BatchJobs;
 use crate::operations::gauges::Gauges;
+use crate::operations::overview::Overviews;
 use crate::telemetry;
 
 /// Where a process answers HTTP.
@@ -87,6 +89,8 @@ async fn admin_state(app: &App, settings: &Settings, is_api: bool) -> anyhow::Re
         catalog,
         queue: settings.queue.clone(),
         health: Health::new(app.bus.health.clone(), app.tasks.clone()),
+        batches: BatchJobs::new(&app.engine, &app.tasks, &app.stop),
+        overviews: Overviews::default(),
         tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
         gauges: Gauges::default(),
         metrics: telemetry::start_metrics(),

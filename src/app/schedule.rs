@@ -14,6 +14,7 @@ use crate::background::Tasks;
 use crate::background::jobs::{Job, Jobs, run_once};
 use crate::booking::{Desk, DeskError};
 use crate::clock::Clock;
+use crate::operations::batch_jobs::BatchJobs;
 use crate::orchestrator::{ActError, Engine};
 use crate::store;
 
@@ -25,6 +26,7 @@ const KEYS: Job =
     Job { name: "purge_idempotency_keys", schedule: "0 17 * * * *", timeout: Duration::from_secs(600) };
 const ENDED: Job =
     Job { name: "purge_ended_sagas", schedule: "0 37 * * * *", timeout: Duration::from_secs(1_800) };
+const BATCHES: Job = Job { name: "resume_batches", schedule: "*/15 * * * * *", timeout: Duration::from_secs(30) };
 /// In the middle of a minute, when the jobs of full minutes have run.
 const AUDIT: Job = Job { name: "audit_recent", schedule: "29 * * * * *", timeout: Duration::from_secs(30) };
 
@@ -53,6 +55,7 @@ pub(super) async fn start(
     jobs.add(CHARGES, &charges, announce_charges).await.context(failed)?;
     jobs.add(PAUSES, engine, keep_pauses).await.context(failed)?;
     jobs.add(KEYS, &(engine.clone(), clock.clone()), purge_keys).await.context(failed)?;
+    jobs.add(BATCHES, &BatchJobs::new(engine, tasks, stop), resume_batches).await.context(failed)?;
     jobs.add(AUDIT, engine, audit_recent).await.context(failed)?;
     let purging = (engine.clone(), keep);
     jobs.add(ENDED, &purging, purge_ended).await.context(failed)?;
@@ -120,6 +123,10 @@ async fn purge_keys((engine, clock): (Engine, Clock)) -> store::Result<()> {
 
 async fn purge_ended((engine, keep): (Engine, TimeDelta)) -> store::Result<()> {
     engine.forget(keep).await.map(drop)
+}
+
+async fn resume_batches(batches: BatchJobs) -> store::Result<()> {
+    batches.resume().await
 }
 
 async fn audit_recent(engine: Engine) -> store::Result<()> {

@@ -66,6 +66,7 @@ async fn serve(context: &Context, local: &Local) -> anyhow::Result<App> {
     let answer = json!({
         "url": format!("http://{http}"),
         "admin_url": format!("http://{admin}"),
+        "console": format!("http://{admin}/console/"),
         "docs": format!("http://{http}/docs"),
         "data_dir": local.dir(),
         "pid": std::process::id(),
@@ -73,6 +74,7 @@ async fn serve(context: &Context, local: &Local) -> anyhow::Result<App> {
     context.output.answer(&answer, |_| {
         format!(
             "Box Office is open.\n  REST      http://{http}/v1/concerts\n  API docs  http://{http}/docs\n  \
+             Console   http://{admin}/console/\n  \
              Operators http://{admin}/metrics, /readyz, /v1/ops, /v1/admin\n  \
              Postgres  {}\n  NATS      {}\n  Data      {}\nPress Ctrl-C to stop.",
             without_password(&local.database_url),

@@ -19,7 +19,9 @@ use crate::bus::Bus;
 use crate::catalog::{self, Catalog};
 use crate::clock::Clock;
 use crate::config;
+use crate::operations::batch_jobs::BatchJobs;
 use crate::operations::gauges::Gauges;
+use crate::operations::overview::Overviews;
 use crate::orchestrator::Engine;
 use crate::waiting_room::WaitingRoom;
 
@@ -43,6 +45,10 @@ pub struct AdminState {
     pub queue: config::Queue,
     /// Whether requests should be sent here.
     pub health: Health,
+    /// Acts on many sagas, as jobs.
+    pub batches: BatchJobs,
+    /// The overview, from a moment ago.
+    pub overviews: Overviews,
     /// How many may watch sagas move at once; see [`TAILS_AT_ONCE`].
     pub tails: Arc<Semaphore>,
     /// What is measured when `/metrics` is asked for.

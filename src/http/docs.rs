@@ -275,6 +275,15 @@ mod tests {
         POST /v1/ops/sagas/{saga}/pause
         POST /v1/ops/sagas/{saga}/resume
         POST /v1/ops/sagas/batch
+        POST /v1/ops/batches
+        GET /v1/ops/batches
+        GET /v1/ops/batches/{batch}
+        POST /v1/ops/batches/{batch}/stop
+        GET /v1/ops/overview
+        GET /v1/ops/key
+        GET /v1/ops/workers
+        GET /v1/ops/workflows
+        GET /v1/ops/workflows/{workflow}
         GET /v1/ops/pauses
         POST /v1/ops/workflows/{workflow}/pause
         POST /v1/ops/workflows/{workflow}/resume

@@ -17,6 +17,8 @@ mod queue_settings;
 mod users;
 mod probes;
 mod docs;
+mod console;
+mod static_files;
 mod gate;
 mod address;
 pub mod state;
@@ -112,6 +114,14 @@ fn admin_routes() -> OpenApiRouter<Arc<AdminState>> {
         .routes(routes!(ops::saga_acts::pause))
         .routes(routes!(ops::saga_acts::resume))
         .routes(routes!(ops::batch::run))
+        .routes(routes!(ops::batch_jobs::start, ops::batch_jobs::list))
+        .routes(routes!(ops::batch_jobs::show))
+        .routes(routes!(ops::batch_jobs::stop))
+        .routes(routes!(ops::overview::show))
+        .routes(routes!(ops::overview::key))
+        .routes(routes!(ops::overview::workers))
+        .routes(routes!(ops::overview::workflows))
+        .routes(routes!(ops::overview::workflow))
         .routes(routes!(ops::acts::list))
         .routes(routes!(ops::parked::list))
         .routes(routes!(ops::parked::show))
@@ -185,6 +195,10 @@ pub fn router(service: &Service) -> Router {
     let (router, api) = service.routes().split_for_parts();
     let page = SwaggerUi::new("/docs").url("/openapi.json", docs::complete(api));
     let page = Router::from(page).route("/asyncapi.json", get(docs::messages));
+    let router = match service {
+        Service::Public(_) => router,
+        Service::Admin(_) | Service::Both(_) => router.merge(console::routes()),
+    };
     let router = router
         .merge(page.layer(middleware::from_fn(docs::protect)))
         .method_not_allowed_fallback(async || {

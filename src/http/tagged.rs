@@ -36,8 +36,8 @@ pub async fn tagged(asked: &HeaderMap, document: &Document) -> Response {
 }
 
 /// Whether the caller has this version already (RFC 9110, weak comparison), in any encoding.
-fn is_known(headers: &HeaderMap, etag: &str) -> bool {
-    let hash = etag.trim_matches('"');
+pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
+    let hash = etag.trim_start_matches("W/").trim_matches('"');
     let is_same = |tag: &str| {
         let quoted = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
         quoted.is_some_and(|tag| tag.strip_suffix(GZIP_TAG).unwrap_or(tag) == hash)

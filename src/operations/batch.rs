@@ -20,7 +20,7 @@ pub const RATE_DEFAULT: u32 = 50;
 /// Most acts per second.
 pub const RATE_MAX: u32 = 1_000;
 /// Sagas that are read at a time.
-const PAGE: i64 = 200;
+pub(super) const PAGE: i64 = 200;
 
 /// What to do, to which sagas, and how fast.
 #[derive(Clone, Debug)]
@@ -110,7 +110,7 @@ pub async fn run(
 }
 
 /// Does the act to one saga, or counts why not. An error ends the batch.
-async fn one(engine: &Engine, batch: &Batch, saga: &Saga, tally: &mut Tally) -> Result<(), ActError> {
+pub(super) async fn one(engine: &Engine, batch: &Batch, saga: &Saga, tally: &mut Tally) -> Result<(), ActError> {
     let refused = if batch.dry_run {
         let allowed = engine.allowed_actions(saga);
         (!allowed.contains(&batch.act.name()))

@@ -1,6 +1,6 @@
 //! Which sagas are meant: one filter for lists, counts and batches, over the API and on the command line.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -86,6 +86,14 @@ pub struct SagaFilter {
     #[param(minimum = 0)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_seconds: Option<u64>,
+    /// Only sagas that were started at this time or later (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_after: Option<DateTime<Utc>>,
+    /// Only sagas that were started at this time or earlier (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_before: Option<DateTime<Utc>>,
 }
 
 impl SagaFilter {
@@ -117,6 +125,18 @@ impl SagaFilter {
                 problems.push((field, format!("must be {AGE_MAX} seconds (ten years) at most")));
             }
         }
+        for (field, time) in
+            [("started_after", self.started_after), ("started_before", self.started_before)]
+        {
+            if time.is_some_and(|time| !(1970..=9999).contains(&time.year())) {
+                problems.push((field, "must be between the years 1970 and 9999".to_owned()));
+            }
+        }
+        if let (Some(after), Some(before)) = (self.started_after, self.started_before)
+            && after > before
+        {
+            problems.push(("started_after", "must not be later than started_before".to_owned()));
+        }
         problems
     }
 
@@ -142,6 +162,8 @@ impl SagaFilter {
             reason: self.reason_contains.clone(),
             older_than: age(self.older_than_seconds),
             idle_for: age(self.idle_seconds),
+            started_after: self.started_after,
+            started_before: self.started_before,
         }
     }
 }
@@ -188,6 +210,20 @@ mod tests {
         let fields: Vec<&str> = filter.problems().into_iter().map(|(field, _)| field).collect();
         assert_eq!(fields, ["step", "reason_contains", "version", "idle_seconds"]);
         assert!(SagaFilter::default().problems().is_empty());
+    }
+
+    #[test]
+    fn time_range_must_not_be_reversed() {
+        let at = |seconds| DateTime::from_timestamp(seconds, 0);
+        let filter = |after, before| SagaFilter {
+            started_after: at(after),
+            started_before: at(before),
+            ..SagaFilter::default()
+        };
+        assert!(filter(5, 5).problems().is_empty());
+        let fields: Vec<&str> = filter(6, 5).problems().into_iter().map(|(field, _)| field).collect();
+        assert_eq!(fields, ["started_after"]);
+        assert_eq!(filter(0, 253_402_300_800).problems().len(), 1);
     }
 
     #[test]

@@ -4,16 +4,20 @@
 //! [`crate::orchestrator::Engine::act`], one saga at a time, each written down with who, when and why. A refund moves no
 //! saga and has its own transaction.
 
+pub mod batch_jobs;
 pub mod batch;
 pub mod repair;
 pub mod refund;
 pub mod why;
 pub mod pauses;
+pub mod overview;
 pub mod sagas;
 pub mod acts;
 pub mod parked;
 pub mod queues;
 pub mod tail;
+pub mod fleet;
+pub mod definitions;
 pub mod gauges;
 pub mod timeline;
 pub mod filter;

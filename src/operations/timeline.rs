@@ -47,6 +47,8 @@ pub struct Happening {
     pub output: Option<Value>,
     /// What went wrong, if something did.
     pub error: Option<Value>,
+    /// The domain events that it announced, by name.
+    pub emits: Vec<String>,
 }
 
 /// A step of the workflow, and what became of it in this saga.
@@ -119,6 +121,7 @@ fn happenings(history: Vec<HistoryRow>) -> Vec<Happening> {
             worker: row.worker,
             output,
             error,
+            emits: row.emits,
         });
     }
     all

@@ -35,6 +35,8 @@ pub struct SagaView {
     pub reason: Option<String>,
     #[schema(value_type = Value)]
     pub input: Arc<Value>,
+    /// The trace that it belongs to (W3C trace id, 32 hexadecimal digits).
+    pub trace_id: String,
     pub created_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
     pub finished_at: Option<DateTime<Utc>>,
@@ -56,6 +58,7 @@ impl From<Saga> for SagaView {
             stuck_since: saga.stuck_since,
             reason: saga.reason,
             input: saga.input,
+            trace_id: saga.trace.unwrap_or(saga.id).simple().to_string(),
             created_at: saga.created_at,
             updated_at: saga.updated_at,
             finished_at: saga.finished_at,

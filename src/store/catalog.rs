@@ -243,6 +243,13 @@ pub async fn list_concerts(
     .await
 }
 
+/// The names of concerts, in no order; one that does not exist is left out.
+pub async fn names_of(db: impl PgExecutor<'_>, concerts: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
+    let rows =
+        sqlx::query!("select id, name from concerts where id = any ($1)", concerts).fetch_all(db).await?;
+    Ok(rows.into_iter().map(|row| (row.id, row.name)).collect())
+}
+
 /// One concert.
 pub async fn concert(db: impl PgExecutor<'_>, id: Uuid, now: DateTime<Utc>) -> Result<Option<Concert>> {
     sqlx::query_as!(

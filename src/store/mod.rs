@@ -5,8 +5,10 @@
 //! the one statement that writes all that was decided together. Times are parameters: the one
 //! clock that decides is read by [`now`] inside the transaction.
 
+pub mod activity;
 pub mod api_keys;
 pub mod audit;
+pub mod batch_jobs;
 pub mod catalog;
 pub mod due;
 pub mod growth;

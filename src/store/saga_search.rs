@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::Result;
 use super::names::Name;
+use crate::ids;
 use crate::saga::{Direction, Saga, Status};
 use crate::schemas::{SagaStatus, StepDirection};
 
@@ -40,6 +41,8 @@ pub struct Filter {
     pub older_than: Option<TimeDelta>,
     /// Nothing has happened for so long or longer.
     pub idle_for: Option<TimeDelta>,
+    pub started_after: Option<DateTime<Utc>>,
+    pub started_before: Option<DateTime<Utc>>,
 }
 
 /// How many sagas stand in one place.
@@ -59,6 +62,7 @@ pub struct Count {
 pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i64) -> Result<Vec<Saga>> {
     let mut tx = pool.begin().await?;
     let times = prepare(&mut tx, filter).await?;
+    let before = [before, times.last_id()].into_iter().flatten().min();
     let ids = sqlx::query_scalar!(
         r#"
         select id as "id!"
@@ -86,8 +90,10 @@ pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i
           and (not $13::bool or id in (select open.id from open_sagas open))
           and (not $14::bool or stuck_since is not null)
           and ($15::uuid is null or id < $15)
+          and ($16::timestamptz is null or created_at >= $16)
+          and ($17::uuid is null or id >= $17)
         order by id desc
-        limit $16
+        limit $18
         "#,
         filter.workflow.as_deref(),
         filter.version,
@@ -104,6 +110,8 @@ pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i
         filter.is_open(),
         filter.status == Some(Status::Stuck),
         before,
+        times.created_after,
+        times.first_id(),
         limit,
     )
     .fetch_all(&mut *tx)
@@ -147,6 +155,9 @@ pub async fn counts(pool: &PgPool, filter: &Filter) -> Result<Vec<Count>> {
           and ($12::timestamptz is null or updated_at <= $12)
           and (not $13::bool or id in (select open.id from open_sagas open))
           and (not $14::bool or stuck_since is not null)
+          and ($15::uuid is null or id < $15)
+          and ($16::timestamptz is null or created_at >= $16)
+          and ($17::uuid is null or id >= $17)
         group by workflow, version, status, step, direction
         order by workflow, version, status, step, direction
         "#,
@@ -164,6 +175,9 @@ pub async fn counts(pool: &PgPool, filter: &Filter) -> Result<Vec<Count>> {
         times.updated_before,
         filter.is_open(),
         filter.status == Some(Status::Stuck),
+        times.last_id(),
+        times.created_after,
+        times.first_id(),
     )
     .fetch_all(&mut *tx)
     .await?;
@@ -193,9 +207,29 @@ pub fn was_cut_off(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|code| code == "57014"))
 }
 
+/// How much older than its row the id of a saga may be: a request that comes again under its `Idempotency-Key` uses the id of
+/// the first attempt, for a day.
+const ID_AGE_MAX: TimeDelta = TimeDelta::hours(25);
+/// How far the clock of a process that makes ids may be ahead of the database's.
+const CLOCK_SKEW_MAX: TimeDelta = TimeDelta::hours(1);
+
 struct Times {
+    created_after: Option<DateTime<Utc>>,
     created_before: Option<DateTime<Utc>>,
     updated_before: Option<DateTime<Utc>>,
+}
+
+impl Times {
+    /// Ids are ordered by time, so that a range of times is a range of the primary key, roughly: sagas that were created in
+    /// the range have ids from here.
+    fn first_id(&self) -> Option<Uuid> {
+        Some(ids::first_of(self.created_after?.checked_sub_signed(ID_AGE_MAX)?))
+    }
+
+    /// And ids below this.
+    fn last_id(&self) -> Option<Uuid> {
+        Some(ids::first_of(self.created_before?.checked_add_signed(CLOCK_SKEW_MAX)?))
+    }
 }
 
 /// Plans for the values at hand, bounds the search, and turns ages into times by the database's clock.
@@ -212,5 +246,6 @@ async fn prepare(conn: &mut PgConnection, filter: &Filter) -> Result<Times> {
     .fetch_one(conn)
     .await?;
     let ago = |age: Option<TimeDelta>| age.and_then(|age| now.checked_sub_signed(age));
-    Ok(Times { created_before: ago(filter.older_than), updated_before: ago(filter.idle_for) })
+    let created_before = [ago(filter.older_than), filter.started_before].into_iter().flatten().min();
+    Ok(Times { created_after: filter.started_after, created_before, updated_before: ago(filter.idle_for) })
 }

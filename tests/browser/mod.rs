@@ -2,6 +2,7 @@
 //! Node's test runner. The script gets its input (addresses, keys, ids) from the Rust test.
 
 mod api_page;
+mod console;
 
 use std::path::Path;
 use std::process::Stdio;

@@ -14,7 +14,9 @@ use boxoffice::http::health::Health;
 use boxoffice::http::listeners::Listeners;
 use boxoffice::http::state::CHARGES_AT_ONCE;
 use boxoffice::http::{self, AdminState, AppState, Joins, Repeats, Service};
+use boxoffice::operations::batch_jobs::BatchJobs;
 use boxoffice::operations::gauges::Gauges;
+use boxoffice::operations::overview::Overviews;
 use boxoffice::store::api_keys::{self, Role};
 use boxoffice::{ids, telemetry};
 use reqwest::Method;
@@ -103,6 +105,8 @@ impl Entrance {
             catalog: Some(catalog.clone()),
             queue: settings.queue.clone(),
             health: Health::new(service.bus.health.clone(), Tasks::new(&stop)),
+            batches: BatchJobs::new(&service.engine, &Tasks::new(&stop), &stop),
+            overviews: Overviews::default(),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
             gauges: Gauges::default(),
             metrics: telemetry::start_metrics(),

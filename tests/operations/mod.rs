@@ -1,9 +1,11 @@
 //! What operators ask and do, over the API and on the command line: the same powers, the same answers.
 
+mod batch_jobs;
 mod batches;
 mod by_hand;
 mod endings;
 mod gauges;
+mod overview;
 mod parked;
 mod pausing;
 mod reading;
@@ -20,7 +22,7 @@ use crate::common::app::TestApp;
 use crate::common::program::Program;
 
 /// A saga whose first undo has failed for good: the seats of its reservation are still held.
-async fn stuck(test: &TestApp, seat: i32) -> Uuid {
+pub(crate) async fn stuck(test: &TestApp, seat: i32) -> Uuid {
     let held = test.reserve(ids::new(), &[seat]).await;
     make_stuck(test, held.id).await;
     held.id

@@ -60,27 +60,33 @@ impl Bodied for BatchOrder {}
 
 impl Shape for BatchOrder {
     fn check(&self, faults: &mut Faults) {
-        let known = batch::act_named(&self.act).is_some();
-        faults.expect(known, "/act", "must be retry, skip_undo, cancel, abandon, pause or resume");
-        faults.expect(!self.filter.is_everything(), "/filter", "must narrow the sagas that are meant");
-        for (field, problem) in self.filter.problems() {
-            faults.expect(false, format!("/filter/{field}"), problem);
-        }
-        check_reason(&self.reason, faults);
+        check_order(&self.act, &self.filter, &self.reason, self.rate(), faults);
         let rate = (1..=RATE_MAX).contains(&self.rate());
-        faults.expect(rate, "/rate_per_second", format!("must be between 1 and {RATE_MAX}"));
         let limit = (1..=LIMIT_MAX).contains(&self.limit());
         faults.expect(limit, "/limit", format!("must be between 1 and {LIMIT_MAX}"));
         let quick = self.dry_run || batch::longest(self.limit(), self.rate()) <= PATIENCE;
         let seconds = PATIENCE.as_secs();
         let problem =
-            format!("would take longer than {seconds} seconds at this rate; raise it, or ask in parts");
+            format!("would take longer than {seconds} seconds at this rate; raise it, ask in parts, or start a job at /v1/ops/batches");
         faults.expect(!(rate && limit) || quick, "/limit", problem);
     }
 }
 
+/// Notes what is wrong with an order of many acts, but for their number.
+pub fn check_order(act: &str, filter: &SagaFilter, reason: &str, rate: u32, faults: &mut Faults) {
+    let is_known = batch::act_named(act).is_some();
+    faults.expect(is_known, "/act", "must be retry, skip_undo, cancel, abandon, pause or resume");
+    faults.expect(!filter.is_everything(), "/filter", "must narrow the sagas that are meant");
+    for (field, problem) in filter.problems() {
+        faults.expect(false, format!("/filter/{field}"), problem);
+    }
+    check_reason(reason, faults);
+    let is_good = (1..=RATE_MAX).contains(&rate);
+    faults.expect(is_good, "/rate_per_second", format!("must be between 1 and {RATE_MAX}"));
+}
+
 /// Does one act to every saga that a filter finds, paced and bounded; each is written down by itself. A request whose
-/// caller goes away stops after the act under way.
+/// caller goes away stops after the act under way. For more than a minute of work, start a job: `POST /v1/ops/batches`.
 #[utoipa::path(post, path = "/v1/ops/sagas/batch", tag = "operations", request_body = BatchOrder,
     security(("key" = [])), responses((status = 200, body = Tally)),
     extensions(("x-problems" = json!(["forbidden", "request_in_progress", "idempotency_key_reused"]))))]

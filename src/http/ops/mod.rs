@@ -2,6 +2,8 @@
 
 pub mod queues;
 pub mod sagas;
+pub mod overview;
+pub mod batch_jobs;
 pub mod batch;
 pub mod pauses;
 pub mod acts;

@@ -1,5 +1,6 @@
 //! The lines as operators see them, and what they can do to one: pause, resume, admit, change.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -19,15 +20,25 @@ use super::super::request::{Bodied, Command, Params, PathId};
 use super::super::shape::{Faults, Shape};
 use crate::operations::acts::OperatorAct;
 use crate::operations::queues::{self, By};
+use crate::store;
 use crate::store::queue::SettingsChange;
 use crate::waiting_room::QueueOverview;
 
 /// The most that one act admits.
 const ADMIT_MAX: u32 = 1_000_000;
 
+/// A line, and the concert that it is before.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct ListedQueue {
+    /// Null if the concert was added a moment ago.
+    concert_name: Option<String>,
+    #[serde(flatten)]
+    line: QueueOverview,
+}
+
 /// All lines.
 #[utoipa::path(get, path = "/v1/ops/queues", tag = "operations", params(ListQuery), security(("key" = [])),
-    responses((status = 200, body = Page<QueueOverview>)), extensions(("x-problems" = json!(["forbidden"]))))]
+    responses((status = 200, body = Page<ListedQueue>)), extensions(("x-problems" = json!(["forbidden"]))))]
 pub async fn list(
     State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
@@ -37,19 +48,27 @@ pub async fn list(
     let mut lines = app.room()?.overview();
     lines.retain(|line| before.is_none_or(|before| line.concert_id < before));
     lines.sort_by_key(|line| std::cmp::Reverse(line.concert_id));
-    Ok(Answer::ok(&Page::cut(lines, query.limit(), |line| line.concert_id)))
+    let page = Page::cut(lines, query.limit(), |line| line.concert_id);
+    let concerts: Vec<Uuid> = page.items.iter().map(|line| line.concert_id).collect();
+    let mut names: HashMap<Uuid, String> =
+        store::catalog::names_of(&app.pool, &concerts).await?.into_iter().collect();
+    let named = |line: QueueOverview| ListedQueue { concert_name: names.remove(&line.concert_id), line };
+    let items = page.items.into_iter().map(named).collect();
+    Ok(Answer::ok(&Page { items, next_cursor: page.next_cursor }))
 }
 
 /// One line.
 #[utoipa::path(get, path = "/v1/ops/queues/{concert}", tag = "operations", params(("concert" = Uuid, Path)),
-    security(("key" = [])), responses((status = 200, body = QueueOverview)),
+    security(("key" = [])), responses((status = 200, body = ListedQueue)),
     extensions(("x-problems" = json!(["forbidden", "not_found"]))))]
 pub async fn show(
     State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     PathId(concert): PathId,
 ) -> Result<Answer> {
-    Ok(Answer::ok(&app.room()?.overview_of(concert).await?))
+    let line = app.room()?.overview_of(concert).await?;
+    let names = store::catalog::names_of(&app.pool, &[concert]).await?;
+    Ok(Answer::ok(&ListedQueue { concert_name: names.into_iter().next().map(|(_, name)| name), line }))
 }
 
 /// Why a line is stopped or goes on.

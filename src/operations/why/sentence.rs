@@ -222,6 +222,7 @@ mod tests {
             stuck_since: None,
             reason: None,
             input: std::sync::Arc::default(),
+            trace_id: String::new(),
             created_at: at("12:03:00"),
             updated_at: at("12:07:57"),
             finished_at: None,

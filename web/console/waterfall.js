@@ -1,0 +1,64 @@
+// The history of one saga as bars over time.
+
+import { h, svg } from "./dom.js";
+import { clock, duration } from "./format.js";
+
+const WIDTH = 1000;
+/** Bars and their gaps shorter than this are still seen. */
+const BAR_MIN = 3;
+/** More rows are left out of the picture; the table below has them all. */
+const ROWS_MAX = 200;
+
+/** What a bar is about, by the event that ended it. */
+function kind(event) {
+  if (event === "started") return "start";
+  if (event.startsWith("operator:")) return "operator";
+  if (event.startsWith("signal:") || event === "deadline") return "wait";
+  if (["done", "undone"].includes(event)) return "done";
+  if (["failed", "unknown", "poisoned"].includes(event)) return "failed";
+  if (event.endsWith("rejected")) return "rejected";
+  return "other";
+}
+
+/**
+ * A row for each history row: the bar reaches from the transition before it to itself, so it is what the saga spent its time
+ * on until then. A saga that has not ended has a last bar until now.
+ */
+export function waterfall(saga) {
+  const begin = new Date(saga.created_at).getTime();
+  const rows = bars(saga, begin).slice(-ROWS_MAX);
+  const end = Math.max(begin + 1, ...rows.map(({ to }) => to));
+  const at = (time) => ((time - begin) / (end - begin)) * (WIDTH - BAR_MIN);
+  const items = rows.map(({ from, to, name, step, direction, event, attempt }) =>
+    h("li", {},
+      h("span", { class: "what" }, direction === "undo" ? `undo ${step}` : step, attempt > 0 && h("small", {}, ` attempt ${attempt + 1}`)),
+      svg("svg", { class: "bar", viewBox: `0 0 ${WIDTH} 10`, preserveAspectRatio: "none", "aria-hidden": "true" },
+        svg("rect", { class: `track`, x: 0, y: 4.5, width: WIDTH, height: 1 }),
+        svg("rect", { class: name, x: at(from), y: 0, width: Math.max(BAR_MIN, at(to) - at(from)), height: 10 })),
+      h("span", { class: "took" }, h("b", {}, event.replaceAll("_", " ")), ` ${duration(to - from)}`)));
+  const total = duration(end - begin);
+  return h("figure", { class: "waterfall" },
+    h("figcaption", {}, `${clock(saga.created_at)}, ${total} in all. Each bar is the time until the event beside it.`),
+    h("ol", {}, items),
+    h("ul", { class: "legend", "aria-label": "Colours" },
+      [["done", "command answered"], ["wait", "wait for a signal or deadline"], ["failed", "failed attempt"], ["rejected", "rejected"],
+        ["operator", "operator"], ["open", "not over"]].map(([name, text]) =>
+        h("li", {}, svg("svg", { viewBox: "0 0 10 10", width: 10, height: 10, "aria-hidden": "true" },
+          svg("rect", { class: name, width: 10, height: 10 })), text))));
+}
+
+function bars(saga, begin) {
+  let before = begin;
+  const rows = saga.history.map(({ at, step, direction, event, attempt }) => {
+    const to = new Date(at).getTime();
+    const bar = { from: before, to, name: kind(event), step, direction, event, attempt };
+    before = to;
+    return bar;
+  });
+  if (!saga.finished_at) {
+    const { step, direction, attempt } = saga;
+    const event = saga.status === "stuck" ? "stuck" : "now";
+    rows.push({ from: before, to: Math.max(before, Date.now()), name: saga.status === "stuck" ? "failed" : "open", step, direction, event, attempt });
+  }
+  return rows;
+}
