@@ -26,7 +26,8 @@ const KEYS: Job =
     Job { name: "purge_idempotency_keys", schedule: "0 17 * * * *", timeout: Duration::from_secs(600) };
 const ENDED: Job =
     Job { name: "purge_ended_sagas", schedule: "0 37 * * * *", timeout: Duration::from_secs(1_800) };
-const BATCHES: Job = Job { name: "resume_batches", schedule: "*/15 * * * * *", timeout: Duration::from_secs(30) };
+const BATCHES: Job =
+    Job { name: "resume_batches", schedule: "*/15 * * * * *", timeout: Duration::from_secs(30) };
 /// In the middle of a minute, when the jobs of full minutes have run.
 const AUDIT: Job = Job { name: "audit_recent", schedule: "29 * * * * *", timeout: Duration::from_secs(30) };
 

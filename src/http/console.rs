@@ -52,7 +52,10 @@ pub fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new()
         .route("/console", get(redirect))
         .route("/console/", get(async |asked: HeaderMap| answer("index.html", &asked)))
-        .route("/console/{*file}", get(async |Path(file): Path<String>, asked: HeaderMap| answer(&file, &asked)))
+        .route(
+            "/console/{*file}",
+            get(async |Path(file): Path<String>, asked: HeaderMap| answer(&file, &asked)),
+        )
 }
 
 fn answer(path: &str, asked: &HeaderMap) -> Response {

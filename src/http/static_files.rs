@@ -48,7 +48,8 @@ impl StaticFile {
 
     /// A weak tag: the same file may be sent compressed.
     fn etag(&self) -> &str {
-        self.etag.get_or_init(|| format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(self.body)[..12])))
+        self.etag
+            .get_or_init(|| format!("W/\"{}\"", URL_SAFE_NO_PAD.encode(&Sha256::digest(self.body)[..12])))
     }
 
     fn content_type(&self) -> &'static str {

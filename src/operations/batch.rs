@@ -110,7 +110,12 @@ pub async fn run(
 }
 
 /// Does the act to one saga, or counts why not. An error ends the batch.
-pub(super) async fn one(engine: &Engine, batch: &Batch, saga: &Saga, tally: &mut Tally) -> Result<(), ActError> {
+pub(super) async fn one(
+    engine: &Engine,
+    batch: &Batch,
+    saga: &Saga,
+    tally: &mut Tally,
+) -> Result<(), ActError> {
     let refused = if batch.dry_run {
         let allowed = engine.allowed_actions(saga);
         (!allowed.contains(&batch.act.name()))

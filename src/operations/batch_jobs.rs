@@ -98,7 +98,9 @@ impl From<BatchJobRow> for BatchJob {
 /// Why a job was not started or stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum JobError {
-    #[error("{UNFINISHED_JOBS_MAX} batches are under way, and no more are allowed; wait for one to end, or stop one")]
+    #[error(
+        "{UNFINISHED_JOBS_MAX} batches are under way, and no more are allowed; wait for one to end, or stop one"
+    )]
     TooMany,
     #[error("there is no such batch")]
     Unknown,
@@ -246,9 +248,11 @@ async fn run(engine: &Engine, id: Uuid, holder: Uuid, stop: &CancellationToken) 
                 }
             }
         }
-        Err(error) => {
-            Ended::Finished { status: "failed", more: true, error: Some(format!("it cannot be read: {error}")) }
-        }
+        Err(error) => Ended::Finished {
+            status: "failed",
+            more: true,
+            error: Some(format!("it cannot be read: {error}")),
+        },
     };
     match ended {
         Ended::Finished { status, more, error } => {

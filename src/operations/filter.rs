@@ -125,8 +125,7 @@ impl SagaFilter {
                 problems.push((field, format!("must be {AGE_MAX} seconds (ten years) at most")));
             }
         }
-        for (field, time) in
-            [("started_after", self.started_after), ("started_before", self.started_before)]
+        for (field, time) in [("started_after", self.started_after), ("started_before", self.started_before)]
         {
             if time.is_some_and(|time| !(1970..=9999).contains(&time.year())) {
                 problems.push((field, "must be between the years 1970 and 9999".to_owned()));

@@ -12,10 +12,10 @@ use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::{AskError, SagaFilter, sagas};
+use crate::ids;
 use crate::saga::Status;
 use crate::store::saga_search::Count;
 use crate::store::{self, activity};
-use crate::ids;
 
 /// Answers within this time are given from the last one: all who look at a process share its questions to the database.
 const FRESH: Duration = Duration::from_secs(1);

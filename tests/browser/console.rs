@@ -52,7 +52,8 @@ async fn operator_finds_and_repairs_sagas_in_the_console() {
             .fetch_all(pool)
             .await
             .unwrap();
-    let expected = [("retry", "printer mended")].into_iter().chain([("retry", "all mended"); BATCH_SAGAS as usize]);
+    let expected =
+        [("retry", "printer mended")].into_iter().chain([("retry", "all mended"); BATCH_SAGAS as usize]);
     let expected: Vec<(String, String)> = expected.map(|(act, why)| (act.into(), why.into())).collect();
     assert_eq!(acts, expected);
     test.check_books().await;
@@ -65,7 +66,10 @@ async fn console_is_served_with_its_headers_and_holds_no_secret() {
     let page = entrance.get("/console/", &anonymous).await;
     assert_eq!(page.status, 200);
     let policy = page.headers["content-security-policy"].to_str().unwrap();
-    assert!(policy.starts_with("default-src 'self';") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    assert!(
+        policy.starts_with("default-src 'self';") && policy.contains("frame-ancestors 'none'"),
+        "{policy}"
+    );
     assert!(!policy.contains("unsafe"), "{policy}");
     for (name, value) in [
         ("content-type", "text/html; charset=utf-8"),

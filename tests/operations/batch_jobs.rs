@@ -53,7 +53,11 @@ async fn job_acts_on_every_saga_and_shows_how_far_it_is() {
     assert_eq!((&ended["status"], &ended["more"]), (&"completed".into(), &false.into()), "{ended}");
     assert_eq!((&ended["done"], &ended["looked_at"]), (&5.into(), &5.into()), "{ended}");
     let again = entrance.post(JOBS, &key, order(1_000)).await.good(202).clone();
-    assert_eq!((&again["id"], retries(&entrance.test).await), (&job["id"], 5), "the same request is the same job");
+    assert_eq!(
+        (&again["id"], retries(&entrance.test).await),
+        (&job["id"], 5),
+        "the same request is the same job"
+    );
     let listed = entrance.get(JOBS, &viewer).await.good(200).clone();
     assert_eq!(listed["items"].as_array().unwrap().len(), 2);
     assert_eq!(listed["items"][0]["id"], job["id"]);

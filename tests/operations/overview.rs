@@ -17,7 +17,8 @@ async fn overview_counts_what_needs_an_operator_and_what_was_started() {
     entrance.test.reserve(entrance.test.user(0).await, &[2]).await;
     until(10, "the overview to be up to date", || async {
         let seen = entrance.get("/v1/ops/overview", &viewer).await.good(200).clone();
-        let open: i64 = seen["open"].as_array().unwrap().iter().map(|row| row["count"].as_i64().unwrap()).sum();
+        let open: i64 =
+            seen["open"].as_array().unwrap().iter().map(|row| row["count"].as_i64().unwrap()).sum();
         let mut started = 0;
         for interval in seen["activity"]["intervals"].as_array().unwrap() {
             let by = interval["by_status"].as_object().unwrap();
@@ -45,7 +46,10 @@ async fn workers_workflows_and_the_own_key_are_shown_to_viewers() {
     let all = entrance.get("/v1/ops/workflows", &viewer).await.good(200).clone();
     assert_eq!(all["items"][0]["name"], "booking");
     let booking = entrance.get("/v1/ops/workflows/booking", &viewer).await.good(200).clone();
-    assert_eq!((&booking["steps"][0]["undo"], &booking["pivot"]), (&"seats.release".into(), &"confirm".into()));
+    assert_eq!(
+        (&booking["steps"][0]["undo"], &booking["pivot"]),
+        (&"seats.release".into(), &"confirm".into())
+    );
     entrance.get("/v1/ops/workflows/booking?version=9", &viewer).await.is(404, "not_found");
     entrance.get("/v1/ops/workflows/booking?version=0", &viewer).await.is(422, "invalid_request");
     let cashier = entrance.key(Role::Cashier).await;

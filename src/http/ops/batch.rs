@@ -66,8 +66,9 @@ impl Shape for BatchOrder {
         faults.expect(limit, "/limit", format!("must be between 1 and {LIMIT_MAX}"));
         let quick = self.dry_run || batch::longest(self.limit(), self.rate()) <= PATIENCE;
         let seconds = PATIENCE.as_secs();
-        let problem =
-            format!("would take longer than {seconds} seconds at this rate; raise it, ask in parts, or start a job at /v1/ops/batches");
+        let problem = format!(
+            "would take longer than {seconds} seconds at this rate; raise it, ask in parts, or start a job at /v1/ops/batches"
+        );
         faults.expect(!(rate && limit) || quick, "/limit", problem);
     }
 }

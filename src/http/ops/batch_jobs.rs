@@ -8,6 +8,7 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use super::super::admin_state::AdminState;
 use super::super::answer::Answer;
 use super::super::auth::{Operator, Staff, Viewer};
 use super::super::error::Code;
@@ -16,7 +17,6 @@ use super::super::page::{ListQuery, Page};
 use super::super::problem::{Problem, Result, sentence};
 use super::super::request::{Bodied, Command, Params, PathId};
 use super::super::shape::{Faults, Shape};
-use super::super::admin_state::AdminState;
 use super::batch::check_order;
 use super::saga_acts::ActReason;
 use crate::operations::SagaFilter;

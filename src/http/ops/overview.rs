@@ -6,13 +6,13 @@ use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::super::admin_state::AdminState;
 use super::super::answer::Answer;
 use super::super::auth::{Staff, Viewer};
 use super::super::error::Code;
 use super::super::problem::{Problem, Result};
 use super::super::request::{Params, PathName};
 use super::super::shape::{Faults, Shape};
-use super::super::admin_state::AdminState;
 use crate::operations::definitions::{self, WorkflowGraph, WorkflowSummary};
 use crate::operations::fleet::{self, Fleet};
 use crate::operations::overview::Overview;
