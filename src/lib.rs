@@ -18,7 +18,7 @@ pub mod audit;
 
 pub mod operations;
 
-pub mod workers;
+pub mod steps;
 
 pub mod orchestrator;
 

@@ -41,20 +41,15 @@ async fn rows_that_name_missing_rows_are_found() {
     .await;
     finds_among_others(
         Invariant::PaymentsWithoutReservation,
-        "b1",
+        "f1",
         "set session_replication_role = replica;
-         update payments set id = '00000000-0000-7000-8000-0000000000b1'
-         where reservation_id = '00000000-0000-7000-8000-000000000001';
          delete from reservations where id = '00000000-0000-7000-8000-000000000001'",
     )
     .await;
     finds_among_others(
         Invariant::PaymentsWithoutEntry,
         "b1",
-        "set session_replication_role = replica;
-         update payments set id = '00000000-0000-7000-8000-0000000000b1'
-         where reservation_id = '00000000-0000-7000-8000-000000000001';
-         delete from ledger_entries where id = '00000000-0000-7000-8000-0000000000f1'",
+        "update payments_without_entry set id = '00000000-0000-7000-8000-0000000000b1', amount = 5",
     )
     .await;
     finds_among_others(
@@ -88,8 +83,10 @@ async fn rows_that_break_a_rule_are_found_with_the_rule() {
          where id = '00000000-0000-7000-8000-000000000002';
          update ledger_entries set kind = 'odd', balance = -1 where id = '00000000-0000-7000-8000-0000000000f0';
          update ledger_entries set reverses_id = id where id = '00000000-0000-7000-8000-0000000000f1';
-         update payments set amount = -1, status = 'odd', paid_at = now() where amount = 0;
-         update payments set paid_at = null where amount = 300;
+         update payments_without_entry set amount = -1, status = 'odd';
+         insert into payments_without_entry (id, reservation_id, user_id, amount, status, updated_at)
+         select gen_random_uuid(), id, user_id, 0, 'succeeded', now()
+         from reservations where id = '00000000-0000-7000-8000-000000000003';
          update tickets set status = 'odd' where seat = 1;
          update tickets set voided_at = now(), code = 'T1' where seat = 2",
     )

@@ -8,7 +8,7 @@ use boxoffice::bus::subjects;
 use boxoffice::saga::{Command, Direction, OperatorAction};
 use boxoffice::store;
 use boxoffice::store::changes::{Changes, is_not_as_read};
-use boxoffice::store::reservations::{End, Reservation, ReservationStatus};
+use boxoffice::store::reservations::{Reservation, ReservationStatus};
 use boxoffice::store::rows::Rows;
 use boxoffice::store::seats::Owned;
 use uuid::Uuid;
@@ -270,24 +270,24 @@ async fn the_count_of_a_buyers_seats_is_compared_when_a_hold_is_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ended_reservations_are_counted_when_written() {
     let test = TestApp::start().await;
-    let held = test.reserve(test.user(0).await, &[1]).await.id;
+    let held = test.reserve(test.user(0).await, &[1]).await;
     let now = store::now(&test.app.pool).await.unwrap();
     let expire = async || {
-        let end = End { id: held, status: "expired", reason: None };
+        let end = Reservation { status: ReservationStatus::Expired, ..held.clone() };
         let mut changes = Changes::default();
         store::reservations::end_open(&mut changes, &[end], now);
         changes.write(&mut test.app.pool.acquire().await.unwrap()).await
     };
     let mut first = test.app.pool.begin().await.unwrap();
     let confirm = "update reservations set status = 'confirmed' where id = $1";
-    sqlx::query(confirm).bind(held).execute(&mut *first).await.unwrap();
+    sqlx::query(confirm).bind(held.id).execute(&mut *first).await.unwrap();
     let (second, ()) = tokio::join!(expire(), async {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         first.commit().await.unwrap();
     });
     assert!(is_not_as_read(&second.unwrap_err()));
     expire().await.expect("one that has ended before the statement begins is left as it is");
-    assert_eq!(test.find(held).await.status, ReservationStatus::Confirmed);
+    assert_eq!(test.find(held.id).await.status, ReservationStatus::Confirmed);
 }
 
 /// One buyer orders one seat after the other, all at once, at two processes without a word between them.

@@ -169,7 +169,8 @@ async fn waiting_saga_goes_on_in_a_new_process() {
     assert!(began);
     let paid = crate::common::app::settled(answer);
     assert_eq!(paid.status, ReservationStatus::Confirmed);
-    let again = store::reservations::get(&next.pool, held.id).await.unwrap().unwrap();
+    let again =
+        store::reservations::get(&mut next.pool.acquire().await.unwrap(), held.id).await.unwrap().unwrap();
     assert_eq!((paid.tickets.0, paid.payment), (again.tickets.0, again.payment), "as it was written");
     next.stop().await;
 }

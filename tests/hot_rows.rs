@@ -2,8 +2,8 @@
 
 use boxoffice::store;
 use boxoffice::store::changes::Changes;
-use boxoffice::store::payments::{self, NewPayment};
-use boxoffice::store::reservations::{self, Change};
+use boxoffice::store::payments::{self, PaymentStatus, PaymentWithoutEntry};
+use boxoffice::store::reservations;
 use chrono::Utc;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -25,20 +25,19 @@ fn code(failed: Result<(), sqlx::Error>) -> String {
     error.as_database_error().and_then(|error| error.code()).expect("the database refuses it").into_owned()
 }
 
-fn payment(reservation: &str) -> NewPayment {
-    NewPayment {
+fn payment(reservation: &str) -> PaymentWithoutEntry {
+    PaymentWithoutEntry {
         id: Uuid::now_v7(),
         reservation_id: reservation.parse().unwrap(),
         user_id: Uuid::now_v7(),
         amount: 0,
-        status: "succeeded",
-        entry_id: None,
+        status: PaymentStatus::Succeeded,
         paid_at: Some(Utc::now()),
     }
 }
 
 async fn payments_of(conn: &mut PgConnection) -> i64 {
-    sqlx::query_scalar("select count(*) from payments").fetch_one(conn).await.unwrap()
+    sqlx::query_scalar("select count(*) from payments_without_entry").fetch_one(conn).await.unwrap()
 }
 
 #[tokio::test]
@@ -46,10 +45,10 @@ async fn insert_that_comes_out_short_fails_whole() {
     let pool = good_database().await;
     let mut conn = pool.acquire().await.unwrap();
     let before = payments_of(&mut conn).await;
-    // The second reservation is not paid yet; the first one is, and its payment is not written again.
-    let (paid, open) = ("00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002");
+    // One reservation is not paid yet; the other one is, and its payment is not written again.
+    let (paid, open) = ("00000000-0000-7000-8000-000000000007", "00000000-0000-7000-8000-000000000002");
     let mut changes = Changes::default();
-    payments::pay(&mut changes, &[payment(open), payment(paid)], Utc::now());
+    payments::pay_without_entry(&mut changes, &[payment(open), payment(paid)], Utc::now());
     let failed = changes.write(&mut conn).await;
     assert!(
         !failed.as_ref().is_err_and(store::changes::is_not_as_read),
@@ -59,7 +58,7 @@ async fn insert_that_comes_out_short_fails_whole() {
     assert_eq!(payments_of(&mut conn).await, before);
 
     let mut changes = Changes::default();
-    payments::pay(&mut changes, &[payment(open)], Utc::now());
+    payments::pay_without_entry(&mut changes, &[payment(open)], Utc::now());
     changes.write(&mut conn).await.unwrap();
     assert_eq!(payments_of(&mut conn).await, before + 1);
 }
@@ -68,15 +67,14 @@ async fn insert_that_comes_out_short_fails_whole() {
 async fn step_cannot_change_a_missing_reservation() {
     let pool = good_database().await;
     let mut conn = pool.acquire().await.unwrap();
-    let change = |id: Uuid| Change { id, status: Some("confirmed"), ..Change::default() };
     let known: Uuid = "00000000-0000-7000-8000-000000000002".parse().unwrap();
     let mut changes = Changes::default();
-    reservations::change(&mut changes, &[change(known), change(Uuid::now_v7())], Utc::now());
+    reservations::confirm(&mut changes, &[known, Uuid::now_v7()], Utc::now());
     assert_eq!(code(changes.write(&mut conn).await), "23000");
 
-    // Two changes of one reservation are one row.
+    // A reservation that is named twice is one row.
     let mut changes = Changes::default();
-    reservations::change(&mut changes, &[change(known), change(known)], Utc::now());
+    reservations::confirm(&mut changes, &[known, known], Utc::now());
     changes.write(&mut conn).await.unwrap();
 }
 
@@ -115,8 +113,8 @@ async fn each_hot_table_has_at_most_one_check() {
     let pool = good_database().await;
     let sql = "
         select c.relname::text, k.conname::text from pg_class c
-        left join pg_constraint k on k.conrelid = c.oid and k.contype in ('c', 'f') and k.conname <> 'ledger_entries_reverses'
-        where c.relname in ('sagas', 'saga_history', 'seats', 'reservations', 'accounts', 'ledger_entries', 'payments', 'tickets')
+        left join pg_constraint k on k.conrelid = c.oid and k.contype in ('c', 'f')
+        where c.relname in ('sagas', 'saga_history', 'seats', 'reservations', 'accounts', 'ledger_entries', 'payments_without_entry', 'tickets')
             and c.relnamespace = 'public'::regnamespace
             and k.conname is distinct from 'seats_performance'
         order by 1, 2";
@@ -126,7 +124,7 @@ async fn each_hot_table_has_at_most_one_check() {
     let expected = [
         ("accounts", Some("accounts_never_below_zero")),
         ("ledger_entries", Some("ledger_entries_amount")),
-        ("payments", None),
+        ("payments_without_entry", None),
         ("reservations", Some("reservations_amount")),
         ("saga_history", None),
         ("sagas", Some("sagas_sound")),
@@ -182,7 +180,7 @@ async fn rows_that_cannot_be_read_stop_no_others() {
     sqlx::raw_sql(damage).execute(&pool).await.unwrap();
     let ids = ["00000000-0000-7000-8000-000000000002", "00000000-0000-7000-8000-000000000001"];
     let ids = ids.map(|id| id.parse::<Uuid>().unwrap());
-    let found = reservations::get_many(&pool, &ids).await.unwrap();
+    let found = reservations::get_many(&mut pool.acquire().await.unwrap(), &ids).await.unwrap();
     let times: Vec<_> =
         found.iter().map(|one| (one.id, one.expires_at.is_some(), one.claimable_at.is_some())).collect();
     assert_eq!(times, [(ids[0], false, false), (ids[1], true, true)]);

@@ -66,8 +66,8 @@ impl Source {
     /// The lines that are compiled into the program, with their numbers: no comments, no tests.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let tests = self.text.find("#[cfg(test)]\nmod tests {").unwrap_or(self.text.len());
-        // Laws are tests that have a file of their own.
-        let only_tests = self.path.ends_with("/laws.rs");
+        // These tests have a file of their own.
+        let only_tests = ["/laws.rs", "/tests.rs"].iter().any(|name| self.path.ends_with(name));
         self.text[..if only_tests { 0 } else { tests }]
             .lines()
             .enumerate()

@@ -23,9 +23,9 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::orchestrator::{Engine, Pools};
 use crate::saga::{Definition, WorkflowRegistry};
+use crate::steps::{self, Limits, RecentBookings};
 use crate::waiting_room::{BrakeLimits, Sessions, Signer, WaitingRoom};
-use crate::workers::{Limits, Written};
-use crate::{config, ids, store, telemetry, workers};
+use crate::{config, ids, store, telemetry};
 
 pub use database::migrate;
 pub use listeners::Listening;
@@ -111,23 +111,15 @@ impl App {
 
         let pools =
             Pools { all: pool.clone(), steps, control: settings.engine.step_control, clock: clock.clone() };
-        let engine =
-            Engine::start(pools, bus.clone(), registry, &workers::Service::NAMES, &tasks, &stop).await?;
-        let engine = engine.with_after_act(workers::settle);
-        let written = Written::default();
-        workers::allow_direct_execution(&engine, limits(settings), &written);
+        let recent = RecentBookings::default();
+        let participants = steps::participants(limits(settings), &recent, &bus).executed_directly();
+        let engine = Engine::start(pools, bus.clone(), registry, participants, &tasks, &stop).await?;
+        let engine = engine.with_after_act(steps::settle);
         tasks.supervise("JetStream probe", probe::run(bus.clone(), stop.clone()));
-        let desk = Desk::open(
-            pool.clone(),
-            engine.clone(),
-            written.clone(),
-            settings.engine.settle(),
-            &tasks,
-            &stop,
-        );
+        let desk = Desk::open(pool.clone(), engine.clone(), recent, settings.engine.settle(), &tasks, &stop);
         let (room, address, admin_address) = (None, None, None);
         let mut app = Self { pool, bus, clock, engine, desk, room, address, admin_address, tasks, stop };
-        app.run(settings, &roles, &written, announce).await?;
+        app.run(settings, &roles, announce).await?;
         let names: Vec<String> = roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
         store::operations::record_start(&app.pool, ids::new(), &names).await?;
         for name in &names {
@@ -141,11 +133,10 @@ impl App {
         &mut self,
         settings: &Settings,
         roles: &BTreeSet<Role>,
-        written: &Written,
         announce: Announce<'_>,
     ) -> anyhow::Result<()> {
         if roles.contains(&Role::Worker) {
-            workers::run(&self.engine, limits(settings), written, &self.tasks, &self.stop);
+            self.engine.serve(&self.tasks, &self.stop);
         }
         if roles.contains(&Role::Orchestrator) {
             self.engine.run(&self.tasks, &self.stop);
@@ -256,7 +247,8 @@ fn brake(settings: &Settings) -> BrakeLimits {
     }
 }
 
-fn limits(settings: &Settings) -> Limits {
+/// The limits of the booking's steps.
+pub fn limits(settings: &Settings) -> Limits {
     Limits {
         hold: TimeDelta::seconds(settings.booking.hold_seconds.into()),
         grace: TimeDelta::seconds(settings.booking.payment_grace_seconds.into()),

@@ -92,7 +92,7 @@ impl Invariant {
             Self::TicketsWithoutSeat => "The seat of every ticket exists.",
             Self::EntriesWithoutAccount => "The account of every ledger entry exists.",
             Self::PaymentsWithoutReservation => "The reservation of every payment exists.",
-            Self::PaymentsWithoutEntry => "The ledger entry that a payment names exists.",
+            Self::PaymentsWithoutEntry => "A payment that takes points is a ledger entry.",
             Self::ReservationsWithoutPerformance => "The performance of every reservation exists.",
             Self::ReservationsOfAnotherConcert => "The performance of a reservation is of its concert.",
             Self::RowRules => "Every row keeps the rules of its table.",

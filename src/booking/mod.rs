@@ -1,7 +1,7 @@
 //! What a buyer asks for: reserve, pay, cancel. The desk starts the saga or gives it its signal, and waits a
 //! moment for where that leads.
 //!
-//! A reservation and its saga are inserted in one transaction, for all callers that are waiting at that moment.
+//! Sagas are inserted in one transaction for all callers that are waiting at that moment; the hold inserts the reservation.
 //! The wait is registered before the commit and ends with a message; the reservation, read from its row, is
 //! the answer either way.
 
@@ -22,10 +22,10 @@ use crate::clock::Clock;
 use crate::ids;
 use crate::orchestrator::{Batched, Engine, SignalError, Verdict, Waiting, batched};
 use crate::saga::Status;
+use crate::steps::RecentBookings;
 use crate::store;
 pub use crate::store::reservations::NewReservation as Order;
 use crate::store::reservations::{NewReservation, Reservation, ReservationStatus};
-use crate::workers::Written;
 
 /// The longest wait for a reservation to be read again once its saga has begun: then the caller is answered without.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -37,7 +37,7 @@ pub struct Desk {
     engine: Engine,
     orders: Batched<NewReservation, bool>,
     reads: mpsc::Sender<reads::Request>,
-    written: Written,
+    recent: RecentBookings,
     patience: Duration,
 }
 
@@ -73,7 +73,7 @@ impl Desk {
     pub fn open(
         pool: PgPool,
         engine: Engine,
-        written: Written,
+        recent: RecentBookings,
         patience: Duration,
         tasks: &Tasks,
         stop: &CancellationToken,
@@ -82,7 +82,7 @@ impl Desk {
         tasks.supervise("orders", start::run(engine.clone(), requests, stop.clone()));
         let (reads, requests) = mpsc::channel(4_096);
         tasks.supervise("reads of reservations", reads::run(engine.clone(), requests, stop.clone()));
-        Self { pool, engine, orders, reads, written, patience }
+        Self { pool, engine, orders, reads, recent, patience }
     }
 
     /// Reserves seats, and pays for them if that is wanted at once. An order whose id exists already leads to that
@@ -90,7 +90,7 @@ impl Desk {
     pub async fn reserve(&self, order: NewReservation) -> Result<Answer, DeskError> {
         let (id, pay_now) = (order.id, order.pay_now);
         let waiting = self.engine.waiting(id);
-        let seen = Reservation::begun(&order, Clock::default().now());
+        let seen = Reservation::begun(&order.input(), Clock::default().now());
         let new = self.orders.ask(order).await.ok_or(DeskError::Unavailable)?;
         let settled = if pay_now { is_at_rest } else { is_decided };
         // What was there before may stand anywhere by now.
@@ -107,7 +107,7 @@ impl Desk {
     /// still under way for that one.
     pub async fn pay_seen(&self, id: Uuid, seen: Option<&Reservation>) -> Result<(Answer, bool), DeskError> {
         let waiting = self.engine.waiting(id);
-        self.written.signalled(id);
+        self.recent.signalled(id);
         let began = self.engine.signal(id, "pay").await? == Verdict::Moved;
         Ok((self.settle(&waiting, id, began, is_at_rest, seen.filter(|_| began)).await?, began))
     }
@@ -121,7 +121,7 @@ impl Desk {
         }
         if reservation.status != ReservationStatus::Confirmed {
             let waiting = self.engine.waiting(id);
-            self.written.signalled(id);
+            self.recent.signalled(id);
             let began = self.engine.signal(id, "cancel").await? == Verdict::Moved;
             let seen = Some(&reservation).filter(|_| began);
             return self.settle(&waiting, id, began, is_at_rest, seen).await;
@@ -161,7 +161,7 @@ impl Desk {
             let woken = !look && !given_up;
             look = false;
             // This process may have written what the caller waits for.
-            if woken && let Some(reservation) = self.written.get(id, &settled) {
+            if woken && let Some(reservation) = self.recent.get(id, &settled) {
                 return Ok(Answer::Settled(Box::new(reservation)));
             }
             let found = timeout(READ_TIMEOUT, self.find(id)).await.unwrap_or(Err(DeskError::Unavailable));

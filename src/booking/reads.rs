@@ -31,7 +31,7 @@ pub(super) async fn find(
     let found = match reads.send(Request { id, answer }).await {
         Ok(()) => found.await.map_err(|_| DeskError::Unavailable)?,
         // The service is stopping: the last callers read for themselves.
-        Err(_) => store::reservations::get(pool, id).await?,
+        Err(_) => store::reservations::get(&mut *pool.acquire().await?, id).await?,
     };
     found.ok_or(DeskError::Unknown)
 }
@@ -46,7 +46,7 @@ pub(super) async fn run(engine: Engine, mut requests: mpsc::Receiver<Request>, s
         if ids.is_empty() {
             continue;
         }
-        let read = || store::bounded(store::reservations::get_many(&engine.steps, &ids));
+        let read = || store::bounded(get_many(&engine, &ids));
         let found = match read().await {
             // The connection was of no use any more; the next one is a new one.
             Err(error) if store::outdates_connections(&error) => read().await,
@@ -61,6 +61,10 @@ pub(super) async fn run(engine: Engine, mut requests: mpsc::Receiver<Request>, s
             }
         }
     }
+}
+
+async fn get_many(engine: &Engine, ids: &[Uuid]) -> store::Result<Vec<Reservation>> {
+    store::reservations::get_many(&mut *engine.steps.acquire().await?, ids).await
 }
 
 fn answer(batch: impl Iterator<Item = Request>, found: &[Reservation]) {

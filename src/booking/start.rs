@@ -1,8 +1,8 @@
-//! Orders become reservations and sagas: all that wait at a moment in one transaction.
+//! Orders become sagas: all that wait at a moment in one transaction. The hold of a saga makes its reservation.
 
 use chrono::{DateTime, Utc};
 use fail::fail_point;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -12,9 +12,9 @@ use crate::config::Control;
 use crate::orchestrator::{self, Engine, Requests};
 use crate::saga::{NewSaga, Saga};
 use crate::store;
-use crate::store::attempt::decide;
+use crate::store::attempt::{Attempt, decide};
 use crate::store::changes::Changes;
-use crate::store::reservations::{NewReservation, Reservation};
+use crate::store::reservations::{BookingInput, NewReservation, Reservation};
 
 /// Starts what is ordered until the service stops.
 pub(super) async fn run(engine: Engine, orders: Requests<NewReservation, bool>, stop: CancellationToken) {
@@ -35,30 +35,22 @@ async fn take(engine: &Engine, orders: &[NewReservation]) -> store::Result<Vec<b
 
 /// The order was taken before: the caller gets what became of it.
 fn is_there_already(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.constraint()) == Some("reservations_pkey")
+    error.as_database_error().and_then(|error| error.constraint()) == Some("sagas_pkey")
 }
 
 async fn start(engine: &Engine, orders: &[NewReservation], control: Control) -> store::Result<()> {
-    let mut conn = engine.steps.acquire().await?;
+    let mut attempt = Attempt::begin(&engine.steps, control).await?;
     let mut changes = Changes::default();
-    let now = match control {
-        Control::Pessimistic => store::now(&mut *conn).await?,
-        Control::Optimistic => {
-            let now = engine.clock.micros();
-            changes.compare_clock(now);
-            now
-        }
-    };
-    store::reservations::insert(&mut changes, orders, now);
+    let now = attempt.time_to_decide(&engine.clock, &mut changes).await?;
     let sagas = orders.iter().map(|order| NewSaga {
         id: order.id,
         subject_id: order.id,
-        input: ordered(order),
+        input: fields(&order.input()),
         trace: order.trace,
         seq: 0,
     });
     let consequences = orchestrator::start(&mut changes, engine, "booking", sagas.collect(), now)?;
-    changes.write(&mut conn).await?;
+    attempt.write(changes).await?;
     fail_point!("start::committed");
     engine.follow_later(consequences);
     Ok(())
@@ -77,14 +69,19 @@ pub(super) async fn cancellation(
     if !store::reservations::claim_cancellation(&mut tx, reservation.id, id, now).await? {
         return Ok(false);
     }
-    let Reservation { id: reservation_id, user_id, concert_id, performance_id, seats, amount, .. } =
-        reservation;
-    let mut input = input(*reservation_id, *user_id, *concert_id, *performance_id, seats);
-    input.insert("amount".to_owned(), json!(amount));
+    let input = BookingInput {
+        reservation_id: reservation.id,
+        user_id: reservation.user_id,
+        concert_id: reservation.concert_id,
+        performance_id: reservation.performance_id,
+        seats: reservation.seats.clone(),
+        pay_now: false,
+        amount: Some(reservation.amount),
+    };
     let new = NewSaga {
         id,
-        subject_id: *reservation_id,
-        input,
+        subject_id: reservation.id,
+        input: fields(&input),
         trace: booking.first().map(|booking| booking.trace.unwrap_or(booking.id)),
         seq: last_number(booking.first(), now),
     };
@@ -103,27 +100,9 @@ fn last_number(booking: Option<&Saga>, now: DateTime<Utc>) -> i64 {
     booking.map_or_else(|| now.timestamp_millis(), |booking| booking.seq)
 }
 
-fn ordered(order: &NewReservation) -> Map<String, Value> {
-    let mut input = input(order.id, order.user_id, order.concert_id, order.performance_id, &order.seats);
-    if order.pay_now {
-        input.insert("pay_now".to_owned(), json!(true));
+fn fields(input: &BookingInput) -> Map<String, Value> {
+    match serde_json::to_value(input) {
+        Ok(Value::Object(fields)) => fields,
+        _ => unreachable!("the input of a booking has named fields, and each has a form in JSON"),
     }
-    input
-}
-
-fn input(
-    reservation: Uuid,
-    user: Uuid,
-    concert: Uuid,
-    performance: Uuid,
-    seats: &[i32],
-) -> Map<String, Value> {
-    let fields = [
-        ("reservation_id", json!(reservation)),
-        ("user_id", json!(user)),
-        ("concert_id", json!(concert)),
-        ("performance_id", json!(performance)),
-        ("seats", json!(seats)),
-    ];
-    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }

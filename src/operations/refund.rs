@@ -12,12 +12,12 @@ use uuid::Uuid;
 use crate::config::Control;
 use crate::ids;
 use crate::saga::Status;
+use crate::steps::reservation_of;
 use crate::store::changes::Changes;
 use crate::store::operations::{self, ActRow};
 use crate::store::payments::{self, NewEntry};
 use crate::store::reservations::{self, ReservationStatus};
 use crate::store::sagas;
-use crate::workers::reservation_of;
 
 /// The name of this act in the records of acts.
 const ACT: &str = "refund";
@@ -63,13 +63,13 @@ pub async fn refund(pool: &PgPool, id: Uuid, actor: &str, reason: &str) -> Resul
         return Err(RefundError::NotEnded(saga.status));
     }
     let reservation_id = reservation_of(&saga).ok_or(RefundError::NothingTaken)?;
-    let reservation = reservations::get(&mut *tx, reservation_id).await?.ok_or(RefundError::NothingTaken)?;
+    let reservation = reservations::get(&mut tx, reservation_id).await?.ok_or(RefundError::NothingTaken)?;
     let has_tickets = reservation.tickets.iter().any(|ticket| ticket.status == "valid");
     if has_tickets || reservation.status == ReservationStatus::Confirmed {
         return Err(RefundError::HasTickets);
     }
     let user = [reservation.user_id];
-    let (mut balances, _) = payments::read_balances(&mut tx, &user, Control::Pessimistic).await?;
+    let (mut balances, _) = payments::balances_of(&mut tx, &user, Control::Pessimistic).await?;
     // Read under the lock of the account, so that another refund of the same entry is seen.
     let Some(used) = payments::open_uses(&mut *tx, &[reservation_id]).await?.pop() else {
         let before = payments::refund_of(&mut *tx, reservation_id).await?;

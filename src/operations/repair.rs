@@ -5,8 +5,8 @@ use utoipa::ToSchema;
 
 use super::view::SagaView;
 use crate::orchestrator::{Acted, SETTLEMENT};
+use crate::steps::Settlement;
 use crate::text;
-use crate::workers::Settlement;
 
 /// The longest reason of an act, in characters.
 pub const REASON_CHARS_MAX: usize = 1_000;

@@ -136,7 +136,7 @@ impl Engine {
             return Err(ActError::TooLarge(why));
         }
         let refused = !is_allowed || self.lacking(&saga, act).is_some();
-        if refused || self.in_database.contains(&service) {
+        if refused || self.participants.named(service).is_some() {
             return Ok(saga);
         }
         let wanted =

@@ -1,54 +1,63 @@
 //! Steps in the engine's own database go on without JetStream: a hold ends, seats and points come back.
 //!
 //! A command that JetStream does not take is executed in this process. What follows from it is treated in the same way, until
-//! the saga waits, ends, or needs a service elsewhere.
+//! the saga waits, ends, or needs a service elsewhere. The saga's row is the fence, as it is for a command that came as a
+//! message: one that was stored all the same, and is delivered later, finds that its saga does not ask for it any more.
 
-use futures::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Consequences, Engine};
+use super::execute::{Executed, execute, poison};
+use super::{Engine, Halves};
 use crate::bus::subjects;
 use crate::saga::Command;
 use crate::store;
 
-/// Executes commands of services in this database, and returns what follows from the commits.
-pub(super) struct Execute(Box<dyn Fn(Engine, Vec<Command>) -> Executed + Send + Sync>);
-
-type Executed = BoxFuture<'static, store::Result<Vec<Consequences>>>;
-
-impl std::fmt::Debug for Execute {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.write_str("Execute")
-    }
-}
-
 impl Engine {
-    /// Sets how commands of services in this database are executed where JetStream takes none. Only the first call counts.
-    pub fn execute_with(&self, execute: impl Fn(Self, Vec<Command>) -> Executed + Send + Sync + 'static) {
-        // A second one would be the same function.
-        let _set = self.direct.set(Execute(Box::new(execute)));
-    }
-
     /// Whether a command can be executed here: its service is in this database, it is not paused, and this process may.
     pub(super) fn can_execute(&self, command: &Command) -> bool {
-        self.direct.get().is_some()
-            && self.in_database.contains(&subjects::service_of(&command.subject))
+        self.participants.direct
+            && self.participants.of_command(&command.subject).is_some()
             && !self.pauses.hold_back(command)
             && !self.pauses.has_step(&command.subject)
     }
 
     /// Executes commands that JetStream does not take, as far as their services are in this database and are not paused.
-    /// All others stay as they are: their rows ask for them, and the sweeper sends them again.
+    /// All others stay as they are: their rows ask for them, and the sweeper sends them again. So does a second command of one
+    /// saga: it can only be judged after the first.
     pub(super) async fn execute_directly(&self, mut commands: Vec<Command>) {
-        commands.retain(|command| self.can_execute(command));
-        let Some(Execute(execute)) = self.direct.get().filter(|_| !commands.is_empty()) else {
-            return;
-        };
+        let mut seen = BTreeSet::new();
+        commands.retain(|command| self.can_execute(command) && seen.insert(command.saga_id));
         metrics::counter!("boxoffice_commands_executed_directly_total").increment(commands.len() as u64);
-        match execute(self.clone(), commands).await {
-            Ok(effects) => effects.into_iter().for_each(|effects| self.follow_later(effects)),
-            Err(error) => {
-                tracing::warn!(%error, "steps could not be done without JetStream; the sweeper tries again")
+        let mut by_service: BTreeMap<String, Vec<Command>> = BTreeMap::new();
+        for command in commands {
+            by_service.entry(subjects::service_of(&command.subject).to_owned()).or_default().push(command);
+        }
+        for (service, commands) in by_service {
+            if let Err(error) = self.execute_of_service(&service, commands).await {
+                tracing::warn!(%error, "steps could not be done without JetStream; the sweeper tries again");
             }
         }
+    }
+
+    async fn execute_of_service(&self, service: &str, commands: Vec<Command>) -> store::Result<()> {
+        let Some(participant) = self.participants.named(service) else { return Ok(()) };
+        let mut halves = Halves::of(commands);
+        while let Some(items) = halves.next() {
+            let commands: Vec<&Command> = items.iter().collect();
+            let result = match execute(self, &**participant, &commands).await {
+                Ok(Executed { illegal, consequences }) => {
+                    for (at, why) in &illegal {
+                        tracing::error!(saga = %commands[*at].saga_id, why, "a command cannot be; it was not executed");
+                    }
+                    self.follow_later(consequences);
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            };
+            if let Some((command, error)) = halves.record(result).await? {
+                self.poisoned(command.saga_id, poison(command, &error)).await;
+            }
+        }
+        Ok(())
     }
 }

@@ -214,9 +214,7 @@ impl Engine {
     /// Commands for services in this database travel together, see [`command_batch`]. One that is sent again travels alone:
     /// its message id lets the broker drop a repeat.
     fn command_messages(&self, commands: Vec<Command>) -> Vec<Message> {
-        let is_bundled = |command: &Command| {
-            command.send == 0 && self.in_database.contains(&subjects::service_of(&command.subject))
-        };
+        let is_bundled = |command: &Command| command.send == 0 && self.is_in_database(&command.subject);
         let (bundled, alone): (Vec<Command>, Vec<Command>) = commands.into_iter().partition(is_bundled);
         let mut groups: Vec<Vec<Command>> = Vec::new();
         for command in bundled {

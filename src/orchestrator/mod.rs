@@ -6,6 +6,7 @@
 //! redelivery or a second of the sweeper, and the fence makes either harmless.
 
 mod replies;
+mod serve;
 mod signals;
 mod timers;
 mod sweep;
@@ -23,12 +24,14 @@ mod observations;
 mod rest;
 mod announce;
 mod direct;
+mod execute;
+mod participant;
 mod work_off;
 mod batched;
 mod halves;
 mod wait;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use chrono::TimeDelta;
 use sqlx::PgPool;
@@ -41,6 +44,7 @@ pub use announce::charge_event;
 pub use batched::{Batched, Requests, batched};
 pub use follow::Consequences;
 pub use halves::Halves;
+pub use participant::{Participant, Participants, Task, Unit};
 pub use pauses::StepPause;
 pub use replay::{Pace, Page, Replay, Wanted};
 pub use retention::Forgotten;
@@ -55,7 +59,7 @@ use crate::bus::Bus;
 use crate::clock::Clock;
 use crate::config::Control;
 use crate::ids;
-use crate::saga::WorkflowRegistry;
+use crate::saga::{Saga, WorkflowRegistry};
 use crate::store::codes::Codes;
 use crate::store::turns::Turns;
 
@@ -71,8 +75,7 @@ pub struct Engine {
     pub codes: Codes,
     /// What this process calls itself in the history of sagas.
     pub instance: Arc<str>,
-    /// Services whose fence is the saga's own row.
-    in_database: &'static [&'static str],
+    participants: Participants,
     /// How many batches are at work at a time.
     pub turns: Turns,
     /// How steps that meet at the same rows are kept apart at first.
@@ -88,8 +91,6 @@ pub struct Engine {
     resting: mpsc::UnboundedSender<Rested>,
     /// Permits of commits whose effects are published while their callers go on.
     detached: Arc<Semaphore>,
-    /// Executes commands of the services in this database where JetStream takes none.
-    direct: Arc<OnceLock<direct::Execute>>,
 }
 
 /// Connections to Postgres, and how steps on them are kept apart.
@@ -116,13 +117,12 @@ pub enum StartError {
 
 impl Engine {
     /// Makes the engine and starts what every instance needs of it: the batcher of signals, the listener for
-    /// sagas that settle, and the one that puts ended sagas to rest. `in_database` names the services that do their effects
-    /// in the engine's own transaction.
+    /// sagas that settle, and the one that puts ended sagas to rest.
     pub async fn start(
         pools: Pools,
         bus: Bus,
         registry: Arc<WorkflowRegistry>,
-        in_database: &'static [&'static str],
+        participants: Participants,
         tasks: &Tasks,
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
@@ -144,7 +144,7 @@ impl Engine {
             registry,
             codes,
             instance,
-            in_database,
+            participants,
             turns: Turns::default(),
             control,
             clock,
@@ -155,7 +155,6 @@ impl Engine {
             tasks: tasks.clone(),
             signals,
             resting,
-            direct: Arc::default(),
             detached: Arc::new(Semaphore::new(follow::MAX_DETACHED)),
         };
         engine.reload_pauses().await?;
@@ -183,6 +182,16 @@ impl Engine {
     /// Shows the counters of every known workflow from 0 on.
     pub fn begin_counters(&self) {
         self.registry.iter().for_each(|definition| observations::begin_counters(&definition.name));
+    }
+
+    /// Whether the service's effects are written in the engine's own database.
+    pub(super) fn is_in_database(&self, command: &str) -> bool {
+        self.participants.of_command(command).is_some()
+    }
+
+    /// Whether the definition of this saga's workflow is here.
+    pub(super) fn knows(&self, saga: &Saga) -> bool {
+        self.registry.get(&saga.workflow, saga.version).is_some()
     }
 
     /// One pass of the sweeper: whatever is due is looked at.

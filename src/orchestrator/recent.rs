@@ -6,7 +6,6 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chrono::{DateTime, Utc};
 use hashlink::LruCache;
 use uuid::Uuid;
 
@@ -71,44 +70,48 @@ impl Recent {
 }
 
 impl Engine {
-    /// The sagas that get signals: remembered if they wait, else read, with the database's clock.
+    /// The sagas that get signals: remembered if they wait, else read.
     pub(super) async fn waiting_sagas(
         &self,
         attempt: &mut Attempt,
         ids: &[Uuid],
-    ) -> store::Result<(Vec<Saga>, Option<DateTime<Utc>>)> {
-        let control = attempt.control();
-        let (known, unknown) = match control {
+    ) -> store::Result<Vec<Saga>> {
+        let (known, unknown) = match attempt.control() {
             Control::Optimistic => self.recent.take_waiting(ids),
             Control::Pessimistic => (Vec::new(), ids.to_vec()),
         };
-        if unknown.is_empty() {
-            return Ok((known, None));
-        }
-        let (mut sagas, read_at) = store::sagas::read(attempt.conn(), &unknown, control).await?;
-        self.codes.learn(attempt.conn(), &sagas).await?;
-        sagas.extend(known);
-        Ok((sagas, Some(read_at)))
+        self.with_read(attempt, known, &unknown).await
     }
 
-    /// The sagas of these commands: remembered if that is enough, else read, with the database's clock; if locks come first in
-    /// this attempt, all of them, in the order of their ids.
-    pub async fn sagas_of(
+    /// The sagas of these commands: remembered if that is enough, else read; if locks come first in this attempt, all of them,
+    /// in the order of their ids.
+    pub(super) async fn sagas_of(
         &self,
         attempt: &mut Attempt,
         commands: &[&Command],
-    ) -> store::Result<(Vec<Saga>, Option<DateTime<Utc>>)> {
-        let control = attempt.control();
-        let (known, unknown) = match control {
+    ) -> store::Result<Vec<Saga>> {
+        let (known, unknown) = match attempt.control() {
             Control::Optimistic => self.recent.take(commands),
             Control::Pessimistic => (Vec::new(), commands.iter().map(|command| command.saga_id).collect()),
         };
+        self.with_read(attempt, known, &unknown).await
+    }
+
+    /// The known sagas, and those that have to be read.
+    async fn with_read(
+        &self,
+        attempt: &mut Attempt,
+        known: Vec<Saga>,
+        unknown: &[Uuid],
+    ) -> store::Result<Vec<Saga>> {
         if unknown.is_empty() {
-            return Ok((known, None));
+            return Ok(known);
         }
-        let (mut sagas, read_at) = store::sagas::read(attempt.conn(), &unknown, control).await?;
+        let control = attempt.control();
+        let (mut sagas, read_at) = store::sagas::read(attempt.conn(), unknown, control).await?;
+        attempt.note_time(read_at);
         self.codes.learn(attempt.conn(), &sagas).await?;
         sagas.extend(known);
-        Ok((sagas, Some(read_at)))
+        Ok(sagas)
     }
 }

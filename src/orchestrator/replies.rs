@@ -132,7 +132,7 @@ fn answered_here(engine: &Engine, batch: &Batch, saga: Uuid, event: &Event) -> O
     let definition = engine.registry.get(&saga.workflow, saga.version)?;
     let service = subjects::service_of(definition.command_of(&reply.step, reply.direction)?);
     let step = &reply.step;
-    engine.in_database.contains(&service).then(|| {
+    engine.participants.named(service).is_some().then(|| {
         format!(
             "a message has answered for {step}, which the service {service} does in the engine's own database"
         )

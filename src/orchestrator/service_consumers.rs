@@ -17,7 +17,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Looks until the service stops. Without workflows that use services elsewhere there is nothing to look for.
 pub(super) async fn run(engine: Engine, stop: CancellationToken) {
-    let is_elsewhere = |command: &&str| !engine.in_database.contains(&subjects::service_of(command));
+    let is_elsewhere = |command: &&str| !engine.is_in_database(command);
     let commands: BTreeSet<&str> = engine.registry.commands().into_iter().filter(is_elsewhere).collect();
     if commands.is_empty() {
         return stop.cancelled().await;

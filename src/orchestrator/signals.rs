@@ -53,13 +53,9 @@ async fn take(engine: &Engine, signals: &[Signal]) -> store::Result<Vec<Verdict>
 async fn attempt(engine: &Engine, signals: &[Signal], control: Control) -> store::Result<Vec<Verdict>> {
     let mut attempt = Attempt::begin(&engine.steps, control).await?;
     let ids: Vec<Uuid> = signals.iter().map(|signal| signal.saga).collect();
-    let (sagas, read_at) = engine.waiting_sagas(&mut attempt, &ids).await?;
+    let sagas = engine.waiting_sagas(&mut attempt, &ids).await?;
     let mut changes = Changes::default();
-    let now = read_at.unwrap_or_else(|| {
-        let now = engine.clock.micros();
-        changes.compare_clock(now);
-        now
-    });
+    let now = attempt.time_to_decide(&engine.clock, &mut changes).await?;
     let mut batch = Batch::of(sagas, now);
     let mut verdicts = Vec::with_capacity(signals.len());
     for Signal { saga, name } in signals {

@@ -1,11 +1,13 @@
 //! One attempt to decide something: read, decide, write. Whoever else changes the same rows is noticed when it is written, or
 //! kept out from the beginning.
 
+use chrono::{DateTime, Utc};
 use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use super::Result;
 use super::changes::{Changes, is_not_as_read};
+use crate::clock::Clock;
 use crate::config::Control;
 
 /// Makes an attempt, without locks first if it is to be so; once more under locks if a row was not any more as it had been
@@ -23,37 +25,70 @@ where
     }
 }
 
-/// A connection, and what is held on it.
+/// Reads, then one write. A time that was read from the database's clock on the way decides about everything.
 #[derive(Debug)]
-pub enum Attempt {
-    /// Nothing: each statement stands for itself.
+pub struct Attempt {
+    connection: Connection,
+    read_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug)]
+enum Connection {
+    /// Each statement stands for itself.
     Optimistic(PoolConnection<Postgres>),
-    /// The locks of what was read.
+    /// The rows that were read are locked.
     Pessimistic(Transaction<'static, Postgres>),
 }
 
 impl Attempt {
     /// Begins.
     pub async fn begin(pool: &PgPool, control: Control) -> Result<Self> {
-        Ok(match control {
-            Control::Optimistic => Self::Optimistic(pool.acquire().await?),
-            Control::Pessimistic => Self::Pessimistic(pool.begin().await?),
-        })
+        let connection = match control {
+            Control::Optimistic => Connection::Optimistic(pool.acquire().await?),
+            Control::Pessimistic => Connection::Pessimistic(pool.begin().await?),
+        };
+        Ok(Self { connection, read_at: None })
     }
 
-    /// How others are kept apart in this one.
+    /// How other writers are kept apart in this attempt.
     pub fn control(&self) -> Control {
-        match self {
-            Self::Optimistic(_) => Control::Optimistic,
-            Self::Pessimistic(_) => Control::Pessimistic,
+        match self.connection {
+            Connection::Optimistic(_) => Control::Optimistic,
+            Connection::Pessimistic(_) => Control::Pessimistic,
         }
     }
 
     /// Where to read.
     pub fn conn(&mut self) -> &mut PgConnection {
-        match self {
-            Self::Optimistic(conn) => conn,
-            Self::Pessimistic(tx) => tx,
+        match &mut self.connection {
+            Connection::Optimistic(conn) => conn,
+            Connection::Pessimistic(tx) => tx,
+        }
+    }
+
+    /// The database's clock, if it was read.
+    pub fn read_at(&self) -> Option<DateTime<Utc>> {
+        self.read_at
+    }
+
+    /// Keeps the time of a read by the database's clock. The latest one counts.
+    pub fn note_time(&mut self, read_at: DateTime<Utc>) {
+        self.read_at = Some(read_at);
+    }
+
+    /// The time that decides: the database's where something was read or is locked, else this process's, which the statement
+    /// compares with the database's when it writes.
+    pub async fn time_to_decide(&mut self, clock: &Clock, changes: &mut Changes) -> Result<DateTime<Utc>> {
+        if let Some(now) = self.read_at {
+            return Ok(now);
+        }
+        match self.control() {
+            Control::Pessimistic => super::now(self.conn()).await,
+            Control::Optimistic => {
+                let now = clock.micros();
+                changes.compare_clock(now);
+                Ok(now)
+            }
         }
     }
 
@@ -63,9 +98,9 @@ impl Attempt {
     /// In an optimistic attempt also that a row is not any more as it was read.
     pub async fn write(mut self, changes: Changes) -> Result<()> {
         changes.write(self.conn()).await?;
-        match self {
-            Self::Optimistic(_) => Ok(()),
-            Self::Pessimistic(tx) => tx.commit().await,
+        match self.connection {
+            Connection::Optimistic(_) => Ok(()),
+            Connection::Pessimistic(tx) => tx.commit().await,
         }
     }
 }

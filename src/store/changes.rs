@@ -18,24 +18,32 @@ use sqlx::{Arguments, AssertSqlSafe, Encode, Postgres, Type};
 
 use super::Result;
 
-/// The order in which rows are locked, here and everywhere: two who lock in one order never wait for each other in a circle.
+/// The place of a table in the order in which rows are locked, here and everywhere: two writers who lock in one order never wait for
+/// each other in a circle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
-    Clock,
-    Dates,
-    NewReservations,
-    Sagas,
-    Buyers,
-    Seats,
-    Accounts,
-    Reservations,
+pub(super) struct LockOrder(u8);
+
+impl LockOrder {
+    /// No row: the database's clock.
+    pub const CLOCK: Self = Self(0);
+    pub const SAGAS: Self = Self(100);
+
+    /// A table that is locked before the sagas, at this place among those.
+    pub const fn before_sagas(place: u8) -> Self {
+        Self(1 + place)
+    }
+
+    /// A table that is locked after the sagas, at this place among those.
+    pub const fn after_sagas(place: u8) -> Self {
+        Self(101 + place)
+    }
 }
 
 /// What is to be written, so far.
 #[derive(Debug, Default)]
 pub struct Changes {
     parts: Vec<String>,
-    checks: BTreeMap<Rank, String>,
+    checks: BTreeMap<LockOrder, String>,
     /// Whether each inserting part came to its number of rows. They are compared after the checks.
     inserted: Vec<String>,
     arguments: PgArguments,
@@ -88,10 +96,10 @@ impl Changes {
         Binding(self)
     }
 
-    /// Adds a part of that rank which has to come to so many rows; one that replaces rows finds those that are as they were
+    /// Adds a part of that place in the order of locks which has to come to so many rows; one that replaces rows finds those that are as they were
     /// read. It returns something of each.
-    pub(super) fn counted(&mut self, rank: Rank, name: &str, rows: usize, sql: &str) -> Binding<'_> {
-        self.check(rank, &format!("(select count(*) from {name}) = $1")).bind(rows as i64);
+    pub(super) fn counted(&mut self, order: LockOrder, name: &str, rows: usize, sql: &str) -> Binding<'_> {
+        self.check(order, &format!("(select count(*) from {name}) = $1")).bind(rows as i64);
         self.add(name, sql)
     }
 
@@ -107,14 +115,17 @@ impl Changes {
     /// The time by which all was decided must be near the database's clock. It was taken from this process's.
     pub fn compare_clock(&mut self, now: DateTime<Utc>) {
         let sql = "abs(extract(epoch from clock_timestamp() - $1)) < 0.5";
-        self.check(Rank::Clock, sql).bind(now);
+        self.check(LockOrder::CLOCK, sql).bind(now);
     }
 
-    /// Adds the condition of that rank; its parameters are numbered from 1.
-    pub(super) fn check(&mut self, rank: Rank, sql: &str) -> Binding<'_> {
+    /// Adds the condition of that place in the order of locks; its parameters are numbered from 1.
+    pub(super) fn check(&mut self, order: LockOrder, sql: &str) -> Binding<'_> {
         let check = renumbered(sql, self.arguments.len());
-        let replaced = self.checks.insert(rank, check);
-        assert!(replaced.is_none(), "a statement has one condition of each rank: {rank:?}");
+        let replaced = self.checks.insert(order, check);
+        assert!(
+            replaced.is_none(),
+            "a statement has one condition of each place in the order of locks: {order:?}"
+        );
         Binding(self)
     }
 }
@@ -160,12 +171,14 @@ mod tests {
 
     #[test]
     fn parameters_count_on_from_part_to_part() {
+        const BUYERS: LockOrder = LockOrder::after_sagas(0);
+        const SEATS: LockOrder = LockOrder::after_sagas(1);
         assert_eq!(renumbered("select $1, $12::int[] + 1", 0), "select $1, $12::int[] + 1");
         assert_eq!(renumbered("$1::uuid[], $2", 30), "$31::uuid[], $32");
         let mut changes = Changes::default();
         changes.add("one", "insert $1 $2").bind(1).bind(2);
-        changes.counted(Rank::Seats, "two", 7, "update $1 returning 1").bind(3);
-        changes.check(Rank::Buyers, "f($1)").bind(4);
+        changes.counted(SEATS, "two", 7, "update $1 returning 1").bind(3);
+        changes.check(BUYERS, "f($1)").bind(4);
         changes.complete("three", 2, "insert $1 returning 1").bind(5);
         let parts =
             ["one as (insert $1 $2)", "two as (update $4 returning 1)", "three as (insert $7 returning 1)"];

@@ -64,7 +64,7 @@ pub struct LogCost {
 type Columns = &'static [(&'static str, &'static str)];
 
 /// Tables that are copied: which rows of the pattern, and what is different in each copy.
-const TABLES: [(&str, &str, Columns); 9] = [
+const TABLES: [(&str, &str, Columns); 8] = [
     (
         "seats",
         "holder = $pattern",
@@ -118,18 +118,6 @@ const TABLES: [(&str, &str, Columns); 9] = [
         "ledger_entries",
         "reservation_id = $pattern",
         &[("id", "s.used"), ("user_id", "s.buyer"), ("reservation_id", "s.booking"), ("created_at", "s.at")],
-    ),
-    (
-        "payments",
-        "reservation_id = $pattern",
-        &[
-            ("id", "s.payment"),
-            ("reservation_id", "s.booking"),
-            ("user_id", "s.buyer"),
-            ("entry_id", "s.used"),
-            ("paid_at", "s.at"),
-            ("updated_at", "s.at"),
-        ],
     ),
     (
         "tickets",
@@ -206,7 +194,7 @@ async fn make_seeds(conn: &mut PgConnection, copies: Copies) -> Result<()> {
         "create temporary table seeds on commit drop as
          select n, at, h.id as performance, (n % {hall})::int + 1 as seat, gen_random_uuid() as buyer,
              pg_temp.id_of(at) as booking, pg_temp.id_of(at) as charge, pg_temp.id_of(at) as used,
-             pg_temp.id_of(at) as payment, pg_temp.id_of(at) as ticket,
+             pg_temp.id_of(at) as ticket,
              substr(translate(encode(sha256(uuid_send(gen_random_uuid())), 'base64'), '+/', 'xy'), 1, 20) as code, null::jsonb as ids
          from generate_series(0, {last}) as n
          join halls h on h.place = n / {hall}

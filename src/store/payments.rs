@@ -5,10 +5,12 @@ use sqlx::{AssertSqlSafe, PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::Result;
-use super::attempt::locking;
-use super::changes::{Changes, Rank};
+use super::attempt::{Attempt, locking};
+use super::changes::{Changes, LockOrder};
 use super::rows::Rows;
 use crate::config::Control;
+
+const ACCOUNTS: LockOrder = LockOrder::after_sagas(2);
 
 /// A ledger entry about to be written: a use, or the refund that reverses one.
 #[derive(Clone, Debug, PartialEq)]
@@ -31,27 +33,56 @@ pub struct Use {
     pub amount: i64,
 }
 
-/// The new state of a reservation's payment.
+/// How a payment stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PaymentStatus {
+    Succeeded,
+    /// There were too few points. A later try may succeed.
+    Failed,
+    Refunded,
+}
+
+impl PaymentStatus {
+    /// Its name in the tables and on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Refunded => "refunded",
+        }
+    }
+}
+
+/// A payment that takes no points: there is nothing to pay, or there were too few points. Every other payment is its ledger entry.
 #[derive(Clone, Debug, PartialEq)]
-pub struct NewPayment {
+pub struct PaymentWithoutEntry {
     pub id: Uuid,
     pub reservation_id: Uuid,
     pub user_id: Uuid,
     pub amount: i64,
-    pub status: &'static str,
-    pub entry_id: Option<Uuid>,
+    pub status: PaymentStatus,
     pub paid_at: Option<DateTime<Utc>>,
 }
 
-/// Reads the balances of these users, in their order, and the database's clock; who has none has never had points.
-pub async fn read_balances(
+/// Reads the balances of these users, in their order; a user without an account has never had points.
+pub async fn read_balances(attempt: &mut Attempt, users: &[Uuid]) -> Result<Rows<Uuid, i64>> {
+    if users.is_empty() {
+        return Ok(Rows::default());
+    }
+    let control = attempt.control();
+    let (balances, read_at) = balances_of(attempt.conn(), users, control).await?;
+    if let Some(read_at) = read_at {
+        attempt.note_time(read_at);
+    }
+    Ok(balances)
+}
+
+/// The balances of these users, and the database's clock.
+pub async fn balances_of(
     conn: &mut PgConnection,
     users: &[Uuid],
     control: Control,
 ) -> Result<(Rows<Uuid, i64>, Option<DateTime<Utc>>)> {
-    if users.is_empty() {
-        return Ok((Rows::default(), None));
-    }
     let locks = locking(control, "for no key update");
     let sql = format!(
         "select user_id, balance, clock_timestamp() from accounts
@@ -111,7 +142,7 @@ pub fn save_balances(changes: &mut Changes, balances: &Rows<Uuid, i64>, now: Dat
         from unnest($2::uuid[], $3::bigint[], $4::bigint[]) as new (user_id, balance, balance_then)
         where accounts.user_id = new.user_id and accounts.balance = new.balance_then
         returning 1";
-    let part = changes.counted(Rank::Accounts, "saved_accounts", users.len(), sql);
+    let part = changes.counted(ACCOUNTS, "saved_accounts", users.len(), sql);
     part.bind(now).bind(users).bind(balances).bind(then);
 }
 
@@ -140,32 +171,29 @@ pub fn enter(changes: &mut Changes, entries: &[NewEntry], now: DateTime<Utc>) {
         .bind(rows.reversed);
 }
 
-/// Writes payments: a reservation has one, and a failed one may still succeed.
-pub fn pay(changes: &mut Changes, payments: &[NewPayment], now: DateTime<Utc>) {
+/// Writes payments that take no points: a reservation has one at most, and a failed one may still succeed.
+pub fn pay_without_entry(changes: &mut Changes, payments: &[PaymentWithoutEntry], now: DateTime<Utc>) {
     if payments.is_empty() {
         return;
     }
-    let paid = Payments::of(payments);
+    let ids: Vec<Uuid> = payments.iter().map(|payment| payment.id).collect();
+    let reservations: Vec<Uuid> = payments.iter().map(|payment| payment.reservation_id).collect();
+    let users: Vec<Uuid> = payments.iter().map(|payment| payment.user_id).collect();
+    let amounts: Vec<i64> = payments.iter().map(|payment| payment.amount).collect();
+    let statuses: Vec<&str> = payments.iter().map(|payment| payment.status.name()).collect();
+    let times: Vec<Option<DateTime<Utc>>> = payments.iter().map(|payment| payment.paid_at).collect();
     let sql = "
-        insert into payments (id, reservation_id, user_id, amount, status, entry_id, paid_at, updated_at)
-        select id, reservation_id, user_id, amount, status, entry_id, paid_at, $1
-        from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::uuid[], $8::timestamptz[])
-            as new (id, reservation_id, user_id, amount, status, entry_id, paid_at)
-        on conflict on constraint payments_one_per_reservation do update
-            set id = excluded.id, status = excluded.status, entry_id = excluded.entry_id,
-                paid_at = excluded.paid_at, updated_at = excluded.updated_at
-            where payments.status = 'failed'
+        insert into payments_without_entry (id, reservation_id, user_id, amount, status, paid_at, updated_at)
+        select id, reservation_id, user_id, amount, status, paid_at, $1
+        from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::timestamptz[])
+            as new (id, reservation_id, user_id, amount, status, paid_at)
+        on conflict on constraint payments_without_entry_of_reservation do update
+            set id = excluded.id, amount = excluded.amount, status = excluded.status, paid_at = excluded.paid_at,
+                updated_at = excluded.updated_at
+            where payments_without_entry.status = 'failed'
         returning 1";
-    changes
-        .complete("paid", payments.len(), sql)
-        .bind(now)
-        .bind(paid.ids)
-        .bind(paid.reservations)
-        .bind(paid.users)
-        .bind(paid.amounts)
-        .bind(paid.statuses)
-        .bind(paid.entries)
-        .bind(paid.times);
+    let part = changes.complete("paid", payments.len(), sql).bind(now);
+    part.bind(ids).bind(reservations).bind(users).bind(amounts).bind(statuses).bind(times);
 }
 
 /// Ledger entries, as arrays for `unnest`.
@@ -193,38 +221,14 @@ impl Entries {
     }
 }
 
-/// Payments, as arrays for `unnest`.
-struct Payments {
-    ids: Vec<Uuid>,
-    reservations: Vec<Uuid>,
-    users: Vec<Uuid>,
-    amounts: Vec<i64>,
-    statuses: Vec<&'static str>,
-    entries: Vec<Option<Uuid>>,
-    times: Vec<Option<DateTime<Utc>>>,
-}
-
-impl Payments {
-    fn of(payments: &[NewPayment]) -> Self {
-        Self {
-            ids: payments.iter().map(|payment| payment.id).collect(),
-            reservations: payments.iter().map(|payment| payment.reservation_id).collect(),
-            users: payments.iter().map(|payment| payment.user_id).collect(),
-            amounts: payments.iter().map(|payment| payment.amount).collect(),
-            statuses: payments.iter().map(|payment| payment.status).collect(),
-            entries: payments.iter().map(|payment| payment.entry_id).collect(),
-            times: payments.iter().map(|payment| payment.paid_at).collect(),
-        }
-    }
-}
-
-/// Marks the payments of these reservations as refunded, where they had succeeded.
+/// Marks the payments of no points of these reservations as refunded. Every other payment is refunded by the entry that reverses its
+/// own.
 pub fn mark_refunded(changes: &mut Changes, reservations: &[Uuid], now: DateTime<Utc>) {
     if reservations.is_empty() {
         return;
     }
     let sql = "
-        update payments set status = 'refunded', updated_at = $2
+        update payments_without_entry set status = 'refunded', updated_at = $2
         where reservation_id = any($1) and status = 'succeeded'";
     changes.add("refunded", sql).bind(reservations).bind(now);
 }

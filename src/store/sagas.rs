@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, Row};
 use uuid::Uuid;
 
 use super::Result;
-use super::changes::{Changes, Rank};
+use super::changes::{Changes, LockOrder};
 use super::codes::{self, Codes, Unregistered};
 use super::names::Name;
 use super::rows::Rows;
@@ -108,7 +108,7 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// Inserts new sagas. One whose id is there already fails the whole statement.
+/// Inserts new sagas. One whose id is there already fails the whole statement, before all other parts.
 pub fn insert(changes: &mut Changes, codes: &Codes, sagas: &[&Saga]) {
     let columns = match Columns::of(codes, sagas) {
         Ok(columns) => columns,
@@ -124,9 +124,10 @@ pub fn insert(changes: &mut Changes, codes: &Codes, sagas: &[&Saga]) {
                at, at, due_at, flight, seq, trace, at, at
         from unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::smallint[], $5::smallint[], $6::smallint[],
                     $7::timestamptz[], $8::timestamptz[], $9::bigint[], $10::bigint[], $11::uuid[])
-            as new (id, definition, subject_id, status, step, direction, at, due_at, flight, seq, trace)";
+            as new (id, definition, subject_id, status, step, direction, at, due_at, flight, seq, trace)
+        returning 1";
     changes
-        .add("started_sagas", sql)
+        .counted(LockOrder::SAGAS, "started_sagas", sagas.len(), sql)
         .bind(columns.ids)
         .bind(columns.definitions)
         .bind(subjects)
@@ -171,7 +172,7 @@ pub fn save(changes: &mut Changes, codes: &Codes, sagas: &Rows<Uuid, Saga>) {
         where sagas.id = new.id and sagas.seq = new.seq_before and sagas.updated_at = new.updated_before
         returning 1";
     changes
-        .counted(Rank::Sagas, "saved_sagas", sagas.len(), sql)
+        .counted(LockOrder::SAGAS, "saved_sagas", sagas.len(), sql)
         .bind(columns.ids)
         .bind(columns.statuses)
         .bind(columns.steps)

@@ -8,8 +8,8 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use super::Result;
-use super::attempt::locking;
-use super::changes::{Changes, Rank};
+use super::attempt::{Attempt, locking};
+use super::changes::{Changes, LockOrder};
 use super::rows::Rows;
 use crate::config::Control;
 
@@ -17,6 +17,29 @@ use crate::config::Control;
 pub const ENDED_HOLDS_WINDOW: TimeDelta = TimeDelta::hours(1);
 /// For how long the seats of a cancelled hold are not offered to its own user.
 pub const REHOLD_DELAY: TimeDelta = TimeDelta::seconds(5);
+
+const PERFORMANCES: LockOrder = LockOrder::before_sagas(0);
+const BUYERS: LockOrder = LockOrder::after_sagas(0);
+const SEATS: LockOrder = LockOrder::after_sagas(1);
+
+/// Whether a seat can be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum SeatStatus {
+    Free,
+    Held,
+    Sold,
+}
+
+impl SeatStatus {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Free => "free",
+            Self::Held => "held",
+            Self::Sold => "sold",
+        }
+    }
+}
 
 /// A seat's performance and number.
 pub type Key = (Uuid, i32);
@@ -28,7 +51,7 @@ pub struct Seat {
     pub number: i32,
     pub section: String,
     pub price: i64,
-    pub status: String,
+    pub status: SeatStatus,
     pub holder: Option<Uuid>,
     pub expires_at: Option<DateTime<Utc>>,
     pub claimable_at: Option<DateTime<Utc>>,
@@ -84,18 +107,29 @@ pub struct Found {
     pub read_at: DateTime<Utc>,
 }
 
-/// Reads these seats, in the order of their keys, and what their buyers have by `now`, or by the database's clock; those that do
-/// not exist are not returned. `max_ended` holds of a concert may have ended within [`ENDED_HOLDS_WINDOW`]; 0 for any number.
-pub async fn read(
+/// Reads these seats, in the order of their keys, and what their buyers have by the time that this attempt has read, or by the
+/// database's clock; those that do not exist are not returned. `max_ended` holds of a concert may have ended within
+/// [`ENDED_HOLDS_WINDOW`]; 0 for any number.
+pub async fn read(attempt: &mut Attempt, wanted: &[Wanted], max_ended: i64) -> Result<Vec<Found>> {
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (control, now) = (attempt.control(), attempt.read_at());
+    let found = find(attempt.conn(), wanted, now, max_ended, control).await?;
+    if let Some(first) = found.first() {
+        attempt.note_time(first.read_at);
+    }
+    Ok(found)
+}
+
+/// The same, with what the buyers have by `now`, or by the database's clock.
+pub async fn find(
     conn: &mut PgConnection,
     wanted: &[Wanted],
     now: Option<DateTime<Utc>>,
     max_ended: i64,
     control: Control,
 ) -> Result<Vec<Found>> {
-    if wanted.is_empty() {
-        return Ok(Vec::new());
-    }
     let performances: Vec<Uuid> = wanted.iter().map(|one| one.performance_id).collect();
     let numbers: Vec<i32> = wanted.iter().map(|one| one.number).collect();
     let buyers: Vec<Option<Uuid>> = wanted.iter().map(|one| one.buyer).collect();
@@ -139,11 +173,11 @@ pub fn save(changes: &mut Changes, seats: &Rows<Key, Seat>) {
     }
     let performances: Vec<Uuid> = seats.iter().map(|(_, seat)| seat.performance_id).collect();
     let numbers: Vec<i32> = seats.iter().map(|(_, seat)| seat.number).collect();
-    let statuses: Vec<&str> = seats.iter().map(|(_, seat)| seat.status.as_str()).collect();
+    let statuses: Vec<&str> = seats.iter().map(|(_, seat)| seat.status.name()).collect();
     let holders: Vec<Option<Uuid>> = seats.iter().map(|(_, seat)| seat.holder).collect();
     let expires: Vec<Option<DateTime<Utc>>> = seats.iter().map(|(_, seat)| seat.expires_at).collect();
     let claimable: Vec<Option<DateTime<Utc>>> = seats.iter().map(|(_, seat)| seat.claimable_at).collect();
-    let statuses_then: Vec<&str> = seats.iter().map(|(then, _)| then.status.as_str()).collect();
+    let statuses_then: Vec<&str> = seats.iter().map(|(then, _)| then.status.name()).collect();
     let holders_then: Vec<Option<Uuid>> = seats.iter().map(|(then, _)| then.holder).collect();
     let sql = "
         update seats set status = new.status, holder = new.holder,
@@ -155,7 +189,7 @@ pub fn save(changes: &mut Changes, seats: &Rows<Key, Seat>) {
           and seats.status = new.status_then and seats.holder is not distinct from new.holder_then
         returning 1";
     changes
-        .counted(Rank::Seats, "saved_seats", seats.len(), sql)
+        .counted(SEATS, "saved_seats", seats.len(), sql)
         .bind(performances)
         .bind(numbers)
         .bind(statuses)
@@ -166,16 +200,16 @@ pub fn save(changes: &mut Changes, seats: &Rows<Key, Seat>) {
         .bind(holders_then);
 }
 
-/// Compares when these dates begin with what is remembered: seats that were not read are sold until then.
-pub fn compare_dates(changes: &mut Changes, dates: &BTreeMap<Uuid, DateTime<Utc>>) {
-    if dates.is_empty() {
+/// Compares when these performances start with what is remembered: seats that were not read are sold until then.
+pub fn compare_starts(changes: &mut Changes, known: &BTreeMap<Uuid, DateTime<Utc>>) {
+    if known.is_empty() {
         return;
     }
-    let (ids, starts): (Vec<Uuid>, Vec<DateTime<Utc>>) = dates.iter().map(|(id, at)| (*id, *at)).unzip();
+    let (ids, starts): (Vec<Uuid>, Vec<DateTime<Utc>>) = known.iter().map(|(id, at)| (*id, *at)).unzip();
     let sql = "not exists (
         select from unnest($1::uuid[], $2::timestamptz[]) as known (id, starts_at)
         join performances p on p.id = known.id where p.starts_at <> known.starts_at)";
-    changes.check(Rank::Dates, sql).bind(ids).bind(starts);
+    changes.check(PERFORMANCES, sql).bind(ids).bind(starts);
 }
 
 /// Keeps other transactions from holding seats for the same users until this one ends, so that the count of a
@@ -207,7 +241,7 @@ pub fn compare_buyers(
         return;
     }
     changes
-        .check(Rank::Buyers, "buyers_as_read($1, $2, $3, $4, $5)")
+        .check(BUYERS, "buyers_as_read($1, $2, $3, $4, $5)")
         .bind(buyers)
         .bind(performances)
         .bind(seats)

@@ -5,19 +5,32 @@ use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::Result;
+use super::reservations::BookingInput;
 
 /// The reason of a reservation whose saga an operator has ended.
 pub const ABANDONED: &str = "abandoned";
 
-/// Ends a reservation that is still pending or held; `false` if it has ended already.
-pub async fn fail_open(db: impl PgExecutor<'_>, reservation: Uuid, now: DateTime<Utc>) -> Result<bool> {
+/// Ends the reservation of a booking's saga that is still held, or never came to its hold; `false` if it has ended already.
+pub async fn fail_open(
+    db: impl PgExecutor<'_>,
+    booking: &BookingInput,
+    placed_at: DateTime<Utc>,
+    now: DateTime<Utc>,
+) -> Result<bool> {
     let done = sqlx::query!(
         r#"
-        update reservations set status = 'failed', reason = $2, updated_at = $3
-        where id = $1 and status in ('pending', 'held')
+        insert into reservations (id, user_id, concert_id, performance_id, status, reason, seats, created_at, updated_at)
+        values ($1, $2, $3, $4, 'failed', $5, $6, $7, $8)
+        on conflict (id) do update set status = excluded.status, reason = excluded.reason, updated_at = excluded.updated_at
+            where reservations.status in ('pending', 'held')
         "#,
-        reservation,
+        booking.reservation_id,
+        booking.user_id,
+        booking.concert_id,
+        booking.performance_id,
         ABANDONED,
+        &booking.seats,
+        placed_at,
         now,
     )
     .execute(db)

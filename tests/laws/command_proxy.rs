@@ -11,7 +11,7 @@ use async_nats::jetstream::consumer::pull;
 use boxoffice::bus::publish::publish;
 use boxoffice::bus::{Bus, headers, messages, subjects};
 use boxoffice::saga::{Command, Direction, Outcome};
-use boxoffice::workers::Service;
+use boxoffice::steps;
 use bytes::Bytes;
 use futures::StreamExt;
 use uuid::Uuid;
@@ -86,7 +86,7 @@ pub fn proxied(command: &str) -> String {
 /// Whether the program itself serves a command. The name may be the original one or the proxied one.
 pub fn is_here(command: &str) -> bool {
     let command = original(command);
-    Service::ALL.iter().any(|service| service.name() == subjects::service_of(&command))
+    steps::SERVICES.iter().any(|(service, _)| *service == subjects::service_of(&command))
 }
 
 fn original(proxied: &str) -> String {

@@ -124,8 +124,7 @@ async fn killed_at_each_step(moment: &str) {
     for one in &prepared {
         harness.proxy.release(one.case.started.saga).await;
     }
-    let services = boxoffice::workers::Service::ALL;
-    let loops = services.iter().map(|service| service.commands().len()).sum();
+    let loops = boxoffice::steps::SERVICES.iter().map(|(_, commands)| commands.len()).sum();
     let points = [(format!("worker::{moment}"), loops), (format!("replies::{moment}"), 1)];
     kill_at(&harness, "orchestrator,worker", &points, &prepared).await;
     let _alive = program(&harness, "orchestrator,worker,scheduler", &[]);

@@ -124,7 +124,8 @@ async fn sample(harness: &Harness, rules: Rules) -> StartedSaga {
 }
 
 pub async fn find(harness: &Harness, reservation: Uuid) -> Reservation {
-    store::reservations::get(harness.pool(), reservation).await.unwrap().expect("it is there")
+    let mut conn = harness.pool().acquire().await.unwrap();
+    store::reservations::get(&mut conn, reservation).await.unwrap().expect("it is there")
 }
 
 /// Causes the rejection, if that was not done at the start.

@@ -1,7 +1,7 @@
 //! Merges states whose difference affects no later decision.
 //!
 //! - A reply to an earlier command can only make the engine publish the current command again. All such replies become
-//! one echo. A command stays outdated, because visits only increase and a visit goes forward and then back.
+//!   one echo. A command stays outdated, because visits only increase and a visit goes forward and then back.
 //! - A command that its worker would ignore is dropped. If the worker would still reply, it becomes an echo.
 //! - The send of a message matters only as the last one or an earlier one.
 //! - Only the order of the visits matters, not their numbers.

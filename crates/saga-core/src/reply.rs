@@ -18,7 +18,7 @@ pub(super) fn apply_reply(next: TransitionBuilder<'_>, saga: &Saga, index: usize
         return Decision::Illegal(why);
     }
     match check_fence(next.definition, saga, index, FenceKey::of_reply(reply)) {
-        FenceCheck::Current => replied(next.from_worker(reply.worker.as_deref()), saga, index, reply),
+        FenceCheck::Current => replied(next.with_worker(reply.worker.as_deref()), saga, index, reply),
         FenceCheck::Stale => Decision::Stale,
         FenceCheck::Illegal(why) => Decision::Illegal(why),
     }

@@ -62,7 +62,7 @@ impl<'a> TransitionBuilder<'a> {
         Self { definition, saga, now, worker: None, actions: Vec::new(), emits: Vec::new() }
     }
 
-    pub(super) fn from_worker(mut self, worker: Option<&str>) -> Self {
+    pub(super) fn with_worker(mut self, worker: Option<&str>) -> Self {
         self.worker = worker.map(str::to_owned);
         self
     }

@@ -11,7 +11,7 @@ use crate::operations::refund::{self, RefundError, Refunded};
 use crate::operations::{AskError, Repaired};
 use crate::orchestrator::ActError;
 use crate::saga::OperatorAction;
-use crate::workers::{LeftToSettle, Settlement};
+use crate::steps::{LeftToSettle, Settlement};
 
 /// An act, and why.
 #[derive(clap::Args, Debug)]

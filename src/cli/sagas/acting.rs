@@ -12,8 +12,8 @@ use crate::clock::Clock;
 use crate::config::Control;
 use crate::operations::repair::reason_problem;
 use crate::orchestrator::{ActError, Engine, Pools};
+use crate::steps::{self, RecentBookings};
 use crate::text::escape_line;
-use crate::workers::{self, Service};
 
 /// Why an operator acts.
 #[derive(clap::Args, Debug)]
@@ -50,8 +50,10 @@ impl Acting {
         let pools =
             Pools { all: pool.clone(), steps: pool, control: Control::Pessimistic, clock: Clock::default() };
         let bus = context.bus().await?;
-        let engine = Engine::start(pools, bus, registry, &Service::NAMES, &tasks, &stop).await?;
-        let engine = engine.with_after_act(workers::settle);
+        let limits = app::limits(&context.settings);
+        let participants = steps::participants(limits, &RecentBookings::default(), &bus);
+        let engine = Engine::start(pools, bus, registry, participants, &tasks, &stop).await?;
+        let engine = engine.with_after_act(steps::settle);
         Ok(Self { engine, actor: actor(), tasks, stop })
     }
 

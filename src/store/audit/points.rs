@@ -110,28 +110,16 @@ pub async fn payments(conn: &mut PgConnection) -> Result<Vec<Offender>> {
                 input ->> 'performance_id' as performance_id, input -> 'seats' as seats
             from saga_view where workflow in ('booking', 'cancellation')
         ), found (id, problem) as (
-            select p.id::text, 'the payment is ' || p.status || ', its ledger entry is missing or another'
-            from payments p
-            left join ledger_entries e on e.id = p.entry_id and e.kind = 'use' and e.amount = p.amount
-                and e.user_id = p.user_id and e.reservation_id = p.reservation_id
-            where (p.status <> 'failed' and p.amount > 0) <> (e.id is not null)
-                or (e.id is null and p.entry_id is not null)
-            union all
-            select p.id::text, 'the payment is ' || p.status || ', its entry is '
-                || case when e.id is null then 'not refunded' else 'refunded' end
-            from payments p
-            left join ledger_entries e on e.reverses_id = p.entry_id
-            where p.amount > 0 and (p.status = 'refunded') <> (e.id is not null)
-            union all
-            select e.id::text, 'points were used without a payment'
-            from ledger_entries e
-            where e.kind = 'use' and not exists (select from payments p where p.entry_id = e.id)
+            select p.id::text, 'the payment is ' || p.status || ', and another one took points for the same reservation'
+            from payments_without_entry p
+            join ledger_entries e on e.reservation_id = p.reservation_id and e.kind = 'use'
+            where p.status <> 'failed'
             union all
             select e.id::text, 'the refund is not the opposite of what it reverses'
             from ledger_entries e
-            join ledger_entries used on used.id = e.reverses_id
-            where used.kind <> 'use' or used.amount <> e.amount or used.user_id <> e.user_id
-                or used.reservation_id <> e.reservation_id
+            left join ledger_entries used on used.id = e.reverses_id
+            where e.reverses_id is not null and (used.id is null or used.kind <> 'use' or used.amount <> e.amount
+                or used.user_id <> e.user_id or used.reservation_id <> e.reservation_id)
             union all
             select r.id::text, 'user ' || p.user_id || ' pays for a reservation of user ' || r.user_id
             from payments p join reservations r on r.id = p.reservation_id

@@ -43,7 +43,7 @@ pub async fn recent(pool: &PgPool, ids: Range<Uuid>, now: DateTime<Utc>) -> Resu
         RecentOffender,
         r#"
         with new_payments as materialized (
-            select id, reservation_id, entry_id from payments where id >= $1 and id < $2
+            select id, reservation_id from payments where id >= $1 and id < $2
         ), new_entries as materialized (
             select id, user_id, kind, amount, balance, position from ledger_entries where id >= $1 and id < $2
         ), touched as materialized (
@@ -89,10 +89,10 @@ pub async fn recent(pool: &PgPool, ids: Range<Uuid>, now: DateTime<Utc>) -> Resu
             from new_payments p
             where not exists (select from judged j where j.id = p.reservation_id)
             union all
-            select 'payments_without_entry', p.id::text, 'the payment names entry ' || p.entry_id || ', which is missing'
-            from new_payments p
-            left join ledger_entries e on e.id = p.entry_id
-            where p.entry_id is not null and e.id is null
+            select 'payments_without_entry', p.id::text,
+                'the payment is ' || p.status || ' and of ' || p.amount || ' points, without a ledger entry'
+            from payments_without_entry p
+            where p.id >= $1 and p.id < $2 and p.status <> 'failed' and p.amount > 0
             union all
             select 'reservations_without_performance', j.id::text,
                 'the reservation names performance ' || j.performance_id || ', which is missing'

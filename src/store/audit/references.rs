@@ -29,9 +29,10 @@ pub async fn dangling(conn: &mut PgConnection, finding: &str) -> Result<Vec<Offe
             from payments p
             where not exists (select from reservations r where r.id = p.reservation_id)
             union all
-            select 'payments_without_entry', p.id::text, 'the payment names entry ' || p.entry_id || ', which is missing'
-            from payments p
-            where p.entry_id is not null and not exists (select from ledger_entries e where e.id = p.entry_id)
+            select 'payments_without_entry', p.id::text,
+                'the payment is ' || p.status || ' and of ' || p.amount || ' points, without a ledger entry'
+            from payments_without_entry p
+            where p.status <> 'failed' and p.amount > 0
             union all
             select 'reservations_without_performance', r.id::text,
                 'the reservation names performance ' || r.performance_id || ', which is missing'

@@ -69,7 +69,7 @@ pub async fn row_rules(conn: &mut PgConnection) -> Result<Vec<Offender>> {
             where broken.rules <> ''
             union all
             select p.id::text, 'breaks ' || broken.rules
-            from payments p
+            from payments_without_entry p
             cross join lateral (select concat_ws(', ',
                 case when p.amount < 0 then 'payments_amount' end,
                 case when p.status not in ('succeeded', 'failed', 'refunded') then 'payments_status_known' end,

@@ -20,7 +20,7 @@ use boxoffice::store::changes::Changes;
 use boxoffice::store::payments::NewEntry;
 use boxoffice::store::rivals::{self, Deed, PERFORMANCE, Request};
 use boxoffice::store::rows::Rows;
-use boxoffice::store::seats::{Key, Seat, Wanted};
+use boxoffice::store::seats::{Key, Seat, SeatStatus, Wanted};
 
 /// Requests of one batch at most.
 const MOST: usize = 256;
@@ -102,18 +102,19 @@ async fn hold(
 ) -> store::Result<Vec<bool>> {
     let seat = |request: &Request| Wanted { performance_id: PERFORMANCE, number: request.place, buyer: None };
     let wanted: Vec<Wanted> = requests.iter().map(seat).collect();
-    let now = requests.first().map(|first| first.at);
-    let control = attempt.control();
-    let found = store::seats::read(attempt.conn(), &wanted, now, 0, control).await?;
+    if let Some(first) = requests.first() {
+        attempt.note_time(first.at);
+    }
+    let found = store::seats::read(attempt, &wanted, 0).await?;
     let mut seats: Rows<Key, Seat> = found.into_iter().map(|found| (found.seat.key(), found.seat)).collect();
     let mut decide = |request: &Request| {
         let key = (PERFORMANCE, request.place);
-        let free = seats.get(&key).map(|seat| i64::from(seat.status == "free"));
+        let free = seats.get(&key).map(|seat| i64::from(seat.status == SeatStatus::Free));
         if free.and_then(|free| decided(request, free)).is_none() {
             return false;
         }
         if let Some(seat) = seats.change(&key) {
-            "held".clone_into(&mut seat.status);
+            seat.status = SeatStatus::Held;
             seat.holder = Some(request.id);
             seat.expires_at = Some(request.until());
             seat.claimable_at = Some(request.until());
@@ -132,8 +133,7 @@ async fn enter(
     requests: &[Request],
 ) -> store::Result<Vec<bool>> {
     let users: Vec<_> = requests.iter().map(|request| rivals::user(request.place)).collect();
-    let control = attempt.control();
-    let (mut balances, _) = store::payments::read_balances(attempt.conn(), &users, control).await?;
+    let mut balances = store::payments::read_balances(attempt, &users).await?;
     let mut entries = Vec::new();
     let mut decide = |request: &Request| {
         let user_id = rivals::user(request.place);

@@ -14,7 +14,7 @@ use boxoffice::ids;
 use boxoffice::saga::{Saga, Status};
 use boxoffice::store::changes::Changes;
 use boxoffice::store::codes::Codes;
-use boxoffice::store::reservations::{Change, End};
+use boxoffice::store::reservations::{Reservation, ReservationStatus};
 use boxoffice::store::rows::Rows;
 use boxoffice::store::saga_search::Filter;
 use boxoffice::store::seats::{Seat, Wanted};
@@ -34,6 +34,7 @@ pub struct Sample {
     saga: Saga,
     user: Uuid,
     concert: Uuid,
+    reservation: Reservation,
     seat: Seat,
     balance: i64,
 }
@@ -67,13 +68,14 @@ impl Sample {
     /// When there is none.
     pub async fn take(pool: &PgPool) -> Result<Self> {
         let id = plans::some_booking(pool).await?;
-        let reservation = reservations::get(pool, id).await?.ok_or(sqlx::Error::RowNotFound)?;
+        let reservation =
+            reservations::get(&mut *pool.acquire().await?, id).await?.ok_or(sqlx::Error::RowNotFound)?;
         let saga = sagas::get(pool, id).await?.ok_or(sqlx::Error::RowNotFound)?;
         let mut tx = pool.begin().await?;
         let now = boxoffice::store::now(&mut *tx).await?;
         let number = reservation.seats.first().copied().ok_or(sqlx::Error::RowNotFound)?;
         let wanted = Wanted { performance_id: reservation.performance_id, number, buyer: None };
-        let found = seats::read(&mut tx, &[wanted], Some(now), 0, Control::Optimistic).await?.pop();
+        let found = seats::find(&mut tx, &[wanted], Some(now), 0, Control::Optimistic).await?.pop();
         tx.rollback().await?;
         let seat = found.ok_or(sqlx::Error::RowNotFound)?.seat;
         let balance = points::balance(pool, reservation.user_id).await?;
@@ -86,6 +88,7 @@ impl Sample {
             saga,
             user: reservation.user_id,
             concert: reservation.concert_id,
+            reservation,
             seat,
             balance,
         })
@@ -110,7 +113,7 @@ fn read_seat<'a>(
     buyer: Option<Uuid>,
 ) -> BoxFuture<'a, Result<()>> {
     let wanted = Wanted { performance_id: of.date(), number: of.seat.number, buyer };
-    async move { seats::read(conn, &[wanted], Some(of.now), 0, Control::Optimistic).await.map(drop) }.boxed()
+    async move { seats::find(conn, &[wanted], Some(of.now), 0, Control::Optimistic).await.map(drop) }.boxed()
 }
 
 /// All of them.
@@ -165,18 +168,17 @@ fn of_a_hold() -> Vec<Hot> {
             Writes(|changes, of| seats::save(changes, &written(of.seat.key(), &of.seat))),
         ),
         hot(
-            "hold, sale: write the reservation",
+            "sale: write the reservation",
             "reservations",
             &["reservations_pkey"],
             Writes(|changes, of| {
-                let change = Change { id: of.id(), status: Some("confirmed"), ..Change::default() };
-                reservations::change(changes, &[change], of.now);
+                reservations::confirm(changes, &[of.id()], of.now);
             }),
         ),
         hot(
             "answer: the reservation as its buyer sees it",
             "reservations",
-            &["reservations_pkey", "sagas_pkey", "payments_one_per_reservation", "tickets_pkey"],
+            &["reservations_pkey", "sagas_pkey", "ledger_entries_one_use", "tickets_pkey"],
             Within(|conn, of| {
                 async move { reservations::get_many(conn, &[of.id()]).await.map(drop) }.boxed()
             }),
@@ -192,7 +194,7 @@ fn of_a_payment() -> Vec<Hot> {
             "accounts",
             &["accounts_pkey"],
             Within(|conn, of| {
-                async move { payments::read_balances(conn, &[of.user], Control::Optimistic).await.map(drop) }
+                async move { payments::balances_of(conn, &[of.user], Control::Optimistic).await.map(drop) }
                     .boxed()
             }),
         ),
@@ -219,7 +221,7 @@ fn of_an_undo() -> Vec<Hot> {
             "reservations",
             &["reservations_pkey"],
             Writes(|changes, of| {
-                let end = End { id: of.id(), status: "expired", reason: None };
+                let end = Reservation { status: ReservationStatus::Expired, ..of.reservation.clone() };
                 reservations::end_open(changes, &[end], of.now);
             }),
         ),
@@ -228,12 +230,6 @@ fn of_an_undo() -> Vec<Hot> {
             "ledger_entries",
             &["ledger_entries_one_use", "ledger_entries_reversed_once"],
             Within(|conn, of| async move { payments::open_uses(conn, &[of.id()]).await.map(drop) }.boxed()),
-        ),
-        hot(
-            "refund: write the payment",
-            "payments",
-            &["payments_one_per_reservation"],
-            Writes(|changes, of| payments::mark_refunded(changes, &[of.id()], of.now)),
         ),
         hot(
             "refund: void the tickets",

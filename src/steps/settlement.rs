@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::orchestrator::ActDone;
 use crate::saga::{Direction, OperatorAction, Saga};
 use crate::store;
-use crate::store::reservations::{Reservation, ReservationStatus};
+use crate::store::reservations::{BookingInput, Reservation, ReservationStatus};
 use crate::store::settlements;
 
 /// A reservation after an operator's act on its saga.
@@ -70,7 +70,7 @@ async fn settle_reservation(
     let (mut changed, mut seats_freed, mut seats_held) = (false, Vec::new(), Vec::new());
     if ended {
         changed = match done.after.workflow.as_str() {
-            "booking" => settlements::fail_open(&mut *conn, id, now).await?,
+            "booking" => fail_open(conn, &done.after).await?,
             _ => settlements::drop_cancellation(&mut *conn, id, done.after.id, now).await?,
         };
         match free_seats(conn, id).await {
@@ -92,6 +92,14 @@ async fn settle_reservation(
     let nothing = !changed && seats_freed.is_empty() && left_to_settle.is_empty();
     let status = reservation.status;
     Ok((!nothing).then_some(Settlement { reservation_id: id, status, seats_freed, left_to_settle }))
+}
+
+/// Without a readable input there never was a reservation.
+async fn fail_open(conn: &mut PgConnection, saga: &Saga) -> store::Result<bool> {
+    match BookingInput::of(saga) {
+        Ok(booking) => settlements::fail_open(conn, &booking, saga.created_at, saga.updated_at).await,
+        Err(_) => Ok(false),
+    }
 }
 
 /// Frees what the reservation still has; if that fails, the rest of the act stands.

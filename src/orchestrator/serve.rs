@@ -1,6 +1,7 @@
 //! The loop of each command: receive, do what came in batches, and wait while the database is away.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::Message;
@@ -9,15 +10,15 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::handle::{Delivered, Handling};
-use super::{Limits, Service, Written};
+use super::Engine;
+use super::execute::{Delivered, Execution};
+use super::participant::Participant;
 use crate::background::Tasks;
 use crate::bus::command_batch;
 use crate::bus::deliveries::{self, Carrier, InHand};
 use crate::bus::publish::publish;
 use crate::bus::retry::retry;
 use crate::bus::{Bus, Deliveries, messages, presence, subjects, topology};
-use crate::orchestrator::Engine;
 use crate::saga::Command;
 
 /// From this delivery on a command is handled alone.
@@ -27,21 +28,26 @@ const SPLIT: i64 = 3;
 /// How long taking back an announcement may take.
 const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Announces every service and serves its commands until `stop`, each command by a loop of its own.
-pub fn run(engine: &Engine, limits: Limits, written: &Written, tasks: &Tasks, stop: &CancellationToken) {
-    for service in Service::ALL {
-        tasks.supervise(service.name(), announce(engine.bus.clone(), service, stop.clone()));
-        for command in service.commands() {
-            tasks.supervise(command, serve(engine.clone(), command, limits, written.clone(), stop.clone()));
+impl Engine {
+    /// Announces every service in this database and serves its commands until `stop`, each command by a loop of its own.
+    pub fn serve(&self, tasks: &Tasks, stop: &CancellationToken) {
+        for participant in self.participants.iter() {
+            tasks.supervise(
+                participant.name(),
+                announce(self.bus.clone(), Arc::clone(participant), stop.clone()),
+            );
+            for command in participant.commands() {
+                tasks.supervise(command, serve(self.clone(), Arc::clone(participant), command, stop.clone()));
+            }
         }
     }
 }
 
-/// Tells whoever asks that this process serves these commands.
-async fn announce(bus: Bus, service: Service, stop: CancellationToken) {
+/// Makes known that this process serves these commands.
+async fn announce(bus: Bus, participant: Arc<dyn Participant>, stop: CancellationToken) {
     let words = "steps of sagas, in the engine's own database";
     let announcing = retry("announcing a service", None, || {
-        presence::announce(&bus, service.name(), words, service.commands())
+        presence::announce(&bus, participant.name(), words, participant.commands())
     });
     if let Some(Ok(announced)) = stop.run_until_cancelled(announcing).await {
         stop.cancelled().await;
@@ -53,9 +59,8 @@ async fn announce(bus: Bus, service: Service, stop: CancellationToken) {
 
 async fn serve(
     engine: Engine,
+    participant: Arc<dyn Participant>,
     command: &'static str,
-    limits: Limits,
-    written: Written,
     stop: CancellationToken,
 ) {
     let config = topology::command_consumer(command);
@@ -74,9 +79,9 @@ async fn serve(
             }
         }
         let saga = |(_, command): &Delivered| command.saga_id;
-        let handling = Handling { engine: &engine, limits, written: &written };
+        let execution = Execution { engine: &engine, participant: &*participant };
         for round in rounds(readable, saga, |(carrier, _)| deliveries::count(carrier.message())) {
-            engine.work_off(round, &handling, &in_hand, &mut incoming, &stop).await;
+            engine.work_off(round, &execution, &in_hand, &mut incoming, &stop).await;
             if stop.is_cancelled() {
                 break;
             }

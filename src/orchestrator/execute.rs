@@ -1,4 +1,4 @@
-//! What is done with a batch of commands: fence, do, advance, commit, publish, acknowledge.
+//! What is done with a batch of commands for a service in this database: fence, execute, apply, write, publish, acknowledge.
 //!
 //! A batch is read and decided without locks, and written if nothing of it was changed meanwhile; else it is done again
 //! under locks.
@@ -9,41 +9,38 @@ use std::sync::Arc;
 use async_nats::jetstream::Message;
 use chrono::{DateTime, Utc};
 use fail::fail_point;
+use futures::future::BoxFuture;
+use uuid::Uuid;
 
-use super::books::Books;
-use super::changed::Changed;
-use super::written::Notes;
-use super::{Job, Limits, Written};
+use super::participant::{Participant, Task};
+use super::{Batch, Consequences, Engine, Verdict, Work};
 use crate::bus::command_batch;
 use crate::bus::deliveries::{self, Carrier};
 use crate::bus::messages;
 use crate::bus::publish::publish;
 use crate::bus::subjects;
 use crate::config::Control;
-use crate::orchestrator::{Batch, Consequences, Engine, Verdict, Work};
 use crate::saga::{self, Command, DEADLINE_PASSED, Direction, Event, Outcome, Poisoned, Reply, Saga};
 use crate::store;
 use crate::store::attempt::{Attempt, decide};
 use crate::store::changes::Changes;
-use crate::store::seats::Seat;
 
 /// A command, and the message that brought it, alone or with others.
 pub(super) type Delivered = (Arc<Carrier>, Command);
 
-/// Handles commands.
-pub(super) struct Handling<'a> {
+/// Executes commands of one service.
+pub(super) struct Execution<'a> {
     pub engine: &'a Engine,
-    pub limits: Limits,
-    pub written: &'a Written,
+    pub participant: &'a dyn Participant,
 }
 
-impl Work<Delivered> for Handling<'_> {
+impl Work<Delivered> for Execution<'_> {
     fn message<'a>(&self, (carrier, _): &'a Delivered) -> &'a Message {
         carrier.message()
     }
 
     async fn attempt(&self, items: &[Delivered]) -> store::Result<()> {
-        handle(self.engine, self.limits, self.written, items).await
+        self.execute(items).await
     }
 
     async fn give_up(&self, item: &Delivered, error: sqlx::Error) {
@@ -67,37 +64,30 @@ impl Work<Delivered> for Handling<'_> {
     }
 }
 
-async fn handle(
-    engine: &Engine,
-    limits: Limits,
-    written: &Written,
-    items: &[Delivered],
-) -> store::Result<()> {
-    let commands: Vec<&Command> = items.iter().map(|(_, command)| command).collect();
-    let done = decide(engine.control, |control| attempt(engine, limits, written, &commands, control));
-    let done = store::bounded(done).await?;
-    let Done { illegal, changed, consequences, notes } = done;
-    fail_point!("worker::committed");
-    written.note(notes);
-    // Before anybody is answered: who looks at the map then should see it.
-    changed.tell(&engine.bus).await;
-    let mut unsettled = BTreeSet::new();
-    for (at, why) in illegal {
-        if !park(engine, &items[at], &why).await {
-            unsettled.insert(at);
+impl Execution<'_> {
+    /// The messages are acknowledged after everything that follows from the commit was published.
+    async fn execute(&self, items: &[Delivered]) -> store::Result<()> {
+        let engine = self.engine;
+        let commands: Vec<&Command> = items.iter().map(|(_, command)| command).collect();
+        let Executed { illegal, consequences } = execute(engine, self.participant, &commands).await?;
+        let mut unsettled = BTreeSet::new();
+        for (at, why) in illegal {
+            if !park(engine, &items[at], &why).await {
+                unsettled.insert(at);
+            }
         }
-    }
-    if let Err(error) = engine.follow(consequences).await {
-        tracing::warn!(%error, "what follows from commands is done when they come again");
-        return Ok(());
-    }
-    fail_point!("worker::published");
-    for (at, (carrier, _)) in items.iter().enumerate() {
-        if !unsettled.contains(&at) {
-            carrier.settle().await;
+        if let Err(error) = engine.follow(consequences).await {
+            tracing::warn!(%error, "what follows from commands is done when they come again");
+            return Ok(());
         }
+        fail_point!("worker::published");
+        for (at, (carrier, _)) in items.iter().enumerate() {
+            if !unsettled.contains(&at) {
+                carrier.settle().await;
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Keeps the message of a command for an operator; one that came with others as if it had come alone.
@@ -113,73 +103,87 @@ async fn park(engine: &Engine, (carrier, command): &Delivered, error: &str) -> b
     kept.is_ok()
 }
 
-/// What became of a batch.
-pub(super) struct Done {
+/// What became of a committed batch.
+pub(super) struct Executed {
     /// The commands that cannot be, by position.
     pub illegal: Vec<(usize, String)>,
-    pub changed: Changed,
     pub consequences: Consequences,
-    pub notes: Notes,
 }
 
-/// Does what is still asked for, lets each saga go on, and writes all of it at once.
-pub(super) async fn attempt(
+/// Executes commands of different sagas for which the sagas still ask, moves the sagas on, and commits all of it.
+pub(super) async fn execute(
     engine: &Engine,
-    limits: Limits,
-    written: &Written,
+    participant: &dyn Participant,
+    commands: &[&Command],
+) -> store::Result<Executed> {
+    let done = decide(engine.control, |control| attempt(engine, participant, commands, control));
+    let (executed, after_commit) = store::bounded(done).await?;
+    fail_point!("worker::committed");
+    after_commit.await;
+    Ok(executed)
+}
+
+async fn attempt(
+    engine: &Engine,
+    participant: &dyn Participant,
     commands: &[&Command],
     control: Control,
-) -> store::Result<Done> {
+) -> store::Result<(Executed, BoxFuture<'static, ()>)> {
     let mut attempt = Attempt::begin(&engine.steps, control).await?;
-    let (sagas, read_at) = engine.sagas_of(&mut attempt, commands).await?;
-    let (mut jobs, mut stale, mut illegal) = (Vec::with_capacity(commands.len()), Vec::new(), Vec::new());
-    for (at, command) in commands.iter().enumerate() {
-        let saga = sagas.iter().find(|saga| saga.id == command.saga_id);
-        match asked_for(engine, command, saga) {
-            Asked::Now(saga, asked) => jobs.push(Job::of(at, asked, saga)),
-            Asked::NotNow => stale.push(command.saga_id),
-            Asked::Never(why) => illegal.push((at, why)),
-        }
-    }
-    let known = seats_written(written, &jobs, &sagas, control);
-    let mut books = Books::read(&mut attempt, limits, &jobs, known, read_at, &engine.clock).await?;
-    let mut batch = Batch::of(sagas, books.now);
+    let sagas = engine.sagas_of(&mut attempt, commands).await?;
+    let Sorted { places, tasks, stale, mut illegal } = sort(engine, commands, &sagas);
+    let mut unit = participant.load(&mut attempt, &tasks).await?;
+    let mut changes = Changes::default();
+    let now = attempt.time_to_decide(&engine.clock, &mut changes).await?;
+    let replies: Vec<(Uuid, Event)> = tasks
+        .iter()
+        .enumerate()
+        .map(|(index, Task { command, saga })| {
+            let refused = refusal(command, engine.knows(saga), now);
+            let outcome = refused.unwrap_or_else(|| unit.execute(index, now));
+            (saga.id, Event::Reply(answer(command, outcome, &engine.instance)))
+        })
+        .collect();
+    let mut batch = Batch::of(sagas, now);
     for saga in stale {
         metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
         batch.note_stale(saga);
     }
-    for job in &mut jobs {
-        let is_defined = is_defined(engine, batch.saga(job.command.saga_id));
-        if let Some(refusal) = refusal(&job.command, is_defined, batch.now) {
-            job.outcome = Some(refusal);
-        }
-        books.handle(job);
-    }
-    let mut notes = written.notes(&jobs, &books, &batch);
-    let mut changes = Changes::default();
-    books.write(&mut changes, control);
-    let mut changed = Changed::default();
-    for Job { at, command, outcome, .. } in jobs {
-        let outcome = outcome.unwrap_or(Outcome::Failed { code: "unanswered".to_owned() });
-        changed.note(&command, &outcome);
-        let event = Event::Reply(answer(&command, outcome, &engine.instance));
-        if let Verdict::Illegal(why) = batch.apply(&engine.registry, command.saga_id, &event) {
-            illegal.push((at, why));
+    for (place, (saga, reply)) in places.into_iter().zip(replies) {
+        if let Verdict::Illegal(why) = batch.apply(&engine.registry, saga, &reply) {
+            illegal.push((place, why));
         }
     }
-    notes.settle(&batch);
+    let after_commit = unit.write(&mut changes, &batch);
     let consequences = batch.decided(&mut changes, engine);
     attempt.write(changes).await?;
-    Ok(Done { illegal, changed, consequences, notes })
+    Ok((Executed { illegal, consequences }, after_commit))
 }
 
-/// Seats that tickets are to be issued for, as they were written when they were held.
-fn seats_written(written: &Written, jobs: &[Job], sagas: &[Saga], control: Control) -> Vec<Seat> {
-    let issues =
-        jobs.iter().filter(|job| control == Control::Optimistic && job.command.subject == "tickets.issue");
-    let seats =
-        issues.filter_map(|job| written.seats_of(sagas.iter().find(|saga| saga.id == job.command.saga_id)?));
-    seats.flatten().collect()
+/// Commands by what they are to their sagas.
+struct Sorted<'a> {
+    /// The positions of the tasks among the commands.
+    places: Vec<usize>,
+    tasks: Vec<Task<'a>>,
+    stale: Vec<Uuid>,
+    illegal: Vec<(usize, String)>,
+}
+
+fn sort<'a>(engine: &Engine, commands: &[&Command], sagas: &'a [Saga]) -> Sorted<'a> {
+    let (places, tasks, stale, illegal) = Default::default();
+    let mut sorted = Sorted { places, tasks, stale, illegal };
+    for (place, command) in commands.iter().enumerate() {
+        let saga = sagas.iter().find(|saga| saga.id == command.saga_id);
+        match asked_for(engine, command, saga) {
+            Asked::Now(saga, command) => {
+                sorted.places.push(place);
+                sorted.tasks.push(Task { command, saga });
+            }
+            Asked::NotNow => sorted.stale.push(command.saga_id),
+            Asked::Never(why) => sorted.illegal.push((place, why)),
+        }
+    }
+    sorted
 }
 
 /// What a command that came is to its saga.
@@ -207,10 +211,6 @@ fn asked_for<'a>(engine: &Engine, command: &Command, saga: Option<&'a Saga>) -> 
         return Asked::Never(format!("the saga asks for {}, not {}", asked.subject, command.subject));
     }
     Asked::Now(saga, Command { subject: command.subject.clone(), send: command.send, ..asked })
-}
-
-fn is_defined(engine: &Engine, saga: Option<&Saga>) -> bool {
-    saga.is_some_and(|saga| engine.registry.get(&saga.workflow, saga.version).is_some())
 }
 
 /// What is to be said of a command whose handling fails even alone.

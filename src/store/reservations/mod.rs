@@ -1,4 +1,4 @@
-//! Reservations: what a buyer sees of a booking, written by its steps.
+//! Reservations: what a buyer sees of a booking. Its hold inserts the row.
 
 use std::collections::BTreeSet;
 
@@ -9,9 +9,13 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::Result;
-use super::changes::{Changes, Rank};
 use super::names::OptionalName;
+use super::{Result, sagas};
+use crate::saga::{Saga, Status};
+
+mod write;
+
+pub use write::{cancel, confirm, end_open, insert_holds};
 
 /// What a buyer sees a reservation as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, sqlx::Type, utoipa::ToSchema)]
@@ -92,7 +96,7 @@ pub struct Reservation {
     pub payment: Option<Json<Payment>>,
     pub tickets: Json<Vec<Ticket>>,
     /// None once the saga's rows are dropped by age.
-    pub saga_status: Option<crate::saga::Status>,
+    pub saga_status: Option<Status>,
     pub saga_visit: Option<i32>,
     pub saga_rejection: Option<Value>,
     /// For one that failed: the same user's live hold of exactly the same seats (both lists in order), if there is
@@ -101,30 +105,64 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// One whose saga has just begun, before anything has come of it.
-    pub fn begun(new: &NewReservation, now: DateTime<Utc>) -> Self {
+    /// One whose saga has begun, before anything has come of it.
+    pub fn begun(booking: &BookingInput, placed_at: DateTime<Utc>) -> Self {
         Self {
-            id: new.id,
-            user_id: new.user_id,
-            concert_id: new.concert_id,
-            performance_id: new.performance_id,
+            id: booking.reservation_id,
+            user_id: booking.user_id,
+            concert_id: booking.concert_id,
+            performance_id: booking.performance_id,
             status: ReservationStatus::Pending,
             reason: None,
             detail: None,
-            seats: new.seats.clone(),
+            seats: booking.seats.clone(),
             lines: Json(Vec::new()),
             amount: 0,
             expires_at: None,
             claimable_at: None,
             cancellation_id: None,
-            created_at: now,
+            created_at: placed_at,
             payment: None,
             tickets: Json(Vec::new()),
-            saga_status: Some(crate::saga::Status::Running),
+            saga_status: Some(Status::Running),
             saga_visit: None,
             saga_rejection: None,
             held_instead: None,
         }
+    }
+
+    /// The reservation of a booking saga that has not come to its hold yet: it has no row of its own.
+    fn of_saga(saga: &Saga) -> Option<Self> {
+        let booking = BookingInput::of(saga).ok().filter(|booking| booking.reservation_id == saga.id)?;
+        Some(Self {
+            saga_status: Some(saga.status),
+            saga_visit: Some(saga.visit),
+            saga_rejection: saga.rejection.clone(),
+            ..Self::begun(&booking, saga.created_at)
+        })
+    }
+}
+
+/// The input of a booking's saga, and of its cancellation's: it never changes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BookingInput {
+    pub reservation_id: Uuid,
+    pub user_id: Uuid,
+    pub concert_id: Uuid,
+    pub performance_id: Uuid,
+    pub seats: Vec<i32>,
+    /// It is paid as soon as the seats are held.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pay_now: bool,
+    /// What was paid, in points: for a cancellation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub amount: Option<i64>,
+}
+
+impl BookingInput {
+    /// The input of this saga.
+    pub fn of(saga: &Saga) -> serde_json::Result<Self> {
+        Self::deserialize(&*saga.input)
     }
 }
 
@@ -142,103 +180,19 @@ pub struct NewReservation {
     pub trace: Option<Uuid>,
 }
 
-/// What a step does to a reservation; only what is given changes.
-#[derive(Clone, Debug, Default)]
-pub struct Change {
-    pub id: Uuid,
-    pub status: Option<&'static str>,
-    pub reason: Option<String>,
-    pub detail: Option<Value>,
-    pub lines: Option<Value>,
-    pub amount: Option<i64>,
-    pub expires_at: Option<DateTime<Utc>>,
-    pub claimable_at: Option<DateTime<Utc>>,
-}
-
-/// How a reservation ends that nothing has ended otherwise.
-#[derive(Clone, Debug, PartialEq)]
-pub struct End {
-    pub id: Uuid,
-    pub status: &'static str,
-    pub reason: Option<String>,
-}
-
-/// Inserts pending reservations. One whose id is there already is what fails the whole statement, before all else.
-pub fn insert(changes: &mut Changes, new: &[NewReservation], now: DateTime<Utc>) {
-    let ids: Vec<Uuid> = new.iter().map(|one| one.id).collect();
-    let users: Vec<Uuid> = new.iter().map(|one| one.user_id).collect();
-    let concerts: Vec<Uuid> = new.iter().map(|one| one.concert_id).collect();
-    let performances: Vec<Uuid> = new.iter().map(|one| one.performance_id).collect();
-    let seats: Vec<Value> = new.iter().map(|one| serde_json::json!(one.seats)).collect();
-    let sql = "
-        insert into reservations (id, user_id, concert_id, performance_id, status, seats, created_at, updated_at)
-        select id, user_id, concert_id, performance_id, 'pending',
-               array(select jsonb_array_elements_text(seats)::int), $1, $1
-        from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::jsonb[])
-            as new (id, user_id, concert_id, performance_id, seats)
-        returning 1";
-    let part = changes.counted(Rank::NewReservations, "reserved", new.len(), sql).bind(now);
-    part.bind(ids).bind(users).bind(concerts).bind(performances).bind(seats);
-}
-
-/// Writes what steps decided about reservations, each of which must exist; their sagas are compared or locked, and no other saga
-/// writes them.
-pub fn change(changes: &mut Changes, decided: &[Change], now: DateTime<Utc>) {
-    if decided.is_empty() {
-        return;
+impl NewReservation {
+    /// The input of its saga.
+    pub fn input(&self) -> BookingInput {
+        BookingInput {
+            reservation_id: self.id,
+            user_id: self.user_id,
+            concert_id: self.concert_id,
+            performance_id: self.performance_id,
+            seats: self.seats.clone(),
+            pay_now: self.pay_now,
+            amount: None,
+        }
     }
-    let ids: Vec<Uuid> = decided.iter().map(|one| one.id).collect();
-    let statuses: Vec<Option<&str>> = decided.iter().map(|one| one.status).collect();
-    let reasons: Vec<Option<&str>> = decided.iter().map(|one| one.reason.as_deref()).collect();
-    let details: Vec<Option<&Value>> = decided.iter().map(|one| one.detail.as_ref()).collect();
-    let lines: Vec<Option<&Value>> = decided.iter().map(|one| one.lines.as_ref()).collect();
-    let amounts: Vec<Option<i64>> = decided.iter().map(|one| one.amount).collect();
-    let expires: Vec<Option<DateTime<Utc>>> = decided.iter().map(|one| one.expires_at).collect();
-    let claimable: Vec<Option<DateTime<Utc>>> = decided.iter().map(|one| one.claimable_at).collect();
-    let sql = "
-        update reservations set
-            status = coalesce(new.status, reservations.status), reason = coalesce(new.reason, reservations.reason),
-            detail = coalesce(new.detail, reservations.detail), lines = coalesce(new.lines, reservations.lines),
-            amount = coalesce(new.amount, reservations.amount),
-            expires_at = coalesce(new.expires_at, reservations.expires_at),
-            claimable_at = coalesce(new.claimable_at, reservations.claimable_at), updated_at = $1
-        from unnest($2::uuid[], $3::text[], $4::text[], $5::jsonb[], $6::jsonb[], $7::bigint[],
-                    $8::timestamptz[], $9::timestamptz[])
-            as new (id, status, reason, detail, lines, amount, expires_at, claimable_at)
-        where reservations.id = new.id
-        returning 1";
-    let distinct = ids.iter().collect::<BTreeSet<_>>().len();
-    changes
-        .complete("changed_reservations", distinct, sql)
-        .bind(now)
-        .bind(ids)
-        .bind(statuses)
-        .bind(reasons)
-        .bind(details)
-        .bind(lines)
-        .bind(amounts)
-        .bind(expires)
-        .bind(claimable);
-}
-
-/// Ends reservations that no step has ended otherwise: of those still pending or held, each gets its new status. So many as
-/// are open when the statement begins have to be ended by it.
-pub fn end_open(changes: &mut Changes, ends: &[End], now: DateTime<Utc>) {
-    if ends.is_empty() {
-        return;
-    }
-    let ids: Vec<Uuid> = ends.iter().map(|end| end.id).collect();
-    let statuses: Vec<&str> = ends.iter().map(|end| end.status).collect();
-    let reasons: Vec<Option<&str>> = ends.iter().map(|end| end.reason.as_deref()).collect();
-    let sql = "
-        update reservations set status = new.status, reason = new.reason, updated_at = $1
-        from unnest($2::uuid[], $3::text[], $4::text[]) as new (id, status, reason)
-        where reservations.id = new.id and reservations.status in ('pending', 'held')
-        returning 1";
-    let open = "(select count(*) from ended_reservations) =
-        (select count(*) from reservations where id = any($1) and status in ('pending', 'held'))";
-    changes.check(Rank::Reservations, open).bind(ids.clone());
-    changes.add("ended_reservations", sql).bind(now).bind(ids).bind(statuses).bind(reasons);
 }
 
 /// Marks a confirmed reservation as being cancelled by this saga: a compare-and-set, won once.
@@ -275,14 +229,24 @@ pub async fn has_started(db: impl PgExecutor<'_>, id: Uuid) -> Result<bool> {
     Ok(started.fetch_optional(db).await?.unwrap_or(false))
 }
 
-/// One reservation, whoever's it is.
-pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Reservation>> {
-    Ok(select(db, &[id]).await?.pop())
+/// One reservation of any user.
+pub async fn get(conn: &mut PgConnection, id: Uuid) -> Result<Option<Reservation>> {
+    Ok(get_many(conn, &[id]).await?.pop())
 }
 
-/// Some reservations, whosever they are.
-pub async fn get_many(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Reservation>> {
-    select(db, ids).await
+/// Some reservations of any users, the newest first. One whose saga has not come to its hold yet has no row, and is as its saga
+/// says.
+pub async fn get_many(conn: &mut PgConnection, ids: &[Uuid]) -> Result<Vec<Reservation>> {
+    let mut found = select(&mut *conn, ids).await?;
+    let known: BTreeSet<Uuid> = found.iter().map(|reservation| reservation.id).collect();
+    let missing: Vec<Uuid> = ids.iter().filter(|id| !known.contains(id)).copied().collect();
+    if !missing.is_empty() {
+        let sagas = sagas::get_many(conn, &missing).await?;
+        let bookings = sagas.iter().filter(|saga| saga.workflow == "booking");
+        found.extend(bookings.filter_map(Reservation::of_saga));
+        found.sort_by_key(|reservation| std::cmp::Reverse(reservation.id));
+    }
+    Ok(found)
 }
 
 /// A user's reservations, newest first, those before `before` if it is given.
@@ -320,7 +284,7 @@ async fn select(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Reservation
                (select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'seat', t.seat, 'code', t.code,
                                                              'status', t.status) order by t.seat), '[]')
                 from tickets t where t.reservation_id = r.id) as "tickets!: Json<Vec<Ticket>>",
-               case when s.id is not null then saga_status_name(s.status) end as "saga_status!: OptionalName<crate::saga::Status>", s.visit as "saga_visit?",
+               case when s.id is not null then saga_status_name(s.status) end as "saga_status!: OptionalName<Status>", s.visit as "saga_visit?",
                s.rejection as saga_rejection,
                case when r.status = 'failed' then (
                    select h.id from reservations h

@@ -1,0 +1,126 @@
+//! The rules of holds, and how a release takes one back.
+
+use chrono::TimeDelta;
+
+use super::*;
+use crate::steps::tests::{booking, job, limits, now, output, rejection, seat};
+
+/// Seats 1 to 3 at 10 points each, free and on sale; a buyer may have three.
+fn work() -> Decisions {
+    let limits = Limits { ended_holds: 2, ..limits() };
+    let buyer = booking(0, &[]).input;
+    let owned = [((buyer.user_id, buyer.performance_id), Owned::default())];
+    Decisions {
+        seats: (1..=3).map(|number| (seat(number).key(), seat(number))).collect(),
+        owned: owned.into_iter().collect(),
+        ..Decisions::new(limits)
+    }
+}
+
+fn hold(work: &mut Decisions, booking: Booking, now: DateTime<Utc>) -> Outcome {
+    work.hold(&job(HOLD, Direction::Do, booking), now)
+}
+
+fn holders(work: &Decisions) -> Vec<Option<u128>> {
+    work.seats.iter().map(|(_, seat)| seat.holder.map(|holder| holder.as_u128())).collect()
+}
+
+#[test]
+fn hold_takes_all_its_seats_until_its_end() {
+    let mut work = work();
+    let output = output(hold(&mut work, booking(7, &[1, 3]), now()));
+    assert_eq!(output["amount"], 20);
+    assert_eq!(output["expires_at"], time(now() + TimeDelta::seconds(300)));
+    assert_eq!(output["claimable_at"], time(now() + TimeDelta::seconds(315)));
+    assert_eq!(holders(&work), [Some(7), None, Some(7)]);
+    let hold = &work.holds[0];
+    assert_eq!((hold.status, hold.amount, hold.lines.0.len()), (ReservationStatus::Held, 20, 2));
+    let mut notice = SeatNotice::default();
+    notice.add(&booking(7, &[]));
+    assert_eq!(work.notice, notice);
+}
+
+#[test]
+fn hold_that_loses_a_seat_takes_none_and_names_it() {
+    let mut work = work();
+    hold(&mut work, booking(7, &[2]), now());
+    work.notice = SeatNotice::default();
+    let refused = rejection(hold(&mut work, booking(8, &[1, 2]), now()));
+    assert_eq!(refused, ("seat_taken".to_owned(), json!({ "seats": [2] })));
+    assert_eq!(holders(&work), [None, Some(7), None]);
+    assert_eq!(work.holds[1].status, ReservationStatus::Failed);
+    assert_eq!(work.notice, SeatNotice::default(), "no seat has changed");
+}
+
+#[test]
+fn hold_needs_seats_that_exist_an_open_sale_and_room_under_the_limit() {
+    let mut work = work();
+    assert_eq!(rejection(hold(&mut work, booking(7, &[1, 9]), now())).1, json!({ "seats": [9] }));
+    hold(&mut work, booking(7, &[1, 2]), now());
+    work.limits.seats_per_user = 2;
+    assert_eq!(rejection(hold(&mut work, booking(8, &[3]), now())).0, "too_many_seats");
+    let later = now() + TimeDelta::hours(1);
+    assert_eq!(rejection(hold(&mut work, booking(8, &[3]), later)).0, "sale_not_open");
+}
+
+#[test]
+fn too_many_ended_holds_have_to_wait_for_the_first() {
+    let mut work = work();
+    let buyer = booking(7, &[1]);
+    let limited_since = Some(now() - TimeDelta::minutes(50));
+    let account = Owned { limited_since, ..Owned::default() };
+    work.owned.insert((buyer.input.user_id, buyer.input.performance_id), account);
+    let (code, detail) = rejection(hold(&mut work, buyer, now()));
+    let until = time(now() + TimeDelta::minutes(10));
+    let expected = json!({ "limit": 2, "retry_after_seconds": 601, "until": until });
+    assert_eq!((code.as_str(), detail), ("rate_limited", expected));
+}
+
+#[test]
+fn seats_just_cancelled_are_taken_for_their_own_user() {
+    let mut work = work();
+    let buyer = booking(7, &[1, 2]);
+    let account = Owned { released: Some(Json(vec![vec![2, 3], vec![3]])), ..Owned::default() };
+    work.owned.insert((buyer.input.user_id, buyer.input.performance_id), account);
+    let refused = rejection(hold(&mut work, buyer, now()));
+    let expected = json!({ "seats": [2], "just_cancelled": [2] });
+    assert_eq!(refused, ("seat_taken".to_owned(), expected));
+    output(hold(&mut work, booking(8, &[1]), now()));
+}
+
+#[test]
+fn sale_and_hold_end_when_the_performance_starts() {
+    let mut work = work();
+    let starts_at = now() + TimeDelta::seconds(100);
+    let keys: Vec<Key> = work.seats.iter().map(|(key, _)| *key).collect();
+    keys.iter().for_each(|key| work.seats.change(key).unwrap().starts_at = starts_at);
+    let output = output(hold(&mut work, booking(7, &[1]), now()));
+    assert_eq!(output["expires_at"], time(starts_at));
+    assert_eq!(output["claimable_at"], time(starts_at));
+    let (code, detail) = rejection(hold(&mut work, booking(8, &[2]), starts_at));
+    assert_eq!((code.as_str(), &detail["closes_at"]), ("sale_not_open", &json!(starts_at)));
+}
+
+#[test]
+fn hold_that_ran_out_can_be_claimed_after_its_grace() {
+    let mut work = work();
+    hold(&mut work, booking(7, &[1]), now());
+    let late = now() + TimeDelta::seconds(314);
+    assert_eq!(rejection(hold(&mut work, booking(8, &[1]), late)).0, "seat_taken");
+    hold(&mut work, booking(8, &[1]), late + TimeDelta::seconds(1));
+    assert_eq!(holders(&work)[0], Some(8));
+}
+
+#[test]
+fn release_frees_what_is_still_held_and_ends_the_reservation_by_its_reason() {
+    let mut work = work();
+    hold(&mut work, booking(7, &[1]), now());
+    hold(&mut work, booking(8, &[2]), now());
+    let undo =
+        Job { reason: Some("hold_expired".to_owned()), ..job(RELEASE, Direction::Undo, booking(7, &[1, 2])) };
+    output(work.release(&undo));
+    assert_eq!(holders(&work), [None, Some(8), None]);
+    let end = &work.ends[0];
+    assert_eq!(end.id, Uuid::from_u128(7));
+    assert_eq!((end.status, end.reason.as_deref()), (ReservationStatus::Expired, Some("hold_expired")));
+}

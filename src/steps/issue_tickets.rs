@@ -1,0 +1,279 @@
+//! Issue tickets, and beside it void them.
+//!
+//! Issuing is the moment of sale: the seats, still held by the reservation, become sold; it is confirmed; each seat has a
+//! ticket. If another reservation has claimed a seat in the last moment, or the performance has started, nothing of it happens.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rand::distr::{Alphanumeric, SampleString};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::recent::{RecentBooking, RecentBookings, Updates};
+use super::seat_notices::SeatNotice;
+use super::{Job, Jobs, done, rejected, unknown_command};
+use crate::bus::Bus;
+use crate::config::Control;
+use crate::ids;
+use crate::orchestrator::{Batch, Participant, Task, Unit};
+use crate::saga::{Direction, Outcome};
+use crate::store;
+use crate::store::attempt::Attempt;
+use crate::store::changes::Changes;
+use crate::store::reservations::{ReservationStatus, Ticket};
+use crate::store::rows::Rows;
+use crate::store::seats::{Key, Seat, SeatStatus, Wanted};
+use crate::store::tickets::NewTicket;
+
+const ISSUE: &str = "tickets.issue";
+const VOID: &str = "tickets.void";
+pub(super) const SERVICE: (&str, &[&str]) = ("tickets", &[ISSUE, VOID]);
+
+/// Characters of a ticket's code: 119 random bits.
+const CODE_LENGTH: usize = 20;
+
+/// The service of tickets.
+#[derive(Debug)]
+pub(super) struct IssueTickets {
+    pub recent: RecentBookings,
+    pub bus: Bus,
+}
+
+impl Participant for IssueTickets {
+    fn name(&self) -> &'static str {
+        SERVICE.0
+    }
+
+    fn commands(&self) -> &'static [&'static str] {
+        SERVICE.1
+    }
+
+    fn load<'a>(
+        &'a self,
+        attempt: &'a mut Attempt,
+        tasks: &'a [Task<'a>],
+    ) -> BoxFuture<'a, store::Result<Box<dyn Unit>>> {
+        async move {
+            let (recent, bus, jobs) = (self.recent.clone(), self.bus.clone(), Jobs::of(tasks));
+            let mut work = Work { recent, bus, jobs, decisions: Decisions::default() };
+            work.read(attempt).await?;
+            Ok(Box::new(work) as Box<dyn Unit>)
+        }
+        .boxed()
+    }
+}
+
+/// The work on one batch.
+struct Work {
+    recent: RecentBookings,
+    bus: Bus,
+    jobs: Jobs,
+    decisions: Decisions,
+}
+
+/// Held seats, and what has been decided about them so far.
+#[derive(Default)]
+struct Decisions {
+    seats: Rows<Key, Seat>,
+    /// When the performances start whose seats were remembered and not read.
+    starts: BTreeMap<Uuid, DateTime<Utc>>,
+    tickets: Vec<NewTicket>,
+    confirmed: Vec<Uuid>,
+    cancelled: Vec<Uuid>,
+    voided: Vec<Uuid>,
+    updates: Updates,
+    notice: SeatNotice,
+}
+
+impl Unit for Work {
+    fn execute(&mut self, task: usize, now: DateTime<Utc>) -> Outcome {
+        let job = match self.jobs.take(task) {
+            Ok(job) => job,
+            Err(outcome) => return outcome,
+        };
+        match job.command.as_str() {
+            ISSUE => {
+                let before = self.recent.of_job(&job);
+                self.decisions.issue(&job, before, now)
+            }
+            VOID => self.decisions.void(&job),
+            _ => unknown_command(),
+        }
+    }
+
+    fn write(self: Box<Self>, changes: &mut Changes, sagas: &Batch) -> BoxFuture<'static, ()> {
+        let Self { recent, bus, decisions, .. } = *self;
+        let Decisions { seats, starts, tickets, confirmed, cancelled, voided, updates, notice } = decisions;
+        store::seats::compare_starts(changes, &starts);
+        store::seats::save(changes, &seats);
+        store::tickets::insert(changes, &tickets, sagas.now);
+        store::tickets::void(changes, &voided, sagas.now);
+        store::reservations::confirm(changes, &confirmed, sagas.now);
+        store::reservations::cancel(changes, &cancelled, sagas.now);
+        let updates = updates.follow(sagas);
+        async move {
+            recent.update(updates);
+            notice.publish(&bus).await;
+        }
+        .boxed()
+    }
+}
+
+impl Work {
+    /// Takes the seats as this process wrote them when they were held, and reads the others.
+    async fn read(&mut self, attempt: &mut Attempt) -> store::Result<()> {
+        let Decisions { seats, starts, .. } = &mut self.decisions;
+        let mut wanted = Vec::new();
+        for job in self.jobs.readable().filter(|job| job.command == ISSUE) {
+            let known = (attempt.control() == Control::Optimistic).then(|| self.recent.of_job(job)).flatten();
+            match known.filter(|known| !known.seats.is_empty()) {
+                Some(known) => {
+                    for seat in known.seats {
+                        starts.insert(seat.performance_id, seat.starts_at);
+                        seats.insert(seat.key(), seat);
+                    }
+                }
+                None => wanted.extend(job.booking.keys().map(|(performance_id, number)| Wanted {
+                    performance_id,
+                    number,
+                    buyer: None,
+                })),
+            }
+        }
+        for found in store::seats::read(attempt, &wanted, 0).await? {
+            seats.insert(found.seat.key(), found.seat);
+        }
+        Ok(())
+    }
+}
+
+impl Decisions {
+    /// Sells the seats to the reservation that holds them.
+    fn issue(&mut self, job: &Job, before: Option<RecentBooking>, now: DateTime<Utc>) -> Outcome {
+        let booking = &job.booking;
+        let reservation_id = booking.input.reservation_id;
+        let is_held = |seat: &Seat| seat.status == SeatStatus::Held && seat.holder == Some(reservation_id);
+        // What would be paid from the start on could not be given back.
+        let can_be_sold = |seat: &Seat| is_held(seat) && now < seat.starts_at;
+        let lost = booking.numbers(&self.seats, |seat| !seat.is_some_and(can_be_sold));
+        if !lost.is_empty() {
+            self.updates.set(job, None);
+            return rejected("hold_expired", json!({ "seats": lost }));
+        }
+        let first = self.tickets.len();
+        for key in booking.keys() {
+            if let Some(seat) = self.seats.change(&key) {
+                seat.status = SeatStatus::Sold;
+                seat.expires_at = None;
+                seat.claimable_at = None;
+            }
+            self.tickets.push(NewTicket {
+                id: ids::new(),
+                reservation_id,
+                performance_id: key.0,
+                seat: key.1,
+                code: Alphanumeric.sample_string(&mut rand::rng(), CODE_LENGTH),
+            });
+        }
+        self.confirmed.push(reservation_id);
+        self.notice.add(booking);
+        let issued = &self.tickets[first..];
+        self.updates.set(job, before.map(|entry| confirmed(entry, issued)));
+        // The codes admit to the hall: they are for the buyer, not for every system that listens.
+        let tickets: Vec<_> =
+            issued.iter().map(|ticket| json!({ "id": ticket.id, "seat": ticket.seat })).collect();
+        done([("tickets", json!(tickets))])
+    }
+
+    /// Voids the tickets. The seats stay with the reservation until they are released.
+    fn void(&mut self, job: &Job) -> Outcome {
+        self.updates.set(job, None);
+        self.voided.push(job.booking.input.reservation_id);
+        // A booking that is undone gets its end from the release of its seats.
+        if job.direction == Direction::Do {
+            self.cancelled.push(job.booking.input.reservation_id);
+        }
+        self.notice.add(&job.booking);
+        done([])
+    }
+}
+
+/// The remembered reservation with its tickets.
+fn confirmed(mut entry: RecentBooking, issued: &[NewTicket]) -> RecentBooking {
+    entry.seats.clear();
+    let reservation = &mut entry.reservation;
+    reservation.status = ReservationStatus::Confirmed;
+    let tickets = issued.iter().map(|ticket| Ticket {
+        id: ticket.id,
+        seat: ticket.seat,
+        code: ticket.code.clone(),
+        status: "valid".to_owned(),
+    });
+    reservation.tickets.0.extend(tickets);
+    reservation.tickets.0.sort_by_key(|ticket| ticket.seat);
+    entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{booking, job, now, output, rejection, seat};
+    use super::*;
+
+    /// Seats 1 and 2, held by these reservations.
+    fn held_by(holders: [u128; 2]) -> Decisions {
+        let seats = holders.into_iter().zip(1..).map(|(holder, number)| Seat {
+            status: SeatStatus::Held,
+            holder: Some(Uuid::from_u128(holder)),
+            expires_at: Some(now()),
+            claimable_at: Some(now()),
+            starts_at: now() + chrono::TimeDelta::seconds(1),
+            ..seat(number)
+        });
+        Decisions { seats: seats.map(|seat| (seat.key(), seat)).collect(), ..Decisions::default() }
+    }
+
+    fn issue(work: &mut Decisions, now: DateTime<Utc>) -> Outcome {
+        work.issue(&job(ISSUE, Direction::Do, booking(7, &[1, 2])), None, now)
+    }
+
+    #[test]
+    fn issuing_sells_each_seat_with_a_ticket_of_its_own() {
+        let mut work = held_by([7, 7]);
+        let output = output(issue(&mut work, now()));
+        let is_sold = |seat: &Seat| seat.status == SeatStatus::Sold && seat.expires_at.is_none();
+        assert!(work.seats.iter().all(|(_, seat)| is_sold(seat)));
+        assert_ne!(work.tickets[0].code, work.tickets[1].code);
+        assert!(!json!(output).to_string().contains(&work.tickets[0].code), "codes are for the buyer alone");
+        assert_eq!(work.confirmed, [Uuid::from_u128(7)]);
+    }
+
+    #[test]
+    fn seat_lost_in_the_last_moment_sells_none() {
+        let mut work = held_by([7, 8]);
+        let refused = rejection(issue(&mut work, now()));
+        assert_eq!(refused, ("hold_expired".to_owned(), json!({ "seats": [2] })));
+        assert!(
+            work.tickets.is_empty() && work.seats.changed().next().is_none() && work.confirmed.is_empty()
+        );
+    }
+
+    #[test]
+    fn nothing_is_sold_once_the_performance_has_started() {
+        let mut work = held_by([7, 7]);
+        let refused = rejection(issue(&mut work, now() + chrono::TimeDelta::seconds(1)));
+        assert_eq!(refused.0, "hold_expired");
+        assert!(work.tickets.is_empty());
+    }
+
+    #[test]
+    fn voiding_ends_a_reservation_only_as_a_cancellation() {
+        let mut work = held_by([7, 7]);
+        work.void(&job(VOID, Direction::Undo, booking(7, &[1, 2])));
+        assert!(work.cancelled.is_empty());
+        work.void(&job(VOID, Direction::Do, booking(7, &[1, 2])));
+        assert_eq!(work.cancelled, [Uuid::from_u128(7)]);
+    }
+}
