@@ -4,6 +4,7 @@
 //! once.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use metrics::{Counter, Histogram};
 
 use crate::saga::{Direction, Event, Outcome, Saga, Status};
 
@@ -58,39 +59,79 @@ impl Observations {
 
     /// Counts all of them.
     pub(super) fn record(self) {
-        self.0.into_iter().for_each(Observation::record);
+        let mut recorder = Recorder::default();
+        self.0.into_iter().for_each(|observation| recorder.record(observation));
     }
 }
 
-impl Observation {
-    fn record(self) {
-        match self {
-            Self::Started { workflow } => {
-                metrics::counter!("boxoffice_sagas_started_total", "workflow" => workflow).increment(1);
+/// The metrics of the latest observation of each kind. The sagas of a batch are mostly of one workflow and at one step, so that
+/// they are looked up once.
+#[derive(Default)]
+struct Recorder {
+    started: Latest<String, Counter>,
+    ended: Latest<(String, &'static str), (Counter, Histogram)>,
+    steps: Latest<(String, String, Direction, &'static str), (Counter, Histogram)>,
+}
+
+struct Latest<K, M>(Option<(K, M)>);
+
+impl<K, M> Default for Latest<K, M> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+impl<K: PartialEq, M> Latest<K, M> {
+    fn get(&mut self, key: K, look_up: impl FnOnce(&K) -> M) -> &M {
+        let latest = self.0.take().filter(|(latest, _)| *latest == key);
+        let latest = latest.unwrap_or_else(|| {
+            let metrics = look_up(&key);
+            (key, metrics)
+        });
+        &self.0.insert(latest).1
+    }
+}
+
+impl Recorder {
+    fn record(&mut self, observation: Observation) {
+        match observation {
+            Observation::Started { workflow } => {
+                let look_up = |workflow: &String| metrics::counter!("boxoffice_sagas_started_total", "workflow" => workflow.clone());
+                self.started.get(workflow, look_up).increment(1);
             }
-            Self::Ended { workflow, outcome, took } => {
-                metrics::counter!("boxoffice_sagas_ended_total", "workflow" => workflow.clone(), "outcome" => outcome)
-                    .increment(1);
-                metrics::histogram!("boxoffice_saga_duration_seconds", "workflow" => workflow, "outcome" => outcome)
-                    .record(seconds(took));
+            Observation::Ended { workflow, outcome, took } => {
+                let (count, duration) = self.ended.get((workflow, outcome), |(workflow, outcome)| {
+                    let labels = [("workflow", workflow.clone()), ("outcome", (*outcome).to_owned())];
+                    let count = metrics::counter!("boxoffice_sagas_ended_total", &labels);
+                    (count, metrics::histogram!("boxoffice_saga_duration_seconds", &labels))
+                });
+                count.increment(1);
+                duration.record(seconds(took));
             }
-            Self::GotStuck { workflow } => {
+            Observation::GotStuck { workflow } => {
                 metrics::counter!("boxoffice_sagas_got_stuck_total", "workflow" => workflow).increment(1);
             }
-            Self::Step { workflow, step, direction, outcome, took } => {
-                let direction = direction.name();
-                metrics::histogram!("boxoffice_step_duration_seconds",
-                    "workflow" => workflow.clone(), "step" => step.clone(), "direction" => direction)
-                .record(seconds(took));
-                metrics::counter!("boxoffice_step_outcomes_total",
-                    "workflow" => workflow, "step" => step, "direction" => direction, "outcome" => outcome)
-                .increment(1);
+            Observation::Step { workflow, step, direction, outcome, took } => {
+                let (count, duration) = self.steps.get((workflow, step, direction, outcome), look_up_step);
+                count.increment(1);
+                duration.record(seconds(took));
             }
-            Self::TimerRang { late } => {
+            Observation::TimerRang { late } => {
                 metrics::histogram!("boxoffice_timer_delay_seconds").record(seconds(late));
             }
         }
     }
+}
+
+fn look_up_step(
+    (workflow, step, direction, outcome): &(String, String, Direction, &'static str),
+) -> (Counter, Histogram) {
+    let labels =
+        [("workflow", workflow.clone()), ("step", step.clone()), ("direction", direction.name().to_owned())];
+    let duration = metrics::histogram!("boxoffice_step_duration_seconds", &labels);
+    let [workflow, step, direction] = labels;
+    let labels = [workflow, step, direction, ("outcome", (*outcome).to_owned())];
+    (metrics::counter!("boxoffice_step_outcomes_total", &labels), duration)
 }
 
 /// Shows the counters of a workflow from 0 on: an alert sees only what rises.
