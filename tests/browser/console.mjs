@@ -14,7 +14,7 @@ async function signIn(page, key = input.operator, at = "") {
 async function show(page, hash, title) {
   await page.evaluate((to) => { location.hash = to; }, hash);
   await page.getByRole("heading", { level: 1, name: title }).waitFor();
-  await page.waitForLoadState("networkidle");
+  await page.locator("main:not([aria-busy])").waitFor();
 }
 
 pageTest("a stuck saga is found by its reason and retried", {}, async (page) => {

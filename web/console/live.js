@@ -32,6 +32,9 @@ export function live(seconds, load, show) {
     if (!isStopped) timer = setTimeout(tick, seconds * 1000);
   };
   const tick = () => (isLive && !document.hidden ? refresh() : next());
+  // The page is busy until its first answer.
+  const page = document.getElementById("main");
+  page.setAttribute("aria-busy", "true");
   const refresh = async () => {
     const own = ++turn;
     try {
@@ -45,6 +48,7 @@ export function live(seconds, load, show) {
       // Said once, and not again every few seconds.
       if (failure.textContent !== text) replace(failure, text);
     }
+    page.removeAttribute("aria-busy");
     next();
   };
   const seen = () => !document.hidden && isLive && refresh();

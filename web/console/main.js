@@ -41,6 +41,7 @@ function go(path) {
 function route() {
   shown?.stop();
   shown = null;
+  main.removeAttribute("aria-busy");
   if (!session.name) return askForKey();
   const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
   const [first, ...rest] = path.split("/").map(decodeURIComponent);
@@ -48,8 +49,10 @@ function route() {
   const page = section?.[rest.length > 0 ? 3 : 2];
   for (const anchor of header.querySelectorAll("nav a")) {
     const isHere = anchor.getAttribute("href") === `#/${first}`;
-    if (isHere) anchor.setAttribute("aria-current", "page");
-    else anchor.removeAttribute("aria-current");
+    if (isHere) {
+      anchor.setAttribute("aria-current", "page");
+      anchor.scrollIntoView({ block: "nearest", inline: "center" });
+    } else anchor.removeAttribute("aria-current");
   }
   document.title = `${section?.[1] ?? "Not found"}${rest[0] ? ` ${rest[0]}` : ""} · Box Office console`;
   if (!page) return replace(main, h("h1", {}, "Not found"), h("p", {}, "The console has no such page. ", link("", "To the overview")));
