@@ -147,7 +147,7 @@ async fn a_malformed_id_is_an_unknown_one() {
 }
 
 #[tokio::test]
-async fn a_user_who_calls_too_often_is_told_to_wait_and_nobody_else_is() {
+async fn only_the_user_over_the_rate_must_wait() {
     let entrance = Entrance::with(&["--user-requests-per-second", "5"]).await;
     let (hasty, calm) = (entrance.user(0).await, entrance.user(0).await);
     let replies = futures::future::join_all((0..40).map(|_| entrance.get("/v1/points", &hasty))).await;

@@ -26,7 +26,7 @@ async fn slow_down(entrance: &Entrance) {
 }
 
 #[tokio::test]
-async fn slow_holds_slow_the_line_down_to_its_minimum_and_it_recovers() {
+async fn slow_holds_throttle_the_line_and_it_recovers() {
     // Five times as quick as usual.
     let entrance = Entrance::with(&["--queue-brake-every-ms", "400", "--max-expired-holds", "0"]).await;
     let (admin, viewer) = (entrance.key(Role::Admin).await, entrance.key(Role::Viewer).await);
@@ -72,7 +72,7 @@ async fn slow_holds_slow_the_line_down_to_its_minimum_and_it_recovers() {
 }
 
 #[tokio::test]
-async fn it_is_told_when_people_wait_and_nobody_admits() {
+async fn stalled_line_without_a_scheduler_is_reported() {
     let entrance = Entrance::roles(&[], &[Does::Api]).await;
     let concert = entrance.test.concert;
     let (viewer, user) = (entrance.key(Role::Viewer).await, entrance.user(0).await);

@@ -47,7 +47,7 @@ async fn a_concert_is_added_with_its_dates_and_can_be_bought() {
 }
 
 #[tokio::test]
-async fn concerts_are_listed_by_name_for_everybody() {
+async fn concerts_are_listed_by_name() {
     let entrance = Entrance::start().await;
     let admin = entrance.key(Role::Admin).await;
     for name in ["Zither", "Aulos", "Mandola", "Aulos"] {
@@ -109,7 +109,7 @@ async fn only_dates_in_their_window_with_free_seats_are_listed_by_start() {
 }
 
 #[tokio::test]
-async fn a_seat_map_is_a_second_old_at_most_and_is_sent_once() {
+async fn seat_map_is_at_most_a_second_old() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(1_000).await;
     let path = format!("/v1/performances/{}/seats", entrance.test.performance);

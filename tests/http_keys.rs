@@ -233,7 +233,7 @@ async fn a_batch_claims_what_is_new_and_what_was_left_behind() {
 }
 
 #[tokio::test]
-async fn a_key_that_somebody_is_writing_holds_up_no_others() {
+async fn busy_key_blocks_no_others() {
     let pool = database().await;
     let busy = asked("busy", 1);
     idempotency::claim(&pool, std::slice::from_ref(&busy)).await.unwrap();

@@ -30,7 +30,7 @@ async fn joining_twice_gives_the_same_place() {
 }
 
 #[tokio::test]
-async fn a_sold_out_and_a_closed_concert_take_nobody() {
+async fn sold_out_and_closed_concerts_refuse_joins() {
     let entrance = Entrance::start().await;
     let user = entrance.user(0).await;
     let nothing = add_concert(&entrance.test.app).await;
@@ -149,7 +149,7 @@ async fn listen(entrance: &Entrance, caller: &Caller) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn the_stream_tells_the_place_at_once_and_ends_with_it() {
+async fn event_stream_shows_the_place_until_its_end() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(0).await;
     let cookie =
@@ -195,7 +195,7 @@ async fn settings_of_a_line_are_read_and_changed_within_bounds() {
 }
 
 #[tokio::test]
-async fn a_date_that_is_not_on_sale_yet_lets_people_join() {
+async fn users_may_join_before_the_sale_opens() {
     let entrance = Entrance::start().await;
     let concert = add_concert(&entrance.test.app).await;
     let now = Utc::now();
@@ -206,7 +206,7 @@ async fn a_date_that_is_not_on_sale_yet_lets_people_join() {
 }
 
 #[tokio::test]
-async fn a_place_in_line_is_told_from_memory_alone_with_the_time_to_ask_again() {
+async fn place_in_line_is_served_from_memory() {
     let entrance = Entrance::start().await;
     let admin = entrance.key(Role::Admin).await;
     let settings = format!("/v1/admin/concerts/{}/queue", entrance.test.concert);

@@ -64,5 +64,6 @@ mod two_listeners;
 mod undelivered;
 mod upgrade;
 mod waiting_room;
+mod words;
 mod worker_sdk;
 mod workers;

@@ -24,7 +24,7 @@ use crate::config::Settings;
 use crate::orchestrator::{Engine, Pools};
 use crate::saga::{Definition, WorkflowRegistry};
 use crate::steps::{self, Limits, RecentBookings};
-use crate::waiting_room::{BrakeLimits, Sessions, Signer, WaitingRoom};
+use crate::waiting_room::{Sessions, Signer, ThrottleLimits, WaitingRoom};
 use crate::{config, ids, store, telemetry};
 
 pub use database::migrate;
@@ -146,7 +146,7 @@ impl App {
         }
         if roles.contains(&Role::Scheduler) {
             if let Some(room) = &self.room {
-                room.run_admission(brake(settings));
+                room.run_admission(throttle_limits(settings));
             }
             let keep = settings.engine.keep();
             schedule::start(&self.engine, &self.desk, &self.clock, keep, &self.tasks, &self.stop).await?;
@@ -154,7 +154,7 @@ impl App {
         if roles.contains(&Role::Api)
             && let Some(room) = &self.room
         {
-            room.report_holds(brake(settings).every);
+            room.report_holds(throttle_limits(settings).every);
         }
         listeners::open(self, settings, roles.contains(&Role::Api), announce).await
     }
@@ -239,8 +239,8 @@ async fn connect(settings: &Settings, url: &str, roles: &BTreeSet<Role>) -> anyh
     Ok(bus)
 }
 
-fn brake(settings: &Settings) -> BrakeLimits {
-    BrakeLimits {
+fn throttle_limits(settings: &Settings) -> ThrottleLimits {
+    ThrottleLimits {
         hold: Duration::from_millis(settings.queue.queue_brake_hold_ms.into()),
         backlog: settings.queue.queue_brake_backlog,
         every: Duration::from_millis(settings.queue.queue_brake_every_ms.into()),

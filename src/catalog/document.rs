@@ -1,4 +1,4 @@
-//! JSON as it goes out, with its tag: rendered once, sent often.
+//! A JSON body with its entity tag, rendered once and sent often.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -10,39 +10,36 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::sync::OnceCell;
 
-/// A shorter body is not worth compressing: it fits a packet.
+/// A shorter body fits into a packet.
 const COMPRESSED_FROM: usize = 1_400;
-/// A longer body is compressed by a thread of its own: the runtime's threads serve others meanwhile.
+/// A longer body is compressed by a blocking thread, so that the runtime's threads serve other requests.
 const INLINE_BYTES_MAX: usize = 32 << 10;
 
-/// A body and the hash of it. Clones share the compressed form.
+/// Clones share the compressed form.
 #[derive(Clone, Debug)]
 pub struct Document {
     pub json: Bytes,
-    /// The strong entity tag, quotes included.
+    /// The strong entity tag, with its quotes.
     pub etag: String,
     gzip: Arc<OnceCell<Bytes>>,
 }
 
 impl Document {
-    /// This body with its tag.
     pub fn of(json: Vec<u8>) -> Self {
         let digest = Sha256::digest(&json);
         let hash: String = digest.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
         Self { json: Bytes::from(json), etag: format!("\"{hash}\""), gzip: Arc::default() }
     }
 
-    /// The JSON of a plain struct.
     pub fn render(body: &impl Serialize) -> Self {
         Self::of(serde_json::to_vec(body).expect("a plain struct has a JSON form"))
     }
 
-    /// Whether the body is long enough to be worth compressing.
     pub fn is_compressible(&self) -> bool {
         self.json.len() >= COMPRESSED_FROM
     }
 
-    /// The body compressed by gzip: once for all callers.
+    /// The gzip form, computed once for all callers.
     pub async fn gzip(&self) -> Bytes {
         let compress = async || {
             let json = self.json.clone();
@@ -57,7 +54,7 @@ impl Document {
 }
 
 fn gzip(json: &[u8]) -> Bytes {
-    // The fast level: a map that changes often is compressed anew for each of its versions.
+    // The fast level: a map that changes often is compressed again for each version.
     let mut encoder = GzEncoder::new(Vec::with_capacity(json.len() / 8), Compression::fast());
     encoder.write_all(json).expect("a vector takes all that is written");
     Bytes::from(encoder.finish().expect("a vector takes all that is written"))

@@ -1,22 +1,21 @@
-//! The reads that everybody makes, from memory: concerts, dates and seat maps.
+//! The catalog: concerts, dates and seat maps, cached in memory.
 //!
-//! Each read is made once at a time for all who ask (single flight), and its answer is given to everybody. Whoever changes
-//! seats or concerts says so, and every instance reads anew what it keeps of them; see `kept.rs` for the pace. Should
-//! a word be lost, or be one that nobody says (a hold that runs out, a sale that opens), a copy still lives for less than a
-//! second. Nothing that sells a seat or takes a point trusts it. `docs/reads.md` has what was measured.
+//! Concurrent requests share one read. A process that changes seats or concerts sends a notice, and every instance reads
+//! its cached values again; see `cached_value.rs` for the intervals. If a notice is lost, or there is none because a hold
+//! expires or a sale opens, a copy is still at most a second old. The steps that sell seats or take points never use the
+//! catalog. `docs/reads.md` has the measurements.
 
-mod listen;
 mod seats;
 mod seat_history;
-mod shelf;
-mod kept;
+mod keyed_cache;
+mod cached_value;
 mod document;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::SubscribeError;
-use futures::FutureExt;
+use async_nats::{SubscribeError, Subscriber};
+use futures::{FutureExt, StreamExt};
 use moka::future::Cache;
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
@@ -26,29 +25,29 @@ use uuid::Uuid;
 pub use document::Document;
 pub use seats::{SeatMap, SeatMapBody};
 
-use kept::Pace;
+use cached_value::RefreshPolicy;
+use keyed_cache::KeyedCache;
 use seats::Layout;
-use shelf::Shelf;
 
 use crate::background::Tasks;
+use crate::bus::messages::SeatsChanged;
 use crate::bus::{Bus, subjects};
 use crate::clock::Clock;
 use crate::ids::{ConcertId, PerformanceId};
 use crate::store::bounded;
 use crate::store::catalog::{self, Concert, OpenPerformance, Performance};
 
-/// How old a copy may be: with the time of reading it stays below a second.
-const PACE: Pace = Pace {
-    floor: Duration::from_millis(100),
-    ahead: Duration::from_millis(600),
-    bound: Duration::from_millis(900),
+/// With the time of the read, a copy stays below a second old.
+const POLICY: RefreshPolicy = RefreshPolicy {
+    min_interval: Duration::from_millis(100),
+    refresh_after: Duration::from_millis(600),
+    max_age: Duration::from_millis(900),
 };
-/// How long what never changes is remembered.
-const FACTS_AGE: Duration = Duration::from_secs(300);
-/// How many reads are made at once, so that those who look around leave connections for those who buy.
-const READS_AT_ONCE: usize = 4;
+/// How long data that never changes stays cached.
+const STATIC_TTL: Duration = Duration::from_secs(300);
+/// Limit of concurrent reads, so that connections are left for bookings.
+const MAX_CONCURRENT_READS: usize = 4;
 
-/// Why a read has no answer.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CatalogError {
     #[error("there is no such concert or performance")]
@@ -63,64 +62,63 @@ impl From<sqlx::Error> for CatalogError {
     }
 }
 
-/// A page of the list of concerts: where it starts and how long it is.
+/// A page of the list of concerts: its first name and id, and its length.
 type ConcertsPage = (Option<(String, Uuid)>, i64);
 
-/// Cached reads of what is on sale. Clones share their memory.
+/// Clones share the cache.
 #[derive(Clone)]
 pub struct Catalog {
     bus: Bus,
-    concerts: Shelf<ConcertsPage, Vec<Concert>>,
-    concert: Shelf<ConcertId, Concert>,
-    dates: Shelf<ConcertId, Vec<OpenPerformance>>,
-    maps: Shelf<PerformanceId, SeatMap>,
-    known: Known,
+    concerts: KeyedCache<ConcertsPage, Vec<Concert>>,
+    concert: KeyedCache<ConcertId, Concert>,
+    dates: KeyedCache<ConcertId, Vec<OpenPerformance>>,
+    maps: KeyedCache<PerformanceId, SeatMap>,
+    source: Source,
 }
 
-/// What never changes, and where it is read.
+/// The database, with the data that never changes in memory.
 #[derive(Clone)]
-struct Known {
+struct Source {
     pool: PgPool,
     clock: Clock,
-    turns: Arc<Semaphore>,
+    read_limit: Arc<Semaphore>,
     concerts: Cache<ConcertId, ()>,
     performances: Cache<PerformanceId, Arc<Performance>>,
     layouts: Cache<PerformanceId, Arc<Layout>>,
 }
 
 impl Catalog {
-    /// An empty memory in front of the database, and whoever keeps it true. With `keeps` false nothing that can change is
-    /// kept: every read asks the database.
+    /// Starts with an empty cache, and subscribes to notices of changes. With `caches` false every request is a read.
     ///
     /// # Errors
-    /// When NATS does not take a subscription.
+    /// If NATS refuses a subscription.
     pub async fn open(
         pool: PgPool,
         bus: Bus,
         clock: Clock,
-        keeps: bool,
+        caches: bool,
         tasks: &Tasks,
         stop: &CancellationToken,
     ) -> Result<Self, SubscribeError> {
-        let pace = keeps.then_some(PACE);
-        let turns = if keeps { READS_AT_ONCE } else { Semaphore::MAX_PERMITS };
-        let known = Known::new(pool, clock, turns);
+        let policy = caches.then_some(POLICY);
+        let max_reads = if caches { MAX_CONCURRENT_READS } else { Semaphore::MAX_PERMITS };
+        let source = Source::new(pool, clock, max_reads);
         let seats = bus.client.subscribe(subjects::SEATS_CHANGED).await?;
         let concerts = bus.client.subscribe(subjects::CONCERTS_CHANGED).await?;
         let catalog = Self {
             bus,
-            concerts: Shelf::new(1_000, pace, reading(&known, Known::read_concerts)),
-            concert: Shelf::new(10_000, pace, reading(&known, Known::read_concert)),
-            dates: Shelf::new(10_000, pace, reading(&known, Known::read_dates)),
-            maps: Shelf::new(500, pace, reading(&known, Known::read_map)),
-            known,
+            concerts: KeyedCache::new(1_000, policy, limited(&source, Source::read_concerts)),
+            concert: KeyedCache::new(10_000, policy, limited(&source, Source::read_concert)),
+            dates: KeyedCache::new(10_000, policy, limited(&source, Source::read_dates)),
+            maps: KeyedCache::new(500, policy, limited(&source, Source::read_map)),
+            source,
         };
-        tasks.supervise("changed seats", listen::seats(catalog.clone(), seats, stop.clone()));
-        tasks.supervise("changed concerts", listen::concerts(catalog.clone(), concerts, stop.clone()));
+        tasks.supervise("changed seats", apply_seat_notices(catalog.clone(), seats, stop.clone()));
+        tasks.supervise("changed concerts", apply_concert_notices(catalog.clone(), concerts, stop.clone()));
         Ok(catalog)
     }
 
-    /// Concerts by name after the given one; at most 1 s old, and new on the instance that added one.
+    /// Concerts by name after the given one, at most 1 s old. The instance that added one sees it at once.
     pub async fn concerts(
         &self,
         after: Option<(String, Uuid)>,
@@ -129,65 +127,89 @@ impl Catalog {
         self.concerts.get((after, limit)).await
     }
 
-    /// One concert; at most 1 s old, and new on the instance that added it.
+    /// One concert, at most 1 s old. The instance that added it sees it at once.
     pub async fn concert(&self, id: ConcertId) -> Result<Arc<Concert>, CatalogError> {
         self.concert.get(id).await
     }
 
-    /// Answers whether there is such a concert, else [`CatalogError::NotFound`]. A concert never goes away.
+    /// Checks that a concert exists. Concerts are never deleted.
     pub async fn known_concert(&self, id: ConcertId) -> Result<(), CatalogError> {
-        let load = async { self.known.clone().read_concert(id).await.map(drop) };
-        self.known.concerts.try_get_with(id, load).await.map_err(unshare)
+        let load = async { self.source.clone().read_concert(id).await.map(drop) };
+        self.source.concerts.try_get_with(id, load).await.map_err(unshare)
     }
 
-    /// A concert's dates in their window that have free seats, by start; at most 1 s old.
+    /// A concert's dates in their window that have free seats, by start, at most 1 s old.
     pub async fn performances(&self, concert: ConcertId) -> Result<Arc<Vec<OpenPerformance>>, CatalogError> {
         self.dates.get(concert).await
     }
 
-    /// What never changes about a date: its concert, its times.
+    /// The data of a date that never change: its concert and its times.
     pub async fn performance(&self, id: PerformanceId) -> Result<Arc<Performance>, CatalogError> {
         let load = async {
-            let found = catalog::performance(&self.known.pool, id).await?;
+            let found = catalog::performance(&self.source.pool, id).await?;
             found.map(Arc::new).ok_or(CatalogError::NotFound)
         };
-        self.known.performances.try_get_with(id, load).await.map_err(unshare)
+        self.source.performances.try_get_with(id, load).await.map_err(unshare)
     }
 
-    /// The seats of a date; at most 1 s old.
+    /// The seats of a date, at most 1 s old.
     pub async fn seats(&self, performance: PerformanceId) -> Result<Arc<SeatMap>, CatalogError> {
         self.maps.get(performance).await
     }
 
-    /// A concert was added here, or a date of one: forgets what is known of them, and tells the other instances.
+    /// A concert or a date was added here: drops the cached ones, and notifies the other instances.
     pub async fn concerts_changed(&self) {
-        self.forget_concerts();
+        self.invalidate_concerts();
         announce_changed_concerts(&self.bus).await;
     }
 
-    fn forget_concerts(&self) {
-        self.concerts.forget_all();
-        self.concert.forget_all();
-        self.dates.forget_all();
+    fn invalidate_concerts(&self) {
+        self.concerts.invalidate_all();
+        self.concert.invalidate_all();
+        self.dates.invalidate_all();
     }
 }
 
-/// Asks the instances that cache concerts to read them anew.
+/// Notifies all instances that cache concerts.
 pub async fn announce_changed_concerts(bus: &Bus) {
     if let Err(error) = bus.notify(subjects::CONCERTS_CHANGED, bytes::Bytes::new()).await {
         tracing::debug!(%error, "other instances were not notified of a new concert or performance; they see it within a second");
     }
 }
 
-impl Known {
-    fn new(pool: PgPool, clock: Clock, turns: usize) -> Self {
+/// Applies notices about dates whose seats have changed.
+async fn apply_seat_notices(catalog: Catalog, mut notices: Subscriber, stop: CancellationToken) {
+    while let Some(Some(message)) = stop.run_until_cancelled(notices.next()).await {
+        match serde_json::from_slice::<SeatsChanged>(&message.payload) {
+            Ok(changed) => {
+                for performance in &changed.performances {
+                    catalog.maps.notify_change(performance).await;
+                }
+                for concert in &changed.concerts {
+                    catalog.dates.notify_change(concert).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "a notice about changed seats is malformed; it is ignored"),
+        }
+    }
+}
+
+/// Applies notices about new concerts or dates.
+async fn apply_concert_notices(catalog: Catalog, mut notices: Subscriber, stop: CancellationToken) {
+    while let Some(Some(_)) = stop.run_until_cancelled(notices.next()).await {
+        catalog.invalidate_concerts();
+    }
+}
+
+impl Source {
+    fn new(pool: PgPool, clock: Clock, max_reads: usize) -> Self {
         Self {
             pool,
             clock,
-            turns: Arc::new(Semaphore::new(turns)),
-            concerts: Cache::builder().max_capacity(100_000).time_to_live(FACTS_AGE).build(),
-            performances: Cache::builder().max_capacity(100_000).time_to_live(FACTS_AGE).build(),
-            layouts: Cache::builder().max_capacity(500).time_to_idle(FACTS_AGE).build(),
+            read_limit: Arc::new(Semaphore::new(max_reads)),
+            concerts: Cache::builder().max_capacity(100_000).time_to_live(STATIC_TTL).build(),
+            performances: Cache::builder().max_capacity(100_000).time_to_live(STATIC_TTL).build(),
+            layouts: Cache::builder().max_capacity(500).time_to_idle(STATIC_TTL).build(),
         }
     }
 
@@ -215,31 +237,31 @@ impl Known {
     }
 }
 
-/// A reader for a shelf: waits for its turn, then reads.
-fn reading<K, V, F>(
-    known: &Known,
-    read: fn(Known, K) -> F,
+/// A reader for a cache that waits for a permit of the read limit.
+fn limited<K, V, F>(
+    source: &Source,
+    read: fn(Source, K) -> F,
 ) -> impl Fn(K) -> futures::future::BoxFuture<'static, Result<V, CatalogError>> + Send + Sync + 'static
 where
     K: Send + 'static,
     V: 'static,
     F: Future<Output = Result<V, CatalogError>> + Send + 'static,
 {
-    let known = known.clone();
+    let source = source.clone();
     move |key| {
-        let known = known.clone();
+        let source = source.clone();
         let reading = async move {
-            let turns = Arc::clone(&known.turns);
-            // It is never closed.
-            let _turn = turns.acquire().await;
-            read(known, key).await
+            let limit = Arc::clone(&source.read_limit);
+            // The semaphore is never closed.
+            let _permit = limit.acquire().await;
+            read(source, key).await
         };
         reading.boxed()
     }
 }
 
-/// Those who waited for the same read share its error.
-#[allow(clippy::needless_pass_by_value, reason = "this is how the cache hands errors over")]
+/// Callers of one read share its error.
+#[allow(clippy::needless_pass_by_value, reason = "the cache passes errors by value")]
 fn unshare(error: Arc<CatalogError>) -> CatalogError {
     CatalogError::clone(&error)
 }

@@ -1,6 +1,6 @@
-//! Which seats changed from one version of a map to the next, for the last versions that this instance has read.
+//! The changes between the last versions of a seat map that this instance has read.
 //!
-//! A version is named by the hash of the seats' states, so that instances that read the same state name it alike.
+//! A version is named by a hash of the statuses, so that all instances use the same name for the same state.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use crate::store::catalog::SeatStatus;
 
-/// Most versions that are remembered: a minute at the fastest pace of reading.
-const VERSIONS: usize = 600;
+/// A minute of versions at the shortest read interval.
+const MAX_VERSIONS: usize = 600;
 
 /// The versions of one map, the oldest first.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ pub(super) struct SeatHistory {
     versions: VecDeque<Version>,
     latest: Option<Arc<[SeatStatus]>>,
     last_number: u64,
-    /// How many changes are remembered altogether.
+    /// The number of changes in all versions.
     changes: usize,
 }
 
@@ -32,7 +32,7 @@ struct Version {
 }
 
 impl SeatHistory {
-    /// Adds what was read, unless nothing changed; gives the version's number and name, and the states to keep.
+    /// Adds a version, unless nothing changed. Returns the version's number and name, and its statuses.
     pub(super) fn add(
         &mut self,
         performance: Uuid,
@@ -52,7 +52,7 @@ impl SeatHistory {
         self.changes += changed.len();
         self.versions.push_back(Version { number, name: Arc::clone(&name), changed });
         // With more changes than seats the whole map is shorter.
-        while self.versions.len() > VERSIONS || self.changes > states.len() && self.versions.len() > 1 {
+        while self.versions.len() > MAX_VERSIONS || self.changes > states.len() && self.versions.len() > 1 {
             let dropped = self.versions.pop_front();
             self.changes -= dropped.map_or(0, |version| version.changed.len());
         }
@@ -60,8 +60,8 @@ impl SeatHistory {
         (number, name, states)
     }
 
-    /// Indices of the seats that changed from the version of this name to that of this number; none if either is not
-    /// remembered.
+    /// Indices of the seats that changed between the version `since` and the version `number`; `None` if either is
+    /// unknown.
     pub(super) fn between(&self, since: &str, number: u64) -> Option<BTreeSet<u32>> {
         let mut changed = BTreeSet::new();
         let mut versions =

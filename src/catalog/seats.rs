@@ -1,5 +1,5 @@
-//! A seat map: what never changes about the seats is written once, each new state of them is filled in, and each
-//! answer is rendered when it is first asked for.
+//! A seat map. The unchanging part of its JSON is rendered once per date, the statuses are filled in for each version,
+//! and each response is rendered on its first request.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,40 +12,40 @@ use super::document::Document;
 use super::seat_history::SeatHistory;
 use crate::store::catalog::{Seat, SeatPlace, SeatStatus, TakenSeats};
 
-/// A map of more seats is rendered by a thread of its own: the runtime's threads serve others meanwhile.
+/// A map with more seats is rendered by a blocking thread, so that the runtime's threads serve other requests.
 const INLINE_SEATS_MAX: usize = 2_000;
-/// Changes are sent where they are at most one in so many of all seats; else the whole map, which is rendered once for all.
+/// Changes are sent if they are at most this part of all seats. Otherwise the whole map is sent, which is rendered
+/// once for all.
 const CHANGES_SHARE: usize = 4;
 
-/// The shape of a seat map's JSON.
 #[derive(Serialize, ToSchema)]
 pub struct SeatMapBody<'a> {
     performance_id: Uuid,
-    /// Names this state of the seats; sent back as `since`.
+    /// The name of this version; a client can send it back as `since`.
     version: &'a str,
-    /// If there: only the seats that changed since that version follow.
+    /// If present, only the seats that changed since that version follow.
     #[serde(skip_serializing_if = "Option::is_none")]
     since: Option<&'a str>,
     seats: &'a [Seat],
 }
 
-/// The seats of a date without their state.
+/// The seats of a date without their status.
 #[derive(Debug)]
 pub(super) struct Layout {
     performance: Uuid,
     numbers: Vec<i32>,
-    /// The JSON of each seat up to its status, one after the other, and where each ends.
+    /// The JSON of each seat up to its status, and where each one ends.
     text: Vec<u8>,
     ends: Vec<usize>,
     history: Mutex<SeatHistory>,
 }
 
-/// The seats of a date as they stood at a moment.
+/// The seats of a date at one moment.
 #[derive(Debug)]
 pub struct SeatMap {
     layout: Arc<Layout>,
     statuses: Arc<[SeatStatus]>,
-    /// Its place among the versions that were read, and its name.
+    /// The number of the version on this instance, and its name.
     number: u64,
     version: Arc<str>,
     /// All seats, then those of each status.
@@ -53,12 +53,12 @@ pub struct SeatMap {
 }
 
 impl Layout {
-    /// Writes down seats that are given by number.
+    /// The seats are sorted by number.
     pub(super) fn of(performance: Uuid, seats: &[SeatPlace]) -> Self {
         let (mut text, mut ends) = (Vec::with_capacity(seats.len() * 64), Vec::with_capacity(seats.len()));
         for seat in seats {
             serde_json::to_writer(&mut text, seat).expect("a plain struct has a JSON form");
-            // Its brace is closed when the status is known.
+            // Removes the closing brace, because the status follows.
             text.pop();
             text.extend_from_slice(b",\"status\":\"");
             ends.push(text.len());
@@ -71,14 +71,13 @@ impl Layout {
         self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn begun(&self, at: usize) -> &[u8] {
+    fn prefix(&self, at: usize) -> &[u8] {
         let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.text[start..self.ends[at]]
     }
 }
 
 impl SeatMap {
-    /// The map of a date in which these seats are taken.
     pub(super) fn of(layout: Arc<Layout>, taken: &TakenSeats) -> Self {
         let mut statuses = vec![SeatStatus::Free; layout.numbers.len()];
         for (numbers, status) in [(&taken.held, SeatStatus::Held), (&taken.sold, SeatStatus::Sold)] {
@@ -90,7 +89,7 @@ impl SeatMap {
         Self { layout, statuses, number, version, documents: [const { OnceCell::const_new() }; 4] }
     }
 
-    /// The map as it goes out: all seats, or those with one status.
+    /// The map as JSON: all seats, or those with one status.
     pub async fn document(self: &Arc<Self>, only: Option<SeatStatus>) -> Document {
         let place = match only {
             None => 0,
@@ -109,11 +108,11 @@ impl SeatMap {
         self.documents[place].get_or_init(render).await.clone()
     }
 
-    /// Only the seats that changed since a version; none where that version is not known any more, or too much changed.
+    /// The seats that changed since a version; `None` if that version is unknown or too many seats changed.
     pub fn changes(&self, since: &str) -> Option<Document> {
         let changed = self.layout.history().between(since, self.number)?;
-        let few = changed.len() <= self.statuses.len() / CHANGES_SHARE;
-        few.then(|| {
+        let is_small = changed.len() <= self.statuses.len() / CHANGES_SHARE;
+        is_small.then(|| {
             let seats = changed.into_iter().map(|at| at as usize);
             Document::of(self.write(Some(since), seats))
         })
@@ -127,7 +126,7 @@ impl SeatMap {
 
     fn write(&self, since: Option<&str>, seats: impl Iterator<Item = usize>) -> Vec<u8> {
         let (performance, version) = (self.layout.performance, &self.version);
-        // A version that is known is a hash: there is nothing in it to escape.
+        // A known version is a hash, so it needs no escaping.
         let since = since.map(|since| format!(",\"since\":\"{since}\"")).unwrap_or_default();
         let head =
             format!("{{\"performance_id\":\"{performance}\",\"version\":\"{version}\"{since},\"seats\":[");
@@ -135,7 +134,7 @@ impl SeatMap {
         let mut json = Vec::with_capacity(if since.is_empty() { longest + head.len() + 2 } else { 1 << 10 });
         json.extend_from_slice(head.as_bytes());
         for at in seats {
-            json.extend_from_slice(self.layout.begun(at));
+            json.extend_from_slice(self.layout.prefix(at));
             json.extend_from_slice(self.statuses[at].as_str().as_bytes());
             json.extend_from_slice(b"\"},");
         }

@@ -111,7 +111,7 @@ mod tests {
     use crate::ids;
 
     #[test]
-    fn a_place_is_free_again_when_its_stream_ended() {
+    fn place_is_free_after_its_stream_ended() {
         let listeners = Listeners::new(1, 5);
         let first = listeners.admit(ids::new()).unwrap();
         let refused = listeners.admit(ids::new()).unwrap_err();

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_trusted_proxy_may_name_somebody_else() {
+    fn only_a_trusted_proxy_may_name_an_address() {
         check("203.0.113.7", &[], "203.0.113.7");
         check("203.0.113.7", &["198.51.100.1"], "203.0.113.7");
         check("10.0.0.2", &["198.51.100.1"], "198.51.100.1");

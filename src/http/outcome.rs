@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_points_are_told_with_what_there_is_and_what_it_takes() {
+    fn too_few_points_name_balance_and_required() {
         let mut held = reservation(ReservationStatus::Held, Some(S::Waiting));
         assert!(insufficient(&held).is_none());
         held.saga_rejection = Some(serde_json::json!({

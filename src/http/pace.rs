@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_all_permits_back_is_forgotten() {
+    fn unused_concurrency_limit_is_removed() {
         let pace = Pace::per_second(1_000);
         pace.check(&"one").unwrap();
         std::thread::sleep(Duration::from_millis(5));

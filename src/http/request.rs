@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn faults_are_told_apart_and_pointed_at() {
+    async fn faults_are_distinguished_and_pointed_at() {
         check("", Code::MalformedRequest, &[]).await;
         check("{", Code::MalformedRequest, &[]).await;
         check("[]", Code::InvalidRequest, &[""]).await;
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_fingerprint_looks_at_what_is_said_not_how() {
+    async fn fingerprint_ignores_formatting() {
         let print = async |body: &str| {
             send("application/json", Some("k"), body.to_owned()).await.unwrap().fingerprint
         };

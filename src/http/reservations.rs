@@ -159,7 +159,7 @@ pub async fn reserve(
         let order = Order { id: effect.id, user_id, concert_id, performance_id, seats, pay_now, trace };
         let began = Instant::now();
         let answer = sell(&app, order, place).await;
-        app.room.note_hold(began.elapsed());
+        app.room.record_hold(began.elapsed());
         answer
     })
     .await

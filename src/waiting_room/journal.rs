@@ -1,12 +1,12 @@
-//! Keeps the journal: whoever admits writes what the watch tells into Postgres, behind the line's back.
+//! The journal: the leader writes every change of the lines to Postgres, in the background.
 //!
-//! What is remembered between two writes is how each key that changed stands now. So the journal lags without
-//! bound of time while Postgres is away, and with a bound of memory: each key once. A new leader first writes everything that
-//! is newer than what the journal says it has.
+//! Between two writes it keeps the current state of each key that changed. So while Postgres is away the journal lags
+//! without a limit of time, but its memory is limited to one change per key. A new leader first writes everything that
+//! is newer than the journal.
 //!
-//! One transaction holds all that had changed at one moment, so that the cap holds in what is restored from it. To take that
-//! moment costs nothing, and what was taken is gone through a slice at a time, without the lock of the lines: a hundred
-//! thousand changes make the journal late, and nobody else.
+//! One transaction has all changes up to one moment, so that the cap also holds in a line that is restored from it.
+//! Taking the changes is a constant-time swap, and they are processed in chunks without the lock of the lines: a
+//! hundred thousand changes delay the journal, but no request.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -21,128 +21,124 @@ use tokio::sync::Mutex;
 use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use super::line::{Change, Changes, End, Key, Memory, SLICE};
-use super::place::{Entry, Standing};
+use super::line::{Change, Changes, Key, Memory, SCAN_CHUNK, Tombstone};
+use super::place::{Entry, PlaceStatus};
 use crate::ids::{ConcertId, UserId};
 use crate::store;
 use crate::store::queue_journal::{self, ACTIVE, ENDED, JournalRow, SILENT, WAITING};
 
-/// Rows of one statement: so few that making it keeps nobody waiting.
-const STATEMENT: usize = 1_000;
-/// The longest that one write may take: after a long time without Postgres it has hundreds of statements.
+/// Building one statement must not block other tasks for long.
+const ROWS_PER_STATEMENT: usize = 1_000;
+/// After a long time without Postgres one write has hundreds of statements.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Rows of ended places deleted per minute and process.
-const CLEARED: i64 = 20_000;
+/// Rows of ended places that one process deletes per minute.
+const MAX_PURGED: i64 = 20_000;
 
-/// Traces remembered to be cleared away; what is beyond is found by the tidying on the minute.
-const MAX_TRACES: usize = 1_000_000;
+/// Limit of the delete markers to remove that are kept in memory. The job on the minute finds the others.
+const MAX_MARKERS: usize = 1_000_000;
 
-/// The trace that a deletion has left in the bucket: whose key, and the revision.
-pub type Trace = (ConcertId, UserId, u64);
+/// A delete marker in the bucket: its key and revision.
+pub type DeleteMarker = (ConcertId, UserId, u64);
 
-/// The journal in Postgres.
 #[derive(Debug)]
 pub struct Journal {
     pool: PgPool,
-    /// Held by who writes.
-    draft: Mutex<Draft>,
-    /// How many changes were taken over and are not in the journal yet.
+    /// The writer holds this lock.
+    batch: Mutex<JournalBatch>,
     lag: AtomicUsize,
-    /// Ends that are in the journal, so that their traces in the bucket can go; and since when.
-    traces: StdMutex<VecDeque<(Instant, Trace)>>,
+    /// Delete markers whose ends are in the journal, each with the time of that. They can be removed from the bucket.
+    markers: StdMutex<VecDeque<(Instant, DeleteMarker)>>,
 }
 
-/// What is to be written next. It outlives a write that fails or is broken off.
+/// The next write. It is kept if the write fails or is interrupted.
 #[derive(Debug, Default)]
-struct Draft {
-    /// Whether all that is newer than the journal's position is written, in here, or among the changes to come.
+struct JournalBatch {
+    /// Whether everything that is newer than the journal is in here, or will come as a logged change.
     is_caught_up: bool,
-    /// The changes of the last moment, until they are among the pending ones.
+    /// The last changes that were taken, until they are merged into `pending`.
     taken: Changes,
-    /// All of it, by key.
+    /// All changes to write, by key.
     pending: BTreeMap<Key, Change>,
 }
 
 impl Journal {
-    /// In this database.
     pub fn new(pool: PgPool) -> Self {
-        Self { pool, draft: Mutex::default(), lag: AtomicUsize::new(0), traces: StdMutex::default() }
+        Self { pool, batch: Mutex::default(), lag: AtomicUsize::new(0), markers: StdMutex::default() }
     }
 
-    /// Where it is kept.
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
 
-    /// This instance leads from now on: what the watch tells is to be written.
+    /// Starts to collect changes, when this instance becomes the leader.
     pub async fn begin(&self, memory: &Memory) {
-        *self.draft.lock().await = Draft::default();
-        self.note_lag(0);
+        *self.batch.lock().await = JournalBatch::default();
+        self.set_lag(0);
         memory.collect_changes();
     }
 
-    /// This instance leads no more.
+    /// Stops collecting changes.
     pub fn end(&self, memory: &Memory) {
         memory.collect_no_changes();
-        self.note_lag(0);
+        self.set_lag(0);
     }
 
-    /// How many changes were taken over and are not in the journal yet.
+    /// How many changes were taken and are not in the journal yet.
     pub fn lag(&self) -> usize {
         self.lag.load(Ordering::Relaxed)
     }
 
-    /// Writes what has changed, in one transaction, so that the journal is always what the bucket was at one moment;
-    /// answers up to which revision of the bucket it is complete.
+    /// Writes all changes in one transaction, so that the journal always equals the bucket at one moment. Returns the
+    /// revision of the bucket up to which it is complete.
     pub async fn write(&self, memory: &Memory, now: DateTime<Utc>) -> store::Result<u64> {
-        let mut draft = self.draft.lock().await;
-        let draft = &mut *draft;
-        if !draft.is_caught_up {
+        let mut batch = self.batch.lock().await;
+        let batch = &mut *batch;
+        if !batch.is_caught_up {
             let position = store::bounded(queue_journal::position(&self.pool)).await?;
-            let pending = &mut draft.pending;
+            let pending = &mut batch.pending;
             let keep = |key, change| {
                 pending.insert(key, change);
             };
             memory.newer_than(position.cast_unsigned(), keep).await;
-            draft.is_caught_up = true;
+            batch.is_caught_up = true;
         }
-        // What a write that was broken off had taken is older than what is taken now.
-        draft.sort_in().await;
-        draft.taken = memory.take_changes();
-        self.note_lag(draft.pending.len() + draft.taken.changed.len());
-        draft.sort_in().await;
-        self.note_lag(draft.pending.len());
-        let written = store::bounded_by(WRITE_TIMEOUT, self.write_pending(draft, now)).await?;
-        self.note_lag(0);
-        draft.clear(&self.traces).await;
+        // Changes of an interrupted write are older than those that are taken now.
+        batch.merge_taken().await;
+        batch.taken = memory.take_changes();
+        self.set_lag(batch.pending.len() + batch.taken.changed.len());
+        batch.merge_taken().await;
+        self.set_lag(batch.pending.len());
+        let written = store::bounded_by(WRITE_TIMEOUT, self.write_pending(batch, now)).await?;
+        self.set_lag(0);
+        batch.clear(&self.markers).await;
         Ok(written)
     }
 
-    async fn write_pending(&self, draft: &Draft, now: DateTime<Utc>) -> store::Result<u64> {
+    async fn write_pending(&self, batch: &JournalBatch, now: DateTime<Utc>) -> store::Result<u64> {
         let mut transaction = self.pool.begin().await?;
         let mut from = Bound::Unbounded;
         loop {
-            let some = draft.pending.range((from, Bound::Unbounded)).take(STATEMENT);
+            let some = batch.pending.range((from, Bound::Unbounded)).take(ROWS_PER_STATEMENT);
             let rows: Vec<JournalRow> =
-                some.map(|(key, change)| row(*key, change, draft.taken.told, now)).collect();
+                some.map(|(key, change)| row(*key, change, batch.taken.last_seen, now)).collect();
             let Some(last) = rows.last() else { break };
             from = Bound::Excluded((last.concert_id, last.user_id));
             queue_journal::write(&mut transaction, &rows).await?;
         }
-        let position = queue_journal::advance(&mut transaction, draft.taken.journalled.cast_signed()).await?;
+        let position = queue_journal::advance(&mut transaction, batch.taken.journalled.cast_signed()).await?;
         transaction.commit().await?;
         Ok(position.cast_unsigned())
     }
 
-    fn note_lag(&self, lag: usize) {
+    fn set_lag(&self, lag: usize) {
         self.lag.store(lag, Ordering::Relaxed);
     }
 
-    /// Up to `most` traces of ends that were journalled at least `age` ago. They are not told again.
-    pub fn take_traces(&self, age: Duration, most: usize) -> Vec<Trace> {
-        let mut traces = self.traces.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_old = |(since, _): &mut (Instant, Trace)| since.elapsed() >= age;
-        std::iter::from_fn(|| traces.pop_front_if(is_old)).map(|(_, trace)| trace).take(most).collect()
+    /// Takes up to `most` delete markers whose ends were journalled at least `age` ago.
+    pub fn take_markers(&self, age: Duration, most: usize) -> Vec<DeleteMarker> {
+        let mut markers = self.markers.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_old = |(since, _): &mut (Instant, DeleteMarker)| since.elapsed() >= age;
+        std::iter::from_fn(|| markers.pop_front_if(is_old)).map(|(_, trace)| trace).take(most).collect()
     }
 
     /// Whether this user has paid for seats of that concert since then.
@@ -156,55 +152,55 @@ impl Journal {
     }
 
     /// Deletes the rows of places that ended before `before`.
-    pub async fn forget_ends(&self, before: DateTime<Utc>) {
-        if let Err(error) = queue_journal::delete_ended(&self.pool, before, CLEARED).await {
+    pub async fn purge_ends(&self, before: DateTime<Utc>) {
+        if let Err(error) = queue_journal::delete_ended(&self.pool, before, MAX_PURGED).await {
             tracing::debug!(%error, "old rows of the journal stay for now");
         }
     }
 }
 
-impl Draft {
-    /// Sorts the changes of the last moment in among the pending ones.
-    async fn sort_in(&mut self) {
+impl JournalBatch {
+    /// Merges the taken changes into the pending ones.
+    async fn merge_taken(&mut self) {
         while !self.taken.changed.is_empty() {
-            for (key, change) in std::iter::from_fn(|| self.taken.changed.pop()).take(SLICE) {
+            for (key, change) in std::iter::from_fn(|| self.taken.changed.pop()).take(SCAN_CHUNK) {
                 self.pending.insert(key, change);
             }
             yield_now().await;
         }
-        // The room that it took is given back.
+        // Frees the memory.
         self.taken.changed = IndexMap::new();
     }
 
-    /// All of it is written: the traces of ends may go.
-    async fn clear(&mut self, traces: &StdMutex<VecDeque<(Instant, Trace)>>) {
+    /// Clears the batch after the write. The markers of its ends can be removed.
+    async fn clear(&mut self, markers: &StdMutex<VecDeque<(Instant, DeleteMarker)>>) {
         while !self.pending.is_empty() {
-            let written = std::iter::from_fn(|| self.pending.pop_first()).take(SLICE);
+            let written = std::iter::from_fn(|| self.pending.pop_first()).take(SCAN_CHUNK);
             let found: Vec<_> = written.filter_map(|(key, change)| trace(key, &change)).collect();
-            remember(traces, found);
+            store_markers(markers, found);
             yield_now().await;
         }
     }
 }
 
-fn remember(traces: &StdMutex<VecDeque<(Instant, Trace)>>, found: Vec<Trace>) {
+fn store_markers(markers: &StdMutex<VecDeque<(Instant, DeleteMarker)>>, found: Vec<DeleteMarker>) {
     let now = Instant::now();
-    let mut traces = traces.lock().unwrap_or_else(PoisonError::into_inner);
-    let room = MAX_TRACES.saturating_sub(traces.len());
-    traces.extend(found.into_iter().take(room).map(|trace| (now, trace)));
+    let mut markers = markers.lock().unwrap_or_else(PoisonError::into_inner);
+    let room = MAX_MARKERS.saturating_sub(markers.len());
+    markers.extend(found.into_iter().take(room).map(|trace| (now, trace)));
 }
 
-/// What the end of a place has left in the bucket.
-fn trace((concert, user): Key, change: &Change) -> Option<Trace> {
+/// The delete marker that a place has left in the bucket.
+fn trace((concert, user): Key, change: &Change) -> Option<DeleteMarker> {
     let end = change.end.filter(|end| change.entry.is_none() && end.written() > 0)?;
     Some((concert, user, end.written()))
 }
 
-/// A change as a row. What lies nowhere any more has ended by `told`, seen at `now`.
-fn row(key: Key, change: &Change, told: u64, now: DateTime<Utc>) -> JournalRow {
+/// The row of a change. A place without a key and without a tombstone has ended by the revision `last_seen`, at `now`.
+fn row(key: Key, change: &Change, last_seen: u64, now: DateTime<Utc>) -> JournalRow {
     match (change.entry, change.end) {
         (Some(entry), _) => living(key, &entry),
-        (None, end) => ended(key, end.unwrap_or(End::unseen(told, now)), told),
+        (None, end) => ended(key, end.unwrap_or(Tombstone::unseen(last_seen, now)), last_seen),
     }
 }
 
@@ -222,12 +218,12 @@ fn living((concert_id, user_id): Key, entry: &Entry) -> JournalRow {
         used: false,
         ended_at: None,
     };
-    match entry.standing {
-        Standing::Waiting => row,
-        Standing::Silent { grace_until } => {
+    match entry.status {
+        PlaceStatus::Waiting => row,
+        PlaceStatus::Silent { grace_until } => {
             JournalRow { status: SILENT.to_owned(), grace_until: Some(grace_until), ..row }
         }
-        Standing::Active { activated_at, expires_at, used } => JournalRow {
+        PlaceStatus::Active { activated_at, expires_at, used } => JournalRow {
             status: ACTIVE.to_owned(),
             activated_at: Some(activated_at),
             expires_at: Some(expires_at),
@@ -237,9 +233,9 @@ fn living((concert_id, user_id): Key, entry: &Entry) -> JournalRow {
     }
 }
 
-/// An end that is known and was not seen written is as new as all that was told.
-fn ended((concert_id, user_id): Key, end: End, told: u64) -> JournalRow {
-    let version = if end.written() > 0 { end.written() } else { told };
+/// An end without a delete marker gets the last revision that was seen.
+fn ended((concert_id, user_id): Key, end: Tombstone, last_seen: u64) -> JournalRow {
+    let version = if end.written() > 0 { end.written() } else { last_seen };
     JournalRow {
         concert_id,
         user_id,
@@ -255,18 +251,19 @@ fn ended((concert_id, user_id): Key, end: End, told: u64) -> JournalRow {
     }
 }
 
-/// A living row as an entry, not yet seen in the present bucket; nothing if it cannot be read.
+/// The entry of a living row; `None` if the row is not a possible place. Its revision is not one of the present
+/// bucket.
 pub fn entry(row: &JournalRow) -> Option<Entry> {
-    let standing = match (row.status.as_str(), row.activated_at, row.expires_at) {
+    let status = match (row.status.as_str(), row.activated_at, row.expires_at) {
         (ACTIVE, Some(activated_at), Some(expires_at)) => {
-            Standing::Active { activated_at, expires_at, used: row.used }
+            PlaceStatus::Active { activated_at, expires_at, used: row.used }
         }
-        (SILENT, ..) => Standing::Silent { grace_until: row.grace_until? },
-        (WAITING, ..) => Standing::Waiting,
+        (SILENT, ..) => PlaceStatus::Silent { grace_until: row.grace_until? },
+        (WAITING, ..) => PlaceStatus::Waiting,
         _ => return None,
     };
     let (revision, place) = (row.version.cast_unsigned(), row.place.cast_unsigned());
-    let entry = Entry { revision, place, issued_at: row.issued_at?, standing };
+    let entry = Entry { revision, place, issued_at: row.issued_at?, status };
     entry.is_possible().then_some(entry)
 }
 
@@ -278,9 +275,9 @@ mod tests {
     fn a_row_is_read_as_it_was_written() {
         let key = (crate::ids::new(), crate::ids::new());
         let at = DateTime::from_timestamp(1_900_000_000, 0).unwrap();
-        let active = Standing::Active { activated_at: at, expires_at: at, used: true };
-        for standing in [Standing::Waiting, Standing::Silent { grace_until: at }, active] {
-            let written = Entry { revision: 9, place: 7, issued_at: at, standing };
+        let active = PlaceStatus::Active { activated_at: at, expires_at: at, used: true };
+        for status in [PlaceStatus::Waiting, PlaceStatus::Silent { grace_until: at }, active] {
+            let written = Entry { revision: 9, place: 7, issued_at: at, status };
             let change = Change { entry: Some(written), end: None };
             assert_eq!(entry(&row(key, &change, 20, at)), Some(written));
         }
@@ -290,7 +287,7 @@ mod tests {
     fn rows_that_no_place_can_have_are_left_out() {
         let key = (crate::ids::new(), crate::ids::new());
         let at = DateTime::from_timestamp(1_900_000_000, 0).unwrap();
-        let written = Entry { revision: 9, place: 7, issued_at: at, standing: Standing::Waiting };
+        let written = Entry { revision: 9, place: 7, issued_at: at, status: PlaceStatus::Waiting };
         let good = row(key, &Change { entry: Some(written), end: None }, 20, at);
         let far = Some(DateTime::<Utc>::MAX_UTC);
         for bad in [
@@ -310,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_nowhere_any_more_has_ended_by_now() {
+    fn place_without_a_key_has_ended() {
         let key = (crate::ids::new(), crate::ids::new());
         let at = DateTime::from_timestamp(1_900_000_000, 0).unwrap();
         let row = row(key, &Change::default(), 20, at);

@@ -1,4 +1,4 @@
-//! The same on three servers, where a write counts once most of them have it, and only one per fence may be on its way.
+//! The tests of the leader on three servers, where a write needs a majority, and only one per fence may be under way.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::common::cluster::Cluster;
 use crate::common::fresh_database;
 
 #[tokio::test]
-async fn on_three_servers_old_leases_are_refused_and_the_cap_and_the_order_hold() {
+async fn cluster_refuses_writes_of_old_leases() {
     let cluster = Cluster::start().await;
     let bus = cluster.connect().await;
     let pool = boxoffice::store::open(&fresh_database().await, 10).unwrap();
@@ -47,7 +47,7 @@ async fn on_three_servers_old_leases_are_refused_and_the_cap_and_the_order_hold(
 }
 
 #[tokio::test]
-async fn on_three_servers_a_lost_bucket_is_restored_in_its_order() {
+async fn cluster_restores_a_lost_bucket_in_order() {
     let cluster = Cluster::start().await;
     let bus = cluster.connect().await;
     let pool = boxoffice::store::open(&fresh_database().await, 10).unwrap();

@@ -1,4 +1,4 @@
-//! Sessions: who passes the gate, what makes a session longer, and what ends it.
+//! Sessions: who passes the gate, what extends a session, and what ends it.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn token(instance: &Instance, claims: &Claims) -> String {
 }
 
 #[tokio::test]
-async fn the_gate_tells_each_mistake_apart() {
+async fn gate_distinguishes_each_mistake() {
     let env = env().await;
     let (here, elsewhere) = (concert(&env.pool, 1, 6_000).await, concert(&env.pool, 1, 6_000).await);
     let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -45,7 +45,7 @@ async fn the_gate_tells_each_mistake_apart() {
 }
 
 #[tokio::test]
-async fn an_end_is_refused_here_at_once_elsewhere_within_a_second_and_frees_the_place() {
+async fn ended_place_is_refused_everywhere_within_a_second() {
     let env = env().await;
     let concert = concert(&env.pool, 1, 6_000).await;
     let here = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -71,7 +71,7 @@ async fn an_end_is_refused_here_at_once_elsewhere_within_a_second_and_frees_the_
 }
 
 #[tokio::test]
-async fn whoever_does_not_show_up_gives_the_place_back_and_looking_is_not_showing_up() {
+async fn unused_claim_window_ends_the_place() {
     let env = env().await;
     let concert = concert(&env.pool, 1, 6_000).await;
     let instance = Instance::start(&env.nats_url, &env.pool, SHORT, true).await;
@@ -91,7 +91,7 @@ async fn whoever_does_not_show_up_gives_the_place_back_and_looking_is_not_showin
 }
 
 #[tokio::test]
-async fn the_first_use_begins_the_session_and_a_hold_makes_it_longer() {
+async fn first_use_begins_and_hold_extends_the_session() {
     let env = env().await;
     let concert = concert(&env.pool, 1, 6_000).await;
     let here = Instance::start(&env.nats_url, &env.pool, SHORT, true).await;
@@ -127,7 +127,7 @@ async fn holds_keep_a_session_alive_up_to_a_bound() {
     let good = token(&there, &places[0]);
     let latest = there.room.look(&places[0]).activated_at.unwrap() + TimeDelta::seconds(5);
 
-    // Hold, cancel, hold: each hold would keep the session alive for five minutes.
+    // Hold, cancel, hold: each hold would extend the session by five minutes.
     let mut ends = Vec::new();
     while there.room.pass(Some(&good), places[0].user, concert).is_ok() {
         assert!(Utc::now() < latest + TimeDelta::seconds(5), "the session never ends");
@@ -143,7 +143,7 @@ async fn holds_keep_a_session_alive_up_to_a_bound() {
 }
 
 #[tokio::test]
-async fn a_payment_ends_its_session_even_if_the_instance_that_answered_it_is_gone() {
+async fn payment_ends_session_without_its_instance() {
     let env = env().await;
     let concert = concert(&env.pool, 2, 6_000).await;
     let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;

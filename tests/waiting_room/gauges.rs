@@ -1,4 +1,4 @@
-//! What a running process measures of its lines, as docs/operations.md and docs/waiting-room.md say.
+//! The metrics of the lines, as docs/operations.md and docs/waiting-room.md describe them.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::surroundings::{Instance, LONG, concert, env};
 use crate::common::app::until;
 use crate::process::Process;
 
-/// What a metric says, of one concert if it is of concerts; nothing as long as it is not there.
+/// The value of a metric, for one concert if it has that label; `None` while it is missing.
 async fn metric(process: &Process, name: &str, concert: Option<Uuid>) -> Option<f64> {
     let text = reqwest::get(format!("{}/metrics", process.admin_url)).await.unwrap().text().await.unwrap();
     let start = concert.map_or(format!("{name} "), |concert| format!("{name}{{concert=\"{concert}\"}} "));
@@ -20,7 +20,7 @@ async fn metric(process: &Process, name: &str, concert: Option<Uuid>) -> Option<
 }
 
 #[tokio::test]
-async fn the_metric_of_a_line_that_stands_still_rings_and_falls_silent_when_it_moves() {
+async fn stall_metric_follows_the_line() {
     let env = env().await;
     let concert = concert(&env.pool, 10, 6_000_000).await;
     let api = process(&env, "api").await;
@@ -42,7 +42,7 @@ async fn the_metric_of_a_line_that_stands_still_rings_and_falls_silent_when_it_m
 }
 
 #[tokio::test]
-async fn the_rows_on_the_journal_tell_what_is_not_written_yet_and_each_restoration() {
+async fn journal_metrics_show_lag_and_restorations() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000_000).await;
     let leader = process(&env, "api,scheduler").await;

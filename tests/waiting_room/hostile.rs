@@ -1,4 +1,5 @@
-//! Records in the bucket that no instance of ours writes: they are refused and removed, and everybody else is served.
+//! Records in the bucket that no correct instance writes: they are refused and removed, and all other users are
+//! served.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use super::surroundings::{Instance, LONG, concert, env, until};
 use crate::common::Env;
 
-/// Short sessions: what is refused is removed within a few seconds.
+/// Short sessions, so that refused records are removed within seconds.
 const SHORT: Sessions = Sessions { session: Duration::from_secs(2), ..LONG };
 
 fn hostile(user: Uuid, concert: Uuid) -> Vec<Value> {
@@ -64,7 +65,7 @@ async fn hostile_records_stop_no_line_and_are_removed() {
     let first = instance.join_many(other, 1).await.remove(0);
     let records: Vec<Value> = hostile(ids::new(), attacked);
     write(&env, attacked, &records).await;
-    // Another spelling of a user's id, and the place of somebody else.
+    // Another spelling of a user's id, and a place of another user.
     let odd = subjects::queue_key(&format!("{attacked}.{}", ids::new().simple()));
     env.bus.jetstream.publish(odd, records[9].to_string().into()).await.unwrap().await.unwrap();
     let mut stolen = records[3].clone();
@@ -80,7 +81,7 @@ async fn hostile_records_stop_no_line_and_are_removed() {
         instance.room.end(claims).await;
     }
     let give_up = Utc::now() + TimeDelta::seconds(60);
-    // The odd key is not read as a place: it stays, and harms nothing.
+    // A key with another spelling is not a place. It stays and does no harm.
     while keys_of(&env, attacked).await > 1 {
         assert!(Utc::now() < give_up, "{} keys lie in the bucket", keys_of(&env, attacked).await);
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -95,7 +96,7 @@ async fn hostile_records_stop_no_line_and_are_removed() {
         again.room.end(&claims).await;
         assert_eq!(again.status(&claims), Status::Expired);
     }
-    // In the other line the stolen place is a place of its own by now: the one it was taken from has ended.
+    // In the other line the record counts as a place by now, because the place that it copied has ended.
     let is_empty = |concert: Uuid| {
         let lines = again.room.overview();
         lines.iter().filter(|line| line.concert_id == concert).all(|line| line.length + line.active == 0)

@@ -1,4 +1,4 @@
-//! NATS loses the line: it is restored from the journal, in order, and what was over stays over.
+//! NATS loses the line: it is restored from the journal in order, and ended places stay ended.
 
 use std::path::Path;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::surroundings::{Instance, LONG, Witness, concert, env, kill_nats, until, within};
 
-/// Takes places for that many as any instance would, one after another, without waiting for each.
+/// Takes places for many users as an instance would, without waiting for each answer.
 pub async fn crowd(bus: &Bus, concert: Uuid, count: usize) -> Vec<Uuid> {
     let users: Vec<Uuid> = (0..count).map(|_| ids::new()).collect();
     for some in users.chunks(1_000) {
@@ -49,7 +49,7 @@ pub async fn until_journalled(pool: &PgPool, waiting: i64, active: i64, ended: i
 }
 
 pub async fn lose_the_bucket(bus: &Bus) {
-    // A bucket is numbered by the second in which it is made: the next one must not have the number of this one.
+    // The incarnation of a bucket is the second in which it is made. The next one must be made later.
     let made = incarnation::of(revision_of_the_bucket(bus).await);
     while incarnation::next(Utc::now(), 0) <= made {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -62,7 +62,7 @@ async fn revision_of_the_bucket(bus: &Bus) -> u64 {
     stream.info().await.unwrap().state.last_sequence
 }
 
-/// Waits until somebody has made the bucket again, and watches it from its beginning.
+/// Waits until the bucket has been made again, and watches it from its beginning.
 pub async fn witness_of_the_new_bucket(bus: &Bus) -> Witness {
     for _ in 0..2_000 {
         if bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await.is_ok() {
@@ -85,7 +85,6 @@ pub async fn until_restored(bus: &Bus) {
     panic!("the line is not restored");
 }
 
-/// The place that this user has already.
 pub async fn place_of(instance: &Instance, user: Uuid, concert: Uuid) -> Claims {
     let joined = instance.join(user, concert).await;
     assert!(!joined.created, "there was a place");
@@ -97,7 +96,7 @@ pub fn lines(instance: &Instance) -> (u64, u64) {
     line.map_or((0, 0), |line| (line.length, line.active))
 }
 
-/// Joins as soon as there is a bucket to join.
+/// Joins as soon as the bucket exists.
 pub async fn join_soon(instance: &Instance, concert: Uuid, user: Uuid) -> Joined {
     for _ in 0..20 {
         if let Ok(joined) = instance.try_join(user, concert).await {
@@ -113,7 +112,7 @@ pub async fn let_in(instance: &Instance, concert: Uuid, most: i32) {
 }
 
 #[tokio::test]
-async fn a_deleted_bucket_is_restored_with_ten_thousand_waiting_and_a_hundred_active() {
+async fn deleted_bucket_with_ten_thousand_users_is_restored() {
     const CAP: usize = 100;
     let env = env().await;
     let concert = concert(&env.pool, CAP as i32, 6_000_000).await;
@@ -167,7 +166,7 @@ async fn a_deleted_bucket_is_restored_with_ten_thousand_waiting_and_a_hundred_ac
 }
 
 #[tokio::test]
-async fn with_all_processes_gone_too_the_journal_is_enough() {
+async fn line_is_restored_from_the_journal_alone() {
     let env = env().await;
     let concert = concert(&env.pool, 20, 6_000_000).await;
     let before = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -185,7 +184,7 @@ async fn with_all_processes_gone_too_the_journal_is_enough() {
     drop(before);
     lose_the_bucket(&env.bus).await;
 
-    // Nobody is given requests before the line is known.
+    // No instance gets requests before it knows the line.
     let witness = witness_of_the_new_bucket(&env.bus);
     let (after, witness) = tokio::join!(Instance::start(&env.nats_url, &env.pool, LONG, true), witness);
     assert_eq!(lines(&after), (1_000, 20));
@@ -205,7 +204,7 @@ async fn with_all_processes_gone_too_the_journal_is_enough() {
 }
 
 #[tokio::test]
-async fn whoever_joined_in_the_last_moment_presents_the_place_again() {
+async fn unjournalled_place_is_restored_by_its_token() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000_000).await;
     let before = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -227,10 +226,10 @@ async fn whoever_joined_in_the_last_moment_presents_the_place_again() {
     let after = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
     let stranger = after.join_many(concert, 1).await.remove(0);
     assert_eq!(after.position(&stranger), Some(3), "the last ones are not known yet");
-    // Admitted, and never journalled: what its token says is a proof of the place and no pass.
+    // Admitted and never journalled: the token proves the place, but does not pass the gate.
     let pass = after.room.pass(Some(&admitted), early[0].user, concert);
     assert_eq!((pass, after.position(&early[0])), (Err(Refused::Waiting), Some(1)));
-    // One asks for the place, one joins again with the token and one without it.
+    // One asks for the place, one joins again with the token, and one joins without it.
     assert_eq!(after.status(&late[0]), Status::Waiting);
     until("the place is back", || after.position(&late[0]) == Some(3)).await;
     let old = token_of(&after, &late[1]);
@@ -247,7 +246,7 @@ async fn whoever_joined_in_the_last_moment_presents_the_place_again() {
 }
 
 #[tokio::test]
-async fn a_place_that_postgres_is_asked_about_keeps_no_end_waiting() {
+async fn slow_postgres_delays_no_end() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000_000).await;
     let before = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -271,7 +270,7 @@ async fn a_place_that_postgres_is_asked_about_keeps_no_end_waiting() {
 }
 
 #[tokio::test]
-async fn a_payment_that_was_not_journalled_ends_its_place_all_the_same() {
+async fn unjournalled_payment_ends_its_place() {
     let env = env().await;
     let concert = concert(&env.pool, 2, 6_000_000).await;
     let before = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -289,7 +288,7 @@ async fn a_payment_that_was_not_journalled_ends_its_place_all_the_same() {
         .await;
 }
 
-/// As a payment leaves it in the database.
+/// Writes the rows of a payment.
 async fn pay(pool: &PgPool, user: Uuid, concert: Uuid) {
     let reservation = ids::new();
     let sql = "insert into reservations (id, user_id, concert_id, performance_id, status, seats, created_at, updated_at)
@@ -306,7 +305,7 @@ fn token_of(instance: &Instance, claims: &Claims) -> String {
 }
 
 #[tokio::test]
-async fn while_postgres_is_away_the_line_goes_on_and_the_journal_catches_up() {
+async fn line_works_without_postgres_and_journal_catches_up() {
     let env = env().await;
     let concert = concert(&env.pool, 5, 6_000_000).await;
     let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -322,7 +321,7 @@ async fn while_postgres_is_away_the_line_goes_on_and_the_journal_catches_up() {
 }
 
 #[tokio::test]
-async fn a_server_that_comes_back_without_its_last_writes_gets_them_again() {
+async fn server_without_its_last_writes_is_restored() {
     let env = env().await;
     let concert = concert(&env.pool, 2, 6_000_000).await;
     let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;

@@ -1,4 +1,4 @@
-//! Servers and instances killed, or put to sleep, in the middle of a storm of joins: nobody is lost, the order and the cap hold.
+//! Servers and instances are killed or stopped during a storm of joins: no user loses a place, and order and cap hold.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,10 +20,10 @@ use super::surroundings::{
 use crate::common::Env;
 use crate::process::Process;
 
-/// Joins under way at once.
+/// Concurrent joins.
 const WIDTH: usize = 40;
 
-/// Users who join all at once, each anew at the next instance until one answers.
+/// Users who join at the same time, and retry at the next instance until one answers.
 struct Storm {
     rooms: Vec<(Arc<WaitingRoom>, Handle)>,
     joined: AtomicUsize,
@@ -35,7 +35,7 @@ impl Storm {
         Arc::new(Self { rooms, joined: AtomicUsize::new(0) })
     }
 
-    /// Answers what everybody was told.
+    /// Returns all answers.
     async fn rage(self: Arc<Self>, concert: Uuid, users: usize) -> Vec<Joined> {
         let joins = (0..users).map(|number| {
             let storm = Arc::clone(&self);
@@ -48,7 +48,7 @@ impl Storm {
         for at in first..first + 2_000 {
             let (room, runtime) = &self.rooms[at % self.rooms.len()];
             let room = Arc::clone(room);
-            // An instance that was killed answers nothing.
+            // A killed instance does not answer.
             if let Ok(Ok(joined)) = runtime.spawn(async move { room.join(user, concert).await }).await {
                 self.joined.fetch_add(1, Ordering::Relaxed);
                 return joined;
@@ -63,7 +63,7 @@ impl Storm {
     }
 }
 
-/// The places of all, in order; nobody has another one's.
+/// Checks that the places are in order and that each user has an own one.
 fn places(instance: &Instance, joined: &[Joined]) -> Vec<u64> {
     let mut places: Vec<_> = joined.iter().map(|one| instance.claims(&one.token).place).collect();
     places.sort_unstable();
@@ -77,7 +77,7 @@ async fn let_in(instance: &Instance, concert: Uuid, most: i32) {
 }
 
 #[tokio::test]
-async fn nats_killed_in_a_join_storm_loses_nobody() {
+async fn nats_killed_in_a_join_storm_loses_no_user() {
     let env = env().await;
     let concert = concert(&env.pool, 10, 6_000_000).await;
     let leader = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -105,7 +105,7 @@ async fn nats_killed_in_a_join_storm_loses_nobody() {
 }
 
 #[tokio::test]
-async fn a_leader_killed_in_a_join_storm_loses_nobody() {
+async fn leader_killed_in_a_join_storm_loses_no_user() {
     let env = env().await;
     let concert = concert(&env.pool, 10, 6_000_000).await;
     let sessions = Sessions { claim: Duration::from_secs(1), ..LONG };
@@ -132,7 +132,7 @@ async fn a_leader_killed_in_a_join_storm_loses_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_stopped_past_its_lease_and_continued_admits_nobody() {
+async fn leader_continued_after_its_lease_admits_no_user() {
     let env = env().await;
     let concert = concert(&env.pool, 5, 6_000_000).await;
     let sleeper = process(&env, "api,scheduler").await;
@@ -155,7 +155,7 @@ async fn a_leader_stopped_past_its_lease_and_continued_admits_nobody() {
     here.until_active(&places[6]).await;
     let second_leader = leader();
     kill(pid, Signal::SIGCONT).unwrap();
-    // It may want to give these away too.
+    // It may give these away too.
     here.room.end(&places[2]).await;
     here.room.end(&places[3]).await;
     here.until_active(&places[8]).await;
@@ -166,13 +166,13 @@ async fn a_leader_stopped_past_its_lease_and_continued_admits_nobody() {
     let order: Vec<_> = places[..9].iter().map(|claims| claims.place).collect();
     assert_eq!(witness.ask(|seen| seen.admitted.clone()), order, "each once, in order");
     assert_eq!((witness.ask(Testimony::active), witness.ask(|seen| seen.most)), (5, 5));
-    // It is alive: when the other goes it leads again.
+    // It still runs, and leads again when the other one stops.
     second.stop().await;
     within(Duration::from_secs(5), "it leads again", || leader() == first_leader).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_process_killed_in_a_join_storm_loses_nobody() {
+async fn api_process_killed_in_a_join_storm_loses_no_user() {
     const USERS: usize = 150;
     let env = env().await;
     let concert = concert(&env.pool, 10, 6_000_000).await;
@@ -220,7 +220,7 @@ async fn an_api_process_killed_in_a_join_storm_loses_nobody() {
     assert!(witness.ask(|seen| seen.admitted.is_sorted() && seen.most == 10));
 }
 
-/// Asks one process after the other, until one answers with a token.
+/// Asks one process after the other until one answers with a token.
 async fn join_over_http(client: &reqwest::Client, urls: &[String; 2], first: usize, bearer: &str) -> String {
     for at in first..first + 1_000 {
         let join = client.post(&urls[at % 2]).header("authorization", bearer).send().await;
@@ -235,7 +235,7 @@ async fn join_over_http(client: &reqwest::Client, urls: &[String; 2], first: usi
     panic!("a user cannot join");
 }
 
-/// A process of the real program, with its own data directory.
+/// A process of the real program with its own data directory.
 pub async fn process(env: &Env, roles: &str) -> Process {
     let dir = env.dir.join("process").display().to_string();
     let servers = ["--database-url", &env.database_url, "--nats-url", &env.nats_url];

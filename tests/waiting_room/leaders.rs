@@ -1,4 +1,4 @@
-//! Leaders that die, sleep and come back: the cap and the order hold.
+//! Leaders that are killed, stopped and continued: cap and order hold.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use super::surroundings::{
 };
 
 #[tokio::test]
-async fn the_cap_and_the_order_hold_while_leaders_are_killed() {
+async fn cap_and_order_hold_while_leaders_are_killed() {
     let env = env().await;
     let concert = concert(&env.pool, 20, 6_000_000).await;
-    // Nobody shows up, so that places are given on and on.
+    // No user books, so that places are given again and again.
     let sessions = Sessions { claim: Duration::from_secs(1), ..LONG };
     let first = Instance::start(&env.nats_url, &env.pool, sessions, true).await;
     let witness = Witness::start(&env.bus).await;
@@ -56,7 +56,7 @@ async fn a_leader_that_stops_hands_over_at_once() {
     let places = second.join_many(concert, 2).await;
     second.until_active(&places[0]).await;
     first.stop().await;
-    // Sooner than a lease lapses.
+    // Shorter than the lease TTL.
     second.room.end(&places[0]).await;
     within(Duration::from_secs(3), "the next is admitted", || second.status(&places[1]) == Status::Active)
         .await;
@@ -70,7 +70,7 @@ async fn the_server_refuses_what_names_an_old_lease() {
     refuses_old_leases(&env.bus).await;
 }
 
-/// Shared with the test on three servers.
+/// Also used by the test with three servers.
 pub async fn refuses_old_leases(bus: &Bus) {
     let store = bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await.unwrap();
     let mut leases = store.watch_with_history(subjects::QUEUE_LEASE).await.unwrap();
@@ -93,7 +93,7 @@ pub async fn refuses_old_leases(bus: &Bus) {
     };
     let refused = write(old).await.expect_err("an old lease");
     assert_eq!(refused.kind(), PublishErrorKind::WrongLastSequence);
-    // The current one may change while the write is under way.
+    // The lease may be renewed during the write.
     let mut accepted = write(new).await;
     for _ in 0..20 {
         if accepted.is_ok() {
@@ -105,7 +105,7 @@ pub async fn refuses_old_leases(bus: &Bus) {
 }
 
 #[tokio::test]
-async fn a_leader_that_was_cut_off_cannot_admit_when_it_comes_back() {
+async fn disconnected_leader_cannot_admit_after_reconnecting() {
     let env = env().await;
     let concert = concert(&env.pool, 5, 6_000_000).await;
     let line = Line::to(&env.nats_url).await;
@@ -117,19 +117,19 @@ async fn a_leader_that_was_cut_off_cannot_admit_when_it_comes_back() {
     let places = healthy.join_many(concert, 20).await;
     healthy.until_active(&places[4]).await;
 
-    // From now on it hears everything and is not heard: what it says waits on the line.
+    // From now on it receives everything, and what it sends is held back.
     let cap = |max_active| SettingsChange { max_active: Some(max_active), ..SettingsChange::default() };
     witness.renewal().await;
     line.hold();
     healthy.change(concert, cap(10)).await;
     until("it has tried to admit", || line.has_held(br#""status":"active""#)).await;
-    // The other one, by then the leader, gives away fewer places.
+    // The other instance leads by then, and admits fewer.
     healthy.change(concert, cap(7)).await;
     let leaders = || witness.ask(|seen| seen.leaders.len());
     within(Duration::from_secs(5), "the other leads", || leaders() == 2).await;
     healthy.until_active(&places[6]).await;
     line.release();
-    // Said after all that was held back, on the same connection: by now the server has answered that too.
+    // Sent after everything that was held back, on the same connection: the server has answered those by now.
     cut_off.join(ids::new(), concert).await;
 
     until("it follows", || cut_off.position(&places[7]) == Some(1)).await;
@@ -141,7 +141,7 @@ async fn a_leader_that_was_cut_off_cannot_admit_when_it_comes_back() {
 }
 
 #[tokio::test]
-async fn a_new_place_is_not_overwritten_by_an_admission_of_the_old_one() {
+async fn old_admission_cannot_overwrite_a_new_place() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000_000).await;
     let line = Line::to(&env.nats_url).await;
@@ -152,7 +152,7 @@ async fn a_new_place_is_not_overwritten_by_an_admission_of_the_old_one() {
     let other = Instance::start(&env.nats_url, &env.pool, LONG, false).await;
     let old = other.join_many(concert, 1).await.remove(0);
 
-    // The admission is on its way while its user leaves and joins again.
+    // The admission is under way while its user leaves and joins again.
     witness.renewal().await;
     line.hold();
     let change = SettingsChange { max_active: Some(1), ..SettingsChange::default() };
@@ -160,7 +160,7 @@ async fn a_new_place_is_not_overwritten_by_an_admission_of_the_old_one() {
     until("it has tried to admit", || line.has_held(br#""status":"active""#)).await;
     other.room.end(&old).await;
     let arrival = async {
-        // Time enough for a join that waits for nothing.
+        // Long enough for a join that need not wait.
         tokio::time::sleep(Duration::from_millis(300)).await;
         line.release();
     };
@@ -170,13 +170,13 @@ async fn a_new_place_is_not_overwritten_by_an_admission_of_the_old_one() {
     assert!(joined.created && new.place > old.place);
     other.until_active(&new).await;
     assert_eq!(other.status(&old), Status::Expired);
-    // The old one did arrive, and was deleted again.
+    // The old one arrived and was deleted again.
     let admitted = || witness.ask(|seen| seen.admitted.clone());
     until("the witness has seen both", || admitted() == [old.place, new.place]).await;
     assert_eq!(other.status(&new), Status::Active);
 }
 
-/// A connection between a client and the server, whose words to the server can be held back.
+/// A connection between a client and the server. The bytes to the server can be held back.
 pub struct Line {
     pub url: String,
     holding: watch::Sender<bool>,

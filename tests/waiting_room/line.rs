@@ -1,4 +1,4 @@
-//! Joining: one place per user, in order of arrival, whatever happens to the servers.
+//! Joins: one place per user, in order of arrival, whatever happens to the servers.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::surroundings::{
 };
 
 #[tokio::test]
-async fn two_hundred_join_two_instances_at_once_and_are_admitted_in_order() {
+async fn joins_at_two_instances_are_admitted_in_order() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000_000).await;
     let first = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -53,12 +53,12 @@ async fn two_hundred_join_two_instances_at_once_and_are_admitted_in_order() {
 async fn a_quiet_concert_has_no_wait() {
     let env = env().await;
     let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
-    // The first admission waits for the lease to be taken.
+    // The first admission waits until the lease is taken.
     let concert = concert(&env.pool, 10, 6_000).await;
     let first = instance.join(ids::new(), concert).await;
     instance.until_active(&instance.claims(&first.token)).await;
 
-    // The machine may be busy: one of a few finds it as quiet as it is meant to be.
+    // On a busy machine only some of the tries are fast enough.
     let mut joined = Vec::new();
     for _ in 0..5 {
         joined.push(instance.join(ids::new(), concert).await.token);
@@ -70,7 +70,7 @@ async fn a_quiet_concert_has_no_wait() {
 }
 
 #[tokio::test]
-async fn a_user_who_left_and_joins_again_stands_at_the_end() {
+async fn rejoining_user_stands_at_the_end() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000).await;
     let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -123,7 +123,7 @@ async fn nats_killed_and_started_again_keeps_the_order() {
 }
 
 #[tokio::test]
-async fn news_are_taken_in_while_the_server_is_asked_how_far_the_bucket_is() {
+async fn changes_are_applied_during_a_bucket_check() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000).await;
     let line = Line::to(&env.nats_url).await;
@@ -131,7 +131,7 @@ async fn news_are_taken_in_while_the_server_is_asked_how_far_the_bucket_is() {
     let other = Instance::start(&env.nats_url, &env.pool, LONG, false).await;
     other.join_many(concert, 1).await;
     until("it is known", || lines(&unheard) == (1, 0)).await;
-    // What it asks twice a second does not reach the server.
+    // Polls twice a second do not reach the server.
     line.hold();
     tokio::time::sleep(Duration::from_millis(1_200)).await;
     other.join_many(concert, 1).await;
@@ -140,7 +140,7 @@ async fn news_are_taken_in_while_the_server_is_asked_how_far_the_bucket_is() {
 }
 
 #[tokio::test]
-async fn nobody_joins_what_is_over_sold_out_or_unknown() {
+async fn joins_of_ended_or_unknown_sales_fail() {
     let env = env().await;
     let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
     let join = |concert| instance.try_join(ids::new(), concert);
@@ -168,7 +168,7 @@ async fn nobody_joins_what_is_over_sold_out_or_unknown() {
 }
 
 #[tokio::test]
-async fn a_stream_tells_the_place_at_once_then_its_changes_and_ends_with_it() {
+async fn stream_shows_the_place_until_its_end() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000).await;
     let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;

@@ -1,4 +1,5 @@
-//! Openings: early comers are drawn by lot, everywhere alike, and the lot can be checked; then first come, first served.
+//! Openings: users who joined before are ordered by a lottery that is the same everywhere and can be verified. Later
+//! users are served in order.
 
 use std::time::Duration;
 
@@ -26,7 +27,7 @@ fn bytes(hex: &str) -> Vec<u8> {
     (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
 }
 
-/// What anybody can work out from the seed.
+/// The order that follows from the published seed.
 fn number(seed: &[u8], user: Uuid) -> Vec<u8> {
     Hmac::<Sha256>::new_from_slice(seed)
         .unwrap()
@@ -37,7 +38,7 @@ fn number(seed: &[u8], user: Uuid) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn two_hundred_who_came_early_are_drawn_by_lot_alike_on_every_instance() {
+async fn every_instance_draws_the_same_order() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000_000).await;
     let first = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -72,7 +73,7 @@ async fn two_hundred_who_came_early_are_drawn_by_lot_alike_on_every_instance() {
     early.sort_by_key(|claims| number(&seed, claims.user));
     let order: Vec<_> = early.into_iter().chain(late).collect();
     assert!(!order.is_sorted_by_key(|claims| claims.place));
-    // This one has not been there when it opened.
+    // This instance started after the opening.
     let third = Instance::start(&env.nats_url, &env.pool, LONG, false).await;
     for instance in [&first, &second, &third] {
         until("all are drawn", || instance.position(&order[204]) == Some(205)).await;
@@ -89,7 +90,7 @@ async fn two_hundred_who_came_early_are_drawn_by_lot_alike_on_every_instance() {
 }
 
 #[tokio::test]
-async fn a_sale_that_is_to_open_again_is_drawn_anew_with_another_seed() {
+async fn reopened_sale_draws_with_another_seed() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000).await;
     let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -113,7 +114,7 @@ async fn a_sale_that_is_to_open_again_is_drawn_anew_with_another_seed() {
 }
 
 #[tokio::test]
-async fn a_sale_opens_with_the_first_window_of_its_dates_and_not_anew_while_one_is_open() {
+async fn sale_opens_with_its_first_window_only() {
     let env = env().await;
     let concert = empty_concert(&env.pool, 1, 6_000).await;
     let instance = Instance::start(&env.nats_url, &env.pool, LONG, true).await;

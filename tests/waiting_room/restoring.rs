@@ -1,4 +1,4 @@
-//! A lost line is being restored, and the process that does it is killed while people join.
+//! A lost line is restored, and the process that restores it is killed while users join.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::surroundings::{Instance, LONG, concert, env, until};
 const CAP: u64 = 100;
 const WAITING: u64 = 4_000;
 
-/// How many messages are in the bucket, if there is one.
+/// The number of messages in the bucket, if it exists.
 async fn in_the_bucket(bus: &Bus) -> u64 {
     let stream = bus.jetstream.get_stream(subjects::QUEUE_TOKENS_STREAM).await;
     stream.map_or(0, |stream| stream.cached_info().state.messages)
@@ -30,7 +30,7 @@ async fn is_restored(bus: &Bus) -> bool {
     store.get(subjects::QUEUE_RESTORED).await.unwrap().is_some()
 }
 
-/// People who come one after the other, whatever happens meanwhile.
+/// Users who join one after the other during the test.
 fn newcomers(instance: &Arc<Instance>, concert: Uuid, count: usize) -> JoinHandle<Vec<Claims>> {
     let instance = Arc::clone(instance);
     tokio::spawn(async move {
@@ -44,7 +44,7 @@ fn newcomers(instance: &Arc<Instance>, concert: Uuid, count: usize) -> JoinHandl
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_in_the_middle_of_a_restoration_while_people_join_it_is_ended_by_the_next() {
+async fn interrupted_restoration_is_finished_by_the_next_leader() {
     let env = env().await;
     let concert = concert(&env.pool, CAP as i32, 6_000_000).await;
     let leader = process(&env, "api,scheduler").await;

@@ -1,4 +1,4 @@
-//! Settings: in force while running, on every instance; the rate and the cap; what operators do and see.
+//! Settings apply at runtime on every instance: rate and cap, and what operators see and do.
 
 use std::time::Duration;
 
@@ -35,14 +35,14 @@ async fn settings_are_in_force_everywhere_within_a_second() {
     until("the cap is known", || leader.room.overview()[0].settings.max_active == 1).await;
     assert!(places[..2].iter().all(|claims| leader.status(claims) == Status::Active), "nobody is evicted");
 
-    // As another program might: nobody is told.
+    // Like another program would: without a notification.
     sqlx::query("update queue_settings set max_active = 3").execute(&env.pool).await.unwrap();
     within(2 * second, "a third is admitted", || leader.status(&places[2]) == Status::Active).await;
     until("the fourth is next", || other.position(&places[3]) == Some(1)).await;
 }
 
 #[tokio::test]
-async fn a_paused_line_and_one_before_its_opening_stand_still() {
+async fn paused_and_unopened_lines_admit_no_user() {
     let env = env().await;
     let concert = concert(&env.pool, 10, 6_000).await;
     let leader = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -69,7 +69,7 @@ async fn a_paused_line_and_one_before_its_opening_stand_still() {
 #[tokio::test]
 async fn the_rate_is_a_second_deep_and_no_more() {
     let env = env().await;
-    // Five a second.
+    // Five per second.
     let concert = concert(&env.pool, 0, 300).await;
     let leader = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
     let places = leader.join_many(concert, 30).await;
@@ -88,7 +88,7 @@ async fn the_rate_is_a_second_deep_and_no_more() {
 }
 
 #[tokio::test]
-async fn an_operator_admits_beyond_the_rate_but_never_beyond_the_cap() {
+async fn operator_admits_above_the_rate_within_the_cap() {
     let env = env().await;
     let concert = concert(&env.pool, 3, 0).await;
     let leader = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -98,7 +98,7 @@ async fn an_operator_admits_beyond_the_rate_but_never_beyond_the_cap() {
 
     let mut admitted = Err(RoomError::Unavailable);
     for _ in 0..20 {
-        // Until somebody leads nobody answers.
+        // No instance answers before one leads.
         admitted = other.room.admit(concert, 2, TESTER).await;
         if admitted.is_ok() {
             break;

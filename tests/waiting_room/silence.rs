@@ -1,4 +1,4 @@
-//! Those who go silent: passed over, kept for a while, in line again when they are heard of, and gone after that.
+//! Silent users: they are skipped, keep the place for a while, wait again after a heartbeat, and lose it otherwise.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::leaders::Line;
 use super::surroundings::{Instance, LONG, Witness, concert, env, until, within};
 
-/// In front the pauses are a second and a half: three of them, and a moment, mean nothing.
+/// At the front the poll interval is 1.5 s, and three of them must not count as silence.
 const QUIET: Sessions = Sessions { silence: Duration::from_secs(2), ..LONG };
 const NOTHING: Duration = Duration::from_secs(5);
 
@@ -26,14 +26,14 @@ fn silent(instance: &Instance) -> u64 {
 }
 
 #[tokio::test]
-async fn who_is_not_heard_of_is_passed_over_and_waits_on_at_the_same_rank_when_heard_of() {
+async fn silent_user_is_skipped_and_keeps_the_rank() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000_000).await;
     let leader = Instance::start(&env.nats_url, &env.pool, QUIET, true).await;
     let other = Instance::start(&env.nats_url, &env.pool, QUIET, false).await;
     let witness = Witness::start(&env.bus).await;
     let places = other.join_many(concert, 4).await;
-    // One asks, one listens, two do neither; and none of it at the instance that leads.
+    // One polls, one has a stream, and two do neither. None of them uses the instance that leads.
     let (room, listener) = (Arc::clone(&other.room), places[3].clone());
     let listening = tokio::spawn(async move { room.changes(listener).for_each(async |_| ()).await });
     until("two are silent", || {
@@ -65,7 +65,7 @@ async fn who_is_not_heard_of_is_passed_over_and_waits_on_at_the_same_rank_when_h
 }
 
 #[tokio::test]
-async fn after_the_grace_the_place_is_given_up_and_who_comes_then_stands_at_the_end() {
+async fn place_ends_after_the_grace() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000).await;
     let sessions = Sessions { grace: Duration::from_secs(1), ..QUIET };
@@ -80,12 +80,12 @@ async fn after_the_grace_the_place_is_given_up_and_who_comes_then_stands_at_the_
 }
 
 #[tokio::test]
-async fn whoever_begins_to_lead_gives_everybody_a_full_interval_first() {
+async fn new_leader_waits_a_full_silence() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000).await;
     let api = Instance::start(&env.nats_url, &env.pool, QUIET, false).await;
     api.join_many(concert, 3).await;
-    // Nobody leads, and nobody says a word for longer than anybody may be silent.
+    // No instance leads, and no heartbeat arrives for longer than the shortest silence.
     tokio::time::sleep(NOTHING + Duration::from_secs(2)).await;
     let start = Instant::now();
     let leader = Instance::start(&env.nats_url, &env.pool, QUIET, true).await;
@@ -94,7 +94,7 @@ async fn whoever_begins_to_lead_gives_everybody_a_full_interval_first() {
 }
 
 #[tokio::test]
-async fn who_was_heard_of_where_nobody_could_tell_of_it_is_in_line_again_without_a_word() {
+async fn unreported_heartbeat_ends_a_wrong_silence() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000).await;
     let line = Line::to(&env.nats_url).await;
@@ -114,7 +114,7 @@ async fn who_was_heard_of_where_nobody_could_tell_of_it_is_in_line_again_without
 }
 
 #[tokio::test]
-async fn the_rank_that_an_instance_shows_never_gets_worse() {
+async fn shown_rank_never_gets_worse() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 6_000_000).await;
     let sessions = Sessions { claim: Duration::from_secs(1), ..LONG };
@@ -126,7 +126,7 @@ async fn the_rank_that_an_instance_shows_never_gets_worse() {
     for turn in 0..60 {
         let joined = both[turn % 2].join(ids::new(), concert).await;
         places.push(first.claims(&joined.token));
-        // It is new to one of them, which may not have seen it yet.
+        // One of the instances may not have seen it yet.
         both[turn % 2].room.end(&places[turn / 3]).await;
         first.change(concert, cap(turn as i32 / 4)).await;
         for (claims, shown) in places.iter().zip(&mut shown) {

@@ -1,4 +1,4 @@
-//! An instance that starts while people join and are admitted: it shows no position before it is exact.
+//! An instance that starts while users join and are admitted shows no position before it is exact.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,11 +11,11 @@ use uuid::Uuid;
 
 use super::surroundings::{Instance, LONG, concert, env, join_at_once, until};
 
-/// Longer than the test takes: nobody polls here, and nobody goes silent.
+/// Longer than the test takes, so that no user becomes silent.
 const PATIENT: Sessions = Sessions { silence: Duration::from_secs(600), ..LONG };
 const PLACES: usize = 3_000;
 
-/// Joins and leaves, one after another, until it is told to stop.
+/// Joins and leaves repeatedly until it is stopped.
 async fn go_on(instance: Arc<Instance>, concert: Uuid, places: Vec<Claims>, stop: Arc<AtomicBool>) {
     for claims in places {
         if stop.load(Ordering::Relaxed) {
@@ -27,7 +27,7 @@ async fn go_on(instance: Arc<Instance>, concert: Uuid, places: Vec<Claims>, stop
 }
 
 #[tokio::test]
-async fn a_starting_instance_shows_no_position_before_it_is_exact() {
+async fn starting_instance_shows_no_position() {
     let env = env().await;
     let concert = concert(&env.pool, 0, 1_200).await;
     let old = Arc::new(Instance::start(&env.nats_url, &env.pool, PATIENT, true).await);
@@ -59,7 +59,7 @@ async fn a_starting_instance_shows_no_position_before_it_is_exact() {
                 };
                 assert!(new.room.ready(), "{position} is shown before the line is known");
                 shown += 1;
-                // The line moves on; the new instance may be ahead or behind by what is on its way.
+                // The line moves. The new instance may be ahead or behind by the changes under way.
                 let far = before.is_some_and(|before| position.abs_diff(before) > 500);
                 assert!(!far, "place {} is {before:?} there and {position} here", claims.place);
             }
@@ -69,7 +69,7 @@ async fn a_starting_instance_shows_no_position_before_it_is_exact() {
     }
     assert!(shown > 0, "no position was ever shown");
 
-    // Once everything stands still both say the same.
+    // Once the line stands still, both instances show the same.
     stop.store(true, Ordering::Relaxed);
     crowd.await.unwrap();
     old.change(concert, SettingsChange { paused: Some(true), ..SettingsChange::default() }).await;

@@ -1,4 +1,4 @@
-//! Instances of the waiting room around one nats-server, a concert to queue for, and a witness of what the bucket says.
+//! Instances of the waiting room with one nats-server, a concert, and a witness that reads the bucket independently.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -26,12 +26,12 @@ use uuid::Uuid;
 
 use crate::common::Env;
 
-/// Who changes settings here.
+/// The actor of changed settings.
 pub const TESTER: By<'static> = By { actor: "tester", reason: "a test" };
 
 pub const SECRET: &str = "a secret that all instances of a test share";
 
-/// Long enough that nothing ends by itself during a test.
+/// Long enough that nothing expires during a test.
 pub const LONG: Sessions = Sessions {
     session: Duration::from_secs(600),
     session_max: Duration::from_secs(1_800),
@@ -40,7 +40,7 @@ pub const LONG: Sessions = Sessions {
     grace: Duration::from_secs(180),
 };
 
-/// One process' waiting room. Dropped without [`Instance::stop`] it vanishes as if it had been killed.
+/// The waiting room of one process. Dropping it without [`Instance::stop`] acts like a kill.
 pub struct Instance {
     pub room: Arc<WaitingRoom>,
     stop: CancellationToken,
@@ -49,7 +49,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// An instance of a runtime of its own, so that it can be killed; it takes part in admission if it is a `scheduler`.
+    /// An instance with its own runtime, so that it can be killed. A `scheduler` takes part in admission.
     pub async fn start(nats_url: &str, pool: &PgPool, sessions: Sessions, scheduler: bool) -> Self {
         Self::with_replicas(nats_url, pool, sessions, scheduler, 1).await
     }
@@ -66,7 +66,7 @@ impl Instance {
         instance
     }
 
-    /// The same, which may not know the line yet.
+    /// Like [`Self::start`], without waiting until the line is known.
     pub async fn begin(nats_url: &str, pool: &PgPool, sessions: Sessions, scheduler: bool) -> Self {
         Self::begin_with(nats_url, pool, sessions, scheduler, 1).await
     }
@@ -87,7 +87,7 @@ impl Instance {
         let starting = runtime.spawn(async move {
             let bus = bus::connect(&url, "waiting room under test", replicas).await.unwrap();
             topology::ensure(&bus).await.unwrap();
-            // Of its own: connections do not outlive the runtime that made them.
+            // A pool of its own, because connections end with the runtime that made them.
             let pool = PgPoolOptions::new().connect_lazy_with((*database).clone());
             let clock = Clock::default();
             let room = WaitingRoom::start(
@@ -108,7 +108,7 @@ impl Instance {
         Self { room, stop, tasks, runtime: Some(runtime) }
     }
 
-    /// As after SIGTERM.
+    /// Stops like after SIGTERM.
     pub async fn stop(self) {
         self.stop.cancel();
         tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await.expect("it stops in time");
@@ -124,7 +124,7 @@ impl Instance {
         runtime.spawn(async move { room.join(user, concert).await }).await.unwrap()
     }
 
-    /// Joins with a token from before.
+    /// Joins with an earlier token.
     pub async fn join_again(&self, user: Uuid, concert: Uuid, token: &str) -> Joined {
         let (room, token) = (Arc::clone(&self.room), token.to_owned());
         let runtime = self.runtime.as_ref().expect("it is running");
@@ -135,12 +135,12 @@ impl Instance {
             .unwrap()
     }
 
-    /// What its tasks run on.
+    /// The runtime of its tasks.
     pub fn handle(&self) -> Handle {
         self.runtime.as_ref().expect("it is running").handle().clone()
     }
 
-    /// Joins one after another; answers the places in order.
+    /// Joins one after the other, and returns the places in order.
     pub async fn join_many(&self, concert: Uuid, count: usize) -> Vec<Claims> {
         let mut places = Vec::new();
         for _ in 0..count {
@@ -150,7 +150,6 @@ impl Instance {
         places
     }
 
-    /// What a token says.
     pub fn claims(&self, token: &QueueToken) -> Claims {
         self.room.identify(Some(&token.token), token.user_id).unwrap()
     }
@@ -180,14 +179,13 @@ impl Drop for Instance {
     }
 }
 
-/// A concert on sale, with 50 seats.
+/// A concert on sale with 50 seats.
 pub async fn concert(pool: &PgPool, max_active: i32, admit_per_minute: i32) -> Uuid {
     let concert = empty_concert(pool, max_active, admit_per_minute).await;
     performance(pool, concert, TimeDelta::days(1)).await;
     concert
 }
 
-/// A concert without dates.
 pub async fn empty_concert(pool: &PgPool, max_active: i32, admit_per_minute: i32) -> Uuid {
     let id = ids::new();
     let name = format!("concert {id}");
@@ -225,18 +223,17 @@ pub async fn performance_from(
     id
 }
 
-/// Lets somebody wait in a line that does not move: nobody leads as long as nobody is there.
+/// Adds a user to a line that does not move: no instance leads while all lines are empty.
 pub async fn somebody_waits(instance: &Instance, pool: &PgPool) {
     let closed = concert(pool, 0, 60).await;
     instance.join_many(closed, 1).await;
 }
 
-/// Waits until a condition holds, and fails after a while.
 pub async fn until(what: &str, condition: impl FnMut() -> bool) {
     within(Duration::from_secs(15), what, condition).await;
 }
 
-/// Waits until a condition holds; answers how long that took, and fails if it takes longer than `patience`.
+/// Waits until a condition holds and returns how long it took. Fails after `patience`.
 pub async fn within(patience: Duration, what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     let start = Instant::now();
     while !condition() {
@@ -246,28 +243,26 @@ pub async fn within(patience: Duration, what: &str, mut condition: impl FnMut() 
     start.elapsed()
 }
 
-/// Joins of many users at the same moment.
 pub async fn join_at_once(instances: &[&Instance], users: &[Uuid], concert: Uuid) -> Vec<Joined> {
     let joins =
         users.iter().flat_map(|user| instances.iter().map(move |instance| instance.join(*user, concert)));
     join_all(joins).await
 }
 
-/// Follows the bucket by itself, knowing nothing of the waiting room's code: who is active, message by message.
+/// Follows the bucket without the code of the waiting room: which users are active after each message.
 #[derive(Clone, Default)]
 pub struct Witness {
     seen: Arc<Mutex<Testimony>>,
 }
 
-/// What a witness has seen.
 #[derive(Default)]
 pub struct Testimony {
     active: BTreeMap<String, u64>,
-    /// The most that were active at once.
+    /// The largest number of active users.
     pub most: usize,
-    /// The places in the order in which they were admitted.
+    /// The places in the order of their admission.
     pub admitted: Vec<u64>,
-    /// Everybody who has held the lease, in order.
+    /// The holders of the lease, in order.
     pub leaders: Vec<String>,
     /// How often the lease was written.
     pub renewals: usize,
@@ -289,7 +284,7 @@ impl Witness {
         witness
     }
 
-    /// Waits for the next renewal of the lease: for most of a second from then on the leader does nothing but lead.
+    /// Waits for the next renewal of the lease. For most of a second the leader then writes nothing but admissions.
     pub async fn renewal(&self) {
         let before = self.ask(|seen| seen.renewals);
         until("the lease is renewed", || self.ask(|seen| seen.renewals) > before).await;
@@ -301,7 +296,6 @@ impl Witness {
 }
 
 impl Testimony {
-    /// How many are active now.
     pub fn active(&self) -> usize {
         self.active.len()
     }
@@ -325,14 +319,13 @@ impl Testimony {
     }
 }
 
-/// Servers of this test's own.
 pub async fn env() -> Env {
     let env = Env::start().await;
     topology::ensure(&env.bus).await.unwrap();
     env
 }
 
-/// Kills the nats-server as `kill -9` does; [`Env::restart_nats`] starts it again.
+/// Kills the nats-server with SIGKILL; [`Env::restart_nats`] starts it again.
 pub fn kill_nats(env: &Env) {
     env.kill_nats();
 }

@@ -1,4 +1,4 @@
-//! What ended places leave in the bucket: nothing, a short while after their end is in the journal.
+//! Delete markers of ended places are removed from the bucket, a short while after their ends are in the journal.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn ended_places_leave_no_keys_behind() {
     let joined = join_at_once(&[&here], &users, concert).await;
     let places: Vec<_> = joined.iter().map(|joined| here.claims(&joined.token)).collect();
     assert!(keys(&env).await >= 400);
-    // Some leave, some use their sessions, and some never come.
+    // Some leave, some use their sessions, and some never book.
     futures::future::join_all(places[..150].iter().map(|claims| here.room.end(claims))).await;
     for claims in &places[150..300] {
         here.until_active(claims).await;
@@ -66,7 +66,7 @@ async fn an_ended_session_stays_ended_without_its_trace() {
     // The other session, the lease and the marker.
     until_keys(&env, OWN_KEYS + 1).await;
 
-    // This one has never seen the trace of the end.
+    // This instance has never seen the delete marker.
     let late = Instance::start(&env.nats_url, &env.pool, SHORT, false).await;
     assert_eq!(late.room.pass(Some(&tokens[0]), places[0].user, concert), Err(Refused::Expired));
     assert!(late.room.pass(Some(&tokens[1]), places[1].user, concert).is_ok());

@@ -176,7 +176,7 @@ mod tests {
     use serde_json::json;
     use uuid::Uuid;
 
-    /// A booking that lives through some events, with what its history tells.
+    /// A booking and the records of its history.
     struct Example {
         definition: Definition,
         saga: Saga,

@@ -1,11 +1,10 @@
-//! What one instance at a time does for everybody, under a lease: admit, pass over, end what is over, restore a lost line.
-//!
-//! [`leader`] says why the cap holds whatever happens to whoever leads.
+//! What one instance at a time does, under a lease: admit users, mark silent ones, delete expired places, restore a lost
+//! line. [`leader`] explains why the cap holds across every change of leader.
 
 pub mod scheduler;
 pub mod restoration;
 mod leader;
-mod silence;
-mod closing;
-mod fenced;
+mod liveness_scan;
+mod expiry;
+mod fenced_write;
 pub mod lease;

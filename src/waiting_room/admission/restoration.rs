@@ -1,152 +1,201 @@
-//! What happens after NATS has lost the line: whoever admits writes it into the new bucket, from the journal.
+//! Restores the line after NATS has lost it: the leader writes it into the new bucket, from the journal.
 //!
-//! Until that is done nobody is admitted. Joins go on, and stand behind all that is restored, because a new bucket counts
-//! on where the lost one ended. Every write is a compare-and-set on its own key: what happened in the new bucket is
-//! never overwritten, except by the older place of the same user. At the end stands a marker, by which every instance
-//! knows that what it was not told of is over.
+//! # Protocol
+//!
+//! [`Step`] names the steps; they run in this order. A failure starts again at the first one: each step is safe to repeat.
+//!
+//! 1. `FlushJournal`: the leader writes what it still knows of the lost bucket to the journal. The position of the journal
+//!    then lies before the first revision of the new bucket; otherwise the new bucket was made by a process that did not
+//!    know the old one, and is emptied.
+//! 2. `CopyPlaces`: it writes every place of the journal that has not ended into the new bucket, in the order of the line.
+//!    Each write is a compare-and-set on its own key: see [`Decision`] for a key that has changed in the new bucket.
+//! 3. `WriteMarker`: it writes the key `restored` under the fence of its lease. Every instance that sees the marker knows
+//!    that a place of an earlier bucket which it has not seen in this one has ended.
+//!
+//! No user is admitted before the marker is written. Joins go on: the revisions of a new bucket continue after the lost
+//! one, so users who join meanwhile stand behind all restored places.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::join_all;
-use tokio::task::yield_now;
 use tokio::time::Instant;
 
-use super::super::following::watch::RestoredRecord;
-use super::super::hall::Hall;
+use super::super::gate::Key;
 use super::super::journal;
-use super::super::line::SLICE;
-use super::super::pass::Key;
-use super::super::place::{Entry, If, Record, Standing, Stored, WriteError, answer_to};
+use super::super::place::{Condition, Entry, PlaceStatus, Record, Stored, WriteError, answer_to};
+use super::super::room_state::RoomState;
+use super::super::tasks::bucket_records::RestoredRecord;
 use super::leader::Leader;
-use super::lease::Lost;
+use super::lease::LeaseLost;
 use crate::bus::{incarnation, subjects};
 use crate::ids::{ConcertId, UserId};
 use crate::store::queue_journal::{self, JournalRow};
 
-/// Rows read at once.
-const PAGE: i64 = 20_000;
-/// Writes on their way at once.
-const WIDTH: usize = 500;
-/// How often one key is tried whose owner acts at the same time.
-const TRIES: u32 = 20;
-/// The pause before trying again after Postgres or NATS did not answer.
-const PAUSE: Duration = Duration::from_millis(300);
-/// How long the watch may take to show what has been written.
-const SIGHT: Duration = Duration::from_secs(10);
-/// How often an instance looks whether it may be given requests.
-const LOOK: Duration = Duration::from_millis(250);
+/// Rows of the journal read at once.
+const PAGE_SIZE: i64 = 20_000;
+const MAX_CONCURRENT_WRITES: usize = 500;
+/// How often one key is tried that changes at the same time.
+const MAX_TRIES: u32 = 20;
+/// The pause after Postgres or NATS did not answer.
+const RETRY_INTERVAL: Duration = Duration::from_millis(300);
+/// The pause while an earlier write is under way.
+const BUSY_RETRY: Duration = Duration::from_millis(5);
+/// How long the watch may take to show a write.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a restoration did not come to its end.
+/// The next step of a restoration.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    FlushJournal,
+    CopyPlaces {
+        /// The revision of earlier buckets up to which the journal is complete.
+        journalled: u64,
+        /// The last place of the page before.
+        after: i64,
+        places: u64,
+    },
+    WriteMarker {
+        journalled: u64,
+        places: u64,
+    },
+    Done {
+        places: u64,
+    },
+}
+
+/// Why a restoration failed.
 enum Failure {
-    /// This instance leads no more.
-    Lost(Lost),
+    LeaseLost(LeaseLost),
     /// Postgres or NATS did not answer.
-    Away(String),
+    Unavailable(String),
 }
 
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
-        Self::Away(error.to_string())
+        Self::Unavailable(error.to_string())
     }
 }
 
-impl From<Lost> for Failure {
-    fn from(lost: Lost) -> Self {
-        Self::Lost(lost)
+impl From<LeaseLost> for Failure {
+    fn from(lost: LeaseLost) -> Self {
+        Self::LeaseLost(lost)
     }
 }
 
-/// Brings a new bucket to where the lost one was, as the leader; tries as long as it leads.
-pub async fn restore(hall: &Hall, leader: &mut Leader) -> Result<(), Lost> {
-    while !hall.memory.era().is_restored() {
-        leader.prepare(hall).await?;
-        match restore_once(hall, leader).await {
+/// Restores the line as the leader, and retries until it is restored or the lease is lost.
+pub async fn restore(room: &RoomState, leader: &mut Leader) -> Result<(), LeaseLost> {
+    while !room.memory.epoch().is_restored() {
+        leader.prepare(room).await?;
+        match restore_once(room, leader).await {
             Ok(()) => (),
-            Err(Failure::Lost(lost)) => return Err(lost),
-            Err(Failure::Away(reason)) => {
-                tracing::warn!(reason, "the line cannot be restored yet, nobody is admitted until then");
-                tokio::time::sleep(PAUSE).await;
+            Err(Failure::LeaseLost(lost)) => return Err(lost),
+            Err(Failure::Unavailable(reason)) => {
+                tracing::warn!(reason, "restoring the line failed; no user is admitted until it succeeds");
+                tokio::time::sleep(RETRY_INTERVAL).await;
             }
         }
     }
     Ok(())
 }
 
-async fn restore_once(hall: &Hall, leader: &mut Leader) -> Result<(), Failure> {
-    let began = Instant::now();
-    let journalled = hall.journal.write(&hall.memory, hall.now()).await?;
-    let first = incarnation::first_revision(hall.memory.era().incarnation);
-    if journalled >= first {
-        // Made by a process that did not know of the bucket before, within the same second or by a clock that is behind.
-        let emptied = hall.bucket.begin_behind(journalled, hall.clock.now()).await;
-        emptied.map_err(|error| Failure::Away(error.to_string()))?;
-        hall.doubt.notify_one();
-        return Err(Failure::Lost(Lost("the bucket was older than the journal".to_owned())));
-    }
-    // What was taken in this bucket lies here already.
-    let first = first.cast_signed();
-    let (mut after, mut places) = (0, 0);
+async fn restore_once(room: &RoomState, leader: &mut Leader) -> Result<(), Failure> {
+    let started = Instant::now();
+    let mut step = Step::FlushJournal;
     loop {
-        let page = queue_journal::living(hall.journal.pool(), after, first, PAGE).await?;
-        let Some(last) = page.last() else { break };
-        after = last.place;
-        places += restore_page(hall, leader, &page).await?;
+        step = match step {
+            Step::FlushJournal => {
+                Step::CopyPlaces { journalled: flush_journal(room).await?, after: 0, places: 0 }
+            }
+            Step::CopyPlaces { journalled, after, places } => {
+                // Places that were taken in the new bucket are there already.
+                let first = incarnation::first_revision(room.memory.epoch().incarnation).cast_signed();
+                let pool = room.admission.journal.pool();
+                let page = queue_journal::living(pool, after, first, PAGE_SIZE).await?;
+                match page.last() {
+                    Some(last) => {
+                        let copied = copy_page(room, leader, &page).await?;
+                        Step::CopyPlaces { journalled, after: last.place, places: places + copied }
+                    }
+                    None => Step::WriteMarker { journalled, places },
+                }
+            }
+            Step::WriteMarker { journalled, places } => {
+                write_marker(room, leader, &RestoredRecord { journalled, places }).await?;
+                Step::Done { places }
+            }
+            Step::Done { places } => {
+                metrics::counter!("boxoffice_queue_restorations_total").increment(1);
+                let took_ms = started.elapsed().as_millis() as u64;
+                tracing::info!(places, took_ms, "the line is restored");
+                return Ok(());
+            }
+        };
     }
-    mark(hall, leader, &RestoredRecord { journalled, places }).await?;
-    metrics::counter!("boxoffice_queue_restorations_total").increment(1);
-    tracing::info!(places, took_ms = began.elapsed().as_millis() as u64, "the line is restored");
-    Ok(())
 }
 
-/// Writes some places; answers how many are in the bucket then.
-async fn restore_page(hall: &Hall, leader: &mut Leader, page: &[JournalRow]) -> Result<u64, Failure> {
+/// Writes the journal, and checks that it ends before the new bucket begins. Returns the position of the journal.
+async fn flush_journal(room: &RoomState) -> Result<u64, Failure> {
+    let journalled = room.admission.journal.write(&room.memory, room.now()).await?;
+    if journalled < incarnation::first_revision(room.memory.epoch().incarnation) {
+        return Ok(journalled);
+    }
+    // Another process made the bucket within the same second, or with a clock that lags.
+    let emptied = room.nats.bucket.reset_after(journalled, room.clock.now()).await;
+    emptied.map_err(|error| Failure::Unavailable(error.to_string()))?;
+    room.wakeups.recheck_watch.notify_one();
+    Err(LeaseLost("the bucket was older than the journal".to_owned()).into())
+}
+
+/// Copies one page. Returns how many of its places are in the bucket then.
+async fn copy_page(room: &RoomState, leader: &mut Leader, page: &[JournalRow]) -> Result<u64, Failure> {
     let entries: Vec<(Key, Entry)> = page
         .iter()
-        .filter_map(|row| Some(((row.concert_id, row.user_id), unsilenced(journal::entry(row)?))))
+        .filter_map(|row| Some(((row.concert_id, row.user_id), without_silence(journal::entry(row)?))))
         .collect();
-    let spent = spent(hall, &entries).await?;
+    let ended = find_ended(room, &entries).await?;
     let all = entries.len();
     let missing: Vec<(Key, Entry)> =
-        entries.into_iter().filter(|(key, entry)| !lies_there(hall, *key, entry)).collect();
+        entries.into_iter().filter(|(key, entry)| !is_copied(room, *key, entry)).collect();
     let (mut places, mut last) = ((all - missing.len()) as u64, 0);
-    for some in missing.chunks(WIDTH) {
-        leader.prepare(hall).await?;
-        let written = write_in_a_row(hall, some, &spent).await?;
+    for some in missing.chunks(MAX_CONCURRENT_WRITES) {
+        leader.prepare(room).await?;
+        let written = write_all(room, some, &ended).await?;
         places += written.iter().flatten().count() as u64;
         last = written.into_iter().flatten().max().unwrap_or(last);
     }
-    if hall.memory.wait_for(last, SIGHT).await {
+    if room.memory.wait_for(last, WATCH_TIMEOUT).await {
         Ok(places)
     } else {
-        Err(Failure::Away("the watch does not show what was restored".to_owned()))
+        Err(Failure::Unavailable("the watch does not show the restored places".to_owned()))
     }
 }
 
-/// Nobody could be heard of while NATS was away: whoever was silent before has a new chance.
-fn unsilenced(entry: Entry) -> Entry {
-    let standing = if entry.standing.is_in_line() { Standing::Waiting } else { entry.standing };
-    Entry { standing, ..entry }
+/// A silent place waits again: no heartbeats could arrive while NATS was away.
+fn without_silence(entry: Entry) -> Entry {
+    let status = if entry.status.is_in_line() { PlaceStatus::Waiting } else { entry.status };
+    Entry { status, ..entry }
 }
 
-/// Sends all in the order of the line, then awaits the answers: the revisions of those that have a place.
-async fn write_in_a_row(
-    hall: &Hall,
+/// Sends all writes in the order of the line, then waits for the answers. Returns the revision of each place that is there.
+async fn write_all(
+    room: &RoomState,
     entries: &[(Key, Entry)],
-    spent: &HashSet<Key>,
+    ended: &HashSet<Key>,
 ) -> Result<Vec<Option<u64>>, Failure> {
     let mut sent = Vec::with_capacity(entries.len());
     for (key, entry) in entries {
         let ((concert, user), entry) = (*key, *entry);
-        let is_over = spent.contains(key);
-        // What is known of the key already is looked at by itself, one by one.
-        let is_new = hall.memory.view(concert, user).entry.is_none_or(|known| !is_of_now(hall, &known));
+        let is_over = ended.contains(key);
+        // A key that exists in the new bucket needs a decision of its own.
+        let view = room.memory.view(concert, user);
+        let is_new = view.entry.is_none_or(|known| !is_in_new_bucket(room, &known));
         let first = if is_new && !is_over {
-            let record = Record::standing(user, concert, &entry, entry.standing);
-            let life = record.key_life(hall.now());
+            let record = Record::with_status(user, concert, &entry, entry.status);
+            let ttl = record.key_ttl(room.now());
             let at = subjects::queue_place(concert, user);
-            hall.bucket.send(&at, If::At(0), record.to_bytes(), Some(life)).await
+            room.nats.bucket.send(&at, Condition::Revision(0), record.to_bytes(), Some(ttl)).await
         } else {
             Err(WriteError::Conflict)
         };
@@ -155,178 +204,130 @@ async fn write_in_a_row(
     let answers = sent.into_iter().map(|(concert, user, entry, is_over, first)| async move {
         match answer_to(first).await {
             Ok(revision) => Ok(Some(revision)),
-            Err(WriteError::Missing) => Err(Failure::Away("the bucket is missing".to_owned())),
-            Err(_) if is_over => leave_out(hall, concert, user).await.map(|()| None),
-            Err(_) => write_patiently(hall, concert, user, &entry).await,
+            Err(WriteError::Missing) => Err(Failure::Unavailable("the bucket is missing".to_owned())),
+            Err(_) if is_over => mark_ended(room, concert, user).await.map(|()| None),
+            Err(_) => write_one(room, concert, user, &entry).await,
         }
     });
     join_all(answers).await.into_iter().collect()
 }
 
-/// Writes a place whose key is not as it was thought to be.
-async fn write_patiently(
-    hall: &Hall,
+/// Writes a place whose key has changed in the new bucket.
+async fn write_one(
+    room: &RoomState,
     concert: ConcertId,
     user: UserId,
     entry: &Entry,
 ) -> Result<Option<u64>, Failure> {
     let key = subjects::queue_place(concert, user);
-    let record = Record::standing(user, concert, entry, entry.standing);
-    for _ in 0..TRIES {
-        let lying = hall.bucket.read(&key).await.map_err(|error| Failure::Away(error.to_string()))?;
-        let expected = match decide(entry, &lying) {
+    let record = Record::with_status(user, concert, entry, entry.status);
+    for _ in 0..MAX_TRIES {
+        let stored =
+            room.nats.bucket.read(&key).await.map_err(|error| Failure::Unavailable(error.to_string()))?;
+        let expected = match decide(entry, &stored) {
             Decision::Write(expected) => expected,
-            Decision::IsThere(revision) => return Ok(Some(revision)),
+            Decision::AlreadyThere(revision) => return Ok(Some(revision)),
             Decision::Leave => return Ok(None),
         };
-        let life = record.key_life(hall.now());
-        match hall.bucket.write(&key, If::At(expected), record.to_bytes(), Some(life)).await {
+        let ttl = record.key_ttl(room.now());
+        match room.nats.bucket.write(&key, Condition::Revision(expected), record.to_bytes(), Some(ttl)).await
+        {
             Ok(revision) => return Ok(Some(revision)),
-            Err(WriteError::Missing) => return Err(Failure::Away("the bucket is missing".to_owned())),
+            Err(WriteError::Missing) => return Err(Failure::Unavailable("the bucket is missing".to_owned())),
             Err(WriteError::Conflict | WriteError::Busy | WriteError::Unknown(_)) => (),
         }
     }
-    Err(Failure::Away(format!("the place of {user} cannot be written")))
+    Err(Failure::Unavailable(format!("the place of {user} cannot be written")))
 }
 
-/// What is to be done about a journalled place.
+/// What to do with a place of the journal, by what its key holds in the new bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Decision {
-    /// Write it, if the key is still at that revision.
+    /// Write it, if the key still has this revision.
     Write(u64),
-    /// It lies there, since that revision.
-    IsThere(u64),
-    /// It ended in the new bucket, or something older lies there.
+    /// It is there, at this revision.
+    AlreadyThere(u64),
+    /// Nothing: it ended in the new bucket, or the user has an older place there.
     Leave,
 }
 
-fn decide(entry: &Entry, lying: &Stored) -> Decision {
-    match lying {
+fn decide(entry: &Entry, stored: &Stored) -> Decision {
+    match stored {
         Stored::Nothing => Decision::Write(0),
         Stored::Deleted { .. } => Decision::Leave,
         Stored::Value { revision, bytes } => match Record::read(bytes, *revision) {
-            // Joined anew, by an instance that did not know the old place.
-            Some(anew) if anew.place > entry.place => Decision::Write(*revision),
+            // The user joined again, at an instance that did not know the old place.
+            Some(newer) if newer.place > entry.place => Decision::Write(*revision),
             Some(older) if older.place < entry.place => Decision::Leave,
-            // Joined again, by one that knew it: as a waiter, whatever it was.
-            Some(same) if same.standing.is_in_line() && !entry.standing.is_in_line() => {
+            // The user joined again, at an instance that knew the old place. It writes the place as waiting.
+            Some(same) if same.status.is_in_line() && !entry.status.is_in_line() => {
                 Decision::Write(*revision)
             }
-            Some(_) => Decision::IsThere(*revision),
+            Some(_) => Decision::AlreadyThere(*revision),
             None => Decision::Write(*revision),
         },
     }
 }
 
-/// Places that are over although the journal does not say so: their time has passed, they have ended as far as this
-/// instance knows, or their sessions were used for a payment in the last moment.
-async fn spent(hall: &Hall, entries: &[(Key, Entry)]) -> Result<HashSet<Key>, Failure> {
-    let now = hall.now();
+/// Places that have ended although the journal does not say so: they expired, this instance knows of their end, or their
+/// owner has paid since the admission.
+async fn find_ended(room: &RoomState, entries: &[(Key, Entry)]) -> Result<HashSet<Key>, Failure> {
+    let now = room.now();
     let sessions: Vec<_> = entries
         .iter()
-        .filter_map(|((concert, user), entry)| match entry.standing {
-            Standing::Active { activated_at, .. } => Some((*concert, *user, activated_at)),
-            Standing::Waiting | Standing::Silent { .. } => None,
+        .filter_map(|((concert, user), entry)| match entry.status {
+            PlaceStatus::Active { activated_at, .. } => Some((*concert, *user, activated_at)),
+            PlaceStatus::Waiting | PlaceStatus::Silent { .. } => None,
         })
         .collect();
-    let paid = queue_journal::paid(hall.journal.pool(), &sessions).await?;
+    let paid = queue_journal::paid(room.admission.journal.pool(), &sessions).await?;
     let over = entries.iter().filter(|((concert, user), entry)| {
-        entry.is_over(now) || hall.memory.view(*concert, *user).is_over(entry.place)
+        entry.is_over(now) || room.memory.view(*concert, *user).is_over(entry.place)
     });
     Ok(over.map(|(key, _)| *key).chain(paid).collect())
 }
 
-/// Leaves the trace of a deletion where a place is over, so that every instance and the journal are told.
-async fn leave_out(hall: &Hall, concert: ConcertId, user: UserId) -> Result<(), Failure> {
+/// Writes a delete marker for an ended place, so that every instance and the journal see the end.
+async fn mark_ended(room: &RoomState, concert: ConcertId, user: UserId) -> Result<(), Failure> {
     let key = subjects::queue_place(concert, user);
-    match hall.bucket.delete(&key, If::At(0), false).await {
-        // Joined anew, or deleted before.
+    match room.nats.bucket.delete(&key, Condition::Revision(0), false).await {
+        // The user joined again, or the marker exists.
         Ok(_) | Err(WriteError::Conflict) => Ok(()),
-        Err(error) => Err(Failure::Away(error.to_string())),
+        Err(error) => Err(Failure::Unavailable(error.to_string())),
     }
 }
 
-/// Writes the marker, as the leader and nobody else, and waits until it is seen.
-async fn mark(hall: &Hall, leader: &mut Leader, restored: &RestoredRecord) -> Result<(), Failure> {
+/// Writes the marker under the fence of the lease, and waits until the watch shows it.
+async fn write_marker(
+    room: &RoomState,
+    leader: &mut Leader,
+    restored: &RestoredRecord,
+) -> Result<(), Failure> {
     let record = Bytes::from(serde_json::to_vec(restored).unwrap_or_default());
-    for _ in 0..TRIES {
-        leader.prepare(hall).await?;
-        let fence = If::Leading(leader.lease.revision);
-        match hall.bucket.write(subjects::QUEUE_RESTORED, fence, record.clone(), None).await {
-            Ok(revision) if hall.memory.wait_for(revision, SIGHT).await => return Ok(()),
-            Ok(_) => return Err(Failure::Away("the watch does not show the marker".to_owned())),
-            Err(WriteError::Conflict) => return Err(Lost("another instance admits".to_owned()).into()),
-            Err(WriteError::Busy) => tokio::time::sleep(Duration::from_millis(5)).await,
-            Err(error) => return Err(Failure::Away(error.to_string())),
+    for _ in 0..MAX_TRIES {
+        leader.prepare(room).await?;
+        let fence = Condition::Lease(leader.lease.revision);
+        match room.nats.bucket.write(subjects::QUEUE_RESTORED, fence, record.clone(), None).await {
+            Ok(revision) if room.memory.wait_for(revision, WATCH_TIMEOUT).await => return Ok(()),
+            Ok(_) => return Err(Failure::Unavailable("the watch does not show the marker".to_owned())),
+            Err(WriteError::Conflict) => return Err(LeaseLost("another instance leads".to_owned()).into()),
+            Err(WriteError::Busy) => tokio::time::sleep(BUSY_RETRY).await,
+            Err(error) => return Err(Failure::Unavailable(error.to_string())),
         }
     }
-    Err(Failure::Away("the marker cannot be written".to_owned()))
+    Err(Failure::Unavailable("the marker cannot be written".to_owned()))
 }
 
-/// Whether the present bucket has this place already: an earlier try wrote it.
-fn lies_there(hall: &Hall, (concert, user): Key, entry: &Entry) -> bool {
-    let known = hall.memory.view(concert, user).entry.filter(|known| is_of_now(hall, known));
+/// Whether the new bucket has this place already, because an earlier try wrote it.
+fn is_copied(room: &RoomState, (concert, user): Key, entry: &Entry) -> bool {
+    let known = room.memory.view(concert, user).entry.filter(|known| is_in_new_bucket(room, known));
     known.is_some_and(|known| {
-        known.place == entry.place && (entry.standing.is_in_line() || !known.standing.is_in_line())
+        known.place == entry.place && (entry.status.is_in_line() || !known.status.is_in_line())
     })
 }
 
-fn is_of_now(hall: &Hall, entry: &Entry) -> bool {
-    incarnation::of(entry.revision) == hall.memory.era().incarnation
-}
-
-/// Lets this instance be given requests once it knows the line: the bucket is restored, or there is nothing to restore;
-/// and learns which places of earlier buckets are over. Runs until the process stops.
-pub async fn settle(hall: &Hall) {
-    let mut learnt = None;
-    let mut seen = hall.memory.subscribe();
-    while !hall.stop.is_cancelled() {
-        if let Err(error) = settle_once(hall, &mut learnt).await {
-            tracing::warn!(%error, "the journal of the lines cannot be read yet");
-            tokio::time::sleep(PAUSE).await;
-        }
-        let was_complete = hall.memory.is_complete();
-        let is_due = |_: &u64| {
-            let is_news = !was_complete || (hall.memory.era().is_restored() && learnt != Some(told(hall)));
-            hall.memory.is_complete() && is_news
-        };
-        let _ = tokio::time::timeout(LOOK, seen.wait_for(is_due)).await;
-    }
-}
-
-/// Which bucket this instance is told by, and how often it has been told completely.
-type Told = (u64, u32);
-
-fn told(hall: &Hall) -> Told {
-    let lines = hall.memory.lines();
-    (lines.era().incarnation, lines.replays())
-}
-
-/// `learnt` is what the bucket had told when the ends were read last.
-async fn settle_once(hall: &Hall, learnt: &mut Option<Told>) -> Result<(), sqlx::Error> {
-    let (era, told) = (hall.memory.era(), told(hall));
-    if !hall.memory.is_complete() || *learnt == Some(told) {
-        return Ok(());
-    }
-    let first = incarnation::first_revision(era.incarnation).cast_signed();
-    if era.is_restored() {
-        let now = hall.clock.now();
-        // Of the present bucket only those whose tokens may say that they are active.
-        let [earlier, present] = [hall.sessions.memory(), hall.sessions.longest()].map(|age| now - age);
-        let ends = queue_journal::ends(hall.journal.pool(), first, earlier, present).await?;
-        for some in ends.chunks(SLICE) {
-            hall.memory.learn_ends(some);
-            yield_now().await;
-        }
-        *learnt = Some(told);
-        hall.memory.settle();
-        hall.openings.notify_one();
-    } else if !hall.memory.is_settled() && !queue_journal::is_anybody_left(hall.journal.pool(), first).await?
-    {
-        hall.memory.settle();
-        hall.openings.notify_one();
-    }
-    Ok(())
+fn is_in_new_bucket(room: &RoomState, entry: &Entry) -> bool {
+    incarnation::of(entry.revision) == room.memory.epoch().incarnation
 }
 
 #[cfg(test)]
@@ -339,29 +340,29 @@ mod tests {
         DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap()
     }
 
-    fn entry(place: u64, standing: Standing) -> Entry {
-        Entry { revision: place, place, issued_at: at(0), standing }
+    fn entry(place: u64, status: PlaceStatus) -> Entry {
+        Entry { revision: place, place, issued_at: at(0), status }
     }
 
-    fn lying(place: u64, standing: Standing) -> Stored {
-        let record = Record::standing(UserId::nil(), ConcertId::nil(), &entry(place, standing), standing);
+    fn stored(place: u64, status: PlaceStatus) -> Stored {
+        let record = Record::with_status(UserId::nil(), ConcertId::nil(), &entry(place, status), status);
         Stored::Value { revision: 50, bytes: record.to_bytes() }
     }
 
     #[test]
-    fn an_older_place_of_the_same_user_wins_and_an_end_in_the_new_bucket_stands() {
-        let active = Standing::Active { activated_at: at(1), expires_at: at(60), used: true };
-        let (waiter, buyer) = (entry(7, Standing::Waiting), entry(7, active));
+    fn older_place_wins_and_end_in_the_new_bucket_stands() {
+        let active = PlaceStatus::Active { activated_at: at(1), expires_at: at(60), used: true };
+        let (waiter, buyer) = (entry(7, PlaceStatus::Waiting), entry(7, active));
         assert_eq!(decide(&waiter, &Stored::Nothing), Decision::Write(0));
         let gone = Stored::Deleted { revision: 50, left_the_line: true };
         assert_eq!(decide(&waiter, &gone), Decision::Leave);
         for old in [waiter, buyer] {
-            assert_eq!(decide(&old, &lying(40, Standing::Waiting)), Decision::Write(50), "joined anew");
-            assert_eq!(decide(&old, &lying(5, Standing::Waiting)), Decision::Leave);
+            assert_eq!(decide(&old, &stored(40, PlaceStatus::Waiting)), Decision::Write(50), "joined again");
+            assert_eq!(decide(&old, &stored(5, PlaceStatus::Waiting)), Decision::Leave);
         }
-        assert_eq!(decide(&waiter, &lying(7, Standing::Waiting)), Decision::IsThere(50));
-        assert_eq!(decide(&waiter, &lying(7, active)), Decision::IsThere(50));
-        assert_eq!(decide(&buyer, &lying(7, active)), Decision::IsThere(50));
-        assert_eq!(decide(&buyer, &lying(7, Standing::Waiting)), Decision::Write(50), "it was admitted");
+        assert_eq!(decide(&waiter, &stored(7, PlaceStatus::Waiting)), Decision::AlreadyThere(50));
+        assert_eq!(decide(&waiter, &stored(7, active)), Decision::AlreadyThere(50));
+        assert_eq!(decide(&buyer, &stored(7, active)), Decision::AlreadyThere(50));
+        assert_eq!(decide(&buyer, &stored(7, PlaceStatus::Waiting)), Decision::Write(50), "it was admitted");
     }
 }

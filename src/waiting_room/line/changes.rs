@@ -1,71 +1,79 @@
-//! What has changed since the journal was written last.
+//! What memory knows of one user's key, and the log of changed keys for the journal.
 
 use indexmap::IndexMap;
 
-use super::super::place::Entry;
-use super::ends::End;
+use super::super::place::{Entry, Place};
+use super::tombstones::Tombstone;
 use crate::ids::{ConcertId, UserId};
 
-/// Which key is meant.
 pub type Key = (ConcertId, UserId);
 
-/// The keys that changed while somebody collects them, each as it is now: never more than there are.
+/// The keys that changed since the journal took them, each with its current state. It collects only on the leader.
 #[derive(Debug, Default)]
-pub struct Changed {
+pub struct ChangeLog {
     keys: Option<IndexMap<Key, Change>>,
 }
 
-/// A key that changed, as it is now: a place, the end of the places before, both or nothing.
+/// The current state of a key that changed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// The place, if the key holds one.
     pub entry: Option<Entry>,
-    /// Which places of this user are over.
-    pub end: Option<End>,
+    /// The tombstone of the user's ended places.
+    pub end: Option<Tombstone>,
 }
 
-/// All that changed.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Each key once.
     pub changed: IndexMap<Key, Change>,
-    /// The last revision that was told by then.
-    pub told: u64,
-    /// Up to which revision the journal is complete once these are in it; in a bucket that is not restored yet this is
-    /// one of the bucket before.
+    /// The last revision that the watch had shown.
+    pub last_seen: u64,
+    /// The revision up to which the journal is complete once it has these changes. Until the bucket is restored this
+    /// is a revision of the bucket before.
     pub journalled: u64,
 }
 
-impl Changed {
-    /// Begins to collect, with nothing.
+impl ChangeLog {
     pub fn begin(&mut self) {
         self.keys.get_or_insert_default();
     }
 
-    /// Collects no more.
     pub fn end(&mut self) {
         self.keys = None;
     }
 
-    /// Whether anybody wants to know what changes.
     pub fn is_collected(&self) -> bool {
         self.keys.is_some()
     }
 
-    /// A key has changed.
     pub fn note(&mut self, key: Key, now: Change) {
         if let Some(keys) = &mut self.keys {
             keys.insert(key, now);
         }
     }
 
-    /// Those that changed since the last time.
+    /// Takes the changes since the last call.
     pub fn take(&mut self) -> IndexMap<Key, Change> {
         self.keys.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// How many they are.
     pub fn len(&self) -> usize {
         self.keys.as_ref().map_or(0, IndexMap::len)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct View {
+    /// The place as last written; `None` if its key was deleted.
+    pub entry: Option<Entry>,
+    /// The tombstone of the user's ended places.
+    pub end: Option<Tombstone>,
+    /// 1 is next; `None` unless the place is in line.
+    pub rank: Option<usize>,
+}
+
+impl View {
+    /// Whether this place is known to have ended.
+    pub fn is_over(&self, place: Place) -> bool {
+        self.end.is_some_and(|end| end.up_to >= place)
     }
 }

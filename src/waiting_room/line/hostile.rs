@@ -1,5 +1,5 @@
-//! Records that no honest instance writes: extreme times and numbers, another user's place, mutated JSON. Reading one never
-//! panics, and a line that holds one still admits and ends the places of all others.
+//! Records that no correct instance writes: extreme times and numbers, another user's place, mutated JSON. Reading
+//! them never panics, and a line with such a record still admits and ends all other places.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::place::{Entry, Event, Place, Record, Standing, next};
-use super::lot::Lot;
+use super::super::place::{Entry, Event, Place, PlaceStatus, Record, next};
+use super::lottery::Lottery;
 use super::queue::Queue;
 use crate::ids::{ConcertId, UserId};
 
@@ -21,15 +21,15 @@ fn user(number: u128) -> UserId {
 }
 
 fn waiting(place: Place) -> Entry {
-    Entry { revision: place, place, issued_at: at(0), standing: Standing::Waiting }
+    Entry { revision: place, place, issued_at: at(0), status: PlaceStatus::Waiting }
 }
 
 fn active(place: Place, revision: u64, until: i64) -> Entry {
-    let standing = Standing::Active { activated_at: at(0), expires_at: at(until), used: false };
-    Entry { revision, place, issued_at: at(0), standing }
+    let status = PlaceStatus::Active { activated_at: at(0), expires_at: at(until), used: false };
+    Entry { revision, place, issued_at: at(0), status }
 }
 
-/// Times around all bounds there are, and some that are plausible.
+/// Times around all limits, and some plausible ones.
 fn time() -> impl Strategy<Value = Value> {
     let written = prop::sample::select(vec![
         "+262142-12-31T23:59:59.999999999Z",
@@ -71,37 +71,37 @@ fn record() -> impl Strategy<Value = Value> {
     )
 }
 
-/// All that is done with a place that was read.
+/// Everything that happens to a place that was read.
 fn exercise(entry: Entry) {
     let claim = Duration::from_secs(86_400);
     for now in [at(0), DateTime::UNIX_EPOCH, crate::clock::LATEST] {
         for event in [
             Event::Admit { now, claim },
-            Event::Miss { now, grace: claim },
-            Event::Hear { now },
-            Event::Look { now },
+            Event::GoSilent { now, grace: claim },
+            Event::Heartbeat { now },
+            Event::CheckEnd { now },
             Event::Hold { until: now },
             Event::Use { until: now },
         ] {
             next(&entry, event);
         }
-        let record = Record::standing(user(1), ConcertId::nil(), &entry, entry.standing);
-        assert!(record.key_life(now) >= Duration::from_secs(3_600));
+        let record = Record::with_status(user(1), ConcertId::nil(), &entry, entry.status);
+        assert!(record.key_ttl(now) >= Duration::from_secs(3_600));
         assert_eq!(Record::read(&record.to_bytes(), entry.revision), Some(entry));
     }
     entry.claims(user(1), ConcertId::nil());
 }
 
-/// A line of two honest places, before and after that one, goes on.
+/// A line with two correct places, before and after this one, continues to work.
 fn goes_on(entry: Entry) {
     let mut queue = Queue::default();
     queue.put(user(2), waiting(5), 0, None);
     queue.put(user(1), entry, 0, Some(Duration::from_secs(1)));
     queue.put(user(3), waiting(entry.revision + 1), 0, None);
-    let lot = Lot::new(b"secret", at(1), true);
+    let lottery = Lottery::new(b"secret", at(1), true);
     for is_drawn in [false, true] {
         if is_drawn {
-            queue.draw(lot);
+            queue.draw(lottery);
         }
         let front: Vec<_> = queue.front().map(|(user, _)| user).collect();
         assert!(front.contains(&user(2)) && front.contains(&user(3)), "{front:?}");
@@ -111,10 +111,10 @@ fn goes_on(entry: Entry) {
         queue.since(at(0));
         assert!(queue.overdue(at(-1), 10).iter().all(|(who, _)| *who == user(1)));
     }
-    // Written anew with another time of arrival, then deleted.
+    // Written again with another time of arrival, then deleted.
     let later = Entry { revision: entry.revision + 2, issued_at: at(2), ..entry };
     queue.put(user(1), later, 0, None);
-    queue.bar(user(1), later.place, at(3));
+    queue.end_locally(user(1), later.place, at(3));
     queue.count_end(user(1), at(3), Duration::from_secs(2));
     queue.delete(user(1), later.revision + 1, at(3));
     let due: Vec<_> = queue.overdue(at(86_400), 10).into_iter().map(|(user, _)| user).collect();
@@ -153,7 +153,7 @@ proptest! {
 }
 
 #[test]
-fn a_place_that_is_another_users_is_deleted_and_costs_its_owner_nothing() {
+fn record_with_anothers_place_is_deleted() {
     let mut queue = Queue::default();
     queue.put(user(1), waiting(5), 0, None);
     queue.put(user(2), Entry { revision: 9, ..waiting(5) }, 0, None);

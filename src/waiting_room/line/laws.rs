@@ -1,5 +1,5 @@
-//! Laws for every history of a bucket: told once or several times, with gaps or without, the line in memory is the
-//! same as one worked out naively from the last write of each key; and whoever waits is never moved back in it.
+//! Property tests of a line for every history of a bucket: watched once or several times, with gaps or without, the
+//! line equals one computed from the last write of each key, and the rank of a waiting user never gets worse.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -7,11 +7,11 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use proptest::prelude::*;
 
-use super::super::place::{Entry, Place, Standing};
+use super::super::place::{Entry, Place, PlaceStatus};
 use super::queue::{Queue, View};
 use crate::ids::UserId;
 
-/// What happened to a user's key; the position in the history, counted from 1, is the revision.
+/// A write to a user's key. Its revision is its position in the history, from 1.
 #[derive(Clone, Copy, Debug)]
 pub enum Write {
     Join,
@@ -21,32 +21,29 @@ pub enum Write {
     Delete,
 }
 
-/// The messages of a history: `None` is a deletion.
+/// A message of the bucket; `None` is a deletion.
 pub type Message = (UserId, u64, Option<Entry>);
 
-/// How many users a history has.
 pub const USERS: usize = 6;
 
-/// A time.
 pub fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap_or_default()
 }
 
-/// A user.
 pub fn person(number: u128) -> UserId {
     UserId::from_u128(number)
 }
 
 fn waiting(place: Place) -> Entry {
-    Entry { revision: place, place, issued_at: at(0), standing: Standing::Waiting }
+    Entry { revision: place, place, issued_at: at(0), status: PlaceStatus::Waiting }
 }
 
 fn active(place: Place, revision: u64, until: i64) -> Entry {
-    let standing = Standing::Active { activated_at: at(0), expires_at: at(until), used: false };
-    Entry { revision, standing, ..waiting(place) }
+    let status = PlaceStatus::Active { activated_at: at(0), expires_at: at(until), used: false };
+    Entry { revision, status, ..waiting(place) }
 }
 
-/// Any history, lawful or not.
+/// Any history, including impossible ones.
 pub fn history() -> impl Strategy<Value = Vec<(usize, Write)>> {
     let write = prop_oneof![
         3 => Just(Write::Join),
@@ -58,7 +55,7 @@ pub fn history() -> impl Strategy<Value = Vec<(usize, Write)>> {
     prop::collection::vec((0..USERS, write), 1..60)
 }
 
-/// The same without what nobody writes: into a place that was admitted, or is not there, or is there already.
+/// Removes impossible writes: to a place that was admitted, does not exist, or exists already.
 fn lawful(history: Vec<(usize, Write)>) -> Vec<(usize, Write)> {
     let mut stands: BTreeMap<usize, Write> = BTreeMap::new();
     let allowed = history.into_iter().filter(|(user, write)| {
@@ -80,18 +77,18 @@ fn lawful(history: Vec<(usize, Write)>) -> Vec<(usize, Write)> {
     allowed.collect()
 }
 
-/// The messages of a history, as the bucket tells them.
+/// The messages of a history.
 pub fn told(history: &[(usize, Write)]) -> Vec<Message> {
     let mut places: BTreeMap<usize, Place> = BTreeMap::new();
     let mut messages = Vec::new();
     for (index, (user, write)) in history.iter().enumerate() {
         let revision = index as u64 + 1;
         let known = *places.entry(*user).or_insert(revision);
-        let (place, standing) = match write {
-            Write::Join => (revision, Standing::Waiting),
-            Write::Admit { seconds } => (known, active(known, revision, *seconds).standing),
-            Write::Miss { seconds } => (known, Standing::Silent { grace_until: at(*seconds) }),
-            Write::Hear => (known, Standing::Waiting),
+        let (place, status) = match write {
+            Write::Join => (revision, PlaceStatus::Waiting),
+            Write::Admit { seconds } => (known, active(known, revision, *seconds).status),
+            Write::Miss { seconds } => (known, PlaceStatus::Silent { grace_until: at(*seconds) }),
+            Write::Hear => (known, PlaceStatus::Waiting),
             Write::Delete => {
                 places.remove(user);
                 messages.push((person(*user as u128), revision, None));
@@ -99,7 +96,7 @@ pub fn told(history: &[(usize, Write)]) -> Vec<Message> {
             }
         };
         places.insert(*user, place);
-        let entry = Entry { revision, standing, ..waiting(place) };
+        let entry = Entry { revision, status, ..waiting(place) };
         messages.push((person(*user as u128), revision, Some(entry)));
     }
     messages
@@ -114,7 +111,7 @@ fn tell(queue: &mut Queue, messages: &[Message], replay: u32) {
     }
 }
 
-/// The last message of each key, in order: what a fresh watch tells.
+/// The last message of each key, as a new watch shows them.
 pub fn last_of_each(messages: &[Message]) -> Vec<Message> {
     let last: BTreeMap<UserId, u64> = messages.iter().map(|(user, revision, _)| (*user, *revision)).collect();
     messages.iter().filter(|(user, revision, _)| last[user] == *revision).copied().collect()
@@ -122,15 +119,15 @@ pub fn last_of_each(messages: &[Message]) -> Vec<Message> {
 
 fn check(queue: &Queue, messages: &[Message]) {
     let last = last_of_each(messages);
-    let standing = |of: fn(&Standing) -> bool| {
+    let status = |of: fn(&PlaceStatus) -> bool| {
         let entries = last.iter().filter_map(|(_, _, entry)| *entry);
-        let mut entries: Vec<Entry> = entries.filter(|entry| of(&entry.standing)).collect();
+        let mut entries: Vec<Entry> = entries.filter(|entry| of(&entry.status)).collect();
         entries.sort_by_key(|entry| entry.place);
         entries
     };
-    let in_line = standing(Standing::is_in_line);
-    let ready = standing(|standing| *standing == Standing::Waiting);
-    assert_eq!(queue.active(), standing(|standing| !standing.is_in_line()).len());
+    let in_line = status(PlaceStatus::is_in_line);
+    let ready = status(|status| *status == PlaceStatus::Waiting);
+    assert_eq!(queue.active(), status(|status| !status.is_in_line()).len());
     assert_eq!((queue.waiting(), queue.silent()), (in_line.len(), in_line.len() - ready.len()));
     assert_eq!(queue.front().map(|(_, entry)| entry).collect::<Vec<_>>(), ready);
     for (user, revision, entry) in &last {
@@ -142,7 +139,7 @@ fn check(queue: &Queue, messages: &[Message]) {
     }
 }
 
-/// Everybody looks at the own rank, and compares it with what was shown before.
+/// Checks that no rank is worse than the rank that was shown before.
 fn look(queue: &Queue, shown: &mut HashMap<(UserId, Place), usize>) {
     for number in 0..USERS as u128 {
         let view = queue.view(person(number));
@@ -163,20 +160,20 @@ proptest! {
         tell(&mut live, &messages, 1);
         check(&live, &messages);
 
-        // An interruption: some messages twice, the overwritten ones of the gap never.
+        // An interruption: some messages come twice, and overwritten ones of the gap are missing.
         let mut resumed = Queue::default();
         tell(&mut resumed, &messages[..cut], 1);
         let from = again.min(cut);
         tell(&mut resumed, &messages[from..cut], 1);
         tell(&mut resumed, &last_of_each(&messages), 2);
-        resumed.forget_untold(2);
+        resumed.remove_unconfirmed(2);
         check(&resumed, &messages);
     }
 
     #[test]
     fn a_shown_rank_never_gets_worse(
         history in history(),
-        // After each message: is everything told again, and does its owner give the place up here?
+        // After each message: is everything repeated, and does its owner give up the place here?
         also in prop::collection::vec((prop::bool::weighted(0.1), prop::bool::weighted(0.1)), 60),
     ) {
         let messages = told(&lawful(history));
@@ -185,7 +182,7 @@ proptest! {
             tell(&mut queue, &[*message], replay);
             look(&queue, &mut shown);
             if let (true, (user, _, Some(entry))) = (given_up, message) {
-                queue.bar(*user, entry.place, at(0));
+                queue.end_locally(*user, entry.place, at(0));
                 look(&queue, &mut shown);
             }
             if told_again {
@@ -194,7 +191,7 @@ proptest! {
                     tell(&mut queue, &[one], replay);
                     look(&queue, &mut shown);
                 }
-                queue.forget_untold(replay);
+                queue.remove_unconfirmed(replay);
                 look(&queue, &mut shown);
             }
         }
@@ -202,11 +199,11 @@ proptest! {
 }
 
 #[test]
-fn who_is_silent_keeps_the_rank_is_passed_over_and_is_overdue_after_the_grace() {
+fn silent_place_is_skipped_and_expires_after_grace() {
     let mut queue = Queue::default();
     let silent = |revision| {
-        let standing = Standing::Silent { grace_until: at(30) };
-        Entry { revision, standing, ..waiting(1) }
+        let status = PlaceStatus::Silent { grace_until: at(30) };
+        Entry { revision, status, ..waiting(1) }
     };
     queue.put(person(1), waiting(1), 0, None);
     queue.put(person(2), waiting(2), 0, None);
@@ -219,13 +216,13 @@ fn who_is_silent_keeps_the_rank_is_passed_over_and_is_overdue_after_the_grace() 
     assert_eq!((queue.silent(), queue.overdue(at(30), 10).len()), (0, 0));
     assert_eq!(queue.front().map(|(user, _)| user).collect::<Vec<_>>(), [person(1), person(2)]);
     queue.put(person(1), silent(5), 0, None);
-    queue.bar(person(1), 1, at(1));
+    queue.end_locally(person(1), 1, at(1));
     assert_eq!((queue.waiting(), queue.silent()), (1, 0), "given up while silent");
     assert_eq!(queue.view(person(2)).rank, Some(1));
 }
 
 #[test]
-fn silence_counts_from_the_last_word_and_from_when_there_was_somebody_to_hear_it() {
+fn silence_counts_from_the_last_heartbeat() {
     let mut queue = Queue::new(Duration::from_secs(60));
     queue.put(person(1), waiting(1), 0, None);
     queue.put(person(2), waiting(2), 0, Some(Duration::from_secs(100)));
@@ -251,22 +248,22 @@ fn only_news_are_counted_and_each_admission_once() {
     queue.put(person(2), waiting(2), 0, Some(second));
     queue.put(person(2), active(2, 3, 60), 0, Some(second));
     queue.put(person(2), active(2, 4, 90), 0, Some(second));
-    assert_eq!((queue.tally.joined.total(second), queue.tally.admitted.total(second)), (1, 1));
+    assert_eq!((queue.counts.joined.total(second), queue.counts.admitted.total(second)), (1, 1));
 }
 
 #[test]
-fn a_barred_waiter_leaves_the_line_and_a_barred_session_keeps_its_place_taken() {
+fn ended_waiter_leaves_and_ended_session_still_counts() {
     let mut queue = Queue::default();
     queue.put(person(1), waiting(5), 0, None);
     queue.put(person(2), waiting(6), 0, None);
     queue.put(person(3), active(1, 7, 60), 0, None);
-    queue.bar(person(1), 5, at(1));
-    queue.bar(person(3), 1, at(1));
+    queue.end_locally(person(1), 5, at(1));
+    queue.end_locally(person(3), 1, at(1));
     assert_eq!((queue.waiting(), queue.active()), (1, 1));
     assert_eq!(queue.view(person(2)).rank, Some(1));
     assert_eq!(queue.overdue(at(1), 10).len(), 2, "both are to be deleted");
-    // The place of a join that the watch has not told of yet.
-    queue.bar(person(4), 9, at(1));
+    // A place that the watch has not shown yet.
+    queue.end_locally(person(4), 9, at(1));
     queue.put(person(4), waiting(9), 0, None);
     assert_eq!((queue.waiting(), queue.overdue(at(1), 10).len()), (1, 3));
 }
@@ -277,13 +274,13 @@ fn old_ends_are_cleared_away() {
     queue.delete(person(1), 5, at(0));
     queue.delete(person(2), 6, at(100));
     assert_eq!(queue.old_markers(at(50), usize::MAX, 10), (vec![(person(1), 5)], None));
-    assert_eq!(queue.forget_ends(at(50), usize::MAX, 10), None);
+    assert_eq!(queue.purge_tombstones(at(50), usize::MAX, 10), None);
     assert!(!queue.view(person(1)).is_over(5) && queue.view(person(2)).is_over(6));
 }
 
 #[test]
 fn a_million_waiters_take_less_than_a_hundred_bytes_each() {
-    // An eighth of them: all that is kept grows by doubling, so that each takes as much.
+    // An eighth of them. All arrays grow by doubling, so each user takes as much.
     const WAITERS: u64 = 1_000_000 / 8;
     let mut queue = Queue::new(Duration::from_secs(60));
     let taken = allocation_counter::measure(|| {
@@ -295,13 +292,13 @@ fn a_million_waiters_take_less_than_a_hundred_bytes_each() {
 }
 
 #[test]
-fn a_replay_drops_what_it_does_not_tell_of() {
+fn replay_removes_places_it_does_not_show() {
     let mut queue = Queue::default();
     queue.put(person(1), waiting(1), 1, None);
     queue.put(person(2), waiting(2), 1, None);
     queue.put(person(2), waiting(2), 2, None);
     queue.put(person(3), waiting(3), 2, None);
-    queue.forget_untold(2);
+    queue.remove_unconfirmed(2);
     assert_eq!(queue.front().map(|(user, _)| user).collect::<Vec<_>>(), [person(2), person(3)]);
     assert_eq!(queue.view(person(1)), View::default());
 }

@@ -1,4 +1,4 @@
-//! What is told of the bucket, message by message, and what it makes of all lines.
+//! Applies the messages of the bucket to the lines of all concerts.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,33 +8,49 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::super::place::Entry;
-use super::changes::{Changed, Changes, Key};
-use super::era::Era;
+use super::changes::{ChangeLog, Changes, Key};
+use super::epoch::Epoch;
 use super::queue::Queue;
 use crate::bus::incarnation;
 use crate::ids::{ConcertId, UserId};
 
-/// One message of the bucket, read.
+/// A message of the bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
-    /// A place was written.
-    Put { concert: ConcertId, user: UserId, entry: Entry },
-    /// A place's key was deleted, or ran out.
-    Gone { concert: ConcertId, user: UserId, revision: u64, at: DateTime<Utc> },
-    /// The lease changed hands or was renewed; nobody holds it once it was given back.
-    Lease { revision: u64, holder: Option<Uuid> },
-    /// The bucket holds all that was journalled of earlier ones, which was everything up to that revision of theirs.
-    Restored { revision: u64, journalled: u64 },
-    /// Something else, of which only the revision matters.
-    Other { revision: u64 },
+pub enum BucketChange {
+    Put {
+        concert: ConcertId,
+        user: UserId,
+        entry: Entry,
+    },
+    /// The key of a place was deleted or expired.
+    Deleted {
+        concert: ConcertId,
+        user: UserId,
+        revision: u64,
+        at: DateTime<Utc>,
+    },
+    /// The lease was taken, renewed or given back.
+    Lease {
+        revision: u64,
+        holder: Option<Uuid>,
+    },
+    /// The bucket is restored: it has all places that were journalled of earlier ones, up to their revision
+    /// `journalled`.
+    Restored {
+        revision: u64,
+        journalled: u64,
+    },
+    /// Another key, of which only the revision matters.
+    Other {
+        revision: u64,
+    },
 }
 
-impl News {
-    /// At which revision this was written.
+impl BucketChange {
     pub fn revision(&self) -> u64 {
         match self {
             Self::Put { entry, .. } => entry.revision,
-            Self::Gone { revision, .. }
+            Self::Deleted { revision, .. }
             | Self::Lease { revision, .. }
             | Self::Restored { revision, .. }
             | Self::Other { revision } => *revision,
@@ -45,171 +61,165 @@ impl News {
 /// The lease as this instance last saw it change, by its own monotonic clock.
 #[derive(Clone, Copy, Debug)]
 pub struct LeaseSeen {
-    /// Its revision; 0 if it was never written.
+    /// 0 if it was never written.
     pub revision: u64,
-    /// Who admits, by the id of the running process.
+    /// The process that leads.
     pub holder: Option<Uuid>,
-    /// When this instance saw that.
     pub since: Instant,
 }
 
 impl LeaseSeen {
-    /// Nobody has taken it yet.
     fn never() -> Self {
         Self { revision: 0, holder: None, since: Instant::now() }
     }
 }
 
-/// Every concert's queue.
 #[derive(Debug)]
 pub struct Lines {
     pub(super) queues: HashMap<ConcertId, Queue>,
     silence: Duration,
-    /// The keys that are to be journalled.
-    pub(super) changed: Changed,
+    /// The keys to be journalled.
+    pub(super) change_log: ChangeLog,
     lease: LeaseSeen,
     replay: u32,
-    /// Whether the bucket has been told completely since the replay began.
-    is_whole: bool,
-    era: Era,
-    /// The last revision that was told, and the last one of earlier buckets.
-    told: u64,
-    told_before: u64,
-    /// The last revision that was told before the replay began.
-    told_at_replay: u64,
+    /// Whether the running replay has shown the whole bucket.
+    is_replay_complete: bool,
+    epoch: Epoch,
+    /// The last revision that was shown, and the last one of earlier buckets.
+    last_seen: u64,
+    last_of_earlier_bucket: u64,
+    /// The last revision that was shown before the replay started.
+    last_before_replay: u64,
 }
 
 impl Lines {
-    /// Nothing is known yet. A silence of less than `silence` means nothing.
+    /// `silence` is the shortest silence that counts.
     pub fn new(silence: Duration) -> Self {
         Self {
             silence,
             queues: HashMap::new(),
-            changed: Changed::default(),
+            change_log: ChangeLog::default(),
             lease: LeaseSeen::never(),
             replay: 0,
-            is_whole: false,
-            era: Era::new(0),
-            told: 0,
-            told_before: 0,
-            told_at_replay: 0,
+            is_replay_complete: false,
+            epoch: Epoch::new(0),
+            last_seen: 0,
+            last_of_earlier_bucket: 0,
+            last_before_replay: 0,
         }
     }
 
-    /// Every queue that ever had somebody in it.
+    /// Every queue that has or had users.
     pub fn queues(&self) -> impl Iterator<Item = (ConcertId, &Queue)> {
         self.queues.iter().map(|(concert, queue)| (*concert, queue))
     }
 
-    /// One concert's queue.
     pub fn queue(&self, concert: ConcertId) -> Option<&Queue> {
         self.queues.get(&concert)
     }
 
-    /// The lease as last seen.
     pub fn lease(&self) -> LeaseSeen {
         self.lease
     }
 
-    /// The shortest silence that means anything.
     pub fn silence(&self) -> Duration {
         self.silence
     }
 
-    /// One concert's queue, to be changed.
     pub fn queue_mut(&mut self, concert: ConcertId) -> &mut Queue {
         let silence = self.silence;
         self.queues.entry(concert).or_insert_with(|| Queue::new(silence))
     }
 
-    /// Which bucket this is told by.
-    pub fn era(&self) -> Era {
-        self.era
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
     }
 
-    /// Up to which revision everything is known. A replay shows only the last write of each key, so that a place from early on may
-    /// be told of late: what is known stands still until it is complete.
+    /// The revision up to which memory is complete. A replay shows only the last write of each key and may show an
+    /// early place late, so this does not grow until the replay is complete.
     pub fn known(&self) -> u64 {
-        if self.is_whole { self.told } else { self.told_at_replay }
+        if self.is_replay_complete { self.last_seen } else { self.last_before_replay }
     }
 
-    /// How often it has been told completely.
+    /// The number of complete replays.
     pub fn replays(&self) -> u32 {
-        if self.is_whole { self.replay } else { self.replay.saturating_sub(1) }
+        if self.is_replay_complete { self.replay } else { self.replay.saturating_sub(1) }
     }
 
-    /// The bucket is told anew from here on. Another one than before has a lease of its own; all else that is known stays
-    /// until it has been restored.
+    /// The watch starts again. A bucket of a new incarnation has its own lease; all places stay known until it is
+    /// restored.
     pub fn begin_replay(&mut self, incarnation: u64) {
         self.replay += 1;
-        if self.is_whole {
-            self.told_at_replay = self.told;
+        if self.is_replay_complete {
+            self.last_before_replay = self.last_seen;
         }
-        self.is_whole = false;
-        if incarnation != self.era.incarnation {
-            self.era = Era::new(incarnation);
+        self.is_replay_complete = false;
+        if incarnation != self.epoch.incarnation {
+            self.epoch = Epoch::new(incarnation);
             self.lease = LeaseSeen::never();
-            self.told_before = self.told;
+            self.last_of_earlier_bucket = self.last_seen;
         }
     }
 
-    /// The bucket has been told completely: what was not told of is gone, unless it is yet to be restored.
+    /// The replay is complete: places that it did not show have ended, unless the bucket is not restored yet.
     pub fn end_replay(&mut self) {
-        self.is_whole = true;
-        self.forget_untold();
+        self.is_replay_complete = true;
+        self.remove_unconfirmed();
     }
 
-    /// What changed since the last time. However much that is, it takes no time: each was noted as it happened.
+    /// Takes the changes since the last call. It takes constant time, because each change was logged as it happened.
     pub fn take_changes(&mut self) -> Changes {
-        let journalled = if self.era.is_restored() { self.told } else { self.told_before };
-        Changes { changed: self.changed.take(), told: self.told, journalled }
+        let journalled = if self.epoch.is_restored() { self.last_seen } else { self.last_of_earlier_bucket };
+        Changes { changed: self.change_log.take(), last_seen: self.last_seen, journalled }
     }
 
-    /// Applies one message. `since_start` is given for news, and not for what a replay or a restoration tells.
-    pub fn apply(&mut self, news: News, since_start: Option<Duration>) {
+    /// Applies one message. `since_start` is `None` for messages of a replay or a restoration, which are not counted.
+    pub fn apply(&mut self, news: BucketChange, since_start: Option<Duration>) {
         let replay = self.replay;
-        self.told = self.told.max(news.revision());
+        self.last_seen = self.last_seen.max(news.revision());
         match news {
-            News::Put { concert, user, entry } => {
+            BucketChange::Put { concert, user, entry } => {
                 self.queue_mut(concert).put(user, entry, replay, since_start);
-                self.note((concert, user));
+                self.log_change((concert, user));
             }
-            News::Gone { concert, user, revision, at } => {
+            BucketChange::Deleted { concert, user, revision, at } => {
                 let queue = self.queue_mut(concert);
                 if let Some(since_start) = since_start {
                     queue.count_end(user, at, since_start);
                 }
                 queue.delete(user, revision, at);
-                self.note((concert, user));
+                self.log_change((concert, user));
             }
-            News::Restored { revision, journalled } if incarnation::of(revision) == self.era.incarnation => {
-                self.era.restore(journalled);
-                self.forget_untold();
+            BucketChange::Restored { revision, journalled }
+                if incarnation::of(revision) == self.epoch.incarnation =>
+            {
+                self.epoch.restore(journalled);
+                self.remove_unconfirmed();
             }
-            News::Lease { revision, holder } if revision > self.lease.revision => {
+            BucketChange::Lease { revision, holder } if revision > self.lease.revision => {
                 self.lease = LeaseSeen { revision, holder, since: Instant::now() };
             }
-            News::Lease { .. } | News::Restored { .. } | News::Other { .. } => (),
+            BucketChange::Lease { .. } | BucketChange::Restored { .. } | BucketChange::Other { .. } => (),
         }
     }
 
-    /// What the bucket did not tell of is gone; but not before it is restored.
-    fn forget_untold(&mut self) {
-        if !self.is_whole || !self.era.is_restored() {
+    /// Removes the places that the replay did not show, once the bucket is restored.
+    fn remove_unconfirmed(&mut self) {
+        if !self.is_replay_complete || !self.epoch.is_restored() {
             return;
         }
         for (concert, queue) in &mut self.queues {
-            for user in queue.forget_untold(self.replay) {
-                self.changed.note((*concert, user), queue.place_of(user));
+            for user in queue.remove_unconfirmed(self.replay) {
+                self.change_log.note((*concert, user), queue.place_of(user));
             }
         }
     }
 
-    /// A key is to be journalled as it is now, if this instance keeps the journal.
-    fn note(&mut self, key: Key) {
-        if self.changed.is_collected() {
+    /// Logs the key's current state, if this instance writes the journal.
+    fn log_change(&mut self, key: Key) {
+        if self.change_log.is_collected() {
             let now = self.queue(key.0).map(|queue| queue.place_of(key.1)).unwrap_or_default();
-            self.changed.note(key, now);
+            self.change_log.note(key, now);
         }
     }
 }

@@ -1,43 +1,42 @@
-//! The lines in the memory of this instance: who waits at which rank, who is active, whose place is over.
+//! The lines in memory: the rank of each waiting user, the active users, and the places that have ended.
 //!
-//! Nothing here waits for anything. [`memory`] is the lock around it, [`queue`] one concert's line, [`ranks`] the array
-//! that knows everybody's rank.
+//! [`memory`] is the lock around all lines, [`queue`] one concert's line, and [`ranked_list`] the array that knows
+//! every rank. Nothing here awaits anything but the lock.
 
 #[cfg(test)]
 mod hostile;
 #[cfg(test)]
 mod restored_laws;
-mod passes;
+mod scan;
 mod memory;
 mod lines;
 #[cfg(test)]
 mod laws;
 mod queue;
-mod view;
 mod changes;
 mod order;
 mod entries;
-mod ends;
-mod pause;
+mod tombstones;
+mod poll_interval;
 mod deadlines;
-mod tally;
-mod pace;
-mod era;
+mod counts;
+mod release_rate;
+mod epoch;
 mod rate;
-mod ranks;
-mod lot;
+mod ranked_list;
+mod lottery;
 
 pub use self::changes::{Change, Changes, Key};
-pub use self::ends::End;
-#[cfg(test)]
-pub use self::ends::Ends;
+pub use self::counts::LineCounts;
 pub use self::entries::Handle;
-pub use self::era::Era;
+pub use self::epoch::Epoch;
 pub use self::lines::Lines;
-pub use self::lot::{Draw, Lot};
-pub use self::memory::{LeaseSeen, Memory, News};
-pub use self::passes::SLICE;
-pub use self::pause::{patience, poll_after, poll_early, seconds};
+pub use self::lottery::{Draw, Lottery};
+pub use self::memory::{BucketChange, LeaseSeen, Memory};
+pub use self::poll_interval::{poll_after, poll_early, seconds, trust_seconds};
 pub use self::queue::{Queue, View};
-pub use self::rate::{LastMinute, Permits};
-pub use self::tally::Tally;
+pub use self::rate::{LastMinute, RateLimiter};
+pub use self::scan::SCAN_CHUNK;
+pub use self::tombstones::Tombstone;
+#[cfg(test)]
+pub use self::tombstones::Tombstones;

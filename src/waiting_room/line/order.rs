@@ -1,47 +1,45 @@
-//! In which order those who wait are admitted: early comers by lot, then all others as they came.
+//! The order in which users are admitted: those who joined before the opening by lottery, then all others by arrival.
 //!
-//! Until an opening has been drawn everybody stands in order of arrival, and who came early has no rank to tell.
+//! Before the lottery is drawn all users stand in order of arrival, and those who joined early see no rank.
 
 use chrono::{DateTime, Utc};
 
-use super::super::place::{Entry, Place, Standing};
-use super::lot::{Drum, Lot, Number};
-use super::ranks::Line;
+use super::super::place::{Entry, Place, PlaceStatus};
+use super::lottery::{Lottery, LotteryKey, Number};
+use super::ranked_list::RankedList;
 use crate::ids::UserId;
 
-/// Everybody who waits in one concert's line, each with something the caller wants back.
+/// The waiting users of one line, each with a value for the caller.
 #[derive(Debug)]
 pub struct Order<T> {
-    /// Early comers in the order of the lot; nobody before the draw.
-    drawn: Line<(Number, Place), T>,
-    /// The same people in order of arrival.
-    early: Line<Place, T>,
+    /// Early users in the order of the lottery; empty before it is drawn.
+    drawn: RankedList<(Number, Place), T>,
+    /// Early users in order of arrival.
+    early: RankedList<Place, T>,
     /// All others, in order of arrival.
-    late: Line<Place, T>,
-    lot: Option<(Lot, Drum)>,
-    /// The earliest that anybody came who was in line before the draw.
+    late: RankedList<Place, T>,
+    lottery: Option<(Lottery, LotteryKey)>,
+    /// The earliest join of a user who was in line before the draw.
     earliest: Option<DateTime<Utc>>,
 }
 
 impl<T> Default for Order<T> {
     fn default() -> Self {
-        let (drawn, early, late) = (Line::default(), Line::default(), Line::default());
-        Self { drawn, early, late, lot: None, earliest: None }
+        let (drawn, early, late) = (RankedList::default(), RankedList::default(), RankedList::default());
+        Self { drawn, early, late, lottery: None, earliest: None }
     }
 }
 
 impl<T: Copy + PartialEq> Order<T> {
-    /// How many wait.
     pub fn len(&self) -> usize {
         self.early.len() + self.late.len()
     }
 
-    /// Whether nobody waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Puts somebody in line; false if the place is another owner's, whom it must not cost the place.
+    /// Adds a user. Returns false if another user has the place, which stays unchanged.
     pub fn insert(&mut self, user: UserId, entry: &Entry, owner: T) -> bool {
         let number = self.number(user, entry);
         let line = if number.is_some() { &mut self.early } else { &mut self.late };
@@ -59,7 +57,7 @@ impl<T: Copy + PartialEq> Order<T> {
         true
     }
 
-    /// Takes somebody out of the line who may be in it.
+    /// Removes a user, if the user is in line.
     pub fn remove(&mut self, user: UserId, entry: &Entry) {
         match self.number(user, entry) {
             Some(number) => {
@@ -72,15 +70,15 @@ impl<T: Copy + PartialEq> Order<T> {
         }
     }
 
-    /// Whether somebody in line is passed over from now on.
-    pub fn pass_over(&mut self, user: UserId, entry: &Entry, is_passed_over: bool) {
+    /// Sets whether a user is skipped by admission.
+    pub fn set_skipped(&mut self, user: UserId, entry: &Entry, is_skipped: bool) {
         match self.number(user, entry) {
-            Some(number) => self.drawn.pass_over((number, entry.place), is_passed_over),
-            None => self.late.pass_over(entry.place, is_passed_over),
+            Some(number) => self.drawn.set_skipped((number, entry.place), is_skipped),
+            None => self.late.set_skipped(entry.place, is_skipped),
         };
     }
 
-    /// The rank of a place: 1 is next. Nothing if it is not in line.
+    /// 1 is next; `None` if the place is not in line.
     pub fn rank(&self, user: UserId, entry: &Entry) -> Option<usize> {
         match self.number(user, entry) {
             Some(number) => self.drawn.rank((number, entry.place)),
@@ -88,61 +86,61 @@ impl<T: Copy + PartialEq> Order<T> {
         }
     }
 
-    /// Who waits, from the front on.
+    /// All users, from the front.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = T> + '_ {
         self.drawn.iter().map(|(_, owner)| owner).chain(self.late.iter().map(|(_, owner)| owner))
     }
 
-    /// The same without those who are passed over.
+    /// The users that are not skipped, from the front.
     pub fn ready(&self) -> impl Iterator<Item = T> + '_ {
         self.drawn.ready().map(|(_, owner)| owner).chain(self.late.ready().map(|(_, owner)| owner))
     }
 
-    /// Who waits, in order of arrival.
+    /// All users, in order of arrival.
     pub fn by_arrival(&self) -> impl Iterator<Item = T> + '_ {
         self.early.iter().chain(self.late.iter()).map(|(_, owner)| owner)
     }
 
-    /// Whether the order is the one of this lot: it was drawn, or nobody came before its opening.
-    pub fn is_of(&self, lot: &Lot) -> bool {
-        match &self.lot {
-            Some((drawn, _)) => drawn == lot,
-            None => self.late.is_empty() || self.earliest.is_none_or(|at| !lot.is_early(at)),
+    /// Whether the line has the order of this lottery: it was drawn, or no user joined before its opening.
+    pub fn is_of(&self, lottery: &Lottery) -> bool {
+        match &self.lottery {
+            Some((drawn, _)) => drawn == lottery,
+            None => self.late.is_empty() || self.earliest.is_none_or(|at| !lottery.is_early(at)),
         }
     }
 
-    /// Orders everybody who waits by this lot.
-    pub fn draw(&mut self, lot: Lot, waiting: impl IntoIterator<Item = (UserId, Entry, T)>) {
-        let drum = lot.drum();
+    /// Orders all users by this lottery.
+    pub fn draw(&mut self, lottery: Lottery, waiting: impl IntoIterator<Item = (UserId, Entry, T)>) {
+        let key = lottery.key();
         let waiting: Vec<_> = waiting.into_iter().collect();
-        let is_silent = |(_, entry, _): &&(UserId, Entry, T)| entry.standing != Standing::Waiting;
+        let is_silent = |(_, entry, _): &&(UserId, Entry, T)| entry.status != PlaceStatus::Waiting;
         let silent: Vec<_> = waiting.iter().filter(is_silent).copied().collect();
         let (mut early, mut late): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|(_, entry, _)| lot.is_early(entry.issued_at));
+            waiting.into_iter().partition(|(_, entry, _)| lottery.is_early(entry.issued_at));
         early.sort_unstable_by_key(|(_, entry, _)| entry.place);
         late.sort_unstable_by_key(|(_, entry, _)| entry.place);
-        let number = |(user, entry, owner): &(UserId, Entry, T)| ((drum.number(*user), entry.place), *owner);
+        let number = |(user, entry, owner): &(UserId, Entry, T)| ((key.number(*user), entry.place), *owner);
         let mut drawn: Vec<_> = early.iter().map(number).collect();
         drawn.sort_unstable_by_key(|(number, _)| *number);
         let by_place = |all: Vec<(UserId, Entry, T)>| {
-            Line::from_sorted(all.into_iter().map(|(_, entry, owner)| (entry.place, owner)))
+            RankedList::from_sorted(all.into_iter().map(|(_, entry, owner)| (entry.place, owner)))
         };
         *self = Self {
-            drawn: Line::from_sorted(drawn),
+            drawn: RankedList::from_sorted(drawn),
             early: by_place(early),
             late: by_place(late),
-            lot: Some((lot, drum)),
+            lottery: Some((lottery, key)),
             earliest: None,
         };
         for (user, entry, _) in silent {
-            self.pass_over(user, &entry, true);
+            self.set_skipped(user, &entry, true);
         }
     }
 
-    /// The number of somebody who came before an opening that has been drawn.
+    /// The number of a user who takes part in the lottery that was drawn.
     fn number(&self, user: UserId, entry: &Entry) -> Option<Number> {
-        let (lot, drum) = self.lot.as_ref()?;
-        lot.is_early(entry.issued_at).then(|| drum.number(user))
+        let (lottery, key) = self.lottery.as_ref()?;
+        lottery.is_early(entry.issued_at).then(|| key.number(user))
     }
 }
 
@@ -158,22 +156,22 @@ mod tests {
     }
 
     fn waiting(place: Place, issued: i64) -> Entry {
-        Entry { revision: place, place, issued_at: at(issued), standing: Standing::Waiting }
+        Entry { revision: place, place, issued_at: at(issued), status: PlaceStatus::Waiting }
     }
 
     fn user(number: u64) -> UserId {
         UserId::from_u128(number.into())
     }
 
-    fn lot(opens_at: i64) -> Lot {
-        Lot::new(&[7; 32], at(opens_at), true)
+    fn lottery(opens_at: i64) -> Lottery {
+        Lottery::new(&[7; 32], at(opens_at), true)
     }
 
-    /// Early before late, early ones by their number, then by place.
-    fn by_hand(lot: &Lot, mut all: Vec<(UserId, Entry)>) -> Vec<UserId> {
+    /// Early users first, by number and place; then all others by place.
+    fn by_hand(lottery: &Lottery, mut all: Vec<(UserId, Entry)>) -> Vec<UserId> {
         all.sort_by_key(|(user, entry)| {
-            let is_early = lot.is_early(entry.issued_at);
-            (!is_early, is_early.then(|| lot.drum().number(*user)), entry.place)
+            let is_early = lottery.is_early(entry.issued_at);
+            (!is_early, is_early.then(|| lottery.key().number(*user)), entry.place)
         });
         all.into_iter().map(|(user, _)| user).collect()
     }
@@ -185,7 +183,7 @@ mod tests {
             leavers in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
             cut in any::<prop::sample::Index>(),
         ) {
-            let lot = lot(50);
+            let lottery = lottery(50);
             let mut everybody: Vec<_> =
                 all.into_iter().map(|(place, issued)| (user(place), waiting(place, issued))).collect();
             let mut order = Order::default();
@@ -193,8 +191,8 @@ mod tests {
             for (user, entry) in &everybody[..cut] {
                 order.insert(*user, entry, *user);
             }
-            order.draw(lot, everybody[..cut].iter().map(|(user, entry)| (*user, *entry, *user)));
-            // These were on their way, or came later.
+            order.draw(lottery, everybody[..cut].iter().map(|(user, entry)| (*user, *entry, *user)));
+            // These joins were under way, or came later.
             for (user, entry) in &everybody[cut..] {
                 order.insert(*user, entry, *user);
             }
@@ -205,7 +203,7 @@ mod tests {
                     prop_assert_eq!(order.rank(user, &entry), None);
                 }
             }
-            let expected = by_hand(&lot, everybody.clone());
+            let expected = by_hand(&lottery, everybody.clone());
             prop_assert_eq!(order.iter().collect::<Vec<_>>(), expected.as_slice());
             prop_assert_eq!(order.iter().next_back(), expected.last().copied());
             prop_assert_eq!(order.len(), everybody.len());
@@ -217,28 +215,28 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_of_an_opening_once_it_is_drawn_or_if_nobody_came_before() {
+    fn line_has_the_order_of_a_drawn_lottery() {
         let mut order = Order::default();
-        assert!(order.is_of(&lot(50)));
+        assert!(order.is_of(&lottery(50)));
         order.insert(user(1), &waiting(1, 60), 1);
-        assert!(order.is_of(&lot(50)) && order.is_of(&lot(60)));
+        assert!(order.is_of(&lottery(50)) && order.is_of(&lottery(60)));
         order.insert(user(2), &waiting(2, 40), 2);
-        assert!(!order.is_of(&lot(50)) && order.is_of(&lot(40)));
+        assert!(!order.is_of(&lottery(50)) && order.is_of(&lottery(40)));
         let all = [(user(1), waiting(1, 60), 1), (user(2), waiting(2, 40), 2)];
-        order.draw(lot(50), all);
-        assert!(order.is_of(&lot(50)) && !order.is_of(&lot(40)));
-        order.pass_over(user(2), &all[1].1, true);
+        order.draw(lottery(50), all);
+        assert!(order.is_of(&lottery(50)) && !order.is_of(&lottery(40)));
+        order.set_skipped(user(2), &all[1].1, true);
         assert_eq!((order.ready().collect::<Vec<_>>(), order.rank(user(1), &all[0].1)), (vec![1], Some(2)));
         assert_eq!(order.iter().collect::<Vec<_>>(), [2, 1]);
         assert_eq!(order.by_arrival().next(), Some(2));
-        let silent = Standing::Silent { grace_until: at(100) };
-        let kept = [all[0], (all[1].0, Entry { standing: silent, ..all[1].1 }, 2)];
-        order.draw(lot(90), kept);
+        let silent = PlaceStatus::Silent { grace_until: at(100) };
+        let kept = [all[0], (all[1].0, Entry { status: silent, ..all[1].1 }, 2)];
+        order.draw(lottery(90), kept);
         assert_eq!(order.ready().collect::<Vec<_>>(), [1], "who is silent stays passed over");
-        order.draw(lot(90), all);
-        assert!(order.is_of(&lot(90)));
-        let drum = lot(90).drum();
-        let first = if drum.number(user(1)) < drum.number(user(2)) { 1 } else { 2 };
+        order.draw(lottery(90), all);
+        assert!(order.is_of(&lottery(90)));
+        let key = lottery(90).key();
+        let first = if key.number(user(1)) < key.number(user(2)) { 1 } else { 2 };
         assert_eq!(order.iter().next(), Some(first), "now both are early");
     }
 
@@ -250,10 +248,10 @@ mod tests {
             order.insert(*user, entry, ());
         }
         let start = Instant::now();
-        order.draw(lot(50), all.iter().map(|(user, entry)| (*user, *entry, ())));
+        order.draw(lottery(50), all.iter().map(|(user, entry)| (*user, *entry, ())));
         let took = start.elapsed();
         println!("drawn in {took:?}");
-        // An optimised build takes less than a tenth of a second; one insertion after another would take minutes.
+        // An optimised build takes less than a tenth of a second. Single insertions would take minutes.
         assert!(took < Duration::from_secs(10), "{took:?}");
         assert_eq!(order.len(), 200_000);
     }

@@ -1,57 +1,55 @@
-//! One concert's line as this instance knows it: who waits at which rank, who is active, whose place is over.
+//! One concert's line in memory: the rank of each waiting user, the active users, the places that have ended.
 //!
-//! It mirrors the bucket: a change is applied in the order of its revision, and one that is older than what is
-//! known of its key is ignored, because a watch that starts again tells everything once more.
+//! It mirrors the bucket. Changes are applied in the order of their revisions. A change that is older than what is
+//! known of its key is ignored, because a watch that starts again repeats everything.
 
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use super::super::place::{Entry, LONGEST_WAIT, Place, Standing};
+use super::super::place::{Entry, LONGEST_WAIT, Place, PlaceStatus};
 use super::changes::Change;
+use super::counts::LineCounts;
 use super::deadlines::Deadlines;
-use super::ends::Ends;
 use super::entries::{Entries, Handle};
-use super::lot::Lot;
+use super::lottery::Lottery;
 use super::order::Order;
-use super::pause::{longest_patience, seconds};
-use super::tally::Tally;
+use super::poll_interval::{longest_trust, seconds};
+use super::tombstones::Tombstones;
 use crate::clock::plus;
 use crate::ids::UserId;
 
-pub use super::view::View;
+pub use super::changes::View;
 
-/// One concert's line.
 #[derive(Debug, Default)]
 pub struct Queue {
-    /// The shortest silence that means anything.
+    /// The shortest silence that counts.
     shortest: Duration,
     line: Order<Handle>,
     entries: Entries,
-    /// Everybody admitted whose key has not been deleted, by the end of the session: what counts for the cap.
+    /// Admitted users whose key has not been deleted, by the end of the session. They count for the cap.
     active: Deadlines,
-    /// Everybody in line who went silent, by the end of the grace.
+    /// Silent users in line, by the end of their grace.
     silent: Deadlines,
-    ends: Ends,
-    /// Keys that still hold a place which is over: to be deleted.
+    ends: Tombstones,
+    /// Users whose key still holds a place that has ended. The key has to be deleted.
     leftovers: HashSet<UserId>,
-    /// What happened here lately.
-    pub tally: Tally,
+    pub counts: LineCounts,
 }
 
 impl Queue {
-    /// Nobody is here yet. A silence of less than `shortest` means nothing.
+    /// `shortest` is the shortest silence that counts.
     pub fn new(shortest: Duration) -> Self {
         Self { shortest, ..Self::default() }
     }
 
-    /// Applies a written place. `since_start` is given for news, and not for what a first replay tells.
+    /// Applies a written place. `since_start` is `None` for messages of a replay, which are not counted.
     pub fn put(&mut self, user: UserId, entry: Entry, replay: u32, since_start: Option<Duration>) {
         let known = self.entries.find(user);
         let before = match known.map(|handle| (handle, self.entries.at(handle).1)) {
             Some((handle, before)) if before.revision >= entry.revision => {
-                self.entries.retell(handle, replay);
+                self.entries.confirm(handle, replay);
                 return;
             }
             Some((_, before)) => Some(before),
@@ -62,12 +60,12 @@ impl Queue {
         }
         if let Some(before) = before {
             let is_same = before.place == entry.place && before.issued_at == entry.issued_at;
-            let stays = is_same && entry.standing.is_in_line();
+            let stays = is_same && entry.status.is_in_line();
             self.unlist(user, &before, stays);
         }
         if let Some(since_start) = since_start {
-            let was = before.filter(|before| before.place == entry.place).map(|before| before.standing);
-            self.tally.note(was, entry.standing, since_start);
+            let was = before.filter(|before| before.place == entry.place).map(|before| before.status);
+            self.counts.note(was, entry.status, since_start);
         }
         let handle = self.entries.put(user, entry, replay);
         if self.ends.covers(user, entry.place) {
@@ -75,14 +73,14 @@ impl Queue {
         }
         self.list(user, handle, &entry);
         if let Some(since_start) = since_start
-            && entry.standing == Standing::Waiting
+            && entry.status == PlaceStatus::Waiting
         {
-            // Written by an instance that has just heard of its owner.
-            self.trust(user, seconds(since_start) + self.longest_patience());
+            // The instance that wrote it has just received a heartbeat.
+            self.trust(user, seconds(since_start) + self.longest_trust());
         }
     }
 
-    /// Applies the deletion of a key: every place of this user so far is over.
+    /// Applies the deletion of a key: every place of this user up to it has ended.
     pub fn delete(&mut self, user: UserId, marker: u64, at: DateTime<Utc>) {
         if self.entries.get(user).is_some_and(|entry| entry.revision > marker) {
             return;
@@ -91,39 +89,39 @@ impl Queue {
         self.ends.delete(user, marker, at);
     }
 
-    /// Ends a place for this instance before the end is written down. A waiter leaves the line at once; a session
-    /// keeps counting for the cap until its deletion has been seen.
-    pub fn bar(&mut self, user: UserId, place: Place, at: DateTime<Utc>) {
-        self.ends.bar(user, place, at);
+    /// Ends a place on this instance before the bucket shows it. A waiting user leaves the line at once; a session
+    /// counts for the cap until its deletion has been seen.
+    pub fn end_locally(&mut self, user: UserId, place: Place, at: DateTime<Utc>) {
+        self.ends.end_locally(user, place, at);
         let Some(entry) = self.entries.get(user) else {
             return;
         };
         if self.ends.covers(user, entry.place) {
             self.unlist(user, &entry, false);
             self.leftovers.insert(user);
-            if let Standing::Active { expires_at, .. } = entry.standing {
+            if let PlaceStatus::Active { expires_at, .. } = entry.status {
                 self.active.insert(expires_at, user);
             }
         }
     }
 
-    /// After a complete replay: keys that it did not tell of are gone; answers whose they were.
-    pub fn forget_untold(&mut self, replay: u32) -> Vec<UserId> {
-        let gone = self.entries.untold(replay);
+    /// Removes the places that a complete replay did not show. Returns their users.
+    pub fn remove_unconfirmed(&mut self, replay: u32) -> Vec<UserId> {
+        let gone = self.entries.unconfirmed(replay);
         for user in &gone {
             self.drop_entry(*user);
         }
         gone
     }
 
-    /// Drops what is known of ends before `before`, among `most` in front of `last`: tokens of that time have run out by
-    /// themselves. Answers where to go on.
-    pub fn forget_ends(&mut self, before: DateTime<Utc>, last: usize, most: usize) -> Option<usize> {
+    /// Removes tombstones older than `before`, among `most` in front of `last`. All tokens for them have expired.
+    /// Returns where to continue.
+    pub fn purge_tombstones(&mut self, before: DateTime<Utc>, last: usize, most: usize) -> Option<usize> {
         self.ends.forget(before, last, most)
     }
 
-    /// Deletions seen before `before`, whose traces in the bucket can be cleared away, among `most` in front of `last`:
-    /// users and revisions; and where to go on.
+    /// Delete markers older than `before` that can be removed from the bucket, among `most` in front of `last`: users
+    /// and revisions, and where to continue.
     pub fn old_markers(
         &self,
         before: DateTime<Utc>,
@@ -135,27 +133,27 @@ impl Queue {
         (gone, next)
     }
 
-    /// The trace of that deletion lies in the bucket no more.
+    /// The marker has been removed from the bucket.
     pub fn clear_marker(&mut self, user: UserId, marker: u64) {
         self.ends.clear(user, marker);
     }
 
-    /// Whose places were written after that revision, among `most` from `first` on; and where to go on.
+    /// The users whose places were written after `revision`, among `most` slots from `first` on, and where to
+    /// continue.
     pub fn written_since(&self, revision: u64, first: Handle, most: usize) -> (Vec<UserId>, Option<Handle>) {
         self.entries.written_since(revision, first, most)
     }
 
-    /// Whose places were deleted after that revision, among `most` in front of `last`; and where to go on.
+    /// The users whose places were deleted after `revision`, among `most` in front of `last`, and where to continue.
     pub fn deleted_since(&self, revision: u64, last: usize, most: usize) -> (Vec<UserId>, Option<usize>) {
         self.ends.since(revision, last, most)
     }
 
-    /// One user's place, and the end of the places before.
+    /// The current state of a user's key, for the journal.
     pub fn place_of(&self, user: UserId) -> Change {
         Change { entry: self.entries.get(user), end: self.ends.of(user) }
     }
 
-    /// Everything known of one user.
     pub fn view(&self, user: UserId) -> View {
         let entry = self.entries.get(user);
         let listed = entry.filter(|_| !self.leftovers.contains(&user));
@@ -163,60 +161,60 @@ impl Queue {
         View { entry, end: self.ends.of(user), rank }
     }
 
-    /// Notes that nothing needs to be heard of this user until that second since the start; answers whether that was not
-    /// known yet. Nothing is noted of somebody who has no place here.
+    /// Trusts a user until this second since the start. Returns whether that is longer than before; false for a user
+    /// without a place.
     pub fn trust(&self, user: UserId, until: u32) -> bool {
         self.entries.find(user).is_some_and(|handle| self.entries.trust(handle, until))
     }
 
-    /// For how many seconds more nothing needs to be heard of this user.
+    /// For how many more seconds a user is trusted.
     pub fn trusted_for(&self, user: UserId, now: u32) -> u32 {
         let until = self.entries.find(user).map_or(0, |handle| self.entries.trusted_until(handle));
         until.saturating_sub(now)
     }
 
-    /// How many places have room here, taken or vacant: handles are below that.
-    pub fn rooms(&self) -> usize {
-        self.entries.rooms()
+    /// The number of slots; every handle is below it.
+    pub fn slot_count(&self) -> usize {
+        self.entries.slot_count()
     }
 
-    /// Those among `most` places from `first` on who wait and went silent. Nobody had anything to listen with before
-    /// `anew`, so nobody's silence is counted from before it.
+    /// The waiting users among `most` slots from `first` on who are no longer trusted. Silence counts only from the
+    /// second `anew` on, because earlier heartbeats may have been missed.
     pub fn gone_silent(&self, first: Handle, most: usize, now: u32, anew: u32) -> Vec<(UserId, Entry)> {
-        if anew.saturating_add(self.longest_patience()) >= now {
+        if anew.saturating_add(self.longest_trust()) >= now {
             return Vec::new();
         }
-        let doubtful = self.entries.doubtful(first, most, now).map(|handle| self.entries.at(handle));
-        doubtful.filter(|(user, _)| !self.leftovers.contains(user)).collect()
+        let possibly_silent =
+            self.entries.possibly_silent(first, most, now).map(|handle| self.entries.at(handle));
+        possibly_silent.filter(|(user, _)| !self.leftovers.contains(user)).collect()
     }
 
-    /// Who can be admitted, from the front on.
+    /// The users who can be admitted, from the front.
     pub fn front(&self) -> impl Iterator<Item = (UserId, Entry)> + '_ {
         self.line.ready().map(|handle| self.entries.at(handle))
     }
 
-    /// Who is in line, silent or not, from the back on.
+    /// All users in line, from the back.
     pub fn back(&self) -> impl Iterator<Item = (UserId, Entry)> + '_ {
         self.line.iter().rev().map(|handle| self.entries.at(handle))
     }
 
-    /// Whether the ranks are those of this opening, see [`Order::is_of`].
-    pub fn is_in_order(&self, lot: &Lot) -> bool {
-        self.line.is_of(lot)
+    /// See [`Order::is_of`].
+    pub fn is_in_order(&self, lottery: &Lottery) -> bool {
+        self.line.is_of(lottery)
     }
 
-    /// Orders the line by lot, once an opening has come.
-    pub fn draw(&mut self, lot: Lot) {
+    pub fn draw(&mut self, lottery: Lottery) {
         let kept: Vec<_> = self.line.iter().map(|handle| (self.entries.at(handle), handle)).collect();
-        self.line.draw(lot, kept.into_iter().map(|((user, entry), handle)| (user, entry, handle)));
+        self.line.draw(lottery, kept.into_iter().map(|((user, entry), handle)| (user, entry, handle)));
     }
 
-    /// Places whose key must be deleted: sessions and graces that ran out, waits that took a day, ended places that lie
-    /// there still. At most so many.
+    /// Places whose key has to be deleted: expired sessions and graces, waits of a day, ended places whose key still
+    /// exists. At most `most`.
     pub fn overdue(&self, now: DateTime<Utc>, most: usize) -> Vec<(UserId, Entry)> {
         let line = self.line.by_arrival().map(|handle| self.entries.at(handle));
         let is_over = |entry: &Entry| plus(entry.issued_at, LONGEST_WAIT) <= now;
-        // A place that claims to have been taken in the future must not hide those behind it.
+        // A place that claims to be from the future must not hide the places behind it.
         let waits = line.take_while(|(_, entry)| is_over(entry) || entry.issued_at > now);
         let waits = waits.filter(|(_, entry)| is_over(entry)).map(|(user, _)| user);
         let users: BTreeSet<UserId> = self
@@ -230,73 +228,72 @@ impl Queue {
         users.into_iter().take(most).filter_map(|user| Some((user, self.entries.get(user)?))).collect()
     }
 
-    /// When the next session or grace runs out.
+    /// When the next session or grace expires.
     pub fn next_end(&self) -> Option<DateTime<Utc>> {
         [self.active.next(), self.silent.next()].into_iter().flatten().min()
     }
 
-    /// How many are in line, silent or not.
+    /// How many users are in line, silent ones included.
     pub fn waiting(&self) -> usize {
         self.line.len()
     }
 
-    /// How many of those in line are silent.
     pub fn silent(&self) -> usize {
         self.silent.len()
     }
 
-    /// Since when the one who came first waits.
+    /// When the first of the waiting users joined.
     pub fn oldest(&self) -> Option<DateTime<Utc>> {
         self.line.by_arrival().next().map(|handle| self.entries.at(handle).1.issued_at)
     }
 
-    /// Joins and admissions since then, of those who are here, see [`Entries::since`].
+    /// See [`Entries::since`].
     pub fn since(&self, then: DateTime<Utc>) -> (u64, u64) {
         self.entries.since(then)
     }
 
-    /// How many count for the cap.
+    /// How many users count for the cap.
     pub fn active(&self) -> usize {
         self.active.len()
     }
 
-    /// Whether nobody has a place here, and nobody's end is remembered.
+    /// Whether no user has a place and no tombstone is left.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty() && self.ends.is_empty()
     }
 
-    /// Lets time pass for the pace of this line, in which somebody could be admitted if `is_open`.
+    /// Advances the release rate of this line; `is_open` says whether users can be admitted.
     pub fn pass_time(&mut self, since_start: Duration, is_open: bool) {
-        self.tally.pace.pass(since_start, is_open && !self.line.is_empty());
+        self.counts.release_rate.pass(since_start, is_open && !self.line.is_empty());
     }
 
-    /// Counts an end that is news, before it is applied.
+    /// Counts an end before it is applied.
     pub fn count_end(&mut self, user: UserId, at: DateTime<Utc>, since_start: Duration) {
         if let Some(entry) = self.entries.get(user) {
-            self.tally.note_end(entry.standing, at, since_start);
+            self.counts.note_end(entry.status, at, since_start);
         }
     }
 
-    fn longest_patience(&self) -> u32 {
-        longest_patience(self.line.len(), self.shortest)
+    fn longest_trust(&self) -> u32 {
+        longest_trust(self.line.len(), self.shortest)
     }
 
     fn list(&mut self, user: UserId, handle: Handle, entry: &Entry) {
-        match entry.standing {
-            Standing::Active { expires_at, .. } => {
+        match entry.status {
+            PlaceStatus::Active { expires_at, .. } => {
                 self.active.insert(expires_at, user);
             }
-            Standing::Waiting | Standing::Silent { .. } => {
+            PlaceStatus::Waiting | PlaceStatus::Silent { .. } => {
                 if self.leftovers.contains(&user) {
                     return;
                 }
                 if !self.line.insert(user, entry, handle) {
-                    // A record that names another user's place: its key is to be deleted.
+                    // The record names another user's place. Its key has to be deleted.
                     self.leftovers.insert(user);
                     return;
                 }
-                self.line.pass_over(user, entry, entry.standing != Standing::Waiting);
-                if let Standing::Silent { grace_until } = entry.standing {
+                self.line.set_skipped(user, entry, entry.status != PlaceStatus::Waiting);
+                if let PlaceStatus::Silent { grace_until } = entry.status {
                     self.silent.insert(grace_until, user);
                 }
             }
@@ -305,12 +302,12 @@ impl Queue {
 
     fn unlist(&mut self, user: UserId, entry: &Entry, stays_in_line: bool) {
         let was_in_line = !self.leftovers.remove(&user);
-        match entry.standing {
-            Standing::Active { expires_at, .. } => {
+        match entry.status {
+            PlaceStatus::Active { expires_at, .. } => {
                 self.active.remove(expires_at, user);
             }
-            Standing::Waiting | Standing::Silent { .. } => {
-                if let Standing::Silent { grace_until } = entry.standing {
+            PlaceStatus::Waiting | PlaceStatus::Silent { .. } => {
+                if let PlaceStatus::Silent { grace_until } = entry.status {
                     self.silent.remove(grace_until, user);
                 }
                 if !stays_in_line && was_in_line {
@@ -337,12 +334,12 @@ mod tests {
     }
 
     fn waiting(place: Place) -> Entry {
-        Entry { revision: place, place, issued_at: at(0), standing: Standing::Waiting }
+        Entry { revision: place, place, issued_at: at(0), status: PlaceStatus::Waiting }
     }
 
     fn active(place: Place, revision: u64, until: i64) -> Entry {
-        let standing = Standing::Active { activated_at: at(0), expires_at: at(until), used: false };
-        Entry { revision, place, issued_at: at(0), standing }
+        let status = PlaceStatus::Active { activated_at: at(0), expires_at: at(until), used: false };
+        Entry { revision, place, issued_at: at(0), status }
     }
 
     fn user(number: u128) -> UserId {
@@ -364,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_than_what_is_known_changes_nothing() {
+    fn older_writes_change_nothing() {
         let mut queue = Queue::default();
         queue.put(user(1), active(5, 9, 60), 0, None);
         queue.put(user(1), waiting(5), 0, None);
@@ -378,11 +375,11 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_ended_never_comes_back_but_a_new_one_does() {
+    fn ended_place_never_comes_back() {
         let mut queue = Queue::default();
         queue.put(user(1), waiting(5), 0, None);
         queue.delete(user(1), 8, at(1));
-        // An admission that was on its way when its owner left: it counts for the cap until it is deleted again.
+        // The admission was under way when its owner left. It counts for the cap until it is deleted.
         queue.put(user(1), active(5, 9, 60), 0, None);
         assert_eq!(queue.active(), 1);
         assert_eq!(queue.overdue(at(1), 10).len(), 1);

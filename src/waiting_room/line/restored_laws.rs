@@ -1,18 +1,18 @@
-//! A law for every history of a bucket that was lost: restored in a new one, the line is the one before it, and then those
-//! who came meanwhile; and nobody who waits is moved back.
+//! A property test for every history of a lost bucket: the restored line equals the line before, followed by the users
+//! who joined meanwhile, and the rank of a waiting user never gets worse.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::super::place::{Entry, Standing};
+use super::super::place::{Entry, PlaceStatus};
 use super::laws::{Message, USERS, at, history, last_of_each, person, told};
-use super::memory::{Memory, News};
+use super::memory::{BucketChange, Memory};
 use crate::bus::incarnation;
 use crate::ids::{ConcertId, UserId};
 
-/// The same message in a bucket with that first revision.
+/// The message in a bucket with this first revision.
 fn of_bucket(first: u64, (user, revision, entry): Message) -> Message {
     let entry = entry.map(|entry| Entry {
         revision: entry.revision - 1 + first,
@@ -22,11 +22,11 @@ fn of_bucket(first: u64, (user, revision, entry): Message) -> Message {
     (user, revision - 1 + first, entry)
 }
 
-fn news((user, revision, entry): Message) -> News {
+fn news((user, revision, entry): Message) -> BucketChange {
     let concert = ConcertId::nil();
     match entry {
-        Some(entry) => News::Put { concert, user, entry },
-        None => News::Gone { concert, user, revision, at: at(0) },
+        Some(entry) => BucketChange::Put { concert, user, entry },
+        None => BucketChange::Deleted { concert, user, revision, at: at(0) },
     }
 }
 
@@ -36,7 +36,7 @@ fn rank(memory: &Memory, user: UserId) -> Option<usize> {
 
 proptest! {
     #[test]
-    fn a_restored_line_is_the_one_before_and_then_those_who_came_meanwhile(
+    fn restored_line_keeps_its_order_before_newcomers(
         history in history(),
         is_fresh in any::<bool>(),
         newcomers in prop::collection::vec(any::<bool>(), USERS),
@@ -64,14 +64,14 @@ proptest! {
         for ((user, entry), comes) in survivors.into_iter().zip(newcomers) {
             if comes {
                 let newcomer = person(1_000 + u128::from(revision));
-                let place = Entry { revision, place: revision, standing: Standing::Waiting, ..entry };
+                let place = Entry { revision, place: revision, status: PlaceStatus::Waiting, ..entry };
                 memory.apply(&[news((newcomer, revision, Some(place)))]);
                 arrived.push(newcomer);
                 revision += 1;
             }
             let restored = (user != spent).then_some(Entry { revision, ..entry });
             memory.apply(&[news((user, revision, restored))]);
-            let is_next = restored.is_some_and(|entry| entry.standing == Standing::Waiting);
+            let is_next = restored.is_some_and(|entry| entry.status == PlaceStatus::Waiting);
             expected.extend(is_next.then_some(user));
             revision += 1;
             for (user, before) in &mut ranks {
@@ -80,11 +80,11 @@ proptest! {
                 *before = now;
             }
         }
-        memory.apply(&[News::Restored { revision, journalled: present - 1 }]);
+        memory.apply(&[BucketChange::Restored { revision, journalled: present - 1 }]);
         expected.extend(arrived);
         let lines = memory.lines();
         let front: Option<Vec<UserId>> = lines.queue(ConcertId::nil()).map(|queue| queue.front().map(|(user, _)| user).collect());
         prop_assert_eq!(front.unwrap_or_default(), expected);
-        prop_assert!(lines.era().is_restored());
+        prop_assert!(lines.epoch().is_restored());
     }
 }

@@ -1,9 +1,9 @@
-//! One place in line: its life from joining to its end, how it lies in the bucket, and its token in its owner's hands.
+//! One place in line: its life, its record in the bucket, and its token.
 
 mod bucket;
 mod life;
 mod token;
 
-pub use self::bucket::{Bucket, If, ReadError, Sent, Stored, WriteError, answer_to};
-pub use self::life::{Entry, Event, LONGEST_WAIT, Outcome, Record, Standing, next};
+pub use self::bucket::{Bucket, Condition, ReadError, Sent, Stored, WriteError, answer_to};
+pub use self::life::{Entry, Event, LONGEST_WAIT, Outcome, PlaceStatus, Record, next};
 pub use self::token::{Claims, Place, Signer};

@@ -1,4 +1,4 @@
-//! Queue tokens: a place in a client's hands, signed so that any instance can check it without asking anybody.
+//! Queue tokens: signed claims about a place, which every instance can check without a lookup.
 
 #![warn(clippy::arithmetic_side_effects)] // numbers and times from outside
 
@@ -10,35 +10,34 @@ use sha2::{Digest, Sha256};
 use crate::clock::is_plausible;
 use crate::ids::{ConcertId, UserId};
 
-/// A place in a line: the revision of the bucket at which it was first written. Lower comes first, also across buckets,
-/// see [`crate::bus::incarnation`].
+/// A place in a line: the revision of its first write. A lower one comes first, also across buckets, see
+/// [`crate::bus::incarnation`].
 pub type Place = u64;
 
-/// What a token says about its owner and its place.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claims {
-    /// Whose place it is.
+    /// The owner.
     #[serde(rename = "sub")]
     pub user: UserId,
-    /// In which concert's line.
     pub concert: ConcertId,
     /// The order of arrival.
     pub place: Place,
-    /// When the place was taken.
+    /// When the user joined.
     pub issued_at: DateTime<Utc>,
-    /// When it was admitted; a token from before the admission does not say so and stays good to ask with.
+    /// When the user was admitted. A token from before the admission lacks it, and can still be used to ask.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub activated_at: Option<DateTime<Utc>>,
-    /// Until when the session lasted as far as was known when the token was signed.
+    /// The end of the session as it was known when the token was signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<DateTime<Utc>>,
-    /// Which bucket the admission was last seen in. After that one was lost it proves the place, and is no pass.
+    /// The bucket in which the admission was last seen. If that bucket is lost, the token proves the place but no
+    /// longer the admission.
     #[serde(default)]
     pub bucket: u64,
 }
 
 impl Claims {
-    /// Whether place and times are such as a place can have.
+    /// Whether place and times are possible.
     fn are_possible(&self) -> bool {
         let times = [Some(self.issued_at), self.activated_at, self.expires_at];
         let is_place = self.place > 0 && i64::try_from(self.place).is_ok();
@@ -46,14 +45,14 @@ impl Claims {
     }
 }
 
-/// Signs tokens with one secret, and checks those signed with it or another one that is accepted; which one, the token's
-/// header names. The same place always gives the same token.
+/// Signs tokens with one secret, and accepts tokens of further secrets; the header of a token names its secret. The
+/// same claims always give the same token.
 pub struct Signer {
     header: Header,
-    /// The same as it stands in front of each token.
+    /// The encoded header with which every token begins.
     head: String,
     signing: EncodingKey,
-    /// By the ids of their secrets; the current one first.
+    /// By key id; the current one first.
     checking: Vec<(String, DecodingKey)>,
     validation: Validation,
 }
@@ -62,7 +61,7 @@ impl Signer {
     /// All instances share the secret.
     pub fn new(secret: &[u8]) -> Self {
         let mut validation = Validation::new(Algorithm::HS256);
-        // Whether a session is over is the gate's decision: a token that ran out is still good to ask with.
+        // The gate decides whether a session is over. An expired token can still be used to ask.
         validation.validate_exp = false;
         validation.required_spec_claims.clear();
         let header = Header { kid: Some(key_id(secret)), ..Header::new(Algorithm::HS256) };
@@ -73,31 +72,30 @@ impl Signer {
         signer.accepting(secret)
     }
 
-    /// The same, which also reads what was signed with another secret: an earlier one, or the next.
+    /// Also accepts tokens that were signed with this secret: an earlier one, or the next.
     pub fn accepting(mut self, secret: &[u8]) -> Self {
         self.checking.push((key_id(secret), DecodingKey::from_secret(secret)));
         self
     }
 
-    /// The token of these claims.
     pub fn sign(&self, claims: &Claims) -> String {
         match jsonwebtoken::encode(&self.header, claims, &self.signing) {
             Ok(token) => token,
             Err(error) => {
-                // HMAC takes a key of any length, and the claims are plain fields: there is nothing to fail.
+                // HMAC accepts a key of any length, and the claims are plain fields, so this cannot fail.
                 tracing::error!(%error, "a queue token could not be signed");
                 String::new()
             }
         }
     }
 
-    /// The token of `latest`, for whoever sent one that was read as `read`: the very same, if there is nothing else to say
-    /// and the current secret has signed it.
+    /// The token of `latest` for a client that sent a token with the claims `read`: the same token, if nothing has
+    /// changed and the current secret has signed it.
     pub fn renew(&self, sent: &str, read: &Claims, latest: &Claims) -> String {
         if latest == read && head(sent) == self.head { sent.to_owned() } else { self.sign(latest) }
     }
 
-    /// What a token says, if its signature is ours. Asks nobody.
+    /// The claims of a token with a valid signature.
     pub fn read(&self, token: &str) -> Option<Claims> {
         self.checking.iter().find_map(|(id, key)| {
             let read = jsonwebtoken::decode::<Claims>(token, key, &self.validation).ok()?;
@@ -113,12 +111,12 @@ impl std::fmt::Debug for Signer {
     }
 }
 
-/// What stands before the first dot.
+/// The part before the first dot.
 fn head(token: &str) -> &str {
     token.split_once('.').map_or("", |(head, _)| head)
 }
 
-/// Names the secret in a token's header without telling it, so that a later secret can be told apart.
+/// The id of a secret, without revealing it, so that tokens of several secrets can be distinguished.
 fn key_id(secret: &[u8]) -> String {
     let mut hash = Sha256::new();
     hash.update(b"queue token key id");
@@ -144,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_says_what_was_signed_and_is_the_same_each_time() {
+    fn token_has_its_claims_and_is_stable() {
         let signer = Signer::new(b"a secret of thirty-two bytes ....");
         let claims = claims();
         let token = signer.sign(&claims);
@@ -153,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_earlier_secret_signed_is_read_until_it_is_accepted_no_more() {
+    fn earlier_secret_is_accepted_until_removed() {
         let (old, new, claims) = (Signer::new(b"old"), Signer::new(b"new"), claims());
         let token = old.sign(&claims);
         assert_eq!(new.read(&token), None);
@@ -164,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_asks_gets_the_token_that_was_sent_until_there_is_something_else_to_say() {
+    fn same_token_is_returned_until_claims_change() {
         let (old, new, claims) = (Signer::new(b"old"), Signer::new(b"new").accepting(b"old"), claims());
         let admitted = Claims { activated_at: DateTime::from_timestamp(1_900_000_060, 0), ..claims };
         let token = new.sign(&claims);
@@ -223,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_that_no_place_can_have_are_not_read() {
+    fn impossible_claims_are_refused() {
         let signer = Signer::new(b"ours");
         let read = |claims: Claims| signer.read(&signer.sign(&claims));
         for place in [0, 1 << 63, u64::MAX] {
@@ -246,7 +244,7 @@ mod tests {
             characters[at] = byte;
             let mutated: String = characters.into_iter().collect();
             let read = signer.read(&mutated);
-            // The last character of a signature has bits that say nothing.
+            // The last character of a signature has unused bits.
             proptest::prop_assert!(read.is_none() || mutated == token || at + 1 == token.len());
         }
     }

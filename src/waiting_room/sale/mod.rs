@@ -1,12 +1,12 @@
-//! What is known of each sale: its settings and its stock, how fast its line may move, and whether it stands still.
+//! The state of each sale: settings, stock, the rate of its line, and whether the line stands still.
 
 mod sales;
-mod stage;
-mod brakes;
-mod brake;
-mod stalls;
+mod phase;
+mod throttles;
+mod throttle;
+mod stall_detector;
 
-pub use self::brake::{Brake, BrakeState, Limits, Range};
-pub use self::brakes::{Brakes, HoldReport};
 pub use self::sales::{Sale, Sales};
-pub use self::stalls::Stalls;
+pub use self::stall_detector::StallDetector;
+pub use self::throttle::{Limits, Range, Throttle, ThrottleState};
+pub use self::throttles::{HoldReport, Throttles};
