@@ -341,7 +341,7 @@ async fn the_audit_needs_no_more_than_reading() {
 #[tokio::test]
 async fn payer_buyer_and_saga_are_one_user() {
     let broken = Invariant::Payments;
-    // Reservation 7 cost nothing, so no ledger entry tells who paid.
+    // Reservation 7 cost nothing, so no ledger entry names its buyer.
     finds(
         broken,
         "07",

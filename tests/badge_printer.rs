@@ -84,7 +84,7 @@ async fn the_worker_in_python_prints_what_is_paid_and_shreds_what_is_undone() {
     let serving = async || presence::served_by(&presence::present(bus).await.unwrap(), "badges.print").len();
     assert_eq!(serving().await, 0);
 
-    // Nobody prints yet: the step waits, and is done once there is somebody.
+    // No printer runs yet: the step waits, and is done once one runs.
     let (ada, bob) = (test.user(1_000).await, test.user(1_000).await);
     let held = test.reserve(ada, &[1, 2]).await;
     assert_eq!(begin_to_pay(&test, &held).await.status, ReservationStatus::Held);

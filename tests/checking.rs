@@ -14,7 +14,7 @@ const FEW: &str = "--crashes 0 --losses 1 --duplicates 0 --acts 0";
 /// Like the audit's: consistent rows, some of them under way.
 const GOOD: &str = include_str!("data/audit_good.sql");
 
-/// Its second step may be refused, and then nobody takes back what the first did.
+/// Its second step may be rejected, and then the effect of the first one stays.
 const LEAKY: &str = "name = 'party'\nversion = 1\n\
     [[steps]]\nname = 'invite'\ncommand = 'post.send'\n\
     [[steps]]\nname = 'cook'\ncommand = 'kitchen.cook'\nundo = 'kitchen.clean'\n";

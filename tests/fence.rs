@@ -254,7 +254,7 @@ async fn the_count_of_a_buyers_seats_is_compared_when_a_hold_is_written() {
     compare(user, vec![held]).await.expect("what is just being written does not count");
     compare(other, Vec::new()).await.expect("nobody else is in the way");
 
-    // Whoever comes second waits for the first, and then sees what it has done.
+    // The second one waits for the first, and then sees its effect.
     let mut first = test.app.pool.begin().await.unwrap();
     store::seats::lock_buyers(&mut first, &[other]).await.unwrap();
     let wanted = "update reservations set user_id = $1 where id = $2";

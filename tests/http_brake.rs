@@ -1,4 +1,4 @@
-//! What slows a line down or stops it: the brake, and the alarm when nobody admits.
+//! What slows a line down or stops it: the throttle, and the stall detector when no user is admitted.
 
 use std::time::Duration;
 

@@ -167,7 +167,7 @@ async fn cleaning_reads_no_table_from_end_to_end() {
     add_ended(pool, 40, 1_500).await;
     add_ended(pool, 10, 4_000).await;
     sqlx::raw_sql("analyze").execute(pool).await.unwrap();
-    // A connection of its own: Postgres counts what one has done since it last told the others.
+    // A connection of its own, because Postgres publishes the counts of a session with a delay.
     let alone = store::open(&test.env.database_url, 1).unwrap();
     let mut tx = alone.begin().await.unwrap();
     assert!(retention::take_turn(&mut tx).await.unwrap());

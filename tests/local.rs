@@ -67,7 +67,7 @@ fn look_at(pid: Pid) -> Option<(char, i32)> {
     Some((state.chars().next()?, group.trim().parse().ok()?))
 }
 
-/// A process that has ended but that nobody has asked after is gone too.
+/// A process that has ended and was not waited for counts as gone too.
 fn is_gone(pid: Pid) -> bool {
     look_at(pid).is_none_or(|(state, _)| state == 'Z')
 }
@@ -182,7 +182,7 @@ async fn a_second_process_on_the_same_directory_is_told_who_has_it() {
 async fn stale_files_of_a_crash_do_not_block_the_next_start() {
     let dir = fresh_dir("stale");
     start(&dir).await.stop().await;
-    // The worst case: the number in the pid file belongs to somebody else by now, namely to us.
+    // The worst case: the number in the pid file belongs to another process by now, this one.
     let data = files(&dir).join("data");
     let stale =
         format!("{}\n{}\n1700000000\n5432\n\n127.0.0.1\n  1 1\nready\n", std::process::id(), data.display());

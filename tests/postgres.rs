@@ -1,5 +1,6 @@
-//! Postgres as it is in life: frozen, locked, read-only, refusing everybody, or changed under the service. Nobody waits
-//! longer than five seconds, everything that passes is a 503, no saga gets stuck, and all goes on by itself afterwards.
+//! Postgres in trouble: frozen, locked, read-only, refusing connections, or changed under the service. No request
+//! waits longer than five seconds, every temporary error is a 503, no saga gets stuck, and the service recovers by
+//! itself.
 
 use std::time::Duration;
 
@@ -162,7 +163,7 @@ async fn locked_tables_keep_nobody_waiting_and_nothing_is_done_twice() {
     nothing_is_stuck(&entrance.test).await;
 }
 
-/// How a server refuses everybody, and how it is put right.
+/// How a server refuses connections, and how it is repaired.
 const REFUSALS: [(&str, &[&str], &[&str]); 4] = [
     ("28000", &["alter role boxoffice nologin"], &["alter role boxoffice login"]),
     (

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::common::app::until;
 use crate::common::{Env, fresh_dir};
 
-/// Holds so short that those of the killed process run out during the test, and a line that lets everybody in.
+/// Holds that are short enough to expire during the test, and a line that admits every user at once.
 const PACE: [&str; 4] = ["--hold-seconds", "3", "--payment-grace-seconds", "3"];
 
 /// A process of the real program; it is killed when it is dropped.
@@ -70,7 +70,7 @@ pub fn client() -> reqwest::Client {
     reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap()
 }
 
-/// Buyers who come one after the other, whatever happens to the service, until they are told to stop.
+/// Buyers who come one after the other, whatever happens to the service, until they are stopped.
 pub struct Buyers {
     url: String,
     paid: AtomicUsize,

@@ -1,5 +1,5 @@
-//! The secrets of queue tokens: exchanged without anybody losing their place, and what is not signed by one of them is
-//! refused without asking anybody.
+//! The secrets of queue tokens are exchanged without losing a place, and a token that none of them has signed is
+//! refused without a lookup.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

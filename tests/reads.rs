@@ -1,4 +1,4 @@
-//! What everybody reads, from memory: true soon after each change, on every instance, and cheap for the database.
+//! Public reads from the cache: correct soon after each change, on every instance, and cheap for the database.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ async fn seen(catalog: &Catalog, performance: Uuid, status: &str, since: Instant
     since.elapsed()
 }
 
-/// Sells the first seat behind everybody's back.
+/// Sells the first seat directly in the database.
 async fn sell_silently(test: &TestApp) {
     let sql = "update seats set status = 'sold', holder = $1 where performance_id = $1 and number = 1";
     sqlx::query(sql).bind(test.performance).execute(&test.app.pool).await.unwrap();

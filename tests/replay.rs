@@ -1,4 +1,4 @@
-//! `saga replay-events`: what was told is told again, with the same ids, numbers and content, and nothing else is.
+//! `saga replay-events` publishes earlier events again, with the same ids, numbers and content, and no others.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::common::app::{TestApp, until};
 use crate::common::program::Program;
 use crate::events::published;
 
-/// A sale in which something of everything has happened, and all that was told of it.
+/// A sale with every kind of event, and all events that it published.
 struct Sale {
     test: TestApp,
     program: Program,
@@ -82,7 +82,7 @@ async fn what_was_told_is_told_again_alike_and_in_order() {
         let before = last.insert(event.subject_id, event.sequence);
         assert!(before <= Some(event.sequence), "{again:?}");
     }
-    // Sagas that are dropped tell nothing any more.
+    // Dropped sagas publish nothing any more.
     sqlx::query("delete from sagas where id = $1")
         .bind(sale.sold)
         .execute(&sale.test.app.pool)
@@ -114,7 +114,7 @@ async fn only_what_is_asked_for_is_told_again() {
     };
     let refunded = sale.refunded;
     let cancellation = sale.test.find(refunded).await.cancellation_id.unwrap().to_string();
-    // In the middle of one saga: what came before is not told, what came after is.
+    // In the middle of one saga: its earlier events are not published, and its later ones are.
     let middle = sale.told.iter().find(|event| event.name == "reservation.confirmed").unwrap().at;
     let (reservation, saga) = (format!("--reservation {refunded}"), format!("--saga {cancellation}"));
     let (since, before) = (format!("--since {}", rfc3339(middle)), format!("--until {}", rfc3339(middle)));

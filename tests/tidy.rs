@@ -234,7 +234,7 @@ fn a_module_uses_only_those_below_it() {
 fn paths_are_found_in_groups_and_behind_super() {
     let source = Source {
         path: "src/http/auth/keys.rs".into(),
-        text: "use crate::{bus, saga::{self, apply::{start, apply}}, store};\nuse super::super::{page, shape::*};\n"
+        text: "use crate::{bus, saga::{self, apply::{start, apply}}, store};\nuse super::super::{page, validation::*};\n"
             .into(),
     };
     let found: Vec<String> = names(&source).iter().map(|path| path.join("::")).collect();
@@ -245,7 +245,7 @@ fn paths_are_found_in_groups_and_behind_super() {
         "saga::apply::apply",
         "store",
         "http::page",
-        "http::shape",
+        "http::validation",
     ];
     assert_eq!(found, expected);
 }

@@ -1,4 +1,5 @@
-//! Commands that nobody can handle: kept whole, off the stream, and their saga stuck; the others go on.
+//! Commands that no worker can handle are kept whole and taken off the stream, and their saga is stuck. The others go
+//! on.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
@@ -24,7 +25,7 @@ command = "parcels.pack"
 undo = "parcels.unpack"
 "#;
 
-/// The service with a workflow of one step that somebody else serves; its folder.
+/// The service with a workflow of one step that an external worker serves, and its folder.
 pub async fn with_parcels(roles: &[Role]) -> (TestApp, tempfile::TempDir) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("parcel.toml"), PARCEL).unwrap();

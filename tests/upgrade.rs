@@ -241,7 +241,7 @@ async fn compatible_migration_under_load_leaves_nothing_stuck() {
     };
     booked(8).await;
 
-    // A long query of somebody else is in the migration's way. It does not end before bookings go on beside it.
+    // A long query of another client blocks the migration. It does not end before bookings go on beside it.
     let mut reader = test.env.pool.begin().await.unwrap();
     sqlx::query("select count(*) from reservations").execute(&mut *reader).await.unwrap();
     let is_migrated = AtomicBool::new(false);

@@ -14,9 +14,9 @@ use crate::http::admin_state::TAILS_AT_ONCE;
 use crate::http::auth::{Access, Keys};
 use crate::http::connections::{self, Limits};
 use crate::http::health::Health;
-use crate::http::listeners::Listeners;
 use crate::http::state::CHARGES_AT_ONCE;
-use crate::http::{self, AdminState, AppState, Joins, Repeats, Service};
+use crate::http::stream_limit::StreamLimit;
+use crate::http::{self, AdminState, AppState, JoinLimits, Repeats, Service};
 use crate::operations::batch_jobs::BatchJobs;
 use crate::operations::gauges::Gauges;
 use crate::operations::overview::Overviews;
@@ -112,12 +112,12 @@ fn public_state(app: &App, settings: &Settings, admin: &Arc<AdminState>) -> anyh
         engine: app.engine.clone(),
         access: Access::new(&settings.http, app.clock.clone())?,
         keys: admin.keys.clone(),
-        joins: Joins::new(&settings.queue),
+        joins: JoinLimits::new(&settings.queue),
         trusted_proxies: settings.http.trusted_proxies.clone(),
         limits: Limits::of(&settings.http),
         booking: settings.booking.clone(),
         charges: Semaphore::new(CHARGES_AT_ONCE),
-        listeners: Listeners::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),
+        listeners: StreamLimit::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),
         stop: app.stop.clone(),
     })
 }

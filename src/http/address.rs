@@ -10,7 +10,7 @@ use axum::http::request::Parts;
 use super::origin::origin;
 use super::state::AppState;
 
-/// The address of whoever sent the request; none where it did not come over a connection.
+/// The address of the client; `None` for a request without a connection.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientAddress(pub Option<IpAddr>);
 

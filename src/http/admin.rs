@@ -16,7 +16,7 @@ use super::auth::{Admin, Staff};
 use super::idempotency::once;
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, PathId};
-use super::shape::{Faults, Shape};
+use super::validation::{Validate, Validation};
 use crate::store;
 use crate::store::catalog::{NewConcert, Performance, SeatRange, past_faults, window_faults};
 use crate::store::queue::{FASTEST, MOST_ACTIVE};
@@ -56,8 +56,8 @@ pub struct QueueWanted {
 
 impl Bodied for ConcertWanted {}
 
-impl Shape for ConcertWanted {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for ConcertWanted {
+    fn check(&self, faults: &mut Validation) {
         faults.expect_line(&self.name, 1..=200, "/name");
         faults.expect_block(&self.description, 0..=10_000, "/description");
         let queue = self.queue.unwrap_or_default();
@@ -152,8 +152,8 @@ pub struct SeatsWanted {
 
 impl Bodied for PerformanceWanted {}
 
-impl Shape for PerformanceWanted {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for PerformanceWanted {
+    fn check(&self, faults: &mut Validation) {
         faults.expect_line(&self.venue, 1..=200, "/venue");
         let duration = format!("must be between 1 and {DURATION_MAX}");
         faults.expect((1..=DURATION_MAX).contains(&self.duration_minutes), "/duration_minutes", duration);
@@ -174,7 +174,7 @@ impl Shape for PerformanceWanted {
 }
 
 /// Checks how many seats there are, then each range, as long as faults are still noted.
-fn check_seats(ranges: &[SeatsWanted], faults: &mut Faults) {
+fn check_seats(ranges: &[SeatsWanted], faults: &mut Validation) {
     // A range may have its ends the wrong way round.
     let total: i64 = ranges.iter().map(|range| range.count().max(0)).sum();
     let good = (1..=SEATS_MAX).contains(&total) && ranges.len() as i64 <= SEATS_MAX;
@@ -204,7 +204,7 @@ impl SeatsWanted {
         self.from >= 1 && self.to >= self.from && (0..=PRICE_MAX).contains(&self.price) && section
     }
 
-    fn check(&self, faults: &mut Faults, at: &str) {
+    fn check(&self, faults: &mut Validation, at: &str) {
         faults.expect(self.from >= 1, format!("{at}/from"), "must be 1 or more");
         faults.expect(self.to >= self.from, format!("{at}/to"), "must not be less than from");
         faults.expect_line(&self.section, SECTION_CHARS, &format!("{at}/section"));
@@ -252,10 +252,10 @@ pub async fn add_performance(
         if store::catalog::concert(&app.pool, concert, app.clock.now()).await?.is_none() {
             return Err(Problem::not_found("concert"));
         }
-        let mut faults = Faults::default();
+        let mut faults = Validation::default();
         let over = past_faults(wanted.starts_at, wanted.sale_closes_at, store::now(&app.pool).await?);
         over.into_iter().for_each(|(field, reason)| faults.expect(false, format!("/{field}"), reason));
-        faults.settle()?;
+        faults.finish()?;
         let seats_total = i32::try_from(wanted.seats_total()).unwrap_or(i32::MAX);
         let performance = Performance {
             id: effect.id,
@@ -290,9 +290,9 @@ mod tests {
     use super::*;
 
     fn check(body: serde_json::Value, pointers: &[&str]) {
-        let mut faults = Faults::default();
+        let mut faults = Validation::default();
         serde_json::from_value::<PerformanceWanted>(body).unwrap().check(&mut faults);
-        let found = faults.settle().err().map(|problem| problem.body()["errors"].clone());
+        let found = faults.finish().err().map(|problem| problem.body()["errors"].clone());
         let found: Vec<String> = found
             .and_then(|errors| errors.as_array().cloned())
             .unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What is on sale: concerts for everybody; dates and seats for those who are admitted.
+//! The catalog: concerts are public; dates and seats are for admitted users.
 
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use uuid::Uuid;
 
 use super::answer::Answer;
 use super::auth::AuthUser;
+use super::etag::with_etag;
 use super::gate::QueuePass;
 use super::page::{ListQuery, Page};
 use super::problem::Result;
 use super::request::{Params, PathId};
-use super::shape::{Faults, Shape};
 use super::state::AppState;
-use super::tagged::tagged;
+use super::validation::{Validate, Validation};
 use crate::catalog::{Document, SeatMapBody};
 use crate::store::catalog::{Concert, OpenPerformance, SeatStatus};
 use crate::waiting_room::SaleView;
@@ -36,7 +36,7 @@ pub async fn list(
 ) -> Result<Response> {
     let rows = app.catalog.concerts(query.after()?, query.limit() + 1).await?;
     let page = Page::cut(rows.to_vec(), query.limit(), |concert| (concert.name.clone(), concert.id));
-    Ok(tagged(&headers, &Document::render(&page)).await)
+    Ok(with_etag(&headers, &Document::render(&page)).await)
 }
 
 /// A concert, how its sale stands, and the draw among those who come before it opens.
@@ -81,7 +81,7 @@ pub async fn performances(
     let rest = all.iter().filter(|performance| after.is_none_or(|after| place(performance) > after));
     let wanted = usize::try_from(query.limit() + 1).unwrap_or_default();
     let page = Page::cut(rest.take(wanted).cloned().collect(), query.limit(), place);
-    Ok(tagged(&headers, &Document::render(&page)).await)
+    Ok(with_etag(&headers, &Document::render(&page)).await)
 }
 
 /// Which seats are asked for.
@@ -97,8 +97,8 @@ pub struct SeatsQuery {
     since: Option<String>,
 }
 
-impl Shape for SeatsQuery {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for SeatsQuery {
+    fn check(&self, faults: &mut Validation) {
         let one = self.status.is_none() || self.since.is_none();
         faults.expect(one, "/since", "cannot be combined with status");
     }
@@ -128,5 +128,5 @@ pub async fn seats(
         Some(changes) => changes,
         None => map.document(query.status).await,
     };
-    Ok(tagged(&headers, &document).await)
+    Ok(with_etag(&headers, &document).await)
 }

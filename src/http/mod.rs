@@ -8,7 +8,7 @@ mod admin;
 mod cancellations;
 mod payments;
 mod reservations;
-mod outcome;
+mod result_mapping;
 mod concerts;
 mod points;
 mod queue_tokens;
@@ -23,13 +23,13 @@ mod gate;
 mod address;
 pub mod state;
 pub mod admin_state;
-pub mod listeners;
+pub mod stream_limit;
 pub mod health;
 mod idempotency;
 mod page;
 mod request;
 mod body;
-mod shape;
+mod validation;
 mod objects;
 pub mod connections;
 mod connection_io;
@@ -38,12 +38,11 @@ mod open_files;
 mod observe;
 mod time_limit;
 mod passing_body;
-mod tagged;
+mod etag;
 mod answer;
 pub mod auth;
-mod joins;
+mod rate_limit;
 mod origin;
-mod pace;
 pub mod problem;
 pub mod error;
 
@@ -63,7 +62,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 pub use admin_state::AdminState;
 pub use idempotency::Repeats;
-pub use joins::Joins;
+pub use rate_limit::JoinLimits;
 pub use state::AppState;
 
 use error::Code;
@@ -236,7 +235,7 @@ pub async fn serve(listener: TcpListener, service: Service) {
 async fn forget_idle_callers(app: &AppState) {
     let mut ticks = tokio::time::interval(FORGET_INTERVAL);
     while app.stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        app.access.forget_idle();
-        app.joins.forget_idle();
+        app.access.remove_idle();
+        app.joins.remove_idle();
     }
 }

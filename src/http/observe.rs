@@ -142,7 +142,7 @@ struct Measure {
 impl Measure {
     fn begin(request: &Request) -> Self {
         let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
-        // A method of somebody's own making must not make a time series of its own.
+        // An unknown method must not get a time series of its own.
         let method = match *request.method() {
             Method::GET => "GET",
             Method::POST => "POST",

@@ -91,7 +91,7 @@ pub(super) fn origin(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> Ip
     while is_trusted(trusted, origin) {
         match named.next().and_then(read) {
             Some(address) => origin = address,
-            // Nobody, or nothing that is an address: the last one that is known.
+            // Not an address: the last known one counts.
             None => break,
         }
     }

@@ -12,7 +12,7 @@ use url::form_urlencoded;
 use utoipa::{IntoParams, ToSchema};
 
 use super::problem::Problem;
-use super::shape::{Faults, Shape, read};
+use super::validation::{Validate, Validation, read};
 
 const LIMIT_MAX: i64 = 100;
 const LIMIT_DEFAULT: i64 = 50;
@@ -31,8 +31,8 @@ pub struct ListQuery {
     pub cursor: Option<String>,
 }
 
-impl Shape for ListQuery {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for ListQuery {
+    fn check(&self, faults: &mut Validation) {
         check_limit(self.limit, faults);
         let fits = self.cursor.as_ref().is_none_or(|cursor| cursor.len() <= CURSOR_CHARS_MAX);
         faults.expect(fits, "/cursor", format!("must have {CURSOR_CHARS_MAX} characters or fewer"));
@@ -52,15 +52,15 @@ impl ListQuery {
         // Postgres has no text with a zero in it, and none of our cursors has one.
         let json = json.filter(|json| !json.contains("\\u0000"));
         let place = json.and_then(|json| serde_json::from_str(&json).ok());
-        let mut faults = Faults::default();
+        let mut faults = Validation::default();
         faults.expect(place.is_some(), "/cursor", "is not a cursor of this list");
-        faults.settle()?;
+        faults.finish()?;
         Ok(place)
     }
 }
 
 /// Notes a limit that is out of bounds.
-pub fn check_limit(limit: Option<i64>, faults: &mut Faults) {
+pub fn check_limit(limit: Option<i64>, faults: &mut Validation) {
     let good = limit.is_none_or(|limit| (1..=LIMIT_MAX).contains(&limit));
     faults.expect(good, "/limit", format!("must be between 1 and {LIMIT_MAX}"));
 }
@@ -72,7 +72,7 @@ pub struct Paged<T> {
     pub page: ListQuery,
 }
 
-impl<S: Send + Sync, T: Shape> FromRequestParts<S> for Paged<T> {
+impl<S: Send + Sync, T: Validate> FromRequestParts<S> for Paged<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
@@ -82,7 +82,7 @@ impl<S: Send + Sync, T: Shape> FromRequestParts<S> for Paged<T> {
     }
 }
 
-fn read_pairs<T: Shape>(pairs: Vec<(Cow<'_, str>, Cow<'_, str>)>) -> Result<T, Problem> {
+fn read_pairs<T: Validate>(pairs: Vec<(Cow<'_, str>, Cow<'_, str>)>) -> Result<T, Problem> {
     let text = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
     read(serde_urlencoded::Deserializer::new(form_urlencoded::parse(text.as_bytes())))
 }
@@ -143,9 +143,9 @@ mod tests {
         for (limit, good) in
             [(None, true), (Some(1), true), (Some(100), true), (Some(0), false), (Some(101), false)]
         {
-            let mut faults = Faults::default();
+            let mut faults = Validation::default();
             ListQuery { limit, cursor: None }.check(&mut faults);
-            assert_eq!(faults.settle().is_ok(), good, "{limit:?}");
+            assert_eq!(faults.finish().is_ok(), good, "{limit:?}");
         }
     }
 

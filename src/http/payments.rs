@@ -14,10 +14,10 @@ use super::auth::AuthUser;
 use super::error::Code;
 use super::gate::QueuePass;
 use super::idempotency::once;
-use super::outcome::{Wish, expired, got, not_payable};
 use super::problem::{Problem, Result};
 use super::request::{Command, NoBody, PathId};
 use super::reservations::{self, own};
+use super::result_mapping::{Wanted, expired, is_fulfilled, not_payable};
 use super::state::AppState;
 use crate::booking;
 use crate::saga;
@@ -139,7 +139,7 @@ async fn settle(app: &AppState, seen: &Reservation, pass: &PassState) -> Result<
         }
         booking::Answer::Settled(reservation) => *reservation,
     };
-    if !got(&reservation, Wish::Paid)? {
+    if !is_fulfilled(&reservation, Wanted::Paid)? {
         return Ok(reservations::pending(reservation, app.clock.now()));
     }
     // A place in line that this user took since is not the one that this payment was made with.

@@ -15,8 +15,8 @@ use super::idempotency::{Effect, once};
 use super::page::{ListQuery, Page};
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, Params, whose};
-use super::shape::{Faults, Shape};
 use super::state::AppState;
+use super::validation::{Validate, Validation};
 use crate::ids::UserId;
 use crate::store;
 use crate::store::points::{BALANCE_LIMIT, Entry};
@@ -42,8 +42,8 @@ pub struct NewCharge {
 
 impl Bodied for NewCharge {}
 
-impl Shape for NewCharge {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for NewCharge {
+    fn check(&self, faults: &mut Validation) {
         let good = (1..=CHARGE_MAX).contains(&self.amount);
         faults.expect(good, "/amount", format!("must be between 1 and {CHARGE_MAX}"));
     }
@@ -134,9 +134,9 @@ mod tests {
         for (amount, good) in
             [(0, false), (-5, false), (1, true), (CHARGE_MAX, true), (CHARGE_MAX + 1, false)]
         {
-            let mut faults = Faults::default();
+            let mut faults = Validation::default();
             NewCharge { amount, user_id: None }.check(&mut faults);
-            assert_eq!(faults.settle().is_ok(), good, "{amount}");
+            assert_eq!(faults.finish().is_ok(), good, "{amount}");
         }
     }
 }

@@ -12,7 +12,7 @@ use super::answer::Answer;
 use super::auth::{Admin, Staff};
 use super::problem::Result;
 use super::request::{Bodied, Json, PathId};
-use super::shape::{Faults, Shape};
+use super::validation::{Validate, Validation};
 use crate::operations::queues::By;
 use crate::store::queue::{QueueSettings, SettingsChange};
 
@@ -31,7 +31,7 @@ pub async fn show(
 /// New settings of a line; what is left out stays as it is.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
 pub struct SettingsWanted {
-    /// Lowering it evicts nobody.
+    /// Lowering it evicts no user.
     #[schema(minimum = 0, maximum = 1_000_000)]
     max_active: Option<i32>,
     #[schema(minimum = 0, maximum = 6_000_000)]
@@ -61,7 +61,7 @@ pub struct SettingsWanted {
 
 impl Bodied for SettingsWanted {}
 
-/// Tells a null that was sent from a field that was not.
+/// Distinguishes a null in the body from a missing field.
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     value: D,
 ) -> std::result::Result<Option<Option<T>>, D::Error> {
@@ -88,8 +88,8 @@ impl SettingsWanted {
     }
 }
 
-impl Shape for SettingsWanted {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for SettingsWanted {
+    fn check(&self, faults: &mut Validation) {
         for (name, reason) in self.change().problems() {
             faults.expect(false, format!("/{name}"), reason);
         }

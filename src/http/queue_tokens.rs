@@ -24,8 +24,8 @@ use crate::waiting_room::QueueToken;
 /// How often a silent stream says that it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Joins the line of a concert; asking again gives the same place. Whoever has a token sends it along: should the place
-/// have been lost since, it is given back.
+/// Joins the line of a concert; asking again gives the same place. A client with a token sends it, so that a lost
+/// place can be restored.
 #[utoipa::path(post, path = "/v1/concerts/{concert}/queue-tokens", tag = "queue",
     params(("concert" = Uuid, Path), ("Queue-Token" = Option<String>, Header, description = "A token from before")),
     security(("user" = [])),

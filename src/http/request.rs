@@ -15,7 +15,7 @@ use super::auth::Buyer;
 use super::body::json;
 use super::error::Code;
 use super::problem::Problem;
-use super::shape::{Faults, Shape, read, read_json};
+use super::validation::{Validate, Validation, read, read_json};
 use crate::ids::UserId;
 
 /// The longest body whose values are read for its fingerprint: a tree of them takes thirty times the memory of the text.
@@ -71,7 +71,7 @@ impl<S: Send + Sync> FromRequestParts<S> for PathName {
 #[derive(Clone, Debug)]
 pub struct Params<T>(pub T);
 
-impl<S: Send + Sync, T: Shape> FromRequestParts<S> for Params<T> {
+impl<S: Send + Sync, T: Validate> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
@@ -84,7 +84,7 @@ impl<S: Send + Sync, T: Shape> FromRequestParts<S> for Params<T> {
 #[derive(Clone, Debug)]
 pub struct Json<T>(pub T);
 
-impl<S: Send + Sync, T: Shape> FromRequest<S> for Json<T> {
+impl<S: Send + Sync, T: Validate> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
@@ -120,7 +120,7 @@ impl<T> Command<T> {
     }
 }
 
-impl<S: Send + Sync, T: Shape + Bodied> FromRequest<S> for Command<T> {
+impl<S: Send + Sync, T: Validate + Bodied> FromRequest<S> for Command<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
@@ -171,13 +171,13 @@ pub trait Bodied {
 #[derive(Clone, Copy, Debug, serde::Deserialize)]
 pub struct NoBody {}
 
-impl Shape for NoBody {}
+impl Validate for NoBody {}
 
 impl Bodied for NoBody {
     const MAY_BE_EMPTY: bool = true;
 }
 
-/// For whom a command is: users act for themselves, a cashier names somebody.
+/// The user of a command: users act for themselves, and a cashier names a user.
 pub fn whose(buyer: &Buyer, named: Option<Uuid>) -> Result<UserId, Problem> {
     let (user, fault) = match (buyer, named) {
         (Buyer::User(user), None) => (Some(user.id), ""),
@@ -185,9 +185,9 @@ pub fn whose(buyer: &Buyer, named: Option<Uuid>) -> Result<UserId, Problem> {
         (Buyer::User(_), Some(_)) => (None, "is not known here: only a cashier acts for somebody else"),
         (Buyer::Cashier(_), None) => (None, "is needed: for whom is it"),
     };
-    let mut faults = Faults::default();
+    let mut faults = Validation::default();
     faults.expect(user.is_some(), "/user_id", fault);
-    faults.settle()?;
+    faults.finish()?;
     user.ok_or_else(|| Problem::not_found("user"))
 }
 
@@ -196,13 +196,13 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
         return Ok(None);
     };
     let visible = value.as_bytes().iter().all(u8::is_ascii_graphic);
-    let mut faults = Faults::default();
+    let mut faults = Validation::default();
     faults.expect(
         visible && (1..=KEY_CHARS_MAX).contains(&value.len()),
         "/Idempotency-Key",
         format!("must have 1 to {KEY_CHARS_MAX} visible ASCII characters"),
     );
-    faults.settle()?;
+    faults.finish()?;
     Ok(Some(String::from_utf8_lossy(value.as_bytes()).into_owned()))
 }
 #[cfg(test)]
@@ -227,8 +227,8 @@ mod tests {
         text: String,
     }
     impl Bodied for Order {}
-    impl Shape for Order {
-        fn check(&self, faults: &mut Faults) {
+    impl Validate for Order {
+        fn check(&self, faults: &mut Validation) {
             faults.expect(!self.seats.is_empty(), "/seats", "must name a seat");
         }
     }

@@ -19,12 +19,12 @@ use super::error::Code;
 use super::gate::QueuePass;
 use super::idempotency::once;
 use super::observe::TraceId;
-use super::outcome::{Wish, got, refusal};
 use super::page::{ListQuery, Page};
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, Params, PathId, whose};
-use super::shape::{Faults, Shape};
+use super::result_mapping::{Wanted, is_fulfilled, refusal};
 use super::state::AppState;
+use super::validation::{Validate, Validation};
 use crate::booking::{self, DeskError, Order};
 use crate::ids::{ReservationId, UserId};
 use crate::store;
@@ -84,7 +84,7 @@ pub fn pending(reservation: Reservation, now: DateTime<Utc>) -> Answer {
     Answer::accepted(&location, &ReservationView::of(reservation, now))
 }
 
-/// The caller's own reservation; somebody else's does not exist.
+/// The caller's own reservation. A reservation of another user counts as missing.
 pub async fn own(app: &AppState, id: ReservationId, user: UserId) -> Result<Reservation> {
     match app.desk.find(id).await {
         Ok(found) if found.user_id == user => Ok(found),
@@ -123,8 +123,8 @@ fn seat_numbers() -> Array {
 
 impl Bodied for NewReservation {}
 
-impl Shape for NewReservation {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for NewReservation {
+    fn check(&self, faults: &mut Validation) {
         faults.expect(!self.seats.is_empty(), "/seats", "must name one seat or more");
     }
 }
@@ -172,12 +172,12 @@ impl NewReservation {
         if self.is_over(most) {
             return Ok(());
         }
-        let (mut faults, mut seen) = (Faults::default(), HashSet::new());
+        let (mut faults, mut seen) = (Validation::default(), HashSet::new());
         for (at, number) in self.seats.iter().enumerate() {
             faults.expect(*number > 0, format!("/seats/{at}"), "must be 1 or more");
             faults.expect(seen.insert(number), format!("/seats/{at}"), "is there twice");
         }
-        faults.settle()
+        faults.finish()
     }
 
     fn is_over(&self, most: u32) -> bool {
@@ -208,7 +208,7 @@ impl NewReservation {
 /// Holds the seats, and pays for them if the order says so. `place` is the buyer's in line, if they came by one.
 async fn sell(app: &AppState, order: Order, place: Option<Claims>) -> Result<Answer> {
     let (user_id, concert_id) = (order.user_id, order.concert_id);
-    let wish = if order.pay_now { Wish::Paid } else { Wish::Held };
+    let wanted = if order.pay_now { Wanted::Paid } else { Wanted::Held };
     let now = || app.clock.now();
     let reservation = match app.desk.reserve(order).await? {
         booking::Answer::Pending(reservation) => {
@@ -232,7 +232,7 @@ async fn sell(app: &AppState, order: Order, place: Option<Claims>) -> Result<Ans
             }
         }
     }
-    match got(&reservation, wish) {
+    match is_fulfilled(&reservation, wanted) {
         Ok(true) => Ok(Answer::created(&ReservationView::of(reservation, now()))),
         Ok(false) => Ok(pending(reservation, now())),
         // With too few points the hold stays: it can be paid once there are enough.
@@ -284,16 +284,16 @@ pub async fn show(
 mod tests {
     use super::*;
 
-    fn wish(seats: &[i64]) -> NewReservation {
+    fn wanted(seats: &[i64]) -> NewReservation {
         NewReservation { performance_id: Uuid::nil(), seats: seats.to_vec(), pay: false, user_id: None }
     }
 
     fn check(seats: &[i64], pointers: &[&str]) {
-        let mut faults = Faults::default();
-        wish(seats).check(&mut faults);
+        let mut faults = Validation::default();
+        wanted(seats).check(&mut faults);
         let found = faults
-            .settle()
-            .and_then(|()| wish(seats).check_each(4))
+            .finish()
+            .and_then(|()| wanted(seats).check_each(4))
             .err()
             .map(|problem| problem.body()["errors"].clone());
         let expected: Vec<_> = pointers.iter().map(|pointer| serde_json::json!(pointer)).collect();
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn seats_that_no_hall_has_are_unknown_and_too_many_are_too_many() {
-        let numbers = |seats: &[i64]| wish(seats).numbers(3);
+        let numbers = |seats: &[i64]| wanted(seats).numbers(3);
         assert_eq!(numbers(&[3, 1, 2]).unwrap(), [1, 2, 3]);
         assert_eq!(numbers(&[3_000_000_000]).unwrap_err().code(), Code::SeatUnknown);
         assert_eq!(numbers(&[1, 2, 3, 4]).unwrap_err().code(), Code::TooManySeats);

@@ -12,8 +12,8 @@ use super::admin_state::AdminState;
 use super::auth::{Access, Keys};
 use super::connections::Limits;
 use super::idempotency::Repeats;
-use super::joins::Joins;
-use super::listeners::Listeners;
+use super::rate_limit::JoinLimits;
+use super::stream_limit::StreamLimit;
 use crate::booking::Desk;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
@@ -21,8 +21,8 @@ use crate::config;
 use crate::orchestrator::Engine;
 use crate::waiting_room::WaitingRoom;
 
-/// Charges of one user wait for each other at that user's account, each with a connection in its hands. Without a
-/// bound a hundred of them would take all connections there are, and everybody else would wait with them.
+/// Limit of concurrent charges. Charges of one user wait for each other at the user's account, each with a connection.
+/// Without a limit a hundred of them would take all connections and block all other requests.
 pub const CHARGES_AT_ONCE: usize = 4;
 
 /// What the handlers of buyers and clients use.
@@ -48,7 +48,7 @@ pub struct AppState {
     /// API keys.
     pub keys: Keys,
     /// Who may ask for a place in line how often.
-    pub joins: Joins,
+    pub joins: JoinLimits,
     /// The networks of proxies whose word on where a request comes from is taken.
     pub trusted_proxies: Vec<IpNet>,
     /// What clients may take together, and each.
@@ -58,7 +58,7 @@ pub struct AppState {
     /// How many charges may be under way at once; see [`CHARGES_AT_ONCE`].
     pub charges: Semaphore,
     /// Who has a stream of a place open.
-    pub listeners: Listeners,
+    pub listeners: StreamLimit,
     /// Ends the event streams when the service stops.
     pub stop: CancellationToken,
 }

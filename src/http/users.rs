@@ -11,8 +11,8 @@ use super::answer::Answer;
 use super::error::Code;
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command};
-use super::shape::{Faults, Shape};
 use super::state::AppState;
+use super::validation::{Validate, Validation};
 use crate::{ids, store};
 
 /// A user to be made.
@@ -24,8 +24,8 @@ pub struct NewUser {
 
 impl Bodied for NewUser {}
 
-impl Shape for NewUser {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for NewUser {
+    fn check(&self, faults: &mut Validation) {
         faults.expect_line(&self.name, 1..=100, "/name");
     }
 }

@@ -138,7 +138,7 @@ impl Journal {
     pub fn take_markers(&self, age: Duration, most: usize) -> Vec<DeleteMarker> {
         let mut markers = self.markers.lock().unwrap_or_else(PoisonError::into_inner);
         let is_old = |(since, _): &mut (Instant, DeleteMarker)| since.elapsed() >= age;
-        std::iter::from_fn(|| markers.pop_front_if(is_old)).map(|(_, trace)| trace).take(most).collect()
+        std::iter::from_fn(|| markers.pop_front_if(is_old)).map(|(_, marker)| marker).take(most).collect()
     }
 
     /// Whether this user has paid for seats of that concert since then.
@@ -154,7 +154,7 @@ impl Journal {
     /// Deletes the rows of places that ended before `before`.
     pub async fn purge_ends(&self, before: DateTime<Utc>) {
         if let Err(error) = queue_journal::delete_ended(&self.pool, before, MAX_PURGED).await {
-            tracing::debug!(%error, "old rows of the journal stay for now");
+            tracing::debug!(%error, "deleting old rows of the journal failed; they are deleted in the next minute");
         }
     }
 }
@@ -176,7 +176,7 @@ impl JournalBatch {
     async fn clear(&mut self, markers: &StdMutex<VecDeque<(Instant, DeleteMarker)>>) {
         while !self.pending.is_empty() {
             let written = std::iter::from_fn(|| self.pending.pop_first()).take(SCAN_CHUNK);
-            let found: Vec<_> = written.filter_map(|(key, change)| trace(key, &change)).collect();
+            let found: Vec<_> = written.filter_map(|(key, change)| delete_marker(key, &change)).collect();
             store_markers(markers, found);
             yield_now().await;
         }
@@ -186,12 +186,12 @@ impl JournalBatch {
 fn store_markers(markers: &StdMutex<VecDeque<(Instant, DeleteMarker)>>, found: Vec<DeleteMarker>) {
     let now = Instant::now();
     let mut markers = markers.lock().unwrap_or_else(PoisonError::into_inner);
-    let room = MAX_MARKERS.saturating_sub(markers.len());
-    markers.extend(found.into_iter().take(room).map(|trace| (now, trace)));
+    let capacity = MAX_MARKERS.saturating_sub(markers.len());
+    markers.extend(found.into_iter().take(capacity).map(|marker| (now, marker)));
 }
 
 /// The delete marker that a place has left in the bucket.
-fn trace((concert, user): Key, change: &Change) -> Option<DeleteMarker> {
+fn delete_marker((concert, user): Key, change: &Change) -> Option<DeleteMarker> {
     let end = change.end.filter(|end| change.entry.is_none() && end.written() > 0)?;
     Some((concert, user, end.written()))
 }

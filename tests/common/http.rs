@@ -11,9 +11,9 @@ use boxoffice::http::admin_state::TAILS_AT_ONCE;
 use boxoffice::http::auth::{Access, Keys, NewKey};
 use boxoffice::http::connections::Limits as ClientLimits;
 use boxoffice::http::health::Health;
-use boxoffice::http::listeners::Listeners;
 use boxoffice::http::state::CHARGES_AT_ONCE;
-use boxoffice::http::{self, AdminState, AppState, Joins, Repeats, Service};
+use boxoffice::http::stream_limit::StreamLimit;
+use boxoffice::http::{self, AdminState, AppState, JoinLimits, Repeats, Service};
 use boxoffice::operations::batch_jobs::BatchJobs;
 use boxoffice::operations::gauges::Gauges;
 use boxoffice::operations::overview::Overviews;
@@ -125,12 +125,12 @@ impl Entrance {
             desk: service.desk.clone(),
             engine: service.engine.clone(),
             access: Access::new(&settings.http, service.clock.clone()).expect("the secret is good"),
-            joins: Joins::new(&settings.queue),
+            joins: JoinLimits::new(&settings.queue),
             limits: ClientLimits::of(&settings.http),
             trusted_proxies: settings.http.trusted_proxies,
             booking: settings.booking,
             charges: Semaphore::new(CHARGES_AT_ONCE),
-            listeners: Listeners::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),
+            listeners: StreamLimit::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),
             stop: stop.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

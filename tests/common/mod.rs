@@ -60,7 +60,7 @@ impl Env {
         Self { database_url, pool, nats_url, bus, dir, nats }
     }
 
-    /// The same with a Postgres that nobody else uses: it may be frozen, or be told to refuse everybody.
+    /// With a Postgres of its own, which may be frozen or made to refuse connections.
     pub async fn with_own_postgres() -> Self {
         let dir = fresh_dir("own");
         let servers =

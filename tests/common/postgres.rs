@@ -4,7 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
-/// A connection of somebody who runs the server: to its own database, so that it is not in the way of what is done to another.
+/// A connection of an administrator: to its own database, so that it does not block changes of another one.
 pub struct Admin {
     conn: PgConnection,
     postmaster: i32,
@@ -35,13 +35,13 @@ impl Admin {
         sqlx::query(sql).bind(database).execute(&mut self.conn).await.unwrap();
     }
 
-    /// Renames the database `boxoffice`; `false` while somebody is connected to it.
+    /// Renames the database `boxoffice`; `false` while a client is connected to it.
     pub async fn renamed(&mut self) -> bool {
         let sql = "alter database boxoffice rename to elsewhere";
         sqlx::raw_sql(sql).execute(&mut self.conn).await.is_ok()
     }
 
-    /// Whether new transactions of everybody are read-only.
+    /// Whether new transactions of all clients are read-only.
     pub async fn read_only(&mut self, on: bool) {
         let value = if on { "on" } else { "off" };
         let set = format!("alter system set default_transaction_read_only = {value}");

@@ -57,7 +57,7 @@ async fn begun(entrance: &Entrance) -> Uuid {
 async fn a_step_that_did_run_elsewhere_is_not_completed_by_hand_and_its_outcome_is_shown() {
     let folder = workflows();
     let flags = ["--workflows", folder.to_str().unwrap()];
-    // Nobody takes replies here, so that the saga does not hear that its step has run.
+    // No process takes replies here, so that the saga does not learn that its step has run.
     let entrance = Entrance::roles(&flags, &[Does::Api]).await;
     let (operator, program) = (entrance.key(Role::Operator).await, Program::of(&entrance.test.env));
     let program = program.with("BOXOFFICE_WORKFLOWS", flags[1]);

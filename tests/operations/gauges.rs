@@ -62,7 +62,7 @@ async fn stuck_sagas_parked_messages_and_absent_workers_are_seen_at_once() {
     let (of_all, of_one) =
         page.split_once("\nEach instance counts by itself:\n").expect("there are two tables");
     let rows = of_all.lines().filter_map(|line| line.strip_prefix("| `boxoffice_")?.split(['`', '{']).next());
-    // Those of the lines are there once somebody has been in one.
+    // The gauges of a line exist once it has had a user.
     let named: Vec<&str> = rows.filter(|name| !name.starts_with("queue_")).collect();
     assert_eq!(named.len(), 4, "{named:?}");
     for name in named {

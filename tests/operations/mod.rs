@@ -43,7 +43,7 @@ async fn make_stuck(test: &TestApp, id: Uuid) {
     assert_eq!(changed.rows_affected(), 1);
 }
 
-/// Waits until a saga has this status, as the command line tells it.
+/// Waits until the command line shows this status of a saga.
 async fn until_status(test: &TestApp, id: Uuid, status: &str) -> Value {
     let program = Program::of(&test.env);
     let shown = async || program.json(0, &format!("saga show {id}")).await;

@@ -14,7 +14,7 @@ async fn a_released_message_does_its_work_and_both_acts_are_written_down() {
     let buyer = entrance.admitted(0).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
     let id = held["id"].as_str().unwrap();
-    // A signal that nobody could act on at the time, and one that nobody ever will.
+    // A signal that no saga could accept at the time, and one that no saga ever will.
     sqlx::query(
         "insert into parked_messages (stream, subject, headers, payload, error)
          values ('SAGAS', 'sagas.signal', jsonb_build_object('Saga', $1::text), $2, 'busy'),

@@ -121,7 +121,7 @@ async fn an_instance_that_was_cut_off_when_a_pause_was_told_learns_of_it_when_it
     let (test, _folder) = with_parcels(&[Does::Orchestrator]).await;
     let TestApp { app, env, .. } = test;
     env.kill_nats();
-    // As another instance does that reaches Postgres; what it tells, nobody here hears.
+    // Like another instance that reaches Postgres, and whose notification is lost.
     store::operations::pause(&app.pool, PauseKind::Workflow, "parcel", "ada", "a new box").await.unwrap();
     let _env = env.restart_nats().await;
     until(20, "NATS to answer", || async { app.bus.jetstream.get_stream(subjects::STEPS).await.is_ok() })

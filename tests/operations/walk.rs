@@ -32,7 +32,8 @@ impl Walk {
         Self { test, program, known: Vec::new() }
     }
 
-    /// A saga that is stuck by now and has been told of: until then the list shows when that would be done again.
+    /// Waits until the saga is stuck and its event is published. Before that the list shows when it is published
+    /// again.
     async fn gets_stuck(&mut self, id: Uuid) {
         until_status(&self.test, id, "stuck").await;
         let pool = &self.test.app.pool;

@@ -39,7 +39,7 @@ async fn a_command_that_nobody_serves_says_so_with_what_waits_before_it() {
     let order = test.order(ids::new(), &[1]);
     let id = order.id;
     let desk = test.app.desk.clone();
-    // Nobody holds seats here, so the answer takes its two seconds, and more.
+    // No worker holds seats here, so the response takes its two seconds, and more.
     tokio::spawn(async move { desk.reserve(order).await });
     let program = Program::of(&test.env);
     test.until(5, "the command to be out", || async {

@@ -12,7 +12,7 @@ use boxoffice::operations::queues::By;
 use boxoffice::store::catalog::{NewConcert, Performance, SeatRange, insert_concert, insert_performance};
 use boxoffice::store::queue::SettingsChange;
 use boxoffice::waiting_room::{
-    BrakeLimits, Claims, Joined, QueueToken, RoomError, Sessions, Signer, Status, WaitingRoom,
+    Claims, Joined, QueueToken, RoomError, Sessions, Signer, Status, ThrottleLimits, WaitingRoom,
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::StreamExt;
@@ -100,7 +100,7 @@ impl Instance {
                 inner_stop,
             );
             if scheduler {
-                room.run_admission(BrakeLimits::default());
+                room.run_admission(ThrottleLimits::default());
             }
             room
         });

@@ -45,7 +45,7 @@ pub(super) fn publish(data_dir: &Path, addresses: &Addresses) -> Result<(), Loca
     fs::rename(&draft, &path).map_err(file(&path))
 }
 
-/// Removes what was published. A failure does not matter: nobody believes the file without a claim.
+/// Removes the published addresses. A failure is harmless, because the file counts only with a claim.
 pub(super) fn withdraw(data_dir: &Path) {
     let _gone = fs::remove_file(data_dir.join(FILE));
 }

@@ -35,7 +35,7 @@ pub(super) fn of_postgres(data_dir: &Path) -> Result<(PathBuf, Option<OsUser>), 
     if inside.join("data").exists() {
         return Ok((inside, Some(user)));
     }
-    // Some file systems (shared with the host of a container) let nobody give a directory away.
+    // Some file systems (shared with the host of a container) do not allow a directory to change its owner.
     if user.may_enter(data_dir) && make(&inside, Some(user)).is_ok() {
         return Ok((inside, Some(user)));
     }
@@ -109,7 +109,7 @@ fn elsewhere(data_dir: &Path, user: OsUser) -> Result<PathBuf, LocalError> {
     }
 }
 
-/// Makes the directory. In a place that all may write to it could have been made by somebody else before us.
+/// Creates the directory. In a world-writable place another user could have created it before.
 fn make(dir: &Path, user: Option<OsUser>) -> Result<(), LocalError> {
     if let Err(error) = DirBuilder::new().mode(0o700).create(dir)
         && error.kind() != io::ErrorKind::AlreadyExists

@@ -1,8 +1,8 @@
 //! Private servers for a laptop: a Postgres and a NATS of our own under a data directory.
 //!
-//! [`start`] claims the directory, starts what no address was given for, and keeps the secrets. The servers
-//! end with the process that started them, however it ends (`supervisor`); what a crash leaves behind never
-//! blocks the next start. While the process runs, [`addresses`] tells every other command where its servers are.
+//! [`start`] claims the directory, starts each server for which no address was given, and keeps the secrets. The
+//! servers end with the process that started them, however it ends (`supervisor`). The remains of a crash never block
+//! the next start. While the process runs, other commands find the servers through [`addresses`].
 
 pub mod postgres;
 mod nats;

@@ -21,7 +21,7 @@ const SETTINGS: &str = include_str!("../../../nats/single.conf");
 
 const WHAT: &str = "the private nats-server";
 const USER: &str = "boxoffice";
-/// Ports tried when somebody else takes the one just found free.
+/// Ports tried when another program takes the one just found free.
 const TRIES: usize = 5;
 /// Reading large streams back may take a while.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -33,9 +33,9 @@ struct Ports {
     nats: Vec<String>,
 }
 
-/// The line of a great sale is some hundred megabytes that stay; to look through all of it for what is not used any more takes a
-/// tenth of a second in which others wait, so it does that more seldom. And where it shares two cores with everybody
-/// else, one thread at a time is enough: on as many threads as cores it spends a sixth more to wake them.
+/// A long line takes some hundred megabytes. Each garbage collection scans all of it, and delays other requests for a
+/// tenth of a second, so it should be rare. On two shared cores one thread is enough: one thread per core spends a
+/// sixth more CPU time on waking them.
 fn environment() -> Vec<(&'static str, &'static str)> {
     let is_small = available_parallelism().is_ok_and(|cores| cores.get() <= 2);
     let wanted = [("GOGC", "400"), ("GOMAXPROCS", "1")];
@@ -56,7 +56,7 @@ pub(super) async fn start(data_dir: &Path) -> Result<(String, Server), LocalErro
     let log = Log::claim(&data_dir.join("nats.log"), WHAT, &traces).await?;
     let shared = root.join("single.conf");
     write_private(&shared, SETTINGS).map_err(file(&shared))?;
-    // The password stands in the file, not among the arguments, where everybody could read it.
+    // The password is in the file and not among the arguments, which every user of the machine can read.
     let own =
         format!("include \"single.conf\"\nauthorization {{ user: {USER}, password: \"{password}\" }}\n");
     write_private(&conf, &own).map_err(file(&conf))?;

@@ -21,8 +21,8 @@ pub(super) struct OsUser {
 }
 
 impl OsUser {
-    /// Whom a Postgres with these files must run as: nobody else than ourselves (`None`), unless we are root.
-    /// Files of an earlier run keep their owner.
+    /// The user that a Postgres with these files must run as; `None`: the current user, unless that is root. Files of
+    /// an earlier run keep their owner.
     pub(super) fn for_postgres(files: &Path) -> Result<Option<Self>, LocalError> {
         if !Uid::effective().is_root() {
             return Ok(None);
@@ -39,7 +39,7 @@ impl OsUser {
         }
     }
 
-    /// Whether this user may enter a directory. Asked by trying: modes alone do not tell.
+    /// Whether this user may enter a directory. It tries, because the mode bits alone do not show it.
     pub(super) fn may_enter(self, dir: &Path) -> bool {
         let arguments = [OsStr::new("-c"), OsStr::new("cd \"$1\""), OsStr::new("sh"), dir.as_os_str()];
         Command::new("/bin/sh")

@@ -27,7 +27,7 @@ pub const SETTINGS: [(&str, &str); 8] = [
     ("jit", "off"),
     ("timezone", "UTC"),
 ];
-/// What `initdb` is told beside, the same as in `docker-compose.yml`: the order of names depends on no machine.
+/// Further arguments of `initdb`, as in `docker-compose.yml`: the order of names must not depend on the machine.
 pub const INITDB: [&str; 2] = ["--no-locale", "--encoding=UTF8"];
 
 const WHAT: &str = "the private Postgres";
@@ -40,7 +40,7 @@ const SUPERUSER_SECRET: &str = "postgres_admin_password";
 /// Bytes that the path of a socket may have, with the name that Postgres adds and a closing zero.
 const SOCKET_PATH_MAX: usize = 107;
 const SOCKET_NAME: &str = "/.s.PGSQL.65535";
-/// Ports tried when somebody else takes the one just found free.
+/// Ports tried when another program takes the one just found free.
 const TRIES: usize = 5;
 /// Crash recovery may take a while.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -161,8 +161,8 @@ fn launch<'a>(program: &'a Path, files: &'a Files, port: u16) -> Launch<'a> {
     }
 }
 
-/// Clears what could block a start although the log's lock has shown that no process of ours is left: a pid file
-/// whose number somebody else has by now, and sockets with their locks.
+/// Removes what could block a start although the log's lock shows that no process of ours is left: a pid file whose
+/// number belongs to another process by now, and sockets with their locks.
 fn forget_the_dead(files: &Files, pid_file: &Path) -> Result<(), LocalError> {
     let pid = fs::read_to_string(pid_file).ok().and_then(|text| text.lines().next()?.trim().parse().ok());
     // Where the pid is free, Postgres knows best itself: it also frees what its predecessor held in memory.

@@ -1,4 +1,4 @@
-//! A server that never outlives its owner, and a log that tells whether it still runs.
+//! A server that never outlives its owner, and a log that shows whether the server still runs.
 //!
 //! A small shell script (`supervisor.sh`) is the parent of each server and waits on a pipe that only our process
 //! holds open. Stopping cleanly and dying by `kill -9` are the same to it: the pipe ends. The server's log
@@ -27,7 +27,7 @@ const SCRIPT: &str = include_str!("supervisor.sh");
 const LOG_BYTES_MAX: u64 = 8 << 20;
 /// How much of a log an error shows.
 const TAIL_BYTES: u64 = 2_000;
-/// How long a server whose owner has died may take to end by itself, before it is told to.
+/// How long a server may take to end by itself after its owner has stopped, before it gets SIGTERM.
 const TERM_AFTER: Duration = Duration::from_secs(5);
 /// And then, before it is killed; a database may have much to write.
 const KILL_AFTER: Duration = Duration::from_secs(60);
@@ -131,7 +131,7 @@ fn end_survivor(what: &str, traces: &Traces<'_>, signal: Option<Signal>) {
     let ours = command_line(pid).windows(mark.len()).any(|part| part == mark);
     if ours {
         tracing::warn!(pid, %signal, "{what} of an earlier run is still there, ending it");
-        // It may have ended between the two; then the lock tells.
+        // It may have ended between the two. Then the lock decides.
         let _sent = kill(Pid::from_raw(pid), signal);
     }
 }
@@ -219,8 +219,8 @@ fn tail(path: &Path, start: u64) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
 }
 
-/// The port of the last run if it is free, else any free one. Somebody else may still take it before the
-/// server does; then the start fails and is tried again.
+/// The port of the last run if it is free, else any free one. Another program may take it before the server does; then
+/// the start fails and is tried again.
 pub(super) fn free_port(last_run: &Path) -> std::io::Result<u16> {
     let same = std::fs::read_to_string(last_run).ok().and_then(|text| text.trim().parse().ok());
     let bind = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port));

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::super::error::Code;
-use super::super::pace::{Pace, TooOften};
 use super::super::problem::Problem;
+use super::super::rate_limit::{RateExceeded, RateLimit};
 use super::jwks::Jwks;
 use super::unauthenticated;
 use crate::clock::{Clock, LATEST};
@@ -70,7 +70,7 @@ struct Inner {
     issuer: Option<String>,
     audience: Option<String>,
     clock: Clock,
-    pace: Pace<UserId>,
+    pace: RateLimit<UserId>,
 }
 
 impl Access {
@@ -94,7 +94,7 @@ impl Access {
             issuer: settings.access_issuer.clone(),
             audience: settings.access_audience.clone(),
             clock,
-            pace: Pace::per_second(settings.user_requests_per_second),
+            pace: RateLimit::per_second(settings.user_requests_per_second),
         })))
     }
 
@@ -125,8 +125,8 @@ impl Access {
     }
 
     /// Forgets users who have not called for a while.
-    pub fn forget_idle(&self) {
-        self.0.pace.forget_idle();
+    pub fn remove_idle(&self) {
+        self.0.pace.remove_idle();
     }
 
     /// The user a token names, or 401 saying what is wrong with it; 429 for a user who calls too often.
@@ -146,7 +146,7 @@ impl Access {
         self.check(&claims)?;
         match self.0.pace.check(&claims.sub) {
             Ok(()) => Ok(claims.sub),
-            Err(TooOften { most, wait }) => {
+            Err(RateExceeded { most, wait }) => {
                 let detail = format!("A user may send {most} requests a second. Wait a second.");
                 Err(Problem::new(Code::RateLimited, detail).with("limit", most).after(wait))
             }

@@ -32,7 +32,7 @@ pub struct AuthUser {
 }
 
 impl AuthUser {
-    /// How requests of this user are told from those of others.
+    /// The scope of this user's idempotency keys.
     pub fn caller(self) -> String {
         format!("user:{}", self.id)
     }
@@ -86,7 +86,7 @@ pub struct Staff<R> {
 }
 
 impl<R> Staff<R> {
-    /// How requests under this key are told from those of others.
+    /// The scope of this API key's idempotency keys.
     pub fn caller(&self) -> String {
         key_caller(self.key.id)
     }
@@ -107,7 +107,7 @@ where
     }
 }
 
-/// Whoever buys: a user for themselves, and at the counter a cashier's key for anybody.
+/// A buyer: a user for themselves, or a cashier's key for any user.
 #[derive(Clone, Debug)]
 pub enum Buyer {
     User(AuthUser),
@@ -115,7 +115,7 @@ pub enum Buyer {
 }
 
 impl Buyer {
-    /// How requests of this caller are told from those of others.
+    /// The scope of this caller's idempotency keys.
     pub fn caller(&self) -> String {
         match self {
             Self::User(user) => user.caller(),
@@ -149,7 +149,7 @@ where
     Ok(Buyer::Cashier(key))
 }
 
-/// Whoever may credit points: a cashier's key, and in local mode a user for themselves.
+/// A caller who may credit points: a cashier's key, and in local mode a user for themselves.
 #[derive(Clone, Debug)]
 pub struct Charger(pub Buyer);
 

@@ -1,4 +1,4 @@
-//! What operators did, for whoever has to answer for it.
+//! The log of operator actions.
 
 use std::sync::Arc;
 
@@ -9,11 +9,11 @@ use super::super::answer::Answer;
 use super::super::auth::{Staff, Viewer};
 use super::super::page::{ListQuery, Page, Paged};
 use super::super::problem::Result;
-use super::super::shape::{Faults, Shape};
+use super::super::validation::{Validate, Validation};
 use crate::operations::acts::{self, ActsFilter, OperatorAct};
 
-impl Shape for ActsFilter {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for ActsFilter {
+    fn check(&self, faults: &mut Validation) {
         for (field, problem) in self.problems() {
             faults.expect(false, format!("/{field}"), problem);
         }

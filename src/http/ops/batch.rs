@@ -15,7 +15,7 @@ use super::super::auth::{Operator, Staff};
 use super::super::idempotency::once;
 use super::super::problem::Result;
 use super::super::request::{Bodied, Command};
-use super::super::shape::{Faults, Shape};
+use super::super::validation::{Validate, Validation};
 use super::saga_acts::check_reason;
 use crate::operations::SagaFilter;
 use crate::operations::batch::{self, Batch, LIMIT_MAX, RATE_DEFAULT, RATE_MAX, Tally};
@@ -58,8 +58,8 @@ impl BatchOrder {
 
 impl Bodied for BatchOrder {}
 
-impl Shape for BatchOrder {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for BatchOrder {
+    fn check(&self, faults: &mut Validation) {
         check_order(&self.act, &self.filter, &self.reason, self.rate(), faults);
         let rate = (1..=RATE_MAX).contains(&self.rate());
         let limit = (1..=LIMIT_MAX).contains(&self.limit());
@@ -74,7 +74,7 @@ impl Shape for BatchOrder {
 }
 
 /// Notes what is wrong with an order of many acts, but for their number.
-pub fn check_order(act: &str, filter: &SagaFilter, reason: &str, rate: u32, faults: &mut Faults) {
+pub fn check_order(act: &str, filter: &SagaFilter, reason: &str, rate: u32, faults: &mut Validation) {
     let is_known = batch::act_named(act).is_some();
     faults.expect(is_known, "/act", "must be retry, skip_undo, cancel, abandon, pause or resume");
     faults.expect(!filter.is_everything(), "/filter", "must narrow the sagas that are meant");

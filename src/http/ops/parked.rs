@@ -1,4 +1,4 @@
-//! Messages that nobody could act on.
+//! Parked messages: those that no program could process.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use super::super::idempotency::once;
 use super::super::page::{ListQuery, Page, Paged};
 use super::super::problem::{Problem, Result};
 use super::super::request::{Command, PathNumber};
-use super::super::shape::Shape;
+use super::super::validation::Validate;
 use super::saga_acts::ActReason;
 use crate::operations::AskError;
 use crate::operations::parked::{self, Fate, ParkedError, ParkedFilter, ParkedMessage};
 
-impl Shape for ParkedFilter {}
+impl Validate for ParkedFilter {}
 
 /// Parked messages, newest first.
 #[utoipa::path(get, path = "/v1/ops/parked", tag = "operations", params(ParkedFilter, ListQuery), security(("key" = [])),

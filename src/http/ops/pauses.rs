@@ -14,7 +14,7 @@ use super::super::error::Code;
 use super::super::idempotency::once;
 use super::super::problem::{Problem, Result};
 use super::super::request::{Bodied, Command, PathName};
-use super::super::shape::{Faults, Shape};
+use super::super::validation::{Validate, Validation};
 use super::saga_acts::{ActReason, check_reason};
 use crate::operations::pauses::{self, PauseChange, PauseView, Target};
 use crate::orchestrator::ActError;
@@ -39,8 +39,8 @@ pub struct StepPause {
 
 impl Bodied for StepPause {}
 
-impl Shape for StepPause {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for StepPause {
+    fn check(&self, faults: &mut Validation) {
         check_reason(&self.reason, faults);
     }
 }

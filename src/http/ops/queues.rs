@@ -17,7 +17,7 @@ use super::super::page::{ListQuery, Page, Paged};
 use super::super::problem::Result;
 use super::super::queue_settings::SettingsWanted;
 use super::super::request::{Bodied, Command, Params, PathId};
-use super::super::shape::{Faults, Shape};
+use super::super::validation::{Validate, Validation};
 use crate::operations::acts::OperatorAct;
 use crate::operations::queues::{self, By};
 use crate::store;
@@ -84,13 +84,13 @@ impl Bodied for QueueAct {
     const MAY_BE_EMPTY: bool = true;
 }
 
-impl Shape for QueueAct {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for QueueAct {
+    fn check(&self, faults: &mut Validation) {
         faults.expect_line(self.reason.as_deref().unwrap_or_default(), 0..=1_000, "/reason");
     }
 }
 
-/// Stops admission; nobody loses a place.
+/// Stops admission. All places are kept.
 #[utoipa::path(post, path = "/v1/ops/queues/{concert}/pause", tag = "operations", request_body = QueueAct,
     params(("concert" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = QueueOverview)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
@@ -144,7 +144,7 @@ pub struct QueueActs {
     concert: Option<Uuid>,
 }
 
-impl Shape for QueueActs {}
+impl Validate for QueueActs {}
 
 /// What operators did to lines: who, when, why, and from what to what; newest first.
 #[utoipa::path(get, path = "/v1/ops/queues/acts", tag = "operations", params(QueueActs, ListQuery),
@@ -204,8 +204,8 @@ impl Bodied for Admission {
     const MAY_BE_EMPTY: bool = true;
 }
 
-impl Shape for Admission {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for Admission {
+    fn check(&self, faults: &mut Validation) {
         let count = (1..=ADMIT_MAX).contains(&self.count());
         faults.expect(count, "/count", format!("must be between 1 and {ADMIT_MAX}"));
         faults.expect_line(self.reason.as_deref().unwrap_or_default(), 0..=1_000, "/reason");

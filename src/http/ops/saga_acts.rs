@@ -15,7 +15,7 @@ use super::super::error::Code;
 use super::super::idempotency::once;
 use super::super::problem::{Problem, Result, sentence};
 use super::super::request::{Bodied, Command, PathId};
-use super::super::shape::{Faults, Shape};
+use super::super::validation::{Validate, Validation};
 use crate::operations::Repaired;
 use crate::operations::refund::{self, RefundError, Refunded};
 use crate::operations::repair::reason_problem;
@@ -31,14 +31,14 @@ pub struct ActReason {
 
 impl Bodied for ActReason {}
 
-impl Shape for ActReason {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for ActReason {
+    fn check(&self, faults: &mut Validation) {
         check_reason(&self.reason, faults);
     }
 }
 
 /// Notes a reason that says nothing.
-pub fn check_reason(reason: &str, faults: &mut Faults) {
+pub fn check_reason(reason: &str, faults: &mut Validation) {
     if let Some(problem) = reason_problem(reason) {
         faults.expect(false, "/reason", problem);
     }
@@ -50,7 +50,7 @@ pub struct ByHand {
     /// Written down with the act.
     #[schema(format = "line", min_length = 1, max_length = 1_000)]
     reason: String,
-    /// Joins what later commands carry, as the step's own output would.
+    /// JoinLimits what later commands carry, as the step's own output would.
     #[serde(default)]
     #[schema(value_type = Object)]
     output: Map<String, Value>,
@@ -58,10 +58,10 @@ pub struct ByHand {
 
 impl Bodied for ByHand {}
 
-impl Shape for ByHand {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for ByHand {
+    fn check(&self, faults: &mut Validation) {
         check_reason(&self.reason, faults);
-        faults.expect_keepable(&self.output, "/output");
+        faults.expect_storable(&self.output, "/output");
     }
 }
 

@@ -12,13 +12,13 @@ use super::super::auth::{Staff, Viewer};
 use super::super::page::{ListQuery, Page, Paged};
 use super::super::problem::Result;
 use super::super::request::{Params, PathId};
-use super::super::shape::{Faults, Shape};
+use super::super::validation::{Validate, Validation};
 use crate::operations::why::{self, Why};
 use crate::operations::{SagaDetail, SagaFilter, SagaView, sagas};
 use crate::store::saga_search::Count;
 
-impl Shape for SagaFilter {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for SagaFilter {
+    fn check(&self, faults: &mut Validation) {
         for (field, problem) in self.problems() {
             faults.expect(false, format!("/{field}"), problem);
         }

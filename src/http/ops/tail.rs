@@ -15,15 +15,15 @@ use super::super::auth::{Staff, Viewer};
 use super::super::error::Code;
 use super::super::problem::{Problem, Result};
 use super::super::request::Params;
-use super::super::shape::{Faults, Shape};
+use super::super::validation::{Validate, Validation};
 use crate::operations::tail::{self, TailFilter};
 use crate::schemas::SagaTransition;
 
 /// How often a silent stream says that it is still there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-impl Shape for TailFilter {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for TailFilter {
+    fn check(&self, faults: &mut Validation) {
         for (field, problem) in self.problems() {
             faults.expect(false, format!("/{field}"), problem);
         }

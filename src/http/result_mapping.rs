@@ -1,4 +1,4 @@
-//! What has come of a buyer's wish: whether the reservation is what they asked for, or why it is not.
+//! Maps the state of a reservation to the result of a request: fulfilled, pending, or the reason why it failed.
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use super::error::Code;
 use super::problem::{Problem, Result};
 use crate::store::reservations::{Reservation, ReservationStatus};
 
-/// What a caller wants of a reservation.
+/// The state that a request wants for its reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
+pub enum Wanted {
     Held,
     Paid,
 }
 
-/// Whether a reservation that nothing is under way for is what the caller wants; a refusal if it will not become that.
-/// Neither, where an operator has to look at it first.
-pub fn got(reservation: &Reservation, wish: Wish) -> Result<bool> {
+/// Whether a settled reservation has the wanted state; an error if it will never have it. `Ok(false)`: still pending, for
+/// example because an operator has to act first.
+pub fn is_fulfilled(reservation: &Reservation, wanted: Wanted) -> Result<bool> {
     use ReservationStatus as R;
     let ran_out = reservation.reason.as_deref() == Some(Code::HoldExpired.row().1);
-    match (reservation.status, wish) {
-        (R::Confirmed, _) | (R::Held, Wish::Held) => Ok(true),
-        // Whoever held it has given it back since.
-        (R::Cancelled, Wish::Held) => Ok(true),
-        (R::Held, Wish::Paid) => insufficient(reservation).map_or(Ok(false), Err),
+    match (reservation.status, wanted) {
+        (R::Confirmed, _) | (R::Held, Wanted::Held) => Ok(true),
+        // It was held, and its owner has cancelled it since.
+        (R::Cancelled, Wanted::Held) => Ok(true),
+        (R::Held, Wanted::Paid) => insufficient(reservation).map_or(Ok(false), Err),
         (R::Pending, _) => Ok(false),
         (R::Expired, _) => Err(expired()),
         (R::Cancelled | R::Failed, _) if ran_out => Err(expired()),
@@ -30,7 +30,7 @@ pub fn got(reservation: &Reservation, wish: Wish) -> Result<bool> {
     }
 }
 
-/// What to add if some of the seats are free, but only for others.
+/// The addition for seats that this user gave back a moment ago, which others may take first.
 fn cancelled(about: Option<&serde_json::Value>) -> &'static str {
     match about.and_then(|about| about.get("just_cancelled")) {
         Some(_) => " Seats of a hold that you cancelled are open to others first, for 5 s.",
@@ -38,7 +38,7 @@ fn cancelled(about: Option<&serde_json::Value>) -> &'static str {
     }
 }
 
-/// Why a reservation failed, as a problem.
+/// The problem of a failed reservation.
 pub fn refusal(reservation: &Reservation) -> Problem {
     let reason = reservation.reason.as_deref().unwrap_or_default();
     let about = reservation.detail.as_ref();
@@ -82,7 +82,7 @@ pub fn refusal(reservation: &Reservation) -> Problem {
     }
 }
 
-/// The refusal that the payment left in the saga, with what the user has and needs.
+/// The rejected payment that the saga keeps, with balance and required points.
 pub fn insufficient(reservation: &Reservation) -> Option<Problem> {
     let rejection = reservation.saga_rejection.as_ref()?;
     let detail = rejection.get("detail")?;
@@ -92,12 +92,12 @@ pub fn insufficient(reservation: &Reservation) -> Option<Problem> {
     Some(Problem::new(Code::InsufficientPoints, words).with("balance", balance).with("required", required))
 }
 
-/// 410: there is nothing to pay for any more.
+/// 410: the hold has expired.
 pub fn expired() -> Problem {
     Problem::new(Code::HoldExpired, "The hold has run out; nothing was charged, or it was refunded.")
 }
 
-/// 409 with the status that it has instead.
+/// 409 with the status of the reservation.
 pub fn not_payable(reservation: &Reservation) -> Problem {
     let status = serde_json::json!(reservation.status);
     let words = "This reservation cannot be paid in the state it is in.";
@@ -111,15 +111,15 @@ mod tests {
     use crate::saga::Status as S;
 
     #[test]
-    fn what_has_come_of_a_wish() {
+    fn each_status_maps_to_a_result() {
         use ReservationStatus as R;
         let check = |status, reason: Option<&str>, held, paid| {
             let reservation = Reservation {
                 reason: reason.map(str::to_owned),
                 ..reservation(status, Some(S::Compensated))
             };
-            let codes = [Wish::Held, Wish::Paid]
-                .map(|wish| got(&reservation, wish).map_err(|problem| problem.code()));
+            let codes = [Wanted::Held, Wanted::Paid]
+                .map(|wanted| is_fulfilled(&reservation, wanted).map_err(|problem| problem.code()));
             assert_eq!(codes, [held, paid], "{status:?} {reason:?}");
         };
         check(R::Confirmed, None, Ok(true), Ok(true));

@@ -1,7 +1,7 @@
-//! Open event streams of places in line: bounded on each instance, and for each user.
+//! Limits the open event streams of places in line, per instance and per user.
 //!
-//! A user at the bound of their own gets the new stream, and the oldest of theirs ends: a page that was reloaded, or a browser
-//! that lost its connection without a word, must not lock its user out.
+//! A user at the limit gets the new stream, and the oldest one ends: a reloaded page, or a browser that lost its connection
+//! silently, must not lock out its user.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,9 +12,9 @@ use super::error::Code;
 use super::problem::{Problem, Result};
 use crate::ids::UserId;
 
-/// The streams of this instance. Clones share them.
+/// Clones share the streams of this instance.
 #[derive(Clone, Debug)]
-pub struct Listeners(Arc<Inner>);
+pub struct StreamLimit(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -31,24 +31,24 @@ struct Open {
     users: HashMap<UserId, VecDeque<(u64, CancellationToken)>>,
 }
 
-/// An open stream; dropping it makes room for another.
+/// An open stream. Dropping it frees its slot.
 #[derive(Debug)]
-pub struct Listener {
+pub struct OpenStream {
     id: u64,
     user: UserId,
     ended: CancellationToken,
-    all: Listeners,
+    all: StreamLimit,
 }
 
-impl Listeners {
-    /// At most so many at once, and so many of one user.
+impl StreamLimit {
+    /// `most` streams in all, and `most_per_user` of one user.
     pub fn new(most: u32, most_per_user: u32) -> Self {
         let (most, most_per_user) = (most as usize, most_per_user as usize);
         Self(Arc::new(Inner { most, most_per_user, open: Mutex::default() }))
     }
 
-    /// A stream of this user. At the user's bound the oldest of theirs ends; at the bound on all it is refused.
-    pub fn admit(&self, user: UserId) -> Result<Listener> {
+    /// Opens a stream. At the user's limit the user's oldest stream ends; at the limit of all streams it is refused.
+    pub fn admit(&self, user: UserId) -> Result<OpenStream> {
         let mut open = self.locked();
         let oldest = open.users.get_mut(&user).filter(|own| own.len() >= self.0.most_per_user);
         if let Some((_, oldest)) = oldest.and_then(VecDeque::pop_front) {
@@ -69,10 +69,9 @@ impl Listeners {
         let (id, ended) = (open.last_id, CancellationToken::new());
         open.users.entry(user).or_default().push_back((id, ended.clone()));
         metrics::gauge!("boxoffice_queue_streams").increment(1.0);
-        Ok(Listener { id, user, ended, all: self.clone() })
+        Ok(OpenStream { id, user, ended, all: self.clone() })
     }
 
-    /// How many are open at the moment.
     pub fn open(&self) -> usize {
         self.locked().count
     }
@@ -82,14 +81,14 @@ impl Listeners {
     }
 }
 
-impl Listener {
-    /// Cancelled when a newer stream of the same user takes its place.
+impl OpenStream {
+    /// Cancelled when a newer stream of the same user replaces this one.
     pub fn ended(&self) -> CancellationToken {
         self.ended.clone()
     }
 }
 
-impl Drop for Listener {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         metrics::gauge!("boxoffice_queue_streams").decrement(1.0);
         let mut open = self.all.locked();
@@ -100,7 +99,7 @@ impl Drop for Listener {
         if own.is_empty() {
             open.users.remove(&self.user);
         }
-        // One that was ended for a newer one was counted off then.
+        // A replaced stream has been subtracted already.
         open.count -= removed;
     }
 }
@@ -112,7 +111,7 @@ mod tests {
 
     #[test]
     fn place_is_free_after_its_stream_ended() {
-        let listeners = Listeners::new(1, 5);
+        let listeners = StreamLimit::new(1, 5);
         let first = listeners.admit(ids::new()).unwrap();
         let refused = listeners.admit(ids::new()).unwrap_err();
         assert_eq!(refused.code(), Code::Unavailable);
@@ -124,11 +123,11 @@ mod tests {
     }
 
     #[test]
-    fn one_more_of_a_user_ends_the_oldest() {
-        let listeners = Listeners::new(3, 2);
+    fn stream_over_the_user_limit_ends_the_oldest() {
+        let listeners = StreamLimit::new(3, 2);
         let (user, other) = (ids::new(), ids::new());
         let of_other = listeners.admit(other).unwrap();
-        let own: Vec<Listener> = (0..4).map(|_| listeners.admit(user).unwrap()).collect();
+        let own: Vec<OpenStream> = (0..4).map(|_| listeners.admit(user).unwrap()).collect();
         let ended: Vec<bool> = own.iter().map(|one| one.ended.is_cancelled()).collect();
         assert_eq!((ended, listeners.open()), (vec![true, true, false, false], 3));
         assert!(!of_other.ended.is_cancelled());

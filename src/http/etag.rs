@@ -1,17 +1,17 @@
-//! Answers with an entity tag: who has this version already is not sent it again, and long ones are compressed.
+//! Responses with an entity tag: 304 for a client that has the version, and compression of long bodies.
 //!
-//! Each encoding has a tag of its own, as strong tags must (RFC 9110, section 8.8.3); any of them is good for a 304.
+//! Each encoding has its own tag, as strong tags require (RFC 9110, section 8.8.3). Any of them leads to a 304.
 
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::catalog::Document;
 
-/// What the tag of the compressed form ends with.
+/// The suffix of the tag of the compressed form.
 const GZIP_TAG: &str = "-gzip";
 
-/// The document as the caller takes it, or 304 if the caller has it.
-pub async fn tagged(asked: &HeaderMap, document: &Document) -> Response {
+/// The document in an encoding that the client accepts, or 304 if the client has it.
+pub async fn with_etag(asked: &HeaderMap, document: &Document) -> Response {
     let gzip = document.is_compressible() && takes_gzip(asked);
     let etag = match gzip {
         true => format!("{}{GZIP_TAG}\"", document.etag.trim_end_matches('"')),
@@ -35,7 +35,7 @@ pub async fn tagged(asked: &HeaderMap, document: &Document) -> Response {
     }
 }
 
-/// Whether the caller has this version already (RFC 9110, weak comparison), in any encoding.
+/// Whether the client has this version in any encoding (RFC 9110, weak comparison).
 pub(super) fn is_known(headers: &HeaderMap, etag: &str) -> bool {
     let hash = etag.trim_start_matches("W/").trim_matches('"');
     let is_same = |tag: &str| {

@@ -1,4 +1,4 @@
-//! Reading an input: its shape, and what is wrong with it and where.
+//! Reads and validates inputs, and names each error with a JSON pointer.
 
 use std::ops::RangeInclusive;
 
@@ -12,23 +12,23 @@ use super::problem::{Fault, Problem};
 use crate::jsonb;
 use crate::text;
 
-/// Most faults that one answer names.
-const FAULTS_MAX: usize = 20;
-/// Most faults of one input that are looked at, of which many may be the same.
-const NOTED_MAX: usize = 1_000;
+/// Limit of the errors in one response.
+const MAX_ERRORS: usize = 20;
+/// Limit of the errors that are examined, because many may be equal.
+const MAX_EXAMINED: usize = 1_000;
 
-/// What is found wrong with an input: each fault once, and a bounded number of them.
+/// The errors of an input: each once, and a limited number of them.
 #[derive(Debug, Default)]
-pub struct Faults {
+pub struct Validation {
     found: Vec<Fault>,
-    noted: usize,
+    examined: usize,
 }
 
-impl Faults {
-    /// Notes a fault at the pointer unless `good`.
-    pub fn expect(&mut self, good: bool, pointer: impl Into<String>, reason: impl Into<String>) {
-        if !good && !self.is_full() {
-            self.noted += 1;
+impl Validation {
+    /// Adds an error at the pointer unless `is_valid`.
+    pub fn expect(&mut self, is_valid: bool, pointer: impl Into<String>, reason: impl Into<String>) {
+        if !is_valid && !self.is_full() {
+            self.examined += 1;
             let fault = Fault::new(&pointer.into(), &reason.into());
             if !self.found.contains(&fault) {
                 self.found.push(fault);
@@ -36,61 +36,59 @@ impl Faults {
         }
     }
 
-    /// Whether no more faults are noted; there is no use in looking for more.
+    /// Whether no more errors are added.
     pub fn is_full(&self) -> bool {
-        self.found.len() >= FAULTS_MAX || self.noted >= NOTED_MAX
+        self.found.len() >= MAX_ERRORS || self.examined >= MAX_EXAMINED
     }
 
-    /// Notes a text of one line (a name, a reason) whose length in characters is out of bounds, that cannot be seen, or
-    /// that breaks out of its line.
+    /// Checks a text of one line, such as a name: its length in characters, and that it is visible and has no line breaks.
     pub fn expect_line(&mut self, text: &str, chars: RangeInclusive<usize>, pointer: &str) {
         if let Some(problem) = text::line_problem(text, &chars) {
             self.expect(false, pointer, problem);
         }
     }
 
-    /// The same for a text that may have several lines.
+    /// Checks a text that may have several lines.
     pub fn expect_block(&mut self, text: &str, chars: RangeInclusive<usize>, pointer: &str) {
         if let Some(problem) = text::block_problem(text, &chars) {
             self.expect(false, pointer, problem);
         }
     }
 
-    /// Notes free JSON that the database would refuse, or give back as something else.
-    pub fn expect_keepable(&mut self, object: &Map<String, Value>, pointer: &str) {
+    /// Checks free JSON that the database must store without changing it.
+    pub fn expect_storable(&mut self, object: &Map<String, Value>, pointer: &str) {
         if let Err(error) = jsonb::check_object(object) {
             self.expect(false, format!("{pointer}{}", error.pointer), error.reason);
         }
     }
 
-    /// Notes a time that no calendar of a concert hall has, and that the database may not know.
+    /// Checks that a time is in the range of a calendar and of the database.
     pub fn expect_time(&mut self, time: DateTime<Utc>, pointer: &str) {
         self.expect((1970..=9999).contains(&time.year()), pointer, "must be between the years 1970 and 9999");
     }
 
-    /// A problem, if anything was noted.
-    pub fn settle(self) -> Result<(), Problem> {
+    /// The problem with all errors, if there are any.
+    pub fn finish(self) -> Result<(), Problem> {
         if self.found.is_empty() { Ok(()) } else { Err(Problem::invalid(self.found)) }
     }
 }
 
-/// An input that knows which of its values are out of bounds. Types and unknown fields are found before.
-pub trait Shape: DeserializeOwned {
-    /// Notes what is wrong.
-    fn check(&self, _faults: &mut Faults) {}
+/// An input with a check of its values. Types and unknown fields are checked before.
+pub trait Validate: DeserializeOwned {
+    fn check(&self, _faults: &mut Validation) {}
 }
 
-/// Reads a JSON text that is an object; what is a struct within it is an object too.
-pub fn read_json<T: Shape>(json: &str) -> Result<T, Problem> {
-    let mut faults = Faults::default();
+/// Reads a JSON object. Structs within it must be objects too.
+pub fn read_json<T: Validate>(json: &str) -> Result<T, Problem> {
+    let mut faults = Validation::default();
     faults.expect(json.trim_start().starts_with('{'), "", "must be a JSON object");
-    faults.settle()?;
+    faults.finish()?;
     read(&mut serde_json::Deserializer::from_str(json))
 }
 
-/// Reads any input: the first value of a wrong type and every unknown field, else what is out of bounds.
-pub fn read<'de, T: Shape>(input: impl Deserializer<'de>) -> Result<T, Problem> {
-    let mut faults = Faults::default();
+/// Reads any input. Reports the first value of a wrong type and all unknown fields, or else all invalid values.
+pub fn read<'de, T: Validate>(input: impl Deserializer<'de>) -> Result<T, Problem> {
+    let mut faults = Validation::default();
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(input, &mut track);
     let mut note = |path: serde_ignored::Path<'_>| {
@@ -102,21 +100,21 @@ pub fn read<'de, T: Shape>(input: impl Deserializer<'de>) -> Result<T, Problem> 
     match T::deserialize(Objects::of(watched)) {
         Ok(value) => {
             value.check(&mut faults);
-            faults.settle()?;
+            faults.finish()?;
             Ok(value)
         }
         Err(error) => {
             let words = error.to_string();
-            // The pointer says where it is; a line and a column of compact JSON do not help.
+            // The pointer has the position. Line and column of compact JSON do not help.
             let reason = words.rsplit_once(" at line ").map_or(words.as_str(), |(reason, _)| reason);
-            faults.found.truncate(FAULTS_MAX - 1);
+            faults.found.truncate(MAX_ERRORS - 1);
             faults.found.push(Fault::new(&pointer(&track.path()), reason));
             Err(Problem::invalid(faults.found))
         }
     }
 }
 
-/// Where an unknown field is, as a JSON pointer.
+/// The JSON pointer of an unknown field.
 fn unknown(path: &serde_ignored::Path<'_>) -> String {
     use serde_ignored::Path as P;
     match path {
@@ -132,7 +130,7 @@ fn escape(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
-/// Where a wrong value is, as a JSON pointer.
+/// The JSON pointer of a wrong value.
 fn pointer(path: &serde_path_to_error::Path) -> String {
     let part = |segment: &Segment| match segment {
         Segment::Seq { index } => format!("/{index}"),
