@@ -29,7 +29,7 @@ pub struct Tombstone {
 }
 
 impl Tombstone {
-    /// The end of a place without a delete marker. `told` is the last revision that was seen.
+    /// The end of a place without a delete marker. `last_seen` is the last revision that was seen.
     pub fn unseen(last_seen: Place, since: DateTime<Utc>) -> Self {
         Self { up_to: last_seen, since, marker: 0, is_cleared: false }
     }
