@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
-use super::tagged::is_known;
+use super::etag::is_known;
 
 /// What a page may load: its own files alone. No other page may frame it, and no form leaves it.
 const PAGE_POLICY: &str =

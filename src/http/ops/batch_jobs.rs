@@ -16,7 +16,7 @@ use super::super::idempotency::once;
 use super::super::page::{ListQuery, Page};
 use super::super::problem::{Problem, Result, sentence};
 use super::super::request::{Bodied, Command, Params, PathId};
-use super::super::shape::{Faults, Shape};
+use super::super::validation::{Validate, Validation};
 use super::batch::check_order;
 use super::saga_acts::ActReason;
 use crate::operations::SagaFilter;
@@ -61,8 +61,8 @@ impl BatchJobOrder {
 
 impl Bodied for BatchJobOrder {}
 
-impl Shape for BatchJobOrder {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for BatchJobOrder {
+    fn check(&self, faults: &mut Validation) {
         check_order(&self.act, &self.filter, &self.reason, self.rate(), faults);
         let limit = (1..=JOB_LIMIT_MAX).contains(&self.limit());
         faults.expect(limit, "/limit", format!("must be between 1 and {JOB_LIMIT_MAX}"));

@@ -12,7 +12,7 @@ use super::super::auth::{Staff, Viewer};
 use super::super::error::Code;
 use super::super::problem::{Problem, Result};
 use super::super::request::{Params, PathName};
-use super::super::shape::{Faults, Shape};
+use super::super::validation::{Validate, Validation};
 use crate::operations::definitions::{self, WorkflowGraph, WorkflowSummary};
 use crate::operations::fleet::{self, Fleet};
 use crate::operations::overview::Overview;
@@ -72,8 +72,8 @@ pub struct WorkflowVersion {
     version: Option<i32>,
 }
 
-impl Shape for WorkflowVersion {
-    fn check(&self, faults: &mut Faults) {
+impl Validate for WorkflowVersion {
+    fn check(&self, faults: &mut Validation) {
         faults.expect(self.version.is_none_or(|version| version >= 1), "/version", "must be 1 or more");
     }
 }
