@@ -55,7 +55,7 @@ use self::views::overview;
 use crate::background::Tasks;
 use crate::bus::{Bus, subjects};
 use crate::clock::Clock;
-use crate::ids::{self, ConcertId, UserId};
+use crate::ids::{ConcertId, UserId};
 use crate::operations::queues::{self, By, ChangeError};
 use crate::store;
 use crate::store::queue::{QueueSettings, SettingsChange};
@@ -106,7 +106,6 @@ impl WaitingRoom {
                 throttles: sale::Throttles::new(),
                 stalls: sale::StallDetector::default(),
             },
-            heartbeats::Heartbeats::new(ids::new()),
             stop,
         );
         let this = Arc::new(Self { room: Arc::new(room), pool, tasks: tasks.clone() });

@@ -17,6 +17,7 @@ use super::place::{Bucket, Signer};
 use super::sale::{Sales, StallDetector, Throttles};
 use crate::bus::Bus;
 use crate::clock::Clock;
+use crate::ids;
 
 /// Longer than a lease without a renewal is respected, so that no admission of the place can still be under way.
 const MIN_MARKER_TTL: Duration = Duration::from_secs(4);
@@ -173,11 +174,11 @@ impl RoomState {
         sessions: Sessions,
         gate: GateState,
         admission: AdmissionState,
-        heartbeats: Heartbeats,
         stop: CancellationToken,
     ) -> Self {
         let memory = Memory::new(sessions.silence);
         let (wakeups, exact) = (Wakeups::default(), AtomicBool::new(false));
+        let heartbeats = Heartbeats::new(ids::new());
         Self { nats, memory, sales, sessions, clock, gate, admission, heartbeats, wakeups, exact, stop }
     }
 
