@@ -278,9 +278,13 @@ pub enum Control {
 /// The engine's own pace.
 #[derive(Args, Clone, Debug)]
 pub struct Engine {
-    /// Folder of further workflow definitions, beside the built-in ones
+    /// Folder of further workflow definitions, which are deployed at the start without a check, beside the built-in ones
     #[arg(long, env = "BOXOFFICE_WORKFLOWS", global = true)]
     pub workflows: Option<PathBuf>,
+    /// How long the model checker may take for a definition that is deployed by the API, in seconds
+    #[arg(long, env = "BOXOFFICE_WORKFLOW_CHECK_SECONDS", global = true, default_value_t = 20,
+          value_parser = clap::value_parser!(u32).range(1..=60))]
+    pub workflow_check_seconds: u32,
     /// How long a caller waits for a saga before the answer is 202, in milliseconds
     #[arg(long, env = "BOXOFFICE_SETTLE_MS", global = true, default_value_t = 2_000,
           value_parser = clap::value_parser!(u64).range(0..=60_000))]

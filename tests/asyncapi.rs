@@ -67,7 +67,7 @@ fn it_names_the_subjects_headers_and_events_of_the_code() {
     let (step, event, fence) =
         (subjects::step("{command}"), subjects::event("{event}"), subjects::complete("{service}"));
     let reply = subjects::reply("{service}");
-    let known = [&*step, &*event, &*fence, &*reply, subjects::REPLIES, subjects::SIGNALS];
+    let known = [&*step, &*event, &*fence, &*reply, subjects::REPLIES, subjects::SIGNALS, subjects::STARTS];
     assert_eq!(addresses, BTreeSet::from(known));
     let names = |schema: &str| {
         let headers = &document["components"]["schemas"][schema]["properties"];
@@ -122,6 +122,7 @@ fn what_the_pages_show_fits_and_what_is_wrong_does_not() {
             () if has("recorded") => "CompletionAnswer",
             () if has("outcome") => "Reply",
             () if has("signal") => "Signal",
+            () if has("input") => "Start",
             () if has("workflow") => "Command",
             () => "CompletionRequest",
         };
@@ -182,6 +183,27 @@ fn seen(message: &async_nats::Message) -> (Value, Value) {
     (Value::Object(headers), serde_json::from_slice(&message.payload).unwrap())
 }
 
+/// One outcome of each kind.
+fn outcomes() -> [Outcome; 4] {
+    [
+        Outcome::done(),
+        Outcome::Rejected { code: "no_paper".to_owned(), detail: json!({ "printer": 2 }) },
+        Outcome::Failed { code: "offline".to_owned() },
+        Outcome::Unknown { reason: "it hums".to_owned() },
+    ]
+}
+
+/// A start of a workflow that is not deployed.
+fn cruise() -> messages::StartBody {
+    messages::StartBody {
+        version: 1,
+        workflow: "cruise".to_owned(),
+        subject_id: Some(ids::new()),
+        input: Map::new(),
+        attributes: Map::from_iter([("nights".to_owned(), json!(3))]),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn real_messages_fit_it_and_it_is_served() {
     let entrance = Entrance::start().await;
@@ -201,13 +223,9 @@ async fn real_messages_fit_it_and_it_is_served() {
     test.cancel(paid.id).await;
     test.cancel(dropped.id).await;
     let command = command();
-    let outcomes = [
-        Outcome::done(),
-        Outcome::Rejected { code: "no_paper".to_owned(), detail: json!({ "printer": 2 }) },
-        Outcome::Failed { code: "offline".to_owned() },
-        Outcome::Unknown { reason: "it hums".to_owned() },
-    ];
-    let mut out = vec![messages::command(&command), messages::signal(paid.id, "cancel")];
+    let outcomes = outcomes();
+    let mut out = vec![messages::command(&command), messages::signal(paid.id, "cancel", &Map::new())];
+    out.push(messages::start(ids::new(), &cruise()));
     out.extend(outcomes.iter().map(|outcome| messages::reply(&command, outcome)));
     publish::publish(&test.app.bus, &out, Clone::clone).await.unwrap();
     let wanted = Completion { saga: ids::new(), step: "print".to_owned(), visit: 1, output: Map::new() };
@@ -231,6 +249,7 @@ async fn real_messages_fit_it_and_it_is_served() {
         "reservation.paid",
         "reservation.reserved",
         "signal",
+        "start",
     ];
     let end = tokio::time::Instant::now() + std::time::Duration::from_secs(15);
     while counts.len() < expected.len() || counts["points.entry"] < 3 {
@@ -252,8 +271,8 @@ async fn real_messages_fit_it_and_it_is_served() {
         }
     }
     assert_eq!(counts.keys().map(String::as_str).collect::<Vec<_>>(), expected);
-    until(10, "the made-up replies to be parked", || async {
-        boxoffice::store::operations::count_parked(&test.app.pool).await.unwrap() == 4
+    until(10, "the made-up replies and the start to be parked", || async {
+        boxoffice::store::operations::count_parked(&test.app.pool).await.unwrap() == 5
     })
     .await;
 }

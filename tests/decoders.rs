@@ -97,7 +97,7 @@ fn lead(definition: &Definition, context: &Map<String, Value>, events: &[u8]) {
             1 => reply(Outcome::rejected("no")),
             2 => reply(Outcome::Failed { code: "busy".to_owned() }),
             3 => reply(Outcome::Unknown { reason: "?".to_owned() }),
-            4 => Event::Signal("pay".to_owned()),
+            4 => Event::signal("pay"),
             5 => Event::Operator(OperatorAction::Retry),
             6 => Event::TimerFired,
             _ => {

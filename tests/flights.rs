@@ -197,7 +197,7 @@ async fn saga_of_an_unregistered_workflow_is_not_begun() {
     let test = TestApp::roles(&[], &[Role::Api]).await;
     let (engine, pool) = (&test.app.engine, &test.app.pool);
     let mut unknown = engine.clone();
-    let mut registry = boxoffice::saga::WorkflowRegistry::default();
+    let registry = boxoffice::saga::WorkflowRegistry::default();
     let text = "name='odd'\nversion=1\n[[steps]]\nname='ask'\nwait='go'";
     registry.add(boxoffice::saga::Definition::parse("odd", text).unwrap());
     unknown.registry = registry.into();

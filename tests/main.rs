@@ -47,6 +47,7 @@ mod openapi;
 mod operations;
 mod operators;
 mod outages;
+mod own_workflows;
 mod pgbouncer;
 mod postgres;
 mod process;

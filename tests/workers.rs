@@ -171,7 +171,7 @@ async fn a_signal_can_come_as_a_message() {
     let test = TestApp::start().await;
     let user = test.user(0).await;
     let held = test.reserve(user, &[1]).await;
-    let signal = boxoffice::bus::messages::signal(held.id, "cancel");
+    let signal = boxoffice::bus::messages::signal(held.id, "cancel", &serde_json::Map::new());
     boxoffice::bus::publish::publish(&test.app.bus, &[signal], Clone::clone).await.unwrap();
     test.until(5, "the hold to be cancelled", || async {
         test.find(held.id).await.status == store::reservations::ReservationStatus::Cancelled

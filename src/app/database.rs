@@ -6,7 +6,9 @@ use sqlx::PgPool;
 use super::PATIENCE;
 use crate::bus::retry;
 use crate::config::Settings;
+use crate::operations::deployments::deploy_texts;
 use crate::store;
+use crate::workflows;
 
 pub(super) const NO_ADDRESS: &str = "DATABASE_URL is not an address of Postgres";
 
@@ -14,9 +16,16 @@ pub(super) const NO_ADDRESS: &str = "DATABASE_URL is not an address of Postgres"
 pub async fn migrate(settings: &Settings) -> anyhow::Result<()> {
     let pool = store::open(address(settings)?, 1).context(NO_ADDRESS)?;
     reach(&pool).await?;
-    let migrated = store::migrate(&pool).await.context("the schema cannot be brought up to date");
+    let migrated = migrate_on(&pool, settings).await;
     pool.close().await;
     migrated
+}
+
+/// Brings the schema up to date, and deploys the workflows of this release and of the folder that the settings name.
+pub async fn migrate_on(pool: &PgPool, settings: &Settings) -> anyhow::Result<()> {
+    let texts = workflows::with_folder(settings.engine.workflows.as_deref())?;
+    store::migrate(pool).await.context("the schema cannot be brought up to date")?;
+    deploy_texts(pool, &texts).await
 }
 
 pub(super) fn address(settings: &Settings) -> anyhow::Result<&str> {

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -10,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::{Announce, App};
 use crate::catalog::Catalog;
 use crate::config::{Settings, Switch};
-use crate::http::admin_state::TAILS_AT_ONCE;
+use crate::http::admin_state::{CHECKS_AT_ONCE, TAILS_AT_ONCE};
 use crate::http::auth::{Access, Keys};
 use crate::http::connections::{self, Limits};
 use crate::http::health::Health;
@@ -92,6 +93,8 @@ async fn admin_state(app: &App, settings: &Settings, is_api: bool) -> anyhow::Re
         batches: BatchJobs::new(&app.engine, &app.tasks, &app.stop),
         overviews: Overviews::default(),
         tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
+        checks: Semaphore::new(CHECKS_AT_ONCE),
+        check_time: Duration::from_secs(settings.engine.workflow_check_seconds.into()),
         gauges: Gauges::default(),
         metrics: telemetry::start_metrics(),
         limits: Limits::of_admin(&settings.http),

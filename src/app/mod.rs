@@ -21,13 +21,13 @@ use crate::booking::Desk;
 use crate::bus::{self, Bus, probe, retry, topology};
 use crate::clock::Clock;
 use crate::config::Settings;
+use crate::operations::deployments::deploy_texts;
 use crate::orchestrator::{Engine, Pools};
-use crate::saga::{Definition, WorkflowRegistry};
 use crate::steps::{self, Limits, RecentBookings};
 use crate::waiting_room::{Sessions, Signer, ThrottleLimits, WaitingRoom};
-use crate::{config, ids, store, telemetry};
+use crate::{config, ids, store, telemetry, workflows};
 
-pub use database::migrate;
+pub use database::{migrate, migrate_on};
 pub use listeners::Listening;
 
 /// How long a start waits for servers that are not there yet.
@@ -92,7 +92,7 @@ impl App {
         if roles.is_empty() {
             bail!("no role was given; choose from api, orchestrator, worker, scheduler");
         }
-        let registry = Arc::new(workflow_registry(settings)?);
+        let texts = workflows::with_folder(settings.engine.workflows.as_deref())?;
         let servers = &settings.servers;
         let database_url = database::address(settings)?;
         let nats_url = servers.nats_url.as_deref().context("NATS_URL is needed: the address of NATS")?;
@@ -101,6 +101,7 @@ impl App {
         let steps = store::open_for_steps(database_url, connections / 2)?;
         database::reach(&pool).await?;
         database::check_schema(&pool).await?;
+        deploy_texts(&pool, &texts).await?;
         let bus = connect(settings, nats_url, &roles).await?;
         let stop = CancellationToken::new();
         let tasks = Tasks::new(&stop);
@@ -113,7 +114,7 @@ impl App {
             Pools { all: pool.clone(), steps, control: settings.engine.step_control, clock: clock.clone() };
         let recent = RecentBookings::default();
         let participants = steps::participants(limits(settings), &recent, &bus).executed_directly();
-        let engine = Engine::start(pools, bus.clone(), registry, participants, &tasks, &stop).await?;
+        let engine = Engine::start(pools, bus.clone(), participants, &tasks, &stop).await?;
         let engine = engine.with_after_act(steps::settle);
         tasks.supervise("JetStream probe", probe::run(bus.clone(), stop.clone()));
         let desk = Desk::open(pool.clone(), engine.clone(), recent, settings.engine.settle(), &tasks, &stop);
@@ -197,25 +198,6 @@ impl App {
             tracing::debug!("the connections to Postgres were not closed in time; they end with the process");
         }
     }
-}
-
-/// Every workflow definition: the built-in ones, and those of the folder that the settings name.
-pub fn workflow_registry(settings: &Settings) -> anyhow::Result<WorkflowRegistry> {
-    let mut registry = crate::workflows::built_in()?;
-    let Some(folder) = &settings.engine.workflows else {
-        return Ok(registry);
-    };
-    let entries =
-        std::fs::read_dir(folder).with_context(|| format!("cannot read the folder {}", folder.display()))?;
-    for entry in entries {
-        let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "toml") {
-            let text =
-                std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-            registry.add(Definition::parse(&path.display().to_string(), &text)?);
-        }
-    }
-    Ok(registry)
 }
 
 /// Signs queue tokens with the current secret, and reads those of all secrets that are named.

@@ -8,12 +8,12 @@ use sqlx::PgPool;
 
 use super::output::table;
 use super::{Context, Ending, queues};
-use crate::app;
 use crate::bus::connect::ConnectError;
 use crate::bus::health::Problem;
 use crate::bus::probe;
 use crate::bus::{Bus, presence, subjects, topology};
 use crate::clock::Clock;
+use crate::saga::WorkflowRegistry;
 use crate::store::{self, schema};
 
 /// The oldest Postgres that is tried in tests.
@@ -225,7 +225,7 @@ async fn admission(context: &Context, pool: &PgPool) -> Check {
 /// Whether every step of the workflows is served by somebody now.
 async fn workers(context: &Context, bus: &Bus) -> Check {
     let advice = "look at the definitions: `boxoffice workflow list`";
-    let registry = match app::workflow_registry(&context.settings) {
+    let registry = match deployed(context).await {
         Ok(registry) => registry,
         Err(error) => return wrong("workers", &error, advice),
     };
@@ -233,7 +233,8 @@ async fn workers(context: &Context, bus: &Bus) -> Check {
         Ok(present) => present,
         Err(error) => return wrong("workers", &error.into(), "look at the log of NATS"),
     };
-    let unserved = presence::unserved(&present, registry.commands());
+    let commands = registry.commands();
+    let unserved = presence::unserved(&present, commands.iter().map(String::as_str));
     if unserved.is_empty() {
         return ok("workers", format!("{} are there, and every step is served", present.len()));
     }
@@ -244,6 +245,12 @@ async fn workers(context: &Context, bus: &Bus) -> Check {
         ),
         ..ok("workers", format!("nobody serves {}", unserved.join(", ")))
     }
+}
+
+async fn deployed(context: &Context) -> anyhow::Result<WorkflowRegistry> {
+    let registry = WorkflowRegistry::default();
+    store::definitions::reload(&context.database().await?, &registry).await?;
+    Ok(registry)
 }
 
 fn ok(check: &'static str, found: String) -> Check {

@@ -8,7 +8,11 @@ use super::{Context, Ending, Misuse};
 use crate::http::auth::NewKey;
 use crate::ids;
 use crate::store::api_keys::{self, Role};
+use crate::store::definitions;
 use crate::text;
+
+/// Most workflows that one key is for.
+const MAX_WORKFLOWS: usize = 100;
 
 #[derive(clap::Subcommand, Debug)]
 pub(super) enum Command {
@@ -20,6 +24,9 @@ pub(super) enum Command {
         /// Whose key it is
         #[arg(long)]
         name: String,
+        /// With the role client: a workflow that the key is for; several may be named
+        #[arg(long = "workflow", value_name = "NAME")]
+        for_workflows: Vec<String>,
     },
     /// List all keys, without their secrets
     List,
@@ -32,19 +39,32 @@ pub(super) enum Command {
 
 pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<Ending> {
     match command {
-        Command::Create { role, name } => create(context, role, &name).await,
+        Command::Create { role, name, for_workflows } => create(context, role, &name, &for_workflows).await,
         Command::List => list(context).await,
         Command::Revoke { id } => revoke(context, id).await,
     }
 }
 
-async fn create(context: &Context, role: Role, name: &str) -> anyhow::Result<Ending> {
+async fn create(context: &Context, role: Role, name: &str, workflows: &[String]) -> anyhow::Result<Ending> {
     if let Some(problem) = text::line_problem(name, &(1..=100)) {
         return Err(Misuse(format!("--name {problem}")).into());
     }
+    if (role == Role::Client) == workflows.is_empty() {
+        let problem = "--workflow is needed with the role client, and is for no other role";
+        return Err(Misuse(problem.to_owned()).into());
+    }
+    if workflows.len() > MAX_WORKFLOWS {
+        return Err(Misuse(format!("a key is for {MAX_WORKFLOWS} workflows at most")).into());
+    }
     let pool = context.database().await?;
+    for workflow in workflows {
+        if !definitions::is_known(&pool, workflow).await? {
+            return Err(Misuse(format!("there is no workflow {workflow}; deploy it first")).into());
+        }
+    }
+    let workflows = (!workflows.is_empty()).then_some(workflows);
     let (id, key) = (ids::new(), NewKey::generate());
-    api_keys::insert(&pool, id, name, role, &key.hash).await?;
+    api_keys::insert_for(&pool, id, name, role, &key.hash, workflows).await?;
     let made = json!({ "id": id, "key": key.secret });
     context.output.answer(&made, |_| {
         format!("{}\nThis is the only time the key is shown. Its id is {id}.", key.secret)
@@ -62,11 +82,12 @@ async fn list(context: &Context) -> anyhow::Result<Ending> {
                 key.id.to_string(),
                 key.name.clone(),
                 key.role.as_str().to_owned(),
+                key.workflows.as_deref().unwrap_or_default().join(", "),
                 key.created_at.format("%F %T").to_string(),
                 ended,
             ]
         });
-        table(["Id", "Name", "Role", "Made", "State"], rows)
+        table(["Id", "Name", "Role", "Workflows", "Made", "State"], rows)
     })?;
     Ok(Ending::Good)
 }

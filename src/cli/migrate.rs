@@ -1,14 +1,14 @@
-//! `migrate`: brings the schema up to date.
+//! `migrate`: brings the schema up to date, and deploys the workflows of this release.
 
-use anyhow::Context as _;
 use serde_json::json;
 
 use super::{Context, Ending};
-use crate::store::{self, schema};
+use crate::app;
+use crate::store::schema;
 
 pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
     let pool = context.database().await?;
-    store::migrate(&pool).await.context("the schema cannot be brought up to date")?;
+    app::migrate_on(&pool, &context.settings).await?;
     let fit = schema::fit(&pool).await?;
     let answer = json!({ "migrated": true, "newer": fit.newer });
     context.output.answer(&answer, |_| match fit.newer.is_empty() {

@@ -123,6 +123,11 @@ pub fn exit_code(program: &str, ended: anyhow::Result<Ending>) -> ExitCode {
     }
 }
 
+/// Who acts, as the records of acts say it.
+fn actor() -> String {
+    format!("cli:{}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()))
+}
+
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(arguments)
 }

@@ -1,6 +1,7 @@
 //! What the handlers of operators and monitoring use, in a process of any role.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::FromRef;
 use ipnet::IpNet;
@@ -28,6 +29,9 @@ use crate::waiting_room::WaitingRoom;
 /// Open streams of transitions that one instance serves at most.
 pub const TAILS_AT_ONCE: usize = 32;
 
+/// Checks of definitions that one instance makes at a time: each takes a processor, and up to a gigabyte of memory.
+pub const CHECKS_AT_ONCE: usize = 1;
+
 /// What `/v1/ops`, `/v1/admin` and the probes need. Nothing here depends on secrets of the api role.
 pub struct AdminState {
     pub pool: PgPool,
@@ -51,6 +55,10 @@ pub struct AdminState {
     pub overviews: Overviews,
     /// How many may watch sagas move at once; see [`TAILS_AT_ONCE`].
     pub tails: Arc<Semaphore>,
+    /// Definitions that are being checked; see [`CHECKS_AT_ONCE`].
+    pub checks: Semaphore,
+    /// How long the check of a definition may take.
+    pub check_time: Duration,
     /// What is measured when `/metrics` is asked for.
     pub gauges: Gauges,
     /// What `/metrics` shows.

@@ -70,6 +70,7 @@ pub fn base() -> OpenApi {
         ("points", "What buyers pay with"),
         ("users", "Users of local mode"),
         ("admin", "What is sold, and how its line runs (admin key)"),
+        ("workflows", "Workflows of one's own: definitions and their sagas (admin or client key)"),
         ("operations", "Sagas and lines (viewer or operator key)"),
         ("service", "For machines that look after the service"),
     ];
@@ -261,6 +262,14 @@ mod tests {
         POST /v1/admin/concerts/{concert}/performances
         GET /v1/admin/concerts/{concert}/queue
         PATCH /v1/admin/concerts/{concert}/queue
+        GET /v1/workflows
+        POST /v1/workflows
+        GET /v1/workflows/{workflow}
+        POST /v1/workflows/{workflow}/retire
+        POST /v1/workflows/{workflow}/sagas
+        GET /v1/sagas/{saga}
+        POST /v1/sagas/{saga}/signals/{signal}
+        POST /v1/sagas/{saga}/cancel
         GET /v1/ops/sagas
         GET /v1/ops/sagas/counts
         GET /v1/ops/sagas/tail

@@ -29,12 +29,18 @@ pub enum Code {
     SoldOut,
     QueueClosed,
     IllegalAct,
+    NotWaiting,
+    VersionExists,
+    WorkflowRetired,
     HoldExpired,
     InvalidRequest,
     SaleNotOpen,
     SeatUnknown,
     TooManySeats,
     BalanceLimit,
+    InvalidDefinition,
+    UnsafeDefinition,
+    CheckUnfinished,
     IdempotencyKeyRequired,
     IdempotencyKeyReused,
     RateLimited,
@@ -44,7 +50,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in the order of their statuses.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 38] = [
         Self::MalformedRequest,
         Self::Unauthenticated,
         Self::InsufficientPoints,
@@ -66,12 +72,18 @@ impl Code {
         Self::SoldOut,
         Self::QueueClosed,
         Self::IllegalAct,
+        Self::NotWaiting,
+        Self::VersionExists,
+        Self::WorkflowRetired,
         Self::HoldExpired,
         Self::InvalidRequest,
         Self::SaleNotOpen,
         Self::SeatUnknown,
         Self::TooManySeats,
         Self::BalanceLimit,
+        Self::InvalidDefinition,
+        Self::UnsafeDefinition,
+        Self::CheckUnfinished,
         Self::IdempotencyKeyRequired,
         Self::IdempotencyKeyReused,
         Self::RateLimited,
@@ -112,12 +124,24 @@ impl Code {
             Self::SoldOut => (S::CONFLICT, "sold_out", "Sold out"),
             Self::QueueClosed => (S::CONFLICT, "queue_closed", "The line is closed"),
             Self::IllegalAct => (S::CONFLICT, "illegal_act", "Not possible in this state"),
+            Self::NotWaiting => (S::CONFLICT, "not_waiting", "The saga does not wait for this"),
+            Self::VersionExists => (S::CONFLICT, "version_exists", "This version is deployed already"),
+            Self::WorkflowRetired => (S::CONFLICT, "workflow_retired", "No new sagas of this workflow begin"),
             Self::HoldExpired => (S::GONE, "hold_expired", "The hold has run out"),
             Self::InvalidRequest => (S::UNPROCESSABLE_ENTITY, "invalid_request", "The request is not valid"),
             Self::SaleNotOpen => (S::UNPROCESSABLE_ENTITY, "sale_not_open", "Not on sale now"),
             Self::SeatUnknown => (S::UNPROCESSABLE_ENTITY, "seat_unknown", "There is no such seat"),
             Self::TooManySeats => (S::UNPROCESSABLE_ENTITY, "too_many_seats", "Too many seats"),
             Self::BalanceLimit => (S::UNPROCESSABLE_ENTITY, "balance_limit", "The balance would be too high"),
+            Self::InvalidDefinition => {
+                (S::UNPROCESSABLE_ENTITY, "invalid_definition", "The definition is not valid")
+            }
+            Self::UnsafeDefinition => {
+                (S::UNPROCESSABLE_ENTITY, "unsafe_definition", "The model checker found a fault")
+            }
+            Self::CheckUnfinished => {
+                (S::UNPROCESSABLE_ENTITY, "check_unfinished", "The model checker did not finish in time")
+            }
             Self::IdempotencyKeyRequired => {
                 (S::UNPROCESSABLE_ENTITY, "idempotency_key_required", "An Idempotency-Key is needed")
             }

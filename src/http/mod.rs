@@ -12,6 +12,8 @@ mod result_mapping;
 mod concerts;
 mod points;
 mod queue_tokens;
+mod workflows;
+mod sagas;
 mod ops;
 mod queue_settings;
 mod users;
@@ -99,6 +101,8 @@ fn admin_routes() -> OpenApiRouter<Arc<AdminState>> {
         .routes(routes!(admin::add_concert))
         .routes(routes!(admin::add_performance))
         .routes(routes!(queue_settings::show, queue_settings::change))
+        .routes(routes!(workflows::deploy))
+        .routes(routes!(workflows::retire))
         .routes(routes!(ops::sagas::list))
         .routes(routes!(ops::sagas::counts))
         .routes(routes!(ops::sagas::show))
@@ -141,6 +145,17 @@ fn admin_routes() -> OpenApiRouter<Arc<AdminState>> {
         .routes(routes!(probes::metrics))
 }
 
+/// Workflows of one's own: clients read and start them, operators and the console too. Every listener answers this.
+fn workflow_routes() -> OpenApiRouter<Arc<AdminState>> {
+    OpenApiRouter::default()
+        .routes(routes!(workflows::list))
+        .routes(routes!(workflows::show))
+        .routes(routes!(sagas::start))
+        .routes(routes!(sagas::show))
+        .routes(routes!(sagas::signal))
+        .routes(routes!(sagas::cancel))
+}
+
 /// Whether the process lives and is ready. Every listener answers this.
 fn probe_routes() -> OpenApiRouter<Arc<AdminState>> {
     OpenApiRouter::default().routes(routes!(probes::livez)).routes(routes!(probes::readyz))
@@ -167,7 +182,8 @@ impl Service {
 
     fn routes(&self) -> OpenApiRouter {
         let probes = OpenApiRouter::with_openapi(docs::base())
-            .merge(probe_routes().with_state(Arc::clone(self.admin())));
+            .merge(probe_routes().with_state(Arc::clone(self.admin())))
+            .merge(workflow_routes().with_state(Arc::clone(self.admin())));
         let public = |app: &Arc<AppState>| public_routes(app.access.is_local()).with_state(Arc::clone(app));
         let admin = || admin_routes().with_state(Arc::clone(self.admin()));
         match self {
@@ -184,8 +200,12 @@ pub fn description() -> OpenApi {
 }
 
 fn undescribed() -> OpenApi {
-    let parts =
-        [public_routes(true).into_openapi(), admin_routes().into_openapi(), probe_routes().into_openapi()];
+    let parts = [
+        public_routes(true).into_openapi(),
+        workflow_routes().into_openapi(),
+        admin_routes().into_openapi(),
+        probe_routes().into_openapi(),
+    ];
     parts.into_iter().fold(docs::base(), OpenApi::merge_from)
 }
 

@@ -191,12 +191,20 @@ pub struct ProblemBody {
     /// With `reservation_not_payable`.
     #[serde(skip_serializing_if = "Option::is_none")]
     reservation_status: Option<String>,
-    /// With `illegal_act`.
+    /// With `illegal_act` and `not_waiting`.
     #[serde(skip_serializing_if = "Option::is_none")]
     saga_status: Option<String>,
     /// With `illegal_act`: what could be done instead.
     #[serde(skip_serializing_if = "Option::is_none")]
     allowed: Option<Vec<String>>,
+    /// With `invalid_definition`: the line, counted from 1, and what is wrong there (`reason`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// With `unsafe_definition`: what is wrong, and the shortest way to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counter_example: Option<Value>,
     /// With `illegal_act`, where the step did run: its outcome.
     #[serde(skip_serializing_if = "Option::is_none")]
     outcome: Option<Value>,

@@ -67,6 +67,22 @@ impl<S: Send + Sync> FromRequestParts<S> for PathName {
     }
 }
 
+/// An id and a name in a path, in this order; malformed ones name nothing, as in [`PathId`] and [`PathName`].
+#[derive(Clone, Debug)]
+pub struct PathIdName(pub Uuid, pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathIdName {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let segments = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Ok(Path((id, name))) = segments else { return Ok(Self(Uuid::nil(), String::new())) };
+        let id = Some(id).filter(|text| text.len() == 36).and_then(|text| text.parse().ok());
+        let is_plain = name.len() <= 200 && !name.chars().any(char::is_control);
+        Ok(Self(id.unwrap_or(Uuid::nil()), if is_plain { name } else { String::new() }))
+    }
+}
+
 /// The query string.
 #[derive(Clone, Debug)]
 pub struct Params<T>(pub T);
@@ -349,6 +365,7 @@ mod tests {
             id: ids::new(),
             name: "till".to_owned(),
             role: Role::Cashier,
+            workflows: None,
             created_at: chrono::DateTime::UNIX_EPOCH,
             revoked_at: None,
         });

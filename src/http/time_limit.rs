@@ -21,10 +21,13 @@ use super::problem::{Outdated, Problem};
 
 /// The longest wait for an answer, a little less than the five seconds of the contract.
 const ANSWER_TIME: Duration = Duration::from_millis(4_500);
-/// What may take longer, and how long: an operator's act on thousands of sagas, and a date with a hundred thousand seats.
-const LONG: [(&str, Duration); 2] = [
+/// What may take longer, and how long: an operator's act on thousands of sagas, a date with a hundred thousand seats, the check of
+/// a definition, and a start that waits for its saga.
+const LONG: [(&str, Duration); 4] = [
     ("/v1/ops/sagas/batch", Duration::from_secs(70)),
     ("/v1/admin/concerts/{concert}/performances", Duration::from_secs(60)),
+    ("/v1/workflows", Duration::from_secs(70)),
+    ("/v1/workflows/{workflow}/sagas", Duration::from_secs(35)),
 ];
 
 /// Answers 503 for a request that has no answer in time. One that only reads is tried once more, if it met a connection that was of

@@ -60,9 +60,9 @@ pub struct WorkflowStep {
 
 /// All workflows, by name.
 pub fn list(registry: &WorkflowRegistry) -> Vec<WorkflowSummary> {
-    let mut all: BTreeMap<&str, WorkflowSummary> = BTreeMap::new();
+    let mut all: BTreeMap<String, WorkflowSummary> = BTreeMap::new();
     for definition in registry.iter() {
-        let summary = all.entry(&definition.name).or_insert_with(|| WorkflowSummary {
+        let summary = all.entry(definition.name.clone()).or_insert_with(|| WorkflowSummary {
             name: definition.name.clone(),
             versions: Vec::new(),
             steps: 0,
@@ -80,7 +80,7 @@ pub fn graph(registry: &WorkflowRegistry, name: &str, version: Option<i32>) -> O
         None => registry.latest(name)?,
     };
     let all = registry.iter().filter(|known| known.name == name);
-    Some(graph_of(definition, all.map(|known| known.version).collect()))
+    Some(graph_of(&definition, all.map(|known| known.version).collect()))
 }
 
 fn graph_of(definition: &Definition, versions: Vec<i32>) -> WorkflowGraph {

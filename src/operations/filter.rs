@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::Uuid;
 
 use crate::saga::{Direction, Status};
@@ -94,14 +95,25 @@ pub struct SagaFilter {
     #[arg(long, value_name = "TIME")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_before: Option<DateTime<Utc>>,
+    /// Only sagas with this attribute, as `name=value`
+    #[arg(long, value_name = "NAME=VALUE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attribute: Option<String>,
 }
 
 impl SagaFilter {
     /// Fields with values that cannot be meant, and what is wrong with each.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
-        let texts =
-            [("workflow", &self.workflow), ("step", &self.step), ("reason_contains", &self.reason_contains)];
+        let texts = [
+            ("workflow", &self.workflow),
+            ("step", &self.step),
+            ("reason_contains", &self.reason_contains),
+            ("attribute", &self.attribute),
+        ];
+        if self.attribute.as_ref().is_some_and(|text| !text.contains('=')) {
+            problems.push(("attribute", "must be of the form name=value".to_owned()));
+        }
         for (field, text) in texts {
             let text = text.as_deref().unwrap_or_default();
             if text.chars().count() > TEXT_CHARS_MAX {
@@ -163,8 +175,17 @@ impl SagaFilter {
             idle_for: age(self.idle_seconds),
             started_after: self.started_after,
             started_before: self.started_before,
+            attribute: self.attribute.as_deref().and_then(attribute),
         }
     }
+}
+
+/// A value that is an integer is one, or the text of one.
+fn attribute(text: &str) -> Option<saga_search::Attribute> {
+    let (name, value) = text.split_once('=')?;
+    let number = value.parse::<i64>().ok().map(Value::from);
+    let values = [Value::from(value)].into_iter().chain(number).collect();
+    Some(saga_search::Attribute { name: name.to_owned(), values })
 }
 
 fn status(text: &str) -> Result<Status, String> {

@@ -65,7 +65,8 @@ fn of_pool(name: &'static str, pool: &PgPool) {
 }
 
 async fn of_rows(pool: &PgPool, registry: &WorkflowRegistry) -> store::Result<()> {
-    let mut stuck: BTreeMap<String, i64> = registry.iter().map(|known| (known.name.clone(), 0)).collect();
+    let mut stuck: BTreeMap<String, i64> =
+        registry.all().iter().map(|known| (known.name.clone(), 0)).collect();
     stuck.extend(store::saga_search::count_stuck(pool).await?);
     for (workflow, count) in stuck {
         metrics::gauge!("boxoffice_stuck_sagas", "workflow" => workflow).set(count as f64);
@@ -78,8 +79,7 @@ async fn of_rows(pool: &PgPool, registry: &WorkflowRegistry) -> store::Result<()
 async fn of_commands(bus: &Bus, registry: &WorkflowRegistry) -> anyhow::Result<()> {
     let (consumers, present) = tokio::join!(consumers::all(bus), presence::present(bus));
     let (consumers, present) = (consumers?, present?);
-    let commands = registry.iter().flat_map(|definition| definition.commands());
-    for command in commands.map(str::to_owned).collect::<std::collections::BTreeSet<String>>() {
+    for command in registry.commands() {
         let own = consumers.iter().filter(|state| state.takes(&command));
         let waiting: u64 = own.map(|state| state.pending).sum();
         let given: usize =

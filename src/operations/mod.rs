@@ -5,6 +5,7 @@
 //! saga and has its own transaction.
 
 pub mod batch_jobs;
+pub mod deployments;
 pub mod batch;
 pub mod repair;
 pub mod refund;

@@ -28,6 +28,7 @@ pub async fn show(pool: &PgPool, registry: &WorkflowRegistry, id: Uuid) -> Resul
     let mut saga = store::sagas::get(pool, id).await?.ok_or(AskError::Unknown)?;
     store::flights::show_next_look(pool, std::slice::from_mut(&mut saga)).await?;
     let history = store::history::of_sagas(pool, &[id]).await?;
+    store::definitions::learn(pool, registry, std::slice::from_ref(&saga)).await?;
     let definition = registry.get(&saga.workflow, saga.version);
-    Ok(timeline::detail(definition, saga, history))
+    Ok(timeline::detail(definition.as_deref(), saga, history))
 }

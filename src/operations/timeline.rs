@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_step_is_given_what_is_kept_of_the_outputs_before_it() {
-        let definition = crate::workflows::built_in().unwrap().latest("booking").unwrap().clone();
+        let definition = crate::workflows::built_in().unwrap().latest("booking").unwrap();
         let input = Map::from_iter([("seats".to_owned(), json!([1]))]);
         let id = Uuid::nil();
         let new = NewSaga { id, subject_id: id, input, trace: None, seq: 0 };

@@ -125,8 +125,10 @@ impl Engine {
         output: &Map<String, Value>,
     ) -> Result<Saga, ActError> {
         let saga = store::sagas::get(&self.pool, id).await?.ok_or(ActError::Unknown)?;
+        store::definitions::learn(&self.pool, &self.registry, std::slice::from_ref(&saga)).await?;
         let definition = self.registry.get(&saga.workflow, saga.version);
-        let step = definition.and_then(|definition| Some(&definition.steps[definition.index(&saga.step)?]));
+        let step =
+            definition.as_ref().and_then(|definition| Some(&definition.steps[definition.index(&saga.step)?]));
         let Some(command) = step.and_then(|step| step.command.as_deref()) else {
             return Ok(saga);
         };
@@ -153,12 +155,12 @@ impl Engine {
     fn lacking(&self, saga: &Saga, act: &OperatorAction) -> Option<Vec<String>> {
         let OperatorAction::Complete { output } = act else { return None };
         let definition = self.registry.get(&saga.workflow, saga.version)?;
-        Some(saga::missing_outputs(definition, saga, output)).filter(|fields| !fields.is_empty())
+        Some(saga::missing_outputs(&definition, saga, output)).filter(|fields| !fields.is_empty())
     }
 
     /// The acts that a saga's state allows, by name.
     pub fn allowed_actions(&self, saga: &Saga) -> Vec<&'static str> {
-        saga::allowed_actions(self.registry.get(&saga.workflow, saga.version), saga)
+        saga::allowed_actions(self.registry.get(&saga.workflow, saga.version).as_deref(), saga)
     }
 }
 

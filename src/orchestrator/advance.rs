@@ -9,7 +9,9 @@ use super::Engine;
 use super::follow::Consequences;
 use super::observations::Observations;
 use super::rest::Rested;
-use crate::saga::{self, Decision, Entry, Event, NewSaga, Saga, Status, Transition, WorkflowRegistry};
+use crate::saga::{
+    self, Decision, Definition, Entry, Event, NewSaga, Saga, Status, Transition, WorkflowRegistry,
+};
 use crate::store;
 use crate::store::changes::Changes;
 use crate::store::codes::Codes;
@@ -40,20 +42,22 @@ pub enum Verdict {
     Stale,
     /// It cannot be, or there is no such saga: whoever brought it parks it.
     Illegal(String),
+    /// The saga's definition cannot be read now: the saga waits, and is looked at again.
+    Undefined(String),
 }
 
 impl Batch {
     /// Locks these sagas, in the order of their ids.
     pub async fn lock(engine: &Engine, conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
         let (sagas, now) = store::sagas::lock(&mut *conn, ids).await?;
-        engine.codes.learn(conn, &sagas).await?;
+        engine.learn(conn, &sagas).await?;
         Ok(Self::of(sagas, now))
     }
 
     /// Locks those of these sagas that are due, or will be within [`store::due::EARLY`].
     pub async fn lock_rung(engine: &Engine, conn: &mut PgConnection, ids: &[Uuid]) -> store::Result<Self> {
         let sagas = store::due::lock_rung(&mut *conn, ids).await?;
-        engine.codes.learn(&mut *conn, &sagas).await?;
+        engine.learn(&mut *conn, &sagas).await?;
         let now = store::now(conn).await?;
         Ok(Self::of(sagas, now))
     }
@@ -94,8 +98,11 @@ impl Batch {
             .then(|| Saga { flight: Some(self.flight), ..saga.clone() });
         let saga = woken.as_ref().unwrap_or(saga);
         let decision = match registry.get(&saga.workflow, saga.version) {
-            Some(definition) => saga::apply(definition, saga, event, self.now),
-            None => saga::lost_definition(saga, event, self.now),
+            Some(definition) => saga::apply(&definition, saga, event, self.now),
+            None => match saga::apply_undefined(saga, event, self.now) {
+                Some(decision) => decision,
+                None => return undefined(saga),
+            },
         };
         match decision {
             Decision::Transition(transition) => {
@@ -149,6 +156,13 @@ impl Batch {
     }
 }
 
+fn undefined(saga: &Saga) -> Verdict {
+    let Saga { workflow, version, .. } = saga;
+    Verdict::Undefined(format!(
+        "the definition of {workflow} version {version} cannot be read; deploy it with `boxoffice workflow deploy`"
+    ))
+}
+
 /// Starts sagas of a workflow's newest version: rows and their first history, to be written with the rest. `now` is the
 /// database's clock.
 ///
@@ -161,8 +175,19 @@ pub fn start(
     new: Vec<NewSaga>,
     now: DateTime<Utc>,
 ) -> store::Result<Consequences> {
+    let definition = engine.registry.latest(workflow).ok_or(sqlx::Error::RowNotFound)?;
+    Ok(start_version(changes, engine, &definition, new, now))
+}
+
+/// Starts sagas of this version of a workflow.
+pub(super) fn start_version(
+    changes: &mut Changes,
+    engine: &Engine,
+    definition: &Definition,
+    new: Vec<NewSaga>,
+    now: DateTime<Utc>,
+) -> Consequences {
     let Engine { codes, registry, .. } = engine;
-    let definition = registry.latest(workflow).ok_or(sqlx::Error::RowNotFound)?;
     let flight = flights::new_id();
     let begun = new.into_iter().map(|new| saga::start_in(Some(flight), definition, new, now));
     let transitions: Vec<Transition> = begun.collect();
@@ -175,7 +200,7 @@ pub fn start(
     sagas.iter().for_each(|saga| observations.note_start(saga));
     let mut consequences = Consequences::of(registry, transitions);
     consequences.observe(observations);
-    Ok(consequences)
+    consequences
 }
 
 /// What goes into the history, each with the saga as it then was.

@@ -43,7 +43,7 @@ pub(super) fn of_transition(registry: &WorkflowRegistry, transition: &Transition
         detail: entry.detail.as_ref(),
         context: &saga.context,
     };
-    entry.emits.iter().map(|name| event(definition, &place, name)).collect()
+    entry.emits.iter().map(|name| event(definition.as_deref(), &place, name)).collect()
 }
 
 /// All events of some sagas, from their history: the same ids and the same content as when they first went out.
@@ -61,11 +61,12 @@ pub(super) fn of_history(
         };
         let definition = registry.get(&saga.workflow, saga.version);
         let context = contexts.entry(saga.id).or_insert_with(|| Arc::clone(&saga.input));
-        if ["done", "operator:complete"].contains(&row.event.as_str())
+        let is_payload = row.event.starts_with("signal:");
+        if (is_payload || ["done", "operator:complete"].contains(&row.event.as_str()))
             && let (Value::Object(context), Some(Value::Object(output))) =
                 (Arc::make_mut(context), &row.detail)
         {
-            let step = definition.and_then(|known| Some(&known.steps[known.index(&row.step)?]));
+            let step = definition.as_ref().and_then(|known| Some(&known.steps[known.index(&row.step)?]));
             match step {
                 Some(step) => context.extend(saga::carried_outputs(step, output)),
                 None => context.extend(output.clone()),
@@ -82,7 +83,7 @@ pub(super) fn of_history(
             detail: row.detail.as_ref(),
             context,
         };
-        events.extend(row.emits.iter().map(|name| event(definition, &place, name)));
+        events.extend(row.emits.iter().map(|name| event(definition.as_deref(), &place, name)));
     }
     events
 }
@@ -189,16 +190,16 @@ mod tests {
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let id = Uuid::from_u128(7);
         let new = NewSaga { id, subject_id: id, input: serde_json::Map::new(), trace: None, seq: 0 };
-        let mut last = saga::start(definition, new, now);
+        let mut last = saga::start(&definition, new, now);
         let (mut history, mut told) = (vec![row(&last)], of_transition(&registry, &last));
         let later = now + chrono::TimeDelta::minutes(5);
         let events = [
             done(Direction::Do, json!({ "amount": 20, "expires_at": later, "claimable_at": later })),
-            Event::Signal("cancel".to_owned()),
+            Event::signal("cancel"),
             done(Direction::Undo, json!({})),
         ];
         for event in events {
-            let Decision::Transition(next) = saga::apply(definition, &last.saga, &event, now) else {
+            let Decision::Transition(next) = saga::apply(&definition, &last.saga, &event, now) else {
                 panic!("{event:?} moves it")
             };
             last = *next;

@@ -202,9 +202,10 @@ fn asked_for<'a>(engine: &Engine, command: &Command, saga: Option<&'a Saga>) -> 
         return Asked::NotNow;
     };
     let Some(definition) = engine.registry.get(&saga.workflow, saga.version) else {
-        return Asked::Now(saga, command.clone());
+        // The message is acknowledged; the sweeper sends the command again when the definition can be read.
+        return Asked::NotNow;
     };
-    let Some(asked) = saga::command(definition, saga) else {
+    let Some(asked) = saga::command(&definition, saga) else {
         return Asked::NotNow;
     };
     if !subjects::fits(&asked.subject, &command.subject) {

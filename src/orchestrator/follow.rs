@@ -104,7 +104,7 @@ impl Consequences {
         let mut all = Self::default();
         for saga in sagas {
             if let Some(definition) = registry.get(&saga.workflow, saga.version) {
-                let asked = saga::outstanding(definition, saga).into_iter();
+                let asked = saga::outstanding(&definition, saga).into_iter();
                 asked
                     .filter(|action| matches!(action, Action::Send(_)))
                     .for_each(|send| all.add(saga.id, send));
@@ -118,7 +118,7 @@ impl Consequences {
         let Some(definition) = registry.get(&saga.workflow, saga.version) else {
             return;
         };
-        for action in saga::outstanding(definition, saga) {
+        for action in saga::outstanding(&definition, saga) {
             self.add(saga.id, action);
         }
     }
@@ -331,6 +331,7 @@ impl Engine {
     async fn recall(&self, ids: &[Uuid]) -> store::Result<(Vec<EventMessage>, Vec<Rested>)> {
         let sagas = store::sagas::get_many(&self.pool, ids).await?;
         let history = store::history::of_sagas(&self.pool, ids).await?;
+        store::definitions::learn(&self.pool, &self.registry, &sagas).await?;
         let rested = sagas.iter().filter_map(at_rest).collect();
         Ok((announce::of_history(&self.registry, &sagas, &history), rested))
     }

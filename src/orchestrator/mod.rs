@@ -8,6 +8,9 @@
 mod replies;
 mod serve;
 mod signals;
+mod starts;
+mod client_sagas;
+mod definitions;
 mod timers;
 mod sweep;
 mod retention;
@@ -42,6 +45,7 @@ pub use acts::{ActDone, ActError, Acted, AfterAct, SETTLEMENT};
 pub use advance::{Batch, Verdict, start};
 pub use announce::charge_event;
 pub use batched::{Batched, Requests, batched};
+pub use client_sagas::{NewClientSaga, StartError as SagaStartError};
 pub use follow::Consequences;
 pub use halves::Halves;
 pub use participant::{Participant, Participants, Task, Unit};
@@ -111,7 +115,7 @@ pub struct Pools {
 pub enum StartError {
     #[error("NATS did not take a subscription: {0}")]
     Subscribe(#[from] async_nats::SubscribeError),
-    #[error("what is paused, and the names of workflows, could not be read: {0}")]
+    #[error("what is paused, and the workflows, could not be read: {0}")]
     Database(#[from] sqlx::Error),
 }
 
@@ -121,7 +125,6 @@ impl Engine {
     pub async fn start(
         pools: Pools,
         bus: Bus,
-        registry: Arc<WorkflowRegistry>,
         participants: Participants,
         tasks: &Tasks,
         stop: &CancellationToken,
@@ -134,14 +137,14 @@ impl Engine {
         tasks.supervise("settled sagas", wait::listen(waiters.clone(), settled, stop.clone()));
         tasks.supervise("ended sagas", rest::run(pool.clone(), ended, stop.clone()));
         let instance: Arc<str> = ids::process().into();
-        let codes = Codes::register(&pool, &registry, &instance).await?;
+        let codes = Codes::register(&pool, &instance).await?;
         let connects = bus.connects();
         let paused = bus.client.subscribe(crate::bus::subjects::PAUSES).await?;
         let engine = Self {
             pool,
             steps,
             bus,
-            registry,
+            registry: Arc::default(),
             codes,
             instance,
             participants,
@@ -158,6 +161,7 @@ impl Engine {
             detached: Arc::new(Semaphore::new(follow::MAX_DETACHED)),
         };
         engine.reload_pauses().await?;
+        engine.reload_workflows().await?;
         tasks.supervise("pauses", pauses::listen(engine.clone(), paused, connects, stop.clone()));
         tasks.supervise("signals", signals::run(engine.clone(), requests, stop.clone()));
         Ok(engine)

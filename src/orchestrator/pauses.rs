@@ -77,7 +77,7 @@ impl Engine {
 
     /// Holds back the forward commands of a workflow, on every instance. `false` if they are held back already.
     pub async fn pause_workflow(&self, name: &str, actor: &str, reason: &str) -> Result<bool, ActError> {
-        if self.registry.latest(name).is_none() {
+        if !store::definitions::is_known(&self.pool, name).await? {
             return Err(ActError::Unknown);
         }
         self.change_pause(PauseKind::Workflow, name, true, actor, reason).await
@@ -91,6 +91,7 @@ impl Engine {
         let running: Vec<Uuid> = store::sagas::running(&self.pool, name).await?;
         for chunk in running.chunks(CHUNK) {
             let sagas = store::sagas::get_many(&self.pool, chunk).await?;
+            store::definitions::learn(&self.pool, &self.registry, &sagas).await?;
             let consequences = Consequences::asked_by(&self.registry, &sagas);
             if let Err(error) = self.follow(consequences).await {
                 tracing::warn!(%error, "the sweeper sends what could not be sent after a pause");
@@ -109,7 +110,7 @@ impl Engine {
         reason: &str,
     ) -> Result<StepPause, ActError> {
         let consumers = consumers::of_command(&self.bus, command).await?;
-        let known = self.registry.iter().any(|definition| definition.commands().contains(command));
+        let known = self.registry.commands().contains(command);
         if consumers.is_empty() && !known {
             return Err(ActError::UnknownCommand(command.to_owned()));
         }
@@ -219,7 +220,7 @@ fn act<'a>(kind: PauseKind, name: &'a str, paused: bool, actor: &'a str, reason:
     ActRow { actor, act, saga_id: None, target: Some(name), reason, from, to, detail: None }
 }
 
-/// Listens for pauses on other instances, and reads them again after every new connection: what was told meanwhile is lost.
+/// Listens for pauses and deployments on other instances, and reads them again after every new connection: what was told meanwhile is lost.
 /// `connects` is the number of connections before they were first read.
 pub(super) async fn listen(engine: Engine, mut told: Subscriber, connects: u64, stop: CancellationToken) {
     let mut read_at = Some(connects);
@@ -232,10 +233,11 @@ pub(super) async fn listen(engine: Engine, mut told: Subscriber, connects: u64, 
             message = told.next() => if message.is_none() { return },
             _ = look.tick() => if read_at == Some(connects) { continue },
         }
-        read_at = match engine.reload_pauses().await {
+        let read = engine.reload_pauses().await.and(engine.reload_workflows().await);
+        read_at = match read {
             Ok(()) => Some(connects),
             Err(error) => {
-                tracing::warn!(%error, "what is paused could not be read, trying again");
+                tracing::warn!(%error, "what is paused and what is deployed could not be read, trying again");
                 None
             }
         };

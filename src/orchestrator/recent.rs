@@ -110,7 +110,7 @@ impl Engine {
         let control = attempt.control();
         let (mut sagas, read_at) = store::sagas::read(attempt.conn(), unknown, control).await?;
         attempt.note_time(read_at);
-        self.codes.learn(attempt.conn(), &sagas).await?;
+        self.learn(attempt.conn(), &sagas).await?;
         sagas.extend(known);
         Ok(sagas)
     }

@@ -116,6 +116,7 @@ impl<'a> Replay<'a> {
     async fn of_sagas(&self, mut sagas: Vec<Saga>) -> store::Result<Page> {
         sagas.retain(|saga| self.wanted.workflow.as_ref().is_none_or(|workflow| *workflow == saga.workflow));
         let (looked_at, reached) = (sagas.len(), sagas.last().map(|saga| saga.created_at));
+        store::definitions::learn(self.pool, self.registry, &sagas).await?;
         sagas.retain(|saga| self.registry.get(&saga.workflow, saga.version).is_some());
         let ids: Vec<Uuid> = sagas.iter().map(|saga| saga.id).collect();
         let history = store::history::of_sagas(self.pool, &ids).await?;

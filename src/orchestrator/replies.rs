@@ -9,7 +9,7 @@ use super::{Batch, Consequences, Engine, Verdict, Work};
 use crate::bus::deliveries::{self, InHand};
 use crate::bus::headers::Malformed;
 use crate::bus::{Deliveries, messages, subjects, topology};
-use crate::saga::{Event, Poisoned, Reply};
+use crate::saga::{Event, Poisoned, Reply, Signal};
 use crate::store;
 
 /// Takes what comes on the stream of replies and signals until the service stops.
@@ -19,6 +19,11 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let (batch, _turn) = incoming.next_in_turn(engine.turns.take(), &stop).await;
         let mut readable = Vec::with_capacity(batch.len());
+        let (starts, batch): (Vec<Message>, Vec<Message>) =
+            batch.into_iter().partition(|message| message.subject.as_str() == subjects::STARTS);
+        if !starts.is_empty() {
+            super::starts::take(&engine, starts, &mut incoming, &stop).await;
+        }
         for message in batch {
             match read(&message) {
                 Ok((saga, event)) => readable.push((message, saga, event)),
@@ -32,8 +37,8 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
 
 fn read(message: &Message) -> Result<(Uuid, Event), Malformed> {
     if message.subject.as_str() == subjects::SIGNALS {
-        let (saga, signal) = messages::read_signal(message)?;
-        return Ok((saga, Event::Signal(signal)));
+        let (saga, name, payload) = messages::read_signal(message)?;
+        return Ok((saga, Event::Signal(Signal { name, payload })));
     }
     let (saga, reply) = messages::read_reply(message)?;
     Ok((saga, Event::Reply(reply)))
@@ -80,8 +85,11 @@ impl Work<Item> for Taking<'_> {
 }
 
 async fn take(engine: &Engine, items: &[Item]) -> store::Result<()> {
-    let (illegal, consequences) = store::bounded(write(engine, items)).await?;
+    let Decided { illegal, later, consequences } = store::bounded(write(engine, items)).await?;
     fail_point!("replies::committed");
+    for message in &later {
+        deliveries::again_after(message, deliveries::pause_after(deliveries::count(message))).await;
+    }
     for (message, why) in &illegal {
         engine.park(subjects::SAGAS, message, why).await;
     }
@@ -91,20 +99,28 @@ async fn take(engine: &Engine, items: &[Item]) -> store::Result<()> {
     }
     fail_point!("replies::published");
     for (message, ..) in items {
-        deliveries::acknowledge(message).await;
+        if !later.iter().any(|other| std::ptr::eq(*other, message)) {
+            deliveries::acknowledge(message).await;
+        }
     }
     Ok(())
 }
 
-/// One transaction for all of them; what cannot be is returned with the reason.
-async fn write<'a>(
-    engine: &Engine,
-    items: &'a [Item],
-) -> store::Result<(Vec<(&'a Message, String)>, Consequences)> {
+/// What was decided about a batch.
+struct Decided<'a> {
+    /// What cannot be, with the reason.
+    illegal: Vec<(&'a Message, String)>,
+    /// Signals to sagas whose definition cannot be read now. They stand in no row that they could be sent from again.
+    later: Vec<&'a Message>,
+    consequences: Consequences,
+}
+
+/// One transaction for all of them.
+async fn write<'a>(engine: &Engine, items: &'a [Item]) -> store::Result<Decided<'a>> {
     let mut tx = engine.steps.begin().await?;
     let ids: Vec<Uuid> = items.iter().map(|(_, saga, _)| *saga).collect();
     let mut batch = Batch::lock(engine, &mut tx, &ids).await?;
-    let mut illegal = Vec::new();
+    let (mut illegal, mut later) = (Vec::new(), Vec::new());
     for (message, saga, event) in items {
         if let Some(why) = answered_here(engine, &batch, *saga, event) {
             illegal.push((message, why));
@@ -117,11 +133,14 @@ async fn write<'a>(
                 batch.note_stale(*saga);
             }
             Verdict::Illegal(why) => illegal.push((message, why)),
+            Verdict::Undefined(_) if matches!(event, Event::Signal(_)) => later.push(message),
+            // The sweeper sends the command again, and its worker gives the same answer.
+            Verdict::Undefined(_) => {}
         }
     }
     let consequences = batch.write(&mut tx, engine).await?;
     tx.commit().await?;
-    Ok((illegal, consequences))
+    Ok(Decided { illegal, later, consequences })
 }
 
 /// Why no message may answer this command: its service is in this database, and answers in the transaction of its effect.

@@ -15,19 +15,19 @@ use crate::bus::{Bus, consumers, presence, subjects, topology};
 /// How often it is looked whether a consumer is missing.
 const LOOK_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Looks until the service stops. Without workflows that use services elsewhere there is nothing to look for.
+/// Looks until the service stops. Workflows that use services elsewhere may be deployed at any time.
 pub(super) async fn run(engine: Engine, stop: CancellationToken) {
-    let is_elsewhere = |command: &&str| !engine.is_in_database(command);
-    let commands: BTreeSet<&str> = engine.registry.commands().into_iter().filter(is_elsewhere).collect();
-    if commands.is_empty() {
-        return stop.cancelled().await;
-    }
+    let is_elsewhere = |command: &String| !engine.is_in_database(command);
     let mut missing = BTreeSet::new();
     while !stop.is_cancelled() {
-        match make_missing(&engine.bus, &commands, &missing).await {
-            Ok(now) => missing = now,
-            Err(error) => {
-                tracing::debug!(%error, "consumers of services elsewhere are looked at again later")
+        let commands: BTreeSet<String> =
+            engine.registry.commands().into_iter().filter(is_elsewhere).collect();
+        if !commands.is_empty() {
+            match make_missing(&engine.bus, commands, &missing).await {
+                Ok(now) => missing = now,
+                Err(error) => {
+                    tracing::debug!(%error, "consumers of services elsewhere are looked at again later")
+                }
             }
         }
         let _stopped = stop.run_until_cancelled(tokio::time::sleep(LOOK_INTERVAL)).await;
@@ -35,13 +35,13 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
 }
 
 /// Makes the consumers that were missing in the last look too; answers those that are missing for the first time.
-async fn make_missing<'a>(
+async fn make_missing(
     bus: &Bus,
-    commands: &BTreeSet<&'a str>,
-    before: &BTreeSet<&'a str>,
-) -> anyhow::Result<BTreeSet<&'a str>> {
+    commands: BTreeSet<String>,
+    before: &BTreeSet<String>,
+) -> anyhow::Result<BTreeSet<String>> {
     let all = consumers::all(bus).await?;
-    let mut missing = commands.clone();
+    let mut missing = commands;
     missing.retain(|command| !all.iter().any(|state| state.takes(command)));
     if missing.is_empty() {
         return Ok(missing);
@@ -53,5 +53,5 @@ async fn make_missing<'a>(
         topology::find_or_make_consumer(bus, subjects::STEPS, config).await?;
         tracing::info!(command, "made the consumer for the workers that have announced this command");
     }
-    Ok(missing.difference(before).copied().collect())
+    Ok(missing.difference(before).cloned().collect())
 }

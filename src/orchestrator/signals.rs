@@ -1,13 +1,14 @@
 //! Signals from this process: drained into one transaction for all that wait.
 
 use fail::fail_point;
+use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::batched::Requests;
 use super::{Batch, Engine, Verdict, Waiting};
 use crate::config::Control;
-use crate::saga::Event;
+use crate::saga::{self, Event};
 use crate::store;
 use crate::store::attempt::{Attempt, decide};
 use crate::store::changes::Changes;
@@ -16,7 +17,7 @@ use crate::store::changes::Changes;
 #[derive(Clone, Debug)]
 pub(super) struct Signal {
     pub saga: Uuid,
-    name: String,
+    signal: saga::Signal,
 }
 
 /// Why a signal could not be given.
@@ -30,8 +31,12 @@ pub enum SignalError {
 impl Engine {
     /// Gives a saga a signal. Register with [`Engine::waiting`] first to learn where it leads.
     pub async fn signal(&self, saga: Uuid, signal: &str) -> Result<Verdict, SignalError> {
-        let signal = Signal { saga, name: signal.to_owned() };
-        self.signals.ask(signal).await.ok_or(SignalError::Unavailable)
+        self.signal_with(saga, saga::Signal { name: signal.to_owned(), payload: Map::new() }).await
+    }
+
+    /// The same for a signal with a payload.
+    pub async fn signal_with(&self, saga: Uuid, signal: saga::Signal) -> Result<Verdict, SignalError> {
+        self.signals.ask(Signal { saga, signal }).await.ok_or(SignalError::Unavailable)
     }
 
     /// Waits for a saga to settle, from now on.
@@ -58,8 +63,8 @@ async fn attempt(engine: &Engine, signals: &[Signal], control: Control) -> store
     let now = attempt.time_to_decide(&engine.clock, &mut changes).await?;
     let mut batch = Batch::of(sagas, now);
     let mut verdicts = Vec::with_capacity(signals.len());
-    for Signal { saga, name } in signals {
-        verdicts.push(batch.apply(&engine.registry, *saga, &Event::Signal(name.clone())));
+    for Signal { saga, signal } in signals {
+        verdicts.push(batch.apply(&engine.registry, *saga, &Event::Signal(signal.clone())));
     }
     let consequences = batch.decided(&mut changes, engine);
     attempt.write(changes).await?;

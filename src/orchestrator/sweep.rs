@@ -173,7 +173,7 @@ async fn write_each(engine: &Engine) -> store::Result<Swept> {
 async fn lock_due(engine: &Engine, conn: &mut PgConnection) -> store::Result<(Due, DateTime<Utc>)> {
     let before = store::now(&mut *conn).await?;
     let due = store::due::lock(conn, before, before - RING, LIMIT).await?;
-    engine.codes.learn(&mut *conn, &due.sagas).await?;
+    engine.learn(&mut *conn, &due.sagas).await?;
     let now = if due.found() == 0 { before } else { store::now(conn).await? };
     Ok((due, now))
 }
@@ -186,8 +186,9 @@ async fn move_on(
 ) -> store::Result<(Consequences, Vec<(Uuid, String)>)> {
     let mut unmovable = Vec::new();
     for id in batch.ids() {
-        if let Verdict::Illegal(why) = batch.apply(&engine.registry, id, &Event::TimerFired) {
-            unmovable.push((id, why));
+        match batch.apply(&engine.registry, id, &Event::TimerFired) {
+            Verdict::Illegal(why) | Verdict::Undefined(why) => unmovable.push((id, why)),
+            Verdict::Moved | Verdict::Stale => {}
         }
     }
     Ok((batch.write(conn, engine).await?, unmovable))

@@ -135,6 +135,10 @@ async fn is_by_its_service(engine: &Engine, asked: &Asked) -> bool {
     let Ok(Some(saga)) = store::sagas::get(&engine.pool, asked.saga).await else {
         return false;
     };
+    let learnt = store::definitions::learn(&engine.pool, &engine.registry, std::slice::from_ref(&saga)).await;
+    if let Err(error) = learnt {
+        tracing::debug!(%error, "a definition could not be read now");
+    }
     let Some(definition) = engine.registry.get(&saga.workflow, saga.version) else {
         return true;
     };

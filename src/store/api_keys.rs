@@ -23,14 +23,16 @@ pub enum Role {
     Admin,
     /// Credits points, and nothing else.
     Cashier,
+    /// Starts, signals, cancels and reads sagas of the workflows that the key was made for, and nothing else.
+    Client,
 }
 
 impl Role {
-    /// Whether a key of this role may do what needs the other. A cashier stands beside the ladder of the rest.
+    /// Whether a key of this role may do what needs the other. Cashiers and clients stand beside the ladder of the rest.
     pub fn includes(self, needed: Self) -> bool {
         match needed {
-            Self::Cashier => self == Self::Cashier,
-            Self::Viewer => self != Self::Cashier,
+            Self::Cashier | Self::Client => self == needed,
+            Self::Viewer => !matches!(self, Self::Cashier | Self::Client),
             Self::Operator => matches!(self, Self::Operator | Self::Admin),
             Self::Admin => self == Self::Admin,
         }
@@ -43,6 +45,7 @@ impl Role {
             Self::Operator => "operator",
             Self::Admin => "admin",
             Self::Cashier => "cashier",
+            Self::Client => "client",
         }
     }
 }
@@ -53,18 +56,33 @@ pub struct ApiKey {
     pub id: Uuid,
     pub name: String,
     pub role: Role,
+    /// What a client's key is for; none of any other.
+    pub workflows: Option<Vec<String>>,
     pub created_at: DateTime<Utc>,
     pub revoked_at: Option<DateTime<Utc>>,
 }
 
 /// Adds a key by the SHA-256 of its secret.
 pub async fn insert(db: impl PgExecutor<'_>, id: Uuid, name: &str, role: Role, hash: &[u8]) -> Result<()> {
+    insert_for(db, id, name, role, hash, None).await
+}
+
+/// Adds a key that is for these workflows; a client's must be for some, and no other may.
+pub async fn insert_for(
+    db: impl PgExecutor<'_>,
+    id: Uuid,
+    name: &str,
+    role: Role,
+    hash: &[u8],
+    workflows: Option<&[String]>,
+) -> Result<()> {
     sqlx::query!(
-        r#"insert into api_keys (id, name, role, hash) values ($1, $2, $3, $4)"#,
+        r#"insert into api_keys (id, name, role, hash, workflows) values ($1, $2, $3, $4, $5)"#,
         id,
         name,
         role.as_str(),
         hash,
+        workflows,
     )
     .execute(db)
     .await?;
@@ -76,7 +94,7 @@ pub async fn by_hash(db: impl PgExecutor<'_>, hash: &[u8]) -> Result<Option<ApiK
     sqlx::query_as!(
         ApiKey,
         r#"
-        select id, name, role as "role: Role", created_at, revoked_at
+        select id, name, role as "role: Role", workflows, created_at, revoked_at
         from api_keys where hash = $1 and revoked_at is null
         "#,
         hash,
@@ -89,7 +107,7 @@ pub async fn by_hash(db: impl PgExecutor<'_>, hash: &[u8]) -> Result<Option<ApiK
 pub async fn list(db: impl PgExecutor<'_>) -> Result<Vec<ApiKey>> {
     sqlx::query_as!(
         ApiKey,
-        r#"select id, name, role as "role: Role", created_at, revoked_at from api_keys order by id desc"#,
+        r#"select id, name, role as "role: Role", workflows, created_at, revoked_at from api_keys order by id desc"#,
     )
     .fetch_all(db)
     .await
@@ -108,14 +126,15 @@ pub async fn revoke(db: impl PgExecutor<'_>, id: Uuid) -> Result<bool> {
 
 #[cfg(test)]
 mod tests {
-    use super::Role::{self, Admin, Cashier, Operator, Viewer};
+    use super::Role::{self, Admin, Cashier, Client, Operator, Viewer};
 
     #[test]
-    fn each_role_includes_those_below_and_the_cashier_stands_apart() {
-        let may = |role: Role| [Viewer, Operator, Admin, Cashier].map(|needed| role.includes(needed));
-        assert_eq!(may(Viewer), [true, false, false, false]);
-        assert_eq!(may(Operator), [true, true, false, false]);
-        assert_eq!(may(Admin), [true, true, true, false]);
-        assert_eq!(may(Cashier), [false, false, false, true]);
+    fn each_role_includes_those_below_and_two_stand_apart() {
+        let may = |role: Role| [Viewer, Operator, Admin, Cashier, Client].map(|needed| role.includes(needed));
+        assert_eq!(may(Viewer), [true, false, false, false, false]);
+        assert_eq!(may(Operator), [true, true, false, false, false]);
+        assert_eq!(may(Admin), [true, true, true, false, false]);
+        assert_eq!(may(Cashier), [false, false, false, true, false]);
+        assert_eq!(may(Client), [false, false, false, false, true]);
     }
 }

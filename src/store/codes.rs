@@ -3,6 +3,7 @@
 //! Each version of a workflow has a row with its names; a number is a place in one of its lists, which only grow. The views of
 //! the schema have the names, so only what is written needs the numbers.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::{Map, Value, json};
@@ -10,7 +11,7 @@ use sqlx::error::BoxDynError;
 use sqlx::{PgExecutor, PgPool};
 
 use super::Result;
-use crate::saga::{Definition, Direction, Entry, Saga, Status, WorkflowRegistry};
+use crate::saga::{Definition, Direction, Entry, Saga, Status};
 
 /// What can happen to a saga of any workflow, in the order of their numbers.
 const EVENTS: [&str; 18] = [
@@ -43,8 +44,11 @@ pub struct Codes {
     /// The number of this process.
     pub instance: i32,
     instance_name: Arc<str>,
-    workflows: Arc<RwLock<Vec<Arc<Coded>>>>,
+    workflows: Arc<RwLock<Names>>,
 }
+
+/// The names of every version, by workflow and version.
+type Names = BTreeMap<String, BTreeMap<i32, Arc<Coded>>>;
 
 /// The names of one version of a workflow, each at the place that is its number.
 #[derive(Clone, Debug)]
@@ -66,15 +70,8 @@ pub struct Unregistered {
 }
 
 impl Codes {
-    /// Registers these workflows and this process where they are not yet, and reads their numbers. Any number of processes may
-    /// do so at once.
-    pub async fn register(pool: &PgPool, registry: &WorkflowRegistry, instance: &Arc<str>) -> Result<Self> {
-        let known = Coded::read_all(pool).await?;
-        for definition in registry.iter() {
-            if !known.iter().any(|coded| coded.has_all_of(definition)) {
-                Coded::write(pool, definition).await?;
-            }
-        }
+    /// Registers this process, and reads the numbers of all workflows.
+    pub async fn register(pool: &PgPool, instance: &Arc<str>) -> Result<Self> {
         let workflows = Coded::read_all(pool).await?;
         let instance_code = sqlx::query_scalar!(
             "insert into worker_instances (name) values ($1)
@@ -96,10 +93,23 @@ impl Codes {
         Ok(())
     }
 
+    /// Reads the numbers anew if this version is not among them.
+    pub async fn know(&self, db: impl PgExecutor<'_>, workflow: &str, version: i32) -> Result<()> {
+        let is_known = {
+            let workflows = self.workflows.read().unwrap_or_else(PoisonError::into_inner);
+            workflows.get(workflow).is_some_and(|versions| versions.contains_key(&version))
+        };
+        if !is_known {
+            let all = Coded::read_all(db).await?;
+            *self.workflows.write().unwrap_or_else(PoisonError::into_inner) = all;
+        }
+        Ok(())
+    }
+
     /// The numbers of a saga's workflow.
     pub(super) fn of(&self, saga: &Saga) -> std::result::Result<Arc<Coded>, Unregistered> {
         let workflows = self.workflows.read().unwrap_or_else(PoisonError::into_inner);
-        let found = workflows.iter().find(|one| one.version == saga.version && one.workflow == saga.workflow);
+        let found = workflows.get(&saga.workflow).and_then(|versions| versions.get(&saga.version));
         found
             .cloned()
             .ok_or_else(|| unregistered("the workflow", &format!("{} {}", saga.workflow, saga.version)))
@@ -115,18 +125,22 @@ impl Codes {
 }
 
 impl Coded {
-    async fn read_all(db: impl PgExecutor<'_>) -> Result<Vec<Arc<Self>>> {
+    async fn read_all(db: impl PgExecutor<'_>) -> Result<Names> {
         let all = sqlx::query_as!(
             Self,
             "select code, workflow, version, steps, signals, events from workflow_definitions order by code desc",
         )
         .fetch_all(db)
         .await?;
-        Ok(all.into_iter().map(Arc::new).collect())
+        let mut names = Names::new();
+        for coded in all {
+            names.entry(coded.workflow.clone()).or_default().insert(coded.version, Arc::new(coded));
+        }
+        Ok(names)
     }
 
     /// Adds the names that are not there yet at the ends of the lists.
-    async fn write(db: impl PgExecutor<'_>, definition: &Definition) -> Result<()> {
+    pub(super) async fn write(db: impl PgExecutor<'_>, definition: &Definition) -> Result<()> {
         let steps: Vec<String> = definition.steps.iter().map(|step| step.name.clone()).collect();
         let signals: Vec<String> = definition.signals().into_iter().map(str::to_owned).collect();
         let events: Vec<String> = definition.events().into_iter().map(str::to_owned).collect();
@@ -156,13 +170,6 @@ impl Coded {
         .execute(db)
         .await?;
         Ok(())
-    }
-
-    fn has_all_of(&self, definition: &Definition) -> bool {
-        (&self.workflow, self.version) == (&definition.name, definition.version)
-            && definition.steps.iter().all(|step| self.steps.contains(&step.name))
-            && definition.signals().iter().all(|signal| self.signals.iter().any(|known| known == signal))
-            && definition.events().iter().all(|event| self.events.iter().any(|known| known == event))
     }
 
     pub(super) fn step(&self, name: &str) -> std::result::Result<i16, Unregistered> {

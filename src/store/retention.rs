@@ -61,8 +61,9 @@ async fn delete_between(
     .await?;
     if !deleted.is_empty() {
         sqlx::query!("delete from saga_history_default where saga_id = any($1)", &deleted)
-            .execute(conn)
+            .execute(&mut *conn)
             .await?;
+        sqlx::query!("delete from saga_attributes where saga_id = any($1)", &deleted).execute(conn).await?;
     }
     Ok(deleted.len())
 }

@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
@@ -43,6 +44,14 @@ pub struct Filter {
     pub idle_for: Option<TimeDelta>,
     pub started_after: Option<DateTime<Utc>>,
     pub started_before: Option<DateTime<Utc>>,
+    pub attribute: Option<Attribute>,
+}
+
+/// An attribute by its name, and what its value may be: a number is asked for as it is written.
+#[derive(Clone, Debug)]
+pub struct Attribute {
+    pub name: String,
+    pub values: Vec<Value>,
 }
 
 /// How many sagas stand in one place.
@@ -92,6 +101,8 @@ pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i
           and ($15::uuid is null or id < $15)
           and ($16::timestamptz is null or created_at >= $16)
           and ($17::uuid is null or id >= $17)
+          and ($19::text is null or id in (
+               select a.saga_id from saga_attributes a where a.name = $19 and a.value = any ($20::jsonb[])))
         order by id desc
         limit $18
         "#,
@@ -113,6 +124,8 @@ pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i
         times.created_after,
         times.first_id(),
         limit,
+        filter.attribute.as_ref().map(|attribute| attribute.name.as_str()),
+        filter.attribute_values(),
     )
     .fetch_all(&mut *tx)
     .await?;
@@ -158,6 +171,8 @@ pub async fn counts(pool: &PgPool, filter: &Filter) -> Result<Vec<Count>> {
           and ($15::uuid is null or id < $15)
           and ($16::timestamptz is null or created_at >= $16)
           and ($17::uuid is null or id >= $17)
+          and ($18::text is null or id in (
+               select a.saga_id from saga_attributes a where a.name = $18 and a.value = any ($19::jsonb[])))
         group by workflow, version, status, step, direction
         order by workflow, version, status, step, direction
         "#,
@@ -178,6 +193,8 @@ pub async fn counts(pool: &PgPool, filter: &Filter) -> Result<Vec<Count>> {
         times.last_id(),
         times.created_after,
         times.first_id(),
+        filter.attribute.as_ref().map(|attribute| attribute.name.as_str()),
+        filter.attribute_values(),
     )
     .fetch_all(&mut *tx)
     .await?;
@@ -196,6 +213,10 @@ pub async fn count_stuck(pool: &PgPool) -> Result<Vec<(String, i64)>> {
 }
 
 impl Filter {
+    fn attribute_values(&self) -> &[Value] {
+        self.attribute.as_ref().map_or(&[], |attribute| &attribute.values)
+    }
+
     /// Only sagas that have not ended can match: they are few, and an index of their own knows them.
     fn is_open(&self) -> bool {
         self.open || self.status.is_some_and(|status| !status.is_end())

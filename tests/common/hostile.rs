@@ -41,8 +41,10 @@ pub async fn routes(entrance: &Entrance) -> Vec<Route> {
                 .replace("{saga}", &ids::new().to_string())
                 .replace("{message}", "1")
                 .replace("{workflow}", "booking")
+                .replace("{signal}", "pay")
                 .replace("{command}", "points.deduct");
-            let staff = template.starts_with("/v1/admin") || template.starts_with("/v1/ops");
+            let of_staff = ["/v1/admin", "/v1/ops", "/v1/workflows", "/v1/sagas"];
+            let staff = of_staff.iter().any(|path| template.starts_with(path));
             routes.push(Route {
                 method: method.to_uppercase().parse().unwrap(),
                 path,

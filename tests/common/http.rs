@@ -7,7 +7,7 @@ use std::time::Duration;
 use boxoffice::app::Role as Does;
 use boxoffice::background::Tasks;
 use boxoffice::catalog::Catalog;
-use boxoffice::http::admin_state::TAILS_AT_ONCE;
+use boxoffice::http::admin_state::{CHECKS_AT_ONCE, TAILS_AT_ONCE};
 use boxoffice::http::auth::{Access, Keys, NewKey};
 use boxoffice::http::connections::Limits as ClientLimits;
 use boxoffice::http::health::Health;
@@ -108,6 +108,8 @@ impl Entrance {
             batches: BatchJobs::new(&service.engine, &Tasks::new(&stop), &stop),
             overviews: Overviews::default(),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
+            checks: Semaphore::new(CHECKS_AT_ONCE),
+            check_time: Duration::from_secs(20),
             gauges: Gauges::default(),
             metrics: telemetry::start_metrics(),
             limits: ClientLimits::of_admin(&settings.http),
@@ -186,6 +188,14 @@ impl Entrance {
         let NewKey { secret, hash } = NewKey::generate();
         let id = ids::new();
         api_keys::insert(&self.pool, id, role.as_str(), role, &hash).await.unwrap();
+        Caller::new(id, &secret)
+    }
+
+    /// A new API key of a client of these workflows.
+    pub async fn client_key(&self, workflows: &[&str]) -> Caller {
+        let NewKey { secret, hash } = NewKey::generate();
+        let (id, workflows) = (ids::new(), workflows.iter().map(ToString::to_string).collect::<Vec<_>>());
+        api_keys::insert_for(&self.pool, id, "client", Role::Client, &hash, Some(&workflows)).await.unwrap();
         Caller::new(id, &secret)
     }
 

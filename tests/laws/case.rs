@@ -113,7 +113,7 @@ impl Case {
     }
 
     pub async fn send_signal(&self, signal: &str) {
-        let message = bus::messages::signal(self.started.saga, signal);
+        let message = bus::messages::signal(self.started.saga, signal, &serde_json::Map::new());
         bus::publish::publish(&self.harness.env.bus, &[message], Clone::clone).await.unwrap();
     }
 

@@ -153,7 +153,7 @@ impl Harness {
     }
 
     /// The newest version, with the changes of this harness.
-    pub fn definition(&self, workflow: &str) -> &Definition {
+    pub fn definition(&self, workflow: &str) -> std::sync::Arc<Definition> {
         self.engine.registry.latest(workflow).unwrap()
     }
 

@@ -24,7 +24,7 @@ async fn ready(harness: &Arc<Harness>, workflow: &str, step: &str, direction: Di
     let rules = Rules::default().with(step, direction, Rule::Hold);
     let rules = match direction {
         Direction::Do => rules,
-        Direction::Undo => compensating(harness.definition(workflow), rules),
+        Direction::Undo => compensating(&harness.definition(workflow), rules),
     };
     let case = Case::begin(harness, workflow, rules, None).await;
     case.run_to_held(step, direction).await;

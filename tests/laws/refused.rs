@@ -27,6 +27,7 @@ async fn answered(
     may_have_run: bool,
 ) {
     let definition = harness.definition(&workflow);
+    let definition = definition.as_ref();
     let rules = Rules::default().with(&definition.steps[index].name, Direction::Do, rule);
     let case = Case::begin(&harness, &workflow, rules, None).await;
     case.check_ending(&expected_ending(definition, index, &code, may_have_run), None).await;
@@ -41,6 +42,7 @@ async fn refused_by_its_service(
     code: &str,
 ) {
     let definition = harness.definition(&workflow);
+    let definition = definition.as_ref();
     let step = &definition.steps[index].name;
     let rules = Rules::default().with(step, Direction::Do, Rule::Hold);
     let case = Case::begin(&harness, &workflow, rules, Some(no)).await;
@@ -53,6 +55,7 @@ async fn refused_by_its_service(
 /// The undo of a step fails. The saga is stuck until an operator retries, and keeps the reason of its compensation.
 async fn undo_answered(harness: Arc<Harness>, workflow: String, step: String, rule: Rule) {
     let definition = harness.definition(&workflow);
+    let definition = definition.as_ref();
     let rules = Rules::default().with(&step, Direction::Undo, rule);
     let case = Case::begin(&harness, &workflow, compensating(definition, rules), None).await;
     let saga = case.check_ending(&Ending::Stuck, None).await;
@@ -122,6 +125,7 @@ async fn failed_undo_is_stuck_until_retried() {
 /// A signal that ends a wait by compensation.
 async fn signalled(harness: Arc<Harness>, workflow: String, index: usize, signal: String, reason: String) {
     let definition = harness.definition(&workflow);
+    let definition = definition.as_ref();
     let mut case = Case::begin(&harness, &workflow, Rules::default(), None).await;
     let wait = &definition.steps[index].name;
     case.wait_without_signal = Some(wait.clone());

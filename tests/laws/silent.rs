@@ -22,6 +22,7 @@ const SHORT_REPLY_TIMEOUT: Timing = Timing { timeout_ms: 500, ..Timing::NORMAL }
 /// No reply, or no signal, arrives before the deadline. What arrives later changes nothing.
 async fn timed_out(harness: Arc<Harness>, workflow: String, index: usize, rule: Rule) {
     let definition = harness.definition(&workflow);
+    let definition = definition.as_ref();
     let step = &definition.steps[index];
     let rules = Rules::default().with(&step.name, Direction::Do, rule);
     let mut case = Case::begin(&harness, &workflow, rules, None).await;
@@ -84,6 +85,7 @@ async fn answered_late(
     loss: ReplyLoss,
 ) {
     let definition = harness.definition(&workflow);
+    let definition = definition.as_ref();
     let rule = match loss {
         ReplyLoss::CommandHeld => Rule::Hold,
         ReplyLoss::ReplyLost => Rule::DropReply,

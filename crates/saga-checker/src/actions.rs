@@ -3,12 +3,14 @@
 use std::collections::HashSet;
 use std::hash::RandomState;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
 
 use serde::Serialize;
 
-use super::Bounds;
 use super::abstraction::AbstractWorkflow;
 use super::state::{CommandKey, FaultBudget, Message, OTHER, ReplyKind};
+use super::{Bounds, Effort};
 use saga_core::{DEADLINE_PASSED, Definition, Direction, Event, OperatorAction, Outcome, Reply};
 
 /// A code that no workflow names.
@@ -50,6 +52,10 @@ pub(super) struct Model {
     /// Hashes of the states that are known to reach an end.
     pub(super) reaching_end: Mutex<HashSet<u64>>,
     pub(super) hashing: RandomState,
+    pub(super) effort: Effort,
+    pub(super) visited: AtomicUsize,
+    /// Whether the walk ended before it visited all states.
+    pub(super) was_cut_off: AtomicBool,
 }
 
 /// An action of the model.
@@ -97,8 +103,6 @@ pub(super) enum Fault {
     CrashBeforePublish,
     /// A crash after the publish, before the acknowledgement; or a duplicate message.
     Redelivery,
-    /// The instance that takes the message does not have the saga's definition.
-    MissingDefinition,
 }
 
 impl Fault {
@@ -107,7 +111,7 @@ impl Fault {
         match self {
             Self::None => {}
             Self::Redelivery if left.duplicates > 0 => left.duplicates -= 1,
-            Self::Redelivery | Self::CrashBeforePublish | Self::MissingDefinition => {
+            Self::Redelivery | Self::CrashBeforePublish => {
                 left.crashes = left.crashes.saturating_sub(1);
             }
         }
@@ -125,7 +129,25 @@ impl Model {
             bounds,
             reaching_end: Mutex::default(),
             hashing: RandomState::new(),
+            effort: Effort::default(),
+            visited: AtomicUsize::new(0),
+            was_cut_off: AtomicBool::new(false),
         }
+    }
+
+    /// The same model; its walk ends when the effort is spent.
+    pub(super) fn within(self, effort: Effort) -> Self {
+        Self { effort, ..self }
+    }
+
+    /// Counts a state. `true` once the walk has to end.
+    pub(super) fn is_spent(&self) -> bool {
+        let visited = self.visited.fetch_add(1, Ordering::Relaxed);
+        let is_late = self.effort.until.is_some_and(|until| Instant::now() >= until);
+        if is_late || self.effort.states.is_some_and(|most| visited >= most) {
+            self.was_cut_off.store(true, Ordering::Relaxed);
+        }
+        self.was_cut_off.load(Ordering::Relaxed)
     }
 
     pub(super) fn is_elsewhere(&self) -> bool {
@@ -137,7 +159,7 @@ impl Model {
         match message {
             Message::Command(_) | Message::Echo => None,
             Message::Signal(signal) => {
-                Some(Event::Signal(self.workflow.signals[usize::from(signal)].clone()))
+                Some(Event::signal(self.workflow.signals[usize::from(signal)].as_str()))
             }
             Message::Reply(key, reply) => Some(Event::Reply(self.reply(key, reply))),
         }

@@ -82,9 +82,6 @@ impl Model {
             if state.budget.crashes > 0 && (engine || !self.reduced) {
                 push(Fault::CrashBeforePublish);
             }
-            if state.budget.crashes > 0 && engine {
-                push(Fault::MissingDefinition);
-            }
         }
     }
 
@@ -97,7 +94,6 @@ impl Model {
                 actions.push(ModelAction::FireTimer { fault: Fault::None });
                 if state.budget.crashes > 0 {
                     actions.push(ModelAction::FireTimer { fault: Fault::CrashBeforePublish });
-                    actions.push(ModelAction::FireTimer { fault: Fault::MissingDefinition });
                 }
             }
         }
@@ -123,7 +119,6 @@ impl Model {
                 }
                 if state.budget.crashes > 0 {
                     actions.push(ModelAction::Signal { signal, fault: Fault::CrashBeforePublish });
-                    actions.push(ModelAction::Signal { signal, fault: Fault::MissingDefinition });
                 }
             }
         }

@@ -9,9 +9,7 @@ use super::abstraction::{base, number};
 use super::actions::{Fault, InjectedBug, Model};
 use super::state::{CommandKey, Message, State};
 use super::violation::Violation;
-use saga_core::{
-    Action, Command, Decision, Direction, Event, Reply, Status, apply, lost_definition, outstanding,
-};
+use saga_core::{Action, Command, Decision, Direction, Event, Reply, Status, apply, outstanding};
 
 impl Model {
     /// Applies, commits and publishes. Returns whether the saga changed.
@@ -24,11 +22,7 @@ impl Model {
     ) -> bool {
         let before = Arc::clone(&state.saga);
         let event = self.with_injected_bug(state, event);
-        let decision = match fault {
-            Fault::MissingDefinition => lost_definition(&before, &event, now),
-            _ => apply(&self.workflow.definition, &before, &event, now),
-        };
-        let (moved, actions) = match decision {
+        let (moved, actions) = match apply(&self.workflow.definition, &before, &event, now) {
             Decision::Transition(transition) => {
                 let saga = self.workflow.settle(transition.saga, now, state.passed);
                 state.step = self.workflow.definition.index(&saga.step).unwrap_or(0) as u8;

@@ -84,6 +84,14 @@ fn every_operator_action_leads_to_an_end() {
 }
 
 #[test]
+fn check_that_is_cut_off_is_not_good() {
+    let effort = Effort { states: Some(50), ..Effort::default() };
+    let report = check_within(&booking(), SMALL_BOUNDS, effort);
+    assert!(!report.is_good() && report.finding().is_none(), "{report:#?}");
+    assert!(report.walks.iter().all(|walk| !walk.finished && walk.states < 5_000), "{report:#?}");
+}
+
+#[test]
 fn reduction_changes_no_verdict() {
     let few = Bounds { losses: 0, returns: 0, ..SMALL_BOUNDS };
     for (definition, home) in [(booking(), Home::Inside), (cancellation(), Home::Elsewhere)] {

@@ -16,10 +16,14 @@ mod state;
 mod violation;
 mod abstraction;
 
+use std::num::NonZero;
+use std::thread::available_parallelism;
+use std::time::Instant;
+
 use serde::Serialize;
 
 pub use actions::{Home, InjectedBug};
-pub use report::{Finding, Report, Walk, check, walk};
+pub use report::{Finding, Report, Walk, check, check_within, walk};
 
 /// The number of faults and choices on one path through the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -39,5 +43,22 @@ pub struct Bounds {
 impl Default for Bounds {
     fn default() -> Self {
         Self { crashes: 2, losses: 1, duplicates: 2, acts: 1, returns: 1 }
+    }
+}
+
+/// How much a check may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    /// When both walks must have ended.
+    pub until: Option<Instant>,
+    /// How many states each walk may visit.
+    pub states: Option<usize>,
+    pub threads: usize,
+}
+
+impl Default for Effort {
+    fn default() -> Self {
+        let threads = available_parallelism().map_or(1, NonZero::get);
+        Self { until: None, states: None, threads }
     }
 }

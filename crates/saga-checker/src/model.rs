@@ -1,6 +1,7 @@
 //! The model for the checker: the first state, the effect of an action, and the property that must hold.
 
 use std::hash::BuildHasher;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use stateright::Property;
@@ -40,7 +41,7 @@ impl Model {
         match step {
             ModelAction::Deliver { message, result, fault } => {
                 fault.spend(&mut next.budget);
-                if matches!(fault, Fault::None | Fault::MissingDefinition) {
+                if *fault == Fault::None {
                     next.remove(*message);
                 }
                 match (message, self.event(*message)) {
@@ -58,7 +59,7 @@ impl Model {
             ModelAction::PassDeadline(passed) => self.pass(&mut next, *passed),
             ModelAction::Signal { signal, fault } => {
                 fault.spend(&mut next.budget);
-                let event = Event::Signal(self.workflow.signals[usize::from(*signal)].clone());
+                let event = Event::signal(self.workflow.signals[usize::from(*signal)].as_str());
                 if matches!(fault, Fault::Redelivery | Fault::CrashBeforePublish) {
                     next.send(Message::Signal(*signal));
                 }
@@ -117,7 +118,7 @@ impl Model {
             return Some(ModelAction::FireTimer { fault });
         }
         let told = (0..self.workflow.signals.len() as u8).find(|signal| {
-            let event = Event::Signal(self.workflow.signals[usize::from(*signal)].clone());
+            let event = Event::signal(self.workflow.signals[usize::from(*signal)].as_str());
             matches!(self.decide(&state.saga, &event, state.passed), Decision::Transition(_))
         });
         told.map(|signal| ModelAction::Signal { signal, fault })
@@ -164,7 +165,9 @@ impl stateright::Model for Model {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<ModelAction>) {
-        self.collect_actions(state, actions);
+        if !self.is_spent() {
+            self.collect_actions(state, actions);
+        }
     }
 
     fn next_state(&self, state: &State, step: ModelAction) -> Option<State> {
@@ -173,7 +176,8 @@ impl stateright::Model for Model {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![Property::always(PROPERTY, |model: &Self, state: &State| {
-            state.violation.is_none() && model.reaches_end(state).is_ok()
+            model.was_cut_off.load(Ordering::Relaxed)
+                || state.violation.is_none() && model.reaches_end(state).is_ok()
         })]
     }
 }

@@ -1,17 +1,16 @@
 //! The result of the checker.
 
-use std::num::NonZero;
-use std::thread::available_parallelism;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use serde::Serialize;
 use stateright::{Checker, Model as _};
 
-use super::Bounds;
 use super::actions::{Home, InjectedBug, Model, ModelAction};
 use super::model::PROPERTY;
 use super::state::State;
 use super::violation::Violation;
+use super::{Bounds, Effort};
 use saga_core::Definition;
 
 /// The verdict on one version of a workflow.
@@ -36,6 +35,8 @@ pub struct Walk {
     pub depth: usize,
     pub seconds: f64,
     pub finding: Option<Finding>,
+    /// Whether the walk visited all states within the bounds, or found a problem.
+    pub finished: bool,
 }
 
 /// A problem and the shortest path to it.
@@ -46,23 +47,45 @@ pub struct Finding {
 }
 
 impl Report {
+    /// Whether all states were visited and no problem was found.
     pub fn is_good(&self) -> bool {
-        self.walks.iter().all(|walk| walk.finding.is_none())
+        self.walks.iter().all(|walk| walk.finding.is_none() && walk.finished)
+    }
+
+    /// The first problem.
+    pub fn finding(&self) -> Option<&Finding> {
+        self.walks.iter().find_map(|walk| walk.finding.as_ref())
     }
 }
 
 /// Checks a workflow with external workers and with workers in the engine's database.
 pub fn check(definition: &Definition, bounds: Bounds) -> Report {
-    let walks = [Home::Elsewhere, Home::Inside].map(|home| walk(definition, home, bounds, None));
+    check_within(definition, bounds, Effort::default())
+}
+
+/// The same until all states are visited, a problem is found, or the effort is spent.
+pub fn check_within(definition: &Definition, bounds: Bounds, effort: Effort) -> Report {
+    let walks =
+        [Home::Elsewhere, Home::Inside].map(|home| walk_within(definition, home, bounds, None, effort));
     Report { workflow: definition.name.clone(), version: definition.version, bounds, walks: walks.into() }
 }
 
 /// Checks a workflow with its workers in one place, with an injected bug if one is given.
 pub fn walk(definition: &Definition, home: Home, bounds: Bounds, bug: Option<InjectedBug>) -> Walk {
+    walk_within(definition, home, bounds, bug, Effort::default())
+}
+
+fn walk_within(
+    definition: &Definition,
+    home: Home,
+    bounds: Bounds,
+    bug: Option<InjectedBug>,
+    effort: Effort,
+) -> Walk {
     let started = Instant::now();
-    let threads = available_parallelism().map_or(1, NonZero::get);
-    let model = || Model::of(definition, home, bounds, bug).checker();
-    let walked = model().threads(threads).spawn_bfs().join();
+    let model = || Model::of(definition, home, bounds, bug).within(effort).checker();
+    let walked = model().threads(effort.threads).spawn_bfs().join();
+    let found = walked.discovery(PROPERTY);
     let mut walk = Walk {
         workers: home,
         explored: walked.state_count(),
@@ -70,12 +93,14 @@ pub fn walk(definition: &Definition, home: Home, bounds: Bounds, bug: Option<Inj
         depth: walked.max_depth(),
         seconds: 0.0,
         finding: None,
+        finished: found.is_some() || !walked.model().was_cut_off.load(Ordering::Relaxed),
     };
-    if walked.discovery(PROPERTY).is_some() {
-        // Only a single thread visits the states in the order of their distance.
+    if let Some(found) = found {
+        // Only a single thread visits the states in the order of their distance. If its effort is spent, the path that was found
+        // first has to do.
         let alone = model().threads(1).spawn_bfs().join();
-        let way = alone.discovery(PROPERTY).map(stateright::Path::into_vec).unwrap_or_default();
-        walk.finding = Some(alone.model().finding(&way));
+        let way = alone.discovery(PROPERTY).unwrap_or(found).into_vec();
+        walk.finding = Some(walked.model().finding(&way));
     }
     walk.seconds = started.elapsed().as_secs_f64();
     walk

@@ -62,7 +62,7 @@ impl Model {
 
     fn changes_after_end(&self, state: &State) -> bool {
         let in_flight = state.bus.iter().filter_map(|message| self.event(*message));
-        let signals = self.workflow.signals.iter().cloned().map(Event::Signal);
+        let signals = self.workflow.signals.iter().cloned().map(Event::signal);
         let acts = OperatorAction::all().into_iter().map(Event::Operator);
         let mut events = in_flight.chain(signals).chain(acts).chain([Event::TimerFired]);
         events.any(|event| {

@@ -43,7 +43,6 @@ impl Model {
     ) -> String {
         let step = self.command_name(key);
         let said = match (self.fence_verdict(before, key), result) {
-            _ if fault == Fault::MissingDefinition => "nothing done".to_owned(),
             (FenceVerdict::Ignore, _) => "not asked for any more, nothing done".to_owned(),
             (FenceVerdict::Repeat(reply), _) => {
                 format!("{} again, nothing done", self.reply_text(key, reply))
@@ -127,7 +126,6 @@ fn after_commit(fault: Fault) -> &'static str {
     match fault {
         Fault::None => "",
         Fault::CrashBeforePublish => "; crash after the commit, before anything is published",
-        Fault::MissingDefinition => "; this instance does not have the definition",
         Fault::Redelivery => "; the message comes again (sent twice, or a crash before the acknowledgement)",
     }
 }

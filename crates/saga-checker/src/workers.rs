@@ -59,11 +59,6 @@ impl Model {
             self.apply_event(state, &Event::Poisoned(poisoned), base(state.passed), fault);
             return;
         }
-        if fault == Fault::MissingDefinition {
-            let refused = Event::Reply(self.reply(key, ReplyKind::Failed));
-            self.apply_event(state, &refused, base(state.passed), fault);
-            return;
-        }
         let fence_verdict = self.fence_verdict(state, key);
         let reply = match fence_verdict {
             FenceVerdict::Ignore => None,

@@ -8,10 +8,11 @@ use serde_json::{Map, Value, json};
 
 use super::action::{Action, Decision, Transition};
 use super::command::{command, step_deadline};
-use super::definition::{Definition, Work};
-use super::event::Event;
+use super::definition::{Definition, Step, Work};
+use super::event::{Event, Signal};
 use super::operator::{OperatorAction, allowed_actions, missing_outputs};
 use super::reply::{apply_poisoned, apply_reply};
+use super::size::too_large;
 use super::state::{Direction, NewSaga, Saga, Status};
 use super::transition::{NO_DEADLINE_RECHECK, TransitionBuilder, may_have_run};
 
@@ -73,28 +74,26 @@ pub fn apply(definition: &Definition, saga: &Saga, event: &Event, now: DateTime<
     match (saga.status, event) {
         (_, Event::Reply(reply)) => apply_reply(next, saga, index, reply),
         (_, Event::Poisoned(poisoned)) => apply_poisoned(next, saga, index, poisoned),
-        (Status::Waiting, Event::Signal(name)) => signalled(next, saga, index, name),
+        (Status::Waiting, Event::Signal(signal)) => signalled(next, saga, index, signal),
         (_, Event::TimerFired) => timer_fired(next, saga, Some(index)),
         (_, Event::Operator(action)) => operator_acted(next, saga, index, action),
         (_, Event::Signal(_)) => Decision::Stale,
     }
 }
 
-/// Decides for a saga whose definition no longer exists. Every event makes it stuck, until an operator abandons it or the
-/// definition is back.
-pub fn lost_definition(saga: &Saga, event: &Event, now: DateTime<Utc>) -> Decision {
+/// Decides for a saga whose definition cannot be read at the moment: events of an ended saga are published again, and an operator
+/// may abandon the saga. `None`: the event has to wait until the definition can be read.
+pub fn apply_undefined(saga: &Saga, event: &Event, now: DateTime<Utc>) -> Option<Decision> {
     let missing = Definition::missing(&saga.workflow, saga.version);
-    let mut next = TransitionBuilder::new(&missing, saga, now);
+    let next = TransitionBuilder::new(&missing, saga, now);
     match (saga.status, event) {
-        (status, Event::TimerFired) if status.is_quiescent() => return timer_fired(next, saga, None),
+        (status, Event::TimerFired) if status.is_quiescent() => Some(timer_fired(next, saga, None)),
         (status, Event::Operator(OperatorAction::Abandon)) if !status.is_end() => {
-            return operator_acted(next, saga, 0, &OperatorAction::Abandon);
+            Some(operator_acted(next, saga, 0, &OperatorAction::Abandon))
         }
-        (status, _) if status.is_quiescent() => return Decision::Stale,
-        _ => {}
+        (status, _) if status.is_end() => Some(Decision::Stale),
+        _ => None,
     }
-    next.become_stuck(&format!("there is no definition of {} version {}", saga.workflow, saga.version));
-    next.record(saga, "definition_missing", None).into_decision()
 }
 
 /// The actions that the row asks for. A crash between commit and publish may have prevented them.
@@ -104,22 +103,38 @@ pub fn outstanding(definition: &Definition, saga: &Saga) -> Vec<Action> {
     send.into_iter().chain(timer).chain([Action::RepublishEvents, Action::Notify]).collect()
 }
 
-fn signalled(mut next: TransitionBuilder<'_>, saga: &Saga, index: usize, name: &str) -> Decision {
+fn signalled(mut next: TransitionBuilder<'_>, saga: &Saga, index: usize, given: &Signal) -> Decision {
     let step = &next.definition.steps[index];
     let Work::Wait { signal } = step.work() else {
         return Decision::Stale;
     };
+    let name = given.name.as_str();
     let compensation = next.definition.signals.get(name);
     if compensation.is_none() && name != signal {
         return Decision::Stale;
     }
+    if let Some(why) = payload_problem(step, saga, &given.payload) {
+        return Decision::Illegal(why);
+    }
     let overdue = step_deadline(step, saga).is_some_and(|deadline| next.now >= deadline);
+    next.merge_output(index, &given.payload);
     match compensation {
         _ if overdue => next.miss_deadline(index),
         Some(reason) => next.compensate(reason, Some(index)),
         None => next.advance(index),
     }
-    next.record(saga, &format!("signal:{name}"), None).into_decision()
+    let payload = (!given.payload.is_empty()).then(|| Value::Object(given.payload.clone()));
+    next.record(saga, &format!("signal:{name}"), payload).into_decision()
+}
+
+/// Why a wait does not take what a signal brings.
+fn payload_problem(step: &Step, saga: &Saga, payload: &Map<String, Value>) -> Option<String> {
+    let taken = step.payload.as_ref();
+    let strange = taken.and_then(|taken| payload.keys().find(|field| !taken.contains(field)));
+    if let Some(field) = strange {
+        return Some(format!("step {} takes no field {field} from a signal", step.name));
+    }
+    too_large(&saga.context, payload)
 }
 
 /// Carries out an operator's action. It is `Stale` if the saga's state does not allow it.

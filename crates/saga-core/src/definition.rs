@@ -1,23 +1,24 @@
 //! A workflow as data: its steps in order, read from TOML and checked before anything starts.
 
+mod rules;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
-use super::delay::{MAX_MS, MAX_SECONDS, Retry};
+use serde_json::Value;
+
+use super::delay::Retry;
 use super::state::Direction;
+pub use rules::{DefinitionError, MAX_BYTES, MAX_STEPS};
 
 /// The event of a saga that needs an operator.
 pub const STUCK: &str = "saga.stuck";
 /// The event of a saga that an operator abandoned.
 pub const ABANDONED: &str = "saga.abandoned";
-/// Limit of the steps of a workflow.
-const MAX_STEPS: usize = 500;
-/// Limit of the kinds of domain events of a workflow, and of its signals.
-const MAX_NAMES: usize = 200;
 
 /// One version of a workflow.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
     pub name: String,
@@ -35,10 +36,13 @@ pub struct Definition {
     /// The event that a compensated saga emits, by its reason; `otherwise` for all other reasons.
     #[serde(default)]
     pub ends: BTreeMap<String, String>,
+    /// A JSON Schema that the input of every new saga must fit.
+    #[serde(default)]
+    pub input_schema: Option<Value>,
 }
 
 /// A step: a command with its undo, or a wait for a signal.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Step {
     pub name: String,
@@ -52,6 +56,9 @@ pub struct Step {
     /// signal together with the start.
     #[serde(default)]
     pub skip_if: Option<String>,
+    /// The fields that a signal may bring to this wait; without a list it may bring any.
+    #[serde(default)]
+    pub payload: Option<Vec<String>>,
     #[serde(default)]
     pub deadline: Option<Deadline>,
     /// Without a reply for this time the command is sent again. The time doubles with each send.
@@ -76,7 +83,7 @@ pub struct Step {
 }
 
 /// When a step must have ended, and the reason of the compensation if it has not.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deadline {
     /// Seconds after the step was entered.
@@ -99,13 +106,6 @@ fn default_timeout() -> u64 {
     5_000
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("workflow {workflow}: {problem}")]
-pub struct DefinitionError {
-    workflow: String,
-    problem: String,
-}
-
 impl Step {
     pub fn work(&self) -> Work<'_> {
         match (&self.command, &self.wait) {
@@ -118,13 +118,10 @@ impl Step {
 impl Definition {
     /// Reads and checks a definition; `source` names it in errors.
     pub fn parse(source: &str, text: &str) -> Result<Self, DefinitionError> {
-        let definition: Self = toml::from_str(text)
-            .map_err(|error| DefinitionError { workflow: source.to_owned(), problem: error.to_string() })?;
-        definition.check().map_err(|problem| DefinitionError { workflow: source.to_owned(), problem })?;
-        Ok(definition)
+        rules::read(source, text)
     }
 
-    /// An empty definition in place of one that no longer exists.
+    /// An empty definition in place of one that cannot be read.
     pub(super) fn missing(name: &str, version: i32) -> Self {
         Self {
             name: name.to_owned(),
@@ -134,6 +131,7 @@ impl Definition {
             steps: Vec::new(),
             signals: BTreeMap::new(),
             ends: BTreeMap::new(),
+            input_schema: None,
         }
     }
 
@@ -187,151 +185,15 @@ impl Definition {
         };
         !self.ends.is_empty() || steps.iter().any(emits)
     }
-
-    fn check(&self) -> Result<(), String> {
-        if self.steps.is_empty() {
-            return Err("it has no steps".into());
-        }
-        if self.steps.len() > MAX_STEPS {
-            return Err(format!("it has {} steps; {MAX_STEPS} is the most", self.steps.len()));
-        }
-        if self.signals().len() > MAX_NAMES || self.events().len() > MAX_NAMES {
-            return Err(format!("it has more than {MAX_NAMES} signals or kinds of events"));
-        }
-        if self.version < 1 {
-            return Err("its version must be 1 or more".into());
-        }
-        for (index, step) in self.steps.iter().enumerate() {
-            self.check_step(index, step).map_err(|problem| format!("step {}: {problem}", step.name))?;
-        }
-        match &self.pivot {
-            Some(pivot) if self.index(pivot).is_none() => {
-                Err(format!("its pivot {pivot} is not one of its steps"))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn check_step(&self, index: usize, step: &Step) -> Result<(), String> {
-        if self.index(&step.name) != Some(index) {
-            return Err("another step has the same name".into());
-        }
-        match (&step.command, &step.wait) {
-            (Some(_), Some(_)) => return Err("it has both a command and a wait".into()),
-            (None, None) => return Err("it needs a command or a wait".into()),
-            (None, Some(_)) if step.undo.is_some() => return Err("a wait has no undo".into()),
-            (Some(_), None) if step.skip_if.is_some() => return Err("only a wait can be passed over".into()),
-            _ => {}
-        }
-        for subject in step.command.iter().chain(&step.undo) {
-            let parts: Vec<&str> = subject.split('.').collect();
-            let plain =
-                |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-            if parts.len() != 2 || !parts.iter().all(plain) {
-                return Err(format!("{subject} is not of the form service.verb"));
-            }
-        }
-        if let (Some(command), Some(undo)) = (&step.command, &step.undo)
-            && service(command) != service(undo)
-        {
-            return Err(format!(
-                "one service must serve both {command} and its undo {undo}: they share a fence"
-            ));
-        }
-        if step.timeout_ms == 0 || step.timeout_ms > MAX_MS {
-            return Err("its timeout_ms must be 1 or more, and ten years at most".into());
-        }
-        if let Some(deadline) = &step.deadline {
-            if deadline.seconds.is_some_and(|seconds| seconds > MAX_SECONDS) {
-                return Err(format!("its deadline takes {MAX_SECONDS} seconds (ten years) at most"));
-            }
-            if deadline.seconds.is_some() == deadline.at.is_some() {
-                return Err("its deadline needs either seconds or at".into());
-            }
-            if !self.can_compensate(index) {
-                return Err("it has a deadline, but there is no way back from it".into());
-            }
-        }
-        for target in step.back_to.values() {
-            let earlier = self.index(target).filter(|found| *found < index);
-            if earlier.is_none_or(|found| self.steps[found].wait.is_none()) {
-                return Err(format!("it leads back to {target}, which is no earlier wait"));
-            }
-        }
-        step.retry.check().and_then(|()| step.undo_retry.check())
-    }
-}
-
-fn service(command: &str) -> &str {
-    command.split_once('.').map_or(command, |(service, _)| service)
-}
-
-/// Every version of every workflow that the program knows.
-#[derive(Clone, Debug, Default)]
-pub struct WorkflowRegistry {
-    /// By name, then by version.
-    definitions: BTreeMap<String, BTreeMap<i32, Definition>>,
-}
-
-impl WorkflowRegistry {
-    /// Adds a definition. It replaces the same version of the same workflow.
-    pub fn add(&mut self, definition: Definition) {
-        let versions = self.definitions.entry(definition.name.clone()).or_default();
-        versions.insert(definition.version, definition);
-    }
-
-    pub fn get(&self, name: &str, version: i32) -> Option<&Definition> {
-        self.definitions.get(name)?.get(&version)
-    }
-
-    pub fn latest(&self, name: &str) -> Option<&Definition> {
-        self.definitions.get(name)?.values().next_back()
-    }
-
-    /// Every command of every workflow, undos included.
-    pub fn commands(&self) -> BTreeSet<&str> {
-        self.iter().flat_map(Definition::commands).collect()
-    }
-
-    /// Ordered by name and version.
-    pub fn iter(&self) -> impl Iterator<Item = &Definition> {
-        self.definitions.values().flat_map(BTreeMap::values)
-    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn problem(text: &str) -> String {
-        Definition::parse("test", text).unwrap_err().to_string()
-    }
-
     #[test]
     fn the_built_in_workflows_are_sound() {
-        let registry = crate::samples::registry();
-        let booking = registry.latest("booking").unwrap();
+        let booking = crate::samples::workflow("booking");
         assert_eq!(booking.steps.len(), 4);
         assert!(booking.can_compensate(3));
-        assert!(!registry.latest("cancellation").unwrap().can_compensate(0));
-    }
-
-    #[test]
-    fn bad_definition_is_refused_with_its_reason() {
-        let step = |body: &str| format!("name='t'\nversion=1\n[[steps]]\nname='a'\n{body}");
-        assert!(problem("name='t'\nversion=1\nsteps=[]").contains("no steps"));
-        assert!(problem(&step("")).contains("needs a command or a wait"));
-        assert!(problem(&step("command='x.y'\nwait='z'")).contains("both"));
-        assert!(problem(&step("command='x'")).contains("service.verb"));
-        assert!(problem(&step("command='x.y'\nskip_if='z'")).contains("only a wait"));
-        assert!(problem(&step("command='x.y'\ndeadline={reason='r'}")).contains("either seconds or at"));
-        assert!(problem(&step("command='x.y'\nback_to={no='b'}")).contains("no earlier wait"));
-        assert!(problem(&step("command='x.y'\nundo='z.y'")).contains("both x.y and its undo z.y"));
-        assert!(problem(&step("command='x.y'\ncolour=1")).contains("colour"));
-        assert!(
-            problem(&step("command='x.y'\nretry={first_ms=0,factor=2.0,cap_ms=1,attempts=1}"))
-                .contains("first_ms")
-        );
-        assert!(problem(&format!("pivot='q'\n{}", step("command='x.y'"))).contains("pivot q"));
+        assert!(!crate::samples::workflow("cancellation").can_compensate(0));
     }
 }

@@ -12,7 +12,7 @@ pub(super) const MAX_SECONDS: u32 = 10 * 366 * 24 * 3_600;
 pub(super) const MAX_MS: u64 = MAX_SECONDS as u64 * 1_000;
 
 /// When and how often a failed command is retried.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Retry {
     /// The first delay.

@@ -10,13 +10,27 @@ use crate::jsonb::{self, NotStorable};
 #[derive(Clone, Debug)]
 pub enum Event {
     Reply(Reply),
-    /// An external message that resumes a waiting saga, by name.
-    Signal(String),
+    Signal(Signal),
     /// The due time of the saga may have passed.
     TimerFired,
     Operator(OperatorAction),
     /// Every attempt to handle this command fails with an error of the program.
     Poisoned(Poisoned),
+}
+
+/// An external message that resumes a waiting saga.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Signal {
+    pub name: String,
+    /// Joins the saga's context if the saga takes the signal.
+    pub payload: Map<String, Value>,
+}
+
+impl Event {
+    /// A signal without a payload.
+    pub fn signal(name: impl Into<String>) -> Self {
+        Self::Signal(Signal { name: name.into(), payload: Map::new() })
+    }
 }
 
 /// A worker's reply, with the fence of its command.

@@ -189,7 +189,7 @@ impl<'a> Simulation<'a> {
             }
             Operation::LoseCommand(which) => drop(pick(&mut self.commands, *which, false)),
             Operation::LoseReply(which) => drop(pick(&mut self.replies, *which, false)),
-            Operation::Signal(name) => self.apply(&Event::Signal((*name).to_owned())),
+            Operation::Signal(name) => self.apply(&Event::signal(*name)),
             Operation::Alarm { after_ms } => {
                 self.now += TimeDelta::milliseconds(*after_ms);
                 self.apply(&Event::TimerFired);
@@ -243,8 +243,8 @@ impl<'a> Simulation<'a> {
         while let Some(reply) = pick(&mut self.replies, 0, false) {
             self.apply(&Event::Reply(reply));
         }
-        self.apply(&Event::Signal("pay".into()));
-        self.apply(&Event::Signal("cancel".into()));
+        self.apply(&Event::signal("pay"));
+        self.apply(&Event::signal("cancel"));
         assert_eq!(self.saga, end, "an ended saga stays as it is");
         for step in &self.definition.steps {
             let effect = self.workers.get(&step.name).is_some_and(|record| record.effect);
@@ -280,8 +280,8 @@ fn outcome_of(kind: u8, now: DateTime<Utc>) -> Outcome {
 }
 
 fn check_workflow(workflow: &str, flight: Option<i64>, operations: &[Operation]) {
-    let registry = samples::registry();
-    let mut simulation = Simulation::begin(registry.latest(workflow).unwrap(), flight);
+    let definition = samples::workflow(workflow);
+    let mut simulation = Simulation::begin(&definition, flight);
     for operation in operations {
         simulation.run(operation);
     }
@@ -321,8 +321,8 @@ fn deliver(kind: u8) -> [Operation; 2] {
 }
 
 fn saga_after(operations: impl IntoIterator<Item = Operation>) -> Saga {
-    let registry = samples::registry();
-    let mut simulation = Simulation::begin(registry.latest("booking").unwrap(), None);
+    let definition = samples::workflow("booking");
+    let mut simulation = Simulation::begin(&definition, None);
     operations.into_iter().for_each(|operation| simulation.run(&operation));
     simulation.saga
 }
@@ -363,8 +363,8 @@ fn step_rejected_as_late_is_undone() {
     let mut late = vec![Operation::Alarm { after_ms: 4_000 }];
     late.extend(deliver(7));
     assert_eq!(saga_after(late).status, Status::Waiting);
-    let registry = samples::registry();
-    let mut simulation = Simulation::begin(registry.latest("booking").unwrap(), None);
+    let definition = samples::workflow("booking");
+    let mut simulation = Simulation::begin(&definition, None);
     simulation.now += TimeDelta::seconds(60);
     deliver(7).iter().for_each(|operation| simulation.run(operation));
     assert_eq!((simulation.saga.status, simulation.saga.step.as_str()), (Status::Compensating, "reserve"));

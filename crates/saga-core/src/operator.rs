@@ -86,7 +86,7 @@ pub fn missing_outputs(definition: &Definition, saga: &Saga, output: &Map<String
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Decision, Event, NewSaga, apply, lost_definition, start};
+    use crate::{Decision, Event, NewSaga, Signal, apply, apply_undefined, start};
     use uuid::Uuid;
 
     fn begun(workflow: &str) -> (Definition, Saga) {
@@ -138,19 +138,37 @@ mod tests {
     }
 
     #[test]
-    fn stuck_wait_is_retried_once_its_definition_is_back() {
+    fn saga_waits_while_its_definition_cannot_be_read() {
         let text =
             "name='t'\nversion=1\n[[steps]]\nname='ask'\nwait='go'\n[[steps]]\nname='act'\ncommand='x.y'";
         let definition = Definition::parse("t", text).unwrap();
         let (id, now) = (Uuid::from_u128(7), chrono::DateTime::UNIX_EPOCH);
         let new = NewSaga { id, subject_id: id, input: Map::new(), trace: None, seq: 0 };
         let waiting = start(&definition, new, now).saga;
-        let go = Event::Signal("go".to_owned());
-        let stuck = after(lost_definition(&waiting, &go, now));
-        assert_eq!(stuck.status, Status::Stuck);
-        let again = after(apply(&definition, &stuck, &Event::Operator(OperatorAction::Retry), now));
-        assert_eq!((again.status, again.step.as_str(), again.visit), (Status::Waiting, "ask", 2));
-        let on = after(apply(&definition, &again, &go, now));
+        let go = Event::signal("go");
+        for event in [&go, &Event::TimerFired] {
+            assert!(apply_undefined(&waiting, event, now).is_none());
+        }
+        let abandon = Event::Operator(OperatorAction::Abandon);
+        let abandoned = after(apply_undefined(&waiting, &abandon, now).unwrap());
+        assert_eq!(abandoned.status, Status::Abandoned);
+        assert!(matches!(apply_undefined(&abandoned, &go, now), Some(Decision::Stale)));
+        let on = after(apply(&definition, &waiting, &go, now));
         assert_eq!((on.status, on.step.as_str()), (Status::Running, "act"));
+    }
+
+    #[test]
+    fn payload_joins_the_context_if_the_wait_takes_it() {
+        let text = "name='t'\nversion=1\n[[steps]]\nname='ask'\nwait='go'\npayload=['card']\n[[steps]]\nname='act'\ncommand='x.y'";
+        let definition = Definition::parse("t", text).unwrap();
+        let (id, now) = (Uuid::from_u128(7), chrono::DateTime::UNIX_EPOCH);
+        let new = NewSaga { id, subject_id: id, input: Map::new(), trace: None, seq: 0 };
+        let waiting = start(&definition, new, now).saga;
+        let go = |field: &str| {
+            let payload = Map::from_iter([(field.to_owned(), "4711".into())]);
+            apply(&definition, &waiting, &Event::Signal(Signal { name: "go".to_owned(), payload }), now)
+        };
+        assert_eq!(after(go("card")).context["card"], "4711");
+        assert!(matches!(go("amount"), Decision::Illegal(why) if why.contains("amount")));
     }
 }

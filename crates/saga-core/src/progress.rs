@@ -244,7 +244,7 @@ mod tests {
             example.standings(),
             (vec![S::Now, S::ToCome, S::ToCome, S::ToCome], vec!["reserve".to_owned()])
         );
-        let example = example.held().after(&Event::Signal("pay".to_owned()));
+        let example = example.held().after(&Event::signal("pay"));
         let (steps, undo) = example.standings();
         assert_eq!(steps, [S::Done, S::Done, S::Now, S::ToCome]);
         assert_eq!(undo, ["pay", "reserve"]);
@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn compensating_saga_has_undos_to_come_in_reverse() {
-        let example = Example::begin().held().after(&Event::Signal("pay".to_owned()));
+        let example = Example::begin().held().after(&Event::signal("pay"));
         let example = example.answered(Outcome::done()).answered(Outcome::rejected("seat_lost"));
         let (steps, undo) = example.standings();
         assert_eq!(steps, [S::UndoToCome, S::NotReached, S::Now, S::NotReached]);
@@ -264,10 +264,10 @@ mod tests {
 
     #[test]
     fn ended_saga_has_nothing_to_come() {
-        let paid = Example::begin().held().after(&Event::Signal("pay".to_owned()));
+        let paid = Example::begin().held().after(&Event::signal("pay"));
         let (steps, undo) = paid.answered(Outcome::done()).answered(Outcome::done()).standings();
         assert_eq!((steps, undo), (vec![S::Done; 4], Vec::new()));
-        let cancelled = Example::begin().held().after(&Event::Signal("cancel".to_owned()));
+        let cancelled = Example::begin().held().after(&Event::signal("cancel"));
         let (steps, undo) = cancelled.answered(Outcome::done()).standings();
         assert_eq!(steps, [S::Undone, S::NotReached, S::NotReached, S::NotReached]);
         assert!(undo.is_empty());

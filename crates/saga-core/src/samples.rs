@@ -1,6 +1,6 @@
 //! The workflows of the box office, for tests.
 
-use super::{Definition, WorkflowRegistry};
+use super::Definition;
 
 pub fn workflow(name: &str) -> Definition {
     let text = match name {
@@ -9,10 +9,4 @@ pub fn workflow(name: &str) -> Definition {
         other => panic!("there is no sample {other}"),
     };
     Definition::parse(name, text).expect("the sample is valid")
-}
-
-pub fn registry() -> WorkflowRegistry {
-    let mut registry = WorkflowRegistry::default();
-    ["booking", "cancellation"].map(workflow).into_iter().for_each(|definition| registry.add(definition));
-    registry
 }

@@ -14,7 +14,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use saga_core::size::{OUTPUT_BYTES_MAX, json_bytes, truncate_reason};
 use saga_core::{Command, Direction, Outcome, Reply, Status, jsonb, message_id, range};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use crate::headers::{
@@ -55,6 +55,25 @@ struct AlarmBody<'a> {
 struct SignalBody {
     version: u32,
     signal: String,
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    payload: Map<String, Value>,
+}
+
+/// A saga that is to be started. Its id, which the sender chooses, is in the header `Saga`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StartBody {
+    /// The version of this body.
+    pub version: u32,
+    /// The workflow, of which the newest version begins.
+    pub workflow: String,
+    /// What the saga is about; without one it is about itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject_id: Option<Uuid>,
+    /// What the first command carries.
+    pub input: Map<String, Value>,
+    /// Strings and integers that the saga is found by.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub attributes: Map<String, Value>,
 }
 
 /// Notice on core NATS that these sagas came to rest.
@@ -219,22 +238,42 @@ fn bounded(outcome: Outcome) -> Outcome {
     }
 }
 
-/// A signal to a saga, on its way to the engine.
-pub fn signal(saga: Uuid, name: &str) -> Outgoing {
+/// A signal to a saga, on its way to the engine. The payload joins the saga's context.
+pub fn signal(saga: Uuid, name: &str, payload: &Map<String, Value>) -> Outgoing {
     let mut headers = HeaderMap::new();
     set(&mut headers, SAGA, saga.to_string());
-    outgoing(subjects::SIGNALS.to_owned(), headers, &SignalBody { version: VERSION, signal: name.to_owned() })
+    let body = SignalBody { version: VERSION, signal: name.to_owned(), payload: payload.clone() };
+    outgoing(subjects::SIGNALS.to_owned(), headers, &body)
 }
 
-/// Reads a signal: the saga and the signal's name.
+/// Reads a signal: the saga, the signal's name, and its payload.
 ///
 /// # Errors
-/// If it is not of the contract, or has a name that a database cannot keep.
-pub fn read_signal(message: &async_nats::Message) -> Result<(Uuid, String), Malformed> {
+/// If it is not of the contract, or has something in it that a database cannot keep.
+pub fn read_signal(message: &async_nats::Message) -> Result<(Uuid, String, Map<String, Value>), Malformed> {
     let body: SignalBody = serde_json::from_slice(&message.payload)?;
     check_version(body.version)?;
     jsonb::check_text(&body.signal).map_err(|error| error.within("signal"))?;
-    Ok((parsed(message, SAGA)?, body.signal))
+    jsonb::check_object(&body.payload).map_err(|error| error.within("payload"))?;
+    Ok((parsed(message, SAGA)?, body.signal, body.payload))
+}
+
+/// Asks for a saga to be started under this id.
+pub fn start(saga: Uuid, body: &StartBody) -> Outgoing {
+    let mut headers = HeaderMap::new();
+    set(&mut headers, SAGA, saga.to_string());
+    outgoing(subjects::STARTS.to_owned(), headers, body)
+}
+
+/// Reads a start: the id, what is to be started, and its trace.
+///
+/// # Errors
+/// If it is not of the contract.
+pub fn read_start(message: &async_nats::Message) -> Result<(Uuid, StartBody, Option<Uuid>), Malformed> {
+    let body: StartBody = serde_json::from_slice(&message.payload)?;
+    check_version(body.version)?;
+    jsonb::check_text(&body.workflow).map_err(|error| error.within("workflow"))?;
+    Ok((parsed(message, SAGA)?, body, header(message, TRACE).and_then(trace_of)))
 }
 
 /// An alarm for several sagas, which the server keeps until `at`. The saga's row decides what happens then. `id` must be new: an
@@ -296,6 +335,7 @@ mod tests {
             page.contains(&format!("`{}`", subjects::reply("<service>")))
                 && page.contains(&format!("`{}`", subjects::REPLIES))
                 && page.contains(&format!("`{}`", subjects::SIGNALS))
+                && page.contains(&format!("`{}`", subjects::STARTS))
         );
         let mut outcomes = Vec::new();
         for block in page.split("```json\n").skip(1) {
@@ -312,6 +352,8 @@ mod tests {
                 serde_json::to_value(reply)
             } else if shown["signal"].is_string() {
                 serde_json::to_value(serde_json::from_str::<SignalBody>(text).unwrap())
+            } else if shown["input"].is_object() {
+                serde_json::to_value(serde_json::from_str::<StartBody>(text).unwrap())
             } else {
                 serde_json::to_value(serde_json::from_str::<CommandBody>(text).unwrap())
             };

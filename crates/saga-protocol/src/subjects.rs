@@ -32,6 +32,8 @@ pub const REPLIES: &str = "sagas.reply";
 pub const SERVICE_REPLIES: &str = "sagas.reply.*";
 /// All signals from outside.
 pub const SIGNALS: &str = "sagas.signal";
+/// Sagas that are to be started.
+pub const STARTS: &str = "sagas.start";
 /// Core NATS, not stored: one message per batch of sagas that came to rest.
 pub const SETTLED: &str = "settled";
 /// Core NATS, not stored: an operator has paused or resumed something.

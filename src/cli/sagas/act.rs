@@ -3,9 +3,9 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::super::{Context, Ending, Misuse};
+use super::super::{Context, Ending, Misuse, actor};
 use super::about;
-use super::acting::{Acting, Why, actor, refused};
+use super::acting::{Acting, Why, refused};
 use crate::jsonb;
 use crate::operations::refund::{self, RefundError, Refunded};
 use crate::operations::{AskError, Repaired};

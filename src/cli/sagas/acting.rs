@@ -1,11 +1,9 @@
 //! What every act on the command line needs: who acts and why, and an engine that does it.
 
-use std::sync::Arc;
-
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::super::{Context, Ending, Misuse};
+use super::super::{Context, Ending, Misuse, actor};
 use crate::app;
 use crate::background::Tasks;
 use crate::clock::Clock;
@@ -44,7 +42,6 @@ pub(super) struct Acting {
 impl Acting {
     pub(super) async fn begin(context: &Context) -> anyhow::Result<Self> {
         let pool = context.database().await?;
-        let registry = Arc::new(app::workflow_registry(&context.settings)?);
         let stop = CancellationToken::new();
         let tasks = Tasks::new(&stop);
         let pools =
@@ -52,7 +49,7 @@ impl Acting {
         let bus = context.bus().await?;
         let limits = app::limits(&context.settings);
         let participants = steps::participants(limits, &RecentBookings::default(), &bus);
-        let engine = Engine::start(pools, bus, registry, participants, &tasks, &stop).await?;
+        let engine = Engine::start(pools, bus, participants, &tasks, &stop).await?;
         let engine = engine.with_after_act(steps::settle);
         Ok(Self { engine, actor: actor(), tasks, stop })
     }
@@ -62,11 +59,6 @@ impl Acting {
         self.stop.cancel();
         self.tasks.wait().await;
     }
-}
-
-/// Who acts, as the records of acts say it.
-pub(super) fn actor() -> String {
-    format!("cli:{}", std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned()))
 }
 
 /// Says why an act was refused; what is no refusal is an error.

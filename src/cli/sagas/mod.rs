@@ -8,6 +8,7 @@ mod list;
 mod parked;
 mod replay;
 mod show;
+mod start;
 mod tail;
 mod why;
 mod acting;
@@ -34,6 +35,12 @@ pub(super) enum Command {
         /// The saga
         id: Uuid,
     },
+    /// Start a saga of a deployed workflow
+    Start(start::Wanted),
+    /// Give a waiting saga a signal
+    Signal(start::Signalled),
+    /// Wait until a saga has ended: the exit code is 0 if it is completed, else 1
+    Wait(start::Awaited),
     /// Watch sagas move, live, until Ctrl-C
     Tail(tail::Wanted),
     /// Try the current step again now; a stuck saga's with a new visit
@@ -71,6 +78,9 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
         Command::Counts(filter) => list::counts(context, &filter).await,
         Command::Show { id } => show::run(context, id).await,
         Command::Why { id } => why::run(context, id).await,
+        Command::Start(wanted) => start::run(context, wanted).await,
+        Command::Signal(signalled) => start::signal(context, signalled).await,
+        Command::Wait(awaited) => start::wait(context, &awaited).await,
         Command::Tail(wanted) => tail::run(context, &wanted).await,
         Command::Retry(what) => act::run(context, OperatorAction::Retry, &what).await,
         Command::Complete(by_hand) => {

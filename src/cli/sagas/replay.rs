@@ -11,7 +11,6 @@ use uuid::Uuid;
 
 use super::super::output::table;
 use super::super::{Context, Ending, Misuse};
-use crate::app;
 use crate::bus::Bus;
 use crate::bus::events::EventMessage;
 use crate::orchestrator::{Pace, Page, Replay, Wanted};
@@ -63,9 +62,10 @@ struct Told {
 }
 
 pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Result<Ending> {
-    let registry = app::workflow_registry(&context.settings)?;
-    check(&arguments, &registry)?;
-    let pool = context.database().await?;
+    check_times(&arguments)?;
+    let (registry, pool) = (WorkflowRegistry::default(), context.database().await?);
+    store::definitions::reload(&pool, &registry).await?;
+    check_workflow(&arguments, &registry)?;
     if let Some(saga) = arguments.saga
         && store::sagas::get(&pool, saga).await?.is_none()
     {
@@ -126,16 +126,21 @@ async fn publish(
     })
 }
 
-fn check(arguments: &Arguments, registry: &WorkflowRegistry) -> Result<(), Misuse> {
+fn check_times(arguments: &Arguments) -> Result<(), Misuse> {
     if let (Some(since), Some(until)) = (arguments.since, arguments.until)
         && since >= until
     {
         return Err(Misuse(format!("--since {since} must be before --until {until}")));
     }
+    Ok(())
+}
+
+fn check_workflow(arguments: &Arguments, registry: &WorkflowRegistry) -> Result<(), Misuse> {
     if let Some(workflow) = &arguments.workflow
         && registry.latest(workflow).is_none()
     {
-        let mut known: Vec<&str> = registry.iter().map(|definition| definition.name.as_str()).collect();
+        let mut known: Vec<String> =
+            registry.all().iter().map(|definition| definition.name.clone()).collect();
         known.dedup();
         return Err(Misuse(format!("there is no workflow {workflow}; there are {}", known.join(", "))));
     }
@@ -148,7 +153,7 @@ fn text(told: &Told) -> String {
     let mut text = format!("{}\n{} events {verb}", table(["Event", "Count"], rows), told.total);
     text.push_str(&format!("; {} sagas were looked at.", told.sagas));
     if told.left_out > 0 {
-        let words = "sagas were left out: their definition is not known here (--workflows).";
+        let words = "sagas were left out: their definition cannot be read (see `boxoffice workflow list`).";
         text.push_str(&format!("\n{} {words}", told.left_out));
     }
     text

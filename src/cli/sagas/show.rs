@@ -8,17 +8,16 @@ use uuid::Uuid;
 
 use super::super::{Context, Ending};
 use super::about;
-use crate::app;
 use crate::operations::timeline::{Happening, StepView};
 use crate::operations::{SagaDetail, sagas};
-use crate::saga::{Direction, Standing};
+use crate::saga::{Direction, Standing, WorkflowRegistry};
 use crate::text::escape_line;
 
 /// Longer JSON is cut off in the drawing, in characters; `--json` has all of it.
 const JSON_CHARS: usize = 100;
 
 pub(super) async fn run(context: &Context, id: Uuid) -> anyhow::Result<Ending> {
-    let registry = app::workflow_registry(&context.settings)?;
+    let registry = WorkflowRegistry::default();
     let found = sagas::show(&context.database().await?, &registry, id).await.map_err(about(id))?;
     context.output.answer(&found, draw)?;
     Ok(Ending::Good)

@@ -4,11 +4,11 @@ use uuid::Uuid;
 
 use super::super::{Context, Ending};
 use super::about;
-use crate::app;
 use crate::operations::why::{self, Why};
+use crate::saga::WorkflowRegistry;
 
 pub(super) async fn run(context: &Context, id: Uuid) -> anyhow::Result<Ending> {
-    let registry = app::workflow_registry(&context.settings)?;
+    let registry = WorkflowRegistry::default();
     let pool = context.database().await?;
     // Without NATS there is still an answer, and it says that NATS is away.
     let bus = context.bus().await.ok();

@@ -1,14 +1,15 @@
 //! `workflow check`: reads definitions, walks through all that can happen to their sagas, and says what it found.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::super::output::table;
 use super::super::{Context, Ending, Misuse};
 use super::dry_run::DryRun;
-use crate::app;
 use crate::saga::{Definition, WorkflowRegistry};
+use crate::workflows;
 use saga_checker::{Bounds, Home, Report};
 
 #[derive(clap::Args, Debug)]
@@ -44,7 +45,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     let mut reports = Vec::new();
     for definition in &definitions {
         context.output.tell(&format!("walking through {} {}", definition.name, definition.version));
-        let definition = definition.clone();
+        let definition = Arc::clone(definition);
         reports.push(tokio::task::spawn_blocking(move || saga_checker::check(&definition, bounds)).await?);
     }
     let good = under_way.is_good() && reports.iter().all(Report::is_good);
@@ -55,17 +56,17 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     Ok(if good { Ending::Good } else { Ending::Wrong })
 }
 
+/// All that is known, and what of it is to be checked.
+type ToCheck = (WorkflowRegistry, Vec<Arc<Definition>>);
+
 /// All that is known, and what of it is to be checked; or what is wrong with a text.
-fn definitions(
-    context: &Context,
-    arguments: &Arguments,
-) -> anyhow::Result<Result<(WorkflowRegistry, Vec<Definition>), String>> {
-    let mut registry = match app::workflow_registry(&context.settings) {
-        Ok(registry) => registry,
+fn definitions(context: &Context, arguments: &Arguments) -> anyhow::Result<Result<ToCheck, String>> {
+    let registry = match workflows::with_folder(context.settings.engine.workflows.as_deref()) {
+        Ok(texts) => workflows::registry(texts),
         Err(problem) => return Ok(Err(format!("{problem:#}"))),
     };
     let Some(file) = &arguments.file else {
-        let all = registry.iter().cloned().collect();
+        let all = registry.all();
         return Ok(Ok((registry, all)));
     };
     let text = std::fs::read_to_string(file)
@@ -73,7 +74,7 @@ fn definitions(
     Ok(match Definition::parse(&file.display().to_string(), &text) {
         Ok(definition) => {
             registry.add(definition.clone());
-            Ok((registry, vec![definition]))
+            Ok((registry, vec![Arc::new(definition)]))
         }
         Err(problem) => Err(problem.to_string()),
     })

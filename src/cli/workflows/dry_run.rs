@@ -28,7 +28,7 @@ pub(super) struct Group {
     step: String,
     count: i64,
     examples: Vec<Uuid>,
-    /// Their own definition is there; without it they get stuck.
+    /// Their own definition is there; without it they wait.
     defined: bool,
     newest: Option<i32>,
     /// What the newest version would mean for them.
@@ -46,6 +46,8 @@ impl DryRun {
             Err(error) => return Err(error),
         };
         let found = store::versions::under_way(&pool).await?;
+        let versions = found.iter().map(|group| (group.workflow.as_str(), group.version));
+        store::definitions::load(&pool, registry, versions).await?;
         Ok(Self::Looked { sagas: found.into_iter().map(|group| Group::of(group, registry)).collect() })
     }
 
@@ -74,7 +76,7 @@ impl Group {
         let UnderWay { workflow, version, status, direction, step, count, examples } = found;
         let own = registry.get(&workflow, version);
         let newest = registry.latest(&workflow);
-        let changes = match (own, newest) {
+        let changes = match (&own, &newest) {
             (Some(own), Some(newest)) if newest.version != version => compare(own, newest, &step, direction),
             _ => Vec::new(),
         };
@@ -100,7 +102,9 @@ impl Group {
         match self.newest {
             _ if !self.defined => {
                 let (version, examples) = (self.version, examples.join(", "));
-                format!("NO DEFINITION of version {version}: they get stuck; for instance {examples}")
+                format!(
+                    "NO DEFINITION of version {version}: they wait until it is deployed; for instance {examples}"
+                )
             }
             Some(newest) if newest != self.version => {
                 let told = self.changes.iter().map(|change| {

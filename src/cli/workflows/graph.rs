@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     fn drawn(name: &str) -> String {
-        mermaid(crate::workflows::built_in().unwrap().latest(name).unwrap())
+        mermaid(&crate::workflows::built_in().unwrap().latest(name).unwrap())
     }
 
     #[test]

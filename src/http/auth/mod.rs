@@ -57,7 +57,7 @@ pub trait Needs {
     const ROLE: Role;
 }
 
-/// Any key but a cashier's.
+/// Any key but a cashier's or a client's.
 #[derive(Clone, Copy, Debug)]
 pub struct Viewer;
 /// A key that may act on sagas and lines.
@@ -166,6 +166,48 @@ where
             return Buyer::from_request_parts(parts, state).await.map(Self);
         }
         cashier(parts, state).await.map(Self)
+    }
+}
+
+/// A client's key, or one of staff whose role is enough.
+#[derive(Clone, Debug)]
+pub struct ClientOr<R> {
+    /// The key.
+    pub key: ApiKey,
+    needs: PhantomData<R>,
+}
+
+impl<R> ClientOr<R> {
+    /// How requests under this key are told from those of others.
+    pub fn caller(&self) -> String {
+        key_caller(self.key.id)
+    }
+
+    /// Whether the key is for this workflow. Staff may use all; to a client the others do not exist.
+    pub fn may_use(&self, workflow: &str) -> bool {
+        self.key.role != Role::Client || self.key.workflows.iter().flatten().any(|known| known == workflow)
+    }
+
+    /// The workflows that a client's key is for; `None` is all of them.
+    pub fn workflows(&self) -> Option<Vec<String>> {
+        (self.key.role == Role::Client).then(|| self.key.workflows.clone().unwrap_or_default())
+    }
+}
+
+impl<S, R> FromRequestParts<S> for ClientOr<R>
+where
+    S: Send + Sync,
+    Keys: FromRef<S>,
+    R: Needs,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let key = Keys::from_ref(state).look_up(bearer(&parts.headers)?).await?;
+        if key.role != Role::Client {
+            require(&key, R::ROLE)?;
+        }
+        Ok(Self { key, needs: PhantomData })
     }
 }
 

@@ -98,8 +98,9 @@ pub async fn ask(
     let mut saga = store::sagas::get(pool, id).await?.ok_or(AskError::Unknown)?;
     store::flights::show_next_look(pool, std::slice::from_mut(&mut saga)).await?;
     let now = store::now(pool).await?;
+    store::definitions::learn(pool, registry, std::slice::from_ref(&saga)).await?;
     let definition = registry.get(&saga.workflow, saga.version);
-    let mut facts = of_row(definition, saga, now);
+    let mut facts = of_row(definition.as_deref(), saga, now);
     let workflow = facts.saga.workflow.clone();
     facts.pauses = pauses::of_saga(pool, id, &workflow, facts.command.as_deref()).await?;
     facts.parked = store::operations::parked(pool, Some(id), None, PARKED_MAX).await?.len();

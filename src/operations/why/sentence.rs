@@ -44,7 +44,10 @@ fn ended(facts: &Facts) -> String {
 
 fn undefined(facts: &Facts) -> String {
     let saga = &facts.saga;
-    format!("there is no definition of {} version {} here, so it cannot go on", saga.workflow, saga.version)
+    format!(
+        "the definition of {} version {} cannot be read, so it waits and is looked at again; deploy the definition",
+        saga.workflow, saga.version
+    )
 }
 
 fn stuck(facts: &Facts) -> String {
@@ -365,6 +368,9 @@ mod tests {
         );
         (facts.pauses, facts.saga.paused) = (Vec::new(), false);
         (facts.defined, facts.allowed) = (false, Vec::new());
-        assert_eq!(of(&facts), "there is no definition of booking version 1 here, so it cannot go on");
+        assert_eq!(
+            of(&facts),
+            "the definition of booking version 1 cannot be read, so it waits and is looked at again; deploy the definition"
+        );
     }
 }

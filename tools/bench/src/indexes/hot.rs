@@ -79,9 +79,7 @@ impl Sample {
         tx.rollback().await?;
         let seat = found.ok_or(sqlx::Error::RowNotFound)?.seat;
         let balance = points::balance(pool, reservation.user_id).await?;
-        let registry =
-            boxoffice::workflows::built_in().map_err(|error| sqlx::Error::Configuration(error.into()))?;
-        let codes = Codes::register(pool, &registry, &"indexes".into()).await?;
+        let codes = Codes::register(pool, &"indexes".into()).await?;
         Ok(Self {
             now,
             codes,

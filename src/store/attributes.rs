@@ -1,0 +1,29 @@
+//! Attributes of sagas: what their callers find them by.
+
+use serde_json::{Map, Value};
+use sqlx::PgExecutor;
+use uuid::Uuid;
+
+use super::Result;
+use super::changes::Changes;
+
+/// Writes the attributes of a saga that is started by the same statement.
+pub fn insert(changes: &mut Changes, saga: Uuid, attributes: &Map<String, Value>) {
+    if attributes.is_empty() {
+        return;
+    }
+    let names: Vec<&str> = attributes.keys().map(String::as_str).collect();
+    let values: Vec<&Value> = attributes.values().collect();
+    let sql = "
+        insert into saga_attributes (saga_id, name, value)
+        select $1, name, value from unnest($2::text[], $3::jsonb[]) as new (name, value)";
+    changes.add("started_attributes", sql).bind(saga).bind(names).bind(values);
+}
+
+/// The attributes of a saga.
+pub async fn of_saga(db: impl PgExecutor<'_>, saga: Uuid) -> Result<Map<String, Value>> {
+    let rows = sqlx::query!("select name, value from saga_attributes where saga_id = $1 order by name", saga)
+        .fetch_all(db)
+        .await?;
+    Ok(rows.into_iter().map(|row| (row.name, row.value)).collect())
+}
