@@ -154,6 +154,10 @@ pub struct Http {
     /// Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas
     #[arg(long, env = "BOXOFFICE_TRUSTED_PROXIES", global = true, value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
+    /// Origins of web pages that browsers may call the public API from, separated by commas, such as https://shop.example;
+    /// none by default
+    #[arg(long, env = "BOXOFFICE_CORS_ORIGINS", global = true, value_delimiter = ',', value_parser = web_origin)]
+    pub cors_origins: Vec<String>,
     /// Whether concerts, dates and seat maps are kept in memory; off is for measuring what that is worth
     #[arg(long, env = "BOXOFFICE_CACHE", global = true, value_enum, default_value_t = Switch::On)]
     pub cache: Switch,
@@ -340,9 +344,48 @@ fn network(text: &str) -> Result<IpNet, String> {
     text.parse().or_else(|_| address()).map_err(|_| told.to_owned())
 }
 
+/// The origin of a web page as a browser sends it: scheme, host, and a port that is not the scheme's own.
+fn web_origin(text: &str) -> Result<String, String> {
+    if text == "*" {
+        let reason = "`*` is refused because the API takes credentials; name each origin, such as https://shop.example";
+        return Err(reason.to_owned());
+    }
+    let parsed = url::Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    let is_origin = parsed.is_some_and(|url| url.origin().ascii_serialization() == text);
+    is_origin.then(|| text.to_owned()).ok_or_else(|| {
+        "not the origin of a web page: scheme, host and port alone, in lower case, such as https://shop.example".to_owned()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn origins_are_as_browsers_send_them() {
+        for good in [
+            "https://shop.example",
+            "http://127.0.0.1:5173",
+            "http://[::1]:3000",
+            "https://xn--bcher-kva.example",
+        ] {
+            assert_eq!(web_origin(good).as_deref(), Ok(good));
+        }
+        for bad in [
+            "",
+            "null",
+            "shop.example",
+            "https://shop.example/",
+            "https://Shop.example",
+            "https://shop.example:443",
+            "ftp://shop.example",
+            "https://*.example/x",
+            "https://user@shop.example",
+        ] {
+            assert!(web_origin(bad).is_err_and(|error| error.contains("https://shop.example")), "{bad}");
+        }
+        assert!(web_origin("*").is_err_and(|error| error.contains("credentials")));
+    }
 
     #[test]
     fn a_proxy_is_an_address_or_a_network() {

@@ -11,6 +11,7 @@ mod audited_rows;
 mod badge_printer;
 mod booking;
 mod browser;
+mod browsers;
 mod checking;
 mod cli;
 mod command_batches;

@@ -117,6 +117,7 @@ fn public_state(app: &App, settings: &Settings, admin: &Arc<AdminState>) -> anyh
         keys: admin.keys.clone(),
         joins: JoinLimits::new(&settings.queue),
         trusted_proxies: settings.http.trusted_proxies.clone(),
+        cors_origins: settings.http.cors_origins.clone(),
         limits: Limits::of(&settings.http),
         booking: settings.booking.clone(),
         charges: Semaphore::new(CHARGES_AT_ONCE),

@@ -247,6 +247,7 @@ mod tests {
         POST /v1/concerts/{concert}/queue-tokens
         GET /v1/queue-tokens/current
         GET /v1/queue-tokens/current/events
+        POST /v1/queue-tokens/current/stream-keys
         DELETE /v1/queue-tokens/current
         GET /v1/concerts/{concert}/performances
         GET /v1/performances/{performance}/seats

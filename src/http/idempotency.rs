@@ -60,6 +60,16 @@ impl Repeats {
         Ok(self.claims.ask(asked).await.ok_or(DeskError::Unavailable)?)
     }
 
+    /// Claims an id that may be used once, for a caller and a route. Answers whether this is its first use, on any instance.
+    pub async fn use_once(&self, caller: String, route: &str, id: Uuid) -> Result<bool> {
+        let claim = Claim { caller, route: route.to_owned(), key: id.to_string(), fingerprint: Vec::new() };
+        let asked = Asked { claim: Arc::new(claim), fresh: ids::new() };
+        let fresh = asked.fresh;
+        let effect = self.claims.ask(asked).await.ok_or(DeskError::Unavailable)?;
+        // A claim whose lock has run out is taken over with the id of its first use.
+        Ok(effect == Some(fresh))
+    }
+
     /// Returns when it is written. The answer goes out whether or not this succeeds: a claim left behind is taken over
     /// after its lock has run out.
     async fn end(&self, claim: &Arc<Claim>, effect: Uuid, result: &Result<Answer>) {

@@ -12,6 +12,7 @@ mod result_mapping;
 mod concerts;
 mod points;
 mod queue_tokens;
+mod queue_streams;
 mod workflows;
 mod sagas;
 mod ops;
@@ -39,6 +40,7 @@ mod open_connections;
 mod open_files;
 mod observe;
 mod time_limit;
+mod cors;
 mod passing_body;
 mod etag;
 mod answer;
@@ -57,6 +59,7 @@ use tokio::net::TcpListener;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+use tower_http::cors::CorsLayer;
 use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -84,7 +87,8 @@ fn public_routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(concerts::seats))
         .routes(routes!(queue_tokens::join))
         .routes(routes!(queue_tokens::current, queue_tokens::leave))
-        .routes(routes!(queue_tokens::events))
+        .routes(routes!(queue_streams::events))
+        .routes(routes!(queue_streams::add_key))
         .routes(routes!(reservations::reserve, reservations::list))
         .routes(routes!(reservations::show))
         .routes(routes!(payments::pay))
@@ -180,6 +184,14 @@ impl Service {
         }
     }
 
+    /// Browsers may call what buyers need; the console is served by the listener that it calls.
+    fn cors(&self) -> Option<CorsLayer> {
+        match self {
+            Self::Public(app) | Self::Both(app) => cors::layer(&app.cors_origins),
+            Self::Admin(_) => None,
+        }
+    }
+
     fn routes(&self) -> OpenApiRouter {
         let probes = OpenApiRouter::with_openapi(docs::base())
             .merge(probe_routes().with_state(Arc::clone(self.admin())))
@@ -224,8 +236,12 @@ pub fn router(service: &Service) -> Router {
             Problem::new(Code::MethodNotAllowed, "See Allow for what this takes.")
         })
         .fallback(async || Problem::new(Code::NotFound, "There is no such route. See /docs for all of them."))
-        .layer(middleware::from_fn(time_limit::limit));
-    observe::surround(router.layer(compression()))
+        .layer(middleware::from_fn(time_limit::limit))
+        .layer(compression());
+    observe::surround(match service.cors() {
+        Some(cors) => router.layer(cors),
+        None => router,
+    })
 }
 
 /// Compresses long answers that are not compressed yet; answers about places in line and streams are never long.
@@ -245,16 +261,17 @@ pub async fn serve(listener: TcpListener, service: Service) {
     let served = connections::serve(listener, router(&service), limits, proxies, stop);
     match &service {
         Service::Public(app) | Service::Both(app) => {
-            tokio::join!(served, forget_idle_callers(app));
+            tokio::join!(served, tidy_up(app));
         }
         Service::Admin(_) => served.await,
     }
 }
 
-/// Forgets the rates of callers who have not called for a while.
-async fn forget_idle_callers(app: &AppState) {
+/// Forgets the rates of callers who have not called for a while, and keeps the keys of the identity provider fresh.
+async fn tidy_up(app: &AppState) {
     let mut ticks = tokio::time::interval(FORGET_INTERVAL);
     while app.stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        app.access.refresh_keys();
         app.access.remove_idle();
         app.joins.remove_idle();
     }

@@ -1,28 +1,21 @@
-//! The line as its members see it: join, look, listen, leave.
+//! The line as its members see it: join, look, leave. `queue_streams.rs` has the event stream.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, header};
-use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures::StreamExt;
 
 use super::address::ClientAddress;
 use super::answer::Answer;
 use super::auth::AuthUser;
-use super::gate::{QueuePass, StreamPass};
+use super::gate::QueuePass;
 use super::idempotency::once;
 use super::problem::Result;
 use super::request::{Command, NoBody, PathId};
 use super::state::AppState;
 use crate::waiting_room::QueueToken;
-
-/// How often a silent stream says that it is still there.
-const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 /// Joins the line of a concert; asking again gives the same place. A client with a token sends it, so that a lost
 /// place can be restored.
@@ -66,39 +59,6 @@ pub async fn current(
     let place = app.room.ask(pass.token(), user.id)?;
     // Nothing is asked as often. It is written down as it is: no answer here is saved, to be given again.
     Ok(([(header::RETRY_AFTER, place.retry_after_seconds().to_string())], Json(place)))
-}
-
-/// The caller's place at once and whenever it changes, as server-sent events; ends when the place does.
-#[utoipa::path(get, path = "/v1/queue-tokens/current/events", tag = "queue",
-    params(("queue_token" = Option<String>, Cookie, description = "Instead of the header Queue-Token")),
-    security(("user" = [], "queue_token" = [])),
-    responses((status = 200, body = QueueToken, content_type = "text/event-stream")),
-    extensions(("x-problems" = json!(["queue_token_identity", "unavailable"]))))]
-pub async fn events(
-    State(app): State<Arc<AppState>>,
-    user: AuthUser,
-    StreamPass(pass): StreamPass,
-) -> Result<Response> {
-    let claims = app.room.identify(pass.token(), user.id)?;
-    let listener = app.listeners.admit(user.id)?;
-    let ended = listener.ended();
-    let changes = app.room.changes(claims).map(move |token| {
-        // The seat is given back when the stream ends, or the listener goes home.
-        let _seated = &listener;
-        Event::default().json_data(token)
-    });
-    // Without this a stop would wait for the last listener to go home.
-    let stop = app.stop.clone();
-    let events = changes.take_until(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = ended.cancelled() => {}
-        }
-    });
-    let events = events.filter_map(async |event| event.ok().map(Ok::<_, Infallible>));
-    let unbuffered =
-        [(HeaderName::from_static("x-accel-buffering"), "no"), (header::CACHE_CONTROL, "no-store")];
-    Ok((unbuffered, Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response())
 }
 
 /// Gives the place up. Holds are kept.

@@ -51,6 +51,8 @@ pub struct AppState {
     pub joins: JoinLimits,
     /// The networks of proxies whose word on where a request comes from is taken.
     pub trusted_proxies: Vec<IpNet>,
+    /// Origins of web pages that browsers may call from.
+    pub cors_origins: Vec<String>,
     /// What clients may take together, and each.
     pub limits: Limits,
     /// What may be booked.

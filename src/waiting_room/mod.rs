@@ -44,6 +44,7 @@ use chrono::{DateTime, Utc};
 use futures::{FutureExt, Stream};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use self::admission::{lease, scheduler};
 use self::gate::{PlaceState, identify_for};
@@ -63,7 +64,7 @@ use crate::store::queue::{QueueSettings, SettingsChange};
 pub use self::gate::{PassState, Refused};
 pub use self::join::Joined;
 pub use self::line::Draw;
-pub use self::place::{Claims, Signer};
+pub use self::place::{Claims, STREAM_KEY_TTL, Signer, StreamKey};
 pub use self::queue_token::{Inventory, Phase, QueueToken, Status};
 pub use self::room_state::{RoomError, Sessions};
 pub use self::sale::{Limits as ThrottleLimits, Throttle, ThrottleState};
@@ -189,6 +190,21 @@ impl WaitingRoom {
     /// Reads a token, and checks its signature and its user, but not the state of its place.
     pub fn identify(&self, token: Option<&str>, user: UserId) -> Result<Claims, Refused> {
         gate::identify(&self.room.gate.signer, token, user)
+    }
+
+    /// A key for the event stream of this place, under this id.
+    pub fn stream_key(&self, place: Claims, id: Uuid) -> String {
+        self.room.gate.signer.sign_stream_key(&StreamKey { place, id, issued_at: self.room.now() })
+    }
+
+    /// What a stream key says, if its signature is ours. It may be over.
+    pub fn read_stream_key(&self, text: &str) -> Option<StreamKey> {
+        self.room.gate.signer.read_stream_key(text)
+    }
+
+    /// Whether the time of a stream key is over.
+    pub fn is_stream_key_over(&self, key: &StreamKey) -> bool {
+        key.is_over(self.room.now())
     }
 
     /// A place as it is now, from memory.

@@ -130,6 +130,7 @@ impl Entrance {
             joins: JoinLimits::new(&settings.queue),
             limits: ClientLimits::of(&settings.http),
             trusted_proxies: settings.http.trusted_proxies,
+            cors_origins: settings.http.cors_origins,
             booking: settings.booking,
             charges: Semaphore::new(CHARGES_AT_ONCE),
             listeners: StreamLimit::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),

@@ -129,6 +129,13 @@ impl Access {
         self.0.pace.remove_idle();
     }
 
+    /// Keeps the keys of the identity provider fresh, in the background. To be called now and then.
+    pub fn refresh_keys(&self) {
+        if let Verifier::Provider(jwks) = &self.0.verifier {
+            jwks.refresh();
+        }
+    }
+
     /// The user a token names, or 401 saying what is wrong with it; 429 for a user who calls too often.
     pub(super) async fn verify(&self, token: &str) -> Result<UserId, Problem> {
         let claims = match &self.0.verifier {
@@ -216,6 +223,7 @@ mod tests {
     fn settings() -> config::Http {
         config::Http {
             admin_listen: None,
+            cors_origins: Vec::new(),
             listen: ([127, 0, 0, 1], 0).into(),
             local: true,
             access_secret: Some(SECRET.to_owned()),

@@ -1,6 +1,6 @@
 //! The public keys of an identity provider: from a file, or from an address that is asked now and then.
 //!
-//! The keys are fetched again in the background when they are old, and no request with a known key waits for that. A token
+//! The keys are fetched at the start and again when they are old, in the background: no request with a known key waits for that. A token
 //! that names an unknown key (the provider may have rolled its keys over) waits for one fetch, a few seconds at most. Tokens
 //! with made-up key names cannot make us ask more often than every five seconds. While the provider does not answer, the keys
 //! known last go on counting.
@@ -107,10 +107,7 @@ impl Jwks {
         }
         let known = self.known();
         if let Some(key) = pick(&known.keys, header) {
-            if known.fetched_at.is_none_or(|at| at.elapsed() >= KEYS_AGE) {
-                // It goes on by itself.
-                let _in_background = self.fetch();
-            }
+            self.refresh();
             return Ok(key);
         }
         if let Some(fetch) = self.fetch() {
@@ -124,6 +121,14 @@ impl Jwks {
                 "The identity provider's keys cannot be fetched. Try again.",
             )),
             None => Err(unauthenticated("The access token is signed with an unknown key.")),
+        }
+    }
+
+    /// Fetches the keys in the background if they are old, or not there yet.
+    pub fn refresh(&self) {
+        if self.known().fetched_at.is_none_or(|at| at.elapsed() >= KEYS_AGE) {
+            // It goes on by itself.
+            let _in_background = self.fetch();
         }
     }
 
@@ -321,7 +326,11 @@ mod tests {
     async fn a_known_key_waits_for_no_provider_that_hangs() {
         let jwks = Jwks::open(&provider_that_hangs_after_the_first_answer().await).unwrap();
         let one = || header(Algorithm::EdDSA, Some("one"));
-        assert_eq!(code(&jwks, one()).await, None);
+        jwks.refresh();
+        while jwks.known().fetched_at.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(code(&jwks, one()).await, None, "it was fetched before the first request");
         // As if they were old, and as if a while had passed since the provider was asked.
         let old = Instant::now().checked_sub(KEYS_AGE).unwrap();
         let keys = jwks.known().keys.clone();

@@ -4,6 +4,7 @@
 
 use chrono::{DateTime, Utc};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -38,7 +39,7 @@ pub struct Claims {
 
 impl Claims {
     /// Whether place and times are possible.
-    fn are_possible(&self) -> bool {
+    pub(super) fn are_possible(&self) -> bool {
         let times = [Some(self.issued_at), self.activated_at, self.expires_at];
         let is_place = self.place > 0 && i64::try_from(self.place).is_ok();
         is_place && times.into_iter().flatten().all(is_plausible)
@@ -79,6 +80,10 @@ impl Signer {
     }
 
     pub fn sign(&self, claims: &Claims) -> String {
+        self.encode(claims)
+    }
+
+    pub(super) fn encode(&self, claims: &impl Serialize) -> String {
         match jsonwebtoken::encode(&self.header, claims, &self.signing) {
             Ok(token) => token,
             Err(error) => {
@@ -97,10 +102,13 @@ impl Signer {
 
     /// The claims of a token with a valid signature.
     pub fn read(&self, token: &str) -> Option<Claims> {
+        self.decode(token).filter(Claims::are_possible)
+    }
+
+    pub(super) fn decode<T: DeserializeOwned + Clone>(&self, token: &str) -> Option<T> {
         self.checking.iter().find_map(|(id, key)| {
-            let read = jsonwebtoken::decode::<Claims>(token, key, &self.validation).ok()?;
-            let is_ours = read.header.kid.as_ref() == Some(id) && read.claims.are_possible();
-            is_ours.then_some(read.claims)
+            let read = jsonwebtoken::decode::<T>(token, key, &self.validation).ok()?;
+            (read.header.kid.as_ref() == Some(id)).then_some(read.claims)
         })
     }
 }
