@@ -12,6 +12,7 @@ COPY docs/asyncapi.json docs/asyncapi.json
 COPY crates crates
 COPY src src
 COPY web web
+COPY sdk/shop-ts/src sdk/shop-ts/src
 # The manifest names the tests and the tools; they are not built here.
 COPY tools/bench/Cargo.toml tools/bench/Cargo.toml
 COPY tools/chaos/Cargo.toml tools/chaos/Cargo.toml

@@ -161,6 +161,9 @@ pub struct Http {
     /// Whether concerts, dates and seat maps are kept in memory; off is for measuring what that is worth
     #[arg(long, env = "BOXOFFICE_CACHE", global = true, value_enum, default_value_t = Switch::On)]
     pub cache: Switch,
+    /// The shop at `/`, a storefront for buyers; on in `up`, off in `serve` unless it is set
+    #[arg(long, env = "BOXOFFICE_SHOP", global = true, value_enum)]
+    pub shop: Option<Switch>,
 }
 
 /// Where `serve` listens for operators and monitoring unless it is given an address.

@@ -10,6 +10,7 @@ pub mod sample_concerts;
 pub mod app;
 
 pub mod http;
+pub mod crowd;
 pub mod waiting_room;
 
 pub mod booking;

@@ -8,8 +8,14 @@ use crate::store::catalog::{self, NewConcert, Performance, SeatRange};
 
 /// All ids below are this one plus a small number.
 const FIRST_ID: u128 = 0x0198_c0de_0000_7000_8000_0000_0000_0000;
-/// Seats of each date.
-const SEATS: i32 = 50;
+/// Seats of each date of a small house.
+const SMALL_HOUSE: [Section; 3] = [(20, "Stalls", 100), (20, "Circle", 75), (10, "Balcony", 50)];
+/// Seats of each date of an arena.
+const ARENA: [Section; 5] =
+    [(240, "Floor", 100), (180, "Left", 80), (180, "Right", 80), (360, "Circle", 60), (240, "Balcony", 40)];
+
+/// A section: how many seats, its name, and its price in hundredths of the entry's.
+type Section = (i32, &'static str, i64);
 
 /// A concert of the programme.
 struct Entry {
@@ -22,11 +28,17 @@ struct Entry {
     dates: &'static [i64],
     /// Days until the sale opens.
     opens_in: i64,
-    /// Points for a seat in the stalls; the others follow from it.
+    /// Points for the dearest seat; the others follow from it.
     price: i64,
+    house: &'static [Section],
+    /// Bounds of its line (active at once, admitted per minute), below those of the settings.
+    line: (i32, i32),
 }
 
-const PROGRAMME: [Entry; 4] = [
+/// A line that is bounded by the settings alone.
+const UNBOUNDED: (i32, i32) = (i32::MAX, i32::MAX);
+
+const PROGRAMME: [Entry; 5] = [
     Entry {
         number: 1,
         name: "Moonlight Sonatas",
@@ -36,6 +48,8 @@ const PROGRAMME: [Entry; 4] = [
         dates: &[60, 61, 62],
         opens_in: 0,
         price: 12_000,
+        house: &SMALL_HOUSE,
+        line: UNBOUNDED,
     },
     Entry {
         number: 2,
@@ -46,6 +60,8 @@ const PROGRAMME: [Entry; 4] = [
         dates: &[65, 66, 68],
         opens_in: 0,
         price: 15_000,
+        house: &SMALL_HOUSE,
+        line: UNBOUNDED,
     },
     Entry {
         number: 3,
@@ -56,6 +72,8 @@ const PROGRAMME: [Entry; 4] = [
         dates: &[58, 72],
         opens_in: 0,
         price: 6_000,
+        house: &SMALL_HOUSE,
+        line: UNBOUNDED,
     },
     Entry {
         number: 4,
@@ -66,6 +84,21 @@ const PROGRAMME: [Entry; 4] = [
         dates: &[120, 121],
         opens_in: 30,
         price: 20_000,
+        house: &SMALL_HOUSE,
+        line: UNBOUNDED,
+    },
+    Entry {
+        number: 5,
+        name: "City Lights Live",
+        description: "An arena, two nights, and a line that is worth watching.",
+        venue: "North Quay Arena",
+        minutes: 140,
+        dates: &[75, 76],
+        opens_in: 0,
+        price: 25_000,
+        house: &ARENA,
+        // A crowd of some hundred buyers waits a minute or two.
+        line: (60, 240),
     },
 ];
 
@@ -80,12 +113,17 @@ pub async fn load(
     let mut tx = pool.begin().await?;
     for entry in &PROGRAMME {
         let id = concert_id(entry.number);
-        let concert =
-            NewConcert { id, name: entry.name, description: entry.description, max_active, admit_per_minute };
+        let concert = NewConcert {
+            id,
+            name: entry.name,
+            description: entry.description,
+            max_active: max_active.min(entry.line.0),
+            admit_per_minute: admit_per_minute.min(entry.line.1),
+        };
         catalog::insert_concert(&mut tx, &concert).await?;
         for (index, days) in entry.dates.iter().enumerate() {
             let performance = date(entry, index, now + TimeDelta::days(*days), now);
-            catalog::insert_performance(&mut tx, &performance, &sections(entry.price)).await?;
+            catalog::insert_performance(&mut tx, &performance, &sections(entry)).await?;
         }
     }
     tx.commit().await
@@ -105,17 +143,23 @@ fn date(entry: &Entry, index: usize, starts_at: DateTime<Utc>, now: DateTime<Utc
         // A little in the past, so that a clock that is slightly behind agrees that the sale is open.
         sale_opens_at: now + TimeDelta::days(entry.opens_in) - TimeDelta::minutes(5),
         sale_closes_at: starts_at - TimeDelta::hours(1),
-        seats_total: SEATS,
+        seats_total: entry.house.iter().map(|(seats, _, _)| seats).sum(),
     }
 }
 
-fn sections(price: i64) -> [SeatRange; 3] {
-    let section = |from, to, name: &str, price| SeatRange { from, to, section: name.to_owned(), price };
-    [
-        section(1, 20, "Stalls", price),
-        section(21, 40, "Circle", price * 3 / 4),
-        section(41, SEATS, "Balcony", price / 2),
-    ]
+fn sections(entry: &Entry) -> Vec<SeatRange> {
+    let mut from = 1;
+    let section = |(seats, name, hundredths): &Section| {
+        let first = from;
+        from += seats;
+        SeatRange {
+            from: first,
+            to: from - 1,
+            section: (*name).to_owned(),
+            price: entry.price * hundredths / 100,
+        }
+    };
+    entry.house.iter().map(section).collect()
 }
 
 #[cfg(test)]
@@ -123,18 +167,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_date_has_seats_1_to_50_and_an_id_of_its_own() {
+    fn dates_have_ids_and_seats_from_1_on() {
         let mut ids = std::collections::BTreeSet::new();
         for entry in &PROGRAMME {
             assert!(ids.insert(concert_id(entry.number)));
-            let seats: Vec<i32> =
-                sections(entry.price).iter().flat_map(|range| range.from..=range.to).collect();
-            assert_eq!(seats, (1..=50).collect::<Vec<_>>());
+            let seats: Vec<i32> = sections(entry).iter().flat_map(|range| range.from..=range.to).collect();
+            assert_eq!(seats, (1..=if entry.number == 5 { 1_200 } else { 50 }).collect::<Vec<_>>());
             for index in 0..entry.dates.len() {
                 let date = date(entry, index, Utc::now(), Utc::now());
                 assert!(ids.insert(date.id), "{} has an id twice", entry.name);
             }
         }
-        assert_eq!(ids.len(), 4 + 10);
+        assert_eq!(ids.len(), 5 + 12);
     }
 }

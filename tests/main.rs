@@ -59,6 +59,7 @@ mod refusals;
 mod refused_requests;
 mod replay;
 mod sale_times;
+mod shop;
 mod sqlx_data;
 mod terminal;
 mod tidy;

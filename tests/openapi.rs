@@ -39,6 +39,17 @@ fn every_schema_has_a_name_of_its_own() {
 }
 
 #[test]
+fn every_operation_has_an_id_of_its_own() {
+    let api = api();
+    let items = api["paths"].as_object().unwrap().values();
+    let operations = items.flat_map(|item| item.as_object().unwrap().values());
+    let ids: Vec<&str> = operations.map(|operation| operation["operationId"].as_str().unwrap()).collect();
+    let unique: BTreeSet<&str> = ids.iter().copied().collect();
+    assert_eq!(ids.len(), unique.len(), "{ids:?}");
+    assert!(unique.contains("post_concerts_concert_queue_tokens"), "{ids:?}");
+}
+
+#[test]
 fn bodies_are_closed_and_answers_are_open() {
     let api = api();
     let (mut asked, mut answered) = (Vec::new(), Vec::new());

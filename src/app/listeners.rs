@@ -11,10 +11,12 @@ use tokio::sync::Semaphore;
 use super::{Announce, App};
 use crate::catalog::Catalog;
 use crate::config::{Settings, Switch};
+use crate::crowd::Crowds;
 use crate::http::admin_state::{CHECKS_AT_ONCE, TAILS_AT_ONCE};
 use crate::http::auth::{Access, Keys};
 use crate::http::connections::{self, Limits};
 use crate::http::health::Health;
+use crate::http::shop::ShopFacts;
 use crate::http::state::CHARGES_AT_ONCE;
 use crate::http::stream_limit::StreamLimit;
 use crate::http::{self, AdminState, AppState, JoinLimits, Repeats, Service};
@@ -44,9 +46,11 @@ pub(super) async fn open(
     let admin = Arc::new(admin_state(app, settings, is_api).await?);
     let mut services = Vec::new();
     if is_api {
-        let state = Arc::new(public_state(app, settings, &admin)?);
+        let listener = bind(listen, "BOXOFFICE_LISTEN")?;
+        let crowds = Crowds::new(listener.local_addr()?, &app.tasks, &app.stop);
+        let state = Arc::new(public_state(app, settings, &admin, crowds)?);
         let service = if own_admin.is_some() { Service::Public(state) } else { Service::Both(state) };
-        services.push(("http", bind(listen, "BOXOFFICE_LISTEN")?, service));
+        services.push(("http", listener, service));
     }
     if let Some(address) = own_admin {
         services.push(("admin http", bind(address, "BOXOFFICE_ADMIN_LISTEN")?, Service::Admin(admin)));
@@ -103,7 +107,12 @@ async fn admin_state(app: &App, settings: &Settings, is_api: bool) -> anyhow::Re
     })
 }
 
-fn public_state(app: &App, settings: &Settings, admin: &Arc<AdminState>) -> anyhow::Result<AppState> {
+fn public_state(
+    app: &App,
+    settings: &Settings,
+    admin: &Arc<AdminState>,
+    crowds: Crowds,
+) -> anyhow::Result<AppState> {
     Ok(AppState {
         admin: Arc::clone(admin),
         pool: app.pool.clone(),
@@ -122,6 +131,8 @@ fn public_state(app: &App, settings: &Settings, admin: &Arc<AdminState>) -> anyh
         booking: settings.booking.clone(),
         charges: Semaphore::new(CHARGES_AT_ONCE),
         listeners: StreamLimit::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),
+        crowds,
+        shop: ShopFacts::of(&settings.http),
         stop: app.stop.clone(),
     })
 }

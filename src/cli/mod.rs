@@ -14,6 +14,7 @@ mod queues;
 mod concerts;
 mod workflows;
 mod erd;
+mod openapi;
 mod keys;
 mod servers;
 pub mod signals;
@@ -68,6 +69,8 @@ enum Command {
     Keys(keys::Command),
     /// Check the servers, the clock and the streams, and say what to do about what is wrong
     Doctor,
+    /// Print the description of the REST API (OpenAPI 3.1)
+    Openapi(openapi::Arguments),
     /// Draw the database's tables as a Mermaid diagram
     #[command(hide = true)]
     Erd,
@@ -143,6 +146,7 @@ async fn run(command: Command, context: &Context) -> anyhow::Result<Ending> {
         Command::Concert(command) => concerts::run(context, command).await,
         Command::Workflow(command) => workflows::run(context, &command).await,
         Command::Keys(command) => keys::run(context, command).await,
+        Command::Openapi(arguments) => openapi::run(context, &arguments),
         Command::Doctor => doctor::run(context).await,
         Command::Erd => erd::run(context).await,
     }

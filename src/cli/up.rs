@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::{Context, Ending, signals};
 use crate::app::{self, App, Listening, Role};
-use crate::config::Settings;
+use crate::config::{Settings, Switch};
 use crate::sample_concerts;
 use crate::store;
 use dev_servers::{Given, Local};
@@ -71,9 +71,13 @@ async fn serve(context: &Context, local: &Local) -> anyhow::Result<App> {
         "data_dir": local.dir(),
         "pid": std::process::id(),
     });
+    let shop = match settings.http.shop {
+        Some(Switch::On) => format!("  Shop      http://{http}/\n"),
+        _ => String::new(),
+    };
     context.output.answer(&answer, |_| {
         format!(
-            "Box Office is open.\n  REST      http://{http}/v1/concerts\n  API docs  http://{http}/docs\n  \
+            "Box Office is open.\n{shop}  REST      http://{http}/v1/concerts\n  API docs  http://{http}/docs\n  \
              Console   http://{admin}/console/\n  \
              Operators http://{admin}/metrics, /readyz, /v1/ops, /v1/admin\n  \
              Postgres  {}\n  NATS      {}\n  Data      {}\nPress Ctrl-C to stop.",
@@ -99,6 +103,7 @@ fn settings(given: &Settings, local: &Local) -> Settings {
     settings.servers.database_url = Some(local.database_url.clone());
     settings.servers.nats_url = Some(local.nats_url.clone());
     settings.http.local = true;
+    settings.http.shop.get_or_insert(Switch::On);
     settings.http.access_secret.get_or_insert_with(|| local.secrets.access_secret.clone());
     settings.http.queue_secret.get_or_insert_with(|| local.secrets.queue_secret.clone());
     settings

@@ -24,6 +24,7 @@ use utoipa::openapi::{ObjectBuilder, tag::TagBuilder};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::error::Code;
+use super::operation_ids;
 use super::problem::ProblemBody;
 use super::request::{KEY_CHARS_MAX, KEY_PATTERN};
 use crate::text;
@@ -94,6 +95,7 @@ pub fn complete(mut api: OpenApi) -> OpenApi {
     ProblemBody::schemas(&mut schemas);
     components.schemas.extend(schemas);
     components.schemas.insert("Problem".to_owned(), ProblemBody::schema());
+    operation_ids::name_operations(&mut api);
     close_bodies(&mut api);
     describe_texts(&mut api);
     for item in api.paths.paths.values_mut() {
@@ -250,6 +252,8 @@ mod tests {
         POST /v1/queue-tokens/current/stream-keys
         DELETE /v1/queue-tokens/current
         GET /v1/concerts/{concert}/performances
+        POST /v1/concerts/{concert}/crowds
+        GET /v1/crowds/current
         GET /v1/performances/{performance}/seats
         POST /v1/reservations
         GET /v1/reservations

@@ -18,6 +18,7 @@ pub enum Code {
     QueueTokenWrongUser,
     QueueTokenWrongConcert,
     Forbidden,
+    LocalModeOnly,
     NotFound,
     MethodNotAllowed,
     RequestTimeout,
@@ -50,7 +51,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in the order of their statuses.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::MalformedRequest,
         Self::Unauthenticated,
         Self::InsufficientPoints,
@@ -61,6 +62,7 @@ impl Code {
         Self::QueueTokenWrongUser,
         Self::QueueTokenWrongConcert,
         Self::Forbidden,
+        Self::LocalModeOnly,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::RequestTimeout,
@@ -109,6 +111,7 @@ impl Code {
                 (S::FORBIDDEN, "queue_token_wrong_concert", "The queue token is for another concert")
             }
             Self::Forbidden => (S::FORBIDDEN, "forbidden", "The key's role does not allow this"),
+            Self::LocalModeOnly => (S::FORBIDDEN, "local_mode_only", "Possible in local mode only"),
             Self::NotFound => (S::NOT_FOUND, "not_found", "There is nothing here"),
             Self::MethodNotAllowed => (S::METHOD_NOT_ALLOWED, "method_not_allowed", "Wrong method"),
             Self::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "The request came too slowly"),

@@ -18,13 +18,17 @@ mod sagas;
 mod ops;
 mod queue_settings;
 mod users;
+mod crowds;
 mod probes;
 mod docs;
 mod console;
-mod static_files;
+pub mod api_part;
+mod operation_ids;
 mod gate;
 mod address;
 pub mod state;
+pub mod shop;
+mod static_files;
 pub mod admin_state;
 pub mod stream_limit;
 pub mod health;
@@ -95,7 +99,9 @@ fn public_routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(cancellations::cancel))
         .routes(routes!(points::balance))
         .routes(routes!(points::charge))
-        .routes(routes!(points::entries));
+        .routes(routes!(points::entries))
+        .routes(routes!(crowds::start))
+        .routes(routes!(crowds::current));
     if local { all.routes(routes!(users::create)) } else { all }
 }
 
@@ -192,6 +198,14 @@ impl Service {
         }
     }
 
+    /// The shop, where it is on.
+    fn shop(&self) -> Router {
+        match self {
+            Self::Public(app) | Self::Both(app) => app.shop.as_ref().map(shop::routes).unwrap_or_default(),
+            Self::Admin(_) => Router::new(),
+        }
+    }
+
     fn routes(&self) -> OpenApiRouter {
         let probes = OpenApiRouter::with_openapi(docs::base())
             .merge(probe_routes().with_state(Arc::clone(self.admin())))
@@ -231,6 +245,7 @@ pub fn router(service: &Service) -> Router {
         Service::Admin(_) | Service::Both(_) => router.merge(console::routes()),
     };
     let router = router
+        .merge(service.shop())
         .merge(page.layer(middleware::from_fn(docs::protect)))
         .method_not_allowed_fallback(async || {
             Problem::new(Code::MethodNotAllowed, "See Allow for what this takes.")

@@ -13,11 +13,13 @@ use super::auth::{Access, Keys};
 use super::connections::Limits;
 use super::idempotency::Repeats;
 use super::rate_limit::JoinLimits;
+use super::shop::ShopFacts;
 use super::stream_limit::StreamLimit;
 use crate::booking::Desk;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config;
+use crate::crowd::Crowds;
 use crate::orchestrator::Engine;
 use crate::waiting_room::WaitingRoom;
 
@@ -61,6 +63,10 @@ pub struct AppState {
     pub charges: Semaphore,
     /// Who has a stream of a place open.
     pub listeners: StreamLimit,
+    /// Simulated buyers of local mode.
+    pub crowds: Crowds,
+    /// The shop, where it is on.
+    pub shop: Option<ShopFacts>,
     /// Ends the event streams when the service stops.
     pub stop: CancellationToken,
 }

@@ -3,6 +3,7 @@
 
 mod api_page;
 mod console;
+mod shop;
 
 use std::path::Path;
 use std::process::Stdio;

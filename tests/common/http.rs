@@ -7,6 +7,7 @@ use std::time::Duration;
 use boxoffice::app::Role as Does;
 use boxoffice::background::Tasks;
 use boxoffice::catalog::Catalog;
+use boxoffice::crowd::Crowds;
 use boxoffice::http::admin_state::{CHECKS_AT_ONCE, TAILS_AT_ONCE};
 use boxoffice::http::auth::{Access, Keys, NewKey};
 use boxoffice::http::connections::Limits as ClientLimits;
@@ -134,6 +135,8 @@ impl Entrance {
             booking: settings.booking,
             charges: Semaphore::new(CHARGES_AT_ONCE),
             listeners: StreamLimit::new(settings.queue.queue_streams, settings.queue.queue_streams_per_user),
+            crowds: Crowds::new(([127, 0, 0, 1], 0).into(), &Tasks::new(&stop), &stop),
+            shop: None,
             stop: stop.clone(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

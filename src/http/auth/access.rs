@@ -239,6 +239,7 @@ mod tests {
             max_connections_per_address: 0,
             trusted_proxies: Vec::new(),
             cache: config::Switch::On,
+            shop: None,
         }
     }
 
