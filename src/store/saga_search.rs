@@ -12,6 +12,7 @@ use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
 use super::Result;
+use super::codes;
 use super::names::Name;
 use crate::ids;
 use crate::saga::{Direction, Saga, Status};
@@ -72,45 +73,44 @@ pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i
     let mut tx = pool.begin().await?;
     let times = prepare(&mut tx, filter).await?;
     let before = [before, times.last_id()].into_iter().flatten().min();
+    let places = Places::find(&mut tx, filter).await?;
     let ids = sqlx::query_scalar!(
         r#"
-        select id as "id!"
-        from saga_view
-        where ($1::text is null or workflow = $1)
-          and ($2::int is null or version = $2)
-          and ($3::text is null or status = $3)
-          and ($4::text is null or step = $4)
-          and ($5::text is null or direction = $5)
-          and ($6::bool is null or paused = $6)
-          and ($7::uuid is null
-               or id in (select s.id from sagas s where s.id = $7 and s.subject_id is null or s.subject_id = $7))
-          and ($8::uuid is null or id in (
-               select r.id from reservations r where r.user_id = $8
+        select s.id as "id!"
+        from sagas s
+        where ($1::smallint[] is null or s.definition = any ($1))
+          and ($2::int[] is null or s.definition * 65536 + s.step = any ($2))
+          and ($3::smallint is null or s.status = $3)
+          and ($4::smallint is null or s.direction = $4)
+          and ($5::bool is null or s.paused = $5)
+          and ($6::uuid is null or s.id = any (array(
+               select other.id from sagas other where other.id = $6 and other.subject_id is null or other.subject_id = $6)))
+          and ($7::uuid is null or s.id = any (array(
+               select r.id from reservations r where r.user_id = $7
                union all
-               select r.cancellation_id from reservations r where r.user_id = $8 and r.cancellation_id is not null))
-          and ($9::uuid is null or id in (
-               select r.id from reservations r where r.performance_id = $9
+               select r.cancellation_id from reservations r where r.user_id = $7 and r.cancellation_id is not null)))
+          and ($8::uuid is null or s.id = any (array(
+               select r.id from reservations r where r.performance_id = $8
                union all
                select r.cancellation_id from reservations r
-               where r.performance_id = $9 and r.cancellation_id is not null))
-          and ($10::text is null or strpos(lower(reason), lower($10)) > 0)
-          and ($11::timestamptz is null or created_at <= $11)
-          and ($12::timestamptz is null or updated_at <= $12)
-          and (not $13::bool or id in (select open.id from open_sagas open))
-          and (not $14::bool or stuck_since is not null)
-          and ($15::uuid is null or id < $15)
-          and ($16::timestamptz is null or created_at >= $16)
-          and ($17::uuid is null or id >= $17)
-          and ($19::text is null or id in (
-               select a.saga_id from saga_attributes a where a.name = $19 and a.value = any ($20::jsonb[])))
-        order by id desc
-        limit $18
+               where r.performance_id = $8 and r.cancellation_id is not null)))
+          and ($9::text is null or strpos(lower(s.reason), lower($9)) > 0)
+          and ($10::timestamptz is null or s.created_at <= $10)
+          and ($11::timestamptz is null or s.updated_at <= $11)
+          and (not $12::bool or s.id = any (array(select open.id from open_sagas open)))
+          and (not $13::bool or s.stuck_since is not null)
+          and ($14::uuid is null or s.id < $14)
+          and ($15::timestamptz is null or s.created_at >= $15)
+          and ($16::uuid is null or s.id >= $16)
+          and ($18::text is null or s.id in (
+               select a.saga_id from saga_attributes a where a.name = $18 and a.value = any ($19::jsonb[])))
+        order by s.id desc
+        limit $17
         "#,
-        filter.workflow.as_deref(),
-        filter.version,
-        filter.status.map(Status::name),
-        filter.step.as_deref(),
-        filter.direction.map(Direction::name),
+        places.definitions.as_deref(),
+        places.steps.as_deref(),
+        filter.status.map(codes::status),
+        filter.direction.map(codes::direction),
         filter.paused,
         filter.subject_id,
         filter.user_id,
@@ -140,47 +140,51 @@ pub async fn list(pool: &PgPool, filter: &Filter, before: Option<Uuid>, limit: i
 pub async fn counts(pool: &PgPool, filter: &Filter) -> Result<Vec<Count>> {
     let mut tx = pool.begin().await?;
     let times = prepare(&mut tx, filter).await?;
+    let places = Places::find(&mut tx, filter).await?;
     let found = sqlx::query_as!(
         Count,
         r#"
-        select workflow as "workflow!", version as "version!", status as "status!: Name<Status>", step as "step!",
-               direction as "direction!: Name<Direction>", count(*) as "count!"
-        from saga_view
-        where ($1::text is null or workflow = $1)
-          and ($2::int is null or version = $2)
-          and ($3::text is null or status = $3)
-          and ($4::text is null or step = $4)
-          and ($5::text is null or direction = $5)
-          and ($6::bool is null or paused = $6)
-          and ($7::uuid is null
-               or id in (select s.id from sagas s where s.id = $7 and s.subject_id is null or s.subject_id = $7))
-          and ($8::uuid is null or id in (
-               select r.id from reservations r where r.user_id = $8
-               union all
-               select r.cancellation_id from reservations r where r.user_id = $8 and r.cancellation_id is not null))
-          and ($9::uuid is null or id in (
-               select r.id from reservations r where r.performance_id = $9
-               union all
-               select r.cancellation_id from reservations r
-               where r.performance_id = $9 and r.cancellation_id is not null))
-          and ($10::text is null or strpos(lower(reason), lower($10)) > 0)
-          and ($11::timestamptz is null or created_at <= $11)
-          and ($12::timestamptz is null or updated_at <= $12)
-          and (not $13::bool or id in (select open.id from open_sagas open))
-          and (not $14::bool or stuck_since is not null)
-          and ($15::uuid is null or id < $15)
-          and ($16::timestamptz is null or created_at >= $16)
-          and ($17::uuid is null or id >= $17)
-          and ($18::text is null or id in (
-               select a.saga_id from saga_attributes a where a.name = $18 and a.value = any ($19::jsonb[])))
-        group by workflow, version, status, step, direction
-        order by workflow, version, status, step, direction
+        select d.workflow as "workflow!", d.version as "version!", saga_status_name(found.status) as "status!: Name<Status>",
+               coalesce(d.steps[found.step + 1], 'unknown step ' || found.step) as "step!",
+               saga_direction_name(found.direction) as "direction!: Name<Direction>", found.count as "count!"
+        from (
+            select s.definition, s.status, s.step, s.direction, count(*) as count
+            from sagas s
+            where ($1::smallint[] is null or s.definition = any ($1))
+              and ($2::int[] is null or s.definition * 65536 + s.step = any ($2))
+              and ($3::smallint is null or s.status = $3)
+              and ($4::smallint is null or s.direction = $4)
+              and ($5::bool is null or s.paused = $5)
+              and ($6::uuid is null or s.id = any (array(
+                   select other.id from sagas other where other.id = $6 and other.subject_id is null or other.subject_id = $6)))
+              and ($7::uuid is null or s.id = any (array(
+                   select r.id from reservations r where r.user_id = $7
+                   union all
+                   select r.cancellation_id from reservations r where r.user_id = $7 and r.cancellation_id is not null)))
+              and ($8::uuid is null or s.id = any (array(
+                   select r.id from reservations r where r.performance_id = $8
+                   union all
+                   select r.cancellation_id from reservations r
+                   where r.performance_id = $8 and r.cancellation_id is not null)))
+              and ($9::text is null or strpos(lower(s.reason), lower($9)) > 0)
+              and ($10::timestamptz is null or s.created_at <= $10)
+              and ($11::timestamptz is null or s.updated_at <= $11)
+              and (not $12::bool or s.id = any (array(select open.id from open_sagas open)))
+              and (not $13::bool or s.stuck_since is not null)
+              and ($14::uuid is null or s.id < $14)
+              and ($15::timestamptz is null or s.created_at >= $15)
+              and ($16::uuid is null or s.id >= $16)
+              and ($17::text is null or s.id in (
+                   select a.saga_id from saga_attributes a where a.name = $17 and a.value = any ($18::jsonb[])))
+            group by s.definition, s.status, s.step, s.direction
+        ) as found
+        left join workflow_definitions d on d.code = found.definition
+        order by 1, 2, 3, 4, 5
         "#,
-        filter.workflow.as_deref(),
-        filter.version,
-        filter.status.map(Status::name),
-        filter.step.as_deref(),
-        filter.direction.map(Direction::name),
+        places.definitions.as_deref(),
+        places.steps.as_deref(),
+        filter.status.map(codes::status),
+        filter.direction.map(codes::direction),
         filter.paused,
         filter.subject_id,
         filter.user_id,
@@ -250,6 +254,40 @@ impl Times {
     /// And ids below this.
     fn last_id(&self) -> Option<Uuid> {
         Some(ids::first_of(self.created_before?.checked_add_signed(CLOCK_SKEW_MAX)?))
+    }
+}
+
+/// The numbers of the workflows and steps that a filter names. Rows have numbers, and comparing them takes a tenth of the time that
+/// making names of them takes.
+#[derive(Default)]
+struct Places {
+    /// `None` if the filter names neither.
+    definitions: Option<Vec<i16>>,
+    /// A definition and a place in its list of steps, as one number; `None` if the filter names no step.
+    steps: Option<Vec<i32>>,
+}
+
+impl Places {
+    async fn find(conn: &mut PgConnection, filter: &Filter) -> Result<Self> {
+        if filter.workflow.is_none() && filter.version.is_none() && filter.step.is_none() {
+            return Ok(Self::default());
+        }
+        let rows = sqlx::query!(
+            r#"
+        select code as "code!", coalesce(code * 65536 + array_position(steps, $3) - 1, 0) as "place!"
+        from workflow_definitions
+        where ($1::text is null or workflow = $1)
+          and ($2::int is null or version = $2)
+          and ($3::text is null or $3 = any (steps))
+        "#,
+            filter.workflow.as_deref(),
+            filter.version,
+            filter.step.as_deref(),
+        )
+        .fetch_all(conn)
+        .await?;
+        let steps = filter.step.is_some().then(|| rows.iter().map(|row| row.place).collect());
+        Ok(Self { definitions: Some(rows.iter().map(|row| row.code).collect()), steps })
     }
 }
 
