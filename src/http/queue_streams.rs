@@ -127,7 +127,7 @@ pub async fn events(State(app): State<Arc<AppState>>, caller: StreamCaller) -> R
     }
     let listener = app.listeners.admit(place.user)?;
     let ended = listener.ended();
-    let event_id = app.room.stream_key(Claims { activated_at: None, expires_at: None, ..place.clone() }, id);
+    let event_id = app.room.stream_key(Claims { activated_at: None, expires_at: None, ..place }, id);
     let changes = app.room.changes(place).map(move |token| {
         // The stream counts as open until it ends or its client has gone.
         let _open = &listener;
