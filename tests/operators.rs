@@ -36,6 +36,9 @@ async fn sagas_are_listed_by_what_is_asked_and_shown_with_their_history() {
 async fn an_operators_act_is_done_or_refused_with_what_is_allowed() {
     let env = Env::start().await;
     topology::ensure(&env.bus).await.unwrap();
+    let program = Program::of(&env);
+    // It deploys the workflows that the sagas are of.
+    program.json(0, "migrate").await;
     sqlx::raw_sql(GOOD).execute(&env.pool).await.unwrap();
     sqlx::query(
         "update sagas set status = saga_status('stuck'), stuck_since = now(), due_at = null where id = '00000000-0000-7000-8000-000000000015'",
@@ -43,7 +46,6 @@ async fn an_operators_act_is_done_or_refused_with_what_is_allowed() {
     .execute(&env.pool)
     .await
     .unwrap();
-    let program = Program::of(&env);
     let ended = program.json(1, "saga retry 00000000-0000-7000-8000-000000000001 --reason why-not").await;
     assert_eq!((&ended["code"], &ended["saga_status"]), (&"illegal_act".into(), &"completed".into()));
 
@@ -66,6 +68,7 @@ async fn the_doctor_finds_missing_streams_and_a_missing_schema_and_is_content_wh
     let before = program.json(1, "doctor").await;
     assert_eq!(state(&before, "streams"), "wrong");
     topology::ensure(&env.bus).await.unwrap();
+    program.json(0, "migrate").await;
     let after = program.json(0, "doctor").await;
     for check in ["postgres", "schema", "clock", "nats", "streams"] {
         assert_eq!(state(&after, check), "ok", "{after}");

@@ -5,6 +5,7 @@ use std::fs;
 
 use boxoffice::http::api_part::with_tags;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::common::app::until;
 use crate::common::http::{Caller, Entrance};
@@ -24,6 +25,31 @@ fn shop_api() -> Value {
     let tags: Vec<String> = shop_tags().split(',').map(str::to_owned).collect();
     let api = serde_json::to_value(boxoffice::http::description()).unwrap();
     with_tags(api, &tags).unwrap()
+}
+
+/// The document without its texts: another wording needs no other types.
+fn without_texts(value: Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let is_text =
+                |name: &str, value: &Value| ["description", "summary"].contains(&name) && value.is_string();
+            let kept = fields.into_iter().filter(|(name, value)| !is_text(name, value));
+            kept.map(|(name, value)| (name, without_texts(value))).collect()
+        }
+        Value::Array(items) => items.into_iter().map(without_texts).collect(),
+        other => other,
+    }
+}
+
+#[test]
+fn client_types_are_up_to_date() {
+    let digest = Sha256::digest(serde_json::to_string(&without_texts(shop_api())).unwrap());
+    let hash: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let first = text("sdk/shop-ts/src/schema.d.ts").lines().next().unwrap().to_owned();
+    assert!(
+        first.contains(&hash),
+        "run sdk/shop-ts/generate.sh; the types were made from another description: {first}"
+    );
 }
 
 #[test]

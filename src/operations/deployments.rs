@@ -25,7 +25,7 @@ const OWN_EVENTS: [&str; 2] = ["reservation.", "points."];
 /// Services that act on reservations, whose sagas only the service itself starts.
 const OWN_SERVICES: [&str; 3] = ["seats.", "points.", "tickets."];
 
-/// A definition that somebody wants to deploy.
+/// A definition that is to be deployed.
 #[derive(Clone, Debug)]
 pub struct Order {
     pub text: String,

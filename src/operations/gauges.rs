@@ -1,6 +1,6 @@
 //! What is to be watched from outside: stuck sagas, parked messages, commands that wait and workers that are there.
 //!
-//! Measured when somebody asks for the metrics, and not by a clock: an idle service does nothing for it.
+//! Measured when the metrics are scraped, and not by a clock: an idle service does nothing for it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

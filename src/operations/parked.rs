@@ -1,4 +1,4 @@
-//! Messages that nobody could act on: looked at, released to try again, or dropped. Both acts are written down.
+//! Messages that no process could act on: looked at, released to try again, or dropped. Both acts are written down.
 
 use std::str::FromStr;
 
@@ -29,14 +29,14 @@ pub struct ParkedFilter {
     pub saga_id: Option<Uuid>,
 }
 
-/// A message that nobody could act on.
+/// A message that no process could act on.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct ParkedMessage {
     pub id: i64,
     pub parked_at: DateTime<Utc>,
     pub stream: String,
     pub subject: String,
-    /// Why nobody could act on it.
+    /// Why no process could act on it.
     pub error: String,
     #[schema(value_type = Object)]
     pub headers: Value,

@@ -127,7 +127,7 @@ fn happenings(history: Vec<HistoryRow>) -> Vec<Happening> {
     all
 }
 
-/// What a history row tells: an output, or an error.
+/// What a history row holds: an output, or an error.
 fn told(row: &HistoryRow) -> (Option<Value>, Option<Value>) {
     let detail = || Some(row.detail.clone().unwrap_or_default());
     match row.event.as_str() {

@@ -39,7 +39,7 @@ pub struct Facts {
     pub signal: Option<String>,
     /// Other signals that move it, in alphabetical order.
     pub other_signals: Vec<String>,
-    /// When the command is sent again if nobody answers.
+    /// When the command is sent again if no answer comes.
     pub asked_again_at: Option<DateTime<Utc>>,
     /// When it turns back by itself.
     pub turns_back_at: Option<DateTime<Utc>>,
@@ -51,7 +51,7 @@ pub struct Facts {
     pub allowed: Vec<&'static str>,
     /// What holds it back.
     pub pauses: Vec<PauseView>,
-    /// Messages about it that nobody could act on; a hundred at most are counted.
+    /// Messages about it that no process could act on; a hundred at most are counted.
     pub parked: usize,
     /// What NATS knows about the command; null if there is none.
     pub carrier: Option<Carrier>,
