@@ -194,7 +194,9 @@ pub async fn paid(
         select asked.concert_id as "concert_id!", asked.user_id as "user_id!"
         from unnest($1::uuid[], $2::uuid[], $3::timestamptz[]) as asked (concert_id, user_id, since)
         where exists (
-            select from reservations r join payments p on p.reservation_id = r.id
+            select from reservations r
+            -- Bounded, so that the view is asked for these reservations alone, and not joined as a whole.
+            cross join lateral (select paid_at from payments where reservation_id = r.id limit 1) as p
             where r.user_id = asked.user_id and r.concert_id = asked.concert_id and p.paid_at >= asked.since)
         "#,
         &concerts,

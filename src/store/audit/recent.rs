@@ -123,7 +123,9 @@ pub async fn recent(pool: &PgPool, ids: Range<Uuid>, now: DateTime<Utc>) -> Resu
             union all
             select 'payments', c.id::text, 'the reservation is confirmed, its payment is ' || coalesce(p.status, 'missing')
             from confirmed c
-            left join payments p on p.reservation_id = c.id
+            -- Bounded, so that the view is asked for these reservations alone, and not joined as a whole.
+            left join lateral (
+                select status, amount from payments where reservation_id = c.id limit 1) as p on true
             where p.status is distinct from 'succeeded' or p.amount <> c.amount
             union all
             select 'balances', e.id::text,
