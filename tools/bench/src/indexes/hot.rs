@@ -266,7 +266,7 @@ fn of_the_sweeper() -> Vec<Hot> {
             "audit: what came about in the last minutes",
             "payments",
             &[
-                "payments_pkey",
+                "payments_without_entry_pkey",
                 "reservations_pkey",
                 "ledger_entries_pkey",
                 "ledger_entries_of_user",
