@@ -154,7 +154,7 @@ pub struct Http {
     /// Addresses or networks of proxies whose X-Forwarded-For is believed, separated by commas
     #[arg(long, env = "BOXOFFICE_TRUSTED_PROXIES", global = true, value_delimiter = ',', value_parser = network)]
     pub trusted_proxies: Vec<IpNet>,
-    /// Origins of web pages that browsers may call the public API from, separated by commas, such as https://shop.example;
+    /// Origins of web pages that browsers may call the public API from, separated by commas, such as `https://shop.example`;
     /// none by default
     #[arg(long, env = "BOXOFFICE_CORS_ORIGINS", global = true, value_delimiter = ',', value_parser = web_origin)]
     pub cors_origins: Vec<String>,
