@@ -127,7 +127,7 @@ mod tests {
             assert!(reports.iter().all(|report| report.len() < 100_000));
             reports.iter().map(|report| Report::read(report).unwrap()).collect::<Vec<_>>()
         };
-        assert!((0..SHARES).all(|share| take(share).is_empty()), "nothing is said when nobody was shares of");
+        assert!((0..SHARES).all(|share| take(share).is_empty()), "without heartbeats there are no shares");
         for number in 0..200_000u128 {
             hearing.record(concert, UserId::from_u128(number % 100_000), 60 + (number / 100_000) as u32);
         }

@@ -138,7 +138,7 @@ mod tests {
     fn rate_alone_decides_while_places_are_free() {
         assert_eq!(estimate(1, &MOVING), Some(1));
         assert_eq!(estimate(10, &MOVING), Some(1));
-        assert_eq!(estimate(11, &MOVING), None, "nobody has left yet: nothing to go by");
+        assert_eq!(estimate(11, &MOVING), None, "no place has been left yet: there is no rate");
     }
 
     #[test]

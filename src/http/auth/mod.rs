@@ -178,7 +178,7 @@ pub struct ClientOr<R> {
 }
 
 impl<R> ClientOr<R> {
-    /// How requests under this key are told from those of others.
+    /// What distinguishes requests under this key from those under others.
     pub fn caller(&self) -> String {
         key_caller(self.key.id)
     }

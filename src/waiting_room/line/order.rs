@@ -184,30 +184,30 @@ mod tests {
             cut in any::<prop::sample::Index>(),
         ) {
             let lottery = lottery(50);
-            let mut everybody: Vec<_> =
+            let mut entrants: Vec<_> =
                 all.into_iter().map(|(place, issued)| (user(place), waiting(place, issued))).collect();
             let mut order = Order::default();
-            let cut = if everybody.is_empty() { 0 } else { cut.index(everybody.len()) };
-            for (user, entry) in &everybody[..cut] {
+            let cut = if entrants.is_empty() { 0 } else { cut.index(entrants.len()) };
+            for (user, entry) in &entrants[..cut] {
                 order.insert(*user, entry, *user);
             }
-            order.draw(lottery, everybody[..cut].iter().map(|(user, entry)| (*user, *entry, *user)));
+            order.draw(lottery, entrants[..cut].iter().map(|(user, entry)| (*user, *entry, *user)));
             // These joins were under way, or came later.
-            for (user, entry) in &everybody[cut..] {
+            for (user, entry) in &entrants[cut..] {
                 order.insert(*user, entry, *user);
             }
             for leaver in leavers {
-                if !everybody.is_empty() {
-                    let (user, entry) = everybody.remove(leaver.index(everybody.len()));
+                if !entrants.is_empty() {
+                    let (user, entry) = entrants.remove(leaver.index(entrants.len()));
                     order.remove(user, &entry);
                     prop_assert_eq!(order.rank(user, &entry), None);
                 }
             }
-            let expected = by_hand(&lottery, everybody.clone());
+            let expected = by_hand(&lottery, entrants.clone());
             prop_assert_eq!(order.iter().collect::<Vec<_>>(), expected.as_slice());
             prop_assert_eq!(order.iter().next_back(), expected.last().copied());
-            prop_assert_eq!(order.len(), everybody.len());
-            for (user, entry) in &everybody {
+            prop_assert_eq!(order.len(), entrants.len());
+            for (user, entry) in &entrants {
                 let rank = expected.iter().position(|one| one == user).map(|index| index + 1);
                 prop_assert_eq!(order.rank(*user, entry), rank);
             }
