@@ -49,7 +49,7 @@ async fn add_ended(pool: &PgPool, days_ago: i64, count: u32) {
     let sagas = format!(
         "insert into sagas (id, definition, subject_id, status, step, direction, visit, attempt, send, entered_at, since, seq,
              created_at, updated_at, finished_at)
-         select ({bits} || '70008000' || lpad(to_hex(n), 12, '0'))::uuid, d.code, gen_random_uuid(), saga_status('completed'),
+         select ({bits} || '7fff8000' || lpad(to_hex(n), 12, '0'))::uuid, d.code, gen_random_uuid(), saga_status('completed'),
              saga_step(d.code, 'confirm'), 0, 1, 0, 0, now(), now(), 3, now() - $1, now() - $1, now() - $1
          from generate_series(1, $2) as n, workflow_definitions d
          where d.workflow = 'booking' and d.version = 1 returning id"
