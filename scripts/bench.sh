@@ -28,5 +28,5 @@ measure idle idle
 measure queue queue
 measure contention contention
 measure reads reads
-measure growth growth --plans docs/indexes.md
+measure growth growth --plans bench/results/plans.md
 exit $missed

@@ -72,7 +72,7 @@ async fn the_sagas_are_drawn_as_they_are() {
     let program = Program::alone();
     for workflow in ["booking", "cancellation"] {
         let drawn = program.json(0, &format!("workflow graph {workflow}")).await;
-        check_part("sagas.md", workflow, &fenced(drawn["mermaid"].as_str().unwrap()));
+        check_part("requests-and-sagas.md", workflow, &fenced(drawn["mermaid"].as_str().unwrap()));
         let drawn = program.json(0, &format!("workflow graph {workflow} --format svg")).await;
         check_file(&format!("{workflow}.svg"), drawn["svg"].as_str().unwrap());
     }
@@ -107,12 +107,12 @@ fn named_routes(text: &str) -> BTreeSet<String> {
 #[test]
 fn every_route_has_its_sequence_diagram() {
     let (described, named) =
-        (described_routes(), named_routes(&fs::read_to_string(page("sequences.md")).unwrap()));
+        (described_routes(), named_routes(&fs::read_to_string(page("requests-and-sagas.md")).unwrap()));
     assert!(described.len() > 25, "{described:?}");
     let missing: Vec<_> = described.difference(&named).collect();
-    assert!(missing.is_empty(), "docs/sequences.md lacks {missing:?}");
+    assert!(missing.is_empty(), "docs/requests-and-sagas.md lacks {missing:?}");
     let gone: Vec<_> = named.difference(&described).collect();
-    assert!(gone.is_empty(), "docs/sequences.md names routes that do not exist: {gone:?}");
+    assert!(gone.is_empty(), "docs/requests-and-sagas.md names routes that do not exist: {gone:?}");
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn every_command_that_is_drawn_is_one_that_a_workflow_sends() {
     let registry = boxoffice::workflows::built_in().unwrap();
     let sent = registry.commands();
     let sent: BTreeSet<&str> = sent.iter().map(String::as_str).collect();
-    let text = fs::read_to_string(page("sequences.md")).unwrap();
+    let text = fs::read_to_string(page("requests-and-sagas.md")).unwrap();
     let drawn: BTreeSet<&str> =
         text.lines().filter_map(|line| line.trim().strip_prefix("JetStream->>Workers: ")).collect();
     assert_eq!(drawn, sent);
@@ -128,7 +128,7 @@ fn every_command_that_is_drawn_is_one_that_a_workflow_sends() {
 
 #[test]
 fn every_diagram_is_whole() {
-    for name in ["sequences.md", "sagas.md", "erd.md"] {
+    for name in ["requests-and-sagas.md", "erd.md"] {
         let text = fs::read_to_string(page(name)).unwrap();
         let diagrams: Vec<&str> = text.split("```mermaid\n").skip(1).collect();
         assert!(!diagrams.is_empty(), "{name} has none");
@@ -212,7 +212,7 @@ fn rows(page: &str) -> impl Iterator<Item = Vec<&str>> {
 #[test]
 fn every_test_that_a_page_names_is_there() {
     let mut wrong = Vec::new();
-    for path in ["ARCHITECTURE.md", "docs/concurrency.md"] {
+    for path in ["ARCHITECTURE.md", "docs/concurrency.md", "docs/requirements.md"] {
         let page = at_root(path);
         let cells: Vec<&str> = rows(&page).flatten().collect();
         let named: Vec<_> = cells.iter().flat_map(|cell| named(cell)).collect();
@@ -228,11 +228,10 @@ fn every_test_that_a_page_names_is_there() {
 }
 
 #[test]
-fn every_point_that_was_asked_for_has_its_tests() {
-    let page = at_root("ARCHITECTURE.md");
-    let (_, asked) = page.split_once("\n## What was asked for\n").expect("there is such a section");
+fn every_requirement_has_its_tests() {
+    let page = at_root("docs/requirements.md");
     let mut points = BTreeSet::new();
-    for row in rows(asked).filter(|row| row.len() == 5 && !row[0].is_empty()) {
+    for row in rows(&page).filter(|row| row.len() == 5 && !row[0].is_empty()) {
         points.insert(row[0]);
         if row[2] == "not there yet" {
             continue;

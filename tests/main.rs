@@ -49,6 +49,7 @@ mod operations;
 mod operators;
 mod outages;
 mod own_workflows;
+mod pages;
 mod pgbouncer;
 mod postgres;
 mod process;

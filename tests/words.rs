@@ -22,10 +22,10 @@ const NOT_YET: [(&str, usize); 11] = [
     ("tests/", 8),
     ("tools/bench/", 109),
     ("tools/demo/", 16),
-    ("docs/", 57),
+    ("docs/", 23),
 ];
 
-/// The words of a Rust file's comments, or all words of a page.
+/// The words of a Rust file's comments, or all words of a page. An identifier is one word.
 fn words(path: &str, text: &str) -> Vec<String> {
     let is_page = path.ends_with(".md");
     let comment = |line: &'_ str| -> Option<String> {
@@ -35,7 +35,7 @@ fn words(path: &str, text: &str) -> Vec<String> {
     let comments = text.lines().filter_map(comment);
     comments
         .flat_map(|line| {
-            let words = line.split(|letter: char| !letter.is_alphanumeric() && letter != '\'');
+            let words = line.split(|letter: char| !letter.is_alphanumeric() && !"'_".contains(letter));
             words.filter(|word| !word.is_empty()).map(str::to_owned).collect::<Vec<_>>()
         })
         .collect()
@@ -88,5 +88,5 @@ fn vague_words_are_found_in_comments_and_pages_only() {
         words.into_iter().filter(|word| VAGUE_WORDS.contains(&word.as_str())).collect::<Vec<_>>()
     };
     assert_eq!(found("a.rs", code), ["nobody", "tells"]);
-    assert_eq!(found("a.md", "Whoever asks\nis told."), ["whoever", "told"]);
+    assert_eq!(found("a.md", "Whoever asks\nis told; `fn_told` is a name."), ["whoever", "told"]);
 }

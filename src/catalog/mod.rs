@@ -3,7 +3,7 @@
 //! Concurrent requests share one read. A process that changes seats or concerts sends a notice, and every instance reads
 //! its cached values again; see `cached_value.rs` for the intervals. If a notice is lost, or there is none because a hold
 //! expires or a sale opens, a copy is still at most a second old. The steps that sell seats or take points never use the
-//! catalog. `docs/reads.md` has the measurements.
+//! catalog. `docs/performance.md` has the measurements.
 
 mod seats;
 mod seat_history;

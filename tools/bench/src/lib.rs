@@ -5,7 +5,7 @@
 //! hidden by the next one coming later. What cannot be asked over HTTP is read from where it is told: transitions and
 //! events on NATS, the history in Postgres. Every scenario ends with the audit.
 //!
-//! One file per scenario; `docs/benchmarks.md` has the figures and what they mean.
+//! One file per scenario; `docs/performance.md` has the figures, `bench/NOTES.md` how they are measured.
 
 mod sagas;
 mod booking;

@@ -1,4 +1,4 @@
-//! The part of `docs/indexes.md` that is measured: a table, and the plans.
+//! The part of `bench/results/plans.md` that is measured: a table, and the plans.
 
 use std::fmt::Write as _;
 
