@@ -11,7 +11,7 @@ const LIMIT: f64 = 0.3;
 
 /// Files that are above the limit, by the start of their path, with the number of vague words that they may still have.
 /// The numbers may only fall.
-const NOT_YET: [(&str, usize); 11] = [
+const NOT_YET: [(&str, usize); 10] = [
     ("src/audit/", 2),
     ("src/booking/", 3),
     ("src/bus/", 12),
@@ -22,7 +22,6 @@ const NOT_YET: [(&str, usize); 11] = [
     ("tests/", 8),
     ("tools/bench/", 109),
     ("tools/demo/", 16),
-    ("docs/", 23),
 ];
 
 /// The words of a Rust file's comments, or all words of a page. An identifier is one word.

@@ -1,4 +1,4 @@
-"""A worker of a made-up step: it prints a badge for everybody who has paid.
+"""A worker of an example step: it prints a badge for every paid booking.
 
     python worker.py nats://127.0.0.1:4222 printer.db
 
@@ -131,7 +131,7 @@ async def serve(js, command):
 
 
 async def forget():
-    """What nobody can ask about any more."""
+    """Outcomes older than any command."""
     while True:
         memory.execute("delete from outcomes where touched < datetime('now', ?)", (f"-{KEEP_DAYS} days",))
         await asyncio.sleep(3600)
