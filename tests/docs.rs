@@ -128,7 +128,7 @@ fn every_command_that_is_drawn_is_one_that_a_workflow_sends() {
 
 #[test]
 fn every_diagram_is_whole() {
-    for name in ["requests-and-sagas.md", "erd.md"] {
+    for name in ["../ARCHITECTURE.md", "requests-and-sagas.md", "erd.md"] {
         let text = fs::read_to_string(page(name)).unwrap();
         let diagrams: Vec<&str> = text.split("```mermaid\n").skip(1).collect();
         assert!(!diagrams.is_empty(), "{name} has none");
@@ -194,7 +194,7 @@ fn named(text: &str) -> Vec<(&str, Option<&str>)> {
 }
 
 /// Whether a file has a test function of this name.
-fn has_test(file: &str, name: &str) -> bool {
+pub fn has_test(file: &str, name: &str) -> bool {
     let text = at_root(file);
     text.match_indices(&format!("fn {name}(")).any(|(at, _)| {
         let mut above =
@@ -212,11 +212,11 @@ fn rows(page: &str) -> impl Iterator<Item = Vec<&str>> {
 #[test]
 fn every_test_that_a_page_names_is_there() {
     let mut wrong = Vec::new();
-    for path in ["ARCHITECTURE.md", "docs/concurrency.md", "docs/requirements.md"] {
+    for path in ["docs/decisions.md", "docs/concurrency.md", "docs/requirements.md"] {
         let page = at_root(path);
         let cells: Vec<&str> = rows(&page).flatten().collect();
         let named: Vec<_> = cells.iter().flat_map(|cell| named(cell)).collect();
-        assert!(named.iter().filter(|(_, function)| function.is_some()).count() > 10, "{path}");
+        assert!(named.iter().filter(|(_, function)| function.is_some()).count() > 5, "{path}");
         for (file, function) in named {
             let there = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file).is_file();
             if !there || function.is_some_and(|name| !has_test(file, name)) {

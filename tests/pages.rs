@@ -1,10 +1,14 @@
-//! The pages as a whole: their sizes, and that each link on them leads somewhere.
+//! The pages as a whole: their sizes, that each link on them leads somewhere, and what ARCHITECTURE.md says of files and tests.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use crate::docs::has_test;
 use crate::tidy::{files_below, root};
 
+const MAX_ARCHITECTURE_BYTES: usize = 18_000;
+/// Files from a request to its committed hold.
+const MAX_FILES_TO_READ: usize = 25;
 const MAX_PERFORMANCE_WORDS: usize = 2_000;
 const MAX_BOOKING_COST_WORDS: usize = 1_200;
 
@@ -12,11 +16,12 @@ pub fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The section of a page under a heading, up to the next heading of the same level.
+/// The section of a page under a heading, up to the next heading of the same level or a higher one.
 pub fn section<'a>(page: &'a str, heading: &str) -> &'a str {
     let (_, rest) = page.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("no {heading}"));
-    let level = heading.split(' ').next().unwrap();
-    rest.split(&format!("\n{level} ")).next().unwrap()
+    let level = heading.split(' ').next().unwrap().len();
+    let ends = (1..=level).filter_map(|level| rest.find(&format!("\n{} ", "#".repeat(level))));
+    &rest[..ends.min().unwrap_or(rest.len())]
 }
 
 /// Words and figures, those of tables included.
@@ -102,4 +107,63 @@ fn links_and_anchors_are_read() {
         anchors("# A page\n## Time, errors: `up`'s end\n"),
         ["a-page", "time-errors-ups-end"].map(str::to_owned).into()
     );
+}
+
+#[test]
+fn architecture_page_is_short() {
+    let bytes = read("ARCHITECTURE.md").len();
+    assert!(bytes <= MAX_ARCHITECTURE_BYTES, "{bytes} bytes");
+}
+
+/// The name by which other modules use a file: its own, or that of its folder.
+fn module_name(path: &str) -> &str {
+    let path = path.trim_end_matches(".rs").trim_end_matches("/mod").trim_end_matches("/src/lib");
+    path.rsplit('/').next().unwrap()
+}
+
+fn has_word(text: &str, word: &str) -> bool {
+    text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|found| found == word)
+}
+
+#[test]
+fn files_from_the_request_to_the_hold_lead_from_one_to_the_next() {
+    let page = read("ARCHITECTURE.md");
+    let list = section(&page, "### The files from the request to the hold");
+    let items = list.lines().filter(|line| line.starts_with(|letter: char| letter.is_ascii_digit()));
+    let files: Vec<&str> =
+        items.map(|line| line.split("](").nth(1).unwrap().split(')').next().unwrap()).collect();
+    assert!((10..=MAX_FILES_TO_READ).contains(&files.len()), "{} files", files.len());
+    assert!(read(files[0]).contains("reservations::reserve"), "the list begins with the route");
+    assert!(files.iter().any(|file| read(file).contains("fn hold(")), "the list leads to the hold");
+    let mut unnamed = Vec::new();
+    for (at, file) in files.iter().enumerate().skip(1) {
+        let name = module_name(file);
+        if !files[..at].iter().any(|before| has_word(&read(before), name)) {
+            unnamed.push(*file);
+        }
+    }
+    assert!(unnamed.is_empty(), "no file before these names them: {unnamed:?}");
+}
+
+#[test]
+fn every_invariant_names_tests_that_exist() {
+    let page = read("ARCHITECTURE.md");
+    let table = section(&page, "## Invariants");
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| ")).collect();
+    // One is the head of the table.
+    assert!(rows.len() > 15, "{} rows", rows.len());
+    let mut missing = Vec::new();
+    for row in &rows[1..] {
+        let tests: Vec<(&str, &str)> = row
+            .split("[`")
+            .skip(1)
+            .map(|rest| {
+                let (name, rest) = rest.split_once("`](").unwrap();
+                (name, rest.split(')').next().unwrap())
+            })
+            .collect();
+        assert!(!tests.is_empty(), "no test: {row}");
+        missing.extend(tests.into_iter().filter(|(name, file)| !has_test(file, name)));
+    }
+    assert!(missing.is_empty(), "these tests are not there: {missing:?}");
 }
