@@ -17,6 +17,7 @@ mod cli;
 mod command_batches;
 mod connection_limits;
 mod consumers;
+mod contributing;
 mod counter;
 mod decoders;
 mod deployment;
