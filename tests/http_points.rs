@@ -4,6 +4,7 @@ use boxoffice::store::api_keys::Role;
 use futures::future::join_all;
 use serde_json::json;
 
+use super::common::app::until;
 use super::common::http::{Caller, Entrance};
 
 const CHARGES: &str = "/v1/points/charges";
@@ -115,6 +116,11 @@ async fn a_claim_left_behind_is_taken_over_with_the_same_effect() {
     let again = entrance.post(CHARGES, &user, json!({ "amount": 5 })).await;
     assert_eq!(again.good(201)["balance"], 5);
     assert_eq!(entrance.test.balance(user.id).await, 5);
+    let saved = "select count(*) from idempotency_keys where status = 201";
+    until(10, "the answer to be saved again", || async {
+        sqlx::query_scalar::<_, i64>(saved).fetch_one(&entrance.pool).await.unwrap() == 1
+    })
+    .await;
     // As if it were still at work.
     let lock = "update idempotency_keys set status = null, body = null, locked_until = clock_timestamp() + interval '1 min'";
     sqlx::query(lock).execute(&entrance.pool).await.unwrap();

@@ -12,18 +12,21 @@ mod start;
 use std::time::Duration;
 
 use sqlx::PgPool;
+use serde_json::Map;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::start::Started;
 use crate::background::Tasks;
 use crate::clock::Clock;
 use crate::ids;
 use crate::orchestrator::{Batched, Engine, SignalError, Verdict, Waiting, batched};
-use crate::saga::Status;
+use crate::saga::{Signal, Status};
 use crate::steps::RecentBookings;
 use crate::store;
+use crate::store::claims::Key;
 pub use crate::store::reservations::NewReservation as Order;
 use crate::store::reservations::{NewReservation, Reservation, ReservationStatus};
 
@@ -35,7 +38,7 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Desk {
     pool: PgPool,
     engine: Engine,
-    orders: Batched<NewReservation, bool>,
+    orders: Batched<start::Request, Started>,
     reads: mpsc::Sender<reads::Request>,
     recent: RecentBookings,
     patience: Duration,
@@ -58,6 +61,9 @@ pub enum DeskError {
     /// Nothing was begun, or it is unknown whether it was; asking again is safe.
     #[error("the box office cannot take this right now")]
     Unavailable,
+    /// Nothing was begun: another request has the idempotency key.
+    #[error("another request has this Idempotency-Key")]
+    KeyTaken,
     #[error(transparent)]
     Database(#[from] sqlx::Error),
 }
@@ -78,7 +84,7 @@ impl Desk {
         tasks: &Tasks,
         stop: &CancellationToken,
     ) -> Self {
-        let (orders, requests) = batched("orders", |order: &NewReservation| order.id);
+        let (orders, requests) = batched("orders", |request: &start::Request| request.order.id);
         tasks.supervise("orders", start::run(engine.clone(), requests, stop.clone()));
         let (reads, requests) = mpsc::channel(4_096);
         tasks.supervise("reads of reservations", reads::run(engine.clone(), requests, stop.clone()));
@@ -88,11 +94,18 @@ impl Desk {
     /// Reserves seats, and pays for them if that is wanted at once. An order whose id exists already leads to that
     /// reservation: asking again starts nothing.
     pub async fn reserve(&self, order: NewReservation) -> Result<Answer, DeskError> {
+        self.reserve_under(order, None).await
+    }
+
+    /// The same; an idempotency key is claimed with the order.
+    pub async fn reserve_under(&self, order: NewReservation, key: Option<&Key>) -> Result<Answer, DeskError> {
         let (id, pay_now) = (order.id, order.pay_now);
         let waiting = self.engine.waiting(id);
         let seen = Reservation::begun(&order.input(), Clock::default().now());
-        let new = self.orders.ask(order).await.ok_or(DeskError::Unavailable)?;
-        let settled = if pay_now { is_at_rest } else { is_decided };
+        let request = start::Request { order, key: key.map(|key| key.asked.clone()) };
+        let started = self.orders.ask(request).await.ok_or(DeskError::Unavailable)?;
+        decide_key(key, started != Started::KeyTaken)?;
+        let (new, settled) = (started == Started::New, settles(pay_now));
         // What was there before may stand anywhere by now.
         self.settle(&waiting, id, new, settled, new.then_some(&seen)).await
     }
@@ -100,35 +113,57 @@ impl Desk {
     /// Pays for a held reservation, and says whether it was this call that began the payment. One under way already
     /// is waited for: paying twice charges once.
     pub async fn pay(&self, id: Uuid) -> Result<(Answer, bool), DeskError> {
-        self.pay_seen(id, None).await
+        self.pay_seen(id, None, None).await
     }
 
     /// The same for a reservation as the caller has seen it: if it cannot be read once the payment has begun, the payment is
-    /// still under way for that one.
-    pub async fn pay_seen(&self, id: Uuid, seen: Option<&Reservation>) -> Result<(Answer, bool), DeskError> {
+    /// still under way for that one. An idempotency key is claimed with the payment.
+    pub async fn pay_seen(
+        &self,
+        id: Uuid,
+        seen: Option<&Reservation>,
+        key: Option<&Key>,
+    ) -> Result<(Answer, bool), DeskError> {
         let waiting = self.engine.waiting(id);
-        self.recent.signalled(id);
-        let began = self.engine.signal(id, "pay").await? == Verdict::Moved;
+        let began = self.signal(id, "pay", key).await?;
         Ok((self.settle(&waiting, id, began, is_at_rest, seen.filter(|_| began)).await?, began))
+    }
+
+    /// Gives the saga a signal; says whether that moved it.
+    async fn signal(&self, id: Uuid, signal: &str, key: Option<&Key>) -> Result<bool, DeskError> {
+        self.recent.signalled(id);
+        let signal = Signal { name: signal.to_owned(), payload: Map::new() };
+        let verdict = self.engine.signal_under(id, signal, key.map(|key| key.asked.clone())).await?;
+        decide_key(key, verdict.is_some())?;
+        Ok(verdict == Some(Verdict::Moved))
     }
 
     /// Takes a hold back, or a confirmed reservation. Whether it may be is for the caller to have checked; a
     /// reservation that moved on in between is answered as it is.
     pub async fn cancel(&self, id: Uuid) -> Result<Answer, DeskError> {
+        self.cancel_under(id, None).await
+    }
+
+    /// The same; an idempotency key is claimed with what the call begins, if it begins anything.
+    pub async fn cancel_under(&self, id: Uuid, key: Option<&Key>) -> Result<Answer, DeskError> {
         let reservation = self.find(id).await?;
         if let Some(begun) = reservation.cancellation_id {
             return self.settle_cancellation(&self.engine.waiting(begun), reservation, begun).await;
         }
         if reservation.status != ReservationStatus::Confirmed {
             let waiting = self.engine.waiting(id);
-            self.recent.signalled(id);
-            let began = self.engine.signal(id, "cancel").await? == Verdict::Moved;
+            let began = self.signal(id, "cancel", key).await?;
             let seen = Some(&reservation).filter(|_| began);
             return self.settle(&waiting, id, began, is_at_rest, seen).await;
         }
         let cancellation = ids::new();
         let waiting = self.engine.waiting(cancellation);
-        if start::cancellation(&self.pool, &self.engine, &reservation, cancellation).await? {
+        let started = start::cancellation(&self.pool, &self.engine, &reservation, cancellation, key).await;
+        if matches!(started, Err(DeskError::KeyTaken)) {
+            decide_key(key, false)?;
+        }
+        if started? {
+            decide_key(key, true)?;
             return self.settle_cancellation(&waiting, reservation, cancellation).await;
         }
         // Somebody else's cancellation won; the answer is the same.
@@ -137,6 +172,30 @@ impl Desk {
             Some(theirs) => self.settle_cancellation(&self.engine.waiting(theirs), reservation, theirs).await,
             None => Ok(Answer::Settled(Box::new(reservation))),
         }
+    }
+
+    /// Waits for a reservation that an earlier call began, as that call did.
+    pub async fn resume(&self, id: Uuid, pay_now: bool) -> Result<Answer, DeskError> {
+        let waiting = self.engine.waiting(id);
+        self.settle(&waiting, id, false, settles(pay_now), None).await
+    }
+
+    /// A reservation that an earlier call began, once it has come to what that call waited for.
+    pub async fn settled(&self, id: Uuid, pay_now: bool) -> Result<Option<Reservation>, DeskError> {
+        match self.find(id).await {
+            Ok(reservation) => Ok(Some(reservation).filter(settles(pay_now))),
+            Err(DeskError::Unknown) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the cancellation of a cancelled reservation is over, its refund included.
+    pub async fn is_cancelled(&self, reservation: &Reservation) -> Result<bool, DeskError> {
+        let Some(cancellation) = reservation.cancellation_id else {
+            return Ok(is_at_rest(reservation));
+        };
+        let saga = store::sagas::get(&self.pool, cancellation).await?;
+        Ok(saga.is_none_or(|saga| saga.status.is_end()))
     }
 
     /// One reservation as it stands.
@@ -204,6 +263,19 @@ impl Desk {
             }
         }
     }
+}
+
+/// What a call waits for: that the seats are held or not, or with a payment that all is over.
+fn settles(pay_now: bool) -> fn(&Reservation) -> bool {
+    if pay_now { is_at_rest } else { is_decided }
+}
+
+/// Takes note of what became of a key that was to be claimed.
+fn decide_key(key: Option<&Key>, is_claimed: bool) -> Result<(), DeskError> {
+    if let Some(key) = key {
+        key.decide(is_claimed);
+    }
+    if is_claimed { Ok(()) } else { Err(DeskError::KeyTaken) }
 }
 
 /// Its seats are held, or it is known that they are not.

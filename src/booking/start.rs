@@ -14,22 +14,48 @@ use crate::saga::{NewSaga, Saga};
 use crate::store;
 use crate::store::attempt::{Attempt, decide};
 use crate::store::changes::Changes;
+use crate::store::claims::{Claims, Key, is_taken};
+use crate::store::idempotency::Asked;
 use crate::store::reservations::{BookingInput, NewReservation, Reservation};
 
+/// An order, and the idempotency key that is claimed with it.
+#[derive(Clone, Debug)]
+pub(super) struct Request {
+    pub order: NewReservation,
+    pub key: Option<Asked>,
+}
+
+/// What became of an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Started {
+    New,
+    /// An order with this id was taken before.
+    Before,
+    /// Another request has its idempotency key: nothing was begun.
+    KeyTaken,
+}
+
 /// Starts what is ordered until the service stops.
-pub(super) async fn run(engine: Engine, orders: Requests<NewReservation, bool>, stop: CancellationToken) {
+pub(super) async fn run(engine: Engine, orders: Requests<Request, Started>, stop: CancellationToken) {
     let turns = engine.turns.clone();
     orders.work(engine, turns, stop, |engine, orders| Box::pin(take(engine, orders))).await;
 }
 
-/// Says of each order whether it was new.
-async fn take(engine: &Engine, orders: &[NewReservation]) -> store::Result<Vec<bool>> {
-    let started = decide(engine.control, |control| start(engine, orders, control)).await;
-    match started {
-        Ok(()) => Ok(vec![true; orders.len()]),
-        // Among several it is not known which one it is: they come again in halves.
-        Err(error) if orders.len() == 1 && is_there_already(&error) => Ok(vec![false]),
-        Err(error) => Err(error),
+async fn take(engine: &Engine, requests: &[Request]) -> store::Result<Vec<Started>> {
+    let mut claims = Claims::of(requests.iter().map(|request| request.key.as_ref()));
+    loop {
+        let begun = (0..requests.len()).filter(|at| !claims.is_taken(*at));
+        let orders: Vec<&NewReservation> = begun.map(|at| &requests[at].order).collect();
+        let start = |control| start(engine, &orders, &claims, control);
+        let started = match decide(engine.control, start).await {
+            Ok(()) => Started::New,
+            // Among several it is not known which one it is: they come again in halves.
+            Err(error) if orders.len() == 1 && is_there_already(&error) => Started::Before,
+            Err(error) if is_taken(&error) && claims.look(&engine.steps).await? => continue,
+            Err(error) => return Err(error),
+        };
+        let of = |at| if claims.is_taken(at) { Started::KeyTaken } else { started };
+        return Ok((0..requests.len()).map(of).collect());
     }
 }
 
@@ -38,7 +64,15 @@ fn is_there_already(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.constraint()) == Some("sagas_pkey")
 }
 
-async fn start(engine: &Engine, orders: &[NewReservation], control: Control) -> store::Result<()> {
+async fn start(
+    engine: &Engine,
+    orders: &[&NewReservation],
+    claims: &Claims<'_>,
+    control: Control,
+) -> store::Result<()> {
+    if orders.is_empty() {
+        return Ok(());
+    }
     let mut attempt = Attempt::begin(&engine.steps, control).await?;
     let mut changes = Changes::default();
     let now = attempt.time_to_decide(&engine.clock, &mut changes).await?;
@@ -50,18 +84,21 @@ async fn start(engine: &Engine, orders: &[NewReservation], control: Control) -> 
         seq: 0,
     });
     let consequences = orchestrator::start(&mut changes, engine, "booking", sagas.collect(), now)?;
+    claims.add_to(&mut changes, |_| true);
     attempt.write(changes).await?;
     fail_point!("start::committed");
     engine.follow_later(consequences);
     Ok(())
 }
 
-/// Starts the cancellation of a confirmed reservation; `false` if another one won, or it may not be any more.
+/// Starts the cancellation of a confirmed reservation, and claims its idempotency key; `false` if another one won, or it may not be any
+/// more.
 pub(super) async fn cancellation(
     pool: &PgPool,
     engine: &Engine,
     reservation: &Reservation,
     id: Uuid,
+    key: Option<&Key>,
 ) -> Result<bool, DeskError> {
     let mut tx = pool.begin().await?;
     // The booking's row first: its numbers end where the cancellation's begin.
@@ -87,7 +124,11 @@ pub(super) async fn cancellation(
     };
     let mut changes = Changes::default();
     let consequences = orchestrator::start(&mut changes, engine, "cancellation", vec![new], now)?;
-    changes.write(&mut tx).await?;
+    Claims::of(std::iter::once(key.map(|key| &key.asked))).add_to(&mut changes, |_| true);
+    match changes.write(&mut tx).await {
+        Err(error) if is_taken(&error) => return Err(DeskError::KeyTaken),
+        written => written?,
+    }
     tx.commit().await?;
     fail_point!("start::committed");
     engine.follow_later(consequences);

@@ -9,12 +9,13 @@ use uuid::Uuid;
 use super::answer::Answer;
 use super::auth::AuthUser;
 use super::error::Code;
-use super::idempotency::once;
+use super::keyed::{self, Earlier, Effect};
 use super::problem::{Problem, Result};
 use super::request::{Command, NoBody, PathId};
 use super::reservations::{ReservationView, own, pending};
 use super::state::AppState;
 use crate::booking;
+use crate::ids::{ReservationId, UserId};
 use crate::saga;
 use crate::store;
 use crate::store::reservations::{Reservation, ReservationStatus};
@@ -32,10 +33,23 @@ pub async fn cancel(
     PathId(id): PathId,
     command: Command<NoBody>,
 ) -> Result<Response> {
-    once(&app.repeats, user.caller(), command, async |_, _| {
-        let reservation = own(&app, id, user.id).await?;
+    let (_, claim) = command.claimed_by(user.caller());
+    keyed::once(&app.repeats, claim, &Cancel { app: &app, user: user.id, id }).await
+}
+
+/// A request to cancel a reservation.
+struct Cancel<'a> {
+    app: &'a AppState,
+    user: UserId,
+    id: ReservationId,
+}
+
+impl keyed::Request for Cancel<'_> {
+    async fn work(&self, effect: &Effect) -> Result<Answer> {
+        let Self { app, user, id } = *self;
+        let reservation = own(app, id, user).await?;
         match stand(&reservation) {
-            Stand::Cancelled if reservation.cancellation_id.is_none() => return Ok(view(&app, reservation)),
+            Stand::Cancelled if reservation.cancellation_id.is_none() => return Ok(view(app, reservation)),
             Stand::InProgress => return Err(in_progress()),
             Stand::Stuck => return Err(stuck()),
             Stand::Over => return Err(not_cancellable(&reservation)),
@@ -45,10 +59,16 @@ pub async fn cancel(
             // A refund may still be under way: it is waited for.
             Stand::Held | Stand::Confirmed | Stand::Cancelled => {}
         }
-        let before = reservation.status;
-        settle(&app, id, before).await
-    })
-    .await
+        settle(app, id, reservation.status, effect).await
+    }
+
+    async fn earlier_answer(&self, _: Earlier) -> Result<Option<Answer>> {
+        let Self { app, user, id } = *self;
+        let reservation = own(app, id, user).await?;
+        let is_cancelled =
+            stand(&reservation) == Stand::Cancelled && app.desk.is_cancelled(&reservation).await?;
+        Ok(is_cancelled.then(|| view(app, reservation)))
+    }
 }
 
 /// Where a reservation stands towards a cancellation.
@@ -78,8 +98,8 @@ fn stand(reservation: &Reservation) -> Stand {
     }
 }
 
-async fn settle(app: &AppState, id: Uuid, before: ReservationStatus) -> Result<Answer> {
-    let reservation = match app.desk.cancel(id).await? {
+async fn settle(app: &AppState, id: Uuid, before: ReservationStatus, effect: &Effect) -> Result<Answer> {
+    let reservation = match app.desk.cancel_under(id, effect.key()).await? {
         booking::Answer::Pending(reservation) => return Ok(pending(*reservation, app.clock.now())),
         booking::Answer::Settled(reservation) => *reservation,
     };

@@ -1,12 +1,13 @@
 //! `Idempotency-Key`: a request that is sent again does its work once, and gets the answer it got before.
 //!
-//! The key is claimed before anything is done, and the claim carries the id that the effect will have. So
+//! Here the key is claimed before anything is done, and the claim carries the id that the effect will have. So
 //! even when the process dies between the effect and the saving of the answer, the next request under the
 //! key comes with the same id and finds the effect by its primary key. Final answers are saved. A refusal
 //! gives the claim up, because the same request may succeed later. When the outcome is not known (202, or
 //! an error of ours) the claim stays, unlocked, so that the next request looks at the same effect again.
 //!
-//! Keys are claimed, and claims ended, for all requests of a moment in one statement.
+//! Keys are claimed, and claims ended, for all requests of a moment in one statement. What buyers ask for most goes by
+//! [`super::keyed`], which claims the key together with the effect.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,24 +20,29 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::answer::Answer;
+use super::answer_writer::AnswerWriter;
 use super::error::Code;
-use super::problem::{Problem, Result};
+use super::open_keys::{OpenKeys, in_progress, reused};
+use super::problem::Result;
 use super::request::Command;
 use crate::background::Tasks;
 use crate::booking::DeskError;
 use crate::ids;
 use crate::orchestrator::{Batched, Engine, batched};
 use crate::store;
-use crate::store::idempotency::{self, Asked, Claim, End, Ended};
+use crate::store::idempotency::{self, Asked, Claim, End, Ended, Known};
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
 /// Where requests that may come again claim their keys, and their claims end.
 #[derive(Clone, Debug)]
 pub struct Repeats {
-    pool: PgPool,
+    pub(super) pool: PgPool,
     claims: Batched<Asked, Option<Uuid>>,
     ends: Batched<Ended, ()>,
+    finds: Batched<Arc<Claim>, Option<Known>>,
+    pub(super) open_keys: OpenKeys,
+    pub(super) answers: AnswerWriter,
 }
 
 impl Repeats {
@@ -44,6 +50,11 @@ impl Repeats {
     pub fn open(engine: &Engine, tasks: &Tasks, stop: &CancellationToken) -> Self {
         let Engine { pool, steps, turns, .. } = engine;
         let (claims, asked) = batched("claims of keys", |asked: &Asked| asked.fresh);
+        let (finds, sought) = batched("keys that are looked up", |_: &Arc<Claim>| Uuid::nil());
+        let finding = sought.work(steps.clone(), turns.clone(), stop.clone(), |steps, sought| {
+            Box::pin(find_all(steps, sought))
+        });
+        tasks.supervise("keys that are looked up", finding);
         let (ends, ended) = batched("ends of claims", |ended: &Ended| ended.effect);
         let claiming = asked.work(steps.clone(), turns.clone(), stop.clone(), |steps, asked| {
             Box::pin(idempotency::claim(steps, asked))
@@ -52,10 +63,23 @@ impl Repeats {
             .work(steps.clone(), turns.clone(), stop.clone(), |steps, ended| Box::pin(end_all(steps, ended)));
         tasks.supervise("claims of keys", claiming);
         tasks.supervise("ends of claims", ending);
-        Self { pool: pool.clone(), claims, ends }
+        let open_keys = OpenKeys::new();
+        let answers = AnswerWriter::new(pool.clone(), open_keys.clone(), tasks, stop);
+        Self { pool: pool.clone(), claims, ends, finds, open_keys, answers }
     }
 
-    async fn claim(&self, claim: &Arc<Claim>) -> Result<Option<Uuid>> {
+    /// What is known under a key: all that are looked up at a moment are read together, so that a crowd of repeats does not queue for
+    /// connections.
+    pub(super) async fn find(&self, claim: &Arc<Claim>) -> Result<Option<Known>> {
+        match self.finds.ask(Arc::clone(claim)).await {
+            Some(known) => Ok(known),
+            // The service is stopping, or its batch failed.
+            None => Ok(idempotency::find(&self.pool, &[claim]).await?.pop().flatten()),
+        }
+    }
+
+    /// Claims a key that has no answer and is not locked; the effect that it has.
+    pub(super) async fn claim(&self, claim: &Arc<Claim>) -> Result<Option<Uuid>> {
         let asked = Asked { claim: Arc::clone(claim), fresh: ids::new() };
         Ok(self.claims.ask(asked).await.ok_or(DeskError::Unavailable)?)
     }
@@ -72,7 +96,7 @@ impl Repeats {
 
     /// Returns when it is written. The answer goes out whether or not this succeeds: a claim left behind is taken over
     /// after its lock has run out.
-    async fn end(&self, claim: &Arc<Claim>, effect: Uuid, result: &Result<Answer>) {
+    pub(super) async fn end(&self, claim: &Arc<Claim>, effect: Uuid, result: &Result<Answer>) {
         let ended = || Ended { claim: Arc::clone(claim), effect, end: end(result) };
         if self.ends.ask(ended()).await.is_some() {
             return;
@@ -82,6 +106,11 @@ impl Repeats {
             tracing::warn!(%error, "the answer under an Idempotency-Key could not be saved");
         }
     }
+}
+
+async fn find_all(steps: &PgPool, sought: &[Arc<Claim>]) -> store::Result<Vec<Option<Known>>> {
+    let claims: Vec<&Claim> = sought.iter().map(|claim| &**claim).collect();
+    idempotency::find(steps, &claims).await
 }
 
 async fn end_all(steps: &PgPool, ended: &[Ended]) -> store::Result<Vec<()>> {
@@ -133,7 +162,7 @@ where
     };
     let claim = Arc::new(Claim { caller, route, key, fingerprint });
     let Some(id) = repeats.claim(&claim).await? else {
-        return replay(&repeats.pool, &claim).await;
+        return replay(repeats, &claim).await;
     };
     let effect = Effect::new(id, Some(Arc::clone(&claim)));
     let saved = Arc::clone(&effect.saved);
@@ -145,24 +174,27 @@ where
 }
 
 /// Answers a request whose key is known already.
-async fn replay(pool: &PgPool, claim: &Claim) -> Result<Response> {
-    let known = idempotency::find(pool, claim).await?;
-    if known.as_ref().is_some_and(|known| known.fingerprint != claim.fingerprint) {
-        let detail = "This Idempotency-Key was used with another body. Make a new key for a new request.";
-        return Err(Problem::new(Code::IdempotencyKeyReused, detail));
+async fn replay(repeats: &Repeats, claim: &Arc<Claim>) -> Result<Response> {
+    let known = repeats.find(claim).await?;
+    match known {
+        Some(known) if known.fingerprint != claim.fingerprint => Err(reused()),
+        known => known.and_then(known_answer).map(replayed).ok_or_else(in_progress),
     }
-    let saved = known.and_then(|known| Some((known.status?, known.body?)));
-    let Some((status, body)) = saved else {
-        let detail = "A request under this Idempotency-Key is being worked on. Send it again in a second.";
-        return Err(Problem::new(Code::RequestInProgress, detail));
-    };
-    let status = u16::try_from(status).ok().and_then(|status| StatusCode::from_u16(status).ok());
-    let answer = Answer::new(status.unwrap_or(StatusCode::OK), &body);
-    Ok(answer.with(REPLAYED, "true").into_response())
+}
+
+/// The final answer that is saved under a key.
+pub(super) fn known_answer(known: Known) -> Option<Answer> {
+    let status = u16::try_from(known.status?).ok().and_then(|status| StatusCode::from_u16(status).ok());
+    Some(Answer::new(status.unwrap_or(StatusCode::OK), &known.body?))
+}
+
+/// An answer that was given before.
+pub(super) fn replayed(answer: Answer) -> Response {
+    answer.with(REPLAYED, "true").into_response()
 }
 
 /// What becomes of a claim once the work has come to this.
-fn end(result: &Result<Answer>) -> End {
+pub(super) fn end(result: &Result<Answer>) -> End {
     match result {
         Ok(answer) if answer.status == StatusCode::ACCEPTED => End::Unlock,
         Ok(answer) => End::Save(answer.status.as_u16(), answer.body.clone()),
@@ -176,6 +208,7 @@ fn end(result: &Result<Answer>) -> End {
 
 #[cfg(test)]
 mod tests {
+    use super::super::problem::Problem;
     use super::*;
 
     #[test]

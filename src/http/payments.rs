@@ -13,15 +13,16 @@ use super::answer::Answer;
 use super::auth::AuthUser;
 use super::error::Code;
 use super::gate::QueuePass;
-use super::idempotency::once;
+use super::keyed::{self, Earlier, Effect};
 use super::problem::{Problem, Result};
 use super::request::{Command, NoBody, PathId};
 use super::reservations::{self, own};
-use super::result_mapping::{Wanted, expired, is_fulfilled, not_payable};
+use super::result_mapping::{Wanted, expired, is_fulfilled, not_payable, was_fulfilled};
 use super::state::AppState;
 use crate::booking;
+use crate::ids::{ReservationId, UserId};
 use crate::saga;
-use crate::store::reservations::{Reservation, ReservationStatus};
+use crate::store::reservations::{Payment, Reservation, ReservationStatus};
 use crate::waiting_room::PassState;
 
 /// How far this machine's clock may be behind the database's between two comparisons.
@@ -48,10 +49,9 @@ pub struct ReceiptTicket {
 }
 
 impl Receipt {
-    /// The receipt of a confirmed reservation. One that an operator confirmed by hand may have no payment.
+    /// The receipt of a reservation that was paid. One that an operator confirmed by hand may have no payment.
     fn of(reservation: Reservation) -> Result<Self> {
-        let paid = reservation.payment.as_ref().filter(|payment| payment.status != "failed");
-        let payment = paid.map(|payment| payment.0.clone()).ok_or_else(|| unpaid(&reservation))?;
+        let payment = paid(&reservation).cloned().ok_or_else(|| unpaid(&reservation))?;
         let ticket = |ticket: crate::store::reservations::Ticket| ReceiptTicket {
             id: ticket.id,
             seat: ticket.seat,
@@ -60,12 +60,17 @@ impl Receipt {
         Ok(Self {
             payment_id: payment.id,
             reservation_id: reservation.id,
-            status: payment.status,
+            // As it was when it was paid, though it may be refunded by now.
+            status: "succeeded".to_owned(),
             amount: payment.amount,
             paid_at: payment.paid_at,
             tickets: reservation.tickets.0.into_iter().map(ticket).collect(),
         })
     }
+}
+
+fn paid(reservation: &Reservation) -> Option<&Payment> {
+    reservation.payment.as_deref().filter(|payment| payment.status != "failed")
 }
 
 fn unpaid(reservation: &Reservation) -> Problem {
@@ -90,19 +95,49 @@ pub async fn pay(
     pass: QueuePass,
     command: Command<NoBody>,
 ) -> Result<Response> {
-    once(&app.repeats, user.caller(), command, async |_, _| {
-        let reservation = own(&app, id, user.id).await?;
-        match stand(&reservation, app.clock.now()) {
-            Stand::Paid => return Ok(Answer::ok(&Receipt::of(reservation)?)),
+    let (_, claim) = command.claimed_by(user.caller());
+    keyed::once(&app.repeats, claim, &Pay { app: &app, user: user.id, id, pass }).await
+}
+
+/// A request to pay for a reservation.
+struct Pay<'a> {
+    app: &'a AppState,
+    user: UserId,
+    id: ReservationId,
+    pass: QueuePass,
+}
+
+impl keyed::Request for Pay<'_> {
+    async fn work(&self, effect: &Effect) -> Result<Answer> {
+        let reservation = own(self.app, self.id, self.user).await?;
+        match stand(&reservation, self.app.clock.now()) {
+            Stand::Paid => return receipt(reservation, effect.began),
             Stand::Expired => return Err(expired()),
             Stand::NotPayable => return Err(not_payable(&reservation)),
             Stand::Payable => {}
         }
         // A live hold is its own pass: the token must be this user's and this concert's, but may have run out.
-        let pass = app.room.pass_for_payment(pass.token(), user.id, reservation.concert_id)?;
-        settle(&app, &reservation, &pass).await
-    })
-    .await
+        let concert = reservation.concert_id;
+        let pass = self.app.room.pass_for_payment(self.pass.token(), self.user, concert)?;
+        settle(self.app, &reservation, &pass, effect).await
+    }
+
+    async fn earlier_answer(&self, earlier: Earlier) -> Result<Option<Answer>> {
+        let Some(reservation) = self.app.desk.settled(self.id, true).await? else {
+            return Ok(None);
+        };
+        let is_own = reservation.user_id == self.user;
+        if !is_own || !was_fulfilled(&reservation, Wanted::Paid) || paid(&reservation).is_none() {
+            return Ok(None);
+        }
+        receipt(reservation, earlier.began).map(Some)
+    }
+}
+
+/// 201 for the payment that the request has begun, else 200.
+fn receipt(reservation: Reservation, began: bool) -> Result<Answer> {
+    let receipt = Receipt::of(reservation)?;
+    Ok(if began { Answer::created(&receipt) } else { Answer::ok(&receipt) })
 }
 
 /// Where a reservation stands towards a payment.
@@ -131,8 +166,8 @@ fn stand(reservation: &Reservation, now: DateTime<Utc>) -> Stand {
     }
 }
 
-async fn settle(app: &AppState, seen: &Reservation, pass: &PassState) -> Result<Answer> {
-    let (answer, began) = app.desk.pay_seen(seen.id, Some(seen)).await?;
+async fn settle(app: &AppState, seen: &Reservation, pass: &PassState, effect: &Effect) -> Result<Answer> {
+    let (answer, began) = app.desk.pay_seen(seen.id, Some(seen), effect.key()).await?;
     let reservation = match answer {
         booking::Answer::Pending(reservation) => {
             return Ok(reservations::pending(*reservation, app.clock.now()));
@@ -146,8 +181,7 @@ async fn settle(app: &AppState, seen: &Reservation, pass: &PassState) -> Result<
     if let PassState::Live(claims) = pass {
         app.room.end(claims).await;
     }
-    let receipt = Receipt::of(reservation)?;
-    Ok(if began { Answer::created(&receipt) } else { Answer::ok(&receipt) })
+    receipt(reservation, began || effect.began)
 }
 
 #[cfg(test)]

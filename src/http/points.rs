@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::answer::Answer;
 use super::auth::{AuthUser, Charger};
 use super::error::Code;
-use super::idempotency::{Effect, once};
+use super::keyed::{self, Earlier, Effect};
 use super::page::{ListQuery, Page};
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, Params, whose};
@@ -91,13 +91,29 @@ pub async fn charge(
 ) -> Result<Response> {
     let user = whose(&charger, command.body.user_id)?;
     command.require_key()?;
-    once(&app.repeats, charger.caller(), command, async |new, effect| {
-        add(&app, user, new.amount, &effect).await
-    })
-    .await
+    let (new, claim) = command.claimed_by(charger.caller());
+    keyed::once(&app.repeats, claim, &Charge { app: &app, user, amount: new.amount }).await
 }
 
-/// Entry, balance and saved answer commit together. If the entry is there already, an earlier request under the
+/// A request to add points.
+struct Charge<'a> {
+    app: &'a AppState,
+    user: UserId,
+    amount: i64,
+}
+
+impl keyed::Request for Charge<'_> {
+    async fn work(&self, effect: &Effect) -> Result<Answer> {
+        add(self.app, self.user, self.amount, effect).await
+    }
+
+    /// The answer is written with the entry: a claim without one is that of an older release, and its request may be at work.
+    async fn earlier_answer(&self, _: Earlier) -> Result<Option<Answer>> {
+        Ok(None)
+    }
+}
+
+/// Entry, balance and the key with its answer commit together. If the entry is there already, an earlier request under the
 /// same key got that far, and its entry is the answer.
 async fn add(app: &AppState, user: UserId, amount: i64, effect: &Effect) -> Result<Answer> {
     let charged = |amount, balance| Answer::created(&Charged { entry_id: effect.id, amount, balance });
@@ -116,7 +132,7 @@ async fn add(app: &AppState, user: UserId, amount: i64, effect: &Effect) -> Resu
         }
         Err(error) => return Err(error.into()),
     };
-    effect.save(&mut *tx, &answer).await?;
+    effect.save(&mut tx, &answer).await?;
     tx.commit().await?;
     Ok(answer)
 }

@@ -292,6 +292,7 @@ impl From<DeskError> for Problem {
         match error {
             DeskError::Unknown => Self::not_found("reservation"),
             DeskError::Unavailable => Self::new(Code::Unavailable, sentence(&error)),
+            DeskError::KeyTaken => Self::new(Code::RequestInProgress, sentence(&error)),
             DeskError::Database(error) => from_store(&error),
         }
     }

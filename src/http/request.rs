@@ -17,6 +17,7 @@ use super::error::Code;
 use super::problem::Problem;
 use super::validation::{Validate, Validation, read, read_json};
 use crate::ids::UserId;
+use crate::store::idempotency::Claim;
 
 /// The longest body whose values are read for its fingerprint: a tree of them takes thirty times the memory of the text.
 const SORTED_BYTES_MAX: usize = 16 << 10;
@@ -124,6 +125,12 @@ pub struct Command<T> {
 }
 
 impl<T> Command<T> {
+    /// The body, and the claim of its key for this caller.
+    pub fn claimed_by(self, caller: String) -> (T, Option<Claim>) {
+        let Self { body, key, route, fingerprint } = self;
+        (body, key.map(|key| Claim { caller, route, key, fingerprint }))
+    }
+
     /// 422 unless there is an `Idempotency-Key`.
     pub fn require_key(&self) -> Result<(), Problem> {
         match self.key {

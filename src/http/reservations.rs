@@ -17,12 +17,12 @@ use super::answer::Answer;
 use super::auth::{AuthUser, Buyer};
 use super::error::Code;
 use super::gate::QueuePass;
-use super::idempotency::once;
+use super::keyed::{self, Earlier, Effect};
 use super::observe::TraceId;
 use super::page::{ListQuery, Page};
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, Params, PathId, whose};
-use super::result_mapping::{Wanted, is_fulfilled, refusal};
+use super::result_mapping::{Wanted, is_fulfilled, refusal, was_fulfilled};
 use super::state::AppState;
 use super::validation::{Validate, Validation};
 use crate::booking::{self, DeskError, Order};
@@ -147,22 +147,74 @@ pub async fn reserve(
 ) -> Result<Response> {
     command.body.check_each(app.booking.max_seats)?;
     let user_id = whose(&buyer, command.body.user_id)?;
-    once(&app.repeats, buyer.caller(), command, async |wanted, effect| {
+    let (wanted, claim) = command.claimed_by(buyer.caller());
+    keyed::once(&app.repeats, claim, &Reserve { app: &app, buyer, user_id, pass, wanted, trace }).await
+}
+
+/// A request for seats.
+struct Reserve<'a> {
+    app: &'a AppState,
+    buyer: Buyer,
+    user_id: UserId,
+    pass: QueuePass,
+    wanted: NewReservation,
+    trace: Option<Uuid>,
+}
+
+impl keyed::Request for Reserve<'_> {
+    async fn work(&self, effect: &Effect) -> Result<Answer> {
+        let Self { app, user_id, wanted, .. } = self;
         let performance = app.catalog.performance(wanted.performance_id).await?;
         let concert_id = performance.concert_id;
-        let place = match &buyer {
-            Buyer::User(_) => Some(app.room.pass(pass.token(), user_id, concert_id)?),
+        let place = match &self.buyer {
+            Buyer::User(_) => Some(app.room.pass(self.pass.token(), *user_id, concert_id)),
             Buyer::Cashier(_) => None,
         };
-        let (performance_id, pay_now) = (performance.id, wanted.pay);
-        let seats = wanted.numbers(app.booking.max_seats)?;
+        if effect.may_be_begun() {
+            match app.desk.resume(effect.id, wanted.pay).await {
+                Err(DeskError::Unknown) => {}
+                // It was begun by a request that had passed the gate.
+                sold => {
+                    return conclude(app, sold?, self.wanted_state(), place.and_then(std::result::Result::ok)).await;
+                }
+            }
+        }
+        let place = place.transpose()?;
+        let seats = wanted.clone().numbers(app.booking.max_seats)?;
+        let (performance_id, pay_now, trace) = (performance.id, wanted.pay, self.trace);
+        let user_id = *user_id;
         let order = Order { id: effect.id, user_id, concert_id, performance_id, seats, pay_now, trace };
         let began = Instant::now();
-        let answer = sell(&app, order, place).await;
+        let sold = app.desk.reserve_under(order, effect.key()).await;
         app.room.record_hold(began.elapsed());
-        answer
-    })
-    .await
+        conclude(app, sold?, self.wanted_state(), place).await
+    }
+
+    async fn earlier_answer(&self, earlier: Earlier) -> Result<Option<Answer>> {
+        let settled = self.app.desk.settled(earlier.effect, self.wanted.pay).await?;
+        let Some(reservation) = settled else {
+            return Ok(None);
+        };
+        if was_fulfilled(&reservation, self.wanted_state()) {
+            return Ok(Some(Answer::created(&ReservationView::of(reservation, self.app.clock.now()))));
+        }
+        if reservation.status != ReservationStatus::Failed {
+            return Ok(None);
+        }
+        match again(self.app, &reservation).await {
+            Err(refusal) if refusal.code() == Code::SeatTaken => {
+                Ok(Some(Answer::new(refusal.status(), &refusal.body())))
+            }
+            Err(_) => Ok(None),
+            Ok(held) => Ok(Some(held)),
+        }
+    }
+}
+
+impl Reserve<'_> {
+    fn wanted_state(&self) -> Wanted {
+        if self.wanted.pay { Wanted::Paid } else { Wanted::Held }
+    }
 }
 
 impl NewReservation {
@@ -205,16 +257,19 @@ impl NewReservation {
     }
 }
 
-/// Holds the seats, and pays for them if the order says so. `place` is the buyer's in line, if they came by one.
-async fn sell(app: &AppState, order: Order, place: Option<Claims>) -> Result<Answer> {
-    let (user_id, concert_id) = (order.user_id, order.concert_id);
-    let wanted = if order.pay_now { Wanted::Paid } else { Wanted::Held };
+/// The answer to what has become of an order. `place` is the buyer's in line, if they came by one.
+async fn conclude(
+    app: &AppState,
+    sold: booking::Answer,
+    state: Wanted,
+    place: Option<Claims>,
+) -> Result<Answer> {
     let now = || app.clock.now();
-    let reservation = match app.desk.reserve(order).await? {
+    let reservation = match sold {
         booking::Answer::Pending(reservation) => {
             // It may become a hold any moment now; the session must outlive that.
             let hold = TimeDelta::seconds(app.booking.hold_seconds.into());
-            app.room.extend_to(user_id, concert_id, now() + hold);
+            app.room.extend_to(reservation.user_id, reservation.concert_id, now() + hold);
             return Ok(pending(*reservation, now()));
         }
         booking::Answer::Settled(reservation) => *reservation,
@@ -228,11 +283,11 @@ async fn sell(app: &AppState, order: Order, place: Option<Claims>) -> Result<Ans
         }
         _ => {
             if let Some(expires_at) = reservation.expires_at {
-                app.room.extend_to(user_id, concert_id, expires_at);
+                app.room.extend_to(reservation.user_id, reservation.concert_id, expires_at);
             }
         }
     }
-    match is_fulfilled(&reservation, wanted) {
+    match is_fulfilled(&reservation, state) {
         Ok(true) => Ok(Answer::created(&ReservationView::of(reservation, now()))),
         Ok(false) => Ok(pending(reservation, now())),
         // With too few points the hold stays: it can be paid once there are enough.

@@ -30,6 +30,16 @@ pub fn is_fulfilled(reservation: &Reservation, wanted: Wanted) -> Result<bool> {
     }
 }
 
+/// Whether a reservation had the wanted state, whatever has become of it since.
+pub fn was_fulfilled(reservation: &Reservation, wanted: Wanted) -> bool {
+    let was_confirmed =
+        reservation.status == ReservationStatus::Confirmed || reservation.cancellation_id.is_some();
+    match wanted {
+        Wanted::Held => was_confirmed || reservation.expires_at.is_some(),
+        Wanted::Paid => was_confirmed,
+    }
+}
+
 /// The addition for seats that this user gave back a moment ago, which others may take first.
 fn cancelled(about: Option<&serde_json::Value>) -> &'static str {
     match about.and_then(|about| about.get("just_cancelled")) {
@@ -130,6 +140,24 @@ mod tests {
         check(R::Expired, Some("hold_expired"), expired, expired);
         check(R::Failed, Some("hold_expired"), expired, expired);
         check(R::Failed, Some("unavailable"), failed, failed);
+    }
+
+    #[test]
+    fn fulfilled_requests_stay_fulfilled() {
+        use ReservationStatus as R;
+        let check = |status, held, paid| {
+            let reservation = reservation(status, Some(S::Compensated));
+            let fulfilled = [Wanted::Held, Wanted::Paid].map(|wanted| was_fulfilled(&reservation, wanted));
+            assert_eq!(fulfilled, [held, paid], "{status:?}");
+        };
+        check(R::Held, true, false);
+        check(R::Expired, true, false);
+        check(R::Confirmed, true, true);
+        let never_held = Reservation { expires_at: None, ..reservation(R::Failed, Some(S::Compensated)) };
+        assert!(!was_fulfilled(&never_held, Wanted::Held));
+        let cancellation_id = Some(uuid::Uuid::nil());
+        let refunded = Reservation { cancellation_id, ..reservation(R::Cancelled, Some(S::Completed)) };
+        assert!(was_fulfilled(&refunded, Wanted::Paid));
     }
 
     #[test]

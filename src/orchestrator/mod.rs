@@ -91,7 +91,7 @@ pub struct Engine {
     recent: recent::Recent,
     waiters: wait::Waiters,
     tasks: Tasks,
-    signals: Batched<signals::Signal, Verdict>,
+    signals: Batched<signals::Signal, Option<Verdict>>,
     resting: mpsc::UnboundedSender<Rested>,
     /// Permits of commits whose effects are published while their callers go on.
     detached: Arc<Semaphore>,

@@ -12,12 +12,16 @@ use crate::saga::{self, Event};
 use crate::store;
 use crate::store::attempt::{Attempt, decide};
 use crate::store::changes::Changes;
+use crate::store::claims::{Claims, is_taken};
+use crate::store::idempotency::Asked;
 
 /// What a saga is told.
 #[derive(Clone, Debug)]
 pub(super) struct Signal {
     pub saga: Uuid,
     signal: saga::Signal,
+    /// An idempotency key that is claimed with it.
+    key: Option<Asked>,
 }
 
 /// Why a signal could not be given.
@@ -36,7 +40,18 @@ impl Engine {
 
     /// The same for a signal with a payload.
     pub async fn signal_with(&self, saga: Uuid, signal: saga::Signal) -> Result<Verdict, SignalError> {
-        self.signals.ask(Signal { saga, signal }).await.ok_or(SignalError::Unavailable)
+        self.signal_under(saga, signal, None).await?.ok_or(SignalError::Unavailable)
+    }
+
+    /// The same; an idempotency key is claimed with it, whatever the verdict. `None` if another request has the key: then
+    /// the signal was not given.
+    pub async fn signal_under(
+        &self,
+        saga: Uuid,
+        signal: saga::Signal,
+        key: Option<Asked>,
+    ) -> Result<Option<Verdict>, SignalError> {
+        self.signals.ask(Signal { saga, signal, key }).await.ok_or(SignalError::Unavailable)
     }
 
     /// Waits for a saga to settle, from now on.
@@ -46,16 +61,32 @@ impl Engine {
 }
 
 /// Takes signals in batches until the service stops.
-pub(super) async fn run(engine: Engine, requests: Requests<Signal, Verdict>, stop: CancellationToken) {
+pub(super) async fn run(
+    engine: Engine,
+    requests: Requests<Signal, Option<Verdict>>,
+    stop: CancellationToken,
+) {
     let turns = engine.turns.clone();
     requests.work(engine, turns, stop, |engine, signals| Box::pin(take(engine, signals))).await;
 }
 
-async fn take(engine: &Engine, signals: &[Signal]) -> store::Result<Vec<Verdict>> {
-    decide(engine.control, |control| attempt(engine, signals, control)).await
+async fn take(engine: &Engine, signals: &[Signal]) -> store::Result<Vec<Option<Verdict>>> {
+    let mut claims = Claims::of(signals.iter().map(|signal| signal.key.as_ref()));
+    loop {
+        let given = decide(engine.control, |control| attempt(engine, signals, &claims, control)).await;
+        match given {
+            Err(error) if is_taken(&error) && claims.look(&engine.steps).await? => {}
+            given => return given,
+        }
+    }
 }
 
-async fn attempt(engine: &Engine, signals: &[Signal], control: Control) -> store::Result<Vec<Verdict>> {
+async fn attempt(
+    engine: &Engine,
+    signals: &[Signal],
+    claims: &Claims<'_>,
+    control: Control,
+) -> store::Result<Vec<Option<Verdict>>> {
     let mut attempt = Attempt::begin(&engine.steps, control).await?;
     let ids: Vec<Uuid> = signals.iter().map(|signal| signal.saga).collect();
     let sagas = engine.waiting_sagas(&mut attempt, &ids).await?;
@@ -63,9 +94,11 @@ async fn attempt(engine: &Engine, signals: &[Signal], control: Control) -> store
     let now = attempt.time_to_decide(&engine.clock, &mut changes).await?;
     let mut batch = Batch::of(sagas, now);
     let mut verdicts = Vec::with_capacity(signals.len());
-    for Signal { saga, signal } in signals {
-        verdicts.push(batch.apply(&engine.registry, *saga, &Event::Signal(signal.clone())));
+    for (at, Signal { saga, signal, .. }) in signals.iter().enumerate() {
+        let give = || batch.apply(&engine.registry, *saga, &Event::Signal(signal.clone()));
+        verdicts.push((!claims.is_taken(at)).then(give));
     }
+    claims.add_to(&mut changes, |at| verdicts[at] == Some(Verdict::Moved));
     let consequences = batch.decided(&mut changes, engine);
     attempt.write(changes).await?;
     fail_point!("signals::committed");

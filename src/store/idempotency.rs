@@ -1,7 +1,7 @@
 //! What callers asked for under an `Idempotency-Key`, and the final answers.
 //!
-//! A row is claimed before anything is done. It carries the id that the request's effect will have, so that
-//! the effect is fenced by its own primary key, also when the process dies between effect and answer.
+//! A row carries the id that the request's effect has, so that the effect is fenced by its own primary key, also when the process dies
+//! between effect and answer. What is here claims a key before anything is done; [`super::claims`] claims it with the effect.
 //!
 //! Claims and ends come many at once. They are written in the order of their keys, so that two instances never wait for
 //! each other in a circle.
@@ -25,6 +25,13 @@ pub struct Claim {
     pub key: String,
     /// Hash of the body.
     pub fingerprint: Vec<u8>,
+}
+
+impl Claim {
+    /// What one key is known by.
+    pub fn name(&self) -> (&str, &str, &str) {
+        (&self.caller, &self.route, &self.key)
+    }
 }
 
 /// A request that wants its key.
@@ -68,6 +75,11 @@ impl End {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Known {
     pub fingerprint: Vec<u8>,
+    pub effect_id: Uuid,
+    /// Whether the request that claimed the key began what its answer is about.
+    pub began: bool,
+    /// Whether that request may still be at work, by the database's clock.
+    pub is_locked: bool,
     pub status: Option<i16>,
     pub body: Option<Value>,
 }
@@ -128,20 +140,36 @@ pub async fn claim(db: impl PgExecutor<'_>, asked: &[Asked]) -> Result<Vec<Optio
     Ok(asked.iter().map(|one| effects.get(&one.fresh).copied()).collect())
 }
 
-/// What is known under a key, if anything.
-pub async fn find(db: impl PgExecutor<'_>, claim: &Claim) -> Result<Option<Known>> {
-    sqlx::query_as!(
-        Known,
+/// What is known under each of these keys, if anything.
+pub async fn find(db: impl PgExecutor<'_>, claims: &[&Claim]) -> Result<Vec<Option<Known>>> {
+    let callers: Vec<&str> = claims.iter().map(|claim| claim.caller.as_str()).collect();
+    let routes: Vec<&str> = claims.iter().map(|claim| claim.route.as_str()).collect();
+    let keys: Vec<&str> = claims.iter().map(|claim| claim.key.as_str()).collect();
+    let rows = sqlx::query!(
         r#"
-        select fingerprint, status, body from idempotency_keys
-        where caller = $1 and route = $2 and key = $3
+        select k.fingerprint as "fingerprint?", k.effect_id as "effect_id?", k.began as "began?",
+            k.locked_until > clock_timestamp() as is_locked, k.status as "status?", k.body as "body?"
+        from unnest($1::text[], $2::text[], $3::text[]) with ordinality as asked (caller, route, key, at)
+        left join idempotency_keys k using (caller, route, key)
+        order by asked.at
         "#,
-        claim.caller,
-        claim.route,
-        claim.key,
+        &callers as &[&str],
+        &routes as &[&str],
+        &keys as &[&str],
     )
-    .fetch_optional(db)
-    .await
+    .fetch_all(db)
+    .await?;
+    let known = rows.into_iter().map(|row| {
+        Some(Known {
+            fingerprint: row.fingerprint?,
+            effect_id: row.effect_id?,
+            began: row.began?,
+            is_locked: row.is_locked?,
+            status: row.status,
+            body: row.body,
+        })
+    });
+    Ok(known.collect())
 }
 
 /// Ends claims that are still held with their effects and have no answer yet; nothing happens to others. Where several

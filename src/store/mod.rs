@@ -12,6 +12,7 @@ pub mod batch_jobs;
 pub mod attributes;
 pub mod catalog;
 pub mod definitions;
+pub mod claims;
 pub mod due;
 pub mod growth;
 pub mod history;
