@@ -250,7 +250,7 @@ async fn keys_survive_a_kill_after_each_commit() {
 }
 
 fn key(name: &str) -> Key {
-    let (caller, route) = ("somebody".to_owned(), "POST /v1/reservations".to_owned());
+    let (caller, route) = ("user".to_owned(), "POST /v1/reservations".to_owned());
     let claim = Claim { caller, route, key: name.to_owned(), fingerprint: vec![1] };
     Key::new(Asked { claim: Arc::new(claim), fresh: ids::new() })
 }
