@@ -11,8 +11,8 @@ mod start;
 
 use std::time::Duration;
 
-use sqlx::PgPool;
 use serde_json::Map;
+use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;

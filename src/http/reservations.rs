@@ -175,7 +175,13 @@ impl keyed::Request for Reserve<'_> {
                 Err(DeskError::Unknown) => {}
                 // It was begun by a request that had passed the gate.
                 sold => {
-                    return conclude(app, sold?, self.wanted_state(), place.and_then(std::result::Result::ok)).await;
+                    return conclude(
+                        app,
+                        sold?,
+                        self.wanted_state(),
+                        place.and_then(std::result::Result::ok),
+                    )
+                    .await;
                 }
             }
         }
