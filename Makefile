@@ -19,6 +19,7 @@ up: deps ## Run everything in one process, until Ctrl-C
 	cargo run -- up
 
 test: deps-of-tests lint ## Run every check: format, lints, tests against real servers, documentation
+	sdk/build.sh --all
 	$(ALONE) cargo test --workspace --quiet
 	cargo test --package saga-worker --features sqlite --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet

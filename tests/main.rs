@@ -72,4 +72,5 @@ mod upgrade;
 mod waiting_room;
 mod words;
 mod worker_sdk;
+mod worker_conformance;
 mod workers;

@@ -13,6 +13,7 @@ mod doctor;
 mod queues;
 mod concerts;
 mod workflows;
+mod worker;
 mod erd;
 mod openapi;
 mod keys;
@@ -64,6 +65,9 @@ enum Command {
     /// Check workflow definitions and draw them
     #[command(subcommand)]
     Workflow(workflows::Command),
+    /// Test a running worker against the worker protocol
+    #[command(subcommand)]
+    Worker(worker::Command),
     /// Make, list and revoke API keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -145,6 +149,7 @@ async fn run(command: Command, context: &Context) -> anyhow::Result<Ending> {
         Command::Queue(command) => queues::run(context, command).await,
         Command::Concert(command) => concerts::run(context, command).await,
         Command::Workflow(command) => workflows::run(context, &command).await,
+        Command::Worker(command) => worker::run(context, &command).await,
         Command::Keys(command) => keys::run(context, command).await,
         Command::Openapi(arguments) => openapi::run(context, &arguments),
         Command::Doctor => doctor::run(context).await,

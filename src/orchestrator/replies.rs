@@ -26,6 +26,10 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
         }
         for message in batch {
             match read(&message) {
+                // The answer of a worker to `boxoffice worker test`.
+                Ok((_, Event::Reply(reply))) if reply.step == messages::WORKER_TEST_STEP => {
+                    deliveries::acknowledge(&message).await;
+                }
                 Ok((saga, event)) => readable.push((message, saga, event)),
                 Err(error) => engine.park(subjects::SAGAS, &message, &error.to_string()).await,
             }

@@ -8,10 +8,13 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Waits for the end of its input, which only this process holds open; then for the servers, which end for the same
+/// Waits for the end of its input, which only this process holds open; kills workers in other languages; then waits for the servers, which end for the same
 /// reason; then removes everything, also what lies elsewhere.
 const SWEEPER: &str = r#"
     read -r _
+    for file in "$1"/*/worker.pid; do
+        read -r pid <"$file" && kill -9 "$pid"
+    done
     for file in "$1"/*/postgres/data/postmaster.pid "$1"/*/nats/pid; do
         left=300
         while [ "$left" -gt 0 ] && read -r pid <"$file" && kill -0 "$pid"; do

@@ -26,6 +26,10 @@ use crate::{Outgoing, subjects};
 /// The version of every body here, in [`crate::command_batch`] and in [`crate::fences`].
 pub const VERSION: u32 = 1;
 
+/// The step of every command by which `boxoffice worker test` tests a worker. No step of a workflow can have this name, so a reply
+/// about it belongs to no saga.
+pub const WORKER_TEST_STEP: &str = "worker-test";
+
 /// More of a worker's name is not kept.
 const WORKER_CHARS_MAX: usize = 100;
 

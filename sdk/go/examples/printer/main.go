@@ -20,7 +20,6 @@ import (
 	worker "github.com/boxoffice-rs/boxoffice/sdk/go"
 	_ "github.com/jackc/pgx/v5/stdlib"
 	"github.com/nats-io/nats.go"
-	_ "modernc.org/sqlite"
 )
 
 // tries counts how often each saga was printed or shredded by this process.
