@@ -2,6 +2,7 @@
 
 mod deploying;
 mod messages;
+mod page;
 mod processes;
 mod running;
 
