@@ -4,8 +4,12 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../worker_conformance/toolchains.rs"]
+#[allow(dead_code)]
+mod toolchains;
 
 mod full_disk;
 mod generated;
 mod postgres;
 mod refused;
+mod trips;
