@@ -22,7 +22,7 @@ fn folder() -> PathBuf {
 }
 
 /// Where nats-py lies, fetched if it does not; none where there is no Python at all.
-async fn nats_py() -> Option<String> {
+pub async fn nats_py() -> Option<String> {
     let script = "command -v python3 >/dev/null || exit 0
         scripts/deps.sh tests || exit 1
         source scripts/deps.sh; echo \"$nats_py\"";

@@ -48,6 +48,8 @@ def locked(saga, step, act):
 def handle(headers, body):
     """The answer to a command, or None if it belongs to the past: the table of the fence, row by row."""
     asked, context = int(headers["Visit"]), body["context"]
+    if body["version"] != 1 or headers["Direction"] not in ("do", "undo"):
+        raise ValueError("this is no command that is known here")
 
     def undo(visit, undone, saved):
         if asked < undone:

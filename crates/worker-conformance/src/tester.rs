@@ -185,8 +185,9 @@ impl Tester {
         }
         let (replies, deliveries) = (self.replies(command).len(), self.traffic.lock().deliveries(sequence));
         self.wrong(format!(
-            "the {} was not acknowledged within {limit:?}; replies: {replies}, known deliveries: {deliveries}",
-            named(command)
+            "the {} of saga {} was not acknowledged within {limit:?}; replies: {replies}, known deliveries: {deliveries}",
+            named(command),
+            command.saga_id
         ));
         Err(Ended::Failed)
     }
