@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use ipnet::IpNet;
+pub use saga_engine::bus::access::INBOX;
+pub use saga_engine::store::Control;
 
 /// What every command may be told.
 #[derive(Args, Clone, Debug)]
@@ -90,6 +93,21 @@ impl Default for NatsAccess {
             nats_tls: false,
             nats_inbox: INBOX.to_owned(),
             nats_domain: None,
+        }
+    }
+}
+
+impl NatsAccess {
+    /// The same, as the engine takes it.
+    pub fn access(&self) -> saga_engine::bus::NatsAccess {
+        saga_engine::bus::NatsAccess {
+            creds: self.nats_creds.clone(),
+            nkey: self.nats_nkey.clone(),
+            ca: self.nats_ca.clone(),
+            identity: self.nats_cert.clone().zip(self.nats_key.clone()),
+            requires_tls: self.nats_tls,
+            inbox: self.nats_inbox.clone(),
+            domain: self.nats_domain.clone(),
         }
     }
 }
@@ -273,15 +291,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// How those who change the same rows are kept apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Control {
-    /// Nothing is locked before it is written; what somebody else changed in between is read again, under locks
-    Optimistic,
-    /// Locks come first: more round trips for each batch, and nothing is ever decided twice
-    Pessimistic,
-}
-
 /// The engine's own pace.
 #[derive(Args, Clone, Debug)]
 pub struct Engine {
@@ -297,7 +306,8 @@ pub struct Engine {
           value_parser = clap::value_parser!(u64).range(0..=60_000))]
     pub settle_ms: u64,
     /// How steps that meet at the same rows are kept apart
-    #[arg(long, env = "BOXOFFICE_STEP_CONTROL", global = true, value_enum, default_value_t = Control::Optimistic)]
+    #[arg(long, env = "BOXOFFICE_STEP_CONTROL", global = true, default_value = "optimistic",
+          value_parser = PossibleValuesParser::new(["optimistic", "pessimistic"]).map(control))]
     pub step_control: Control,
     /// How long ended sagas and their history are kept, in days
     #[arg(long, env = "BOXOFFICE_KEEP_FINISHED_DAYS", global = true, default_value_t = 30,
@@ -327,8 +337,9 @@ impl Engine {
     }
 }
 
-/// The beginning of answers' subjects that every NATS client has unless it is given another.
-pub const INBOX: &str = "_INBOX";
+fn control(name: String) -> Control {
+    if name == "pessimistic" { Control::Pessimistic } else { Control::Optimistic }
+}
 
 /// A literal subject that may stand before others: words of letters, digits, `-` and `_`, with dots between them.
 fn inbox(text: &str) -> Result<String, String> {

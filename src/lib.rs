@@ -21,7 +21,7 @@ pub mod operations;
 
 pub mod steps;
 
-pub mod orchestrator;
+pub use saga_engine::orchestrator;
 
 pub mod bus;
 
@@ -34,11 +34,11 @@ pub use saga_core as saga;
 
 pub mod telemetry;
 
-pub mod background;
+pub use saga_engine::background;
 
 pub mod config;
 
-pub mod clock;
+pub use saga_engine::clock;
 pub mod ids;
 pub mod text;
 

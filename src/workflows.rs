@@ -1,6 +1,4 @@
-//! The workflows that are part of the program, those of a folder, and schemas of inputs.
-
-pub mod input;
+//! The workflows that are part of the program, and those of a folder.
 
 use std::path::Path;
 
@@ -16,6 +14,9 @@ pub struct WorkflowText {
     /// Whether it is part of the program, and so was checked with it.
     pub is_built_in: bool,
 }
+
+/// The workflows whose sagas are started by the service itself.
+pub const BUILT_IN_NAMES: &[&str] = &["booking", "cancellation"];
 
 const BUILT_IN: [(&str, &str); 2] = [
     ("booking", include_str!("../workflows/booking.toml")),
@@ -33,7 +34,7 @@ pub fn built_in_texts() -> Result<Vec<WorkflowText>, DefinitionError> {
 
 /// Whether sagas of this workflow are started by the service itself.
 pub fn is_built_in(name: &str) -> bool {
-    BUILT_IN.iter().any(|(known, _)| *known == name)
+    BUILT_IN_NAMES.contains(&name)
 }
 
 /// The built-in workflows, as a process knows them.

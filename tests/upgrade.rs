@@ -268,7 +268,7 @@ async fn compatible_migration_under_load_leaves_nothing_stuck() {
     test.check_books().await;
     // The release that runs is now the older one.
     let other = test.another(&[]).await;
-    assert_eq!(schema::fit(&other.pool).await.unwrap().refusal, None);
+    assert_eq!(store::fit(&other.pool).await.unwrap().refusal, None);
     let valid: bool =
         sqlx::query_scalar("select indisvalid from pg_index where indexrelid = 'probe_e'::regclass")
             .fetch_one(&other.pool)

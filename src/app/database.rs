@@ -43,7 +43,7 @@ pub(super) async fn reach(pool: &PgPool) -> anyhow::Result<()> {
 
 /// Fails unless this release can work on the schema as it is.
 pub(super) async fn check_schema(pool: &PgPool) -> anyhow::Result<()> {
-    let fit = store::schema::fit(pool).await.context("the schema cannot be looked at")?;
+    let fit = store::fit(pool).await.context("the schema cannot be looked at")?;
     if let Some(refusal) = fit.refusal {
         bail!(refusal);
     }

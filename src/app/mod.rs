@@ -115,7 +115,7 @@ impl App {
         let recent = RecentBookings::default();
         let participants = steps::participants(limits(settings), &recent, &bus).executed_directly();
         let engine = Engine::start(pools, bus.clone(), participants, &tasks, &stop).await?;
-        let engine = engine.with_after_act(steps::settle);
+        let engine = engine.with_after_act(steps::settle).with_own_workflows(workflows::BUILT_IN_NAMES);
         tasks.supervise("JetStream probe", probe::run(bus.clone(), stop.clone()));
         let desk = Desk::open(pool.clone(), engine.clone(), recent, settings.engine.settle(), &tasks, &stop);
         let (room, address, admin_address) = (None, None, None);
@@ -216,8 +216,12 @@ async fn connect(settings: &Settings, url: &str, roles: &BTreeSet<Role>) -> anyh
     let servers = &settings.servers;
     let bus = bus::connect_as(url, &name, servers.nats_replicas, &servers.nats_access).await?;
     let makes_bucket = [Role::Api, Role::Scheduler].iter().any(|role| roles.contains(role));
-    let bus = Bus { makes_bucket, ..bus };
-    retry::retry("making the streams", Some(PATIENCE), || topology::ensure(&bus)).await?;
+    // A role that does not write the bucket has no right to make it either.
+    let ensure = async || match makes_bucket {
+        true => topology::ensure_with_bucket(&bus).await,
+        false => topology::ensure(&bus).await,
+    };
+    retry::retry("making the streams", Some(PATIENCE), ensure).await?;
     Ok(bus)
 }
 

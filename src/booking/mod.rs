@@ -29,6 +29,7 @@ use crate::store;
 use crate::store::claims::Key;
 pub use crate::store::reservations::NewReservation as Order;
 use crate::store::reservations::{NewReservation, Reservation, ReservationStatus};
+pub use charges::ChargeReplay;
 
 /// The longest wait for a reservation to be read again once its saga has begun: then the caller is answered without.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);

@@ -1,25 +1,28 @@
-//! NATS JetStream, the carrier: what travels on which subject, and how it is published and received.
-//!
-//! Nothing here is the truth. Every stream can be deleted and is made again from the table in
-//! [`topology`]; every message can be derived again from rows.
+//! What the service adds to the engine's use of NATS: the bucket of the places in line, notices, and how it connects.
 
-pub mod presence;
-pub mod fences;
-pub mod consumers;
-pub mod messages;
-pub mod publish;
-pub mod probe;
-pub mod deliveries;
 pub mod topology;
-pub mod stream_sizes;
-pub mod connect;
-pub mod health;
-pub mod denials;
-pub mod retry;
 pub mod incarnation;
+pub mod messages;
+pub mod stream_sizes;
 pub mod subjects;
 
-pub use saga_protocol::{command_batch, events, headers};
+use saga_engine::bus::connect::ConnectError;
+pub use saga_engine::bus::*;
 
-pub use connect::{Bus, connect, connect_as};
-pub use deliveries::Deliveries;
+use crate::config;
+
+/// Connects and checks the server, as [`connect`] does, as a user with credentials or a key, by TLS, or from another account.
+pub async fn connect_as(
+    urls: &str,
+    name: &str,
+    replicas: u8,
+    access: &config::NatsAccess,
+) -> Result<Bus, ConnectError> {
+    let connected = saga_engine::bus::connect_as(urls, name, replicas, &access.access()).await;
+    connected.map_err(|error| match error {
+        ConnectError::File { setting, path, reason } => {
+            ConnectError::File { setting: format!("BOXOFFICE_NATS_{}", setting.to_uppercase()), path, reason }
+        }
+        error => error,
+    })
+}

@@ -14,7 +14,7 @@ use crate::bus::probe;
 use crate::bus::{Bus, presence, subjects, topology};
 use crate::clock::Clock;
 use crate::saga::WorkflowRegistry;
-use crate::store::{self, schema};
+use crate::store;
 
 /// The oldest Postgres that is tried in tests.
 const OLDEST_POSTGRES: u32 = 140_000;
@@ -99,7 +99,7 @@ async fn version(pool: &PgPool) -> Check {
 }
 
 async fn schema(pool: &PgPool) -> Check {
-    let fit = match schema::fit(pool).await {
+    let fit = match store::fit(pool).await {
         Ok(fit) => fit,
         Err(error) => return wrong("schema", &error.into(), "run `boxoffice migrate`"),
     };

@@ -4,12 +4,12 @@ use serde_json::json;
 
 use super::{Context, Ending};
 use crate::app;
-use crate::store::schema;
+use crate::store;
 
 pub(super) async fn run(context: &Context) -> anyhow::Result<Ending> {
     let pool = context.database().await?;
     app::migrate_on(&pool, &context.settings).await?;
-    let fit = schema::fit(&pool).await?;
+    let fit = store::fit(&pool).await?;
     let answer = json!({ "migrated": true, "newer": fit.newer });
     context.output.answer(&answer, |_| match fit.newer.is_empty() {
         true => "The schema is up to date.".to_owned(),

@@ -243,7 +243,7 @@ impl From<SagaStartError> for Problem {
         let detail = sentence(&error);
         match error {
             SagaStartError::UnknownWorkflow(_) => Self::not_found("workflow"),
-            SagaStartError::BuiltIn(_) => Self::new(Code::Forbidden, detail),
+            SagaStartError::Reserved(_) => Self::new(Code::Forbidden, detail),
             SagaStartError::Retired(_) => Self::new(Code::WorkflowRetired, detail),
             SagaStartError::Invalid(faults) => {
                 let faults = faults.iter().take(20);

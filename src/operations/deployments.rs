@@ -10,7 +10,8 @@ use crate::saga::{Definition, DefinitionError};
 use crate::store::definitions::{self, Deployed, NewDeployment};
 use crate::store::operations::{ActRow, record_act};
 use crate::text;
-use crate::workflows::{self, WorkflowText, input};
+use crate::workflows::{self, WorkflowText};
+use saga_engine::input_schema;
 
 /// Most states that the check of a deployment looks at: it is bounded in memory too.
 pub const MAX_CHECK_STATES: usize = 1_000_000;
@@ -171,7 +172,7 @@ pub async fn deploy_texts(pool: &PgPool, texts: &[WorkflowText]) -> anyhow::Resu
 /// What only a deployment is refused for: what the service keeps for its own workflows.
 fn check_own(definition: &Definition, order: &Order) -> Result<(), DefinitionError> {
     let error = |problem: String| DefinitionError::new(&order.source_name, &order.text, problem);
-    if let Some(problem) = input::schema_problem(definition) {
+    if let Some(problem) = input_schema::schema_problem(definition) {
         return Err(error(problem));
     }
     if workflows::is_built_in(&definition.name) {

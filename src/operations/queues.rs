@@ -4,8 +4,9 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 use sqlx::PgPool;
 
+use super::acts::OperatorAct;
 use crate::ids::ConcertId;
-use crate::store::operations::{self, ActRow, OperatorAct};
+use crate::store::operations::{self, ActRow};
 use crate::store::queue::{self, QueueSettings, SettingsChange};
 
 /// The beginning of the names of all acts on lines.
@@ -79,8 +80,9 @@ pub async fn acts(
     before: Option<i64>,
     limit: i64,
 ) -> Result<Vec<OperatorAct>, sqlx::Error> {
-    operations::acts_on(pool, ACTS, concert.map(|concert| concert.to_string()).as_deref(), before, limit)
-        .await
+    let concert = concert.map(|concert| concert.to_string());
+    let found = operations::acts_on(pool, ACTS, concert.as_deref(), before, limit).await?;
+    Ok(found.into_iter().map(OperatorAct::from).collect())
 }
 
 /// What of a change cannot be, given the settings there are and when the sale opens or has opened.

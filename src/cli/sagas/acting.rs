@@ -12,6 +12,7 @@ use crate::operations::repair::reason_problem;
 use crate::orchestrator::{ActError, Engine, Pools};
 use crate::steps::{self, RecentBookings};
 use crate::text::escape_line;
+use crate::workflows;
 
 /// Why an operator acts.
 #[derive(clap::Args, Debug)]
@@ -50,7 +51,7 @@ impl Acting {
         let limits = app::limits(&context.settings);
         let participants = steps::participants(limits, &RecentBookings::default(), &bus);
         let engine = Engine::start(pools, bus, participants, &tasks, &stop).await?;
-        let engine = engine.with_after_act(steps::settle);
+        let engine = engine.with_after_act(steps::settle).with_own_workflows(workflows::BUILT_IN_NAMES);
         Ok(Self { engine, actor: actor(), tasks, stop })
     }
 

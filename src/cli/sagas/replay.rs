@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::super::output::table;
 use super::super::{Context, Ending, Misuse};
+use crate::booking::ChargeReplay;
 use crate::bus::Bus;
 use crate::bus::events::EventMessage;
 use crate::orchestrator::{Pace, Page, Replay, Wanted};
@@ -80,13 +81,19 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
         until: arguments.until,
         workflow: arguments.workflow,
         saga: arguments.saga,
-        reservation: arguments.reservation,
+        subject: arguments.reservation,
     };
     let until = wanted.until.unwrap_or(store::now(&pool).await?);
     let mut progress = Progress::new(context.output.is_json(), wanted.since, until);
     let mut others = BTreeMap::new();
     let mut replay = Replay::begin(&pool, &registry, &wanted).await?;
-    while let Some(mut page) = replay.next().await? {
+    let mut charges = ChargeReplay::begin(&pool, &wanted);
+    loop {
+        let page = match replay.next().await? {
+            Some(page) => Some(page),
+            None => charges.next().await?,
+        };
+        let Some(mut page) = page else { break };
         page.events.retain(|one| {
             let is_wanted = event.as_ref().is_none_or(|name| *name == one.name);
             *if is_wanted { &mut told.events } else { &mut others }.entry(one.name.clone()).or_default() += 1;
@@ -102,7 +109,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
         progress.reached(&page);
     }
     progress.done();
-    if let Some(reservation) = wanted.reservation.filter(|_| told.sagas == 0) {
+    if let Some(reservation) = wanted.subject.filter(|_| told.sagas == 0) {
         anyhow::bail!("there is no saga about reservation {reservation}");
     }
     if let Some(event) = event.filter(|_| told.total == 0 && !others.is_empty()) {

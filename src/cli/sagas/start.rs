@@ -78,7 +78,7 @@ pub(super) async fn run(context: &Context, wanted: Wanted) -> anyhow::Result<End
             SagaStartError::UnknownWorkflow(_) => "not_found",
             SagaStartError::Retired(_) => "workflow_retired",
             SagaStartError::Invalid(_) => "invalid_request",
-            SagaStartError::BuiltIn(_) => "forbidden",
+            SagaStartError::Reserved(_) => "forbidden",
             _ => return Err(error.into()),
         };
         let answer = json!({ "code": code, "detail": error.to_string() });

@@ -10,9 +10,9 @@ use hashlink::LruCache;
 use uuid::Uuid;
 
 use super::Engine;
-use crate::config::Control;
 use crate::saga::{Command, Saga, Status};
 use crate::store;
+use crate::store::Control;
 use crate::store::attempt::Attempt;
 
 /// Most sagas that are remembered, about 2 kB each: as many as are under way in one process at its best, and as many that wait.

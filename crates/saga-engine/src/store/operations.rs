@@ -92,8 +92,7 @@ pub async fn count_parked(db: impl PgExecutor<'_>) -> Result<i64> {
 }
 
 /// What a pause is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, sqlx::Type, utoipa::ToSchema)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
 #[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum PauseKind {
     /// A workflow, by name: its forward commands are held back.
@@ -113,7 +112,7 @@ impl PauseKind {
 }
 
 /// What is paused, by whom and why.
-#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct Pause {
     pub kind: PauseKind,
     pub name: String,
@@ -228,7 +227,7 @@ pub async fn record_act(db: impl PgExecutor<'_>, act: &ActRow<'_>) -> Result<()>
 }
 
 /// An act as it was written down.
-#[derive(Clone, Debug, serde::Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug)]
 pub struct OperatorAct {
     pub id: i64,
     pub at: DateTime<Utc>,
@@ -241,10 +240,8 @@ pub struct OperatorAct {
     pub target: Option<String>,
     pub reason: String,
     /// The status before.
-    #[serde(rename = "from")]
     pub from_status: String,
     /// The status after.
-    #[serde(rename = "to")]
     pub to_status: String,
     /// What belongs to the act: a hand-made output, what was left behind.
     pub detail: Option<Value>,

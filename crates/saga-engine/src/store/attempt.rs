@@ -8,7 +8,15 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use super::Result;
 use super::changes::{Changes, is_not_as_read};
 use crate::clock::Clock;
-use crate::config::Control;
+
+/// How transactions that change the same rows are kept apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Nothing is locked before it is written. Rows that another transaction changed in between are read again, under locks.
+    Optimistic,
+    /// Locks come first: more round trips for each batch, and nothing is ever decided twice.
+    Pessimistic,
+}
 
 /// Makes an attempt, without locks first if it is to be so; once more under locks if a row was not any more as it had been
 /// read.
@@ -106,7 +114,7 @@ impl Attempt {
 }
 
 /// The end of a statement that reads what is to be decided about: with these locks, or without.
-pub(super) fn locking(control: Control, locks: &'static str) -> &'static str {
+pub fn locking(control: Control, locks: &'static str) -> &'static str {
     match control {
         Control::Optimistic => "",
         Control::Pessimistic => locks,

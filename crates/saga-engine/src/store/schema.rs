@@ -86,15 +86,10 @@ pub enum SchemaError {
     Database(#[from] sqlx::Error),
 }
 
-/// Compares the migrations of this release with those that were applied.
-pub async fn fit(pool: &PgPool) -> std::result::Result<Fit, SchemaError> {
+/// Compares the migrations of this program with those that were applied.
+pub async fn fit(pool: &PgPool, migrator: &Migrator) -> std::result::Result<Fit, SchemaError> {
     let mut conn = pool.acquire().await?;
-    compare(&mut conn, &sqlx::migrate!()).await
-}
-
-/// Brings the schema up to date. Several processes may do so at once.
-pub async fn migrate(pool: &PgPool) -> std::result::Result<(), SchemaError> {
-    apply(pool, sqlx::migrate!()).await
+    compare(&mut conn, migrator).await
 }
 
 /// Applies the migrations of `migrator` that the database lacks. One that does not get a lock within

@@ -107,7 +107,7 @@ impl Codes {
     }
 
     /// The numbers of a saga's workflow.
-    pub(super) fn of(&self, saga: &Saga) -> std::result::Result<Arc<Coded>, Unregistered> {
+    pub fn of(&self, saga: &Saga) -> std::result::Result<Arc<Coded>, Unregistered> {
         let workflows = self.workflows.read().unwrap_or_else(PoisonError::into_inner);
         let found = workflows.get(&saga.workflow).and_then(|versions| versions.get(&saga.version));
         found
@@ -116,7 +116,7 @@ impl Codes {
     }
 
     /// The number of a worker that is this process, or the name of another.
-    pub(super) fn worker<'a>(&self, name: Option<&'a str>) -> (Option<i32>, Option<&'a str>) {
+    pub fn worker<'a>(&self, name: Option<&'a str>) -> (Option<i32>, Option<&'a str>) {
         match name {
             Some(name) if *name == *self.instance_name => (Some(self.instance), None),
             other => (None, other),
@@ -140,7 +140,7 @@ impl Coded {
     }
 
     /// Adds the names that are not there yet at the ends of the lists.
-    pub(super) async fn write(db: impl PgExecutor<'_>, definition: &Definition) -> Result<()> {
+    pub async fn write(db: impl PgExecutor<'_>, definition: &Definition) -> Result<()> {
         let steps: Vec<String> = definition.steps.iter().map(|step| step.name.clone()).collect();
         let signals: Vec<String> = definition.signals().into_iter().map(str::to_owned).collect();
         let events: Vec<String> = definition.events().into_iter().map(str::to_owned).collect();
@@ -172,12 +172,12 @@ impl Coded {
         Ok(())
     }
 
-    pub(super) fn step(&self, name: &str) -> std::result::Result<i16, Unregistered> {
+    pub fn step(&self, name: &str) -> std::result::Result<i16, Unregistered> {
         place(&self.steps, name).ok_or_else(|| unregistered("the step", name))
     }
 
     /// The number of what happened.
-    pub(super) fn event(&self, name: &str) -> std::result::Result<i16, Unregistered> {
+    pub fn event(&self, name: &str) -> std::result::Result<i16, Unregistered> {
         let code = match name.strip_prefix(SIGNAL) {
             Some(signal) => place(&self.signals, signal).map(|place| place + FIRST_SIGNAL as i16),
             None => EVENTS.iter().position(|known| *known == name).map(|place| place as i16),
@@ -186,7 +186,7 @@ impl Coded {
     }
 
     /// The places of the domain events that a history entry emits; none if it emits none.
-    pub(super) fn emits(&self, entry: &Entry) -> std::result::Result<Option<Vec<u8>>, BoxDynError> {
+    pub fn emits(&self, entry: &Entry) -> std::result::Result<Option<Vec<u8>>, BoxDynError> {
         if entry.emits.is_empty() {
             return Ok(None);
         }
@@ -199,12 +199,12 @@ impl Coded {
 }
 
 /// The number of a status.
-pub(super) fn status(status: Status) -> i16 {
+pub fn status(status: Status) -> i16 {
     Status::ALL.iter().position(|known| *known == status).unwrap_or_default() as i16
 }
 
 /// The number of a direction.
-pub(super) fn direction(direction: Direction) -> i16 {
+pub fn direction(direction: Direction) -> i16 {
     i16::from(direction == Direction::Undo)
 }
 

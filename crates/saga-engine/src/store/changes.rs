@@ -21,7 +21,7 @@ use super::Result;
 /// The place of a table in the order in which rows are locked, here and everywhere: two writers who lock in one order never wait for
 /// each other in a circle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct LockOrder(u8);
+pub struct LockOrder(u8);
 
 impl LockOrder {
     /// No row: the database's clock.
@@ -52,7 +52,7 @@ pub struct Changes {
 
 /// The arguments of a part, in their order.
 #[derive(Debug)]
-pub(super) struct Binding<'a>(&'a mut Changes);
+pub struct Binding<'a>(&'a mut Changes);
 
 impl Changes {
     /// Whether there is nothing to write.
@@ -83,14 +83,14 @@ impl Changes {
     }
 
     /// Nothing of it can be written: a value has no form in the database.
-    pub(super) fn refuse(&mut self, error: impl Into<sqlx::error::BoxDynError>) {
+    pub fn refuse(&mut self, error: impl Into<sqlx::error::BoxDynError>) {
         self.refused = Some(error.into());
         // So that it is not taken for nothing to write.
         self.parts.push(String::new());
     }
 
     /// Adds a part under a name that no other has. Its parameters are numbered from 1.
-    pub(super) fn add(&mut self, name: &str, sql: &str) -> Binding<'_> {
+    pub fn add(&mut self, name: &str, sql: &str) -> Binding<'_> {
         let part = format!("{name} as ({})", renumbered(sql, self.arguments.len()));
         self.parts.push(part);
         Binding(self)
@@ -98,14 +98,14 @@ impl Changes {
 
     /// Adds a part of that place in the order of locks which has to come to so many rows; one that replaces rows finds those that are as they were
     /// read. It returns something of each.
-    pub(super) fn counted(&mut self, order: LockOrder, name: &str, rows: usize, sql: &str) -> Binding<'_> {
+    pub fn counted(&mut self, order: LockOrder, name: &str, rows: usize, sql: &str) -> Binding<'_> {
         self.check(order, &format!("(select count(*) from {name}) = $1")).bind(rows as i64);
         self.add(name, sql)
     }
 
     /// Adds a part that has to write so many rows, whatever was read: a smaller number is a defect, and the whole statement
     /// fails with an error that comes again. It returns something of each row.
-    pub(super) fn complete(&mut self, name: &str, rows: usize, sql: &str) -> Binding<'_> {
+    pub fn complete(&mut self, name: &str, rows: usize, sql: &str) -> Binding<'_> {
         let check = renumbered(&format!("(select count(*) from {name}) = $1"), self.arguments.len());
         self.inserted.push(check);
         Binding(self).bind(rows as i64);
@@ -119,7 +119,7 @@ impl Changes {
     }
 
     /// Adds the condition of that place in the order of locks; its parameters are numbered from 1.
-    pub(super) fn check(&mut self, order: LockOrder, sql: &str) -> Binding<'_> {
+    pub fn check(&mut self, order: LockOrder, sql: &str) -> Binding<'_> {
         let check = renumbered(sql, self.arguments.len());
         let replaced = self.checks.insert(order, check);
         assert!(
@@ -132,7 +132,7 @@ impl Changes {
 
 impl Binding<'_> {
     /// Gives the next argument.
-    pub(super) fn bind<'q, T: Encode<'q, Postgres> + Type<Postgres>>(self, value: T) -> Self {
+    pub fn bind<'q, T: Encode<'q, Postgres> + Type<Postgres>>(self, value: T) -> Self {
         if let Err(refused) = self.0.arguments.add(value) {
             self.0.refused = Some(refused);
         }

@@ -1,4 +1,4 @@
-//! What events are told from again: sagas in pages along their ids. Charges are in `payments`.
+//! Sagas whose events are published again, in pages along their ids.
 
 use chrono::{DateTime, Utc};
 use sqlx::{PgExecutor, PgPool};
@@ -32,7 +32,7 @@ pub async fn older_sagas(
     .await
 }
 
-/// The ids of sagas about a reservation, in the order in which they began.
+/// The ids of sagas about a subject, in the order in which they began.
 pub async fn sagas_about(
     db: impl PgExecutor<'_>,
     subject: Uuid,

@@ -14,12 +14,12 @@ static TROUBLE: LazyLock<tokio::sync::watch::Sender<u64>> =
     LazyLock::new(|| tokio::sync::watch::Sender::new(0));
 
 /// No connection that there is by now is used again. All pools of a process lead to the same database.
-pub(super) fn outdate_connections() {
+pub fn outdate_connections() {
     let now = u64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
     OUTDATED_UNTIL.fetch_max(now + 1, Ordering::Relaxed);
 }
 
-pub(super) fn is_outdated(age: Duration) -> bool {
+pub fn is_outdated(age: Duration) -> bool {
     let until = OUTDATED_UNTIL.load(Ordering::Relaxed);
     let made_at = BEGIN.elapsed().saturating_sub(age);
     u128::from(until) > made_at.as_millis()
@@ -27,7 +27,7 @@ pub(super) fn is_outdated(age: Duration) -> bool {
 
 /// Draws the conclusions from an error for all connections: those that are of no use any more are given up, and where there
 /// are several servers, the one that can be written is looked for.
-pub(super) fn note(error: &sqlx::Error) {
+pub fn note(error: &sqlx::Error) {
     let is_trouble = match error {
         sqlx::Error::Database(error) => {
             let outdates = error.code().is_some_and(|code| sqlstate::outdates_connections(&code));
@@ -45,12 +45,12 @@ pub(super) fn note(error: &sqlx::Error) {
 }
 
 /// The server may be another one by now.
-pub(super) fn announce() {
+pub fn announce() {
     TROUBLE.send_modify(|times| *times += 1);
 }
 
 /// Hears of trouble from now on.
-pub(super) fn watch() -> tokio::sync::watch::Receiver<u64> {
+pub fn watch() -> tokio::sync::watch::Receiver<u64> {
     TROUBLE.subscribe()
 }
 

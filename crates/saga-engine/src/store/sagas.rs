@@ -6,21 +6,21 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, Row};
 use uuid::Uuid;
 
+use super::Control;
 use super::Result;
 use super::changes::{Changes, LockOrder};
 use super::codes::{self, Codes, Unregistered};
 use super::names::Name;
 use super::rows::Rows;
-use crate::config::Control;
 use crate::saga::{Direction, Saga, Status};
 
 /// All columns of a saga in the view of sagas, as in [`get_many`], which is held against the schema.
-pub(super) const COLUMNS: &str = "id, workflow, version, subject_id, status, paused, step, direction, visit, attempt, send, \
+pub const COLUMNS: &str = "id, workflow, version, subject_id, status, paused, step, direction, visit, attempt, send, \
     since, backing_off, due_at, flight, reason, rejection, input, context, seq, created_at, updated_at, \
     finished_at, entered_at, stuck_since, trace";
 
 /// A saga from a row with [`COLUMNS`].
-pub(super) fn from_row(row: &PgRow) -> Result<Saga> {
+pub fn from_row(row: &PgRow) -> Result<Saga> {
     let Name(status) = row.try_get("status")?;
     let Name(direction) = row.try_get("direction")?;
     Ok(Saga {

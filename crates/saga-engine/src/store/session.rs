@@ -12,14 +12,14 @@ use tokio::time::{Instant, sleep};
 use super::Result;
 
 /// For every connection. The wait for a lock has a bound on the server's side, shorter than that of a request.
-pub(super) const SETTINGS: &str = "
+pub const SETTINGS: &str = "
     set jit = off;
     set lock_timeout = '4s';
     set idle_in_transaction_session_timeout = '30s'";
 
 /// For the connections of steps, beside [`SETTINGS`]: see [`super::open_for_steps`]. A statement has a bound on the server's
 /// side, a little shorter than [`super::WORK_TIMEOUT`].
-pub(super) const STEPS_SETTINGS: &str = "
+pub const STEPS_SETTINGS: &str = "
     set statement_timeout = '9s';
     set plan_cache_mode = force_generic_plan;
     set enable_seqscan = off;

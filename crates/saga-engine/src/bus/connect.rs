@@ -12,10 +12,10 @@ use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerError};
 use bytes::Bytes;
 use saga_worker::credentials;
 
+use super::access::NatsAccess;
 use super::denials::Denials;
 use super::health::Health;
 use super::retry::reconnect_delay;
-use crate::config::NatsAccess;
 
 /// The oldest server whose JetStream has all that is used here: schedules, message TTLs, delete markers.
 const OLDEST_SERVER: (u64, u64, u64) = (2, 14, 0);
@@ -30,9 +30,6 @@ pub struct Bus {
     pub client: Client,
     pub jetstream: jetstream::Context,
     pub replicas: usize,
-    /// Whether this process makes the bucket of the places in line where it is missing. A role that does not write the
-    /// bucket has no right to make it either.
-    pub makes_bucket: bool,
     /// How JetStream did lately, where it is probed.
     pub health: Health,
     /// Subjects that the server has forbidden.
@@ -85,7 +82,7 @@ pub enum ConnectError {
     #[error("NATS at {urls} refuses the user, password or key: {source}")]
     Refused { urls: String, source: async_nats::ConnectError },
     #[error("{setting} names {path}, which cannot be used: {reason}", path = path.display())]
-    File { setting: &'static str, path: PathBuf, reason: String },
+    File { setting: String, path: PathBuf, reason: String },
     #[error("NATS at {urls} is version {found}; Box Office needs 2.14 or newer (schedules and message TTLs)")]
     TooOld { urls: String, found: String },
     #[error(
@@ -126,7 +123,7 @@ pub async fn connect_as(
     let heard = denials.clone();
     let client = secured(options, access)?
         .name(name)
-        .custom_inbox_prefix(&access.nats_inbox)
+        .custom_inbox_prefix(&access.inbox)
         .ping_interval(Duration::from_secs(5))
         .request_timeout(Some(JETSTREAM_TIMEOUT))
         .reconnect_delay_callback(reconnect_delay)
@@ -144,14 +141,14 @@ pub async fn connect_as(
     if bytes < MAX_PAYLOAD_NEEDED {
         return Err(ConnectError::SmallPayload { urls: urls.to_owned(), bytes });
     }
-    let context = match &access.nats_domain {
+    let context = match &access.domain {
         Some(domain) => ContextBuilder::new().domain(domain).timeout(JETSTREAM_TIMEOUT),
         None => ContextBuilder::new().timeout(JETSTREAM_TIMEOUT),
     };
     let jetstream = context.ack_timeout(JETSTREAM_TIMEOUT).build(client.clone());
     jetstream.query_account().await.map_err(|error| unusable_jetstream(urls, &error))?;
     let health = Health::default();
-    Ok(Bus { client, jetstream, replicas: usize::from(replicas), makes_bucket: true, health, denials })
+    Ok(Bus { client, jetstream, replicas: usize::from(replicas), health, denials })
 }
 
 fn unusable_jetstream(urls: &str, error: &AccountError) -> ConnectError {
@@ -182,33 +179,32 @@ fn unconnected(urls: &str, source: async_nats::ConnectError) -> ConnectError {
 
 /// Credentials, key and TLS, as far as they are given.
 fn secured(mut options: ConnectOptions, access: &NatsAccess) -> Result<ConnectOptions, ConnectError> {
-    if let Some(path) = &access.nats_creds {
-        let setting = "BOXOFFICE_NATS_CREDS";
-        let refused = |error: std::io::Error| unusable(setting, path, &error);
-        options = options.credentials(&text(setting, path)?).map_err(refused)?;
+    if let Some(path) = &access.creds {
+        let refused = |error: std::io::Error| unusable("creds", path, &error);
+        options = options.credentials(&text("creds", path)?).map_err(refused)?;
     }
-    if let Some(path) = &access.nats_nkey {
-        options = options.nkey(text("BOXOFFICE_NATS_NKEY", path)?.trim().to_owned());
+    if let Some(path) = &access.nkey {
+        options = options.nkey(text("nkey", path)?.trim().to_owned());
     }
-    if let Some(path) = &access.nats_ca {
-        text("BOXOFFICE_NATS_CA", path)?;
+    if let Some(path) = &access.ca {
+        text("ca", path)?;
         options = options.add_root_certificates(path.clone());
     }
-    if let (Some(cert), Some(key)) = (&access.nats_cert, &access.nats_key) {
-        text("BOXOFFICE_NATS_CERT", cert)?;
-        text("BOXOFFICE_NATS_KEY", key)?;
+    if let Some((cert, key)) = &access.identity {
+        text("cert", cert)?;
+        text("key", key)?;
         options = options.add_client_certificate(cert.clone(), key.clone());
     }
-    Ok(if access.nats_tls { options.require_tls(true) } else { options })
+    Ok(if access.requires_tls { options.require_tls(true) } else { options })
 }
 
 /// A file that a setting names. That it cannot be read is another error than a server that refuses.
-fn text(setting: &'static str, path: &Path) -> Result<String, ConnectError> {
+fn text(setting: &str, path: &Path) -> Result<String, ConnectError> {
     std::fs::read_to_string(path).map_err(|error| unusable(setting, path, &error))
 }
 
-fn unusable(setting: &'static str, path: &Path, error: &std::io::Error) -> ConnectError {
-    ConnectError::File { setting, path: path.to_owned(), reason: error.to_string() }
+fn unusable(setting: &str, path: &Path, error: &std::io::Error) -> ConnectError {
+    ConnectError::File { setting: setting.to_owned(), path: path.to_owned(), reason: error.to_string() }
 }
 
 /// The addresses as messages may show them: without what stands before the `@`.

@@ -15,10 +15,10 @@ use crate::bus::events::{EventBatch, EventMessage, event_batches};
 use crate::bus::messages::{self, Settled};
 use crate::bus::publish::{Outgoing, PublishError, publish_each};
 use crate::bus::subjects;
-use crate::config::Control;
 use crate::ids;
 use crate::saga::{self, Action, Command, Poisoned, Saga, Transition, WorkflowRegistry};
 use crate::store;
+use crate::store::Control;
 
 /// How often the broker looks for schedules that are due.
 const ALARM_TICK: TimeDelta = TimeDelta::milliseconds(250);

@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use super::Engine;
 use super::advance::start_version;
+use crate::input_schema;
 use crate::saga::{self, Definition, NewSaga, Saga};
 use crate::store::changes::Changes;
 use crate::store::{self, attributes, definitions};
-use crate::workflows::{self, input};
 
 /// Most attributes of a saga.
 pub const MAX_ATTRIBUTES: usize = 8;
@@ -44,8 +44,8 @@ pub enum StartError {
     Retired(String),
     #[error("{}", .0.iter().map(|(pointer, reason)| format!("{pointer}: {reason}")).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<Fault>),
-    #[error("sagas of {0} are started by the service itself, with a reservation")]
-    BuiltIn(String),
+    #[error("sagas of {0} are started by the service itself")]
+    Reserved(String),
     #[error("the definition of {0} {1} cannot be read by this process")]
     Undefined(String, i32),
     #[error(transparent)]
@@ -101,14 +101,14 @@ fn attribute_problem(name: &str, value: &Value) -> Option<String> {
 impl Engine {
     /// Starts a saga of the version that new sagas of its workflow begin with. `false`: a saga with this id was started before.
     pub async fn start_saga(&self, new: NewClientSaga) -> Result<bool, StartError> {
-        if workflows::is_built_in(&new.workflow) {
-            return Err(StartError::BuiltIn(new.workflow));
+        if self.own_workflows.contains(&new.workflow.as_str()) {
+            return Err(StartError::Reserved(new.workflow));
         }
         let mut faults = new.faults();
         let definition = self.current_definition(&new.workflow).await?;
         if faults.is_empty() {
             let input = Value::Object(new.input.clone());
-            let found = input::faults(&definition, &input).into_iter();
+            let found = input_schema::faults(&definition, &input).into_iter();
             faults.extend(found.map(|fault| (format!("/input{}", fault.pointer), fault.reason)));
         }
         if !faults.is_empty() {

@@ -7,9 +7,9 @@ use uuid::Uuid;
 
 use super::batched::Requests;
 use super::{Batch, Engine, Verdict, Waiting};
-use crate::config::Control;
 use crate::saga::{self, Event};
 use crate::store;
+use crate::store::Control;
 use crate::store::attempt::{Attempt, decide};
 use crate::store::changes::Changes;
 use crate::store::claims::{Claims, is_taken};

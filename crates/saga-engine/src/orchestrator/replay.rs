@@ -1,4 +1,4 @@
-//! Events told again: from the history of sagas and from the ledger, with the ids, numbers and content of the first time.
+//! Events of sagas published again: read from their history, with the ids, numbers and content of the first time.
 
 use std::time::Duration;
 
@@ -15,10 +15,8 @@ use crate::ids;
 use crate::saga::{Saga, WorkflowRegistry};
 use crate::store::{self, replay};
 
-/// Most sagas or charges of one page.
+/// Most sagas of one page.
 const PAGE: usize = 200;
-/// An id is made before its row, a request that is sent again up to a day; and clocks differ.
-const CHARGE_MARGIN: TimeDelta = TimeDelta::days(2);
 const CLOCKS_APART: TimeDelta = TimeDelta::hours(1);
 
 /// What is told again; all that is given must hold.
@@ -30,10 +28,11 @@ pub struct Wanted {
     pub until: Option<DateTime<Utc>>,
     pub workflow: Option<String>,
     pub saga: Option<Uuid>,
-    pub reservation: Option<Uuid>,
+    /// What the sagas are about.
+    pub subject: Option<Uuid>,
 }
 
-/// The events of some sagas, or of some charges.
+/// The events of some sagas.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// In the order in which they happened to each subject.
@@ -47,7 +46,7 @@ pub struct Page {
 }
 
 /// Reads what is told again, page by page: first what began before the wanted time, or is named; then sagas along
-/// their ids; then charges.
+/// their ids.
 #[derive(Debug)]
 pub struct Replay<'a> {
     pool: &'a PgPool,
@@ -55,7 +54,6 @@ pub struct Replay<'a> {
     wanted: &'a Wanted,
     named: Vec<Uuid>,
     sagas_from: Option<Uuid>,
-    charges_from: Option<Uuid>,
     below: Uuid,
 }
 
@@ -68,23 +66,21 @@ impl<'a> Replay<'a> {
     ) -> store::Result<Self> {
         let workflow = wanted.workflow.as_deref();
         let first = wanted.since.map_or(Uuid::nil(), ids::first_of);
-        let is_named = wanted.saga.is_some() || wanted.reservation.is_some();
-        let mut named = match (wanted.reservation, wanted.saga, wanted.since) {
-            (Some(reservation), _, _) => replay::sagas_about(pool, reservation, workflow).await?,
+        let is_named = wanted.saga.is_some() || wanted.subject.is_some();
+        let mut named = match (wanted.subject, wanted.saga, wanted.since) {
+            (Some(subject), _, _) => replay::sagas_about(pool, subject, workflow).await?,
             (None, Some(saga), _) => vec![saga],
             (None, None, Some(since)) => replay::older_sagas(pool, first, since, workflow).await?,
             (None, None, None) => Vec::new(),
         };
         named.reverse();
-        let charges = wanted.since.map_or(Uuid::nil(), |since| ids::first_of(since - CHARGE_MARGIN));
         Ok(Self {
             pool,
             registry,
             wanted,
             named,
             sagas_from: (!is_named).then_some(first),
-            charges_from: (!is_named && workflow.is_none()).then_some(charges),
-            below: wanted.until.map_or(Uuid::max(), |until| ids::first_of(until + CLOCKS_APART)),
+            below: wanted.ids_end(),
         })
     }
 
@@ -102,15 +98,7 @@ impl<'a> Replay<'a> {
             self.sagas_from = after(sagas.len(), sagas.last().map(|saga| saga.id));
             return self.of_sagas(sagas).await.map(Some);
         }
-        let Some(from) = self.charges_from else {
-            return Ok(None);
-        };
-        let charges = store::payments::charges(self.pool, from, self.below, PAGE as i64).await?;
-        self.charges_from = after(charges.len(), charges.last().map(|charge| charge.id));
-        let reached = charges.last().map(|charge| charge.created_at);
-        let events = charges.iter().map(announce::charge_event);
-        let events = events.filter(|event| self.is_wanted(event)).collect();
-        Ok(Some(Page { events, reached, ..Page::default() }))
+        Ok(None)
     }
 
     async fn of_sagas(&self, mut sagas: Vec<Saga>) -> store::Result<Page> {
@@ -121,13 +109,20 @@ impl<'a> Replay<'a> {
         let ids: Vec<Uuid> = sagas.iter().map(|saga| saga.id).collect();
         let history = store::history::of_sagas(self.pool, &ids).await?;
         let mut events = announce::of_history(self.registry, &sagas, &history);
-        events.retain(|event| self.is_wanted(event));
+        events.retain(|event| self.wanted.includes(event));
         Ok(Page { events, sagas: looked_at, left_out: looked_at - sagas.len(), reached })
     }
+}
 
-    fn is_wanted(&self, event: &EventMessage) -> bool {
-        self.wanted.since.is_none_or(|since| event.at >= since)
-            && self.wanted.until.is_none_or(|until| event.at < until)
+impl Wanted {
+    /// Whether the event happened in the wanted time.
+    pub fn includes(&self, event: &EventMessage) -> bool {
+        self.since.is_none_or(|since| event.at >= since) && self.until.is_none_or(|until| event.at < until)
+    }
+
+    /// Above every id that was made in the wanted time.
+    pub fn ids_end(&self) -> Uuid {
+        self.until.map_or(Uuid::max(), |until| ids::first_of(until + CLOCKS_APART))
     }
 }
 

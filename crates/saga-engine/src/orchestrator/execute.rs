@@ -19,9 +19,9 @@ use crate::bus::deliveries::{self, Carrier};
 use crate::bus::messages;
 use crate::bus::publish::publish;
 use crate::bus::subjects;
-use crate::config::Control;
 use crate::saga::{self, Command, DEADLINE_PASSED, Direction, Event, Outcome, Poisoned, Reply, Saga};
 use crate::store;
+use crate::store::Control;
 use crate::store::attempt::{Attempt, decide};
 use crate::store::changes::Changes;
 

@@ -10,7 +10,6 @@ use uuid::Uuid;
 use crate::bus::events::EventMessage;
 use crate::saga::{self, Definition, Direction, Saga, Transition, WorkflowRegistry};
 use crate::store::history::HistoryRow;
-use crate::store::payments::Charge;
 
 /// Where an event stands: in whose history, at which number.
 struct Place<'a> {
@@ -136,23 +135,6 @@ fn whole(place: &Place<'_>) -> Arc<Value> {
         fields.insert("reason".to_owned(), json!(reason));
     }
     data
-}
-
-/// The event of a ledger entry that no saga made: a charge, or a refund by an operator.
-pub fn charge_event(charge: &Charge) -> EventMessage {
-    let data = json!({
-        "entry_id": charge.id,
-        "user_id": charge.user_id,
-        "kind": charge.kind,
-        "amount": charge.amount,
-        "balance": charge.balance,
-        "reservation_id": charge.reservation_id,
-        "reverses_id": charge.reverses_id,
-        "created_at": charge.created_at,
-    });
-    let (id, at) = (charge.id.to_string(), charge.created_at);
-    let about = (charge.user_id, charge.position);
-    EventMessage::new(id, "points.entry", at, about, charge.user_id, data)
 }
 
 #[cfg(test)]

@@ -43,7 +43,6 @@ use tokio_util::sync::CancellationToken;
 
 pub use acts::{ActDone, ActError, Acted, AfterAct, SETTLEMENT};
 pub use advance::{Batch, Verdict, start};
-pub use announce::charge_event;
 pub use batched::{Batched, Requests, batched};
 pub use client_sagas::{NewClientSaga, StartError as SagaStartError};
 pub use follow::Consequences;
@@ -61,9 +60,9 @@ use rest::Rested;
 use crate::background::Tasks;
 use crate::bus::Bus;
 use crate::clock::Clock;
-use crate::config::Control;
 use crate::ids;
 use crate::saga::{Saga, WorkflowRegistry};
+use crate::store::Control;
 use crate::store::codes::Codes;
 use crate::store::turns::Turns;
 
@@ -87,6 +86,7 @@ pub struct Engine {
     /// Near the database's clock, which decides.
     pub clock: Clock,
     after_act: Option<AfterAct>,
+    own_workflows: &'static [&'static str],
     pauses: Arc<pauses::Pauses>,
     recent: recent::Recent,
     waiters: wait::Waiters,
@@ -152,6 +152,7 @@ impl Engine {
             control,
             clock,
             after_act: None,
+            own_workflows: &[],
             pauses: Arc::default(),
             recent: recent::Recent::new(),
             waiters,
@@ -171,6 +172,13 @@ impl Engine {
     #[must_use]
     pub fn with_after_act(mut self, after_act: AfterAct) -> Self {
         self.after_act = Some(after_act);
+        self
+    }
+
+    /// The same engine, which refuses to start sagas of these workflows for clients: the program starts them itself.
+    #[must_use]
+    pub fn with_own_workflows(mut self, names: &'static [&'static str]) -> Self {
+        self.own_workflows = names;
         self
     }
 

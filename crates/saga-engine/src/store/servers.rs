@@ -18,7 +18,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The servers of an address, in its order.
 #[derive(Clone, Debug)]
-pub(super) struct Servers {
+pub struct Servers {
     each: Vec<PgConnectOptions>,
     /// Whether a connection is used only if it can write.
     pub must_write: bool,
@@ -119,7 +119,7 @@ async fn look(server: &PgConnectOptions, must_write: bool) -> Result<()> {
 ///
 /// # Errors
 /// When it cannot: it is in recovery, or read-only.
-pub(super) async fn expect_writable(conn: &mut PgConnection) -> Result<()> {
+pub async fn expect_writable(conn: &mut PgConnection) -> Result<()> {
     let asked =
         sqlx::query_scalar!(r#"select current_setting('transaction_read_only') = 'on' as "read_only!""#);
     if !asked.fetch_one(conn).await? {
