@@ -34,7 +34,7 @@ pub use saga_core as saga;
 
 pub mod telemetry;
 
-pub use saga_engine::background;
+pub mod background;
 
 pub mod config;
 

@@ -13,14 +13,14 @@ const PANIC_AT: &str = "BOXOFFICE_PANIC_AT";
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    halt_where_told();
+    halt_at_failpoints();
     boxoffice::cli::main().await
 }
 
 /// Between commit, publish and acknowledgement stand points such as `fail_point!("worker::committed")`. In a build
-/// for tests whoever comes to a point that is named here says so and halts for good, until the test kills the
+/// for tests a process that comes to a point that is named here says so and halts for good, until the test kills the
 /// process. Every other build has no points at all: the macro expands to nothing.
-fn halt_where_told() {
+fn halt_at_failpoints() {
     if !fail::has_failpoints() {
         return;
     }

@@ -30,7 +30,7 @@ pub fn first_revision(incarnation: u64) -> u64 {
 }
 
 /// The incarnation of a bucket that is made now, and after another whose revisions came up to `known`. Two made within
-/// a second, or by clocks that disagree, are told apart as long as the earlier one is known.
+/// a second, or by clocks that disagree, have different numbers as long as the earlier one is known.
 pub fn next(now: DateTime<Utc>, known: u64) -> u64 {
     let second = u64::try_from(now.timestamp().saturating_sub(EPOCH)).unwrap_or(0);
     second.max(of(known).saturating_add(1)).min(LAST)

@@ -16,17 +16,17 @@ pub const QUEUE_LEASE: &str = "lease.admission";
 /// The KV bucket of the locks that a benchmark holds against others; it is made for a run and deleted after it.
 pub const RIVAL_LOCKS: &str = "rival_locks";
 
-/// Core NATS, not stored: one message per batch that changed seats, for whoever keeps maps of them.
+/// Core NATS, not stored: one message per batch that changed seats, for instances that keep maps of them.
 pub const SEATS_CHANGED: &str = "catalog.seats";
 /// Core NATS, not stored: a concert was added, or a date of one.
 pub const CONCERTS_CHANGED: &str = "catalog.concerts";
-/// Core NATS, not stored: somebody changed the settings of a line.
+/// Core NATS, not stored: the settings of a line were changed.
 pub const QUEUE_SETTINGS: &str = "queue.settings";
 /// Core NATS, not stored: the bucket of places was missing and has been made.
 pub const QUEUE_BUCKET: &str = "queue.bucket";
-/// Core NATS, not stored: an instance tells of whom in line it has heard lately.
+/// Core NATS, not stored: an instance says which users in line were active lately.
 pub const QUEUE_HEARD: &str = "queue.heard";
-/// Core NATS, request and reply: an operator asks whoever admits to admit some more at once.
+/// Core NATS, request and reply: an operator asks the instance that admits to admit some more at once.
 pub const QUEUE_ADMIT: &str = "queue.admit";
 
 /// Core NATS, not stored: every instance says how long holds take there, while any line has a brake.

@@ -43,13 +43,13 @@ pub async fn ensure_with_bucket(bus: &Bus) -> Result<(), TopologyError> {
 /// Makes the bucket of the places in line if it is missing. It begins behind `known`, the last revision that is known of
 /// buckets before it.
 pub async fn ensure_bucket(bus: &Bus, known: u64) -> Result<(), TopologyError> {
-    let told = |error: &dyn std::fmt::Display| refused("bucket", subjects::QUEUE_TOKENS, &error);
+    let failed = |error: &dyn std::fmt::Display| refused("bucket", subjects::QUEUE_TOKENS, &error);
     // Never with a first revision: the server would empty the bucket at its next start if it were a later one.
     let there_is = bucket(bus.replicas, None);
     match bus.jetstream.update_stream(there_is.clone()).await {
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == CreateStreamErrorKind::NotFound => (),
-        Err(error) => return Err(told(&error)),
+        Err(error) => return Err(failed(&error)),
     }
     let first = incarnation::first_revision(incarnation::next(Clock::default().now(), known));
     match bus.jetstream.create_stream(bucket(bus.replicas, Some(first))).await {
@@ -57,7 +57,7 @@ pub async fn ensure_bucket(bus: &Bus, known: u64) -> Result<(), TopologyError> {
         // Another process may have been quicker.
         Err(error) => match bus.jetstream.update_stream(there_is).await {
             Ok(_) => Ok(()),
-            Err(_) => Err(told(&error)),
+            Err(_) => Err(failed(&error)),
         },
     }
 }

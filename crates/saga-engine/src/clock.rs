@@ -1,8 +1,8 @@
 //! The one place that reads the machine's clock.
 //!
-//! Whatever decides about money or seats reads the database's clock inside its transaction. All else (the
+//! A decision reads the database's clock inside its transaction. All else (the
 //! line in memory, what a token says, how many seconds are left) uses this clock, which is kept in step with
-//! the database's, so that instances on machines whose clocks disagree still tell the same story.
+//! the database's, so that instances on machines whose clocks disagree still agree.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

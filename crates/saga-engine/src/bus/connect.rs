@@ -65,7 +65,7 @@ impl Bus {
         self.client.connection_state() == State::Connected
     }
 
-    /// How often the connection was made. A higher number than before: what was told meanwhile, and not stored, is lost.
+    /// How often the connection was made. A higher number than before: messages that were sent meanwhile, and are not stored, are lost.
     pub fn connects(&self) -> u64 {
         self.client.statistics().connects.load(Ordering::Relaxed)
     }

@@ -23,7 +23,7 @@ pub struct ConsumerState {
     pub ack_pending: usize,
     /// Those of them that were delivered more than once.
     pub redelivered: usize,
-    /// Requests for messages that are open: somebody is ready to work.
+    /// Requests for messages that are open: a worker is ready.
     pub waiting: usize,
     /// The end of its pause, if it is paused.
     pub paused_until: Option<DateTime<Utc>>,
@@ -46,7 +46,7 @@ pub enum ConsumersError {
     Unavailable { stream: &'static str, reason: String },
 }
 
-/// The consumers that take this command. They may be somebody else's, and take more than it; none means that nobody
+/// The consumers that take this command. Another program may have made them, and they may take more than it. None: no worker
 /// has ever served it.
 pub async fn of_command(bus: &Bus, command: &str) -> Result<Vec<ConsumerState>, ConsumersError> {
     Ok(all(bus).await?.into_iter().filter(|state| state.takes(command)).collect())

@@ -58,12 +58,12 @@ mod tests {
     #[test]
     fn denied_subject_is_read_from_the_complaint() {
         let (denials, since) = (Denials::default(), Instant::now());
-        denials.note("Permissions Violation for Publish to \"steps.points.Deduct\"");
+        denials.note("Permissions Violation for Publish to \"steps.shelf.Reserve\"");
         denials.note("Permissions Violation for Subscription to \"steps.>\"");
-        assert!(denials.is_denied("steps.points.Deduct", since));
+        assert!(denials.is_denied("steps.shelf.Reserve", since));
         assert!(!denials.is_denied("steps.>", since));
         assert!(
-            !denials.is_denied("steps.points.Deduct", Instant::now() + std::time::Duration::from_secs(1))
+            !denials.is_denied("steps.shelf.Reserve", Instant::now() + std::time::Duration::from_secs(1))
         );
     }
 }

@@ -19,7 +19,7 @@ const QUIET: Duration = Duration::from_millis(250);
 /// How long to wait for answers in all.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// Why presence could not be told or asked.
+/// Why presence could not be announced or asked for.
 #[derive(Debug, thiserror::Error)]
 #[error("NATS did not take {what}: {reason}")]
 pub struct PresenceError {
@@ -59,7 +59,7 @@ pub async fn present(bus: &Bus) -> Result<Vec<WorkerSeen>, PresenceError> {
     Ok(joined(infos?, stats?))
 }
 
-/// Asks all and gathers what they say, with the time that each took. An answer that cannot be read is nobody's.
+/// Asks all and gathers what they say, with the time that each took. An answer that cannot be read is dropped.
 async fn ask<T: DeserializeOwned>(
     bus: &Bus,
     subject: &'static str,
@@ -75,7 +75,7 @@ async fn ask<T: DeserializeOwned>(
     let (begin, mut found) = (Instant::now(), Vec::new());
     let mut end = begin + QUIET;
     while let Ok(Some(answer)) = tokio::time::timeout_at(end, answers.next()).await {
-        // The server's own word, at once, that nobody listens.
+        // The server answers at once that there is no listener.
         if answer.status.is_some() {
             break;
         }

@@ -116,7 +116,7 @@ impl Engine {
     }
 
     /// Before a step is completed by hand, its service elsewhere writes that in its own fence, so that the step can not
-    /// run any more. A step that did run tells its outcome instead. For a service in this database the saga's row,
+    /// run any more. A step that did run answers with its outcome instead. For a service in this database the saga's row,
     /// locked, is the fence. What is not allowed is left to be refused by `apply`. Answers the saga as it stood.
     async fn write_fence(
         &self,

@@ -40,7 +40,7 @@ pub enum Verdict {
     Moved,
     /// Twice, late, or not what the saga waits for: nothing changed.
     Stale,
-    /// It cannot be, or there is no such saga: whoever brought it parks it.
+    /// It cannot be, or there is no such saga: the caller parks the message.
     Illegal(String),
     /// The saga's definition cannot be read now: the saga waits, and is looked at again.
     Undefined(String),

@@ -95,7 +95,7 @@ fn event(definition: Option<&Definition>, place: &Place<'_>, name: &str) -> Even
     EventMessage::new(id, name, place.at, (place.saga.subject_id, place.seq), trace, data)
 }
 
-/// What the engine itself tells: that a saga is stuck or was given up, where, why, and what can be done or is left.
+/// Events of the engine itself: a saga is stuck or was given up; where, why, and what can be done or is left.
 fn about_the_saga(place: &Place<'_>, name: &str) -> Option<Value> {
     if ![saga::STUCK, saga::ABANDONED].contains(&name) {
         return None;
@@ -125,8 +125,8 @@ fn part(definition: &Definition, place: &Place<'_>, name: &str) -> Option<Value>
     place.detail?.get(field).cloned()
 }
 
-/// All that the saga knows by then; with its reason once it has turned back. What it told before that has none, also
-/// when it is told again later.
+/// The whole context by then, with the reason once the saga compensates. Earlier events have no reason, also when they are
+/// published again later.
 fn whole(place: &Place<'_>) -> Arc<Value> {
     let mut data = Arc::clone(place.context);
     if let (Direction::Undo, Some(reason)) = (place.direction, &place.saga.reason)
@@ -141,6 +141,30 @@ fn whole(place: &Place<'_>) -> Arc<Value> {
 mod tests {
     use super::*;
     use crate::saga::{Decision, Event, NewSaga, Outcome, Reply};
+
+    const PARCEL: &str = r#"
+        name = "parcel"
+        version = 1
+
+        [[steps]]
+        name = "reserve"
+        command = "shelf.reserve"
+        undo = "shelf.release"
+        deadline = { seconds = 60, reason = "unavailable" }
+        emits = ["parcel.reserved"]
+
+        [[steps]]
+        name = "await_pickup"
+        wait = "pickup"
+        deadline = { at = "expires_at", reason = "expired" }
+
+        [signals]
+        cancel = "cancelled"
+
+        [ends]
+        cancelled = "parcel.cancelled"
+        otherwise = "parcel.failed"
+    "#;
 
     fn row(transition: &Transition) -> HistoryRow {
         let (saga, entry) = (&transition.saga, transition.entry.clone().expect("it is recorded"));
@@ -166,9 +190,10 @@ mod tests {
     }
 
     #[test]
-    fn history_tells_what_was_told_at_the_time() {
-        let registry = crate::workflows::built_in().unwrap();
-        let definition = registry.latest("booking").unwrap();
+    fn history_gives_the_events_of_the_time() {
+        let registry = WorkflowRegistry::default();
+        registry.add(Definition::parse("parcel", PARCEL).unwrap());
+        let definition = registry.latest("parcel").unwrap();
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let id = Uuid::from_u128(7);
         let new = NewSaga { id, subject_id: id, input: serde_json::Map::new(), trace: None, seq: 0 };
@@ -176,7 +201,7 @@ mod tests {
         let (mut history, mut told) = (vec![row(&last)], of_transition(&registry, &last));
         let later = now + chrono::TimeDelta::minutes(5);
         let events = [
-            done(Direction::Do, json!({ "amount": 20, "expires_at": later, "claimable_at": later })),
+            done(Direction::Do, json!({ "expires_at": later })),
             Event::signal("cancel"),
             done(Direction::Undo, json!({})),
         ];
@@ -189,7 +214,7 @@ mod tests {
             told.extend(of_transition(&registry, &last));
         }
         let names: Vec<&str> = told.iter().map(|event| event.name.as_str()).collect();
-        assert_eq!(names, ["reservation.reserved", "reservation.cancelled"]);
+        assert_eq!(names, ["parcel.reserved", "parcel.cancelled"]);
         let json = |events: &[EventMessage]| serde_json::to_value(events).unwrap();
         assert_eq!(json(&of_history(&registry, &[last.saga], &history)), json(&told));
         assert_eq!((&told[0].data["reason"], &told[1].data["reason"]), (&Value::Null, &json!("cancelled")));

@@ -15,7 +15,7 @@ use crate::store::turns::Turns;
 /// Most requests of one batch.
 const BATCH: usize = 256;
 
-/// How many may wait for the next batch; whoever comes then is told at once that it is too many.
+/// Most requests that wait for the next batch. One more is refused at once.
 const WAITING: usize = 4_096;
 
 type Request<Q, A> = (Q, oneshot::Sender<A>);
@@ -63,7 +63,7 @@ impl<Q, A> Requests<Q, A> {
             batch.retain(|(_, caller)| !caller.is_closed());
             let (requests, callers): (Vec<Q>, Vec<oneshot::Sender<A>>) = batch.drain(..).unzip();
             if let Err(error) = self.answer(Halves::of(requests), callers, &with, work).await {
-                // Dropping the senders has told the callers.
+                // Dropped senders are an answer to the callers.
                 tracing::warn!(%error, "{} could not be done", self.what);
             }
         }
@@ -90,7 +90,7 @@ impl<Q, A> Requests<Q, A> {
                     }
                     Ok(())
                 }
-                // That took seconds already, and somebody waits for each answer.
+                // That took seconds already, and callers wait for each answer.
                 Err(error) if store::ended_a_wait(&error) => return Err(error),
                 Err(error) => Err(error),
             };
@@ -118,7 +118,7 @@ mod tests {
     use futures::FutureExt;
     use futures::future::{join_all, ready};
 
-    /// What a thousand callers are told by work that is given a batch and how many came before it.
+    /// The answers that a thousand callers get from work that is given a batch and how many came before it.
     async fn told(work: fn(&[i32], usize) -> store::Result<Vec<i32>>) -> (Vec<Option<i32>>, usize) {
         let (batched, requests) = batched("numbers", |_| Uuid::nil());
         let (stop, batches) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));

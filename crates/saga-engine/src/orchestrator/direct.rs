@@ -1,4 +1,4 @@
-//! Steps in the engine's own database go on without JetStream: a hold ends, seats and points come back.
+//! Steps in the engine's own database go on without JetStream: deadlines end and compensations run while it is away.
 //!
 //! A command that JetStream does not take is executed in this process. What follows from it is treated in the same way, until
 //! the saga waits, ends, or needs a service elsewhere. The saga's row is the fence, as it is for a command that came as a

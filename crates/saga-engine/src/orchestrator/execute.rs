@@ -253,8 +253,8 @@ mod tests {
         let now = DateTime::from_timestamp(1_800_000_000, 0).unwrap();
         let command = |direction, deadline| Command {
             saga_id: Uuid::from_u128(1),
-            workflow: "booking".to_owned(),
-            subject: "points.deduct".to_owned(),
+            workflow: "parcel".to_owned(),
+            subject: "shelf.reserve".to_owned(),
             step: "pay".to_owned(),
             direction,
             visit: 1,

@@ -1,4 +1,4 @@
-//! What follows from a commit: commands, alarms and events go out, and whoever waits is told.
+//! Effects after a commit: commands, timers and events are published, and waiting callers are woken.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -314,8 +314,8 @@ impl Engine {
         }
     }
 
-    /// One core message per transition for whoever watches. Without a connection nobody does: the messages would only
-    /// fill the client's queue, and everybody behind it would wait.
+    /// One core message per transition, for watchers. Without a connection they are not sent: they would only fill the
+    /// client's queue, and later messages would wait behind them.
     async fn tell_watchers(&self, told: &[messages::Transition]) {
         for transition in told {
             let subject = subjects::transition(&transition.workflow, transition.saga_id);

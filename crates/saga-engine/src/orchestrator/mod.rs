@@ -182,8 +182,8 @@ impl Engine {
         self
     }
 
-    /// Runs the orchestrator's loops: answers of workers elsewhere, signals by message, alarms, and what nobody could
-    /// handle.
+    /// Runs the orchestrator's loops: answers of workers elsewhere, signals by message, alarms, and messages that no
+    /// consumer could handle.
     pub fn run(&self, tasks: &Tasks, stop: &CancellationToken) {
         tasks.supervise("replies", replies::run(self.clone(), stop.clone()));
         tasks.supervise("timers", timers::run(self.clone(), stop.clone()));

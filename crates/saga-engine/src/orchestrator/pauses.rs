@@ -22,7 +22,7 @@ use crate::store::operations::{ActRow, Pause, PauseKind};
 
 /// Sagas whose commands are sent at once when a workflow goes on.
 const CHUNK: usize = 256;
-/// JetStream wants an end for every pause; ours end when somebody says so.
+/// JetStream wants an end for every pause; these end when an operator resumes.
 const UNTIL_RESUMED: TimeDelta = TimeDelta::days(3_650);
 /// How often it is looked whether the connection was made anew.
 const LOOK: Duration = Duration::from_secs(1);
@@ -129,7 +129,7 @@ impl Engine {
     /// Lets a step type go on. Its consumers go on also if nothing is noted: an earlier call may have lifted the note, and
     /// not have reached JetStream.
     pub async fn resume_step(&self, command: &str, actor: &str, reason: &str) -> Result<StepPause, ActError> {
-        // The note goes first: as long as it is there, whoever sees a consumer going pauses it.
+        // The note goes first: as long as it is there, an instance that sees a running consumer pauses it.
         let lifted = self.change_pause(PauseKind::Step, command, false, actor, reason).await?;
         let consumers = consumers::of_command(&self.bus, command).await?;
         let left_paused = consumers.iter().any(|consumer| consumer.paused_until.is_some());
@@ -141,7 +141,7 @@ impl Engine {
         Ok(StepPause { changed: lifted || left_paused, consumers })
     }
 
-    /// Pauses again what should be paused and is not: a consumer that was lost and made again. Asks nobody if nothing
+    /// Pauses again what should be paused and is not: a consumer that was lost and made again. Sends no request if nothing
     /// is paused.
     pub async fn keep_pauses(&self) -> Result<(), ActError> {
         for command in self.pauses.steps() {
@@ -149,7 +149,7 @@ impl Engine {
             if !self.pause_consumers(&command, &consumers).await? {
                 continue;
             }
-            // It may have been let go on just now, before this instance was told.
+            // It may have been resumed just now, before this instance got the notice.
             self.reload_pauses().await?;
             if !self.pauses.has(PauseKind::Step, &command) {
                 self.resume_consumers(&consumers).await?;
@@ -176,7 +176,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Notes a pause, or lifts the note, with the act, and tells every instance. `false` if it was so before.
+    /// Notes a pause, or lifts the note, with the act, and notifies every instance. `false` if it was so before.
     async fn change_pause(
         &self,
         kind: PauseKind,
@@ -220,7 +220,7 @@ fn act<'a>(kind: PauseKind, name: &'a str, paused: bool, actor: &'a str, reason:
     ActRow { actor, act, saga_id: None, target: Some(name), reason, from, to, detail: None }
 }
 
-/// Listens for pauses and deployments on other instances, and reads them again after every new connection: what was told meanwhile is lost.
+/// Listens for pauses and deployments on other instances, and reads them again after every new connection: notices that were sent meanwhile are lost.
 /// `connects` is the number of connections before they were first read.
 pub(super) async fn listen(engine: Engine, mut told: Subscriber, connects: u64, stop: CancellationToken) {
     let mut read_at = Some(connects);

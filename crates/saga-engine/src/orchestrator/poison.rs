@@ -1,4 +1,4 @@
-//! Messages that nobody can act on: kept whole for an operator, and off the stream, so that they block nobody.
+//! Messages that cannot be handled: kept whole for an operator, and off the stream, so that they do not block others.
 
 use async_nats::jetstream::Message;
 use serde_json::{Map, Value};
@@ -11,7 +11,7 @@ use crate::store;
 use crate::store::operations::Parked;
 
 impl Engine {
-    /// Keeps a message that nobody can act on, whole, and takes it off its stream. If even that fails it comes again.
+    /// Keeps a message that cannot be handled, whole, and takes it off its stream. If even that fails it comes again.
     pub async fn park(&self, stream: &str, message: &Message, error: &str) {
         match self.keep(stream, message, error).await {
             Ok(()) => deliveries::acknowledge(message).await,

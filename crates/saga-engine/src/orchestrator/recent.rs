@@ -1,8 +1,8 @@
 //! Sagas as this process wrote them last, so that their next step need not read them.
 //!
-//! They are believed as far as they ask for a command that has come: when its outcome is written, the row is compared with
-//! what was remembered, and if somebody else has moved the saga on, all is done again with what is read. Whatever does not fit
-//! what is remembered is read at once.
+//! A cached saga is used only if it matches the incoming command. When the outcome is written, the row is compared with the
+//! cached saga; if another process has moved the saga on, all is done again with the row as it is read. A saga that does not
+//! match is read at once.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -19,7 +19,7 @@ use crate::store::{self, replay};
 const PAGE: usize = 200;
 const CLOCKS_APART: TimeDelta = TimeDelta::hours(1);
 
-/// What is told again; all that is given must hold.
+/// Which events are published again; all that is given must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
     /// Only what happened at this moment or later.
@@ -39,13 +39,13 @@ pub struct Page {
     pub events: Vec<EventMessage>,
     /// How many sagas were looked at.
     pub sagas: usize,
-    /// Sagas whose definition is not known here: what they told cannot be told alike.
+    /// Sagas whose definition is not known here: their events cannot be made again.
     pub left_out: usize,
     /// The last one's beginning: how far along the ids this is.
     pub reached: Option<DateTime<Utc>>,
 }
 
-/// Reads what is told again, page by page: first what began before the wanted time, or is named; then sagas along
+/// Reads the events again, page by page: first sagas that began before the wanted time, or are named; then sagas along
 /// their ids.
 #[derive(Debug)]
 pub struct Replay<'a> {
@@ -144,19 +144,19 @@ impl Pace {
         Self { per_second: per_second.max(1), free_at: Instant::now() }
     }
 
-    /// Publishes events in their order and waits until JetStream has all of them; `told` hears of each part.
+    /// Publishes events in their order and waits until JetStream has all of them; calls `progress` with the size of each part.
     pub async fn publish(
         &mut self,
         bus: &Bus,
         events: &[EventMessage],
-        mut told: impl FnMut(usize),
+        mut progress: impl FnMut(usize),
     ) -> Result<(), PublishError> {
         // Ten parts per second, or one event at a time if that is less.
         for part in events.chunks((self.per_second / 10).max(1) as usize) {
             tokio::time::sleep_until(self.free_at).await;
             self.free_at = Instant::now() + Duration::from_secs(part.len() as u64) / self.per_second;
             publish::publish(bus, &event_batches(part), EventBatch::outgoing).await?;
-            told(part.len());
+            progress(part.len());
         }
         Ok(())
     }

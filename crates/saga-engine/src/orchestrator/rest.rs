@@ -12,7 +12,7 @@ use crate::store;
 use crate::store::flights;
 
 /// It is done in batches, this far apart: no caller waits for it, but a thousand of them at once take Postgres long enough
-/// that others would. It has to be well below the time after which the sweeper tells their events again.
+/// that others would. It has to be well below the time after which the sweeper publishes their events again.
 const REST_INTERVAL: Duration = Duration::from_millis(100);
 const MAX_BATCH: usize = 2_000;
 

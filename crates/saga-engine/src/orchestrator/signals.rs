@@ -15,7 +15,7 @@ use crate::store::changes::Changes;
 use crate::store::claims::{Claims, is_taken};
 use crate::store::idempotency::Asked;
 
-/// What a saga is told.
+/// An external message to a saga.
 #[derive(Clone, Debug)]
 pub(super) struct Signal {
     pub saga: Uuid,

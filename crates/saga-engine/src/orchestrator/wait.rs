@@ -40,7 +40,7 @@ impl Waiters {
         Waiting { saga, notify, waiters: self.clone() }
     }
 
-    /// Wakes whoever waits for one of these sagas here.
+    /// Wakes the callers of this process that wait for one of these sagas.
     pub(crate) fn wake(&self, sagas: &[Uuid]) {
         let waits = self.locked();
         for notify in sagas.iter().filter_map(|saga| waits.get(saga)).flatten() {

@@ -1,5 +1,5 @@
-//! One attempt to decide something: read, decide, write. Whoever else changes the same rows is noticed when it is written, or
-//! kept out from the beginning.
+//! One attempt to decide something: read, decide, write. A change of the same rows by another transaction is noticed at the
+//! write, or locked out from the beginning.
 
 use chrono::{DateTime, Utc};
 use sqlx::pool::PoolConnection;

@@ -2,7 +2,7 @@
 //!
 //! Each part is a common table expression; the file of each noun has those that write it. A part that replaces rows
 //! compares them with what was read before. If one is not any more as it was, the whole statement fails and
-//! [`is_not_as_read`] says so: whoever decided reads again, under locks. This is optimistic concurrency control
+//! [`is_not_as_read`] says so: the caller reads again, under locks. This is optimistic concurrency control
 //! (H. T. Kung, J. T. Robinson: On Optimistic Methods for Concurrency Control, 1981), with the comparison
 //! in the write itself.
 //!
@@ -171,14 +171,14 @@ mod tests {
 
     #[test]
     fn parameters_count_on_from_part_to_part() {
-        const BUYERS: LockOrder = LockOrder::after_sagas(0);
-        const SEATS: LockOrder = LockOrder::after_sagas(1);
+        const FIRST: LockOrder = LockOrder::after_sagas(0);
+        const SECOND: LockOrder = LockOrder::after_sagas(1);
         assert_eq!(renumbered("select $1, $12::int[] + 1", 0), "select $1, $12::int[] + 1");
         assert_eq!(renumbered("$1::uuid[], $2", 30), "$31::uuid[], $32");
         let mut changes = Changes::default();
         changes.add("one", "insert $1 $2").bind(1).bind(2);
-        changes.counted(SEATS, "two", 7, "update $1 returning 1").bind(3);
-        changes.check(BUYERS, "f($1)").bind(4);
+        changes.counted(SECOND, "two", 7, "update $1 returning 1").bind(3);
+        changes.check(FIRST, "f($1)").bind(4);
         changes.complete("three", 2, "insert $1 returning 1").bind(5);
         let parts =
             ["one as (insert $1 $2)", "two as (update $4 returning 1)", "three as (insert $7 returning 1)"];

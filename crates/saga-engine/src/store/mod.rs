@@ -6,31 +6,31 @@
 //! clock that decides is read by [`now`] inside the transaction.
 
 pub mod activity;
-pub mod attempt;
 pub mod attributes;
-pub mod changes;
-pub mod codes;
 pub mod definitions;
 pub mod due;
-pub mod flights;
 pub mod history;
-pub mod names;
 pub mod operations;
 pub mod probe;
 pub mod replay;
 pub mod retention;
-pub mod rows;
+pub mod flights;
 pub mod sagas;
 pub mod schema;
-pub mod session;
-pub mod sqlstate;
-pub mod turns;
 pub mod versions;
 mod pool;
 mod servers;
+pub mod session;
 mod trouble;
 #[cfg(test)]
 mod sqlstate_laws;
+pub mod sqlstate;
+pub mod attempt;
+pub mod changes;
+pub mod codes;
+pub mod names;
+pub mod rows;
+pub mod turns;
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ pub async fn now(db: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
 }
 
 /// Waits no longer than `limit` for a database that may not answer at all. What is cut off may still be done by the
-/// server, unless it is in a transaction that was not committed yet; its connection is closed (see `src/store/pool.rs`).
+/// server, unless it is in a transaction that was not committed yet; its connection is closed (see `crates/saga-engine/src/store/pool.rs`).
 pub async fn bounded_by<T>(limit: Duration, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_elapsed| {
         let text = format!("Postgres did not answer within {} ms", limit.as_millis());

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::Result;
 
-/// A message that nobody can act on, kept whole.
+/// A message that cannot be handled, kept whole.
 #[derive(Clone, Debug)]
 pub struct Parked<'a> {
     pub stream: &'a str,
@@ -236,7 +236,7 @@ pub struct OperatorAct {
     pub act: String,
     /// The saga it was done to; null for an act on something else.
     pub saga_id: Option<Uuid>,
-    /// What it was done to that is no saga: a workflow, a command, a parked message, the concert of a line.
+    /// What it was done to that is no saga: a workflow, a command, a parked message, or something of the program's own.
     pub target: Option<String>,
     pub reason: String,
     /// The status before.

@@ -27,7 +27,7 @@ pub async fn take_turn(conn: &mut PgConnection) -> Result<bool> {
 }
 
 /// Deletes up to `limit` sagas at rest that ended before this moment, and what the default part of the history has of
-/// them. Those that somebody is at are left for the next time.
+/// them. Locked ones are left for the next time.
 pub async fn delete_ended(conn: &mut PgConnection, before: DateTime<Utc>, limit: i64) -> Result<usize> {
     let now = super::now(&mut *conn).await?;
     // A saga ends after its id was made. Ids that are not made of a time sort above all that are.
@@ -93,7 +93,7 @@ pub async fn add_day(conn: &mut PgConnection, day: NaiveDate) -> Result<bool> {
         return Ok(false);
     }
     be_quick(conn).await?;
-    // Attached, not made in place: nobody who writes history has to wait for it.
+    // Attached, not made in place: writers of history do not wait for it.
     run(conn, format!("create table {name} (like saga_history including all)")).await?;
     run(
         conn,

@@ -197,7 +197,7 @@ pub fn save(changes: &mut Changes, codes: &Codes, sagas: &Rows<Uuid, Saga>) {
 }
 
 /// Reads sagas that are to be decided about, in the order of their ids, and the database's clock after that. Under locks,
-/// whoever has them is the one writer of these sagas, and of every effect of their steps in this database, until the
+/// this transaction is the one writer of these sagas, and of every effect of their steps in this database, until the
 /// transaction ends.
 pub async fn read(
     conn: &mut PgConnection,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
-/// Nobody waits longer than this for a turn: those who have one may be waiting for somebody's lock, or for NATS.
+/// Longest wait for a turn: those who have one may be waiting for another transaction's lock, or for NATS.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The turns of a process. Clones share them.

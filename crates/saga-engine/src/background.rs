@@ -1,7 +1,5 @@
 //! Tasks of this process: a task that must last as long as the process is supervised, and its early end is reported.
 
-pub mod jobs;
-
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 
