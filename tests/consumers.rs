@@ -58,7 +58,7 @@ async fn one_kind_of_step_can_be_paused_alone_and_stays_paused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_delivered_before_a_pause_is_still_worked_on() {
     let env = Env::start().await;
-    topology::ensure(&env.bus).await.unwrap();
+    topology::ensure_with_bucket(&env.bus).await.unwrap();
     let config = topology::command_consumer("parcels.pack");
     let pulling = topology::ensure_consumer(&env.bus, subjects::STEPS, config).await.unwrap();
     for body in ["first", "second"] {
@@ -81,7 +81,7 @@ async fn what_was_delivered_before_a_pause_is_still_worked_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_of_a_whole_service_gives_way_to_those_of_its_commands() {
     let env = Env::start().await;
-    topology::ensure(&env.bus).await.unwrap();
+    topology::ensure_with_bucket(&env.bus).await.unwrap();
     let old = topology::work_consumer("seats", &subjects::service("seats"));
     topology::ensure_consumer(&env.bus, subjects::STEPS, old).await.unwrap();
     assert_eq!(consumer(&env.bus, "seats.hold").await.name, "seats");
@@ -100,7 +100,7 @@ async fn a_consumer_of_a_whole_service_gives_way_to_those_of_its_commands() {
 #[tokio::test(flavor = "multi_thread")]
 async fn somebody_elses_consumer_that_overlaps_is_left_alone() {
     let env = Env::start().await;
-    topology::ensure(&env.bus).await.unwrap();
+    topology::ensure_with_bucket(&env.bus).await.unwrap();
     let theirs: pull::Config = topology::work_consumer("everything", subjects::ALL_STEPS);
     topology::ensure_consumer(&env.bus, subjects::STEPS, theirs).await.unwrap();
     let ours = topology::command_consumer("seats.hold");

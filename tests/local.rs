@@ -91,7 +91,7 @@ async fn a_second_start_uses_the_data_of_the_first_and_a_clean_stop_leaves_no_pr
     let mut database = PgConnection::connect(&first.database_url).await.unwrap();
     sqlx::raw_sql("create table kept as select 42::bigint as n").execute(&mut database).await.unwrap();
     let bus = bus::connect(&first.nats_url, "test", 1).await.unwrap();
-    bus::topology::ensure(&bus).await.unwrap();
+    bus::topology::ensure_with_bucket(&bus).await.unwrap();
     let (servers, secret) = (pids(&dir), first.secrets.access_secret.clone());
     let addresses = (first.database_url.clone(), first.nats_url.clone());
     first.stop().await;

@@ -35,7 +35,7 @@ async fn sagas_are_listed_by_what_is_asked_and_shown_with_their_history() {
 #[tokio::test]
 async fn an_operators_act_is_done_or_refused_with_what_is_allowed() {
     let env = Env::start().await;
-    topology::ensure(&env.bus).await.unwrap();
+    topology::ensure_with_bucket(&env.bus).await.unwrap();
     let program = Program::of(&env);
     // It deploys the workflows that the sagas are of.
     program.json(0, "migrate").await;
@@ -67,7 +67,7 @@ async fn the_doctor_finds_missing_streams_and_a_missing_schema_and_is_content_wh
     };
     let before = program.json(1, "doctor").await;
     assert_eq!(state(&before, "streams"), "wrong");
-    topology::ensure(&env.bus).await.unwrap();
+    topology::ensure_with_bucket(&env.bus).await.unwrap();
     program.json(0, "migrate").await;
     let after = program.json(0, "doctor").await;
     for check in ["postgres", "schema", "clock", "nats", "streams"] {
@@ -94,7 +94,7 @@ async fn the_doctor_finds_missing_streams_and_a_missing_schema_and_is_content_wh
 #[tokio::test]
 async fn a_line_is_looked_at_and_run() {
     let env = Env::start().await;
-    topology::ensure(&env.bus).await.unwrap();
+    topology::ensure_with_bucket(&env.bus).await.unwrap();
     let program = Program::of(&env);
     let concert = program.json(0, "concert add --name Lieder --max-active 7").await;
     let id = concert["id"].as_str().unwrap();

@@ -77,7 +77,7 @@ fn done(number: usize) -> Outcome {
 impl Printer {
     async fn start() -> Self {
         let env = Env::start().await;
-        topology::ensure(&env.bus).await.unwrap();
+        topology::ensure_with_bucket(&env.bus).await.unwrap();
         let url = fresh_database().await;
         let pool = store::open(&url, 24).unwrap();
         sqlx::query("create table badges (saga uuid not null)").execute(&pool).await.unwrap();

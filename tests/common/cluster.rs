@@ -76,7 +76,7 @@ impl Cluster {
     pub async fn connect(&self) -> Bus {
         for _ in 0..300 {
             if let Ok(bus) = bus::connect(&self.url(), "test", 3).await
-                && topology::ensure(&bus).await.is_ok()
+                && topology::ensure_with_bucket(&bus).await.is_ok()
             {
                 return bus;
             }

@@ -42,7 +42,7 @@ fn command(name: &str) -> Command {
 /// The streams, a consumer and a command of each of two services; who may do all of it makes them.
 async fn prepared(nats: &Nats) -> Bus {
     let api = nats.bus("api").await;
-    topology::ensure(&api).await.unwrap();
+    topology::ensure_with_bucket(&api).await.unwrap();
     let orchestrator = nats.bus("orchestrator").await;
     for name in ["badges.print", "seats.hold"] {
         let config = topology::command_consumer(name);

@@ -86,7 +86,7 @@ impl Instance {
         let (inner_stop, inner_tasks) = (stop.clone(), tasks.clone());
         let starting = runtime.spawn(async move {
             let bus = bus::connect(&url, "waiting room under test", replicas).await.unwrap();
-            topology::ensure(&bus).await.unwrap();
+            topology::ensure_with_bucket(&bus).await.unwrap();
             // A pool of its own, because connections end with the runtime that made them.
             let pool = PgPoolOptions::new().connect_lazy_with((*database).clone());
             let clock = Clock::default();
@@ -321,7 +321,7 @@ impl Testimony {
 
 pub async fn env() -> Env {
     let env = Env::start().await;
-    topology::ensure(&env.bus).await.unwrap();
+    topology::ensure_with_bucket(&env.bus).await.unwrap();
     env
 }
 
