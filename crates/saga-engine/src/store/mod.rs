@@ -8,8 +8,10 @@
 pub mod activity;
 pub mod attributes;
 pub mod definitions;
+pub mod claims;
 pub mod due;
 pub mod history;
+pub mod idempotency;
 pub mod operations;
 pub mod probe;
 pub mod replay;

@@ -20,7 +20,7 @@ use super::Result;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Claim {
     pub caller: String,
-    /// Method and path, such as `POST /v1/reservations`.
+    /// Method and path, such as `POST /v1/sagas`.
     pub route: String,
     pub key: String,
     /// Hash of the body.
