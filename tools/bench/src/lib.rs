@@ -44,6 +44,7 @@ mod progress;
 mod report;
 mod timing;
 mod memory;
+pub mod allocations;
 mod cpu;
 
 use std::path::PathBuf;

@@ -7,12 +7,13 @@ use anyhow::Context as _;
 use boxoffice::cli::output::{Output, table};
 use boxoffice::cli::{self, Ending, Misuse, signals};
 use boxoffice::config::LogFormat;
+use boxoffice_bench::allocations::{CountingAllocator, count_if_wanted};
 use boxoffice_bench::{Goal, Measure, Plan, Report, Scenario};
 use clap::Parser;
 
-/// The service runs in this program too, with the allocator that it has in its own.
+/// The service runs in this program too, with the allocator that it has in its own, and a counter that some scenarios turn on.
 #[global_allocator]
-static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static MEMORY: CountingAllocator = CountingAllocator;
 
 /// Measures the service: how long it takes to book, to undo, to recover, to free what ran out
 #[derive(Parser, Debug)]
@@ -71,6 +72,7 @@ struct Arguments {
 async fn main() -> ExitCode {
     // The processes that are measured are this program, so that the service is never an older build than its measurement.
     if std::env::args_os().nth(1).is_some_and(|first| first == boxoffice_bench::SERVE) {
+        count_if_wanted();
         return cli::main().await;
     }
     let arguments = Arguments::parse();

@@ -10,9 +10,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::SERVE;
+use super::allocations::{COUNT_FOR, Counter};
 use super::client::Client;
 use super::memory;
 
@@ -31,9 +33,29 @@ pub(super) struct Process {
     pub client: Client,
     /// From its start until it was ready, in seconds.
     pub start_took: f64,
+    allocations: Option<Mutex<Counter>>,
 }
 
 impl Process {
+    /// The same, and it counts its allocations.
+    pub(super) async fn start_counting(
+        roles: &str,
+        mut environment: Vec<(String, String)>,
+        log: &Path,
+    ) -> anyhow::Result<Self> {
+        let listener = Counter::listen().await?;
+        environment.push((COUNT_FOR.to_owned(), listener.local_addr()?.to_string()));
+        let started = Self::start(roles, &environment, log).await?;
+        let counter = Counter::accept(listener).await?;
+        Ok(Self { allocations: Some(Mutex::new(counter)), ..started })
+    }
+
+    /// How often it asked its allocator for memory.
+    pub(super) async fn allocations(&self) -> anyhow::Result<u64> {
+        let counter = self.allocations.as_ref().context("this process does not count its allocations")?;
+        counter.lock().await.read().await
+    }
+
     /// Starts it with these roles (the entrance among them, by which it is known to be ready) and this environment; it
     /// writes its log to a file.
     pub(super) async fn start(
@@ -69,7 +91,7 @@ impl Process {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        Ok(Self { child, client, start_took: begun.elapsed().as_secs_f64() })
+        Ok(Self { child, client, start_took: begun.elapsed().as_secs_f64(), allocations: None })
     }
 
     /// The memory that it has, in bytes, where the system tells.

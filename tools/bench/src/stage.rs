@@ -35,6 +35,8 @@ pub(super) struct Wanted<'a> {
     pub settings: &'a [(&'a str, &'a str)],
     /// Postgres counts statements.
     pub count_statements: bool,
+    /// The service's processes count their allocations.
+    pub count_allocations: bool,
 }
 
 /// The servers and the service's processes.
@@ -53,6 +55,7 @@ pub(super) struct Stage {
     private: bool,
     environment: Vec<(String, String)>,
     started: AtomicU32,
+    counts_allocations: bool,
     load_before: Option<f64>,
 }
 
@@ -92,6 +95,7 @@ impl Stage {
             private,
             environment,
             started,
+            counts_allocations: wanted.count_allocations,
             load_before,
         })
     }
@@ -122,6 +126,9 @@ impl Stage {
         let log = self.local.dir().join(format!("service-{number}.log"));
         let own = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let environment: Vec<(String, String)> = self.environment.iter().cloned().chain(own).collect();
+        if self.counts_allocations {
+            return Process::start_counting(roles, environment, &log).await;
+        }
         Process::start(roles, &environment, &log).await
     }
 

@@ -21,6 +21,7 @@ use self::times::Times;
 use super::client::{Caller, Client};
 use super::cost::Reading;
 use super::indexes::{self, Compared, Listener, Planned, Sample};
+use super::process::Process;
 use super::progress::Progress;
 use super::report::{Goal, Measure, Report};
 use super::stage::{ALL_ROLES, Stage, Wanted};
@@ -45,6 +46,8 @@ const ROUNDS: u32 = 5;
 const REST: Duration = Duration::from_millis(2_500);
 /// A statement that is executed less often for each booking belongs to no booking.
 const SELDOM: f64 = 0.1;
+/// A statement that is executed at least so often for each booking is shared by none.
+const UNSHARED: f64 = 0.95;
 /// Sagas under way and stuck, so that plans have some to find.
 const WAITING: usize = 100;
 const STUCK: usize = 10;
@@ -62,8 +65,12 @@ pub(super) struct Level {
     /// Bookings that were under way at a time.
     pub at_once: u32,
     pub statements: f64,
+    /// Those that bookings do not share.
+    pub own_statements: f64,
     pub commits: f64,
     pub jetstream_messages: f64,
+    /// How often the service asked its allocator for memory.
+    pub allocations: f64,
     pub rows_inserted: f64,
     pub heap_only_updates: f64,
     pub full_updates: f64,
@@ -115,7 +122,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
             fill(&stage, pattern, made, size, finished, progress).await?;
             made = size;
         }
-        let level = measure(&stage, &service.client, (bookings, 1), size, progress).await?;
+        let level = measure(&stage, &service, (bookings, 1), size, progress).await?;
         pattern.get_or_insert(level.first);
         levels.push(level);
     }
@@ -132,7 +139,8 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
 
 /// Servers that count statements, for a sale in which nobody is in a hurry.
 pub(super) async fn open(plan: &Plan) -> anyhow::Result<Stage> {
-    let wanted = Wanted { settings: &SETTINGS, count_statements: true, ..Wanted::default() };
+    let wanted =
+        Wanted { settings: &SETTINGS, count_statements: true, count_allocations: true, ..Wanted::default() };
     Stage::open(plan, wanted).await
 }
 
@@ -203,12 +211,12 @@ async fn fill(
 /// Makes so many bookings, so many of them at a time, after as many as it takes to warm up, and counts what they take.
 pub(super) async fn measure(
     stage: &Stage,
-    client: &Client,
+    service: &Process,
     (bookings, at_once): (u32, u32),
     finished: u64,
     progress: &Progress,
 ) -> anyhow::Result<Level> {
-    let warm_up = WARM_UP.min(bookings);
+    let (client, warm_up) = (&service.client, WARM_UP.min(bookings));
     let all = bookings + warm_up;
     let crowd = crowd::gather(stage, client, all, all, progress).await?;
     let (warm, buyers) = crowd.buyers.split_at(warm_up as usize);
@@ -217,13 +225,13 @@ pub(super) async fn measure(
     growth::settle(&stage.superuser).await?;
     rehearsal::reset_statements(&stage.superuser).await?;
     progress.begin(&format!("bookings beside {finished} finished ones"), bookings.into());
-    let (before, from, begun) =
-        (Reading::take(stage).await?, growth::log_end(&stage.pool).await?, Instant::now());
+    let (before, allocated) = (Reading::take(stage).await?, service.allocations().await?);
+    let (from, begun) = (growth::log_end(&stage.pool).await?, Instant::now());
     let (first, hold, pay) =
         book(client, buyers, (crowd.performance, warm_up + 1), at_once, progress).await?;
     let seconds = begun.elapsed().as_secs_f64();
     sleep(REST).await;
-    let to = growth::log_end(&stage.pool).await?;
+    let (to, allocated_then) = (growth::log_end(&stage.pool).await?, service.allocations().await?);
     let cost = Reading::take(stage).await?.since(&before, bookings.into());
     let work = growth::log_work(&stage.superuser, &from, &to).await?;
     let costs = growth::costs(&stage.superuser).await?;
@@ -237,14 +245,20 @@ pub(super) async fn measure(
         pages: each(cost.pages),
         log_bytes: each(cost.wal_bytes),
     });
-    let (by_statement, seldom): (Vec<_>, Vec<_>) = all.partition(|statement| statement.calls >= SELDOM);
+    let all: Vec<PerBooking> = all.collect();
+    let own = all.iter().map(|one| one.calls).filter(|calls| *calls >= UNSHARED);
+    let own_statements = own.fold(0.0, |sum, calls| sum + calls);
+    let (by_statement, seldom): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|statement| statement.calls >= SELDOM);
     Ok(Level {
         finished,
         database_bytes: growth::size(&stage.pool).await?,
         at_once,
         statements: sum(|cost| cost.calls),
+        own_statements: rounded(own_statements),
         commits: cost.commits,
         jetstream_messages: cost.jetstream_messages,
+        allocations: each(allocated_then.saturating_sub(allocated).cast_signed()).round(),
         rows_inserted: each(work.rows_inserted),
         heap_only_updates: each(work.heap_only_updates),
         full_updates: each(work.full_updates),
