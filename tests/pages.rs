@@ -167,3 +167,49 @@ fn every_invariant_names_tests_that_exist() {
     }
     assert!(missing.is_empty(), "these tests are not there: {missing:?}");
 }
+
+/// The files of this repository that a page names in backticks.
+fn named_files(page: &str) -> Vec<String> {
+    let folders = [
+        "src/",
+        "crates/",
+        "tests/",
+        "tools/",
+        "migrations/",
+        "workflows/",
+        "scripts/",
+        "web/",
+        "sdk/",
+        "examples/",
+        "deploy/",
+        "nats/",
+        "docs/",
+        "bench/",
+        "postgres/",
+    ];
+    let prose = prose(page);
+    let spans = prose.split('`').skip(1).step_by(2);
+    let is_file = |span: &&str| {
+        folders.iter().any(|folder| span.starts_with(folder)) && !span.contains([' ', '<', '{', '*', '\n'])
+    };
+    spans.filter(is_file).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_file_that_a_page_names_is_there() {
+    // Notes and the history of changes name files as they were.
+    let is_current = |path: &String| !["CHANGELOG.md", "bench/NOTES.md"].contains(&path.as_str());
+    let is_ours =
+        |path: &String| !path.contains('/') || path.starts_with("docs/") || path.starts_with("nats/");
+    let (mut count, mut missing) = (0, Vec::new());
+    for path in pages().into_iter().filter(is_current).filter(is_ours) {
+        for file in named_files(&read(&path)) {
+            count += 1;
+            if !root().join(&file).exists() {
+                missing.push(format!("{path}: {file}"));
+            }
+        }
+    }
+    assert!(count > 200, "only {count} files are found");
+    assert!(missing.is_empty(), "these files are not there:\n{}", missing.join("\n"));
+}
