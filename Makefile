@@ -7,7 +7,7 @@ export SQLX_OFFLINE := true
 ALONE := env $(foreach name,DATABASE_URL NATS_URL $(filter BOXOFFICE_%,$(.VARIABLES)),-u $(name))
 
 .DEFAULT_GOAL := help
-.PHONY: help deps deps-of-tests deps-of-slow-tests cargo demo up test test-slow test-sdks lint prepare bench chaos gate
+.PHONY: help deps deps-of-tests deps-of-slow-tests cargo demo up test test-slow test-sdks lint prepare bench chaos gate gate-built
 
 help: ## Show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ chaos: deps ## Break a running service 200 times while buyers buy, a quarter of 
 
 gate: deps ## Count what a booking takes, and fail if it is more than agreed (bench/gate.json)
 	$(ALONE) scripts/gate.sh
+
+gate-built: ## The same with the program that `make test` has built
+	$(ALONE) scripts/gate.sh --built
 
 lint: cargo ## Check format, lints, and the licences and advisories of dependencies
 	cargo fmt --all --check

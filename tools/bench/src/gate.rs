@@ -22,8 +22,9 @@ const LOADS: [(u32, u32); 3] = [(200, 1), (320, 32), (768, 256)];
 const COUNTS: f64 = 1.05;
 /// Queue journal, flights and answers under idempotency keys are written by tasks, for all bookings of a tenth of a second. The slower the
 /// machine, the fewer those are.
-const PARTLY_BY_TASKS: f64 = 1.3;
-const LOG_BYTES: f64 = 1.10;
+const PARTLY_BY_TASKS: f64 = 1.4;
+/// How much more there may be of what differs a little from run to run.
+const VARYING: f64 = 1.10;
 /// How much more there may be of what depends on the sizes of batches.
 const BATCHED: f64 = 1.6;
 /// A figure this small is no reason to fail.
@@ -86,16 +87,16 @@ fn read(file: &Path) -> anyhow::Result<Agreed> {
 /// What is counted: its name in the report, how people call it, and how much more there may be at one in flight and at more.
 const FIGURES: [(&str, &str, f64, f64); 11] = [
     ("statements", "statements", BATCHED, BATCHED),
-    ("own_statements", "statements that no other booking shares", COUNTS, COUNTS),
+    ("own_statements", "statements that no other booking shares", VARYING, COUNTS),
     ("commits", "commits", PARTLY_BY_TASKS, BATCHED),
     ("jetstream_messages", "JetStream messages", COUNTS, BATCHED),
-    ("rows_inserted", "rows inserted", COUNTS, LOG_BYTES),
-    ("heap_only_updates", "heap-only updates", LOG_BYTES, LOG_BYTES),
+    ("rows_inserted", "rows inserted", COUNTS, VARYING),
+    ("heap_only_updates", "heap-only updates", VARYING, VARYING),
     ("full_updates", "full updates", COUNTS, BATCHED),
-    ("index_entries", "index entries", COUNTS, LOG_BYTES),
+    ("index_entries", "index entries", COUNTS, VARYING),
     ("row_locks", "row locks", PARTLY_BY_TASKS, BATCHED),
-    ("log_bytes", "bytes of the log", LOG_BYTES, LOG_BYTES),
-    ("allocations", "allocations in the service", LOG_BYTES, BATCHED),
+    ("log_bytes", "bytes of the log", VARYING, VARYING),
+    ("allocations", "allocations in the service", VARYING, BATCHED),
 ];
 
 /// That nothing has grown.
