@@ -62,7 +62,7 @@ async fn where_nothing_runs_one_sentence_says_what_to_do() {
 
 #[tokio::test]
 async fn a_server_that_is_away_is_named_in_one_sentence() {
-    let away = Program::alone().with("DATABASE_URL", "postgres://nobody@127.0.0.1:1/nothing");
+    let away = Program::alone().with("DATABASE_URL", "postgres://postgres@127.0.0.1:1/nothing");
     let ran = away.run("saga list").await;
     assert_eq!(ran.code, 1);
     assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);

@@ -20,7 +20,7 @@ use super::common::http::{Caller, Entrance, Reply};
 
 const MANY: usize = 300;
 
-/// The counter of a hall with many seats, where nobody is told to come back for an answer.
+/// A counter that sells many seats and waits long enough to answer every request with its outcome.
 struct Counter {
     entrance: Entrance,
     cashier: Caller,
@@ -101,7 +101,7 @@ async fn a_claim_ends_when_its_client_hung_up_before_a_202() {
     assert_eq!(count, 1);
 }
 
-/// The one reservation that these replies tell of; the others were told that it is being worked on.
+/// The one reservation in these replies; the other replies say that the request is being worked on.
 #[track_caller]
 fn only(replies: &[Reply]) -> &Value {
     let mut told = Vec::new();
@@ -155,7 +155,7 @@ async fn hundreds_of_requests_under_one_key_have_one_effect() {
     assert_eq!(again.good(201), &sold);
     assert_eq!(again.headers["idempotent-replayed"], "true");
 
-    // The same with two bodies: one of them has the key, and the other is told so.
+    // With two bodies one of them has the key, and requests with the other are refused.
     let replies = join_all((0..MANY).map(|at| counter.sell("mixed", 2 + at % 2, counter.buyer))).await;
     let (even, odd): (Vec<_>, Vec<_>) = replies.into_iter().enumerate().partition(|(at, _)| at % 2 == 0);
     let reused = |replies: &[(usize, Reply)]| {
@@ -269,7 +269,7 @@ async fn a_batch_ends_each_claim_in_its_own_way() {
         ended(&all[5], effect(5), End::Unlock),
         ended(&all[4], effect(4), End::Release),
         ended(&all[3], effect(3), answer()),
-        // Whoever took a claim over may end it at the same time.
+        // A request that took a claim over may end it at the same time.
         ended(&all[2], effect(2), End::Unlock),
         ended(&all[2], effect(2), answer()),
         ended(&all[2], effect(2), End::Release),

@@ -168,7 +168,7 @@ async fn users_are_made_in_local_mode_and_their_tokens_work() {
     let user =
         Caller::new(made["id"].as_str().unwrap().parse().unwrap(), made["access_token"].as_str().unwrap());
     entrance.get("/v1/points", &user).await.good(200);
-    // Whoever sends the same key again is no proof of who is calling: it is another user, and nothing was saved.
+    // The same key does not prove the same caller: the second request makes another user, and nothing was saved.
     let other = entrance.post("/v1/users", &anonymous, json!({ "name": "Ada" })).await.good(201).clone();
     assert_ne!(other["id"], made["id"]);
     assert_ne!(other["access_token"], made["access_token"]);

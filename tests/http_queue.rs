@@ -135,7 +135,7 @@ async fn after_a_payment_the_token_is_refused_at_once() {
     entrance.pay(&buyer.without("queue-token"), &second).await.good(200);
 }
 
-/// The place, each time it was told, until the stream ended.
+/// The place in each event, until the stream ended.
 async fn listen(entrance: &Entrance, caller: &Caller) -> Vec<Value> {
     let request = entrance.request(Method::GET, "/v1/queue-tokens/current/events", caller);
     let mut answer = request.send().await.unwrap();

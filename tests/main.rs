@@ -1,6 +1,6 @@
 //! Every integration test, as one binary: against a real Postgres and real NATS servers that it starts itself.
 
-// A test says what is wrong by falling over.
+// A test reports an error by a panic.
 #![allow(clippy::unwrap_used)]
 
 mod common;

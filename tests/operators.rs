@@ -75,7 +75,10 @@ async fn the_doctor_finds_missing_streams_and_a_missing_schema_and_is_content_wh
     }
 
     assert_eq!(state(&after, "workers"), "note");
-    assert!(after.to_string().contains("nobody serves points.deduct, points.refund, seats.hold"), "{after}");
+    assert!(
+        after.to_string().contains("no worker serves points.deduct, points.refund, seats.hold"),
+        "{after}"
+    );
     let app = start(&env, &[], &[Role::Worker]).await;
     until(10, "every step to be served", || async {
         state(&program.json(0, "doctor").await, "workers") == "ok"
@@ -113,7 +116,7 @@ async fn a_line_is_looked_at_and_run() {
     assert_eq!((&set["opens_at"], &set["max_rate"]), (&"2030-01-01T00:00:00Z".into(), &90.into()));
     let set = program.json(0, &format!("queue set {id} --opens-at none --no-brake")).await;
     assert_eq!((&set["opens_at"], &set["min_rate"]), (&Value::Null, &Value::Null));
-    assert!(program.run(&format!("queue show {id}")).await.out.contains("Admitted by: nobody"));
+    assert!(program.run(&format!("queue show {id}")).await.out.contains("Admitted by: no instance"));
     let acts = program.run(&format!("queue acts --concert {id} --json")).await.out;
     let acts: Vec<Value> = acts.lines().map(|act| serde_json::from_str(act).unwrap()).collect();
     assert_eq!((acts.len(), &acts[3]["act"], &acts[3]["reason"]), (5, &"queue.pause".into(), &"fire".into()));

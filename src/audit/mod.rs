@@ -14,7 +14,7 @@ pub use report::{Broken, Example, Invariant, Report, Verdict};
 
 use crate::store::audit::{self, Moment};
 
-/// How long a saga's alarm may be overdue before nobody seems to sweep.
+/// A saga's alarm that is overdue for longer than this shows that no sweeper runs.
 const SWEEP_PATIENCE: TimeDelta = TimeDelta::seconds(60);
 /// How long after its end a hold may still be there.
 const HOLD_PATIENCE: TimeDelta = TimeDelta::seconds(5);

@@ -120,7 +120,7 @@ pub struct Example {
 }
 
 impl Broken {
-    /// None if nobody offends.
+    /// None if there are no offenders.
     pub(super) fn from_offenders(invariant: Invariant, offenders: Vec<Offender>) -> Option<Self> {
         let count = offenders.first()?.total;
         let examples =

@@ -45,10 +45,10 @@ pub struct Desk {
     patience: Duration,
 }
 
-/// Where a wish has led by the time the caller is answered.
+/// What a request has come to when the caller is answered.
 #[derive(Clone, Debug)]
 pub enum Answer {
-    /// It is decided; the reservation tells how.
+    /// It is decided; the reservation holds the result.
     Settled(Box<Reservation>),
     /// It is still under way; the reservation can be read at any time.
     Pending(Box<Reservation>),
@@ -167,7 +167,7 @@ impl Desk {
             decide_key(key, true)?;
             return self.settle_cancellation(&waiting, reservation, cancellation).await;
         }
-        // Somebody else's cancellation won; the answer is the same.
+        // Another request's cancellation won; the answer is the same.
         let reservation = self.find(id).await?;
         match reservation.cancellation_id {
             Some(theirs) => self.settle_cancellation(&self.engine.waiting(theirs), reservation, theirs).await,

@@ -55,7 +55,7 @@ pub(super) async fn run(engine: Engine, mut requests: mpsc::Receiver<Request>, s
         match found {
             Ok(found) => answer(batch.drain(..), &found),
             Err(error) => {
-                // Dropping the senders tells the callers.
+                // Dropping the senders ends the waits of the callers with an error.
                 tracing::warn!(%error, "reservations could not be read");
                 batch.clear();
             }

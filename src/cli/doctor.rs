@@ -18,7 +18,7 @@ use crate::store;
 
 /// The oldest Postgres that is tried in tests.
 const OLDEST_POSTGRES: u32 = 140_000;
-/// Clocks further apart than this confuse whoever reads logs, though not the service.
+/// Clocks further apart than this make logs hard to read; the service works all the same.
 const CLOCKS_APART_MS: i64 = 1_000;
 
 /// One thing that was looked at.
@@ -208,7 +208,7 @@ async fn streams(bus: &Bus) -> Vec<Check> {
     }]
 }
 
-/// Whether anybody admits where people wait and places are free.
+/// Whether an instance admits users to each line in which users wait and places are free.
 async fn admission(context: &Context, pool: &PgPool) -> Check {
     let advice = "start a process with the role scheduler, or look at its log";
     let waiting = match queues::neglected(context, pool).await {
@@ -216,13 +216,13 @@ async fn admission(context: &Context, pool: &PgPool) -> Check {
         Err(error) => return wrong("admission", &error, advice),
     };
     if waiting.is_empty() {
-        return ok("admission", "nobody waits in vain".to_owned());
+        return ok("admission", "every line with free places admits".to_owned());
     }
-    let found = format!("people wait, places are free, and nobody admits: {}", waiting.join(", "));
+    let found = format!("users wait and places are free, but no instance admits: {}", waiting.join(", "));
     Check { state: State::Wrong, advice: Some(advice.to_owned()), ..ok("admission", found) }
 }
 
-/// Whether every step of the workflows is served by somebody now.
+/// Whether each step of the workflows has a running worker.
 async fn workers(context: &Context, bus: &Bus) -> Check {
     let advice = "look at the definitions: `boxoffice workflow list`";
     let registry = match deployed(context).await {
@@ -243,7 +243,7 @@ async fn workers(context: &Context, bus: &Bus) -> Check {
         advice: Some(
             "start a worker of them (`boxoffice serve --role worker`): their sagas wait for it".to_owned(),
         ),
-        ..ok("workers", format!("nobody serves {}", unserved.join(", ")))
+        ..ok("workers", format!("no worker serves {}", unserved.join(", ")))
     }
 }
 

@@ -103,7 +103,7 @@ struct Context {
 pub async fn main() -> ExitCode {
     let cli = match parse(std::env::args_os()) {
         Ok(parsed) => parsed,
-        // Help and version are asked for, and good; all else is a misuse: clap tells them apart.
+        // Help and version end with code 0, all else with the code of a misuse: clap knows which.
         Err(error) => error.exit(),
     };
     prepare(log_level(&cli.command), cli.settings.log_format);

@@ -77,14 +77,14 @@ pub fn complain(program: &str, error: &anyhow::Error) {
     whisper(&format!("{program}: {said}"));
 }
 
-/// Nobody may be reading standard error any more; that is no reason to fall over.
+/// Ignores errors: the reader of standard error may have gone.
 fn whisper(text: &str) {
     let _written = writeln!(std::io::stderr(), "{}", escape_block(text));
 }
 
 fn print(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout(), "{text}") {
-        // Whoever reads has enough, for instance `head`.
+        // The reader closed the pipe, for instance `head`.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         written => written.context("the answer could not be written"),
     }

@@ -27,7 +27,7 @@ use crate::waiting_room::{Phase, QueueOverview, Sessions, Signer, WaitingRoom};
 
 /// How long reading the lines may take.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// After this long a lease that nobody renews is nobody's.
+/// A lease that is not renewed for this long is free.
 const LEASE: Duration = Duration::from_secs(4);
 
 #[derive(clap::Subcommand, Debug)]
@@ -60,7 +60,7 @@ pub(super) enum Command {
         #[arg(long, default_value = "", value_parser = reason)]
         reason: String,
     },
-    /// Admit nobody until it is resumed
+    /// Stop admissions until the line is resumed
     Pause {
         /// The concert
         concert: Uuid,
@@ -94,7 +94,7 @@ pub(super) enum Command {
 #[derive(clap::Args, Debug)]
 #[group(required = true, multiple = true)]
 pub(super) struct Change {
-    /// Most users active at once; lowering it evicts nobody
+    /// Most users active at once; lowering it evicts no user
     #[arg(long)]
     max_active: Option<i32>,
     /// Users admitted per minute
@@ -176,7 +176,7 @@ impl Observer {
         let bus = context.bus().await?;
         let stop = CancellationToken::new();
         let tasks = Tasks::new(&stop);
-        // Nobody is given a token here, so the lives of sessions and the secret do not matter.
+        // This process issues no tokens, so the durations and the secret do not matter.
         let sessions = Sessions {
             session: Duration::ZERO,
             session_max: Duration::ZERO,
@@ -204,8 +204,8 @@ impl Observer {
     }
 }
 
-/// Lines in which people wait while places are free and nobody admits. Where there may be one, this takes as long as a lease
-/// that nobody renews is respected.
+/// Lines in which users wait and places are free, but no instance admits. If there may be such a line, this function waits
+/// until an unrenewed lease would have run out.
 pub(super) async fn neglected(context: &Context, pool: &PgPool) -> anyhow::Result<Vec<String>> {
     let observer = Observer::enter(context, pool).await?;
     let should_move = |line: &QueueOverview| {
@@ -249,7 +249,7 @@ fn actor() -> String {
 
 fn answer(context: &Context, settings: &QueueSettings) -> anyhow::Result<Ending> {
     context.output.answer(settings, |now| {
-        let state = if now.paused { "nobody is admitted" } else { "the line moves" };
+        let state = if now.paused { "admission is paused" } else { "the line moves" };
         let brake = match now.min_rate.zip(now.max_rate) {
             Some((min, max)) => format!(", braked between {min} and {max}"),
             None => String::new(),
@@ -279,11 +279,11 @@ fn whole(line: &QueueOverview) -> String {
     }
     told.push(format!(
         "Admitted by: {}",
-        line.leader.map_or("nobody".to_owned(), |leader| leader.to_string())
+        line.leader.map_or("no instance".to_owned(), |leader| leader.to_string())
     ));
     if let Some(since) = line.stalled_since {
         told.push(format!(
-            "NOBODY HAS BEEN ADMITTED since {}, though people wait and places are free",
+            "NO ADMISSIONS since {}, though users wait and places are free",
             time(Some(since))
         ));
     }

@@ -16,7 +16,7 @@ pub(super) struct Arguments {
     /// Bring the database's schema up to date first, as `boxoffice migrate` does
     #[arg(long, env = "BOXOFFICE_MIGRATE")]
     migrate: bool,
-    /// Stop when standard input ends: whoever started this is gone then
+    /// Stop when standard input ends: the process that started this one is gone then
     #[arg(long, hide = true)]
     until_stdin_ends: bool,
 }

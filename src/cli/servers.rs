@@ -1,4 +1,4 @@
-//! Where a command finds Postgres and NATS: as it was told, else those of a running `up`.
+//! Where a command finds Postgres and NATS: at the given addresses, else at those of a running `up`.
 
 use anyhow::{Context as _, ensure};
 use sqlx::PgPool;
@@ -34,7 +34,7 @@ impl Context {
     pub(super) async fn database(&self) -> anyhow::Result<PgPool> {
         let pool = store::open(&self.database_url()?, self.settings.servers.database_connections)
             .map_err(|error| Misuse(format!("DATABASE_URL is not an address of Postgres: {error}")))?;
-        // Asked once here, so that a server that is away is told apart from a question that fails.
+        // One query here, so that a server that is away has another error than a query that fails.
         let are_kept = store::session::are_kept(&pool).await;
         let are_kept =
             are_kept.context("Postgres does not answer; is the server running at DATABASE_URL?")?;

@@ -1,4 +1,4 @@
-//! When a service has to stop: Ctrl-C, SIGTERM, or the end of whoever started it.
+//! When a service has to stop: at Ctrl-C, at SIGTERM, or when the process that started it ends.
 
 use std::future::Future;
 
@@ -35,6 +35,6 @@ pub fn stop_token() -> std::io::Result<CancellationToken> {
 async fn stdin_ended() {
     let mut scrap = [0; 64];
     let mut stdin = tokio::io::stdin();
-    // Zero bytes and an error alike mean that nobody is there any more.
+    // Zero bytes or an error mean that the other end of the pipe is closed.
     while matches!(stdin.read(&mut scrap).await, Ok(1..)) {}
 }

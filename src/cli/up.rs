@@ -15,7 +15,7 @@ pub(super) struct Arguments {
     /// Remove the data directory in the end: for rehearsals
     #[arg(long, hide = true)]
     throwaway: bool,
-    /// Stop when standard input ends: whoever started this is gone then
+    /// Stop when standard input ends: the process that started this one is gone then
     #[arg(long, hide = true)]
     until_stdin_ends: bool,
 }

@@ -205,7 +205,7 @@ pub fn whose(buyer: &Buyer, named: Option<Uuid>) -> Result<UserId, Problem> {
     let (user, fault) = match (buyer, named) {
         (Buyer::User(user), None) => (Some(user.id), ""),
         (Buyer::Cashier(_), Some(user)) => (Some(user), ""),
-        (Buyer::User(_), Some(_)) => (None, "is not known here: only a cashier acts for somebody else"),
+        (Buyer::User(_), Some(_)) => (None, "is not known here: only a cashier acts for another user"),
         (Buyer::Cashier(_), None) => (None, "is needed: for whom is it"),
     };
     let mut faults = Validation::default();

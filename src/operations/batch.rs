@@ -64,8 +64,8 @@ pub fn act_named(name: &str) -> Option<OperatorAction> {
         .find(|act| act.name() == name && !matches!(act, OperatorAction::Complete { .. }))
 }
 
-/// Goes through the matching sagas, newest first, until the limit or until `stop`: the act under way is finished, and
-/// the rest is left as it is. `told` hears of every saga.
+/// Goes through the matching sagas, newest first, until the limit or until `stop`: the current act is finished, and
+/// the rest is left as it is. `told` is called for every saga.
 pub async fn run(
     engine: &Engine,
     batch: &Batch,
@@ -94,7 +94,7 @@ pub async fn run(
             }
             if !batch.dry_run && stop.run_until_cancelled(pace.tick()).await.is_none() || stop.is_cancelled()
             {
-                (tally.stopped, tally.more) = (Some("it was told to stop".to_owned()), true);
+                (tally.stopped, tally.more) = (Some("it was stopped".to_owned()), true);
                 return Ok(tally);
             }
             if let Err(error) = one(engine, batch, &saga, &mut tally).await {

@@ -112,8 +112,8 @@ impl Fate {
     }
 }
 
-/// Releases a parked message, or drops it, and takes it out of the list. If the process dies in a release it goes out and
-/// stays: whoever gets it is fenced against a second time.
+/// Releases a parked message, or drops it, and takes it out of the list. If the process dies during a release, the
+/// message is sent and stays in the list. Its receiver is fenced against a second delivery.
 pub async fn take_out(
     engine: &orchestrator::Engine,
     id: i64,

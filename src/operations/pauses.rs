@@ -32,7 +32,7 @@ pub struct PauseView {
     pub kind: PauseOf,
     /// The saga's id, the workflow's name, or the command.
     pub name: String,
-    /// Null if nobody wrote it down.
+    /// Null if the database has no record of the pause.
     pub since: Option<DateTime<Utc>>,
     pub actor: Option<String>,
     pub reason: Option<String>,
@@ -48,7 +48,7 @@ pub struct PauseChange {
     pub paused: bool,
     /// Whether this act made it so; false: it was so before, and nothing was written down.
     pub changed: bool,
-    /// The consumers of a step type; none: nobody has served it yet, and whoever will is paused too.
+    /// The consumers of a step type; none: no worker has served it yet, and a later worker is paused too.
     pub consumers: Vec<String>,
 }
 

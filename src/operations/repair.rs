@@ -16,8 +16,8 @@ pub const REASON_CHARS_MAX: usize = 1_000;
 pub struct Repaired {
     #[serde(flatten)]
     pub saga: SagaView,
-    /// The steps whose effects may still be there and that nobody will take back now: of a saga that was given up, or
-    /// an undo that was skipped.
+    /// The steps whose effects may still be there and that the engine will not undo: of a saga that was given up, or
+    /// of an undo that was skipped.
     pub left_behind: Vec<String>,
     /// What the act has changed about the reservation, and what of it is left to settle by hand; null if neither.
     pub settlement: Option<Settlement>,

@@ -1,5 +1,5 @@
-//! Sagas as they move, live: what the engine tells on core NATS after each commit. Nothing is kept, so what happens
-//! while nobody listens is in the history alone.
+//! Live transitions of sagas: the engine publishes them on core NATS after each commit. NATS does not keep them, so
+//! transitions without a subscriber are in the history alone.
 
 use async_nats::{Client, SubscribeError};
 use futures::{Stream, StreamExt};

@@ -1,6 +1,6 @@
 //! Concerts, their dates and their seats: adding them, and the reads that every buyer makes.
 //!
-//! A seat counts as free when it is, or when its hold has run out so long ago that anybody may claim it,
+//! A seat counts as free when it is, or when its hold has run out so long ago that another user may claim it,
 //! tidied up or not. Writing seats is the business of the services, not of this file.
 
 use chrono::{DateTime, Utc};
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::Result;
 
-/// A concert as everybody sees it.
+/// A concert as every user sees it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Concert {
     pub id: Uuid,

@@ -1,12 +1,12 @@
-//! How the server carries out the statements of one connection: told with each of them, as it was done.
+//! How the server executes the statements of one connection: it sends the plan of each as a notice.
 
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::Result;
 
-/// From now on the server tells, as a notice, the plan of every statement of this connection, with what it found and
-/// how long it took.
+/// From now on the server sends, as a notice, the plan of every statement of this connection, with its row counts and
+/// its duration.
 pub async fn tell(conn: &mut PgConnection) -> Result<()> {
     let sql = "
         load 'auto_explain';

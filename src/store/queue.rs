@@ -26,18 +26,18 @@ pub struct QueueSettings {
     pub min_rate: Option<i32>,
     /// The fastest that the brake lets the admission become, per minute.
     pub max_rate: Option<i32>,
-    /// From when early comers may gather.
+    /// From when users may join before the opening.
     pub pre_queue_at: Option<DateTime<Utc>>,
-    /// From when anybody is admitted; null: from when the first window of the concert's dates opens.
+    /// From when users are admitted; null: from when the first window of the concert's dates opens.
     pub opens_at: Option<DateTime<Utc>>,
-    /// Nobody is admitted while this is set.
+    /// No user is admitted while this is set.
     pub paused: bool,
     /// What the draws at its openings are made from.
     #[serde(skip)]
     pub seed: Seed,
 }
 
-/// The secret of a concert's draws. It is told to nobody, in no answer and no log.
+/// The secret of a concert's draws. It appears in no answer and no log.
 #[derive(Clone, Default, PartialEq, Eq, sqlx::Type)]
 #[sqlx(transparent)]
 pub struct Seed(Vec<u8>);

@@ -31,7 +31,7 @@ pub struct JournalRow {
     pub status: String,
     /// When the place was taken; unknown of an ended one.
     pub issued_at: Option<DateTime<Utc>>,
-    /// Until when the place of somebody silent is kept.
+    /// Until when the place of a silent user is kept.
     pub grace_until: Option<DateTime<Utc>>,
     pub activated_at: Option<DateTime<Utc>>,
     pub expires_at: Option<DateTime<Utc>>,

@@ -24,7 +24,7 @@ pub struct Statement {
 /// What Postgres has counted since its start.
 #[derive(Clone, Copy, Debug)]
 pub struct Counters {
-    /// Transactions that were committed; each process tells of its own within a second.
+    /// Transactions that were committed; each process reports its own within a second.
     pub commits: i64,
     /// How often the log was forced to disk.
     pub syncs: i64,
@@ -91,7 +91,7 @@ pub async fn counters(db: impl PgExecutor<'_>) -> Result<Counters> {
     })
 }
 
-/// Gives these users points, each as a charge in the ledger: nobody waits in a line at the counter.
+/// Gives these users points, each as a charge in the ledger, in one statement.
 pub async fn endow(pool: &PgPool, users: &[Uuid], points: i64) -> Result<()> {
     let sql = "
         with accounts as (

@@ -105,7 +105,7 @@ async fn ctrl_c_ends_a_batch_cleanly_and_says_what_was_done() {
     tokio::io::AsyncReadExt::read_to_string(&mut child.stdout.take().unwrap(), &mut out).await.unwrap();
     assert_eq!(child.wait().await.unwrap().code(), Some(1));
     let told: Value = serde_json::from_str(out.trim()).unwrap();
-    assert_eq!(told["stopped"], "it was told to stop");
+    assert_eq!(told["stopped"], "it was stopped");
     assert_eq!(told["done"].as_i64().unwrap(), acts(&test).await, "{told}");
     assert!(told["done"].as_i64().unwrap() < 6, "{told}");
 }

@@ -43,7 +43,7 @@ async fn a_command_that_nobody_serves_says_so_with_what_waits_before_it() {
     tokio::spawn(async move { desk.reserve(order).await });
     let program = Program::of(&test.env);
     test.until(5, "the command to be out", || async {
-        program.run(&format!("saga why {id}")).await.out.contains("nobody serves seats.hold")
+        program.run(&format!("saga why {id}")).await.out.contains("no worker serves seats.hold")
     })
     .await;
     let why: Value = program.json(0, &format!("saga why {id}")).await;

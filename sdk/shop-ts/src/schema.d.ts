@@ -352,7 +352,7 @@ export interface components {
          * @enum {string}
          */
         Code: "malformed_request" | "unauthenticated" | "insufficient_points" | "queue_token_required" | "queue_token_invalid" | "queue_token_waiting" | "queue_token_expired" | "queue_token_wrong_user" | "queue_token_wrong_concert" | "forbidden" | "local_mode_only" | "not_found" | "method_not_allowed" | "request_timeout" | "payload_too_large" | "seat_taken" | "reservation_not_payable" | "reservation_not_cancellable" | "request_in_progress" | "sold_out" | "queue_closed" | "illegal_act" | "not_waiting" | "version_exists" | "workflow_retired" | "hold_expired" | "invalid_request" | "sale_not_open" | "seat_unknown" | "too_many_seats" | "balance_limit" | "invalid_definition" | "unsafe_definition" | "check_unfinished" | "idempotency_key_required" | "idempotency_key_reused" | "rate_limited" | "unavailable" | "internal";
-        /** @description A concert as everybody sees it. */
+        /** @description A concert as every user sees it. */
         Concert: {
             description: string;
             /** Format: uuid */

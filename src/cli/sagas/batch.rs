@@ -60,7 +60,7 @@ pub(super) async fn run(context: &Context, order: Order) -> anyhow::Result<Endin
         tokio::pin!(run, stopped);
         tokio::select! {
             tally = &mut run => tally,
-            // The act under way is finished, and what was done is told.
+            // The current act is finished, and the result lists what was done.
             () = &mut stopped => {
                 stop.cancel();
                 run.await

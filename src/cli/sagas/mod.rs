@@ -65,7 +65,7 @@ pub(super) enum Command {
     Batch(batch::Order),
     /// List what operators did, newest first
     Acts(acts::Wanted),
-    /// Look at messages that nobody could act on, and release or drop them
+    /// Look at messages that the service could not handle, and release or drop them
     #[command(subcommand)]
     Parked(parked::Command),
     /// Publish events again, from history

@@ -1,4 +1,4 @@
-//! `saga parked`: messages that nobody could act on.
+//! `saga parked`: messages that the service could not handle.
 
 use serde_json::json;
 

@@ -94,7 +94,7 @@ fn text(change: &PauseChange) -> String {
     };
     let consumers = match (&change.kind, change.consumers.as_slice()) {
         (PauseOf::Step, []) if change.paused => {
-            "; nobody takes it yet, and whoever will is paused too".to_owned()
+            "; no worker serves it yet, and a worker that starts later is paused too".to_owned()
         }
         (PauseOf::Step, names) if !names.is_empty() => format!("; consumers: {}", names.join(", ")),
         _ => String::new(),

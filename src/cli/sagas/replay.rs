@@ -202,7 +202,7 @@ impl Progress {
         self.pages += 1;
         if self.plain && self.pages.is_multiple_of(PAGES_PER_LINE) {
             let line = format!("{} events, up to {}", self.events, reached.format("%F %T"));
-            // Nobody may be reading it.
+            // The reader of standard error may have gone.
             let _written = writeln!(std::io::stderr(), "{line}");
         }
     }

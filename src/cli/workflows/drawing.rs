@@ -141,7 +141,7 @@ fn draw_state(name: &str, place: Place, out: &mut String) {
 
 fn draw_way(layout: &Layout, edge: &Edge, both: bool, out: &mut String, labels: &mut String) {
     let (Some(from), Some(to)) = (layout.places.get(&edge.from), layout.places.get(&edge.to)) else { return };
-    // That an end is an end is told by its colour.
+    // The colour of a status shows that it is final, so it needs no arrow out.
     if edge.to == OUTSIDE {
         return;
     }

@@ -111,7 +111,7 @@ fn carried(facts: &Facts, carrier: &Carrier) -> Vec<String> {
         parts.push(format!("no consumer takes {command}"));
     }
     parts.push(match carrier.workers.as_slice() {
-        [] => format!("nobody serves {command}"),
+        [] => format!("no worker serves {command}"),
         [one] => format!("served by {}", one.instance.as_deref().unwrap_or(&one.service)),
         many => format!("served by {} workers", many.len()),
     });
@@ -264,7 +264,7 @@ mod tests {
             of(&facts),
             "points.deduct is out since 3 s (send 2, visit 1), asked again in 7 s, until 12:08:25 (then: \
              compensation, hold_expired); 41 commands wait before consumer points-deduct, 2 delivered and not \
-             answered, 2 redelivered; nobody serves points.deduct; an operator can cancel"
+             answered, 2 redelivered; no worker serves points.deduct; an operator can cancel"
         );
     }
 

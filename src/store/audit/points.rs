@@ -89,8 +89,8 @@ pub async fn points_taken(conn: &mut PgConnection) -> Result<Vec<Offender>> {
     .await
 }
 
-/// Payments and ledger entries tell the same story, and so do payments, reservations and the sagas they belong to: who pays
-/// is who reserved, and who ordered.
+/// Payments agree with ledger entries, and with the reservations and sagas they belong to: the same user pays, reserved,
+/// and ordered.
 pub async fn payments(conn: &mut PgConnection) -> Result<Vec<Offender>> {
     sqlx::query_as!(
         Offender,

@@ -36,7 +36,7 @@ pub async fn asleep(conn: &mut PgConnection) -> Result<Vec<Offender>> {
 }
 
 /// No alarm is `patience` overdue, counted from the latest start-up at the earliest. A live sweeper moves an
-/// overdue alarm on, so one that old says that nobody sweeps.
+/// overdue alarm on, so an alarm that old shows that no sweeper runs.
 pub async fn overdue_sagas(
     conn: &mut PgConnection,
     moment: Moment,

@@ -93,7 +93,8 @@ pub async fn doubled_seats(conn: &mut PgConnection, moment: Moment) -> Result<Ve
     .await
 }
 
-/// A seat is held by whom it names, and a live hold has its seats. Holds that anybody may claim are left out.
+/// A held seat names the reservation that holds it, and a live hold has its seats. Holds that another user may claim are
+/// left out.
 pub async fn held_seats(conn: &mut PgConnection, moment: Moment) -> Result<Vec<Offender>> {
     sqlx::query_as!(
         Offender,
@@ -129,7 +130,7 @@ pub async fn held_seats(conn: &mut PgConnection, moment: Moment) -> Result<Vec<O
 /// No seat is still held `patience` after its hold ran out, counted from the latest start-up at the earliest.
 ///
 /// A payment that came in time may go on until the seat is claimable. The seats of a saga that is stuck or
-/// was given up wait for an operator (anybody may claim them meanwhile).
+/// was given up wait for an operator (other users may claim them meanwhile).
 pub async fn overdue_holds(
     conn: &mut PgConnection,
     moment: Moment,

@@ -22,7 +22,7 @@ const POINTS: i64 = 1_000_000;
 /// How long all admissions may take.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Nobody's session ends meanwhile, and nobody is taken for gone who is only not asked for by the generator.
+/// No session ends during the run, and no user counts as silent because the generator does not poll for them.
 pub(super) const SETTINGS: [(&str, &str); 4] = [
     ("BOXOFFICE_QUEUE_SESSION_SECONDS", "7200"),
     ("BOXOFFICE_QUEUE_CLAIM_SECONDS", "7200"),

@@ -1,5 +1,5 @@
-//! A thread for whoever stands for many people who have machines of their own: it gives way to what is measured beside
-//! them.
+//! A low-priority thread for a generator that simulates many users. In production they have machines of their own, so the
+//! thread must not take processor time from what is measured.
 
 use std::thread;
 
@@ -7,7 +7,7 @@ use tokio::runtime;
 use tokio::sync::oneshot;
 
 /// Does `work` on a thread and a runtime of its own; where the system is Linux, only while nothing else wants its processor.
-/// The work begins no processes: they would inherit that. It is dropped when nobody waits for its end any more.
+/// The work begins no processes: they would inherit that. It is dropped when the caller no longer waits for its end.
 ///
 /// # Errors
 /// When there is no such thread to be had, or the work panics.
@@ -21,7 +21,7 @@ where
         give_way()?;
         runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
             tokio::select! {
-                // Whoever waited may just have gone.
+                // The caller may just have gone.
                 outcome = work() => drop(done.send(outcome)),
                 () = done.closed() => {}
             }

@@ -1,8 +1,7 @@
 //! Bookings by people from the line: a hold, then its payment, each a request of its own.
 //!
-//! Everybody joined and was admitted before; a place in line is spent with its payment, so each books once. With the
-//! hold its alarm is set; the place is extended by the hold and ended by the payment. All
-//! of that is in the cost.
+//! All buyers are admitted before the run; a payment ends the place in line, so each buyer books once. A hold sets its
+//! alarm and extends the place in line, and the cost includes that.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,9 +54,10 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
 
 /// One booking; how long the hold took, and the payment.
 async fn book(client: Client, admitted: Arc<Admitted>, number: usize) -> anyhow::Result<[Duration; 2]> {
-    let buyer = admitted.people.get(number).context("everybody has booked: fewer callers or seconds")?;
+    let buyer =
+        admitted.people.get(number).context("all buyers have booked: take fewer callers or seconds")?;
     let seat = admitted.halls.seat(number as u32);
-    let (performance_id, seat) = seat.context("there is a seat for everybody")?;
+    let (performance_id, seat) = seat.context("there is a seat for every buyer")?;
     let begun = Instant::now();
     let held = client.post_once("/v1/reservations", buyer, &Wish { performance_id, seats: [seat] }).await?;
     let hold = begun.elapsed();

@@ -1,4 +1,4 @@
-//! The HTTP side of the generator. A call is made one time only: what it comes to is part of what is measured.
+//! The HTTP client of the generator. It never retries: a failed call is part of the measurement.
 //!
 //! The generator shares the machine with what it measures, so a call costs as little as HTTP/1.1 allows: connections
 //! are kept and used one call after the other, with nothing between the caller and the connection.
@@ -55,7 +55,7 @@ pub(super) struct Answer {
     pub bytes: Bytes,
 }
 
-/// A place in line as its owner is told of it: what the generator goes by.
+/// The fields of a queue token's answer that the generator uses.
 #[derive(Debug, Deserialize)]
 pub(super) struct Look {
     pub token: String,
@@ -65,7 +65,7 @@ pub(super) struct Look {
     pub activated_at: Option<DateTime<Utc>>,
 }
 
-/// Seats that somebody wants; whoever buys at the counter is named, and pays at once.
+/// An order for seats. An order at the counter names the buyer, and is paid at once.
 #[derive(Serialize)]
 pub(super) struct Wish {
     pub performance_id: Uuid,
@@ -122,7 +122,7 @@ impl Client {
         self.send(request(Method::GET, path, caller), Bytes::new()).await
     }
 
-    /// A read by somebody who may have a version of it.
+    /// A read by a caller that may have a version of it.
     pub(super) async fn read(
         &self,
         path: &str,
@@ -136,7 +136,7 @@ impl Client {
         self.send(request, Bytes::new()).await
     }
 
-    /// The text of a page that needs nobody to ask for it.
+    /// The text of a page, read without credentials.
     pub(super) async fn text(&self, path: &str) -> anyhow::Result<String> {
         let answer = self.get(path, &Caller::default()).await?;
         Ok(String::from_utf8_lossy(&answer.bytes).into_owned())
@@ -148,7 +148,7 @@ impl Client {
         self.send(request, serde_json::to_vec(&body)?.into()).await
     }
 
-    /// A change without a key: whoever makes it does not ask twice.
+    /// A change without an idempotency key: the caller does not retry.
     pub(super) async fn post_once(
         &self,
         path: &str,
@@ -228,7 +228,7 @@ impl Client {
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         tokio::spawn(async move {
-            // Whoever has a call on it is told.
+            // A call on this connection gets its error itself.
             let _ended = connection.await;
         });
         Ok(sender)

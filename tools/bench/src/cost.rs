@@ -21,7 +21,7 @@ pub(super) struct Reading {
 /// What one piece of work cost, out of many.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Cost {
-    /// Processor seconds per thousand, of each kind of process; none where the system does not tell.
+    /// Processor seconds per thousand, of each kind of process; none where the system does not report them.
     pub cpu_s_per_1000: Option<BTreeMap<String, f64>>,
     /// Their sum.
     pub server_cpu_s_per_1000: Option<f64>,
@@ -46,7 +46,7 @@ impl Reading {
         Ok(Self { cpu: cpu::by_server(), postgres, messages })
     }
 
-    /// How many cores each kind of process kept busy since an earlier reading; none where the system does not tell.
+    /// How many cores each kind of process kept busy since an earlier reading; none where the system does not report it.
     pub(super) fn cores_since(&self, earlier: &Self, span: Duration) -> Option<BTreeMap<String, f64>> {
         let (now, before) = (self.cpu.as_ref()?, earlier.cpu.as_ref()?);
         let busy = |(name, seconds): (&String, &f64)| {

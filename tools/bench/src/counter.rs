@@ -29,7 +29,7 @@ pub(super) struct Counter {
     next: Arc<AtomicU32>,
 }
 
-/// A seat that nobody has asked for yet, and who will.
+/// A seat that was not ordered before, and its buyer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lot {
     pub performance: Uuid,

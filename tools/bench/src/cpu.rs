@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// Seconds of processor time that all descendants of this process have used so far, those that have ended included.
-/// None where the system does not tell.
+/// None where the system does not report them.
 pub(super) fn of_servers() -> Option<f64> {
     Some(by_server()?.values().sum())
 }
@@ -43,7 +43,7 @@ fn server(program: &str) -> &str {
     known.into_iter().find(|name| program.starts_with(name)).unwrap_or(program)
 }
 
-/// None: the system does not tell.
+/// None: this system does not report them.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn by_server() -> Option<BTreeMap<String, f64>> {
     None

@@ -91,7 +91,7 @@ pub(super) async fn line(stage: &Stage, client: &Client, concert: Uuid) -> anyho
     Ok((length, active))
 }
 
-/// Somebody new who has points and is admitted.
+/// A new user who has points and is admitted.
 pub(super) async fn get_ready(client: &Client, concert: Uuid) -> anyhow::Result<Caller> {
     let user = insist(client, "/v1/users", &Caller::default(), json!({ "name": "Somebody" })).await?;
     let bearer = user.body()["access_token"].as_str().context("a new user gets an access token")?.to_owned();
@@ -99,7 +99,8 @@ pub(super) async fn get_ready(client: &Client, concert: Uuid) -> anyhow::Result<
     insist(client, "/v1/points/charges", &caller, json!({ "amount": POINTS })).await?;
     let path = format!("/v1/concerts/{concert}/queue-tokens");
     let place = insist(client, &path, &caller, json!({})).await?;
-    caller.queue_token = place.body()["token"].as_str().context("whoever joins gets a token")?.to_owned();
+    caller.queue_token =
+        place.body()["token"].as_str().context("an answer to a join has a token")?.to_owned();
     let end = Instant::now() + ADMISSION;
     while Instant::now() < end {
         sleep(LOOK_EVERY).await;
@@ -112,7 +113,7 @@ pub(super) async fn get_ready(client: &Client, concert: Uuid) -> anyhow::Result<
     bail!("a buyer was not admitted within {} s", ADMISSION.as_secs())
 }
 
-/// Getting ready is not what is measured: a service that asks for patience gets some.
+/// Repeats a call for which the service asks to wait: preparations are not measured.
 async fn insist(client: &Client, path: &str, caller: &Caller, body: Value) -> anyhow::Result<Answer> {
     let end = Instant::now() + PREPARATION;
     loop {

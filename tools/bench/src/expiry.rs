@@ -52,8 +52,8 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     sleep(spare.to_std().unwrap_or_default()).await;
     progress.begin("holds run out", holds.into());
     let meter = Meter::start();
-    // Watchers are told after the commit; Postgres itself is asked in the end, so that the question takes no time away
-    // from what it is about.
+    // Watchers hear of a change after its commit. Postgres itself is queried at the end, so that the query does not slow
+    // down what is measured.
     comes_true(PATIENCE, async || Ok(freed.count() >= due.len())).await?;
     let all_free = rehearsal::seats_held(&stage.pool).await? == 0;
     let empty = stage.clock.now();

@@ -1,4 +1,4 @@
-//! A thousand for one seat, at the same moment, again and again: one gets it, the others are told so.
+//! A thousand callers order one seat at the same moment, repeatedly: one gets it, the others are refused.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;

@@ -1,4 +1,4 @@
-//! What the service does while nobody asks anything of it: statements in Postgres, messages in NATS.
+//! What the service does while it gets no requests: statements in Postgres, messages in NATS.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +28,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let seconds = plan.seconds.unwrap_or(60);
     let stage = Stage::open(plan, Wanted { count_statements: true, ..Wanted::default() }).await?;
     let service = stage.serve(ALL_ROLES).await?;
-    // As `up` does it: some concerts, and nobody there.
+    // Like `up`: some concerts, and no users.
     sample_concerts::load(&stage.pool, stage.clock.now(), 1_000, 6_000).await?;
     progress.begin("coming to rest", 0);
     sleep(CALM).await;
@@ -42,7 +42,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
             *kept.entry(kind(&message.subject)).or_default() += 1;
         }
     });
-    progress.begin("nobody asks anything", 0);
+    progress.begin("the service gets no requests", 0);
     let meter = Meter::start();
     sleep(Duration::from_secs(seconds.into())).await;
     let cpu = meter.read();

@@ -2,7 +2,7 @@
 //!
 //! The service runs as processes of its own (this program with the command `serve`), the generator in this one, on servers of their own
 //! unless some are given. Buyers come over HTTP at a pace that does not wait for answers, so that a slow answer is not
-//! hidden by the next one coming later. What cannot be asked over HTTP is read from where it is told: transitions and
+//! hidden by the next one coming later. What HTTP does not offer is read from its source: transitions and
 //! events on NATS, the history in Postgres. Every scenario ends with the audit.
 //!
 //! One file per scenario; `docs/performance.md` has the figures, `bench/NOTES.md` how they are measured.
@@ -83,11 +83,11 @@ pub enum Scenario {
     Overdue,
     /// How late alarms ring when many are pending
     Timers,
-    /// What the service does while nobody asks anything of it
+    /// What the service does while it gets no requests
     Idle,
-    /// A crowd joins a line, asks for its places as told, and grows to a million
+    /// A crowd joins a line, polls its places at the asked interval, and grows to a million
     Queue,
-    /// Ways of concurrency control held against each other, for seats and points
+    /// Compares ways of concurrency control, for seats and points
     Contention,
     /// Concerts, dates and seat maps with the cache and without, and how old they are
     Reads,

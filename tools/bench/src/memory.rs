@@ -1,13 +1,13 @@
-//! What a process weighs.
+//! The memory of a process.
 
-/// The memory that a process has, in bytes. None where the system does not tell.
+/// The resident memory of a process, in bytes. None where the system does not report it.
 #[cfg(target_os = "linux")]
 pub(super) fn resident(process: u32) -> Option<u64> {
     let process = procfs::process::Process::new(i32::try_from(process).ok()?).ok()?;
     Some(process.statm().ok()?.resident * procfs::page_size())
 }
 
-/// None: the system does not tell.
+/// None: this system does not report it.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn resident(_process: u32) -> Option<u64> {
     None

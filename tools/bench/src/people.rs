@@ -1,4 +1,4 @@
-//! Whoever comes: signed in, unknown to the service until then.
+//! New users: signed in by an identity provider, and unknown to the service before.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -25,7 +25,7 @@ pub(super) struct People {
 }
 
 impl People {
-    /// Those who the service of this stage lets in.
+    /// Signs with the secret that the service of this stage accepts.
     pub(super) fn of(stage: &Stage) -> Self {
         Self {
             header: Header::new(Algorithm::HS256),
@@ -34,12 +34,12 @@ impl People {
         }
     }
 
-    /// Somebody who was never here before.
+    /// A new user.
     pub(super) fn newcomer(&self) -> anyhow::Result<Caller> {
         Ok(self.somebody()?.1)
     }
 
-    /// The same, with the name that the service knows them by.
+    /// A new user, with their id, as their access token names it.
     pub(super) fn somebody(&self) -> anyhow::Result<(Uuid, Caller)> {
         let id = ids::new();
         let claims = json!({ "sub": id, "exp": self.until });
@@ -48,8 +48,7 @@ impl People {
     }
 }
 
-/// So many people who were never here before join a line, `at_once` of them at a time; with the name that the service knows
-/// each by.
+/// So many new users join a line, `at_once` of them at a time. Returns each with their id.
 pub(super) async fn stand_in_line(
     stage: &Stage,
     client: &Client,

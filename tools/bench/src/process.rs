@@ -94,17 +94,17 @@ impl Process {
         Ok(Self { child, client, start_took: begun.elapsed().as_secs_f64(), allocations: None })
     }
 
-    /// The memory that it has, in bytes, where the system tells.
+    /// Its resident memory in bytes; none where the system does not report it.
     pub(super) fn resident(&self) -> Option<u64> {
         memory::resident(self.child.id()?)
     }
 
-    /// The most memory that it had so far, in bytes, where the system says so.
+    /// Its peak resident memory in bytes; none where the system does not report it.
     pub(super) fn peak_resident(&self) -> Option<u64> {
         memory::peak_resident(self.child.id()?)
     }
 
-    /// Ends it as a power cut would, and waits until it is gone.
+    /// Kills it with SIGKILL, and waits until it is gone.
     pub(super) async fn kill(mut self) -> anyhow::Result<()> {
         Ok(self.child.kill().await?)
     }

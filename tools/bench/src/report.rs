@@ -1,4 +1,4 @@
-//! What a scenario comes to: figures against goals, for people and as one object for programs.
+//! The result of a scenario: figures and their goals, as a table for people and as one object for programs.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -60,7 +60,7 @@ pub struct Measure {
 #[derive(Clone, Debug, Serialize)]
 pub struct Goal {
     pub name: String,
-    /// Null if it could not be told.
+    /// Null if it could not be measured.
     pub figure: Option<f64>,
     pub goal: f64,
     pub met: bool,
@@ -83,7 +83,7 @@ impl Measure {
         Self { name, of, goal_ms: Some(goal_ms), met, spread }
     }
 
-    /// A measure that is only told.
+    /// A measure that is reported and has no goal.
     pub(super) fn told(name: &'static str, timings: &Timings) -> Self {
         Self { name, of: Quantile::P99, goal_ms: None, met: None, spread: timings.spread() }
     }

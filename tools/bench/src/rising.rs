@@ -65,7 +65,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     stage.close(services, report).await
 }
 
-/// People who wait: nobody is admitted.
+/// Makes a line of users who wait; its rates admit none of them.
 async fn line(
     stage: &Stage,
     client: &Client,

@@ -1,4 +1,4 @@
-//! Where a scenario takes place: the servers, the service's processes, and what the generator itself needs of them.
+//! The environment of a scenario: the servers, the service's processes, and the generator's connections.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -105,7 +105,7 @@ impl Stage {
         &self.local.secrets.access_secret
     }
 
-    /// Where Postgres is, for whoever needs a connection of their own.
+    /// The address of Postgres, for connections outside the pool.
     pub(super) fn database_url(&self) -> &str {
         &self.local.database_url
     }
@@ -165,7 +165,7 @@ async fn key(pool: &PgPool, role: Role) -> anyhow::Result<Caller> {
     Ok(Caller { bearer: secret, queue_token: String::new() })
 }
 
-/// What every process of the service is told.
+/// The environment of every process of the service.
 fn environment(local: &Local, wanted: Wanted<'_>) -> anyhow::Result<Vec<(String, String)>> {
     let mut all = vec![
         ("DATABASE_URL", local.database_url.clone()),
@@ -201,7 +201,7 @@ impl Meter {
     }
 }
 
-/// The load average of the last minute, where the system tells it.
+/// The load average of the last minute; none where the system does not report it.
 fn load_average() -> Option<f64> {
     std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What the service tells on core NATS, with the moment at which it was heard.
+//! What the service publishes on core NATS, with the time of receipt.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use boxoffice::clock::Clock;
 
 type Heard = Arc<Mutex<BTreeMap<Uuid, DateTime<Utc>>>>;
 
-/// Remembers when each saga was first heard of in a certain way. Dropping it ends it.
+/// Records when the first matching message of each saga came. Dropping it ends the subscription.
 #[derive(Debug)]
 pub(super) struct Watch {
     heard: Heard,

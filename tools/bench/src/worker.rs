@@ -1,5 +1,5 @@
-//! A worker elsewhere that gives the same answer to whatever it is asked: how failures are made that are none of the
-//! service's.
+//! An external worker that gives the same answer to every command: it makes failures that the service itself does not
+//! have.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,5 @@
-//! Every way of concurrency control that is measured, under contention, against real servers: nobody is sold a seat twice,
-//! no charge and no use is lost, no balance goes below zero. And the check that says so finds it when it is not so.
+//! Every way of concurrency control that is measured, under contention, against real servers: no seat is sold twice,
+//! no charge and no use is lost, no balance goes below zero. And the check finds each of these errors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -116,7 +116,7 @@ async fn a_holder_who_has_lost_the_lock_cannot_write_any_more() {
         sleep(Duration::from_millis(50)).await;
         next = locks.try_to_take(1).await.unwrap();
     }
-    let next = next.expect("a lock that nobody gives back ends by itself");
+    let next = next.expect("a lock that is not given back ends by itself");
     assert!(next.revision > asleep.revision);
     assert_eq!(arena.fenced(&early, next.revision).await.unwrap(), Some(true));
 

@@ -1,4 +1,4 @@
-//! Every scenario of the benchmark, small: that it runs to its end, tells all that it must, and leaves nothing behind.
+//! Every scenario of the benchmark, small: that it runs to its end, reports every field, and leaves nothing behind.
 //! How fast it was is not judged here.
 
 use serde_json::Value;
@@ -21,7 +21,7 @@ async fn measure(words: &str) -> Value {
     let report: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(report["scenario"].as_str(), words.split(' ').next());
     for field in ["per_second", "p50_ms", "p95_ms", "p99_ms", "errors", "server_cpu_s_per_1000"] {
-        assert!(report.get(field).is_some(), "{words} does not tell {field}: {report:#}");
+        assert!(report.get(field).is_some(), "{words} does not report {field}: {report:#}");
     }
     assert_eq!(report["audit"], "good", "{report:#}");
     assert!(report["per_second"].as_f64() > Some(0.0), "{report:#}");
@@ -174,7 +174,7 @@ async fn queue_loses_nobody_and_keeps_the_order() {
         "{report:#}"
     );
     assert_eq!(report["two_instances_admissions_out_of_order"], 0, "{report:#}");
-    // Of the estimates (the seventh) there may be none to compare: everybody is soon admitted.
+    // There may be no estimates (the seventh) to compare: all users are soon admitted.
     let timed: Vec<u64> = (0..9).filter(|at| *at != 7).map(|at| count(&report, at)).collect();
     assert!(timed.iter().all(|count| *count > 0), "{timed:?} {report:#}");
 }

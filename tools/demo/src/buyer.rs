@@ -24,11 +24,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// The sale that all buyers of a scenario go to.
 pub(super) struct Sale {
-    /// The one everybody wants comes first.
+    /// The concert in most demand comes first.
     pub concerts: Vec<Concert>,
-    /// How long after joining whoever is still in line, or without seats, goes home.
+    /// A buyer who is still in line or without seats this long after joining leaves.
     pub patience: Duration,
-    /// When everybody without seats goes home.
+    /// When all buyers without seats leave.
     pub closing_time: Instant,
     pub tally: Arc<Tally>,
 }

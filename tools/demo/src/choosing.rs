@@ -1,5 +1,5 @@
-//! How a buyer finds seats: looks at the dates, at a map, reaches for good seats, and tries others when
-//! somebody was faster.
+//! How a buyer finds seats: reads the dates and a map, asks for good seats, and tries others when
+//! another buyer was faster.
 
 use std::collections::HashSet;
 
@@ -15,7 +15,7 @@ use super::wire::{Date, Page, Reservation, SeatMap};
 
 /// How often a buyer tries other seats.
 const TRIES: u32 = 10;
-/// Everybody wants the better half of what is free, and of that no more than so many.
+/// A buyer chooses from the better half of the free seats, and from this many at most.
 const GOOD_SEATS: usize = 20;
 
 impl Buyer {

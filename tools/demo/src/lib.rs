@@ -34,6 +34,6 @@ pub struct Plan {
     pub seed: u64,
     /// Over how long they arrive.
     pub arrivals: Duration,
-    /// How long after joining the line whoever has no seats yet goes home.
+    /// A buyer without seats leaves this long after joining the line.
     pub patience: Duration,
 }

@@ -42,7 +42,7 @@ struct Arguments {
     /// Over how many seconds they arrive
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=3_600))]
     arrivals_seconds: u64,
-    /// How many seconds after joining the line whoever has no seats yet goes home
+    /// How many seconds after joining the line a buyer without seats leaves
     #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     patience_seconds: u64,
     /// A running service in local mode, instead of one of the demo's own

@@ -39,7 +39,7 @@ impl Progress {
             tally.counted(Happening::Conflict)
         );
         if self.plain && (done == self.total || done.is_multiple_of(self.total.div_ceil(LINES))) {
-            // Nobody may be reading it.
+            // The reader of standard error may have gone.
             let _written = writeln!(std::io::stderr(), "{done} of {} buyers are done: {told}", self.total);
         }
         self.bar.set_message(told);

@@ -89,7 +89,7 @@ impl Outcome {
         format!("{counts}\n{calls}")
     }
 
-    /// The answers that nobody should have had, a line each; nothing if there were none.
+    /// The answers that no buyer should have had, a line each; nothing if there were none.
     pub fn complaints(&self) -> Vec<String> {
         let more = self.surprises - self.surprising.len() as u64;
         let rest = (more > 0).then(|| format!("and {more} more"));

@@ -29,7 +29,7 @@ const AUDIT_EVERY: Duration = Duration::from_secs(2);
 /// Concerts that the crowd goes to.
 const CONCERTS: usize = 2;
 
-/// After how long the doors close for everybody, also when the machine is too slow to keep its buyers moving.
+/// After how long the sale ends for all buyers, also when the machine is too slow for so many.
 fn longest(plan: &Plan) -> Duration {
     plan.arrivals + plan.patience + Duration::from_secs_f64(plan.buyers as f64 / BUYERS_PER_SECOND)
 }

@@ -1,4 +1,4 @@
-//! What happened so far: counts, latencies, and answers that nobody should have had.
+//! What happened so far: counts, latencies, and answers that no buyer should have had.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -55,12 +55,12 @@ impl Call {
 pub enum Happening {
     Joined,
     Admitted,
-    /// Refused at the door, or told in line, that nothing is left.
+    /// Learned when joining, or in line, that no seat is left.
     SoldOut,
     /// Left the line, or the hall without a seat, out of patience.
     GaveUp,
     Held,
-    /// Lost a seat to somebody faster.
+    /// Lost a seat to a faster buyer.
     Conflict,
     Paid,
     Expired,
@@ -99,7 +99,7 @@ impl Happening {
         match self {
             Self::Joined => "joined the line",
             Self::Admitted => "admitted",
-            Self::SoldOut => "told that it is sold out",
+            Self::SoldOut => "learned that it is sold out",
             Self::GaveUp => "gave up",
             Self::Held => "holds",
             Self::Conflict => "conflicts (seat taken)",
@@ -160,7 +160,7 @@ impl Tally {
         histogram.saturating_record(micros);
     }
 
-    /// Notes what nobody should have seen.
+    /// Records an answer that should not have come.
     pub fn surprise(&self, what: impl Display) {
         let mut kept = self.kept();
         kept.surprised += 1;

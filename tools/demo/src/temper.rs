@@ -1,4 +1,4 @@
-//! What kind of buyer somebody is.
+//! The kinds of buyers and how they behave.
 
 use rand::{Rng, RngExt};
 
@@ -33,7 +33,7 @@ const OF_A_HUNDRED: [(Temper, u32); 7] = [
 ];
 
 impl Temper {
-    /// Somebody from the crowd.
+    /// A random kind, drawn by the shares.
     pub(super) fn any(rng: &mut impl Rng) -> Self {
         let mut ticket = rng.random_range(0..100);
         for (temper, share) in OF_A_HUNDRED {

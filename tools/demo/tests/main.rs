@@ -1,6 +1,6 @@
 //! The demo as a user starts it: on servers of its own, over HTTP, to a good end, and nothing is left behind.
 
-// A test says what is wrong by falling over.
+// A test reports an error by a panic.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../../tests/common/place.rs"]

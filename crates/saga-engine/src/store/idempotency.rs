@@ -87,7 +87,7 @@ pub struct Known {
 /// Claims keys for five seconds by the database's clock, and answers for each, in order, the id that the effect must
 /// have: `fresh` for a new key, the earlier one for a claim that was left without an answer. None if the key has an
 /// answer, belongs to another body, or is being worked on: see [`find`]. Of several requests under one key one
-/// gets it. Whoever asks again with the same `fresh` still has what it got.
+/// gets it. A second call with the same `fresh` keeps its claim.
 pub async fn claim(db: impl PgExecutor<'_>, asked: &[Asked]) -> Result<Vec<Option<Uuid>>> {
     let mut sorted: Vec<&Asked> = asked.iter().collect();
     sorted.sort_by(|one, other| one.claim.cmp(&other.claim));
@@ -96,7 +96,7 @@ pub async fn claim(db: impl PgExecutor<'_>, asked: &[Asked]) -> Result<Vec<Optio
     let keys: Vec<&str> = sorted.iter().map(|one| one.claim.key.as_str()).collect();
     let fresh: Vec<Uuid> = sorted.iter().map(|one| one.fresh).collect();
     let fingerprints: Vec<&[u8]> = sorted.iter().map(|one| one.claim.fingerprint.as_slice()).collect();
-    // Nobody waits for a row that is there already: who is writing it is at work under its key.
+    // The statement does not wait for an existing row: another request is at work under its key.
     let rows = sqlx::query!(
         r#"
         with asked as (

@@ -1,4 +1,4 @@
-//! The ways themselves: each does one request, alone with its row or with what stands for that.
+//! The ways of concurrency control: each does one request under its kind of lock or check.
 
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// Makes the tables beside those of the database at `url`, to which `outside` is connected, and the bucket; nobody else
-    /// may do so at the same time.
+    /// Makes the tables beside those of the database at `url`, to which `outside` is connected, and the bucket. No other
+    /// process may do so at the same time.
     pub async fn open(outside: &PgPool, url: &str, bus: &Bus, connections: u32) -> anyhow::Result<Self> {
         rivals::make(outside).await?;
         let (pool, cost) = (rivals::open(url, connections)?, Arc::<Cost>::default());
@@ -109,7 +109,7 @@ impl Arena {
         Ok(left.is_some())
     }
 
-    /// With nothing but a version: two transactions of one statement each, again and again until nobody came in between.
+    /// With nothing but a version: two transactions of one statement each, repeated until no other write came in between.
     async fn versioned(&self, request: &Request) -> anyhow::Result<bool> {
         let mut conn = self.pool.acquire().await?;
         for _ in 0..MOST_TRIES {
@@ -125,7 +125,7 @@ impl Arena {
         bail!("others came in between {MOST_TRIES} times")
     }
 
-    /// With a lock in the bucket. The connection is taken after the lock: whoever waits for the lock needs none.
+    /// With a lock in the bucket. The connection is taken after the lock: a caller that waits for the lock needs none.
     async fn under_lock(&self, request: &Request) -> anyhow::Result<bool> {
         for _ in 0..MOST_TRIES {
             self.cost.tried();
@@ -140,7 +140,7 @@ impl Arena {
     }
 
     /// Reads, decides and writes under a lock of this revision; nothing if the lock was lost meanwhile. It is not enough to
-    /// refuse whoever comes with a lower revision than the one that wrote last: the next holder may have read by now, and
+    /// refuse a revision that is lower than that of the last write: the next holder may have read by now, and
     /// not yet written. So the row must be as it was read, too.
     pub async fn fenced(&self, request: &Request, revision: u64) -> anyhow::Result<Option<bool>> {
         let revision = i64::try_from(revision)?;

@@ -29,7 +29,7 @@ const WAITING: usize = 4_096;
 
 type Asked = (Request, oneshot::Sender<bool>);
 
-/// The two loops, as seen by those who ask. They end when it is dropped.
+/// A handle on the two loops. They end when it is dropped.
 #[derive(Debug)]
 pub(super) struct Batches {
     seats: mpsc::Sender<Asked>,
@@ -50,7 +50,7 @@ impl Batches {
     pub(super) async fn ask(&self, request: &Request) -> anyhow::Result<bool> {
         let (answer, answered) = oneshot::channel();
         let serving = if request.deed == Deed::Hold { &self.seats } else { &self.points };
-        serving.send((*request, answer)).await.context("nobody takes batches")?;
+        serving.send((*request, answer)).await.context("the loop of batches has ended")?;
         answered.await.context("the batch failed")
     }
 }
@@ -62,11 +62,11 @@ async fn serve(pool: PgPool, cost: Arc<Cost>, mut asked: mpsc::Receiver<Asked>) 
         match handle(&pool, &cost, &requests).await {
             Ok(granted) => {
                 for (answer, granted) in answers.into_iter().zip(granted) {
-                    // Whoever asked may have gone.
+                    // The caller may have gone.
                     let _told = answer.send(granted);
                 }
             }
-            // Whoever asked is told by the loss of the answer.
+            // The callers get an error because their senders are dropped.
             Err(error) => tracing::error!(%error, "a batch failed"),
         }
     }

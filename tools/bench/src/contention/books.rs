@@ -1,5 +1,5 @@
-//! What callers were told, held against what the tables say: nobody sold twice, nothing lost, nothing below zero. And that
-//! anything was granted at all: a way that refuses everything is quick, and of no use.
+//! Compares the answers to the callers with the tables: no seat is sold twice, no change is lost, no balance is below zero.
+//! At least one request must be granted: a way that refuses everything is fast, and useless.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -29,7 +29,7 @@ impl Told {
         self.entries += i64::from(request.deed != Deed::Hold);
     }
 
-    /// Whether nothing of what this is about was granted. Rows that have something to give give it to somebody, in any way.
+    /// Whether nothing of what this is about was granted. Every way grants some requests while rows have stock.
     pub fn is_nothing(&self, deed: Deed) -> bool {
         match deed {
             Deed::Hold => self.holds.is_empty(),
@@ -46,7 +46,7 @@ impl Told {
         })
     }
 
-    /// Callers who were given a seat that another has, and seats whose holder was not told so.
+    /// Counts callers that were granted a seat that another caller holds, and seats whose holder got no such answer.
     fn wrong_seats(&self, holders: &[(i32, Uuid)]) -> u64 {
         let holders: BTreeMap<i32, Uuid> = holders.iter().copied().collect();
         let lost = self.holds.iter().filter(|(place, id)| holders.get(place) != Some(id)).count();
@@ -55,7 +55,7 @@ impl Told {
         (lost + untold) as u64
     }
 
-    /// Accounts that are wrong in themselves, and what the ledger has more or less than was told.
+    /// Counts inconsistent accounts, and the difference between the ledger and the answers.
     fn wrong_books(&self, books: Books) -> u64 {
         let Books { entries, charged, used, broken } = books;
         let same_amount = (charged, used) == (self.charged, self.used);

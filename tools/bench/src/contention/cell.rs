@@ -19,12 +19,12 @@ pub(super) const ACCOUNTS: i32 = 5_000;
 pub(super) const POINTS: i64 = 1_000;
 /// Points of one charge or use.
 const AMOUNT: i64 = 100;
-/// Whoever uses points charges some again: after so many uses, somewhat less than these took. So the balance of an account that
-/// all use is often too low, and uses of it are refused.
+/// After so many uses a caller charges points again, somewhat fewer than the uses took. So the balance of an account that
+/// all callers use is often too low, and its uses are refused.
 const USES: u64 = 7;
 const CHARGED_AGAIN: i64 = 600;
 
-/// A way to keep two who want the same row from spoiling each other's work.
+/// A way of concurrency control for callers that change the same row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// One statement that changes the row if its condition holds, as a transaction of its own.
@@ -41,10 +41,10 @@ pub enum Way {
     Batches,
 }
 
-/// How much callers are in each other's way.
+/// How often callers ask for the same row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Contention {
-    /// Each asks for a row by chance, of thousands.
+    /// Each asks for a random row of thousands.
     Low,
     /// All ask for the same row. A seat can be sold once; when it is gone, all ask for the next.
     Extreme,
@@ -145,9 +145,9 @@ impl Choice {
         self.chance.lock().unwrap_or_else(PoisonError::into_inner).random_range(1..=most)
     }
 
-    /// A caller was told what became of a seat: whether it has it or another, it is gone.
+    /// A caller got the answer for a seat: this caller or another has it, so it is no longer free.
     pub(super) fn gone(&self, place: i32) {
-        // Somebody else may have been told before.
+        // Another caller may have got its answer before.
         let _known = self.wanted.compare_exchange(place, place + 1, Ordering::Relaxed, Ordering::Relaxed);
     }
 }

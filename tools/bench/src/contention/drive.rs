@@ -1,4 +1,4 @@
-//! The callers of a cell: each asks, waits for the answer, and asks again, until time is up.
+//! The callers of a cell: each sends a request, waits for the answer, and sends the next, until time is up.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -59,7 +59,7 @@ impl Span {
     }
 }
 
-/// Measures one cell, and holds what its callers were told against the tables.
+/// Measures one cell, and compares the answers to its callers with the tables.
 ///
 /// # Errors
 /// When the tables cannot be made ready or read. A request that fails is counted.

@@ -1,8 +1,8 @@
-//! Locks in a KV bucket: a key is there while somebody has the lock.
+//! Locks in a KV bucket: a key exists while a caller has the lock.
 //!
-//! A lock ends by itself after [`LIFE`], so that one whose holder died does not stay for ever. That is also why a holder
-//! cannot be sure of it: whoever slept for longer has lost it and does not know. So each lock names its revision, which
-//! rises with every holder, and what is done under it is only written over what the holder read.
+//! A lock ends by itself after [`LIFE`], so that the lock of a dead holder does not stay for ever. So a holder
+//! cannot be sure of its lock: one that was suspended for longer has lost it and does not know. So each lock names its revision, which
+//! rises with every holder, and a write under the lock succeeds only if the row is still as the holder read it.
 //!
 //! The client library can take a key that was deleted, but forgets the lifetime then; so keys are written here as the
 //! bucket stores them.
@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use super::cost::Cost;
 use boxoffice::bus::{Bus, subjects};
 
-/// How long a lock stays if nobody gives it back. The server counts in whole seconds.
+/// How long a lock stays if its holder does not give it back. The server counts in whole seconds.
 pub const LIFE: Duration = Duration::from_secs(2);
 /// How long a lock is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -39,7 +39,7 @@ pub struct Locks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Held {
     key: i32,
-    /// Higher than that of everybody who had the lock before.
+    /// Higher than the revisions of all earlier holders.
     pub revision: u64,
 }
 
@@ -74,7 +74,7 @@ impl Locks {
         }
     }
 
-    /// Takes a lock if nobody has it.
+    /// Takes a lock if it is free.
     pub async fn try_to_take(&self, key: i32) -> anyhow::Result<Option<Held>> {
         self.cost.told();
         let revision = match self.store.entry(key.to_string()).await? {
@@ -87,7 +87,7 @@ impl Locks {
         let sent = self.bus.jetstream.send_publish(subjects::rival_lock(&key.to_string()), message).await?;
         match sent.await {
             Ok(stored) => Ok(Some(Held { key, revision: stored.sequence })),
-            // Somebody else was quicker.
+            // Another caller took it first.
             Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(None),
             Err(error) => Err(error.into()),
         }

@@ -17,7 +17,7 @@ pub struct Measured {
     /// Those of them that were granted.
     pub granted: u64,
     pub(super) timings: Timings,
-    /// What the books have against it: sold twice, lost, below zero; and one if nothing at all was granted.
+    /// Errors found in the tables: sold twice, lost, below zero; and one if no request was granted.
     pub wrong: u64,
     /// Requests without an answer.
     pub failed: u64,
@@ -25,7 +25,7 @@ pub struct Measured {
     pub(super) all: u64,
     pub(super) all_granted: u64,
     pub(super) spent: Spent,
-    /// Processor seconds of Postgres and NATS, where the system tells.
+    /// Processor seconds of Postgres and NATS; none where the system does not report them.
     pub(super) cpu: Option<f64>,
 }
 

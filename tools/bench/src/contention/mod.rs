@@ -1,4 +1,4 @@
-//! Ways of concurrency control held against each other: who gets the seat, and what is left of the points.
+//! Compares ways of concurrency control for seats and points.
 //!
 //! For each case (a seat is held, points are charged, points are used) and each way, callers ask without a pause, some
 //! for rows of all places and some all for the same one. All ways work on the same rows over the same number of

@@ -51,7 +51,7 @@ const UNSHARED: f64 = 0.95;
 /// Sagas under way and stuck, so that plans have some to find.
 const WAITING: usize = 100;
 const STUCK: usize = 10;
-/// Whoever is admitted waits until those before have booked.
+/// An admitted buyer waits until the ones before have booked, so sessions must last.
 const SETTINGS: [(&str, &str); 2] =
     [("BOXOFFICE_QUEUE_CLAIM_SECONDS", "86400"), ("BOXOFFICE_QUEUE_SESSION_SECONDS", "86400")];
 /// Between these the page of the plans is written anew.
@@ -137,7 +137,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     stage.close(vec![service], report).await
 }
 
-/// Servers that count statements, for a sale in which nobody is in a hurry.
+/// Starts servers that count statements, with sessions that outlast the sale.
 pub(super) async fn open(plan: &Plan) -> anyhow::Result<Stage> {
     let wanted =
         Wanted { settings: &SETTINGS, count_statements: true, count_allocations: true, ..Wanted::default() };
@@ -334,7 +334,7 @@ fn save(page: &Path, compared: &[Compared], finished: u64, bytes: i64) -> anyhow
     std::fs::write(page, text).with_context(|| format!("cannot write {}", page.display()))
 }
 
-/// A statement on one line, as much of it as tells it from others.
+/// The first 120 characters of a statement, on one line.
 fn shortened(query: &str) -> String {
     let line: Vec<&str> = query.split_whitespace().collect();
     line.join(" ").chars().take(120).collect()

@@ -1,5 +1,5 @@
 //! The statements that are executed again and again, each with the indexes that keep it quick: those of a booking, of the
-//! sweeper, of the lists for operators, and of what everybody reads.
+//! sweeper, of the lists for operators, and of what every buyer reads.
 //!
 //! They are the store's own functions, called with a booking out of many.
 

@@ -1,6 +1,6 @@
 //! The plans of the statements that are executed again and again, with their indexes and without.
 //!
-//! The store's own functions are called on a connection to which the server tells every plan as it was carried out. So
+//! The store's own functions are called on a connection to which the server sends every plan with its execution. So
 //! the page shows what the service does, and cannot fall behind it.
 
 mod hot;
@@ -40,7 +40,7 @@ pub enum Planned {
     ForAnyValues,
 }
 
-/// One connection whose plans are told.
+/// One connection on which the server sends its plans.
 #[derive(Debug)]
 pub struct Listener(PgPool);
 
@@ -63,7 +63,7 @@ impl Listener {
     /// Executes a statement and answers how it was carried out. What it changes is taken back.
     ///
     /// # Errors
-    /// When it fails, or no plan was told.
+    /// When it fails, or the server sent no plan.
     pub async fn plan(&self, hot: &Hot, sample: &Sample) -> anyhow::Result<Told> {
         let (result, told) = told::listen(async {
             match hot.run {
@@ -85,7 +85,7 @@ impl Listener {
         result?;
         let about = |told: &Told| told.plan.contains(&format!(" on {}", hot.table));
         let all = told.into_iter().filter(about).reduce(Told::and);
-        all.with_context(|| format!("no plan was told of: {}", hot.what))
+        all.with_context(|| format!("the server sent no plan of: {}", hot.what))
     }
 
     /// A statement with its indexes and without any. Each is executed twice, so that what is read is in memory.

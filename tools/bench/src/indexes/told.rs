@@ -1,4 +1,4 @@
-//! Plans as the server tells them: heard as notices of the connection, and made into a few lines that people can read.
+//! Plans that the server sends as notices of the connection, shortened to a few lines that people can read.
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use tracing::{Event, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry;
 
-/// Where the driver tells what the server has told.
+/// The log target under which the driver reports the server's notices.
 const NOTICES: &str = "sqlx::postgres::notice";
 
 /// How a statement was carried out.
@@ -28,7 +28,7 @@ pub struct Told {
     pub plan: String,
 }
 
-/// Runs something and answers the plans that the server told meanwhile, in their order.
+/// Runs `work` and returns the plans that the server sent meanwhile, in their order.
 pub(super) async fn listen<T>(work: impl Future<Output = T>) -> (T, Vec<Told>) {
     let heard = Heard::default();
     let result = work.with_subscriber(registry().with(heard.clone())).await;

@@ -1,11 +1,11 @@
 //! Whole visits at a fixed rate: people come, join the line, are admitted, look at the seats, hold one and pay for it.
 //!
-//! An open model: people come when they are due, whatever became of those before them, and everything that they do is timed from when
-//! it was due. The time of the whole is without the pauses that people in line were asked for, and with everything else: so
-//! it is what the service adds to a visit. The line admits whoever comes; how it keeps people waiting is measured in `queue`.
+//! An open model: visitors come when they are due, whatever became of those before them, and each of their requests is timed from
+//! when it was due. The time of a whole visit leaves out the pauses that the service asked for in line, so it is what the
+//! service adds to a visit. The line does not limit visitors; the scenario `queue` measures waiting.
 //!
-//! Who a visitor is and that they have points is settled before. The map shows all seats of a date; each takes one that
-//! nobody else wants. Holds and payments have keys of idempotency, as those of an application would.
+//! Visitors are signed in and have points before the run. The map shows all seats of a date; each visitor takes one that
+//! no other visitor wants. Holds and payments have idempotency keys, as those of an application would.
 
 mod visit;
 
@@ -33,7 +33,7 @@ const RATES: [u32; 4] = [50, 100, 200, 400];
 const SECONDS: u32 = 10;
 /// Who comes before anything counts, in all: connections are made then, statements prepared.
 const WARM_UP: u32 = 200;
-/// Seats of one date: what everybody's map shows.
+/// Seats of one date: the size of every visitor's map.
 const HALL: u32 = 2_000;
 /// Points of each.
 const POINTS: i64 = 1_000_000;

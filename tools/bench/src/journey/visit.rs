@@ -1,4 +1,4 @@
-//! One visit, from the street to the ticket, and when each part of it was due.
+//! One visit, from the join to the payment, and when each part of it was due.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use uuid::Uuid;
 use crate::client::{Caller, Client};
 use crate::timing::Timings;
 
-/// How long somebody stays in line.
+/// How long a visitor waits in line before the run fails.
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// The parts that are timed, in the order of [`Visits::parts`].
 pub(super) const PARTS: [&str; 6] = ["whole", "join", "poll", "seats", "hold", "payment"];
 
-/// Somebody who comes, where to, and for which seat.
+/// A visitor, the concert, and the seat to buy.
 #[derive(Clone, Debug)]
 pub(super) struct Visitor {
     pub caller: Caller,
@@ -62,7 +62,7 @@ impl Visits {
 }
 
 impl Visitor {
-    /// Joins the line when it is due, asks as told until admitted, looks at the seats, holds one and pays. A part is due when the one
+    /// Joins the line when it is due, polls at the asked interval until admitted, looks at the seats, holds one and pays. A part is due when the one
     /// before it was answered, a poll when its pause is over; the time of each counts from then.
     pub(super) async fn visit(mut self, client: &Client, due: Instant) -> anyhow::Result<Visit> {
         let (status, mut look) = client.join(self.concert, &self.caller).await?;
@@ -73,7 +73,7 @@ impl Visitor {
         let (mut polls, mut paused) = (Vec::new(), Duration::ZERO);
         while look.activated_at.is_none() {
             if paused > PATIENCE {
-                bail!("somebody was not admitted within {} s", PATIENCE.as_secs());
+                bail!("a visitor was not admitted within {} s", PATIENCE.as_secs());
             }
             self.caller.queue_token = look.token;
             let pause = Duration::from_millis(look.poll_after_ms);
@@ -89,7 +89,7 @@ impl Visitor {
         Ok(Visit { whole, join, polls, seats, hold, payment, paused })
     }
 
-    /// What somebody who was admitted does; how long each part took.
+    /// Looks at the seats, holds one and pays, as an admitted visitor; returns how long each part took.
     async fn book(&self, client: &Client) -> anyhow::Result<[Duration; 3]> {
         let (caller, performance) = (&self.caller, self.performance);
         let begun = Instant::now();

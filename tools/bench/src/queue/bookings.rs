@@ -1,4 +1,4 @@
-//! Bookings by people who were admitted long ago: what the great line beside them does to them.
+//! Bookings by users who were admitted before: how much a long line slows them down.
 
 use std::cmp::Reverse;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,7 @@ use crate::progress::Progress;
 /// Seconds at the beginning that do not count, alone and beside others: connections are opened then, and statements planned.
 pub(super) const LEAD: u32 = 5;
 
-/// How many of the slowest are told apart.
+/// How many of the slowest bookings the report lists.
 const SLOWEST: usize = 24;
 
 /// How many buyers one run needs.

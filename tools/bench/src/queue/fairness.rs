@@ -18,13 +18,13 @@ use boxoffice::bus::subjects;
 
 /// How long all admissions may take.
 const PATIENCE: Duration = Duration::from_secs(120);
-/// The fastest that a line can be told to go, per minute.
+/// The highest admission rate of a line, per minute.
 const FASTEST: u32 = 6_000_000;
 
 /// What it came to.
 pub(super) struct Fairness {
     pub joins: u32,
-    /// By how much somebody who came later was put before.
+    /// By how much a user who came later was put before.
     pub unfair: Timings,
     /// Admissions of a place behind one that was admitted before.
     pub inversions: u64,

@@ -1,8 +1,8 @@
-//! Everybody in line asks for their place when they were told to.
+//! All users in line poll their place at the interval that each answer asks for.
 //!
-//! In truth they have 200,000 machines of their own. Here they share two cores with what they ask, so their generator has
-//! a thread, a runtime and connections of its own, and gives way: what it costs is not counted against the bookings beside
-//! it. Polls that this makes late are begun late, and the report says by how much.
+//! In production they have 200,000 machines of their own. Here they share the machine with the service, so their generator
+//! has a low-priority thread, a runtime and connections of its own, and the bookings beside it do not pay for its work.
+//! Polls may start late because of this; the report says by how much.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -27,7 +27,7 @@ use boxoffice::clock::Clock;
 
 /// Callers at once, where one instance is asked as often as it can answer.
 const AT_ONCE: u32 = 64;
-/// Polls under way at most, where everybody asks as told. Whoever is due beyond is begun late.
+/// Most polls under way while users poll at the asked interval. Polls beyond this start late.
 const UNDER_WAY: u64 = 512;
 /// How long it takes at most to put a line of 200,000 together.
 const READY: Duration = Duration::from_secs(1);
@@ -53,21 +53,21 @@ pub(super) struct Followed {
     pub per_second: f64,
     pub admitted: u64,
     pub errors: u64,
-    /// By how much the first known estimate of whoever was admitted was wrong.
+    /// The error of the first known estimate of each admitted user.
     pub estimates: Timings,
     pub duplicates: u64,
-    /// Everybody who asked.
+    /// All users who polled.
     pub line: Vec<Arrival>,
 }
 
-/// Somebody's answer.
+/// The answer to one user's poll.
 struct Answered {
     number: usize,
     took: Duration,
     look: anyhow::Result<Look>,
 }
 
-/// Lets everybody ask as told, and the bookings run beside it.
+/// Polls for all users at the asked interval, and runs the bookings at the same time.
 pub(super) async fn run(
     asked: Asked<'_>,
     line: Vec<Arrival>,

@@ -1,4 +1,4 @@
-//! A line as long as any: how fast it grows, what it weighs, how long a new process takes to read it.
+//! A line of a million: how fast it grows, how much memory it takes, how long a new process needs to read it.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,13 +1,13 @@
-//! An on-sale seen from the line: everybody arrives within a minute, asks as told, and is let in bit by bit.
+//! An on-sale seen from the line: all users join within a minute, poll at the asked interval, and are admitted at a rate.
 //!
 //! ```text
 //! alone ─▶ storm ─▶ follow ─▶ polls ─▶ million ─▶ fairness
 //! ```
 //!
-//! Bookings run alone, for comparison. Then a crowd joins at a fixed rate; then it asks for its places as it is told
-//! to (once the storm is written down), while some are admitted and the same bookings run beside; then one instance is asked as often as it can answer. More
-//! join, as fast as it goes, up to a million; a second process reads all of them; and in another line, on
-//! both, the order of admission is held against the order of arrival.
+//! Bookings run alone, for comparison. Then a crowd joins at a fixed rate; once the journal has all joins, the crowd
+//! polls its places at the asked interval, while some users are admitted and the same bookings run. Then one instance gets
+//! as many polls as it can answer. More users join at full speed, up to a million, and a second process reads all of them.
+//! In another line on both processes, the order of admission is compared with the order of arrival.
 
 mod fairness;
 mod million;
@@ -40,7 +40,7 @@ const RATE: u32 = 3_334;
 const SECONDS: u32 = 60;
 /// Who waits in the end.
 const WAITING: u32 = 1_000_000;
-/// Whoever is admitted to the great line, per minute.
+/// Admissions per minute in the long line.
 const ADMISSIONS: u32 = 2_000;
 /// Bookings that run beside, per second.
 const BOOKINGS: u32 = 20;
@@ -194,15 +194,15 @@ async fn in_line(stage: &Stage, client: &Client, concert: Uuid) -> anyhow::Resul
     Ok(waiting + active)
 }
 
-/// Waits until everybody who joined is in the journal, and a little longer: what a storm leaves behind on disk is not what
-/// a line costs that stands.
+/// Waits until the journal has all joins, and a little longer, so that disk writes of the joins do not count as a cost of
+/// the waiting line.
 async fn calm_down(client: &Client, progress: &Progress) -> anyhow::Result<()> {
     progress.begin("the storm is written down", 0);
     let written = comes_true(JOURNAL, async || {
         let page = client.text("/metrics").await?;
         let lag = page.lines().find_map(|line| line.strip_prefix("boxoffice_queue_journal_lag "));
         let lag = lag.and_then(|lag| lag.trim().parse::<f64>().ok());
-        // Somebody is admitted all the time.
+        // Admissions go on, so the lag is never quite zero.
         Ok(lag.is_some_and(|lag| lag < STILL_OPEN))
     });
     if !written.await? {

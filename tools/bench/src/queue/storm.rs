@@ -1,4 +1,4 @@
-//! Everybody joins, at a fixed rate, whether or not answers come.
+//! Users join at a fixed rate, whether or not answers come.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::people::{self, People};
 use crate::progress::Progress;
 use crate::timing::Timings;
 
-/// Somebody who joined.
+/// A user who joined.
 #[derive(Clone, Debug)]
 pub(super) struct Arrival {
     pub begun: Instant,
@@ -75,7 +75,7 @@ fn took(arrival: &Arrival) -> TimeDelta {
     TimeDelta::from_std(arrival.answered - arrival.begun).unwrap_or_default()
 }
 
-/// How many stand behind somebody who came only after they had been given their place: none in a fair line.
+/// Counts users whose place is behind a user who joined only after they had got theirs: none in a fair line.
 pub(super) fn overtaken(arrivals: &[Arrival]) -> u64 {
     let mut begun: Vec<&Arrival> = arrivals.iter().collect();
     begun.sort_by_key(|arrival| arrival.begun);

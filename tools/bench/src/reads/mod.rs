@@ -1,7 +1,7 @@
-//! What everybody reads: how many a second, how fast and at what cost, with the cache and without it; and how old it is.
+//! The reads of every buyer: how many a second, how fast and at what cost, with the cache and without it; and how old it is.
 //!
 //! The same callers ask without a pause for the list of concerts, the dates of a concert, and a map of ten thousand
-//! seats; each time as somebody who has nothing yet, and as somebody who names the version they have.
+//! seats; both without a version, and with the version that they already have.
 
 mod readers;
 mod staleness;
@@ -96,7 +96,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     stage.close(vec![service, second, without], report).await
 }
 
-/// A concert with its dates and others beside it, and somebody admitted.
+/// A concert with its dates and others beside it, and an admitted buyer.
 async fn open(stage: &Stage, client: &Client) -> anyhow::Result<Hall> {
     let queue = json!({ "max_active": 1_000_000, "admit_per_minute": 6_000_000 });
     let (concert, performance) = crowd::sale(stage, client, queue, SEATS).await?;

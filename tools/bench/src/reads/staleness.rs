@@ -1,4 +1,4 @@
-//! How old what is shown is: seats are held, and on every instance somebody looks for them.
+//! How old seat maps are: a buyer holds seats, and a reader on every instance looks for them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,7 +25,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// How long it took until holds were shown.
 #[derive(Debug, Default)]
 pub(super) struct Staleness {
-    /// From the answer to whoever held the seat, on each instance.
+    /// From the answer to the holder of the seat, on each instance.
     pub shown: [Timings; 2],
     /// From before the request was sent, on the second instance.
     pub since_sent: Timings,
