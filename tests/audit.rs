@@ -120,7 +120,7 @@ async fn no_seat_is_in_two_live_reservations() {
 }
 
 #[tokio::test]
-async fn a_hold_that_ran_out_is_not_live_and_may_be_overtaken() {
+async fn expired_hold_is_not_live_and_claimable() {
     stays_good(
         "delete from instances;
          update reservations set expires_at = now() - interval '20 s', claimable_at = now() - interval '5 s'
@@ -152,7 +152,7 @@ async fn a_held_seat_names_the_reservation_that_holds_it() {
 }
 
 #[tokio::test]
-async fn a_balance_is_the_sum_of_its_entries_and_not_below_zero() {
+async fn balance_equals_its_entries_and_is_not_negative() {
     let broken = Invariant::Balances;
     finds(broken, "a1", "update accounts set balance = balance + 1 where balance = 550").await;
     finds(
@@ -263,7 +263,7 @@ async fn every_saga_has_an_alarm_or_rests() {
 }
 
 #[tokio::test]
-async fn an_alarm_that_nobody_looks_at_is_found_unless_the_start_was_a_moment_ago() {
+async fn unswept_alarm_is_found_except_after_a_start() {
     finds(
         Invariant::SagasSwept,
         "15",

@@ -77,7 +77,7 @@ async fn begin_to_pay(test: &TestApp, reservation: &Reservation) -> Reservation 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_worker_in_python_prints_what_is_paid_and_shreds_what_is_undone() {
+async fn python_worker_does_and_undoes_its_step() {
     let Some(nats_py) = nats_py().await else { return eprintln!("there is no python3 here") };
     let test = with_printer().await;
     let bus = &test.app.bus;

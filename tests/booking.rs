@@ -50,7 +50,7 @@ async fn of_a_thousand_callers_for_one_seat_exactly_one_gets_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_overlapping_lists_one_wins_all_and_the_other_gets_nothing() {
+async fn overlapping_seat_lists_are_all_or_nothing() {
     let test = TestApp::start().await;
     for round in 0..10 {
         let first = 1 + round * 3;
@@ -66,7 +66,7 @@ async fn of_two_overlapping_lists_one_wins_all_and_the_other_gets_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expired_hold_frees_the_seats_for_somebody_else_and_charges_nothing() {
+async fn expired_hold_frees_its_seats_and_charges_nothing() {
     let test = TestApp::with(&["--hold-seconds", "1"]).await;
     let (late, next) = (test.user(1_000).await, test.user(1_000).await);
     let held = test.reserve(late, &[5]).await;
@@ -188,7 +188,7 @@ async fn a_hundred_charges_and_payments_at_once_add_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_user_cannot_hold_more_seats_than_the_limit_even_at_once() {
+async fn concurrent_holds_respect_the_seat_limit() {
     let test = TestApp::with(&["--max-seats-per-user", "3"]).await;
     let user = test.user(0).await;
     let answers = join_all([[1], [2], [3], [4], [5]].iter().map(|seats| test.reserve(user, seats))).await;

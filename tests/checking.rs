@@ -41,7 +41,7 @@ async fn a_check_says_its_bounds_and_how_many_states_it_saw() {
 }
 
 #[tokio::test]
-async fn of_a_definition_that_leaves_something_behind_the_shortest_way_there_is_told() {
+async fn leaky_definition_is_reported_with_its_shortest_trace() {
     let file = written("leaky.toml", LEAKY);
     let words = format!("workflow check {} {FEW}", file.display());
     let found = Program::alone().json(1, &words).await;
@@ -60,7 +60,7 @@ async fn of_a_definition_that_leaves_something_behind_the_shortest_way_there_is_
 }
 
 #[tokio::test]
-async fn a_definition_that_cannot_be_read_is_a_misuse_and_one_that_makes_no_sense_is_broken() {
+async fn unreadable_definition_is_a_misuse_invalid_one_broken() {
     let program = Program::alone();
     let missing = program.run("workflow check /nowhere/at-all.toml").await;
     assert_eq!((missing.code, missing.err.lines().count()), (2, 1), "{}", missing.err);
@@ -72,7 +72,7 @@ async fn a_definition_that_cannot_be_read_is_a_misuse_and_one_that_makes_no_sens
 }
 
 #[tokio::test]
-async fn sagas_whose_definition_is_gone_are_named_and_the_newest_version_is_compared() {
+async fn sagas_without_their_definition_are_named() {
     let (program, pool) = with_database().await;
     sqlx::raw_sql(GOOD).execute(&pool).await.unwrap();
     let booking =
@@ -107,7 +107,7 @@ async fn sagas_whose_definition_is_gone_are_named_and_the_newest_version_is_comp
 }
 
 #[tokio::test]
-async fn a_workflow_is_drawn_as_a_picture_and_in_the_version_that_is_asked_for() {
+async fn workflow_is_drawn_in_the_asked_version() {
     let program = Program::alone();
     let drawn = program.run("workflow graph booking --format svg").await;
     assert!(drawn.out.starts_with("<svg") && drawn.out.ends_with("</svg>\n"), "{}", drawn.out);

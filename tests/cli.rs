@@ -70,7 +70,7 @@ async fn a_server_that_is_away_is_named_in_one_sentence() {
 }
 
 #[tokio::test]
-async fn audit_ends_with_0_when_good_1_when_broken_and_1_for_the_strict_when_stuck() {
+async fn audit_exit_codes_for_good_broken_and_stuck() {
     let (program, pool) = with_database().await;
     sqlx::raw_sql(GOOD).execute(&pool).await.unwrap();
     let good = program.json(0, "audit").await;

@@ -116,7 +116,7 @@ async fn slow_clients_are_cut_off_while_others_are_served() {
 }
 
 #[tokio::test]
-async fn whoever_takes_no_answer_is_cut_off() {
+async fn client_that_reads_no_answer_is_disconnected() {
     let entrance = Entrance::with(&["--client-seconds", "2"]).await;
     let page = entrance.get("/openapi.json", &Caller::anonymous()).await.body.to_string();
     // Some fifty megabytes: more than the system keeps for a connection.
@@ -129,7 +129,7 @@ async fn whoever_takes_no_answer_is_cut_off() {
 }
 
 #[tokio::test]
-async fn connections_are_bounded_and_one_too_many_is_told_so() {
+async fn connection_over_the_limit_gets_a_503() {
     let entrance = Entrance::with(&["--max-connections", "3"]).await;
     let address = entrance.test.app.address.unwrap();
     const ASK: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -205,7 +205,7 @@ async fn a_connection_without_a_first_byte_ends_after_ten_seconds() {
 }
 
 #[tokio::test]
-async fn silent_connections_lock_nobody_out() {
+async fn silent_connections_do_not_lock_others_out() {
     let entrance = Entrance::with(&["--max-connections", "60"]).await;
     let address = entrance.test.app.address.unwrap();
     const ASK: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -259,7 +259,7 @@ async fn idle_connections_of_one_address_make_room_for_others() {
 }
 
 #[tokio::test]
-async fn an_address_has_a_bound_of_its_own_where_that_is_set() {
+async fn address_has_its_own_connection_limit() {
     let flags = ["--max-connections-per-address", "3", "--trusted-proxies", "127.0.0.9"];
     let entrance = Entrance::with(&flags).await;
     let (user, address) = (entrance.user(0).await, entrance.test.app.address.unwrap());
@@ -348,7 +348,7 @@ async fn a_head_that_is_too_large_is_refused() {
 }
 
 #[tokio::test]
-async fn a_stop_waits_for_the_answer_that_is_under_way_and_for_no_idle_connection() {
+async fn stop_waits_for_running_answers_not_idle_connections() {
     let entrance = Entrance::start().await;
     let address = entrance.test.app.address.unwrap();
     let mut idle = Raw::to(address).await;

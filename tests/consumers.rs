@@ -79,7 +79,7 @@ async fn what_was_delivered_before_a_pause_is_still_worked_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_consumer_of_a_whole_service_gives_way_to_those_of_its_commands() {
+async fn service_consumer_is_replaced_by_command_consumers() {
     let env = Env::start().await;
     topology::ensure_with_bucket(&env.bus).await.unwrap();
     let old = topology::work_consumer("seats", &subjects::service("seats"));
@@ -98,7 +98,7 @@ async fn a_consumer_of_a_whole_service_gives_way_to_those_of_its_commands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn somebody_elses_consumer_that_overlaps_is_left_alone() {
+async fn foreign_overlapping_consumer_is_left_alone() {
     let env = Env::start().await;
     topology::ensure_with_bucket(&env.bus).await.unwrap();
     let theirs: pull::Config = topology::work_consumer("everything", subjects::ALL_STEPS);
@@ -110,7 +110,7 @@ async fn somebody_elses_consumer_that_overlaps_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn workers_that_are_there_are_known_and_those_that_left_are_not() {
+async fn present_workers_are_known_and_departed_ones_not() {
     let test = TestApp::start().await;
     let bus = &test.app.bus;
     let serving = async |command| presence::served_by(&presence::present(bus).await.unwrap(), command).len();
@@ -131,7 +131,7 @@ async fn workers_that_are_there_are_known_and_those_that_left_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nobody_serves_anything_nobody_is_there() {
+async fn presence_is_empty_without_workers() {
     let env = Env::start().await;
     let began = std::time::Instant::now();
     assert_eq!(presence::present(&env.bus).await.unwrap(), []);

@@ -44,7 +44,7 @@ async fn seats_are_held_and_paid_in_one_request_without_a_wait() {
 }
 
 #[tokio::test]
-async fn too_few_points_leave_a_hold_that_can_be_paid_later_and_runs_out() {
+async fn hold_with_too_few_points_stays_payable() {
     let entrance = Entrance::with(&["--hold-seconds", "3"]).await;
     let (buyer, other) = (entrance.admitted(50).await, entrance.admitted(50).await);
     let refused = buy(&entrance, &buyer, &[1], None).await;
@@ -65,7 +65,7 @@ async fn too_few_points_leave_a_hold_that_can_be_paid_later_and_runs_out() {
 }
 
 #[tokio::test]
-async fn a_hold_that_runs_out_before_it_is_paid_is_no_sale() {
+async fn hold_expired_before_payment_is_no_sale() {
     let flags = ["--hold-seconds", "1", "--payment-grace-seconds", "1", "--settle-ms", "30000"];
     let entrance = Entrance::with(&flags).await;
     let (buyer, operator) = (entrance.admitted(1_000).await, entrance.key(Role::Operator).await);

@@ -45,7 +45,7 @@ async fn at_rest(test: &TestApp, saga: Uuid) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reservation_tells_its_story_in_order() {
+async fn events_of_a_reservation_come_in_order() {
     let test = TestApp::start().await;
     let user = test.user(1_000).await;
     let held = test.reserve(user, &[1]).await;
@@ -69,7 +69,7 @@ async fn a_reservation_tells_its_story_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_expired_hold_and_a_charge_are_told_too() {
+async fn expired_holds_and_charges_have_events() {
     let test = TestApp::with(&["--hold-seconds", "1"]).await;
     let user = test.user(77).await;
     let held = test.reserve(user, &[1]).await;
@@ -82,7 +82,7 @@ async fn an_expired_hold_and_a_charge_are_told_too() {
 
 /// An ended saga is at rest only when JetStream has its last event; until then all of them are published again.
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_were_lost_are_published_again_with_the_same_ids_and_content() {
+async fn lost_events_are_republished_with_the_same_content() {
     let test = TestApp::start().await;
     let user = test.user(100).await;
     let (sold, given_back) = (test.reserve(user, &[1]).await.id, test.reserve(user, &[2]).await.id);

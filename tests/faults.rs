@@ -68,7 +68,7 @@ async fn ends_right(test: &TestApp) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_saga_ends_right_when_all_streams_are_deleted_in_the_middle() {
+async fn sagas_end_right_after_all_streams_are_deleted() {
     let test = Arc::new(TestApp::with(&["--hold-seconds", "3", "--payment-grace-seconds", "3"]).await);
     let sale = tokio::spawn(on_sale(Arc::clone(&test), test.app.desk.clone(), 60));
     for _ in 0..3 {
@@ -178,7 +178,7 @@ async fn unmovable_sagas_do_not_hold_up_others() {
 
 /// Committed, but never published: the process stopped in between. The next start's sweeper brings it on.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_committed_but_never_published_goes_on_after_a_start() {
+async fn unpublished_commits_resume_after_a_start() {
     let test = TestApp::roles(&["--settle-ms", "1"], &[Role::Api]).await;
     let user = test.user(0).await;
     let order = test.order(user, &[1]);
@@ -200,7 +200,7 @@ async fn what_was_committed_but_never_published_goes_on_after_a_start() {
 
 /// A hold that fell due while every process was down is over as soon as one is up.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hold_that_fell_due_while_nothing_ran_ends_at_the_start() {
+async fn overdue_hold_ends_when_the_service_starts() {
     let mut test = TestApp::with(&["--hold-seconds", "2"]).await;
     let user = test.user(0).await;
     let held = test.reserve(user, &[1]).await;

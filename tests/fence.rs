@@ -83,7 +83,7 @@ async fn a_first_pay_that_comes_again_after_the_second_takes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_release_that_comes_twice_does_not_take_the_seat_from_the_next_holder() {
+async fn repeated_release_leaves_the_next_holders_seat() {
     let test = TestApp::start().await;
     let (user, next) = (test.user(0).await, test.user(0).await);
     let first = test.reserve(user, &[1]).await;
@@ -145,7 +145,7 @@ async fn without_workers(flags: &[&str]) -> TestApp {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn overlapping_seat_lists_in_one_batch_are_decided_in_the_order_of_arrival() {
+async fn overlapping_seat_lists_are_decided_by_arrival() {
     let test = without_workers(&["--settle-ms", "1"]).await;
     let user = test.user(0).await;
     let lists: [&[i32]; 4] = [&[1, 2], &[2, 3], &[3, 4], &[1]];
@@ -162,7 +162,7 @@ async fn overlapping_seat_lists_in_one_batch_are_decided_in_the_order_of_arrival
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_bad_command_in_a_batch_is_parked_alone_and_the_others_are_done() {
+async fn bad_command_of_a_batch_is_parked_alone() {
     let test = without_workers(&["--settle-ms", "1"]).await;
     let user = test.user(0).await;
     let orders: Vec<_> = (1..=9).map(|seat| test.order(user, &[seat])).collect();
@@ -210,7 +210,7 @@ async fn two_payments_of_one_user_in_one_batch_share_the_balance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_signals_to_one_saga_in_one_batch_take_effect_one_after_the_other() {
+async fn two_signals_in_one_batch_apply_in_order() {
     let test = TestApp::start().await;
     let user = test.user(100).await;
     for seat in 1..=10 {
@@ -235,7 +235,7 @@ async fn two_signals_to_one_saga_in_one_batch_take_effect_one_after_the_other() 
 
 /// Two who hold seats for one buyer at once, in two processes: each has read that the buyer has none.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_count_of_a_buyers_seats_is_compared_when_a_hold_is_written() {
+async fn seat_count_of_a_buyer_is_rechecked_on_write() {
     let test = TestApp::start().await;
     let (user, other) = (test.user(0).await, test.user(0).await);
     let now = store::now(&test.app.pool).await.unwrap();

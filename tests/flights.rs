@@ -47,7 +47,7 @@ async fn ended_sagas_leave_their_flight_and_keep_their_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn held_saga_has_an_alarm_and_joins_the_flight_of_its_signal() {
+async fn held_saga_has_a_timer_and_a_flight() {
     let test = TestApp::roles(&["--settle-ms", "1"], &[Role::Api]).await;
     let worker: App = start(&test.env, &[], &[Role::Worker]).await;
     let user = test.user(1_000).await;
@@ -137,7 +137,7 @@ async fn saga_that_was_let_go_is_read_anew() {
 
 /// Two instances put sagas of one flight to rest at the same moment, and one of them twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn flight_is_left_by_all_whoever_writes_it_down() {
+async fn flights_are_left_whichever_process_writes_them() {
     let test = TestApp::roles(&[], &[Role::Api]).await;
     let pool = &test.app.pool;
     let sagas: Vec<Uuid> = (0..200).map(|_| ids::new()).collect();

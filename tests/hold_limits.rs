@@ -10,7 +10,7 @@ fn seconds(reply: &Reply) -> u64 {
 }
 
 #[tokio::test]
-async fn a_user_who_joins_too_often_is_told_when_to_come_back_and_nobody_else_is() {
+async fn user_who_joins_too_often_gets_retry_after() {
     let entrance = Entrance::with(&["--queue-joins-per-minute", "3"]).await;
     let (hasty, calm) = (entrance.user(0).await, entrance.user(0).await);
     let line = format!("/v1/concerts/{}/queue-tokens", entrance.test.concert);
@@ -27,7 +27,7 @@ async fn a_user_who_joins_too_often_is_told_when_to_come_back_and_nobody_else_is
 }
 
 #[tokio::test]
-async fn an_address_is_limited_where_that_is_set_and_only_a_trusted_proxy_names_another() {
+async fn address_limit_trusts_only_configured_proxies() {
     let from = |caller: &Caller, address: &str| caller.with("x-forwarded-for", address);
     let flags = ["--queue-joins-per-address-per-minute", "2"];
     let direct = Entrance::with(&flags).await;
@@ -53,7 +53,7 @@ async fn an_address_is_limited_where_that_is_set_and_only_a_trusted_proxy_names_
 }
 
 #[tokio::test]
-async fn whoever_lets_too_many_holds_run_out_has_to_wait() {
+async fn user_with_too_many_expired_holds_must_wait() {
     let flags = ["--max-expired-holds", "2", "--hold-seconds", "1", "--payment-grace-seconds", "1"];
     let entrance = Entrance::with(&flags).await;
     let (idle, other) = (entrance.admitted(0).await, entrance.admitted(0).await);

@@ -181,7 +181,7 @@ async fn answers_for_the_caller_alone_are_kept_by_no_cache() {
 }
 
 #[tokio::test]
-async fn the_page_of_the_api_is_framed_by_no_other_and_loads_only_its_own() {
+async fn api_page_forbids_frames_and_foreign_content() {
     let entrance = Entrance::start().await;
     for path in ["/docs/", "/docs/index.html", "/docs/swagger-ui-bundle.js", "/openapi.json"] {
         let page = entrance.get(path, &Caller::anonymous()).await;

@@ -84,7 +84,7 @@ async fn outcome(entrance: &Entrance, buyer: &Caller, reply: Reply) -> (u16, Str
 }
 
 #[tokio::test]
-async fn of_a_thousand_for_one_seat_one_gets_it() {
+async fn one_of_a_thousand_gets_the_seat() {
     let entrance = Entrance::start().await;
     let buyers = join_all((0..100).map(|_| entrance.admitted(0))).await;
     let tries = (0..1_000).map(async |at| {
@@ -162,7 +162,7 @@ async fn requests_that_are_sent_again_book_once() {
 }
 
 #[tokio::test]
-async fn what_is_not_settled_in_time_is_a_202_that_leads_to_it() {
+async fn unsettled_request_gets_a_202_with_its_location() {
     let entrance = Entrance::with(&["--settle-ms", "0"]).await;
     let buyer = entrance.admitted(1_000).await.with("idempotency-key", "slow");
     let reply = entrance.reserve(&buyer, &[1]).await;

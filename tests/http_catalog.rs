@@ -82,7 +82,7 @@ async fn concerts_are_listed_by_name() {
 }
 
 #[tokio::test]
-async fn only_dates_in_their_window_with_free_seats_are_listed_by_start() {
+async fn listed_dates_are_on_sale_and_have_seats() {
     let entrance = Entrance::start().await;
     let app = &entrance.test.app;
     let now = Utc::now();
@@ -144,7 +144,7 @@ async fn seat_map_is_at_most_a_second_old() {
 }
 
 #[tokio::test]
-async fn lists_have_a_tag_and_are_sent_again_when_they_have_changed() {
+async fn lists_have_etags_that_change_with_content() {
     let entrance = Entrance::start().await;
     let (admin, buyer) = (entrance.key(Role::Admin).await, entrance.admitted(1_000).await);
     let dates = format!("/v1/concerts/{}/performances", entrance.test.concert);

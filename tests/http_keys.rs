@@ -116,7 +116,7 @@ fn only(replies: &[Reply]) -> &Value {
 }
 
 #[tokio::test]
-async fn hundreds_of_keys_at_once_have_an_effect_each_and_give_the_same_answers_again() {
+async fn concurrent_keys_have_one_effect_and_replay_answers() {
     let counter = Counter::open().await;
     let buyers: Vec<Uuid> = (0..MANY).map(|_| ids::new()).collect();
     let all = || {

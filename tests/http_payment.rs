@@ -43,7 +43,7 @@ async fn paying_from_many_clients_at_once_charges_once() {
 }
 
 #[tokio::test]
-async fn a_live_hold_is_its_own_pass_for_paying() {
+async fn live_hold_is_enough_to_pay() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(100).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();

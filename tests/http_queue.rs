@@ -227,7 +227,7 @@ async fn place_in_line_is_served_from_memory() {
 }
 
 #[tokio::test]
-async fn streams_are_bounded_and_a_listener_who_goes_home_leaves_room_for_another() {
+async fn streams_are_bounded_and_closed_ones_free_room() {
     let entrance = Entrance::with(&["--queue-streams", "1"]).await;
     let buyer = entrance.admitted(0).await;
     let path = "/v1/queue-tokens/current/events";

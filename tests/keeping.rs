@@ -112,7 +112,7 @@ async fn forget(app: &App) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_ended_long_ago_goes_and_an_old_hold_stays_and_can_be_paid() {
+async fn purge_removes_ended_sagas_and_keeps_holds() {
     let test = without_clock().await;
     let pool = &test.app.pool;
     add_days(pool, &[40, 33, 20]).await;

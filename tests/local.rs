@@ -85,7 +85,7 @@ fn kill_keeper_of(server: Pid) {
 }
 
 #[tokio::test]
-async fn a_second_start_uses_the_data_of_the_first_and_a_clean_stop_leaves_no_process() {
+async fn second_start_reuses_data_and_stop_leaves_no_process() {
     let dir = fresh_dir("twice");
     let first = start(&dir).await;
     let mut database = PgConnection::connect(&first.database_url).await.unwrap();
@@ -166,7 +166,7 @@ async fn the_servers_keep_to_this_machine_and_ask_for_a_password() {
 }
 
 #[tokio::test]
-async fn a_second_process_on_the_same_directory_is_told_who_has_it() {
+async fn second_process_gets_the_pid_of_the_owner() {
     let dir = fresh_dir("claimed");
     let given = Given { database_url: Some("postgres://none".into()), nats_url: Some("nats://none".into()) };
     let local = dev_servers::start(&dir, given.clone()).await.unwrap();
@@ -196,7 +196,7 @@ async fn stale_files_of_a_crash_do_not_block_the_next_start() {
 }
 
 #[tokio::test]
-async fn a_server_that_dies_is_reported_with_the_end_of_its_log() {
+async fn dead_server_is_reported_with_its_log() {
     let dir = fresh_dir("dies");
     let mut local = start(&dir).await;
     kill(pids(&dir)[1], Signal::SIGKILL).unwrap();
@@ -257,7 +257,7 @@ async fn the_servers_end_when_their_owner_is_killed() {
 }
 
 #[tokio::test]
-async fn the_servers_end_by_themselves_when_nobody_starts_again() {
+async fn orphaned_servers_end_by_themselves() {
     let dir = fresh_dir("orphaned");
     let mut owner = up(&dir).await;
     let servers = pids(&dir);
@@ -267,7 +267,7 @@ async fn the_servers_end_by_themselves_when_nobody_starts_again() {
 }
 
 #[tokio::test]
-async fn up_stops_in_order_when_it_is_told_to_and_serves_the_same_data_again() {
+async fn up_stops_on_signals_and_keeps_its_data() {
     let dir = fresh_dir("up");
     let mut seats_made = 0;
     for signal in [Signal::SIGINT, Signal::SIGTERM] {

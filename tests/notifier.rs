@@ -32,7 +32,7 @@ async fn heard(test: &TestApp, wanted: &[&str]) -> Vec<EventMessage> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_tells_every_event_and_goes_on_where_it_was() {
+async fn notifier_reports_every_event_and_resumes() {
     let test = TestApp::start().await;
     let user = test.user(1_000).await;
     let held = test.reserve(user, &[7]).await;

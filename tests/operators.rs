@@ -12,7 +12,7 @@ use crate::common::program::{Program, with_database};
 const GOOD: &str = include_str!("data/audit_good.sql");
 
 #[tokio::test]
-async fn sagas_are_listed_by_what_is_asked_and_shown_with_their_history() {
+async fn sagas_are_filtered_and_shown_with_history() {
     let (program, pool) = with_database().await;
     sqlx::raw_sql(GOOD).execute(&pool).await.unwrap();
     let waiting = program.json(0, "saga list --workflow booking --status waiting").await;
@@ -57,7 +57,7 @@ async fn an_operators_act_is_done_or_refused_with_what_is_allowed() {
 }
 
 #[tokio::test]
-async fn the_doctor_finds_missing_streams_and_a_missing_schema_and_is_content_when_all_is_there() {
+async fn doctor_finds_missing_streams_and_schema() {
     let env = Env::start().await;
     let program = Program::of(&env);
     let state = |report: &Value, check: &str| {

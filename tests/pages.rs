@@ -126,7 +126,7 @@ fn has_word(text: &str, word: &str) -> bool {
 }
 
 #[test]
-fn files_from_the_request_to_the_hold_lead_from_one_to_the_next() {
+fn reading_order_links_request_to_hold() {
     let page = read("ARCHITECTURE.md");
     let list = section(&page, "### The files from the request to the hold");
     let items = list.lines().filter(|line| line.starts_with(|letter: char| letter.is_ascii_digit()));

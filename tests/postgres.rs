@@ -112,7 +112,7 @@ async fn stuck_and_parked(pool: &PgPool) -> (i64, i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_postgres_keeps_nobody_waiting_and_all_goes_on_after_it() {
+async fn frozen_postgres_blocks_no_caller_and_work_resumes() {
     let (entrance, admin) = alone(&[]).await;
     let buyer = Buyer::of(&entrance, 1).await;
     let key = entrance.key(Role::Admin).await;
@@ -146,7 +146,7 @@ async fn a_frozen_postgres_keeps_nobody_waiting_and_all_goes_on_after_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn locked_tables_keep_nobody_waiting_and_nothing_is_done_twice() {
+async fn locked_tables_block_no_caller_and_repeat_nothing() {
     let entrance = Entrance::start().await;
     let buyer = Buyer::of(&entrance, 1).await;
     let mut tx = entrance.pool.begin().await.unwrap();
@@ -176,7 +176,7 @@ const REFUSALS: [(&str, &[&str], &[&str]); 4] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_that_refuses_connections_is_a_503_and_nothing_gets_stuck() {
+async fn refused_database_connections_give_503_and_no_stuck_saga() {
     let (entrance, mut admin) = alone(&[]).await;
     let url = url::Url::parse(&entrance.test.env.database_url).unwrap();
     let password = format!("alter role boxoffice password '{}'", url.password().unwrap());
@@ -330,7 +330,7 @@ async fn sell(entrance: &Entrance, seat: i64, over: Instant) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_column_is_added_to_every_table_under_load_and_nothing_gets_stuck() {
+async fn columns_added_under_load_stick_no_saga() {
     let entrance = Entrance::with(&["--max-expired-holds", "0"]).await;
     let over = Instant::now() + Duration::from_secs(8);
     let sales = join_all((1..=12).map(|seat| sell(&entrance, seat, over)));

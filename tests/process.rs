@@ -175,7 +175,7 @@ async fn start_up(dir: &Path) -> Process {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn up_killed_in_the_middle_of_a_sale_goes_on_where_it_was() {
+async fn killed_up_resumes_the_sale() {
     let dir: PathBuf = fresh_dir("killed");
     kill_amid_a_sale(start_up(&dir).await).await;
     let again = start_up(&dir).await;
@@ -188,7 +188,7 @@ async fn up_killed_in_the_middle_of_a_sale_goes_on_where_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_instances_one_is_killed_and_the_other_finishes_its_work() {
+async fn surviving_instance_finishes_a_killed_ones_work() {
     let env = Env::start().await;
     let data_dir = env.dir.display().to_string();
     let everything = [

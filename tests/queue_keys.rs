@@ -18,7 +18,7 @@ fn with_token(caller: &Caller, place: &Value) -> Caller {
 }
 
 #[tokio::test]
-async fn a_secret_is_exchanged_and_nobody_loses_their_place() {
+async fn queue_secret_is_rotated_without_losing_a_place() {
     let entrance = Entrance::start().await;
     let early = entrance.admitted(0).await;
     let both = ["--queue-secret", NEXT, "--queue-previous-secrets", QUEUE_SECRET];
@@ -94,7 +94,7 @@ fn signed(token: &str, algorithm: Algorithm, kid: Option<&str>, secret: &str) ->
 }
 
 #[tokio::test]
-async fn what_is_forged_or_foreign_is_refused_while_nobody_can_be_asked() {
+async fn forged_and_foreign_tokens_are_refused_during_outages() {
     let entrance = Entrance::start().await;
     let (buyer, other) = (entrance.admitted(0).await, entrance.admitted(0).await);
     let token = buyer.header("queue-token");

@@ -50,7 +50,7 @@ async fn sell_silently(test: &TestApp) {
 }
 
 #[tokio::test]
-async fn a_hold_a_sale_and_a_refund_are_seen_on_every_instance_at_once() {
+async fn seat_changes_appear_on_every_instance() {
     let test = TestApp::start().await;
     let instances = [another(&test, true).await, another(&test, true).await];
     let user = test.user(1_000).await;
@@ -75,7 +75,7 @@ async fn a_hold_a_sale_and_a_refund_are_seen_on_every_instance_at_once() {
 }
 
 #[tokio::test]
-async fn a_change_that_nobody_tells_of_is_seen_within_a_second() {
+async fn change_without_a_notice_is_seen_within_a_second() {
     let test = TestApp::start().await;
     let (watched, idle) = (another(&test, true).await, another(&test, true).await);
     assert_eq!(shown(&watched, test.performance).await, "free");
@@ -123,7 +123,7 @@ async fn two_hundred_who_ask_at_once_cost_one_query() {
 }
 
 #[tokio::test]
-async fn a_new_concert_and_a_new_date_are_seen_on_every_instance_at_once() {
+async fn new_concerts_and_dates_appear_on_every_instance() {
     let entrance = Entrance::start().await;
     let (test, admin) = (&entrance.test, entrance.key(Role::Admin).await);
     let other = another(test, true).await;

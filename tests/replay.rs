@@ -69,7 +69,7 @@ fn rfc3339(moment: DateTime<Utc>) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_told_is_told_again_alike_and_in_order() {
+async fn replayed_events_are_equal_and_in_order() {
     let sale = Sale::start().await;
     let (answer, again) = sale.replay("").await;
     assert_eq!(content(&again), content(&sale.told));
@@ -107,7 +107,7 @@ async fn a_dry_run_counts_and_publishes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_what_is_asked_for_is_told_again() {
+async fn only_selected_events_are_replayed() {
     let sale = Sale::start().await;
     let whole = |wanted: &dyn Fn(&EventMessage) -> bool| -> BTreeSet<String> {
         sale.told.iter().filter(|event| wanted(event)).map(|event| event.id.clone()).collect()
@@ -166,7 +166,7 @@ async fn events_are_published_no_faster_than_they_should_be() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_replayed_is_told_in_words() {
+async fn impossible_replays_have_clear_errors() {
     let sale = Sale::start().await;
     sale.forget_what_was_told().await;
     let unknown = "01a1fca7-a1a9-7405-a9b3-a0fab7972b9e";

@@ -74,7 +74,7 @@ pub async fn waiting_commands(test: &TestApp) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_never_acknowledged_is_kept_and_its_saga_is_stuck_and_others_go_on() {
+async fn unacknowledged_command_is_parked_and_its_saga_stuck() {
     let (test, _folder) = with_parcels(&[Role::Orchestrator, Role::Scheduler]).await;
     let bad = Bad::default();
     pack(&test, Arc::clone(&bad)).await;
@@ -118,7 +118,7 @@ async fn deliveries_used_up_during_a_fault_stop_no_saga() {
 
 /// Postgres refuses what such an answer says; the other answers of its batch must not suffer.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_cannot_be_kept_is_parked_and_no_saga_changes() {
+async fn unstorable_answer_is_parked_and_changes_no_saga() {
     let (test, _folder) = with_parcels(&[Role::Orchestrator, Role::Scheduler]).await;
     let (bad, good) = (ids::new(), ids::new());
     begin_saga(&test.app.engine, "parcel", bad).await;
@@ -150,7 +150,7 @@ async fn an_answer_that_cannot_be_kept_is_parked_and_no_saga_changes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_given_up_while_no_orchestrator_ran_is_kept_by_the_next() {
+async fn messages_given_up_without_orchestrators_are_parked_later() {
     let (test, folder) = with_parcels(&[Role::Scheduler]).await;
     pack(&test, Bad::default()).await;
     let sent = test.app.bus.jetstream.publish(subjects::step("parcels.pack"), "not a command".into()).await;

@@ -192,7 +192,7 @@ async fn what_comes_twice_is_done_once_and_answered_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_undo_takes_back_what_was_done_and_keeps_a_late_do_from_it() {
+async fn undo_reverts_the_step_and_fences_a_late_do() {
     let mut printer = Printer::start().await;
     let saga = ids::new();
     assert_eq!(printer.ask(&command(saga, Direction::Do, 1, "")).await, Some(done(1)));
@@ -226,7 +226,7 @@ async fn do_and_undo_at_the_same_time_leave_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_did_not_work_leaves_nothing_and_is_done_the_next_time() {
+async fn failed_attempt_leaves_nothing_and_is_retried() {
     for (how, first) in [
         ("fail", Some(Outcome::Failed { code: "offline".to_owned() })),
         ("doubt", Some(Outcome::Unknown { reason: "it hums".to_owned() })),
@@ -294,7 +294,7 @@ async fn a_dead_task_ends_the_service_with_an_error() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_its_database_is_away_it_asks_for_nothing_so_that_no_delivery_is_used_up() {
+async fn fetching_stops_while_the_database_is_away() {
     let mut printer = Printer::start().await;
     printer.pool.close().await;
     printer.send(&command(ids::new(), Direction::Do, 1, "")).await;
@@ -314,7 +314,7 @@ async fn while_its_database_is_away_it_asks_for_nothing_so_that_no_delivery_is_u
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_do_that_comes_too_late_is_refused_by_the_databases_clock() {
+async fn late_do_is_refused_by_the_databases_clock() {
     let mut printer = Printer::start().await;
     let late = Command {
         deadline: Some(Utc::now() - TimeDelta::seconds(1)),
@@ -329,7 +329,7 @@ async fn a_do_that_comes_too_late_is_refused_by_the_databases_clock() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_step_that_is_completed_by_hand_is_not_done_and_one_that_ran_says_so() {
+async fn completed_step_is_not_run_by_its_worker() {
     let mut printer = Printer::start().await;
     let bus = printer.env.bus.clone();
     let wanted = |saga, visit| Completion { saga, step: "print".to_owned(), visit, output: badge(77) };
@@ -356,7 +356,7 @@ async fn a_step_that_is_completed_by_hand_is_not_done_and_one_that_ran_says_so()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn outcomes_are_kept_longer_than_anybody_can_ask() {
+async fn outcomes_are_kept_longer_than_commands() {
     let printer = Printer::start().await;
     let bus = &printer.env.bus;
     let stop = CancellationToken::new();

@@ -19,7 +19,7 @@ async fn acts(test: &TestApp) -> i64 {
 }
 
 #[tokio::test]
-async fn a_dry_run_counts_and_changes_nothing_and_the_batch_does_what_it_said() {
+async fn dry_run_counts_what_the_batch_then_does() {
     let entrance = Entrance::start().await;
     let (test, operator) = (&entrance.test, entrance.key(Role::Operator).await);
     for seat in 1..=5 {

@@ -54,7 +54,7 @@ async fn begun(entrance: &Entrance) -> Uuid {
 }
 
 #[tokio::test]
-async fn a_step_that_did_run_elsewhere_is_not_completed_by_hand_and_its_outcome_is_shown() {
+async fn step_that_ran_cannot_be_completed_by_hand() {
     let folder = workflows();
     let flags = ["--workflows", folder.to_str().unwrap()];
     // No process takes replies here, so that the saga does not learn that its step has run.
@@ -85,7 +85,7 @@ async fn a_step_that_did_run_elsewhere_is_not_completed_by_hand_and_its_outcome_
 }
 
 #[tokio::test]
-async fn a_step_that_did_not_run_is_completed_at_its_service_first() {
+async fn step_completes_at_its_service_before_the_saga() {
     let folder = workflows();
     let flags = ["--workflows", folder.to_str().unwrap()];
     let entrance = Entrance::roles(&flags, &[Does::Api, Does::Orchestrator]).await;

@@ -9,7 +9,7 @@ use crate::common::fresh_dir;
 const GOOD: &str = include_str!("../data/audit_good.sql");
 
 #[tokio::test]
-async fn stuck_sagas_parked_messages_and_absent_workers_are_seen_at_once() {
+async fn gauges_show_stuck_parked_and_absent_at_once() {
     // Another test of this process may have installed it before.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     let env = Env::start().await;

@@ -9,7 +9,7 @@ use crate::common::http::Entrance;
 use crate::common::program::Program;
 
 #[tokio::test]
-async fn a_released_message_does_its_work_and_both_acts_are_written_down() {
+async fn released_message_is_handled_and_acts_are_recorded() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(0).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();

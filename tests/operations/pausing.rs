@@ -15,7 +15,7 @@ use crate::common::program::Program;
 use crate::undelivered::with_parcels;
 
 #[tokio::test]
-async fn a_workflow_is_held_back_on_every_instance_and_goes_on_where_it_was() {
+async fn paused_workflow_stops_everywhere_and_resumes() {
     let entrance = Entrance::start().await;
     let (operator, program) = (entrance.key(Role::Operator).await, Program::of(&entrance.test.env));
     let buyer = entrance.admitted(1_000).await;
@@ -74,7 +74,7 @@ async fn a_step_type_is_paused_everywhere_and_says_which_consumers() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_takes_more_pauses_only_when_somebody_insists() {
+async fn wide_consumer_pauses_only_when_forced() {
     let entrance = Entrance::start().await;
     let (operator, program) = (entrance.key(Role::Operator).await, Program::of(&entrance.test.env));
     let wide = topology::work_consumer("parcels", "steps.parcels.>");
@@ -94,7 +94,7 @@ async fn a_consumer_that_takes_more_pauses_only_when_somebody_insists() {
 }
 
 #[tokio::test]
-async fn a_resume_that_did_not_reach_nats_is_finished_by_the_next() {
+async fn next_resume_finishes_one_that_missed_nats() {
     let TestApp { app, env, .. } = TestApp::start().await;
     let (engine, command) = (&app.engine, "points.deduct");
     let paused = async || {
@@ -117,7 +117,7 @@ async fn a_resume_that_did_not_reach_nats_is_finished_by_the_next() {
 }
 
 #[tokio::test]
-async fn an_instance_that_was_cut_off_when_a_pause_was_told_learns_of_it_when_it_is_back() {
+async fn instance_without_nats_learns_of_a_pause_later() {
     let (test, _folder) = with_parcels(&[Does::Orchestrator]).await;
     let TestApp { app, env, .. } = test;
     env.kill_nats();

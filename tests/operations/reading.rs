@@ -119,7 +119,7 @@ async fn a_filter_that_cannot_be_meant_names_its_field() {
 }
 
 #[tokio::test]
-async fn a_saga_is_shown_with_its_steps_what_they_took_and_the_way_back() {
+async fn saga_view_shows_steps_durations_and_compensations() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(1_000).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
@@ -164,7 +164,7 @@ async fn a_saga_is_shown_with_its_steps_what_they_took_and_the_way_back() {
 }
 
 #[tokio::test]
-async fn acts_are_listed_with_who_when_why_and_from_what_to_what() {
+async fn operator_acts_are_listed_with_all_details() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(0).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();

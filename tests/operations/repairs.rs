@@ -19,7 +19,7 @@ fn why() -> Value {
 }
 
 #[tokio::test]
-async fn a_stuck_undo_is_tried_again_and_the_business_ends_for_its_own_reason() {
+async fn retried_undo_keeps_the_original_reason() {
     let test = TestApp::start().await;
     let id = stuck(&test, 1).await;
     let program = Program::of(&test.env);
@@ -42,7 +42,7 @@ async fn an_undo_that_is_skipped_says_what_is_left_behind() {
 }
 
 #[tokio::test]
-async fn a_saga_that_is_given_up_says_what_is_left_behind_and_why_is_written_down() {
+async fn abandoned_saga_lists_remaining_effects_and_the_reason() {
     let entrance = Entrance::start().await;
     let id = stuck(&entrance.test, 1).await;
     let given_up =
@@ -61,7 +61,7 @@ async fn a_saga_that_is_given_up_says_what_is_left_behind_and_why_is_written_dow
 }
 
 #[tokio::test]
-async fn a_step_is_completed_by_hand_with_an_output_that_later_steps_can_use() {
+async fn manual_completion_gives_output_to_later_steps() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(0).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
@@ -103,7 +103,7 @@ async fn manually_completed_hold_needs_its_expiry() {
 }
 
 #[tokio::test]
-async fn a_paused_saga_holds_its_next_command_back_until_it_is_resumed() {
+async fn paused_saga_sends_no_command_until_resumed() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(1_000).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
@@ -129,7 +129,7 @@ async fn a_paused_saga_holds_its_next_command_back_until_it_is_resumed() {
 }
 
 #[tokio::test]
-async fn what_is_not_allowed_or_not_there_changes_nothing_and_says_so() {
+async fn forbidden_and_unknown_acts_change_nothing() {
     let entrance = Entrance::start().await;
     let id = stuck(&entrance.test, 1).await;
     for name in ["pause", "resume", "cancel", "complete"] {

@@ -15,7 +15,7 @@ use crate::common::program::Program;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[tokio::test]
-async fn every_recorded_transition_is_told_in_order_and_no_other() {
+async fn tail_shows_recorded_transitions_in_order() {
     let entrance = Entrance::start().await;
     let bus = &entrance.test.env.bus;
     let mut told = open(&bus.client, &TailFilter::default()).await.unwrap();
@@ -65,7 +65,7 @@ async fn first_event(mut answer: reqwest::Response) -> Value {
 }
 
 #[tokio::test]
-async fn only_so_many_watch_at_once_and_a_place_is_given_back() {
+async fn watchers_are_bounded_and_slots_are_freed() {
     let entrance = Entrance::start().await;
     let viewer = entrance.key(Role::Viewer).await;
     let mut open = Vec::new();

@@ -10,7 +10,7 @@ use crate::common::http::Entrance;
 use crate::common::program::Program;
 
 #[tokio::test]
-async fn a_wait_names_its_signals_and_its_end_alike_over_the_api_and_on_the_terminal() {
+async fn wait_shows_its_signals_and_end_everywhere() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(0).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
@@ -34,7 +34,7 @@ async fn a_wait_names_its_signals_and_its_end_alike_over_the_api_and_on_the_term
 }
 
 #[tokio::test]
-async fn a_command_that_nobody_serves_says_so_with_what_waits_before_it() {
+async fn unserved_command_is_named_with_its_backlog() {
     let test = TestApp::roles(&[], &[Does::Orchestrator]).await;
     let order = test.order(ids::new(), &[1]);
     let id = order.id;

@@ -60,7 +60,7 @@ async fn a_table_that_is_away_for_long_makes_no_saga_stuck() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_is_read_only_for_long_makes_no_saga_stuck() {
+async fn long_read_only_postgres_sticks_no_saga() {
     let env = Env::with_own_postgres().await;
     let mut admin = Admin::of(env.own_superuser_url()).await;
     let mut other = Admin::of(env.own_superuser_url()).await;

@@ -44,7 +44,7 @@ async fn all_at_once(arena: &Arena, way: Way, requests: &[Request]) -> (Told, us
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_thousand_for_one_seat_one_gets_it_in_every_way() {
+async fn every_way_sells_a_hot_seat_once() {
     let (_env, arena) = arena().await;
     for way in Way::ALL {
         arena.reset(Deed::Hold).await.unwrap();
@@ -56,7 +56,7 @@ async fn of_a_thousand_for_one_seat_one_gets_it_in_every_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn charges_and_uses_of_one_account_at_once_add_up_in_every_way() {
+async fn concurrent_charges_and_uses_add_up() {
     let (_env, arena) = arena().await;
     for way in Way::ALL {
         arena.reset(Deed::Use).await.unwrap();
@@ -71,7 +71,7 @@ async fn charges_and_uses_of_one_account_at_once_add_up_in_every_way() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_way_keeps_the_books_right_while_all_want_the_same_row() {
+async fn every_way_is_correct_under_contention() {
     let (_env, arena) = arena().await;
     let mut granted: BTreeMap<&str, u64> = BTreeMap::new();
     for cell in Cell::all(32, 1).into_iter().filter(|cell| cell.contention == Contention::Extreme) {
@@ -83,7 +83,7 @@ async fn every_way_keeps_the_books_right_while_all_want_the_same_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_two_do_without_any_control_is_found_in_the_books() {
+async fn uncontrolled_writes_are_found_by_the_check() {
     let (_env, arena) = arena().await;
     for (deed, amount) in [(Deed::Hold, 1), (Deed::Charge, 100), (Deed::Use, 100)] {
         arena.reset(deed).await.unwrap();

@@ -34,7 +34,7 @@ async fn grown() -> TestApp {
 }
 
 #[tokio::test]
-async fn each_hot_statement_uses_its_indexes_whatever_values_it_is_planned_for() {
+async fn hot_statements_use_their_indexes_for_all_values() {
     let test = grown().await;
     let pool = &test.app.pool;
     let counted = async |table: &str| -> i64 {

@@ -36,7 +36,7 @@ fn count(report: &Value, at: usize) -> u64 {
 }
 
 #[tokio::test]
-async fn undo_counts_every_refused_booking_as_told_announced_and_recorded() {
+async fn undo_counts_each_refused_booking_in_three_sources() {
     let report = measure("undo --rate 10 --seconds 2").await;
     assert_eq!(report["errors"], 0, "{report:#}");
     assert_eq!([0, 1, 2].map(|at| count(&report, at)), [20; 3], "{report:#}");
@@ -58,7 +58,7 @@ async fn journey_times_every_part_of_every_visit() {
 }
 
 #[tokio::test]
-async fn stuck_sees_every_saga_in_the_list_in_the_metrics_and_as_an_event() {
+async fn stuck_sees_every_saga_in_three_sources() {
     let report = measure("stuck --repeats 2").await;
     assert_eq!([0, 1, 2].map(|at| count(&report, at)), [2; 3], "{report:#}");
 }
@@ -127,7 +127,7 @@ async fn growth_counts_the_same_bookings_beside_more_and_more_finished_ones() {
 }
 
 #[tokio::test]
-async fn the_gate_names_what_a_booking_takes_more_than_was_agreed() {
+async fn gate_names_costs_above_the_baseline() {
     let scratch = fresh_dir("gate");
     std::fs::create_dir_all(&scratch).unwrap();
     let agreed = scratch.join("agreed.json");
@@ -164,7 +164,7 @@ async fn an_amount_that_cannot_be_is_refused_with_its_limits() {
 }
 
 #[tokio::test]
-async fn queue_loses_nobody_and_keeps_the_order() {
+async fn queue_loses_no_user_and_keeps_the_order() {
     let report = measure("queue --rate 40 --seconds 3 --waiting 200").await;
     assert_eq!(report["errors"], 0, "{report:#}");
     let told = ["joins_offered", "joins_lost", "places_given_twice", "waiting_in_the_end"];
@@ -216,7 +216,7 @@ async fn a_scenario_must_be_named() {
 }
 
 #[tokio::test]
-async fn of_many_for_one_seat_one_is_sold_to_and_the_others_are_told() {
+async fn hot_seat_sells_once_and_refuses_the_others() {
     let report = measure("hot-seat --concurrency 50 --repeats 3").await;
     assert_eq!(report["errors"], 0, "{report:#}");
     assert_eq!((count(&report, 0), count(&report, 1)), (3 * 49, 3), "{report:#}");
