@@ -1,8 +1,7 @@
-//! The audit: whether what is in the database can be true.
+//! The audit: checks that the database's contents are consistent.
 //!
-//! It is the judge of the demo, of the load tests and of every rehearsed failure. It looks at one moment of
-//! a running sale and never at a process, so what it finds is a defect and not a delay: where a saga on its
-//! way may look unfinished, the questions in [`crate::store::audit`] say so.
+//! The demo, the load tests and the failure tests end with it. It reads one snapshot of a running sale, so a finding is
+//! a defect and not a delay: the queries in [`crate::store::audit`] allow for sagas that are under way.
 
 pub mod recent;
 mod report;

@@ -1,4 +1,4 @@
-//! The audit that runs by itself: every minute it judges what came about in the last minutes, and reports what it finds as a
+//! The periodic audit: every minute it checks the rows of the last minutes, and reports findings as a
 //! metric and in the log.
 
 use chrono::TimeDelta;
@@ -8,7 +8,7 @@ use super::report::{Broken, Example, Invariant};
 use crate::ids;
 use crate::store::{self, audit};
 
-/// How far back a run looks: a few runs may fail before anything goes unseen.
+/// How far back a run looks. A few runs in a row may fail without a gap.
 pub const WINDOW: TimeDelta = TimeDelta::minutes(5);
 
 /// How far the clock of a process that makes ids may be ahead. Ids that do not begin with the time are later than that.
@@ -29,7 +29,7 @@ const SOUGHT: [Invariant; 11] = [
     Invariant::ReservationsOfAnotherConcert,
 ];
 
-/// Judges what came about within `window`; each broken invariant with at most ten examples.
+/// Checks rows that were written within `window`; each broken invariant has at most ten examples.
 ///
 /// # Errors
 /// When the database does not answer in time.

@@ -1,4 +1,4 @@
-//! What the audit answers: the verdict, what is broken, who is stuck, how much there was to look at.
+//! The audit's report: the verdict, broken invariants, stuck sagas, and counts of the checked rows.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;

@@ -1,5 +1,5 @@
-//! Charges are announced like every ledger entry. They have no saga to be their outbox, so each leaves a note in
-//! its own transaction; notes are taken away once JetStream has the events.
+//! Publishes the events of charges. Charges have no saga as their outbox, so each transaction adds a row to an outbox
+//! table; the row is deleted once JetStream has the event.
 
 use chrono::TimeDelta;
 use serde_json::json;

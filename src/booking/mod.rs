@@ -1,5 +1,5 @@
-//! What a buyer asks for: reserve, pay, cancel. The desk starts the saga or gives it its signal, and waits a
-//! moment for where that leads.
+//! The booking service: reserve, pay, cancel. It starts the saga or sends it a signal, and waits a
+//! limited time for the result.
 //!
 //! Sagas are inserted in one transaction for all callers that are waiting at that moment; the hold inserts the reservation.
 //! The wait is registered before the commit and ends with a message; the reservation, read from its row, is
@@ -34,7 +34,7 @@ pub use charges::ChargeReplay;
 /// The longest wait for a reservation to be read again once its saga has begun: then the caller is answered without.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where buyers' wishes become sagas.
+/// The booking service: turns buyers' requests into sagas and signals.
 #[derive(Clone, Debug)]
 pub struct Desk {
     pool: PgPool,
@@ -54,7 +54,7 @@ pub enum Answer {
     Pending(Box<Reservation>),
 }
 
-/// Why a wish could not be taken.
+/// Why a request was not accepted.
 #[derive(Debug, thiserror::Error)]
 pub enum DeskError {
     #[error("there is no such reservation")]
@@ -107,7 +107,7 @@ impl Desk {
         let started = self.orders.ask(request).await.ok_or(DeskError::Unavailable)?;
         decide_key(key, started != Started::KeyTaken)?;
         let (new, settled) = (started == Started::New, settles(pay_now));
-        // What was there before may stand anywhere by now.
+        // An existing reservation may have any status by now.
         self.settle(&waiting, id, new, settled, new.then_some(&seen)).await
     }
 
@@ -284,7 +284,7 @@ fn is_decided(reservation: &Reservation) -> bool {
     reservation.status != ReservationStatus::Pending
 }
 
-/// Nothing is under way for it: its saga waits for the buyer, has ended, or needs an operator.
+/// Its saga is at rest: it waits for the buyer, has ended, or needs an operator.
 fn is_at_rest(reservation: &Reservation) -> bool {
     reservation.saga_status.is_none_or(Status::is_settled)
 }

@@ -1,4 +1,4 @@
-//! Reading reservations: all that are asked for at a moment in one query. A thousand callers who wait for one
+//! Reads reservations for all waiting callers in one query. A thousand callers who wait for one
 //! seat are answered at the same moment, and must not queue for connections to learn that they lost.
 
 use sqlx::PgPool;
@@ -14,7 +14,7 @@ use crate::store::reservations::Reservation;
 /// Most reservations of one query.
 const BATCH: usize = 256;
 
-/// A reservation that is asked for, and who asks.
+/// The id of a reservation, and the channel for its reader.
 #[derive(Debug)]
 pub(super) struct Request {
     id: Uuid,
@@ -48,7 +48,7 @@ pub(super) async fn run(engine: Engine, mut requests: mpsc::Receiver<Request>, s
         }
         let read = || store::bounded(get_many(&engine, &ids));
         let found = match read().await {
-            // The connection was of no use any more; the next one is a new one.
+            // The connection was broken; the pool opens a new one.
             Err(error) if store::outdates_connections(&error) => read().await,
             other => other,
         };
@@ -70,7 +70,7 @@ async fn get_many(engine: &Engine, ids: &[Uuid]) -> store::Result<Vec<Reservatio
 fn answer(batch: impl Iterator<Item = Request>, found: &[Reservation]) {
     for request in batch {
         let reservation = found.iter().find(|reservation| reservation.id == request.id);
-        // A caller that has gone away does not want to know.
+        // The caller may have gone away.
         let _told = request.answer.send(reservation.cloned());
     }
 }

@@ -1,4 +1,4 @@
-//! Orders become sagas: all that wait at a moment in one transaction. The hold of a saga makes its reservation.
+//! Starts sagas for orders: one transaction for all orders that wait at that moment. The hold of a saga makes its reservation.
 
 use chrono::{DateTime, Utc};
 use fail::fail_point;
@@ -49,7 +49,7 @@ async fn take(engine: &Engine, requests: &[Request]) -> store::Result<Vec<Starte
         let start = |control| start(engine, &orders, &claims, control);
         let started = match decide(engine.control, start).await {
             Ok(()) => Started::New,
-            // Among several it is not known which one it is: they come again in halves.
+            // It is unknown which order of several failed, so the batch is retried in halves.
             Err(error) if orders.len() == 1 && is_there_already(&error) => Started::Before,
             Err(error) if is_taken(&error) && claims.look(&engine.steps).await? => continue,
             Err(error) => return Err(error),
@@ -101,7 +101,7 @@ pub(super) async fn cancellation(
     key: Option<&Key>,
 ) -> Result<bool, DeskError> {
     let mut tx = pool.begin().await?;
-    // The booking's row first: its numbers end where the cancellation's begin.
+    // Lock the booking's row first: the cancellation's event numbers begin after its last one.
     let (booking, now) = store::sagas::lock(&mut tx, &[reservation.id]).await?;
     if !store::reservations::claim_cancellation(&mut tx, reservation.id, id, now).await? {
         return Ok(false);
@@ -135,8 +135,8 @@ pub(super) async fn cancellation(
     Ok(true)
 }
 
-/// The number that a cancellation goes on counting from: its booking's last. A booking that was dropped by age has
-/// taken its number along; milliseconds since 1970 are more than any saga gets to by counting.
+/// The event number after which a cancellation counts: its booking's last. If the booking was purged, its number is gone,
+/// and milliseconds since 1970 stand in: no saga has as many events.
 fn last_number(booking: Option<&Saga>, now: DateTime<Utc>) -> i64 {
     booking.map_or_else(|| now.timestamp_millis(), |booking| booking.seq)
 }

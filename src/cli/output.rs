@@ -1,4 +1,4 @@
-//! What commands say: tables and sentences for people, JSON for programs, and nothing else on standard output.
+//! The output of commands: tables and sentences for people, JSON for programs, and nothing else on standard output.
 
 use std::io::Write;
 

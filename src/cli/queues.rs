@@ -100,16 +100,16 @@ pub(super) struct Change {
     /// Users admitted per minute
     #[arg(long)]
     admit_per_minute: Option<i32>,
-    /// The slowest that the brake makes the admission, per minute; it is on with this and --max-rate
+    /// The lowest admission rate that the brake sets, per minute; the brake is on with this and --max-rate
     #[arg(long)]
     min_rate: Option<i32>,
-    /// The fastest that the brake lets the admission become, per minute
+    /// The highest admission rate that the brake allows, per minute
     #[arg(long)]
     max_rate: Option<i32>,
     /// Take the brake off
     #[arg(long, conflicts_with_all = ["min_rate", "max_rate"])]
     no_brake: bool,
-    /// From when early comers gather (RFC 3339), or none
+    /// From when users may join before the opening (RFC 3339), or none
     #[arg(long, value_name = "TIME", value_parser = time_or_none)]
     pre_queue_at: Option<TimeOrNone>,
     /// When the sale opens (RFC 3339), or none: with the first window of its dates
@@ -165,7 +165,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
     }
 }
 
-/// A waiting room that takes no part: it only follows the lines, until it is dropped.
+/// A read-only waiting room: it only follows the lines, until it is dropped.
 struct Observer {
     room: Arc<WaitingRoom>,
     _stop: DropGuard,

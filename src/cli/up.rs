@@ -50,7 +50,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     ended
 }
 
-/// Starts every role, loads the concerts to try things with, and says where all of it is.
+/// Starts every role, loads sample concerts, and prints the addresses.
 async fn serve(context: &Context, local: &Local) -> anyhow::Result<App> {
     let settings = settings(&context.settings, local);
     app::migrate(&settings).await?;

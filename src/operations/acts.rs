@@ -70,7 +70,7 @@ pub struct ActsFilter {
 }
 
 impl ActsFilter {
-    /// Fields with values that cannot be meant, and what is wrong with each.
+    /// Fields with impossible values, and what is wrong with each.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let actor = self.actor.as_deref().unwrap_or_default();
         let strange = actor.chars().count() > ACTOR_CHARS_MAX || actor.chars().any(char::is_control);

@@ -65,7 +65,7 @@ pub fn act_named(name: &str) -> Option<OperatorAction> {
 }
 
 /// Goes through the matching sagas, newest first, until the limit or until `stop`: the current act is finished, and
-/// the rest is left as it is. `told` is called for every saga.
+/// the rest is left as it is. The callback gets the counts after every saga.
 pub async fn run(
     engine: &Engine,
     batch: &Batch,

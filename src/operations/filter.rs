@@ -1,4 +1,4 @@
-//! Which sagas are meant: one filter for lists, counts and batches, over the API and on the command line.
+//! The filter of sagas for lists, counts and batches, over the API and on the command line.
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
@@ -102,7 +102,7 @@ pub struct SagaFilter {
 }
 
 impl SagaFilter {
-    /// Fields with values that cannot be meant, and what is wrong with each.
+    /// Fields with impossible values, and what is wrong with each.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let mut problems = Vec::new();
         let texts = [

@@ -1,4 +1,4 @@
-//! Looking at sagas: the list, the counts, and one saga with all there is to know about it.
+//! Reads of sagas: the list, the counts, and one saga with its history and steps.
 
 use sqlx::PgPool;
 use uuid::Uuid;

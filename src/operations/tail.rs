@@ -26,7 +26,7 @@ pub struct TailFilter {
 }
 
 impl TailFilter {
-    /// Fields with values that cannot be meant, and what is wrong with each.
+    /// Fields with impossible values, and what is wrong with each.
     pub fn problems(&self) -> Vec<(&'static str, String)> {
         let name = self.workflow.as_deref();
         let good = name.is_none_or(|name| {

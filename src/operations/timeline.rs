@@ -1,4 +1,4 @@
-//! One saga with all there is to know about it: what happened, when, how long it took, and what is still to come.
+//! One saga in full: what happened, when, how long it took, and what is still to come.
 
 use std::collections::BTreeMap;
 

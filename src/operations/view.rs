@@ -19,7 +19,7 @@ pub struct SagaView {
     pub version: i32,
     #[schema(value_type = crate::schemas::SagaStatus)]
     pub status: Status,
-    /// Stopped by an operator; nothing rings until it goes on.
+    /// Paused by an operator; no timer fires until it is resumed.
     pub paused: bool,
     pub step: String,
     #[schema(value_type = crate::schemas::StepDirection)]
@@ -28,7 +28,7 @@ pub struct SagaView {
     pub visit: i32,
     /// Failed answers in this visit.
     pub attempt: i32,
-    /// When it is looked at next; null if it has ended, is stuck or paused.
+    /// When its timer is due; null if it has ended, is stuck or paused.
     pub due_at: Option<DateTime<Utc>>,
     /// Since when it waits for an operator.
     pub stuck_since: Option<DateTime<Utc>>,

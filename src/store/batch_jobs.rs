@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Result;
 
-/// How long a job stays with the process that runs it without a word of progress.
+/// How long a process keeps the lease of a job without saving progress.
 pub const JOB_LEASE_TTL: Duration = Duration::from_secs(20);
 
 /// What an operator orders.

@@ -30,7 +30,7 @@ pub async fn use_indexes(conn: &mut PgConnection, use_them: bool) -> Result<()> 
     for setting in ["enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan"] {
         sqlx::query("select set_config($1, $2, false)").bind(setting).bind(value).execute(&mut *conn).await?;
     }
-    // Those that were made before are not looked at anew by themselves.
+    // The server does not replan cached plans by itself.
     sqlx::raw_sql("discard plans").execute(conn).await.map(drop)
 }
 

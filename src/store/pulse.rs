@@ -1,4 +1,4 @@
-//! One question for all that happens by the clock: is there anything to do?
+//! One query for all timed work: whether any of it is due.
 
 use chrono::{DateTime, Utc};
 use sqlx::PgExecutor;
@@ -6,7 +6,7 @@ use sqlx::PgExecutor;
 use super::Result;
 use super::flights::FLIGHT_TIME;
 
-/// What there is to do, and when there will be.
+/// Which work is due, and when the next will be.
 #[derive(Clone, Copy, Debug)]
 pub struct Pulse {
     pub now: DateTime<Utc>,

@@ -1,4 +1,4 @@
-//! How each concert runs its line, and what of it is still for sale.
+//! The settings of each concert's line, and its remaining stock.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -22,9 +22,9 @@ pub struct QueueSettings {
     pub max_active: i32,
     /// Users admitted per minute; with the brake on, where it begins.
     pub admit_per_minute: i32,
-    /// The slowest that the brake makes the admission, per minute. It is on if this and `max_rate` are set.
+    /// The lowest admission rate that the brake sets, per minute. The brake is on if this and `max_rate` are set.
     pub min_rate: Option<i32>,
-    /// The fastest that the brake lets the admission become, per minute.
+    /// The highest admission rate that the brake allows, per minute.
     pub max_rate: Option<i32>,
     /// From when users may join before the opening.
     pub pre_queue_at: Option<DateTime<Utc>>,
@@ -106,7 +106,7 @@ impl SettingsChange {
     }
 }
 
-/// What of a concert is still for sale: over all its dates whose window has not closed.
+/// The remaining stock of a concert, over all its dates whose window has not closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stock {
     pub concert_id: Uuid,
@@ -131,7 +131,7 @@ impl Stock {
     }
 }
 
-/// A time that means nothing, and so many seconds later.
+/// An arbitrary time plus so many seconds.
 #[cfg(test)]
 pub fn at(seconds: i64) -> DateTime<Utc> {
     DateTime::from_timestamp(1_900_000_000 + seconds, 0).unwrap_or_default()
@@ -227,7 +227,7 @@ pub async fn change(
 
 /// What is still for sale of these concerts. A concert that is not in the answer has no date whose window is open or to come.
 ///
-/// It stops counting where the answer is settled, so that a large date with plenty of seats costs as little as a small one. It
+/// It stops counting once the answer is known, so that a large date with plenty of seats costs as little as a small one. It
 /// begins at the end of each date, where seats are free for longest: without an order the whole table would be read.
 pub async fn stock(
     db: impl PgExecutor<'_>,
@@ -257,7 +257,7 @@ pub async fn stock(
     .await
 }
 
-/// How many sagas are overdue by more than two seconds, counted up to ten thousand: what the service does not keep up with.
+/// How many sagas are overdue by more than two seconds, counted up to ten thousand: a measure of overload.
 pub async fn overdue_sagas(db: impl PgExecutor<'_>) -> Result<i64> {
     sqlx::query_scalar!(
         r#"select count(*) as "count!" from (

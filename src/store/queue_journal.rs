@@ -1,4 +1,4 @@
-//! The journal of the lines: the last that was seen of each place, for the day on which NATS loses them.
+//! The journal of the lines: the last known state of each place, from which lines are restored if NATS loses them.
 //!
 //! A row is overwritten only by a later version, so it does no harm if two processes write at the same time.
 
@@ -18,7 +18,7 @@ pub const ACTIVE: &str = "active";
 /// Over.
 pub const ENDED: &str = "ended";
 
-/// The last that was seen of one user's place in one line.
+/// The last known state of one user's place in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JournalRow {
     pub concert_id: Uuid,
@@ -49,7 +49,7 @@ pub struct JournalEnd {
     pub ended_at: DateTime<Utc>,
 }
 
-/// Writes what is newer than what is there. Rows in the order of their keys, so that two writers never wait in a circle.
+/// Writes what is newer than what is there. Rows in the order of their keys, so that two writers cannot deadlock.
 pub async fn write(conn: &mut PgConnection, rows: &[JournalRow]) -> Result<()> {
     let concerts: Vec<Uuid> = rows.iter().map(|row| row.concert_id).collect();
     let users: Vec<Uuid> = rows.iter().map(|row| row.user_id).collect();

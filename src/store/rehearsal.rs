@@ -1,4 +1,4 @@
-//! What the benchmark does to a database of its own, and asks of it.
+//! Statements of the benchmark on its own database.
 //!
 //! Some of it is about an extension that the schema does not need, so none of these queries is held against the schema
 //! when it is compiled; `tools/bench/tests/scenarios.rs` runs every one of them.
@@ -141,12 +141,12 @@ pub async fn bring_forward(
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
-/// Clears away what [`bring_forward`] leaves behind, as autovacuum would sooner or later.
+/// Vacuums the tables that [`bring_forward`] has changed, as autovacuum would later.
 pub async fn tidy(db: impl PgExecutor<'_>) -> Result<()> {
     sqlx::query("vacuum (analyze) reservations, seats, sagas").execute(db).await.map(drop)
 }
 
-/// Adds sagas that wait until `due`: a crowd for others to be slow in.
+/// Adds sagas that wait until `due`, so that measurements run beside many rows.
 pub async fn add_waiting(db: impl PgExecutor<'_>, ids: &[Uuid], due: DateTime<Utc>) -> Result<()> {
     let sql = "
         with booking as (

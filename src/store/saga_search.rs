@@ -1,8 +1,8 @@
 //! Finding sagas among millions: lists by filter, and how many there are.
 //!
-//! Every question runs in a short transaction of its own that is planned for its values: with `$1 is null or …` a plan
-//! for any values would read the whole table, one for these values takes the index that fits. A question that is
-//! too wide all the same is cut off by the server.
+//! Every query runs in a short transaction of its own that is planned for its values: with `$1 is null or …` a plan
+//! for any values would read the whole table, one for these values takes the index that fits. The server cancels a query that
+//! still takes too long.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::ids;
 use crate::saga::{Direction, Saga, Status};
 use crate::schemas::{SagaStatus, StepDirection};
 
-/// How long the server looks before it gives up.
+/// After this long the server cancels a query.
 pub const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What sagas are narrowed by; all that is given must hold.
+/// A filter of sagas; all given conditions must hold.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
     pub workflow: Option<String>,
@@ -227,7 +227,7 @@ impl Filter {
     }
 }
 
-/// Whether the server gave up on a question that was too wide.
+/// Whether the server cancelled a query that took too long.
 pub fn was_cut_off(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.code().is_some_and(|code| code == "57014"))
 }

@@ -1,4 +1,4 @@
-//! Seats: read in key order, written with their owner's name.
+//! Seats: read in key order, and written with the id of their owner.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +82,7 @@ pub struct Wanted {
     pub buyer: Option<Uuid>,
 }
 
-/// What a user has to do with a performance already.
+/// The seats and ended holds that a user already has in a performance.
 #[derive(Clone, Debug, Default, PartialEq, sqlx::FromRow)]
 pub struct Owned {
     /// How many seats are held and owned.

@@ -23,7 +23,7 @@ pub(in crate::cli) struct Why {
 }
 
 impl Why {
-    /// A reason that says nothing is a misuse.
+    /// An empty reason is a misuse.
     pub(super) fn check(&self) -> Result<(), Misuse> {
         match reason_problem(&self.reason) {
             Some(problem) => Err(Misuse(format!("--reason {problem}"))),

@@ -49,7 +49,7 @@ pub(super) enum Command {
     Complete(act::ByHand),
     /// Leave out the undo that a saga is at
     SkipUndo(act::What),
-    /// Undo what a saga has done so far
+    /// Cancel a saga: undo what it has done so far
     Cancel(act::What),
     /// Give a saga up as it is, and say what is left behind
     Abandon(act::What),
@@ -101,7 +101,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
     }
 }
 
-/// A filter that cannot be meant is a misuse.
+/// A filter whose parts contradict each other is a misuse.
 fn check(filter: &SagaFilter) -> Result<(), Misuse> {
     match filter.problems().first() {
         Some((field, problem)) => Err(Misuse(format!("{field} {problem}"))),

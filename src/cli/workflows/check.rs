@@ -1,4 +1,4 @@
-//! `workflow check`: reads definitions, walks through all that can happen to their sagas, and says what it found.
+//! `workflow check`: runs the model checker on definitions and prints its findings.
 
 use std::path::PathBuf;
 use std::sync::Arc;

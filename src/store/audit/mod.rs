@@ -1,8 +1,8 @@
-//! The questions of the audit: one statement per invariant, which finds what breaks it.
+//! The queries of the audit: one statement per invariant, which finds the rows that break it.
 //!
-//! All of them run in one [`snapshot`], so that they speak of the same moment however busy the sale is. A
-//! service's effect and its saga's next state commit together, so between two commits the rows already
-//! agree: what a saga in the middle of its way may look like is said at each question that allows for it.
+//! All of them run in one [`snapshot`], so they see the same moment however busy the sale is. A
+//! service's effect and its saga's next state commit together, so the rows agree between two commits.
+//! A query that allows for sagas under way says so.
 
 mod points;
 mod recent;

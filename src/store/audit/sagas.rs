@@ -1,4 +1,4 @@
-//! Audit questions about sagas: whether each will be looked at again.
+//! Audit queries about sagas: whether each has a timer or another reason to move.
 
 use chrono::TimeDelta;
 use sqlx::PgConnection;

@@ -1,6 +1,6 @@
 //! One buyer, from signing up to holding tickets, or not.
 //!
-//! A buyer knows how many points must be left in the end, and says so if the service thinks otherwise.
+//! A buyer computes its own final balance, and reports an error if the service's differs.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,7 +62,7 @@ impl Buyer {
         }
     }
 
-    /// Lives through the on-sale. Whatever should not have been answered goes to the tally.
+    /// Takes part in the on-sale. Unexpected answers go to the tally.
     pub(super) async fn live(mut self, number: usize) {
         if let Err(surprise) = self.story(number).await {
             self.sale.tally.surprise(format!("buyer {number} ({:?}): {surprise}", self.temper));
@@ -143,7 +143,7 @@ impl Buyer {
         Ok(())
     }
 
-    /// False if the house is sold out.
+    /// False if the concert is sold out.
     async fn join(&mut self, concert: Uuid) -> Result<bool, Surprise> {
         let path = format!("/v1/concerts/{concert}/queue-tokens");
         match self.send::<Place>(&Request::post(Call::Join, &path, Value::Null).by(&self.bearer)).await? {

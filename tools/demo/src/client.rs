@@ -30,7 +30,7 @@ pub(super) struct Surprise(pub String);
 pub(super) enum Reply<T> {
     /// 2xx.
     Good(T),
-    /// 4xx: a rule of the house.
+    /// 4xx: the service refused the call by a rule.
     Refused(Problem),
 }
 

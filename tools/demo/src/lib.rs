@@ -1,7 +1,7 @@
-//! The on-sale that the program plays against itself: hundreds of buyers, far fewer seats.
+//! A simulated on-sale against the program's own service: hundreds of buyers, far fewer seats.
 //!
-//! Everything here is a client. It speaks HTTP, from the published contract alone, and trusts nothing: each
-//! buyer keeps an account of their own points, and the audit looks over the service's shoulder meanwhile.
+//! All code here is a client. It uses HTTP by the published contract alone, and verifies the answers: each
+//! buyer keeps an account of their own points, and the audit checks the database meanwhile.
 
 mod scenario;
 mod choosing;
@@ -30,7 +30,7 @@ pub const UP: &str = "up";
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     pub buyers: usize,
-    /// The same seed makes the same buyers with the same wishes; who is faster is up to the machine.
+    /// The same seed makes the same buyers with the same wishes; their timing depends on the machine.
     pub seed: u64,
     /// Over how long they arrive.
     pub arrivals: Duration,

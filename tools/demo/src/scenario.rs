@@ -1,4 +1,4 @@
-//! The on-sale from the first buyer to the last, judged all the way.
+//! The on-sale from the first buyer to the last, with audits all the time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use super::tally::{Call, Tally};
 use super::wire::{Concert, Made, Page};
 use boxoffice::audit::{self, Verdict};
 
-/// Buyers that a slow machine gets through per second, at the least; the rest finds the doors closed.
+/// Buyers per second that even a slow machine serves; buyers beyond that may find the sale ended.
 const BUYERS_PER_SECOND: f64 = 100.0;
 /// How often the database is judged while the sale goes on.
 const AUDIT_EVERY: Duration = Duration::from_secs(2);

@@ -49,7 +49,7 @@ impl Call {
     }
 }
 
-/// What is worth counting in the life of a buyer.
+/// The counted events of a buyer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Happening {
@@ -57,7 +57,7 @@ pub enum Happening {
     Admitted,
     /// Learned when joining, or in line, that no seat is left.
     SoldOut,
-    /// Left the line, or the hall without a seat, out of patience.
+    /// Gave up after their longest wait, in line or without a seat.
     GaveUp,
     Held,
     /// Lost a seat to a faster buyer.

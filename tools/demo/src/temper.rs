@@ -15,7 +15,7 @@ pub(super) enum Temper {
     Never,
     /// Has too few points, is refused, tops up and pays.
     Short,
-    /// Thinks better of it and gives the seats back.
+    /// Changes their mind and gives the seats back.
     DropsHold,
     /// Pays, and then cancels the tickets.
     Refunds,
