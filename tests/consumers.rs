@@ -38,7 +38,7 @@ async fn one_kind_of_step_can_be_paused_alone_and_stays_paused() {
 
     let (desk, order) = (test.app.desk.clone(), test.order(other, &[2]));
     let wanted = order.id;
-    assert!(matches!(desk.reserve(order).await.unwrap(), Answer::Pending(_)), "nobody takes the command");
+    assert!(matches!(desk.reserve(order).await.unwrap(), Answer::Pending(_)), "no worker takes the command");
     let waiting = consumer(bus, "seats.hold").await;
     assert_eq!((waiting.pending, waiting.ack_pending), (1, 0));
     assert_eq!(test.cancel(held.id).await.status, ReservationStatus::Cancelled, "seats.release goes on");
@@ -135,5 +135,8 @@ async fn presence_is_empty_without_workers() {
     let env = Env::start().await;
     let began = std::time::Instant::now();
     assert_eq!(presence::present(&env.bus).await.unwrap(), []);
-    assert!(began.elapsed() < Duration::from_millis(200), "the server says at once that nobody listens");
+    assert!(
+        began.elapsed() < Duration::from_millis(200),
+        "the server says at once that there is no listener"
+    );
 }

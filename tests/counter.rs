@@ -88,7 +88,7 @@ async fn a_cashier_sells_to_whom_they_name_past_the_line() {
     let own = entrance.get(RESERVATIONS, &buyer).await.good(200).clone();
     assert_eq!(own["items"][0]["id"], sold["id"]);
     assert_eq!(entrance.test.balance(buyer.id).await, 900);
-    assert_eq!(buy(&entrance, &cashier, &[6], None).await.pointers(), ["/user_id"], "somebody must be named");
+    assert_eq!(buy(&entrance, &cashier, &[6], None).await.pointers(), ["/user_id"], "a buyer must be named");
     assert_eq!(buy(&entrance, &buyer, &[6], Some(buyer.id)).await.pointers(), ["/user_id"], "not by a user");
     let viewer = entrance.key(Role::Viewer).await;
     buy(&entrance, &viewer, &[6], Some(buyer.id)).await.is(403, "forbidden");

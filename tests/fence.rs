@@ -133,7 +133,7 @@ async fn queued(test: &TestApp, orders: Vec<boxoffice::booking::Order>) -> Vec<R
     let mut pending = Vec::new();
     for order in orders {
         let Answer::Pending(reservation) = test.app.desk.reserve(order).await.unwrap() else {
-            panic!("somebody works")
+            panic!("a worker works")
         };
         pending.push(*reservation);
     }
@@ -252,7 +252,7 @@ async fn seat_count_of_a_buyer_is_rechecked_on_write() {
     let held = test.reserve(user, &[1]).await.id;
     assert!(is_not_as_read(&compare(user, Vec::new()).await.unwrap_err()));
     compare(user, vec![held]).await.expect("what is just being written does not count");
-    compare(other, Vec::new()).await.expect("nobody else is in the way");
+    compare(other, Vec::new()).await.expect("no other transaction is in the way");
 
     // The second one waits for the first, and then sees its effect.
     let mut first = test.app.pool.begin().await.unwrap();

@@ -188,7 +188,7 @@ async fn what_was_answered_while_the_service_stopped_is_saved() {
     }
     let saved = "select count(*) from idempotency_keys where status = 201";
     let saved: i64 = sqlx::query_scalar(saved).fetch_one(&test.env.pool).await.unwrap();
-    assert!(sold > 0 && saved >= sold, "{sold} were told, {saved} are saved");
+    assert!(sold > 0 && saved >= sold, "{sold} were answered, {saved} are saved");
 }
 
 /// Under which key, with which body.
@@ -254,7 +254,7 @@ async fn busy_key_blocks_no_others() {
     let new = asked("new", 1);
     let batch = [asked("busy", 1), new.clone()];
     let claimed = tokio::time::timeout(Duration::from_secs(5), idempotency::claim(&pool, &batch)).await;
-    assert_eq!(claimed.expect("nobody waits").unwrap(), [None, Some(new.fresh)]);
+    assert_eq!(claimed.expect("the claim does not wait").unwrap(), [None, Some(new.fresh)]);
     tx.commit().await.unwrap();
 }
 

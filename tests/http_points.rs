@@ -101,7 +101,7 @@ async fn of_many_requests_under_one_key_one_charges() {
         }
     }
     bodies.dedup();
-    assert_eq!(bodies.len(), 1, "one entry, whoever asks: {bodies:?}");
+    assert_eq!(bodies.len(), 1, "one entry for all requests: {bodies:?}");
     assert_eq!(entrance.test.balance(user.id).await, 5);
 }
 

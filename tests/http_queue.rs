@@ -232,7 +232,7 @@ async fn streams_are_bounded_and_closed_ones_free_room() {
     let buyer = entrance.admitted(0).await;
     let path = "/v1/queue-tokens/current/events";
     let mut first = entrance.request(Method::GET, path, &buyer).send().await.unwrap();
-    assert!(first.chunk().await.unwrap().is_some(), "it is told its place");
+    assert!(first.chunk().await.unwrap().is_some(), "the stream sends its place");
     let refused = entrance.get(path, &buyer).await;
     let detail = refused.is(503, "unavailable")["detail"].as_str().unwrap().to_owned();
     assert!(detail.contains("BOXOFFICE_QUEUE_STREAMS"), "{detail}");

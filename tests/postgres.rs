@@ -188,7 +188,7 @@ async fn refused_database_connections_give_503_and_no_stuck_saga() {
             admin.run(&["alter database boxoffice allow_connections false"]).await;
             let end = Instant::now() + Duration::from_secs(10);
             while !admin.renamed().await {
-                assert!(Instant::now() < end, "somebody stays connected");
+                assert!(Instant::now() < end, "a client stays connected");
                 admin.end_sessions("boxoffice").await;
             }
             admin.run(&["alter database elsewhere allow_connections true"]).await;

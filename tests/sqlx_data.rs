@@ -58,7 +58,7 @@ fn found(statement: &PgStatement) -> Description {
     let name = |shown: String| shown.to_lowercase().replace('"', "");
     let parameters = match statement.parameters() {
         Some(Either::Left(types)) => types.iter().map(|each| name(each.to_string())).collect(),
-        other => panic!("Postgres tells the types of parameters: {other:?}"),
+        other => panic!("Postgres reports the types of parameters: {other:?}"),
     };
     let columns = statement.columns().iter();
     let columns = columns.map(|column| (column.name().to_owned(), name(column.type_info().to_string())));

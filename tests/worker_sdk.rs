@@ -310,7 +310,7 @@ async fn fetching_stops_while_the_database_is_away() {
     printer.pool = store::open(&printer.url, 24).unwrap();
     printer.another().await.unwrap();
     let replies = printer.replies().await;
-    assert_eq!((replies.len(), &replies[0].outcome), (1, &done(1)), "whoever has a database does it");
+    assert_eq!((replies.len(), &replies[0].outcome), (1, &done(1)), "an instance with a database does it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

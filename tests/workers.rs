@@ -161,7 +161,7 @@ async fn answers_that_cannot_be_are_parked_and_change_nothing() {
     assert_eq!((saga.status, saga.step.as_str(), saga.seq), (Status::Running, "pack", 1));
     let errors: Vec<String> =
         sqlx::query_scalar("select error from parked_messages").fetch_all(&test.app.pool).await.unwrap();
-    for why in ["it answers somebody else", "the service badges has answered for pack"] {
+    for why in ["it answers another command", "the service badges has answered for pack"] {
         assert!(errors.iter().any(|error| error.contains(why)), "{why}: {errors:?}");
     }
 }

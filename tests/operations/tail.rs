@@ -27,7 +27,7 @@ async fn tail_shows_recorded_transitions_in_order() {
     let path = format!("/v1/ops/sagas/{}", held["id"].as_str().unwrap());
     let saga = entrance.get(&path, &viewer).await.good(200).clone();
     for row in saga["history"].as_array().unwrap() {
-        let next = timeout(PATIENCE, told.next()).await.expect("it is told in time").unwrap();
+        let next = timeout(PATIENCE, told.next()).await.expect("a transition comes in time").unwrap();
         let next = serde_json::to_value(next).unwrap();
         for field in ["seq", "at", "event", "step", "direction", "visit", "attempt"] {
             assert_eq!(next[field], row[field], "{field}: {next}");

@@ -43,7 +43,11 @@ async fn sold_out_line_ends_and_reopens_with_a_seat() {
     sell(&env.pool, 1).await;
     let second = Duration::from_secs(2);
     within(second, "it is sold out", || seen(&other, concert) == (Phase::SoldOut, Inventory::SoldOut)).await;
-    assert_eq!((other.room.look(&places[399]).phase, waits()), (Phase::SoldOut, 399), "told before it ends");
+    assert_eq!(
+        (other.room.look(&places[399]).phase, waits()),
+        (Phase::SoldOut, 399),
+        "known before the place ends"
+    );
     within(Duration::from_secs(10), "the line ends", || waits() == 0).await;
     let over = other.room.look(&places[1]);
     assert_eq!((over.status, over.phase, over.position), (Status::Expired, Phase::SoldOut, None));

@@ -10,7 +10,7 @@ use super::journal::{
     join_soon, let_in, lines, lose_the_bucket, until_journalled, until_restored, witness_of_the_new_bucket,
 };
 use super::leaders::refuses_old_leases;
-use super::surroundings::{Instance, LONG, Witness, concert, join_at_once, somebody_waits, until};
+use super::surroundings::{Instance, LONG, Witness, add_waiting_user, concert, join_at_once, until};
 use crate::common::cluster::Cluster;
 use crate::common::fresh_database;
 
@@ -26,7 +26,7 @@ async fn cluster_refuses_writes_of_old_leases() {
         Instance::with_replicas(url, &pool, sessions, true, 3).await
     };
     let first = start(0).await;
-    somebody_waits(&first, &pool).await;
+    add_waiting_user(&first, &pool).await;
     refuses_old_leases(&bus).await;
 
     let witness = Witness::start(&bus).await;
@@ -40,7 +40,7 @@ async fn cluster_refuses_writes_of_old_leases() {
     assert_eq!(places.len(), 40, "one place per user");
 
     drop(first);
-    until("everybody has been admitted", || witness.ask(|seen| seen.admitted.len()) >= 40).await;
+    until("all users are admitted", || witness.ask(|seen| seen.admitted.len()) >= 40).await;
     assert_eq!(witness.ask(|seen| seen.admitted.clone()), places);
     let most = witness.ask(|seen| seen.most);
     assert!(most <= 10, "{most} were active at once, the cap is 10");

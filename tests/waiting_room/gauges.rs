@@ -64,7 +64,7 @@ async fn journal_metrics_show_lag_and_restorations() {
 
     lose_the_bucket(&env.bus).await;
     until_restored(&env.bus).await;
-    until(10, "the restoration to be told", || async { says(restorations).await == Some(2.0) }).await;
+    until(10, "the metric of the restoration", || async { says(restorations).await == Some(2.0) }).await;
     assert_eq!(here.join(places[0].user, concert).await.token.position, Some(1));
     assert!(here.join(ids::new(), concert).await.created);
     let page = include_str!("../../docs/operations.md");

@@ -70,7 +70,7 @@ pub async fn witness_of_the_new_bucket(bus: &Bus) -> Witness {
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    panic!("nobody makes the bucket again");
+    panic!("no instance makes the bucket again");
 }
 
 pub async fn until_restored(bus: &Bus) {
@@ -103,7 +103,7 @@ pub async fn join_soon(instance: &Instance, concert: Uuid, user: Uuid) -> Joined
             return joined;
         }
     }
-    panic!("nobody can join");
+    panic!("no user can join");
 }
 
 pub async fn let_in(instance: &Instance, concert: Uuid, most: i32) {
@@ -160,7 +160,7 @@ async fn deleted_bucket_with_ten_thousand_users_is_restored() {
     until("the next is admitted", || other.status(&waiting[0].1) == Status::Active).await;
     until("the witness has seen it", || witness.ask(|seen| seen.admitted.len()) == CAP + 1).await;
     let admitted = witness.ask(|seen| seen.admitted.clone());
-    assert!(admitted.is_sorted(), "nobody twice, and in the order of arrival");
+    assert!(admitted.is_sorted(), "each user once, and in the order of arrival");
     assert_eq!(admitted.last(), Some(&waiting[0].1.place));
     assert_eq!(witness.ask(|seen| seen.most), CAP, "the cap was never exceeded");
 }
@@ -190,7 +190,7 @@ async fn line_is_restored_from_the_journal_alone() {
     assert_eq!(lines(&after), (1_000, 20));
     assert_eq!(after.status(&places[0]), Status::Active);
     let ranks = || (after.position(&places[1]), after.position(&places[2]));
-    until("the ranks are told", || ranks() == (Some(1), Some(1_000))).await;
+    until("the ranks are known", || ranks() == (Some(1), Some(1_000))).await;
     let token = after.room.look(&spent).token;
     assert_eq!(after.room.pass(Some(&token), users[0], concert), Err(Refused::Expired));
     let again = after.join(users[0], concert).await;
@@ -199,7 +199,7 @@ async fn line_is_restored_from_the_journal_alone() {
     let_in(&after, concert, 30).await;
     until("ten more are in", || witness.ask(|seen| seen.admitted.len()) >= 30).await;
     let admitted = witness.ask(|seen| seen.admitted.clone());
-    assert!(admitted.is_sorted() && admitted[20] == places[1].place, "nobody twice, and in order");
+    assert!(admitted.is_sorted() && admitted[20] == places[1].place, "each user once, and in order");
     assert_eq!(witness.ask(|seen| seen.most), 30);
 }
 
@@ -350,7 +350,7 @@ async fn server_without_its_last_writes_is_restored() {
         assert_eq!(one.status(&early[0]), Status::Expired);
         assert_eq!(one.status(&early[2]), Status::Active);
         let ranks = || (one.position(&early[3]), one.position(&late[5]));
-        until("the ranks are told", || ranks() == (Some(1), Some(8))).await;
+        until("the ranks are known", || ranks() == (Some(1), Some(8))).await;
     }
     let_in(&fresh, concert, 4).await;
     fresh.until_active(&early[4]).await;

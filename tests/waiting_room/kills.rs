@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use super::surroundings::{
-    Instance, LONG, Testimony, Witness, concert, env, kill_nats, somebody_waits, until, within,
+    Instance, LONG, Testimony, Witness, add_waiting_user, concert, env, kill_nats, until, within,
 };
 use crate::common::Env;
 use crate::process::Process;
@@ -111,7 +111,7 @@ async fn leader_killed_in_a_join_storm_loses_no_user() {
     let sessions = Sessions { claim: Duration::from_secs(1), ..LONG };
     let leader = Instance::start(&env.nats_url, &env.pool, sessions, true).await;
     let witness = Witness::start(&env.bus).await;
-    somebody_waits(&leader, &env.pool).await;
+    add_waiting_user(&leader, &env.pool).await;
     until("it leads", || witness.ask(|seen| seen.leaders.len()) == 1).await;
     let other = Instance::start(&env.nats_url, &env.pool, sessions, true).await;
     let storm = Storm::at(&[&leader, &other]);
@@ -139,8 +139,8 @@ async fn leader_continued_after_its_lease_admits_no_user() {
     let pid = Pid::from_raw(sleeper.child.id().unwrap().cast_signed());
     let witness = Witness::start(&env.bus).await;
     let here = Instance::start(&env.nats_url, &env.pool, LONG, false).await;
-    somebody_waits(&here, &env.pool).await;
-    let leader = || witness.ask(|seen| seen.leaders.last().cloned().filter(|holder| holder != "nobody"));
+    add_waiting_user(&here, &env.pool).await;
+    let leader = || witness.ask(|seen| seen.leaders.last().cloned().filter(|holder| holder != "none"));
     until("the process leads", || leader().is_some()).await;
     let first_leader = leader();
     let second = Instance::start(&env.nats_url, &env.pool, LONG, true).await;

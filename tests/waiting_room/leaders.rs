@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Mutex, watch};
 
 use super::surroundings::{
-    Instance, LONG, Testimony, Witness, concert, env, join_at_once, somebody_waits, until, within,
+    Instance, LONG, Testimony, Witness, add_waiting_user, concert, env, join_at_once, until, within,
 };
 
 #[tokio::test]
@@ -25,7 +25,7 @@ async fn cap_and_order_hold_while_leaders_are_killed() {
     let sessions = Sessions { claim: Duration::from_secs(1), ..LONG };
     let first = Instance::start(&env.nats_url, &env.pool, sessions, true).await;
     let witness = Witness::start(&env.bus).await;
-    somebody_waits(&first, &env.pool).await;
+    add_waiting_user(&first, &env.pool).await;
     until("the first leads", || witness.ask(|seen| seen.leaders.len()) == 1).await;
     let second = Instance::start(&env.nats_url, &env.pool, sessions, true).await;
     let users: Vec<_> = (0..100).map(|_| ids::new()).collect();
@@ -40,7 +40,7 @@ async fn cap_and_order_hold_while_leaders_are_killed() {
     let took =
         within(Duration::from_secs(5), "the second leads", || witness.ask(|seen| seen.leaders.len()) == 2);
     took.await;
-    until("everybody has been admitted", || witness.ask(|seen| seen.admitted.len()) >= 100).await;
+    until("all users are admitted", || witness.ask(|seen| seen.admitted.len()) >= 100).await;
     assert_eq!(witness.ask(|seen| seen.admitted.clone()), places, "in order of arrival, each once");
     let most = witness.ask(|seen| seen.most);
     assert!(most <= 20, "{most} were active at once, the cap is 20");
@@ -66,7 +66,7 @@ async fn a_leader_that_stops_hands_over_at_once() {
 async fn the_server_refuses_what_names_an_old_lease() {
     let env = env().await;
     let leader = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
-    somebody_waits(&leader, &env.pool).await;
+    add_waiting_user(&leader, &env.pool).await;
     refuses_old_leases(&env.bus).await;
 }
 
@@ -111,7 +111,7 @@ async fn disconnected_leader_cannot_admit_after_reconnecting() {
     let line = Line::to(&env.nats_url).await;
     let cut_off = Instance::start(&line.url, &env.pool, LONG, true).await;
     let witness = Witness::start(&env.bus).await;
-    somebody_waits(&cut_off, &env.pool).await;
+    add_waiting_user(&cut_off, &env.pool).await;
     until("the first leads", || witness.ask(|seen| seen.leaders.len()) == 1).await;
     let healthy = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
     let places = healthy.join_many(concert, 20).await;
@@ -136,7 +136,7 @@ async fn disconnected_leader_cannot_admit_after_reconnecting() {
     assert_eq!(witness.ask(Testimony::active), 7, "the cap of now");
     let admitted = witness.ask(|seen| seen.admitted.clone());
     let order: Vec<_> = places[..7].iter().map(|claims| claims.place).collect();
-    assert_eq!(admitted, order, "nobody by the old leader");
+    assert_eq!(admitted, order, "the old leader admitted no user");
     assert_eq!(leaders(), 2);
 }
 
@@ -147,7 +147,7 @@ async fn old_admission_cannot_overwrite_a_new_place() {
     let line = Line::to(&env.nats_url).await;
     let leader = Instance::start(&line.url, &env.pool, LONG, true).await;
     let witness = Witness::start(&env.bus).await;
-    somebody_waits(&leader, &env.pool).await;
+    add_waiting_user(&leader, &env.pool).await;
     until("it leads", || witness.ask(|seen| seen.leaders.len()) == 1).await;
     let other = Instance::start(&env.nats_url, &env.pool, LONG, false).await;
     let old = other.join_many(concert, 1).await.remove(0);

@@ -104,7 +104,7 @@ async fn nats_killed_and_started_again_keeps_the_order() {
     kill_nats(&env);
     until("the loss is noticed", || !instance.room.is_connected()).await;
     assert_eq!(instance.try_join(ids::new(), concert).await, Err(RoomError::Unavailable));
-    assert_eq!(instance.position(&places[29]), Some(30), "the line is told from memory");
+    assert_eq!(instance.position(&places[29]), Some(30), "the position comes from memory");
     let env = env.restart_nats().await;
 
     until("the connection is back", || instance.room.is_connected()).await;
@@ -164,7 +164,7 @@ async fn joins_of_ended_or_unknown_sales_fail() {
     .await;
     assert_eq!(join(sold_out).await, Err(RoomError::SoldOut));
     let again = instance.join(early.user_id, sold_out).await;
-    assert!(!again.created, "who was there before is told the same place");
+    assert!(!again.created, "a user who joined before gets the same place");
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ async fn every_instance_draws_the_same_order() {
 
     let opens_at = Utc::now() + TimeDelta::milliseconds(2_500);
     second.change(concert, opening(opens_at)).await;
-    assert_eq!(draw(&second, concert).await, promised, "whoever is late does not change the draw");
+    assert_eq!(draw(&second, concert).await, promised, "late users do not change the draw");
     until("the sale is open", || first.position(&early[0]).is_some()).await;
     assert!(Utc::now() >= opens_at);
     let late = second.join_many(concert, 5).await;

@@ -73,17 +73,17 @@ async fn interrupted_restoration_is_finished_by_the_next_leader() {
     newcomers.sort_by_key(|claims| claims.place);
 
     for instance in [&next, &*other] {
-        until("everybody is there", || lines(instance) == (WAITING + 60, CAP)).await;
+        until("all users are there", || lines(instance) == (WAITING + 60, CAP)).await;
         assert_eq!(instance.status(&active), Status::Active);
         let behind = newcomers.iter().zip(WAITING + 1..).map(|(claims, rank)| (rank, claims.clone()));
         for (rank, claims) in known.iter().cloned().chain(behind) {
-            until("the ranks are told", || instance.position(&claims).is_some()).await;
+            until("the ranks are known", || instance.position(&claims).is_some()).await;
             assert_eq!(instance.position(&claims), Some(rank));
         }
     }
     let_in(&next, concert, 130).await;
     until("thirty more are in", || witness.ask(|seen| seen.admitted.len()) >= 130).await;
     let admitted = witness.ask(|seen| seen.admitted.clone());
-    assert!(admitted.is_sorted() && admitted[100] == known[0].1.place, "nobody twice, and in order");
+    assert!(admitted.is_sorted() && admitted[100] == known[0].1.place, "each user once, and in order");
     assert_eq!(witness.ask(|seen| seen.most), 130, "the cap was never exceeded");
 }

@@ -33,7 +33,7 @@ async fn settings_are_in_force_everywhere_within_a_second() {
     within(second, "two are admitted", || leader.status(&places[1]) == Status::Active).await;
     other.change(concert, SettingsChange { max_active: Some(1), ..NOTHING }).await;
     until("the cap is known", || leader.room.overview()[0].settings.max_active == 1).await;
-    assert!(places[..2].iter().all(|claims| leader.status(claims) == Status::Active), "nobody is evicted");
+    assert!(places[..2].iter().all(|claims| leader.status(claims) == Status::Active), "no user is evicted");
 
     // Like another program would: without a notification.
     sqlx::query("update queue_settings set max_active = 3").execute(&env.pool).await.unwrap();

@@ -52,7 +52,8 @@ async fn silent_user_is_skipped_and_keeps_the_rank() {
 
     let back = other.room.look(&places[2]);
     assert_eq!((back.status, back.position), (Status::Waiting, Some(2)));
-    let grace = back.grace_until.expect("it tells how long the place was going to be kept") - Utc::now();
+    let grace =
+        back.grace_until.expect("the answer has the time until which the place was kept") - Utc::now();
     assert!(grace > TimeDelta::seconds(120) && grace <= TimeDelta::seconds(180), "{grace}");
     until("it is in line again everywhere", || silent(&leader) == 1 && silent(&other) == 1).await;
     assert_eq!(other.room.look(&places[2]).grace_until, None);
@@ -137,7 +138,7 @@ async fn shown_rank_never_gets_worse() {
             }
         }
     }
-    until("both tell the same", || {
+    until("both report the same", || {
         places.iter().all(|claims| first.position(claims) == second.position(claims))
     })
     .await;

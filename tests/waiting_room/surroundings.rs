@@ -224,7 +224,7 @@ pub async fn performance_from(
 }
 
 /// Adds a user to a line that does not move: no instance leads while all lines are empty.
-pub async fn somebody_waits(instance: &Instance, pool: &PgPool) {
+pub async fn add_waiting_user(instance: &Instance, pool: &PgPool) {
     let closed = concert(pool, 0, 60).await;
     instance.join_many(closed, 1).await;
 }
@@ -303,7 +303,7 @@ impl Testimony {
     fn note(&mut self, key: &str, value: &Value) {
         if key == subjects::QUEUE_LEASE {
             self.renewals += 1;
-            let holder = value["holder"].as_str().unwrap_or("nobody").to_owned();
+            let holder = value["holder"].as_str().unwrap_or("none").to_owned();
             if self.leaders.last() != Some(&holder) {
                 self.leaders.push(holder);
             }

@@ -46,7 +46,7 @@ pub enum Malformed {
     Count { given: usize, most: usize },
     #[error("version {0} is not known")]
     Version(u32),
-    #[error("it answers somebody else: its Message-Id is {given}, and its other headers name {own}")]
+    #[error("it answers another command: its Message-Id is {given}, and its other headers name {own}")]
     Foreign { given: String, own: String },
 }
 

@@ -52,7 +52,7 @@ mod tests {
         assert_eq!(during(&QueueSettings { paused: true, ..early.clone() }, on_sale, 30), Phase::Paused);
         assert_eq!(during(&early, Some(stock(false, 0)), 30), Phase::SoldOut);
         assert_eq!(during(&early, Some(None), 30), Phase::Closed);
-        assert_eq!(phase(&early, None, None, at(30)), Phase::Open, "unknown stock stops nobody");
+        assert_eq!(phase(&early, None, None, at(30)), Phase::Open, "unknown stock stops no user");
     }
 
     #[test]

@@ -317,7 +317,7 @@ mod tests {
         assert_eq!(over_for(&known), None);
         known.apply_stock(stock(false, 0));
         tokio::time::advance(Duration::from_secs(3)).await;
-        assert_eq!(over_for(&known), Some(Duration::ZERO), "nobody has looked since");
+        assert_eq!(over_for(&known), Some(Duration::ZERO), "no check since");
         known.apply_stock(stock(false, 0));
         assert_eq!(over_for(&known), Some(Duration::from_secs(3)));
         known.apply_stock(stock(true, 1));

@@ -15,7 +15,7 @@ use super::progress::Progress;
 use super::stage::Stage;
 use boxoffice::store::rehearsal;
 
-/// Who joins at once.
+/// Users who join at the same time.
 const AT_ONCE: u32 = 256;
 /// Points of each.
 const POINTS: i64 = 1_000_000;

@@ -93,7 +93,7 @@ impl Counter {
         Ok(Self(accepted.context("the service does not count its allocations")??.0))
     }
 
-    /// How many there were since the process began.
+    /// The allocations since the process began.
     pub(super) async fn read(&mut self) -> anyhow::Result<u64> {
         let mut count = [0; 8];
         let exchange = async {

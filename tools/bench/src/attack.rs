@@ -1,4 +1,4 @@
-//! Attacks of one address and one user, while others ask for their places: how long those wait, and what memory it takes.
+//! Attacks by one address and one user while other users poll their places: the latency of the polls, and the memory used.
 //!
 //! The attackers run on a thread of their own: thousands of connections that send nothing, one user who opens event streams
 //! without end, and bodies of a mebibyte that are refused. All come from the address that the others come from.
@@ -98,7 +98,7 @@ fn report(polls: &Asked, lives: &Asked, peak: Option<f64>, achieved: &Achieved) 
         .with("bodies_refused", count(&achieved.bodies))
 }
 
-/// What those came to who asked meanwhile.
+/// The results of the users who polled meanwhile.
 struct Asked {
     timings: Timings,
     late: Timings,

@@ -18,7 +18,7 @@ pub(super) struct Reading {
     messages: u64,
 }
 
-/// What one piece of work cost, out of many.
+/// The mean cost of one piece of work.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Cost {
     /// Processor seconds per thousand, of each kind of process; none where the system does not report them.

@@ -1,4 +1,4 @@
-//! The counter: buyers with points, seats in plenty, and a cashier's key that sells past the line.
+//! A counter sale: buyers with points, enough seats, and a cashier's key, which needs no place in line.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

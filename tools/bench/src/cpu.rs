@@ -1,4 +1,4 @@
-//! What the servers cost the processor: the time of every process that this one started, and of theirs.
+//! The processor time of the servers: of every descendant of this process.
 
 use std::collections::BTreeMap;
 

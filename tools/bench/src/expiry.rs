@@ -1,8 +1,8 @@
 //! Thousands of holds that run out within one second: how long until their seats are free.
 //!
-//! So many holds cannot be made within a second here. They are made through the service, to run out in an hour; then the
+//! The generator cannot make so many holds within a second. They are made through the service, to run out in an hour; then the
 //! rows of all of them are moved so that they run out evenly over one second soon, and their alarms are set anew as the
-//! engine sets them. What this leaves behind in the tables is tidied up, as Postgres does it by itself in time.
+//! engine sets them. Then the tables are vacuumed, as autovacuum does later.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a booking takes, counted and not timed, against what it took when the figures were agreed on.
+//! Compares the counted costs of a booking (statements, rows, bytes; no times) with an agreed baseline.
 //!
 //! Bookings one at a time, 32 at a time and 256 at a time. One at a time no booking shares its statements with another, except those of the
 //! tasks that write ten times a second for all bookings of that time. With more, the sizes of batches depend on the machine, and so do
@@ -18,21 +18,21 @@ use super::stage::ALL_ROLES;
 
 /// Bookings, and how many of them at a time.
 const LOADS: [(u32, u32); 3] = [(200, 1), (320, 32), (768, 256)];
-/// How much more there may be: what the service does by the clock meanwhile is counted too.
+/// The allowed factor for counts: the service's periodic statements are counted too.
 const COUNTS: f64 = 1.05;
 /// Queue journal, flights and answers under idempotency keys are written by tasks, for all bookings of a tenth of a second. The slower the
 /// machine, the fewer those are.
 const PARTLY_BY_TASKS: f64 = 1.4;
-/// How much more there may be of what differs a little from run to run.
+/// The allowed factor for figures that differ a little from run to run.
 const VARYING: f64 = 1.10;
-/// How much more there may be of what depends on the sizes of batches.
+/// The allowed factor for figures that depend on the sizes of batches.
 const BATCHED: f64 = 1.6;
-/// A figure this small is no reason to fail.
+/// A growth below this amount is ignored.
 const SLACK: f64 = 0.1;
-/// What a single statement writes includes whole pages, whose number is a matter of chance.
+/// The allowed factor for the bytes of one statement: they include whole pages, whose number is random.
 const MUCH_MORE: f64 = 1.5;
 
-/// The figures that were agreed on: an earlier report.
+/// The baseline: an earlier report.
 #[derive(Debug, Deserialize)]
 struct Agreed {
     taken: Vec<Value>,
@@ -84,7 +84,7 @@ fn read(file: &Path) -> anyhow::Result<Agreed> {
         .with_context(|| format!("{} is not a report of this scenario", file.display()))
 }
 
-/// What is counted: its name in the report, how people call it, and how much more there may be at one in flight and at more.
+/// The counted figures: the name in the report, a label for people, and the allowed factors with one booking in flight and with more.
 const FIGURES: [(&str, &str, f64, f64); 11] = [
     ("statements", "statements", BATCHED, BATCHED),
     ("own_statements", "statements that no other booking shares", VARYING, COUNTS),
@@ -99,7 +99,7 @@ const FIGURES: [(&str, &str, f64, f64); 11] = [
     ("allocations", "allocations in the service", VARYING, BATCHED),
 ];
 
-/// That nothing has grown.
+/// Compares a load with the baseline: a goal for each figure that it has.
 fn goals(level: &Level, agreed: &Value) -> anyhow::Result<Vec<Goal>> {
     let now = json!(level);
     let goal = |(field, name, alone, batched): (&str, &str, f64, f64)| {
@@ -122,7 +122,7 @@ fn table(levels: &[Level]) -> Vec<Vec<String>> {
     std::iter::once(header).chain(rows).collect()
 }
 
-/// The statements that are new, are executed more often or write more than was agreed.
+/// The statements that are new, are executed more often or write more than in the baseline.
 fn grown(agreed: &[PerBooking], level: &Level) -> Vec<String> {
     let known = |statement: &str| agreed.iter().find(|known| known.statement == statement);
     let tell = |now: &PerBooking| match known(&now.statement) {

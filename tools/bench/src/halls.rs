@@ -1,4 +1,4 @@
-//! Seats by the hundred thousand: as many dates of one concert as it takes, all on sale.
+//! Hundreds of thousands of seats on sale: as many dates of one concert as they need.
 
 use serde_json::Value;
 use uuid::Uuid;
@@ -7,7 +7,7 @@ use super::client::Client;
 use super::crowd;
 use super::stage::Stage;
 
-/// Seats of one date: the most that there may be.
+/// Seats of one date: the most that the service allows.
 const HALL: u32 = 100_000;
 
 /// The dates, and how many seats each has.

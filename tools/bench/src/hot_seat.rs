@@ -15,7 +15,7 @@ use super::report::{Measure, Report};
 use super::stage::{ALL_ROLES, Meter, Stage, Wanted};
 use super::timing::Timings;
 
-/// Who wants the seat.
+/// Callers for each seat.
 const CALLERS: u32 = 1_000;
 /// How many seats, one after the other.
 const SEATS: u32 = 20;

@@ -19,9 +19,9 @@ use boxoffice::store::rehearsal;
 
 /// The goal: fewer statements per second.
 const STATEMENTS_GOAL: f64 = 1.0;
-/// How long a fresh start is given to come to rest.
+/// How long a started service may take until it is idle.
 const CALM: Duration = Duration::from_secs(10);
-/// What stands for the parts of subjects that are different each time.
+/// Replaces the parts of subjects that differ each time.
 const INBOX: &str = "_INBOX";
 
 pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Report> {

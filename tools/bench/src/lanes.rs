@@ -1,4 +1,4 @@
-//! Callers in a closed circle: each begins anew when it has its answer. What is measured lies between a warm-up and the end.
+//! A closed-loop load: each caller sends the next request when it has its answer. The measurement begins after a warm-up.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub(super) struct Circle {
     pub measured: Duration,
 }
 
-/// What the callers came to within the measured time.
+/// The callers' results within the measured time.
 #[derive(Debug)]
 pub(super) struct Rounds<const PARTS: usize> {
     pub callers: u32,
@@ -64,7 +64,7 @@ pub(super) fn report<const PARTS: usize>(
     report.with("points", all.iter().map(point).collect::<Vec<_>>())
 }
 
-/// What one caller has by the end.
+/// The results of one caller.
 struct Lane<const PARTS: usize> {
     parts: [Timings; PARTS],
     done: u64,

@@ -1,4 +1,4 @@
-//! Measurements of the whole service, as its users and operators meet it.
+//! Benchmarks of the whole service over its public interfaces.
 //!
 //! The service runs as processes of its own (this program with the command `serve`), the generator in this one, on servers of their own
 //! unless some are given. Buyers come over HTTP at a pace that does not wait for answers, so that a slow answer is not
@@ -67,7 +67,7 @@ pub enum Scenario {
     Booking,
     /// Whole visits by people who come at a fixed rate: join the line, see the seats, hold one, pay
     Journey,
-    /// A thousand for one seat at the same moment
+    /// A thousand callers for one seat at the same moment
     HotSeat,
     /// Sales at a rising rate with people who ask for their places, on one instance and on two
     Load,
@@ -93,7 +93,7 @@ pub enum Scenario {
     Reads,
     /// What a booking costs in an empty database, and after a million
     Growth,
-    /// What a booking takes, counted and held against agreed figures
+    /// Counts what a booking takes, and compares it with agreed figures
     Gate,
     /// Silent connections, streams and refused bodies of attackers, while others ask for their places
     Attack,

@@ -1,4 +1,4 @@
-//! What the benchmark is at: a bar on a terminal, nothing elsewhere.
+//! The progress of the benchmark: a bar on a terminal, nothing elsewhere.
 
 use std::time::Duration;
 

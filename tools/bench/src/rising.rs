@@ -28,10 +28,10 @@ const SECONDS: u32 = 8;
 /// People in line, and how many of them ask in each second.
 const WAITING: u32 = 5_000;
 const POLLS: u32 = 1_000;
-/// Who joins at once.
+/// Users who join at the same time.
 const JOINING: u32 = 64;
 
-/// What one rate came to.
+/// The result of one rate.
 struct Step {
     instances: usize,
     rate: u32,

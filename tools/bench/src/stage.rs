@@ -47,7 +47,7 @@ pub(super) struct Stage {
     pub superuser: PgPool,
     pub bus: Bus,
     pub clock: Clock,
-    /// A key that may do everything but sell.
+    /// An `admin` key: it allows everything but sales at the counter.
     pub admin: Caller,
     /// A key that sells at the counter.
     pub cashier: Caller,

@@ -1,4 +1,4 @@
-//! From the answer "no" to an undo until the saga is seen to be stuck: in the list, in the metrics, as an event.
+//! From the rejection of an undo until the stuck saga shows: in the list, in the metrics, as an event.
 
 use std::time::Duration;
 

@@ -131,7 +131,7 @@ fn gaps(history: &[HistoryRow], killed: DateTime<Utc>) -> (Vec<TimeDelta>, TimeD
 
 async fn book(client: Client, buyer: Caller, performance: Uuid, seat: u32) -> anyhow::Result<()> {
     let reservation = client.reserve(&buyer, performance, seat).await?.id()?;
-    // What was in the hands of the dead may take longer than the service lets a caller wait.
+    // Sagas of the killed process may take longer than the service lets a caller wait.
     let (path, end) = (format!("/v1/reservations/{reservation}"), Instant::now() + PATIENCE);
     while client.get(&path, &buyer).await?.body()["status"] == "pending" && Instant::now() < end {
         sleep(LOOK_EVERY).await;

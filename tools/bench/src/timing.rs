@@ -1,4 +1,4 @@
-//! Durations and how they spread.
+//! Durations and their quantiles.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ pub(super) struct Timings {
     histogram: Histogram<u64>,
 }
 
-/// How durations spread, in milliseconds.
+/// Quantiles of durations, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Spread {
     pub count: u64,

@@ -1,4 +1,4 @@
-//! From the answer "no" to the last step of a booking until its points are back and its seats are free.
+//! From the rejection of a booking's last step until its points are back and its seats are free.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -102,7 +102,7 @@ impl Buyer {
                     .collect();
                 if named.is_empty() || named.iter().any(|seat| !seats.contains(seat)) {
                     return Err(Surprise(format!(
-                        "asked for seats {seats:?}, told that {named:?} are taken"
+                        "asked for seats {seats:?}, and the answer says that {named:?} are taken"
                     )));
                 }
                 lost.extend(named.into_iter().map(|seat| (date, seat)));

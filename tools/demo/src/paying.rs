@@ -75,7 +75,7 @@ impl Buyer {
         self.sale.tally.count(Happening::Short);
         let number = |name: &str| problem.more.get(name).and_then(Value::as_i64);
         let (Some(balance), Some(required)) = (number("balance"), number("required")) else {
-            return Err(unexpected("paying with too few points, without being told how many,", problem));
+            return Err(unexpected("paying with too few points, without their numbers,", problem));
         };
         self.charge(required - balance).await?;
         self.sale.tally.count(Happening::ToppedUp);

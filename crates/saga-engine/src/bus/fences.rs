@@ -9,7 +9,7 @@ use super::{Bus, subjects};
 /// Why a step could not be completed at its service. Nothing is known to be written.
 #[derive(Debug, thiserror::Error)]
 pub enum FenceError {
-    #[error("nobody serves {service} now; start a worker of it, then try again")]
+    #[error("no worker serves {service} now; start a worker of it, then try again")]
     NobodyServes { service: String },
     #[error("the service {service} refused: {reason}")]
     Refused { service: String, reason: String },

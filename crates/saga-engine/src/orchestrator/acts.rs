@@ -51,7 +51,7 @@ pub enum ActError {
     Ran(Outcome),
     #[error(transparent)]
     Fence(#[from] FenceError),
-    #[error("no workflow has the command {0}, and nobody takes it")]
+    #[error("no workflow has the command {0}, and no consumer takes it")]
     UnknownCommand(String),
     #[error("these consumers take more than {command}, and all of it would pause: {}", .consumers.join("; "))]
     Covers { command: String, consumers: Vec<String> },

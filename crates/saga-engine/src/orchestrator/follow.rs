@@ -310,7 +310,7 @@ impl Engine {
         if let Ok(body) = serde_json::to_vec(&Settled { sagas })
             && let Err(error) = self.bus.notify(subjects::SETTLED, body.into()).await
         {
-            tracing::debug!(%error, "nobody was told of settled sagas; whoever waits looks once more before giving up");
+            tracing::debug!(%error, "the notice of settled sagas failed; callers that wait read the saga once more");
         }
     }
 
@@ -322,7 +322,7 @@ impl Engine {
             if let Ok(body) = serde_json::to_vec(transition)
                 && let Err(error) = self.bus.notify(subject, body.into()).await
             {
-                return tracing::debug!(%error, "whoever watches was not told of transitions");
+                return tracing::debug!(%error, "publishing transitions failed; watchers miss them");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What the ways cost, counted where it is spent.
+//! Counts the cost of each way: tries, statements, transactions and messages.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -37,7 +37,7 @@ struct Run {
     tally: Mutex<Tally>,
 }
 
-/// What has come of it so far. `answers`, `granted` and `timings` are about what the cell is about, within its time; the others
+/// The results so far. `answers`, `granted` and `timings` are about what the cell is about, within its time; the others
 /// about everything.
 #[derive(Debug, Default)]
 struct Tally {

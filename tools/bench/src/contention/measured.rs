@@ -1,4 +1,4 @@
-//! What a cell came to: figures for programs, and a line of a table for people.
+//! The result of a cell: figures for programs, and a line of a table for people.
 
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ pub struct Measured {
 }
 
 impl Measured {
-    /// All that should not have been.
+    /// All errors.
     pub fn errors(&self) -> u64 {
         self.wrong + self.failed
     }
@@ -107,7 +107,7 @@ impl Measured {
     }
 }
 
-/// Nothing of nothing is nothing.
+/// A mean; 0 if nothing was counted.
 fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole.max(1) as f64
 }

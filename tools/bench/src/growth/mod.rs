@@ -1,4 +1,4 @@
-//! What a booking costs in an empty database, and after very many.
+//! The cost of a booking in an empty database, and beside very many finished ones.
 //!
 //! The finished bookings are copies of one that the service has made. At each size the same number of new ones is made over
 //! HTTP, one after the other, so that nothing is batched and what is counted does not depend on chance. Times do: in the end they are
@@ -42,11 +42,11 @@ const WARM_UP: u32 = 100;
 const GROWTH: f64 = 1.10;
 /// How often times are measured with none and with all.
 const ROUNDS: u32 = 5;
-/// An ended saga is put to rest within a second.
+/// An ended saga leaves its flight within a second.
 const REST: Duration = Duration::from_millis(2_500);
-/// A statement that is executed less often for each booking belongs to no booking.
+/// A statement that is executed less often than this per booking does not belong to bookings.
 const SELDOM: f64 = 0.1;
-/// A statement that is executed at least so often for each booking is shared by none.
+/// A statement that is executed at least this often per booking is not shared by bookings.
 const UNSHARED: f64 = 0.95;
 /// Sagas under way and stuck, so that plans have some to find.
 const WAITING: usize = 100;
@@ -54,7 +54,7 @@ const STUCK: usize = 10;
 /// An admitted buyer waits until the ones before have booked, so sessions must last.
 const SETTINGS: [(&str, &str); 2] =
     [("BOXOFFICE_QUEUE_CLAIM_SECONDS", "86400"), ("BOXOFFICE_QUEUE_SESSION_SECONDS", "86400")];
-/// Between these the page of the plans is written anew.
+/// The generated part of the page of the plans lies between these lines.
 const MARKS: (&str, &str) = ("<!-- measured -->\n", "<!-- end of what is measured -->\n");
 
 /// What a booking costs with so many finished ones.
@@ -87,9 +87,9 @@ pub(super) struct Level {
     log_page_bytes: f64,
     hold: Option<Spread>,
     pay: Option<Spread>,
-    /// Each kind of statement per booking, the dearest first.
+    /// Each kind of statement per booking, the most expensive first.
     pub by_statement: Vec<PerBooking>,
-    /// What the service asks by the clock, if it looks at a page or more for each booking.
+    /// Periodic statements of the service that read a page or more per booking.
     by_the_clock: Vec<PerBooking>,
     /// Of holds and of payments.
     #[serde(skip)]

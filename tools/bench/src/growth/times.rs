@@ -1,6 +1,6 @@
-//! How long a booking takes beside none and beside very many finished ones, in turn.
+//! The time of a booking beside no finished bookings and beside very many, in turn.
 //!
-//! A machine is quicker at one moment than at another. So both databases are there at once, on servers of their own, and bookings are
+//! The speed of a machine varies. So both databases run at once, on servers of their own, and bookings are
 //! made in one and then in the other, again and again. What counts is the median of the rounds.
 
 use serde::Serialize;

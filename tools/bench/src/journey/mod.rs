@@ -28,17 +28,17 @@ use super::timing::{Spread, Timings};
 use super::{Plan, admitted};
 use boxoffice::store::rehearsal;
 
-/// Who comes per second, one rate after the other.
+/// Visitors per second, one rate after the other.
 const RATES: [u32; 4] = [50, 100, 200, 400];
 const SECONDS: u32 = 10;
-/// Who comes before anything counts, in all: connections are made then, statements prepared.
+/// Visitors of the warm-up, in all: it opens connections and prepares statements.
 const WARM_UP: u32 = 200;
 /// Seats of one date: the size of every visitor's map.
 const HALL: u32 = 2_000;
 /// Points of each.
 const POINTS: i64 = 1_000_000;
 
-/// What one rate came to.
+/// The result of one rate.
 struct Step {
     rate: u32,
     visits: Visits,
@@ -67,7 +67,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     stage.close(vec![service], report).await
 }
 
-/// So many who will come, each with points; and a seat for each, on as many dates as it takes.
+/// Makes the visitors, each with points, and a seat for each, on as many dates as they need.
 async fn gather(
     stage: &Stage,
     client: &Client,
@@ -89,7 +89,7 @@ async fn gather(
     Ok(visitors)
 }
 
-/// Lets these come, so many in each second.
+/// Runs these visits at a rate per second.
 async fn come(
     stage: &Stage,
     client: &Client,

@@ -29,11 +29,11 @@ pub(super) struct Visitor {
 pub(super) struct Visits {
     /// As [`PARTS`] names them.
     pub parts: [Timings; PARTS.len()],
-    /// The pauses that each was asked for, together: no part of the whole.
+    /// The pauses that the service asked each visitor for, in sum; the whole does not include them.
     pub paused: Timings,
 }
 
-/// The same of one.
+/// The times of one visit.
 #[derive(Debug)]
 pub(super) struct Visit {
     whole: Duration,
@@ -46,7 +46,7 @@ pub(super) struct Visit {
 }
 
 impl Visits {
-    /// Notes one.
+    /// Adds a visit.
     pub(super) fn add(&mut self, visit: &Visit) {
         let Visit { whole, join, polls, seats, hold, payment, paused } = visit;
         let once = [(0, whole), (1, join), (3, seats), (4, hold), (5, payment)];
@@ -55,7 +55,7 @@ impl Visits {
         self.paused.add_duration(*paused);
     }
 
-    /// How many came to their end.
+    /// How many visits were completed.
     pub(super) fn count(&self) -> u64 {
         self.parts[0].count()
     }

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// The highest admission rate of a line, per minute.
 const FASTEST: u32 = 6_000_000;
 
-/// What it came to.
+/// The result.
 pub(super) struct Fairness {
     pub joins: u32,
     /// By how much a user who came later was put before.

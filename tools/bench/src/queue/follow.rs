@@ -39,13 +39,13 @@ pub(super) struct Asked<'a> {
     pub client: &'a Client,
     pub clock: &'a Clock,
     pub seconds: u32,
-    /// Where the chance begins by which each asks for the first time.
+    /// The seed of the random delay before each user's first poll.
     pub seed: u64,
     /// Buyers of whom the second half books meanwhile, so many per second.
     pub beside: Option<(&'a Arc<Crowd>, u32)>,
 }
 
-/// What it came to.
+/// The result.
 #[derive(Debug, Default)]
 pub(super) struct Followed {
     pub polls: Timings,
@@ -92,7 +92,7 @@ pub(super) async fn run(
 async fn follow(client: Client, clock: Clock, line: Vec<Arrival>, seconds: u32, seed: u64) -> Followed {
     let mut followed = Followed { duplicates: given_twice(&line), ..Followed::default() };
     let mut members: Vec<Member> = line.into_iter().map(Member::of).collect();
-    // Those who joined a while ago are anywhere between two looks.
+    // Users who joined a while ago are at a random point between two polls.
     let mut chance = StdRng::seed_from_u64(seed);
     let within = |member: &Member| chance.random_range(0..=member.arrival.poll_after_ms);
     let first: Vec<u64> = members.iter().map(within).collect();

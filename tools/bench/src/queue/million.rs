@@ -21,7 +21,7 @@ const AT_ONCE: u32 = 256;
 /// For how long polls are counted, in seconds.
 const POLLING: u32 = 10;
 
-/// What it came to.
+/// The result.
 pub(super) struct Grown {
     pub joins: Timings,
     pub joins_per_second: f64,

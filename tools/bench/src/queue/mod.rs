@@ -38,7 +38,7 @@ use super::{admitted, crowd};
 /// Joins per second, for so many seconds: 200,000 in a minute.
 const RATE: u32 = 3_334;
 const SECONDS: u32 = 60;
-/// Who waits in the end.
+/// The length of the line at its longest.
 const WAITING: u32 = 1_000_000;
 /// Admissions per minute in the long line.
 const ADMISSIONS: u32 = 2_000;
@@ -98,7 +98,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     stage.close(vec![service, outcome.grown.second], report).await
 }
 
-/// All that came to pass.
+/// The results of all parts.
 struct Outcome {
     total: u32,
     lost: u64,
@@ -170,7 +170,7 @@ impl Outcome {
     }
 }
 
-/// What a load of one kind came to.
+/// The result of a load of one kind.
 #[derive(Debug, Default)]
 struct Load {
     timings: Timings,
