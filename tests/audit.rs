@@ -1,5 +1,5 @@
-//! The audit is the judge of every other test, so it is judged here: a consistent set of rows is good, and
-//! each way to break it by hand is found, by the right name and by no other.
+//! Every other test relies on the audit, so these tests check the audit itself: it accepts a consistent set of rows, and it
+//! finds each broken row under the name of its invariant and under no other.
 
 use boxoffice::audit::{self, Invariant, Report, Verdict};
 use boxoffice::store;

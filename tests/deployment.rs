@@ -1,4 +1,4 @@
-//! What stands in files beside the program is what the program does: NATS, containers, the pinned server.
+//! Files beside the program agree with it: NATS configuration, containers, the pinned server.
 
 use std::collections::BTreeSet;
 use std::fs;

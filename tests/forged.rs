@@ -1,4 +1,4 @@
-//! Commands that nothing of the service has sent: a message names a saga and a step, and no more of it is believed.
+//! Forged commands: of a message only the saga and the step are used, and the engine checks both.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};

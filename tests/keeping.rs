@@ -1,4 +1,4 @@
-//! What is over goes by age, with its history and without table scans; what is not over stays and goes on.
+//! Retention: ended sagas are purged by age, with their history and without table scans; all others stay.
 
 use boxoffice::app::{App, Role};
 use boxoffice::ids;

@@ -1,4 +1,4 @@
-//! What goes on while JetStream stands still: the rest of the service does not wait for it, and says what is wrong.
+//! JetStream stalls: the rest of the service does not wait for it, and reports what is wrong.
 
 use std::time::{Duration, Instant};
 

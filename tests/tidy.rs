@@ -1,4 +1,4 @@
-//! The rules of this house, checked over the sources: front pages, lengths, which module may use which, and what may
+//! The project's rules, checked over the sources: front pages, lengths, which module may use which, and what may
 //! stand in one place only.
 
 use std::collections::BTreeMap;

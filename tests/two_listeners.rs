@@ -1,4 +1,4 @@
-//! Two listeners of one process: what buyers need on one, what operators and monitoring need on the other.
+//! Two listeners of one process: routes of buyers on one, those of operators and monitoring on the other.
 
 use boxoffice::app::{App, Role};
 use reqwest::Method;

@@ -1,4 +1,4 @@
-//! A worker elsewhere: it serves its steps with nothing but a NATS client, and the saga goes by its answers.
+//! An external worker: it serves its steps with only a NATS client, and the saga follows its answers.
 
 use async_nats::HeaderMap;
 use async_nats::jetstream::consumer::pull;

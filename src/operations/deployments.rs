@@ -15,8 +15,8 @@ use saga_engine::input_schema;
 
 /// Most states that the check of a deployment looks at: it is bounded in memory too.
 pub const MAX_CHECK_STATES: usize = 1_000_000;
-/// What may go wrong on one way in the check of a deployment. It is a smaller world than that of `workflow check`, and ends within
-/// seconds for most workflows. Operators do nothing in it: their acts add many states and no leaks of a definition.
+/// The faults on one path in the check of a deployment. They are fewer than in `workflow check`, so that the check ends within
+/// seconds for most workflows. It has no operator acts: they add many states and reveal no more leaks of a definition.
 pub const DEPLOY_BOUNDS: Bounds = Bounds { crashes: 1, losses: 1, duplicates: 1, acts: 0, returns: 1 };
 /// What a process writes as the deployer of the definitions that it brings along.
 const BY_RELEASE: &str = "release";
@@ -115,7 +115,7 @@ pub async fn deploy(pool: &PgPool, order: Order) -> Result<Done, DeployError> {
     Ok(Done { name, version, verdict, accepted_risk: order.accept_risk })
 }
 
-/// From now on no new sagas begin with this version; those under way go on. `false`: it is unknown or retired already.
+/// Retires a version: no new sagas begin with it; sagas under way go on. `false`: it is unknown or retired already.
 pub async fn retire(
     pool: &PgPool,
     name: &str,

@@ -1,6 +1,6 @@
-//! What is to be watched from outside: stuck sagas, parked messages, commands that wait and workers that are there.
+//! Gauges for monitoring: stuck sagas, parked messages, waiting commands and present workers.
 //!
-//! Measured when the metrics are scraped, and not by a clock: an idle service does nothing for it.
+//! They are measured when the metrics are scraped, not periodically, so they cost an idle service nothing.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const FRESH: Duration = Duration::from_millis(250);
 /// How long a measurement may take before the metrics are given without it.
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// When the last measurement was made. Two that ask at once share one.
+/// The time of the last measurement. Concurrent scrapes share one.
 #[derive(Debug, Default)]
 pub struct Gauges(Mutex<Option<Instant>>);
 

@@ -1,4 +1,4 @@
-//! What an operator can ask and do, once: the API and the command line both call this, so that both can do the same.
+//! The operators' queries and acts. The API and the command line both call this module, so both can do the same.
 //!
 //! Questions read the database that the engine writes, so that no answer lags behind. Acts go through
 //! [`crate::orchestrator::Engine::act`], one saga at a time, each written down with who, when and why. A refund moves no
@@ -31,7 +31,7 @@ pub use view::SagaView;
 
 use crate::store::saga_search;
 
-/// Why a question has no answer.
+/// Why a query failed.
 #[derive(Debug, thiserror::Error)]
 pub enum AskError {
     #[error("there is no such saga")]

@@ -17,7 +17,7 @@ use crate::saga::Status;
 use crate::store::saga_search::Count;
 use crate::store::{self, activity};
 
-/// Answers within this time are given from the last one: all who look at a process share its questions to the database.
+/// Within this time an answer is reused, so that all readers of a process share its database queries.
 const FRESH: Duration = Duration::from_secs(1);
 /// How far back the activity goes.
 const ACTIVITY_WINDOW: TimeDelta = TimeDelta::minutes(10);
@@ -58,7 +58,7 @@ pub struct ActivityInterval {
     pub by_status: BTreeMap<&'static str, i64>,
 }
 
-/// Answers from memory what was asked a moment ago.
+/// Caches the overview for a moment.
 #[derive(Debug, Default)]
 pub struct Overviews(Mutex<Option<(Instant, Overview)>>);
 

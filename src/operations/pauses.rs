@@ -1,4 +1,4 @@
-//! What is held back: single sagas, workflows, and step types everywhere; by whom, since when, and why.
+//! Pauses of single sagas, of workflows, and of step types: by whom, since when, and why.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -52,7 +52,7 @@ pub struct PauseChange {
     pub consumers: Vec<String>,
 }
 
-/// What is to be paused, or to go on, that is more than one saga.
+/// The target of a pause or resume that is more than one saga.
 #[derive(Clone, Copy, Debug)]
 pub enum Target<'a> {
     /// A workflow, by name.
@@ -61,7 +61,7 @@ pub enum Target<'a> {
     Step { command: &'a str, whole: bool },
 }
 
-/// Pauses, or lets go on.
+/// Pauses or resumes.
 pub async fn change(
     engine: &Engine,
     target: Target<'_>,

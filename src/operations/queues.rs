@@ -1,4 +1,4 @@
-//! How lines are run by hand: settings are changed and every act is written down, in one transaction.
+//! Operator acts on lines: each changes settings and records the act, in one transaction.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
@@ -85,7 +85,7 @@ pub async fn acts(
     Ok(found.into_iter().map(OperatorAct::from).collect())
 }
 
-/// What of a change cannot be, given the settings there are and when the sale opens or has opened.
+/// Checks a change against the current settings and the opening of the sale; returns the impossible fields.
 fn problems(
     before: &QueueSettings,
     opens_at: Option<DateTime<Utc>>,
@@ -97,7 +97,7 @@ fn problems(
     if let Some((min, max)) = min.zip(max).filter(|(min, max)| min > max) {
         problems.push(("min_rate", format!("must not be more than max_rate, but {min} is more than {max}")));
     }
-    // The draw is made: another opening in the past would only change the order under those who wait.
+    // The draw is done: another opening in the past would only reorder the users who wait.
     let has_opened = opens_at.filter(|opens_at| *opens_at <= now);
     let wanted = change.opens_at.filter(|wanted| *wanted != before.opens_at);
     if let (Some(opened), Some(wanted)) = (has_opened, wanted)

@@ -1,6 +1,6 @@
-//! Giving points back that were taken for a reservation whose saga an operator has ended: nothing else will.
+//! Refunds by operators: of points that were taken for a reservation whose saga an operator has ended. No saga refunds them.
 //!
-//! The entry that is reversed is the fence: it is reversed once, by this or by a saga. A second request changes nothing and
+//! A ledger entry can be reversed only once, by a refund or by a saga. A second request changes nothing and
 //! answers with the same entry.
 
 use serde::Serialize;

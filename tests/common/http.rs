@@ -1,4 +1,4 @@
-//! The entrance on a port of its own, and a client that reads as a sentence.
+//! The HTTP service on a port of its own, and a client for it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What goes wrong with a Postgres of a test's own.
+//! Faults of a test's own Postgres.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

@@ -1,4 +1,4 @@
-//! Completing a step by hand that a service elsewhere serves: its fence knows best.
+//! Manual completion of a step of an external service: the service's fence decides.
 
 use std::path::PathBuf;
 

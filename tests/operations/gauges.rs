@@ -1,4 +1,4 @@
-//! What is to be watched from outside, as a running program shows it.
+//! The gauges for monitoring, in the metrics of a running program.
 
 use std::process::Stdio;
 

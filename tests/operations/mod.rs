@@ -1,4 +1,4 @@
-//! What operators ask and do, over the API and on the command line: the same powers, the same answers.
+//! Operators' queries and acts, over the API and on the command line: both can do the same.
 
 mod batch_jobs;
 mod batches;

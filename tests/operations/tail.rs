@@ -1,4 +1,4 @@
-//! Watching sagas move.
+//! `saga tail`: live transitions.
 
 use std::time::Duration;
 

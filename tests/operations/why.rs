@@ -1,4 +1,4 @@
-//! Why a saga is where it is, asked of a running service.
+//! `saga why` against a running service.
 
 use boxoffice::app::Role as Does;
 use boxoffice::ids;

@@ -1,4 +1,4 @@
-//! What bears on a saga's next move: its row, its definition, pauses, parked messages, and what NATS knows.
+//! Reads the facts about a saga's next transition: its row, its definition, pauses, parked messages, and what NATS knows.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
@@ -19,7 +19,7 @@ const PARKED_MAX: i64 = 100;
 /// After an end its last events are published within this time, unless something is wrong.
 const PUBLISHED_WITHIN: TimeDelta = TimeDelta::seconds(3);
 
-/// What bears on a saga's next move.
+/// The facts about a saga's next transition.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct Facts {
     /// The database's clock when it was asked.
@@ -41,9 +41,9 @@ pub struct Facts {
     pub other_signals: Vec<String>,
     /// When the command is sent again if no answer comes.
     pub asked_again_at: Option<DateTime<Utc>>,
-    /// When it turns back by itself.
+    /// When its deadline starts the compensation.
     pub turns_back_at: Option<DateTime<Utc>>,
-    /// The reason it has then.
+    /// The reason of that compensation.
     pub turns_back_for: Option<String>,
     /// Whether its workflow's version is known here.
     pub defined: bool,

@@ -1,4 +1,4 @@
-//! Why a saga is where it is, in one line: the row joined with what the carrier knows about its command.
+//! Why a saga does not move, in one line: its row joined with what NATS knows about its command.
 
 mod sentence;
 mod facts;

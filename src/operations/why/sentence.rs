@@ -1,4 +1,4 @@
-//! The facts as one line for people: pure, so that every case can be read in a test.
+//! Writes the facts as one line for people. It is pure, so that a test can cover every case.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -6,7 +6,7 @@ use super::facts::{Backlog, Carrier, Facts};
 use crate::operations::pauses::{PauseOf, PauseView};
 use crate::saga::{Direction, Status};
 
-/// What it waits for, since when, until when, and who could move it.
+/// Says what the saga waits for, since when, until when, and who could move it.
 pub(super) fn of(facts: &Facts) -> String {
     let mut parts = Vec::new();
     match facts.saga.status {
@@ -99,7 +99,7 @@ fn turns_back(facts: &Facts) -> Option<String> {
     Some(format!("until {} (then: compensation, {reason})", clock(at, facts.now)))
 }
 
-/// What is before the workers of the command, and who they are.
+/// The backlog of the command, and its workers.
 fn carried(facts: &Facts, carrier: &Carrier) -> Vec<String> {
     let command = facts.command.as_deref().unwrap_or_default();
     if let Some(unknown) = &carrier.unknown {
@@ -139,7 +139,7 @@ fn queue(backlog: &Backlog, now: DateTime<Utc>) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join(", "))
 }
 
-/// What holds it back, by whom and why. Clocks go on all the same.
+/// The pauses of the saga, by whom and why. Its timers go on.
 fn held(pause: &PauseView, now: DateTime<Utc>) -> String {
     let what = match pause.kind {
         PauseOf::Saga => "the saga is paused".to_owned(),
@@ -152,7 +152,7 @@ fn held(pause: &PauseView, now: DateTime<Utc>) -> String {
     format!("{what}{since}{actor}{reason}")
 }
 
-/// Who could move it, besides what comes by itself.
+/// Signals and acts that could move it, besides replies and timers.
 fn movers(facts: &Facts) -> Vec<String> {
     let mut parts = Vec::new();
     if facts.saga.status == Status::Waiting && facts.defined {
