@@ -114,7 +114,7 @@ fn every_reference_leads_somewhere_and_every_schema_is_one() {
 }
 
 #[test]
-fn what_the_pages_show_fits_and_what_is_wrong_does_not() {
+fn examples_of_pages_match_the_schema() {
     for block in include_str!("../docs/workers.md").split("```json\n").skip(1) {
         let shown: Value = serde_json::from_str(block.split("```").next().unwrap()).unwrap();
         let has = |field: &str| shown.get(field).is_some();

@@ -176,7 +176,7 @@ async fn balance_equals_its_entries_and_is_not_negative() {
 }
 
 #[tokio::test]
-async fn points_are_taken_for_what_is_confirmed_or_past_paying() {
+async fn points_taken_match_paid_reservations() {
     let broken = Invariant::PointsTaken;
     // Taken while the saga still waits to be paid.
     finds(

@@ -36,7 +36,7 @@ async fn help_lists_the_commands_and_every_setting() {
 }
 
 #[tokio::test]
-async fn wrong_use_ends_with_2_and_says_how_it_is_meant() {
+async fn misuse_exits_with_2_and_explains_the_usage() {
     let program = Program::alone();
     for words in
         ["", "sing", "audit --strictly", "serve", "serve --role juggler", "keys create --role viewer"]
@@ -49,7 +49,7 @@ async fn wrong_use_ends_with_2_and_says_how_it_is_meant() {
 }
 
 #[tokio::test]
-async fn where_nothing_runs_one_sentence_says_what_to_do() {
+async fn missing_service_is_explained_in_one_sentence() {
     let ran = Program::alone().run("audit").await;
     assert_eq!(ran.code, 2);
     assert_eq!(ran.err.lines().count(), 1, "{}", ran.err);

@@ -56,7 +56,7 @@ async fn one_kind_of_step_can_be_paused_alone_and_stays_paused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_delivered_before_a_pause_is_still_worked_on() {
+async fn commands_delivered_before_a_pause_are_done() {
     let env = Env::start().await;
     topology::ensure_with_bucket(&env.bus).await.unwrap();
     let config = topology::command_consumer("parcels.pack");

@@ -80,7 +80,7 @@ async fn hold_expired_before_payment_is_no_sale() {
 }
 
 #[tokio::test]
-async fn a_cashier_sells_to_whom_they_name_past_the_line() {
+async fn cashier_sells_to_a_named_buyer_without_a_line() {
     let entrance = Entrance::start().await;
     let (buyer, cashier) = (entrance.user(1_000).await, entrance.key(Role::Cashier).await);
     let sold = buy(&entrance, &cashier, &[5], Some(buyer.id)).await.good(201).clone();

@@ -69,7 +69,7 @@ async fn a_hold_that_comes_after_its_release_holds_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_pay_that_comes_again_after_the_second_takes_nothing() {
+async fn repeated_first_payment_takes_nothing() {
     let test = TestApp::start().await;
     let user = test.user(10).await;
     let held = test.reserve(user, &[1]).await;

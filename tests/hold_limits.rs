@@ -81,7 +81,7 @@ async fn user_with_too_many_expired_holds_must_wait() {
 }
 
 #[tokio::test]
-async fn holds_that_end_are_limited_per_concert_however_they_end() {
+async fn ended_holds_are_limited_per_concert() {
     let entrance = Entrance::with(&["--max-expired-holds", "3"]).await;
     let (buyer, other) = (entrance.admitted(1_000).await, entrance.admitted(0).await);
     let (test, now) = (&entrance.test, chrono::Utc::now());

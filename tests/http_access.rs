@@ -88,7 +88,7 @@ async fn production_makes_no_users_and_takes_charges_from_cashiers_only() {
 }
 
 #[tokio::test]
-async fn a_request_is_looked_at_in_the_order_of_the_contract() {
+async fn requests_are_checked_in_the_contracts_order() {
     let entrance = Entrance::start().await;
     let user = entrance.user(0).await;
     let viewer = entrance.key(Role::Viewer).await;
@@ -161,7 +161,7 @@ async fn only_the_user_over_the_rate_must_wait() {
 }
 
 #[tokio::test]
-async fn answers_for_the_caller_alone_are_kept_by_no_cache() {
+async fn private_answers_are_not_cacheable() {
     let entrance = Entrance::start().await;
     let user = entrance.admitted(10).await;
     let kept = async |path: &str| entrance.get(path, &user).await.headers["cache-control"].clone();

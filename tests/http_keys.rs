@@ -85,7 +85,7 @@ async fn a_request_goes_on_when_its_client_hangs_up() {
 }
 
 #[tokio::test]
-async fn a_claim_ends_when_its_client_hung_up_before_a_202() {
+async fn claim_ends_when_its_client_disconnects() {
     let entrance = Entrance::with(&["--settle-ms", "1500"]).await;
     let user = entrance.admitted(0).await.with("idempotency-key", "patient");
     let body = json!({ "performance_id": entrance.test.performance, "seats": [1] });
@@ -170,7 +170,7 @@ async fn hundreds_of_requests_under_one_key_have_one_effect() {
 }
 
 #[tokio::test]
-async fn what_was_answered_while_the_service_stopped_is_saved() {
+async fn answers_given_during_a_stop_are_saved() {
     let Counter { entrance, cashier, performance, .. } = Counter::open().await;
     let mut sales: FuturesUnordered<_> = (1..=MANY)
         .map(|seat| {
@@ -216,7 +216,7 @@ async fn time_passes(pool: &PgPool) {
 }
 
 #[tokio::test]
-async fn a_batch_claims_what_is_new_and_what_was_left_behind() {
+async fn batch_claims_new_and_abandoned_keys() {
     let pool = database().await;
     let (one, other, same, body) = (asked("one", 1), asked("other", 1), asked("one", 1), asked("other", 2));
     let batch = [one.clone(), other.clone(), same.clone(), body.clone()];
@@ -259,7 +259,7 @@ async fn busy_key_blocks_no_others() {
 }
 
 #[tokio::test]
-async fn a_batch_ends_each_claim_in_its_own_way() {
+async fn batch_ends_each_claim_separately() {
     let pool = database().await;
     let all: Vec<Asked> = (0..6).map(|at| asked(&format!("key-{at}"), 1)).collect();
     idempotency::claim(&pool, &all).await.unwrap();

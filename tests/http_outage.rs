@@ -7,7 +7,7 @@ use super::common::app::until;
 use super::common::http::{Caller, Entrance};
 
 #[tokio::test]
-async fn without_the_database_everything_is_503_and_nothing_a_500() {
+async fn outage_of_the_database_gives_503_never_500() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(1_000).await;
     let key = entrance.key(Role::Admin).await;
@@ -23,7 +23,7 @@ async fn without_the_database_everything_is_503_and_nothing_a_500() {
 }
 
 #[tokio::test]
-async fn without_nats_places_are_read_and_nothing_is_half_done() {
+async fn nats_outage_allows_reads_and_no_partial_work() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(1_000).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();

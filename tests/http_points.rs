@@ -106,7 +106,7 @@ async fn of_many_requests_under_one_key_one_charges() {
 }
 
 #[tokio::test]
-async fn a_claim_left_behind_is_taken_over_with_the_same_effect() {
+async fn abandoned_claim_is_taken_over_with_its_effect() {
     let entrance = Entrance::start().await;
     let user = entrance.user(0).await.with("idempotency-key", "crash");
     entrance.post(CHARGES, &user, json!({ "amount": 5 })).await.good(201);

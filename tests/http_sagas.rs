@@ -82,7 +82,7 @@ async fn sagas_are_found_by_what_they_are_about() {
 }
 
 #[tokio::test]
-async fn an_operator_cancels_what_waits_and_not_what_has_ended() {
+async fn operator_cancels_waiting_sagas_not_ended_ones() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(1_000).await;
     let operator = entrance.key(Role::Operator).await;

@@ -212,7 +212,7 @@ async fn several_instances_may_forget_at_once_and_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_day_without_a_part_of_its_own_is_sold_on() {
+async fn day_without_a_partition_is_still_sold() {
     let test = without_clock().await;
     let pool = &test.app.pool;
     let drop = format!("drop table {}, {}", part(0), part(-1));

@@ -206,7 +206,7 @@ async fn dead_server_is_reported_with_its_log() {
 }
 
 #[tokio::test]
-async fn servers_that_lost_their_keeper_are_ended_by_the_next_start() {
+async fn unsupervised_servers_are_stopped_by_the_next_start() {
     let dir = fresh_dir("survivors");
     let local = start(&dir).await;
     let survivors = pids(&dir);

@@ -206,7 +206,7 @@ async fn refused_database_connections_give_503_and_no_stuck_saga() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_turns_read_only_is_left_and_taken_again() {
+async fn read_only_server_is_left_and_used_again() {
     let (entrance, mut admin) = alone(&[]).await;
     let buyer = Buyer::of(&entrance, 1).await;
     admin.read_only(true).await;
@@ -221,7 +221,7 @@ async fn a_server_that_turns_read_only_is_left_and_taken_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_several_servers_the_one_that_can_be_written_is_used() {
+async fn writable_server_of_several_is_used() {
     let (one, other) = tokio::join!(Env::with_own_postgres(), Env::with_own_postgres());
     let (mut one_admin, mut other_admin) =
         tokio::join!(Admin::of(one.own_superuser_url()), Admin::of(other.own_superuser_url()));
@@ -286,7 +286,7 @@ async fn service_goes_on_once_a_standby_is_promoted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_column_that_changes_its_type_is_read_anew_at_once() {
+async fn changed_column_type_is_reread_at_once() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(1_000).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();

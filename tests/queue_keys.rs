@@ -39,7 +39,7 @@ async fn queue_secret_is_rotated_without_losing_a_place() {
 }
 
 #[tokio::test]
-async fn a_secret_that_can_be_guessed_is_refused_at_the_start() {
+async fn guessable_secret_is_refused_at_start() {
     let env = crate::common::Env::start().await;
     let program = crate::common::program::Program::of(&env).with("BOXOFFICE_QUEUE_SECRET", NEXT);
     let program = program.with("BOXOFFICE_QUEUE_PREVIOUS_SECRETS", &format!("{QUEUE_SECRET},short"));

@@ -92,7 +92,7 @@ async fn change_without_a_notice_is_seen_within_a_second() {
 }
 
 #[tokio::test]
-async fn two_hundred_who_ask_at_once_cost_one_query() {
+async fn two_hundred_concurrent_reads_cost_one_query() {
     let test = TestApp::start().await;
     let catalog = another(&test, true).await;
     shown(&catalog, test.performance).await;
@@ -160,7 +160,7 @@ async fn without_the_cache_every_read_asks_the_database() {
 }
 
 #[tokio::test]
-async fn a_long_map_is_compressed_for_those_who_take_it() {
+async fn long_map_is_compressed_on_request() {
     let entrance = Entrance::start().await;
     let performance = add_performance(&entrance.test.app, entrance.test.concert, 3_000, 100).await;
     let caller = entrance.admitted(0).await;

@@ -84,7 +84,7 @@ async fn too_many_seats_are_refused_before_each_is_looked_at() {
 }
 
 #[tokio::test]
-async fn free_json_that_the_database_cannot_keep_is_pointed_at() {
+async fn unstorable_json_is_named_by_its_path() {
     let entrance = Entrance::start().await;
     let operator = entrance.key(Role::Operator).await;
     let path = format!("/v1/ops/sagas/{}/complete", ids::new());

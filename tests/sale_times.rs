@@ -100,7 +100,7 @@ async fn hold_ends_when_its_date_starts() {
 }
 
 #[tokio::test]
-async fn times_that_make_no_sense_are_refused_by_field() {
+async fn impossible_times_are_refused_by_field() {
     let entrance = Entrance::start().await;
     let admin = entrance.key(Role::Admin).await;
     let path = format!("/v1/admin/concerts/{}/performances", entrance.test.concert);

@@ -78,7 +78,7 @@ async fn every_committed_description_is_what_the_migrated_schema_says() {
 
 /// The other direction, a query without its description, does not compile in `make test`.
 #[test]
-fn no_committed_description_is_left_of_a_query_that_is_gone() {
+fn no_description_remains_of_a_removed_query() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let sources = ["src", "crates", "tools"].map(|folder| sources(&root.join(folder))).concat();
     let gone: BTreeSet<String> = descriptions()

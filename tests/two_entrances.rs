@@ -109,7 +109,7 @@ async fn one_key_at_two_instances_has_one_effect() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn known_key_is_answered_whatever_the_queue_gate_says() {
+async fn known_key_is_answered_without_the_gate() {
     let entrance = Entrance::with(&PATIENT).await;
     let other = entrance.test.another(&PATIENT).await;
     let url = format!("http://{}", other.address.unwrap());
@@ -256,7 +256,7 @@ fn key(name: &str) -> Key {
 }
 
 #[tokio::test]
-async fn orders_of_a_batch_whose_keys_are_taken_begin_nothing() {
+async fn orders_with_taken_keys_start_nothing() {
     let test = TestApp::start().await;
     let order = |seat: i32, key: Option<Key>| {
         let order = test.order(ids::new(), &[seat]);

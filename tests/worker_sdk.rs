@@ -166,7 +166,7 @@ fn command(saga: Uuid, direction: Direction, visit: i32, how: &str) -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_twice_is_done_once_and_answered_twice() {
+async fn repeated_command_is_done_once_and_answered_twice() {
     let mut printer = Printer::start().await;
     printer.another().await.unwrap();
     let print = command(ids::new(), Direction::Do, 1, "");
@@ -212,7 +212,7 @@ async fn undo_reverts_the_step_and_fences_a_late_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn do_and_undo_at_the_same_time_leave_nothing_behind() {
+async fn concurrent_do_and_undo_leave_no_effect() {
     let mut printer = Printer::start().await;
     printer.another().await.unwrap();
     for _ in 0..20 {

@@ -114,7 +114,7 @@ async fn failures_are_tried_again_and_a_rejection_is_undone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_cannot_be_are_parked_and_change_nothing() {
+async fn impossible_answers_are_parked_and_change_nothing() {
     let test = with_parcels().await;
     let id = send_a_parcel(&test).await;
     let reply = async |saga: &str, step: &str, visit: &str, body: &str| {

@@ -111,7 +111,7 @@ async fn ctrl_c_ends_a_batch_cleanly_and_says_what_was_done() {
 }
 
 #[tokio::test]
-async fn a_batch_that_cannot_be_meant_is_refused_by_name() {
+async fn invalid_batch_is_refused_by_field() {
     let entrance = Entrance::start().await;
     let operator = entrance.key(Role::Operator).await;
     let good = json!({ "act": "retry", "filter": { "status": "stuck" }, "reason": "x" });

@@ -16,7 +16,7 @@ fn ids_of(body: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn sagas_are_found_by_whatever_an_operator_knows_about_them() {
+async fn sagas_are_found_by_every_filter() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(0).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
@@ -78,7 +78,7 @@ async fn sagas_are_counted_where_they_stand() {
 }
 
 #[tokio::test]
-async fn a_filter_that_cannot_be_meant_names_its_field() {
+async fn invalid_filter_names_its_field() {
     let entrance = Entrance::start().await;
     let viewer = entrance.key(Role::Viewer).await;
     let long = "x".repeat(201);

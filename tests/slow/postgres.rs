@@ -45,7 +45,7 @@ async fn stuck_and_parked(entrance: &Entrance) -> (i64, i64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_is_away_for_long_makes_no_saga_stuck() {
+async fn long_missing_table_sticks_no_saga() {
     let entrance = Entrance::with(&["--hold-seconds", "20"]).await;
     let pool = &entrance.test.env.pool;
     let run = async |sql: &str| {

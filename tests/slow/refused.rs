@@ -9,7 +9,7 @@ use crate::common::http::Entrance;
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_mebibyte_is_refused_soon_and_in_few_words() {
+async fn large_body_is_refused_soon_and_briefly() {
     let entrance = Entrance::start().await;
     for route in routes(&entrance).await.iter().filter(|route| route.takes_body) {
         for (what, body) in bodies(route, 1 << 20) {

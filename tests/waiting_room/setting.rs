@@ -67,7 +67,7 @@ async fn paused_and_unopened_lines_admit_no_user() {
 }
 
 #[tokio::test]
-async fn the_rate_is_a_second_deep_and_no_more() {
+async fn admission_rate_allows_one_second_of_burst() {
     let env = env().await;
     // Five per second.
     let concert = concert(&env.pool, 0, 300).await;

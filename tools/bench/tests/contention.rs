@@ -101,7 +101,7 @@ async fn uncontrolled_writes_are_found_by_the_check() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_who_has_lost_the_lock_cannot_write_any_more() {
+async fn former_lock_holder_cannot_write() {
     let (_env, arena) = arena().await;
     arena.reset(Deed::Use).await.unwrap();
     let (locks, mut conn) = (arena.locks(), arena.pool().acquire().await.unwrap());

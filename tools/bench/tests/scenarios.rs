@@ -153,7 +153,7 @@ async fn gate_names_costs_above_the_baseline() {
 }
 
 #[tokio::test]
-async fn an_amount_that_cannot_be_is_refused_with_its_limits() {
+async fn impossible_amount_is_refused_with_its_limits() {
     let program = Program::alone();
     let ran = program.run("undo --rate 0").await;
     assert_eq!(ran.code, 2, "{}", ran.out);
