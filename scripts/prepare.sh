@@ -36,7 +36,9 @@ port="$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0))
 run "$bin/pg_ctl" -D "$data" -s -w -l "$data/log" -o "-h 127.0.0.1 -p $port -k '' -c fsync=off" start
 
 export DATABASE_URL="postgres://boxoffice@127.0.0.1:$port/postgres"
-for migration in migrations/*.sql; do
+# Both folders share one row of numbers.
+migrations="$(printf '%s\n' crates/saga-engine/migrations/*.sql migrations/*.sql | awk -F/ '{ print $NF, $0 }' | sort | cut -d ' ' -f 2)"
+for migration in $migrations; do
     whole=(--single-transaction)
     if [[ "$(head -n 1 "$migration")" == "-- no-transaction"* ]]; then whole=(); fi
     "$bin/psql" -q -X -v ON_ERROR_STOP=1 "${whole[@]}" -d "$DATABASE_URL" -f "$migration"

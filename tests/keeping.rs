@@ -9,10 +9,8 @@ use sqlx::PgPool;
 use uuid::Uuid;
 
 use crate::common::app::{TestApp, assert_good, settled, until};
-use crate::common::fresh_database;
 use crate::common::program::Program;
 use crate::events::published;
-use crate::tidy::{files_below, root};
 
 const MONTH: TimeDelta = TimeDelta::days(30);
 
@@ -47,7 +45,7 @@ async fn add_days(pool: &PgPool, days_ago: &[i64]) {
 async fn add_ended(pool: &PgPool, days_ago: i64, count: u32) {
     let bits = "lpad(to_hex(extract(epoch from now() - $1)::bigint * 1000), 12, '0')";
     let sagas = format!(
-        "insert into sagas (id, definition, subject_id, status, step, direction, visit, attempt, send, entered_at, since, seq,
+        "insert into sagas (id, definition, subject_id, status, step, direction, visit, attempt, resend_count, entered_at, sent_at, seq,
              created_at, updated_at, finished_at)
          select ({bits} || '7fff8000' || lpad(to_hex(n), 12, '0'))::uuid, d.code, gen_random_uuid(), saga_status('completed'),
              saga_step(d.code, 'confirm'), 0, 1, 0, 0, now(), now(), 3, now() - $1, now() - $1, now() - $1
@@ -275,34 +273,4 @@ async fn a_confirmed_reservation_outlives_its_saga_and_can_be_cancelled() {
     assert_eq!(later[1].0, "reservation.cancelled");
     assert!(told[..4].iter().all(|(_, number)| *number < later[0].1), "{told:?}");
     assert!(later.is_sorted_by_key(|(_, number)| *number), "{told:?}");
-}
-
-#[tokio::test]
-async fn database_with_sagas_of_the_old_layout_is_refused() {
-    let pool = store::open(&fresh_database().await, 2).unwrap();
-    sqlx::raw_sql("drop schema public cascade; create schema public").execute(&pool).await.unwrap();
-    let migrations = files_below("migrations");
-    let run = async |path: &String| {
-        let sql = std::fs::read_to_string(root().join(path)).unwrap();
-        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&pool).await
-    };
-    let (before, after): (Vec<_>, Vec<_>) =
-        migrations.iter().partition(|path| path.as_str() < "migrations/0201");
-    for path in before {
-        run(path).await.unwrap();
-    }
-    let old = "
-        insert into sagas (id, workflow, version, subject_id, status, step, direction, visit, attempt, send, since, input,
-                           context, seq, created_at, updated_at, finished_at)
-        values (gen_random_uuid(), 'booking', 1, gen_random_uuid(), 'completed', 'confirm', 'do', 1, 0, 0, now(), '{}', '{}',
-                1, now(), now(), now())";
-    sqlx::raw_sql(old).execute(&pool).await.unwrap();
-    let refused = run(after[0]).await.unwrap_err().to_string();
-    assert!(refused.contains("are not carried over"), "{refused}");
-    sqlx::raw_sql("delete from sagas").execute(&pool).await.unwrap();
-    for path in after {
-        run(path).await.unwrap();
-    }
-    let expected: Vec<NaiveDate> = (-7..=0).rev().map(day).collect();
-    assert_eq!(retention::days(&pool).await.unwrap(), expected);
 }

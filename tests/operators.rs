@@ -86,7 +86,7 @@ async fn doctor_finds_missing_streams_and_schema() {
     .await;
     app.stop().await;
 
-    sqlx::query("delete from _sqlx_migrations where version = 4").execute(&env.pool).await.unwrap();
+    sqlx::query("delete from _sqlx_migrations where version = 3").execute(&env.pool).await.unwrap();
     let behind = program.json(1, "doctor").await;
     assert_eq!(state(&behind, "schema"), "wrong");
     assert!(behind.to_string().contains("boxoffice migrate"), "{behind}");

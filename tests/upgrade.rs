@@ -143,7 +143,7 @@ fn compatible() -> Migrator {
              alter table ledger_entries add column probe_c jsonb;
              alter table sagas add column probe_f int;
              alter table seats add constraint probe_d check (price >= 0) not valid;
-             insert into schema_compatibility (migration, oldest_level, oldest_release) values (9001, 111, '0.1.0')",
+             insert into schema_compatibility (migration, oldest_level, oldest_release) values (9001, 1, '0.1.0')",
             false,
         ),
         ("drop index concurrently if exists probe_e", true),
@@ -151,7 +151,7 @@ fn compatible() -> Migrator {
         (
             "alter table seats validate constraint probe_d;
              insert into schema_compatibility (migration, oldest_level, oldest_release)
-             select migration, 111, '0.1.0' from generate_series(9002, 9004) as migration",
+             select migration, 1, '0.1.0' from generate_series(9002, 9004) as migration",
             false,
         ),
         (
@@ -159,7 +159,7 @@ fn compatible() -> Migrator {
              lock table reservations, tickets in access exclusive mode;
              alter table tickets
                  add constraint probe_g foreign key (reservation_id) references reservations (id) not valid;
-             insert into schema_compatibility (migration, oldest_level, oldest_release) values (9005, 111, '0.1.0')",
+             insert into schema_compatibility (migration, oldest_level, oldest_release) values (9005, 1, '0.1.0')",
             false,
         ),
         (
@@ -169,7 +169,7 @@ fn compatible() -> Migrator {
              alter table tickets drop constraint probe_g;
              create trigger probe_h after delete on reservations
                  referencing old table as gone for each statement execute function refuse_while_named();
-             insert into schema_compatibility (migration, oldest_level, oldest_release) values (9006, 111, '0.1.0')",
+             insert into schema_compatibility (migration, oldest_level, oldest_release) values (9006, 1, '0.1.0')",
             false,
         ),
         ("create unique index concurrently probe_k on tickets (reservation_id, seat)", true),
@@ -178,14 +178,14 @@ fn compatible() -> Migrator {
                  drop constraint tickets_pkey,
                  add constraint tickets_pkey primary key using index probe_k;
              insert into schema_compatibility (migration, oldest_level, oldest_release)
-             select migration, 111, '0.1.0' from generate_series(9007, 9008) as migration",
+             select migration, 1, '0.1.0' from generate_series(9007, 9008) as migration",
             false,
         ),
     ];
     let migrations = (9_001..).zip(migrations).map(|(version, (sql, no_transaction))| {
         Migration::new(version, "a probe".into(), MigrationType::Simple, sql.into_sql_str(), no_transaction)
     });
-    let mut all: Vec<Migration> = sqlx::migrate!().iter().cloned().collect();
+    let mut all: Vec<Migration> = store::migrations::migrator().iter().cloned().collect();
     all.extend(migrations);
     Migrator::with_migrations(all)
 }

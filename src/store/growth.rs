@@ -92,7 +92,7 @@ const TABLES: [(&str, &str, Columns); 8] = [
             ("id", "s.booking"),
             ("trace", "s.booking"),
             ("due_at", "null::timestamptz"),
-            ("since", "s.at"),
+            ("sent_at", "s.at"),
             ("entered_at", "s.at"),
             ("created_at", "s.at"),
             ("updated_at", "s.at"),

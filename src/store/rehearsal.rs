@@ -156,7 +156,7 @@ pub async fn add_waiting(db: impl PgExecutor<'_>, ids: &[Uuid], due: DateTime<Ut
             select id, seq, now(), 1, 0, seq - 1, 0, 0, case seq when 1 then '{}' else json_build_object('expires_at', $2)::text end
             from unnest($1::uuid[]) as new (id), generate_series(1, 2) as seq
         )
-        insert into sagas (id, definition, status, step, direction, visit, attempt, send, entered_at, since, due_at, seq,
+        insert into sagas (id, definition, status, step, direction, visit, attempt, resend_count, entered_at, sent_at, due_at, seq,
                            created_at, updated_at)
         select id, definition, saga_status('waiting'), saga_step(definition, 'await_payment'), 0, 1, 0, 0, now(), now(), $2, 2,
                now(), now()

@@ -20,7 +20,7 @@ pub async fn row_rules(conn: &mut PgConnection) -> Result<Vec<Offender>> {
                 case when d.code is null then 'sagas_definition_known' end,
                 case when g.step < 0 or g.step >= cardinality(d.steps) then 'sagas_step_known' end,
                 case when g.attempt < 0 then 'sagas_attempt_counts' end,
-                case when g.send < 0 then 'sagas_send_counts' end,
+                case when g.resend_count < 0 then 'sagas_send_counts' end,
                 case when (g.finished_at is not null) <> (g.status in (3, 4, 6))
                     then 'sagas_finished_when_ended' end,
                 case when (g.stuck_since is not null) <> (g.status = 5) then 'sagas_stuck_since_when_stuck' end

@@ -15,8 +15,8 @@ use super::rows::Rows;
 use crate::saga::{Direction, Saga, Status};
 
 /// All columns of a saga in the view of sagas, as in [`get_many`], which is held against the schema.
-pub const COLUMNS: &str = "id, workflow, version, subject_id, status, paused, step, direction, visit, attempt, send, \
-    since, backing_off, due_at, flight, reason, rejection, input, context, seq, created_at, updated_at, \
+pub const COLUMNS: &str = "id, workflow, version, subject_id, status, paused, step, direction, visit, attempt, resend_count, \
+    sent_at, backing_off, due_at, flight, reason, rejection, input, context, seq, created_at, updated_at, \
     finished_at, entered_at, stuck_since, trace";
 
 /// A saga from a row with [`COLUMNS`].
@@ -34,9 +34,9 @@ pub fn from_row(row: &PgRow) -> Result<Saga> {
         direction,
         visit: row.try_get("visit")?,
         attempt: row.try_get("attempt")?,
-        send: row.try_get("send")?,
+        send: row.try_get("resend_count")?,
         entered_at: row.try_get("entered_at")?,
-        since: row.try_get("since")?,
+        since: row.try_get("sent_at")?,
         backing_off: row.try_get("backing_off")?,
         due_at: row.try_get("due_at")?,
         flight: row.try_get("flight")?,
@@ -118,8 +118,8 @@ pub fn insert(changes: &mut Changes, codes: &Codes, sagas: &[&Saga]) {
         sagas.iter().map(|saga| Some(saga.subject_id).filter(|id| *id != saga.id)).collect();
     let traces: Vec<Option<Uuid>> = sagas.iter().map(|saga| saga.trace).collect();
     let sql = "
-        insert into sagas (id, definition, subject_id, status, step, direction, visit, attempt, send,
-                           entered_at, since, due_at, flight, seq, trace, created_at, updated_at)
+        insert into sagas (id, definition, subject_id, status, step, direction, visit, attempt, resend_count,
+                           entered_at, sent_at, due_at, flight, seq, trace, created_at, updated_at)
         select id, definition, subject_id, status, step, direction, 1, 0, 0,
                at, at, due_at, flight, seq, trace, at, at
         from unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::smallint[], $5::smallint[], $6::smallint[],
@@ -158,7 +158,7 @@ pub fn save(changes: &mut Changes, codes: &Codes, sagas: &Rows<Uuid, Saga>) {
     let sql = "
         update sagas set
             status = new.status, step = new.step, direction = new.direction, visit = new.visit,
-            attempt = new.attempt, send = new.send, since = new.since, backing_off = new.backing_off,
+            attempt = new.attempt, resend_count = new.resend_count, sent_at = new.sent_at, backing_off = new.backing_off,
             due_at = new.due_at, flight = new.flight, reason = new.reason, rejection = new.rejection,
             seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at,
             entered_at = new.entered_at, paused = new.paused, stuck_since = new.stuck_since
@@ -166,7 +166,7 @@ pub fn save(changes: &mut Changes, codes: &Codes, sagas: &Rows<Uuid, Saga>) {
                     $8::timestamptz[], $9::bool[], $10::timestamptz[], $11::bigint[], $12::text[], $13::jsonb[],
                     $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::bool[],
                     $19::timestamptz[], $20::bigint[], $21::timestamptz[])
-            as new (id, status, step, direction, visit, attempt, send, since, backing_off, due_at, flight, reason,
+            as new (id, status, step, direction, visit, attempt, resend_count, sent_at, backing_off, due_at, flight, reason,
                     rejection, seq, updated_at, finished_at, entered_at, paused, stuck_since,
                     seq_before, updated_before)
         where sagas.id = new.id and sagas.seq = new.seq_before and sagas.updated_at = new.updated_before
@@ -258,8 +258,8 @@ pub async fn get_many(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Saga>
         r#"
         select id as "id!", workflow as "workflow!", version as "version!", subject_id as "subject_id!",
             status as "status!: Name<Status>", paused as "paused!", step as "step!",
-            direction as "direction!: Name<Direction>", visit as "visit!", attempt as "attempt!", send as "send!",
-            since as "since!", backing_off as "backing_off!", due_at, flight, reason, rejection,
+            direction as "direction!: Name<Direction>", visit as "visit!", attempt as "attempt!", resend_count as "send!",
+            sent_at as "since!", backing_off as "backing_off!", due_at, flight, reason, rejection,
             input as "input!", context as "context!", seq as "seq!", created_at as "created_at!",
             updated_at as "updated_at!", finished_at, entered_at as "entered_at!", stuck_since, trace
         from saga_view where id = any($1) order by id

@@ -86,6 +86,11 @@ pub enum SchemaError {
     Database(#[from] sqlx::Error),
 }
 
+/// The engine's own migrations: all that a program needs that has no tables of its own beside them.
+pub fn migrator() -> Migrator {
+    sqlx::migrate!()
+}
+
 /// Compares the migrations of this program with those that were applied.
 pub async fn fit(pool: &PgPool, migrator: &Migrator) -> std::result::Result<Fit, SchemaError> {
     let mut conn = pool.acquire().await?;

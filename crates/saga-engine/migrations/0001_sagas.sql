@@ -1,14 +1,8 @@
+-- Sagas: their state, their history, the outbox, and the names behind the numbers in them.
+--
 -- A saga's row has fixed columns and small numbers for names, no JSON: input and outputs stand in its history alone. A saga that
--- runs is found by its batch (`flights`), so it has no entry in the index of alarms, and one that has ended is not written again.
+-- runs is found by its batch (`flights`), so it has no entry in the index of timers, and one that has ended is not written again.
 -- The views have the names.
-
-do $$ begin
-    if exists (select from sagas) then
-        raise exception 'this database has sagas of a version before 0.1; they are not carried over, begin with a new database';
-    end if;
-end $$;
-drop table saga_history;
-drop table sagas;
 
 create table workflow_definitions (
     code smallint generated always as identity constraint workflow_definitions_pkey primary key,
@@ -18,10 +12,21 @@ create table workflow_definitions (
     signals text[] not null,
     events text[] not null,
     announced jsonb not null,
+    source text constraint workflow_definitions_source_length check (octet_length(source) <= 65536),
+    deployed_by text,
+    deployed_at timestamptz,
+    verdict jsonb,
+    accepted_risk text,
+    retired_by text,
+    retired_at timestamptz,
     constraint workflow_definitions_once unique (workflow, version)
 );
 comment on table workflow_definitions is 'The names of each version of a workflow. Other tables have places in its lists, counted from 0; the lists only grow.';
 comment on column workflow_definitions.announced is 'Fields of each step''s output that are events of their own: later commands do not carry them.';
+comment on column workflow_definitions.source is 'The definition as TOML. It never changes; null: no process has deployed it yet.';
+comment on column workflow_definitions.verdict is 'What the model checker found: {verdict: good, broken, unfinished or unchecked, walks}.';
+comment on column workflow_definitions.accepted_risk is 'Why a definition was deployed that the checker did not find good.';
+comment on column workflow_definitions.retired_at is 'Since when no new sagas begin with this version.';
 
 create table worker_instances (
     code integer generated always as identity constraint worker_instances_pkey primary key,
@@ -46,7 +51,7 @@ create table sagas (
     trace uuid,
     seq bigint not null,
     entered_at timestamptz not null,
-    since timestamptz not null,
+    sent_at timestamptz not null,
     updated_at timestamptz not null,
     finished_at timestamptz,
     stuck_since timestamptz,
@@ -54,7 +59,7 @@ create table sagas (
     flight bigint,
     visit integer not null,
     attempt integer not null,
-    send integer not null,
+    resend_count integer not null,
     definition smallint not null,
     status smallint not null,
     step smallint not null,
@@ -70,15 +75,15 @@ create table sagas (
 ) with (fillfactor = 45);
 comment on table sagas is 'One narrow row per saga: its state, from which every command and alarm can be derived again. See the view saga_view.';
 comment on column sagas.definition is 'Its workflow and version, in workflow_definitions.';
-comment on column sagas.subject_id is 'What the saga is about; null: what has its own id, as a booking''s reservation.';
+comment on column sagas.subject_id is 'What the saga is about; null: what has the saga''s own id.';
 comment on column sagas.trace is 'The trace that it belongs to (W3C trace id); null: its own id.';
 comment on column sagas.status is '0 running, 1 waiting, 2 compensating, 3 completed, 4 compensated, 5 stuck, 6 abandoned.';
 comment on column sagas.direction is '0 do, 1 undo.';
 comment on column sagas.visit is 'Rises whenever the saga enters a step anew from a wait or by an operator''s retry: the fence of every effect.';
 comment on column sagas.attempt is 'Failed answers in this visit; pacing and display only.';
-comment on column sagas.send is 'How often the current command was sent beyond the first time: part of its message id.';
+comment on column sagas.resend_count is 'How often the current command was sent beyond the first time: part of its message id.';
 comment on column sagas.entered_at is 'When this visit of the step began: retries with a total time and deadlines in seconds count from it.';
-comment on column sagas.since is 'When the current command last went out, or the wait began.';
+comment on column sagas.sent_at is 'When the current command last went out, or the wait began.';
 comment on column sagas.backing_off is 'No command is out: between a failed answer and the next send, or held back by a pause.';
 comment on column sagas.paused is 'An operator holds back its next forward command. Answers, clocks and undos go on.';
 comment on column sagas.due_at is 'When the sweeper must look at this saga. Null: it is in its flight, ended or stuck and its events acknowledged, or paused without a deadline.';
@@ -160,18 +165,18 @@ comment on function saga_step is 'The number of a step of a version of a workflo
 create view saga_view as
 select s.id, d.workflow, d.version, coalesce(s.subject_id, s.id) as subject_id, saga_status_name(s.status) as status, s.paused,
     coalesce(d.steps[s.step + 1], 'unknown step ' || s.step) as step, saga_direction_name(s.direction) as direction,
-    s.visit, s.attempt, s.send, s.since, s.backing_off, s.due_at, s.flight, s.reason, s.rejection,
+    s.visit, s.attempt, s.resend_count, s.sent_at, s.backing_off, s.due_at, s.flight, s.reason, s.rejection,
     coalesce((
         select h.detail::jsonb from saga_history h where h.saga_id = s.id and h.event = 0 order by h.seq limit 1
     ), '{}') as input,
-    -- The input and every step's output, but for what is an event of its own, merged flat.
+    -- The input, every step's output but for what is an event of its own, and the payloads of signals, merged flat.
     (
         select coalesce(jsonb_object_agg(field.key, field.value order by h.seq), '{}')
         from saga_history h
         cross join lateral jsonb_each(h.detail::jsonb - case h.event
             when 0 then '{}'::text[]
             else array(select jsonb_array_elements_text(d.announced -> d.steps[h.step + 1])) end) as field
-        where h.saga_id = s.id and h.event in (0, 1, 12)
+        where h.saga_id = s.id and (h.event in (0, 1, 12) or h.event >= 100 and h.detail is not null)
     ) as context,
     s.seq, s.created_at, s.updated_at, s.finished_at, s.entered_at, s.stuck_since, s.trace
 from sagas s
@@ -201,3 +206,15 @@ select id from sagas where paused and finished_at is null
 union
 select s.id from flights f cross join unnest(f.sagas) as flying (id) join sagas s on s.id = flying.id and s.finished_at is null;
 comment on view open_sagas is 'The ids of sagas that have not ended. Each source is small and has an index.';
+
+create function not_as_read() returns boolean language plpgsql as $$
+begin
+    raise exception 'a row is not any more as it was read' using errcode = 'serialization_failure';
+end $$;
+comment on function not_as_read is 'Ends a statement whose rows are not as they were read.';
+
+create function not_written() returns boolean language plpgsql as $$
+begin
+    raise exception 'fewer rows were written than decided' using errcode = 'integrity_constraint_violation';
+end $$;
+comment on function not_written is 'Ends a statement that did not write all the rows that it was given.';

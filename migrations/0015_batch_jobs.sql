@@ -32,5 +32,3 @@ comment on column batch_jobs.position is 'The last saga that was looked at; saga
 comment on column batch_jobs.stopped_by is 'The operator who asked for its stop.';
 comment on column batch_jobs.holder is 'The run that works on it; another one may take it over when lease_until has passed.';
 create index batch_jobs_running on batch_jobs (id) where finished_at is null;
-
-insert into schema_compatibility (migration, oldest_level, oldest_release) values (233, 201, '0.1.0');

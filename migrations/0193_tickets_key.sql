@@ -1,2 +1,0 @@
--- no-transaction
-create unique index concurrently tickets_key on tickets (reservation_id, seat)
