@@ -5,6 +5,7 @@
 //! transitions ask for; only then is the message that brought it acknowledged. A crash in between costs a
 //! redelivery or a second of the sweeper, and the fence makes either harmless.
 
+mod embedded;
 mod replies;
 mod serve;
 mod signals;
@@ -45,6 +46,7 @@ pub use acts::{ActDone, ActError, Acted, AfterAct, SETTLEMENT};
 pub use advance::{Batch, Verdict, start};
 pub use batched::{Batched, Requests, batched};
 pub use client_sagas::{NewClientSaga, StartError as SagaStartError};
+pub use embedded::DeployError;
 pub use follow::Consequences;
 pub use halves::Halves;
 pub use participant::{Participant, Participants, Task, Unit};
