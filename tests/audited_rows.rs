@@ -70,7 +70,7 @@ async fn rows_that_name_missing_rows_are_found() {
 async fn rows_that_break_a_rule_are_found_with_the_rule() {
     let report = audit_after(
         "set session_replication_role = replica;
-         update sagas set step = 9, attempt = -1, send = -1, finished_at = now(), stuck_since = now()
+         update sagas set step = 9, attempt = -1, resend_count = -1, finished_at = now(), stuck_since = now()
          where id = '00000000-0000-7000-8000-000000000006';
          update sagas set definition = -1 where id = '00000000-0000-7000-8000-000000000003';
          insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt)

@@ -64,7 +64,7 @@ insert into workflow_definitions (workflow, version, steps, signals, events, ann
     ('booking', 1, '{reserve,await_payment,pay,confirm}', '{cancel,pay}', '{}', '{}'),
     ('cancellation', 1, '{void,refund,release}', '{}', '{}', '{}')
 on conflict do nothing;
-insert into sagas (id, definition, subject_id, status, step, direction, visit, attempt, send, entered_at, since, due_at,
+insert into sagas (id, definition, subject_id, status, step, direction, visit, attempt, resend_count, entered_at, sent_at, due_at,
                    seq, created_at, updated_at, finished_at)
 select ('00000000-0000-7000-8000-0000000000' || id)::uuid, d.code,
     case workflow when 'cancellation' then ('00000000-0000-7000-8000-00000000000' || subject)::uuid end,

@@ -61,7 +61,7 @@ async fn a_command_whose_workers_are_there_names_them() {
     // The row asks for a command that has gone astray: the workers are there, and nothing is before them.
     let held = test.reserve(test.user(1_000).await, &[1]).await;
     sqlx::query(
-        "update sagas set status = saga_status('running'), step = saga_step(definition, 'pay'), since = now(), due_at = now() + interval '1 minute'
+        "update sagas set status = saga_status('running'), step = saga_step(definition, 'pay'), sent_at = now(), due_at = now() + interval '1 minute'
          where id = $1",
     )
     .bind(held.id)
@@ -84,7 +84,7 @@ async fn without_nats_the_answer_says_so() {
     let held = entrance.test.reserve(ids::new(), &[1]).await;
     let viewer = entrance.key(Role::Viewer).await;
     entrance.kill_nats();
-    sqlx::query("update sagas set status = saga_status('running'), step = saga_step(definition, 'pay'), since = now() where id = $1")
+    sqlx::query("update sagas set status = saga_status('running'), step = saga_step(definition, 'pay'), sent_at = now() where id = $1")
         .bind(held.id)
         .execute(&entrance.pool)
         .await
