@@ -60,7 +60,7 @@ async fn gauges_show_stuck_parked_and_absent_at_once() {
     let page = include_str!("../../docs/operations.md");
     let rules = include_str!("../../deploy/prometheus/rules.yml");
     let (of_all, of_one) =
-        page.split_once("\nEach instance counts by itself:\n").expect("there are two tables");
+        page.split_once("\nEach instance has its own value of these:\n").expect("there are two tables");
     let rows = of_all.lines().filter_map(|line| line.strip_prefix("| `boxoffice_")?.split(['`', '{']).next());
     // The gauges of a line exist once it has had a user.
     let named: Vec<&str> = rows.filter(|name| !name.starts_with("queue_")).collect();
