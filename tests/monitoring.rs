@@ -48,8 +48,9 @@ fn promtool(arguments: &[&str]) {
 fn every_metric_in_the_source_is_described() {
     let named = Regex::new(r#""((?:boxoffice|process)_[a-z0-9_]+)""#).unwrap();
     let mut used = BTreeSet::new();
-    for path in files_below("src").iter().filter(|path| !path.ends_with("metric_table.rs")) {
-        let text = file(path);
+    let paths = ["src", "crates/saga-engine/src"].into_iter().flat_map(files_below);
+    for path in paths.filter(|path| !path.ends_with("metric_table.rs")) {
+        let text = file(&path);
         used.extend(named.captures_iter(&text).map(|found| found[1].to_owned()));
         for kind in ["counter", "gauge", "histogram"] {
             let counted = Regex::new(&format!(r#"metrics::{kind}!\(\s*"([a-z0-9_]+)""#)).unwrap();
@@ -65,8 +66,8 @@ fn every_metric_in_the_source_is_described() {
 
 #[test]
 fn the_page_of_metrics_is_the_table() {
-    let head = "# Metrics\n\nWhat `/metrics` of each process shows (Prometheus text format). \
-        [operations.md](operations.md#alerts) says which of them to watch.\n\n| metric | kind | unit | what it says |\n|---|---|---|---|\n";
+    let head = "# Metrics\n\nThe metrics at `/metrics` of each process (Prometheus text format). \
+        [operations.md](operations.md#alerts) has the alerts on them.\n\n| metric | kind | unit | what it says |\n|---|---|---|---|\n";
     let rows = METRICS.iter().map(|metric| {
         let unit = format!("{:?}", metric.unit).to_lowercase();
         format!("| `{}` | {} | {unit} | {} |\n", metric.name, metric.kind.name(), metric.help)

@@ -67,7 +67,7 @@ async fn step_that_ran_cannot_be_completed_by_hand() {
 
     let nobody = entrance.post(&path, &operator, wanted.clone()).await;
     let refused = nobody.is(503, "unavailable");
-    assert!(refused["detail"].as_str().unwrap().contains("obody serves printer"), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("o worker serves printer"), "{refused}");
 
     let _printer = printer(&entrance).await;
     let steps = entrance.test.env.bus.jetstream.get_stream("STEPS").await.unwrap();
