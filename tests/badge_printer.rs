@@ -71,7 +71,7 @@ async fn with_printer() -> TestApp {
 
 /// Pays, and answers the reservation as it is when the caller is answered.
 async fn begin_to_pay(test: &TestApp, reservation: &Reservation) -> Reservation {
-    match test.app.desk.pay(reservation.id).await.unwrap().0 {
+    match test.app.booking.pay(reservation.id).await.unwrap().0 {
         Answer::Settled(reservation) | Answer::Pending(reservation) => *reservation,
     }
 }

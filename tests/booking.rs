@@ -30,7 +30,7 @@ async fn of_a_thousand_callers_for_one_seat_exactly_one_gets_it() {
         let test = Arc::clone(&test);
         tokio::spawn(async move {
             let user = test.user(0).await;
-            match test.app.desk.reserve(test.order(user, &[7])).await.unwrap() {
+            match test.app.booking.reserve(test.order(user, &[7])).await.unwrap() {
                 Answer::Settled(reservation) => *reservation,
                 Answer::Pending(reservation) => {
                     test.until(20, "a reservation to settle", || async {

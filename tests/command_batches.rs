@@ -27,7 +27,7 @@ async fn begun() -> (TestApp, Vec<Command>) {
     for seat in 1..=HOLDS {
         let order = test.order(user, &[seat]);
         let id = order.id;
-        assert!(matches!(test.app.desk.reserve(order).await.unwrap(), Answer::Pending(_)));
+        assert!(matches!(test.app.booking.reserve(order).await.unwrap(), Answer::Pending(_)));
         commands.push(hold(id));
     }
     // What was sent for each alone is taken away.
@@ -97,7 +97,7 @@ async fn busy_engine_sends_commands_together() {
     let user = test.user(0).await;
     let mut blocker = test.app.pool.begin().await.unwrap();
     sqlx::query("lock table sagas in share mode").execute(&mut *blocker).await.unwrap();
-    let orders = (1..=20).map(|seat| test.app.desk.reserve(test.order(user, &[seat])));
+    let orders = (1..=20).map(|seat| test.app.booking.reserve(test.order(user, &[seat])));
     let all = futures::future::join_all(orders);
     let (_, ()) = tokio::join!(all, async {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;

@@ -36,9 +36,12 @@ async fn one_kind_of_step_can_be_paused_alone_and_stays_paused() {
     assert_eq!((paused.name.as_str(), paused.filter.as_str()), ("seats-hold", "steps.seats.hold"));
     assert!((paused.paused_until.unwrap() - end).abs() < TimeDelta::milliseconds(1), "{paused:?}");
 
-    let (desk, order) = (test.app.desk.clone(), test.order(other, &[2]));
+    let (booking, order) = (test.app.booking.clone(), test.order(other, &[2]));
     let wanted = order.id;
-    assert!(matches!(desk.reserve(order).await.unwrap(), Answer::Pending(_)), "no worker takes the command");
+    assert!(
+        matches!(booking.reserve(order).await.unwrap(), Answer::Pending(_)),
+        "no worker takes the command"
+    );
     let waiting = consumer(bus, "seats.hold").await;
     assert_eq!((waiting.pending, waiting.ack_pending), (1, 0));
     assert_eq!(test.cancel(held.id).await.status, ReservationStatus::Cancelled, "seats.release goes on");

@@ -14,10 +14,10 @@ use sqlx::AssertSqlSafe;
 
 use crate::common::app::{TestApp, assert_good, start};
 
-/// A small on-sale at one desk: each buyer tries a few seats, and pays, cancels or lets the hold run out.
-async fn on_sale(test: Arc<TestApp>, desk: boxoffice::booking::Desk, buyers: i32) {
+/// A small on-sale at one instance: each buyer tries a few seats, and pays, cancels or lets the hold run out.
+async fn on_sale(test: Arc<TestApp>, booking: boxoffice::booking::BookingService, buyers: i32) {
     let each = (0..buyers).map(|buyer| {
-        let (test, desk) = (Arc::clone(&test), desk.clone());
+        let (test, booking) = (Arc::clone(&test), booking.clone());
         tokio::spawn(async move {
             let user = test.user(1_000).await;
             for attempt in 0..4 {
@@ -30,7 +30,7 @@ async fn on_sale(test: Arc<TestApp>, desk: boxoffice::booking::Desk, buyers: i32
                     pay_now: false,
                     trace: None,
                 };
-                let Some(held) = decided(&desk.reserve(order).await) else {
+                let Some(held) = decided(&booking.reserve(order).await) else {
                     continue;
                 };
                 if held.status != ReservationStatus::Held {
@@ -38,8 +38,8 @@ async fn on_sale(test: Arc<TestApp>, desk: boxoffice::booking::Desk, buyers: i32
                 }
                 match buyer % 5 {
                     0 => {}
-                    1 => drop(desk.cancel(held.id).await),
-                    _ => drop(desk.pay(held.id).await),
+                    1 => drop(booking.cancel(held.id).await),
+                    _ => drop(booking.pay(held.id).await),
                 }
             }
         })
@@ -70,7 +70,7 @@ async fn ends_right(test: &TestApp) {
 #[tokio::test(flavor = "multi_thread")]
 async fn sagas_end_right_after_all_streams_are_deleted() {
     let test = Arc::new(TestApp::with(&["--hold-seconds", "3", "--payment-grace-seconds", "3"]).await);
-    let sale = tokio::spawn(on_sale(Arc::clone(&test), test.app.desk.clone(), 60));
+    let sale = tokio::spawn(on_sale(Arc::clone(&test), test.app.booking.clone(), 60));
     for _ in 0..3 {
         tokio::time::sleep(Duration::from_millis(300)).await;
         for stream in [subjects::STEPS, subjects::SAGAS, subjects::TIMERS, subjects::EVENTS] {
@@ -84,7 +84,7 @@ async fn sagas_end_right_after_all_streams_are_deleted() {
     let free = sqlx::query_scalar::<_, i32>("select number from seats where status = 'free' limit 1");
     let free = free.fetch_one(&test.app.pool).await.unwrap();
     test.until(15, "the sale to go on", || async {
-        decided(&test.app.desk.reserve(test.order(next, &[free])).await).is_some()
+        decided(&test.app.booking.reserve(test.order(next, &[free])).await).is_some()
     })
     .await;
 }
@@ -95,8 +95,8 @@ async fn two_processes_with_clocks_apart_serve_one_sale() {
     let test = Arc::new(TestApp::with(&flags).await);
     let ahead = test.another(&[&flags[..], &["--clock-skew-ms", "5000"]].concat()).await;
     let (one, other) = (
-        on_sale(Arc::clone(&test), test.app.desk.clone(), 40),
-        on_sale(Arc::clone(&test), ahead.desk.clone(), 40),
+        on_sale(Arc::clone(&test), test.app.booking.clone(), 40),
+        on_sale(Arc::clone(&test), ahead.booking.clone(), 40),
     );
     tokio::join!(one, other);
     let apart = (test.app.clock.now() - ahead.clock.now()).abs();
@@ -183,7 +183,7 @@ async fn unpublished_commits_resume_after_a_start() {
     let user = test.user(0).await;
     let order = test.order(user, &[1]);
     let id = order.id;
-    drop(test.app.desk.reserve(order).await.unwrap());
+    drop(test.app.booking.reserve(order).await.unwrap());
     let mut steps = test.app.bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
     test.until(5, "the command to be out", || async {
         let mut steps = steps.clone();
@@ -225,7 +225,7 @@ async fn roles_in_processes_of_their_own_serve_a_sale_together() {
     for role in [Role::Worker, Role::Worker, Role::Orchestrator, Role::Scheduler] {
         others.push(start(&test.env, &flags, &[role]).await);
     }
-    on_sale(Arc::clone(&test), test.app.desk.clone(), 40).await;
+    on_sale(Arc::clone(&test), test.app.booking.clone(), 40).await;
     ends_right(&test).await;
     for other in others {
         other.stop().await;

@@ -7,10 +7,10 @@ use boxoffice::bus::publish::publish;
 use boxoffice::bus::subjects;
 use boxoffice::saga::{Command, Direction, OperatorAction};
 use boxoffice::store;
-use boxoffice::store::changes::{Changes, is_not_as_read};
 use boxoffice::store::reservations::{Reservation, ReservationStatus};
-use boxoffice::store::rows::Rows;
 use boxoffice::store::seats::Owned;
+use boxoffice::store::tracked_rows::TrackedRows;
+use boxoffice::store::write_batch::{WriteBatch, is_stale_read};
 use uuid::Uuid;
 
 use crate::common::app::{TestApp, start};
@@ -107,7 +107,7 @@ async fn do_and_undo_of_a_step_wait_for_each_other() {
     sqlx::query(seat).bind(test.performance).execute(&mut *blocker).await.unwrap();
     let order = test.order(user, &[1]);
     let id = order.id;
-    let Answer::Pending(pending) = test.app.desk.reserve(order).await.unwrap() else {
+    let Answer::Pending(pending) = test.app.booking.reserve(order).await.unwrap() else {
         panic!("it went past the lock")
     };
     assert_eq!(pending.status, ReservationStatus::Pending);
@@ -132,7 +132,7 @@ async fn do_and_undo_of_a_step_wait_for_each_other() {
 async fn queued(test: &TestApp, orders: Vec<boxoffice::booking::Order>) -> Vec<Reservation> {
     let mut pending = Vec::new();
     for order in orders {
-        let Answer::Pending(reservation) = test.app.desk.reserve(order).await.unwrap() else {
+        let Answer::Pending(reservation) = test.app.booking.reserve(order).await.unwrap() else {
             panic!("a worker works")
         };
         pending.push(*reservation);
@@ -193,7 +193,7 @@ async fn two_payments_of_one_user_in_one_batch_share_the_balance() {
     let mut blocker = test.app.pool.begin().await.unwrap();
     let account = "select from accounts where user_id = $1 for update";
     sqlx::query(account).bind(user).execute(&mut *blocker).await.unwrap();
-    let payments = async { tokio::join!(test.app.desk.pay(one.id), test.app.desk.pay(other.id)) };
+    let payments = async { tokio::join!(test.app.booking.pay(one.id), test.app.booking.pay(other.id)) };
     let (answers, ()) = tokio::join!(payments, async {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         blocker.commit().await.unwrap();
@@ -216,7 +216,7 @@ async fn two_signals_in_one_batch_apply_in_order() {
     for seat in 1..=10 {
         let held = test.reserve(user, &[seat]).await;
         // Whichever comes first decides; the other finds the saga moved on.
-        let (paid, cancelled) = tokio::join!(test.app.desk.pay(held.id), test.app.desk.cancel(held.id));
+        let (paid, cancelled) = tokio::join!(test.app.booking.pay(held.id), test.app.booking.cancel(held.id));
         drop((paid.unwrap(), cancelled.unwrap()));
         test.until(5, "the reservation to end", || async {
             matches!(
@@ -241,16 +241,16 @@ async fn seat_count_of_a_buyer_is_rechecked_on_write() {
     let now = store::now(&test.app.pool).await.unwrap();
     let compare = async |buyer, own| {
         let whose = (buyer, test.performance);
-        let mut read = Rows::from_iter([(whose, Owned::default())]);
+        let mut read = TrackedRows::from_iter([(whose, Owned::default())]);
         read.change(&whose).unwrap().seats += 1;
-        let mut changes = Changes::default();
+        let mut changes = WriteBatch::default();
         store::seats::compare_buyers(&mut changes, &read, now, own);
         // Something is written with it.
         store::payments::mark_refunded(&mut changes, &[Uuid::nil()], now);
         changes.write(&mut test.app.pool.acquire().await.unwrap()).await
     };
     let held = test.reserve(user, &[1]).await.id;
-    assert!(is_not_as_read(&compare(user, Vec::new()).await.unwrap_err()));
+    assert!(is_stale_read(&compare(user, Vec::new()).await.unwrap_err()));
     compare(user, vec![held]).await.expect("what is just being written does not count");
     compare(other, Vec::new()).await.expect("no other transaction is in the way");
 
@@ -263,7 +263,7 @@ async fn seat_count_of_a_buyer_is_rechecked_on_write() {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         first.commit().await.unwrap();
     });
-    assert!(is_not_as_read(&second.unwrap_err()));
+    assert!(is_stale_read(&second.unwrap_err()));
 }
 
 /// A reservation is confirmed by another transaction while a statement that ends it waits for its row.
@@ -274,7 +274,7 @@ async fn ended_reservations_are_counted_when_written() {
     let now = store::now(&test.app.pool).await.unwrap();
     let expire = async || {
         let end = Reservation { status: ReservationStatus::Expired, ..held.clone() };
-        let mut changes = Changes::default();
+        let mut changes = WriteBatch::default();
         store::reservations::end_open(&mut changes, &[end], now);
         changes.write(&mut test.app.pool.acquire().await.unwrap()).await
     };
@@ -285,7 +285,7 @@ async fn ended_reservations_are_counted_when_written() {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
         first.commit().await.unwrap();
     });
-    assert!(is_not_as_read(&second.unwrap_err()));
+    assert!(is_stale_read(&second.unwrap_err()));
     expire().await.expect("one that has ended before the statement begins is left as it is");
     assert_eq!(test.find(held.id).await.status, ReservationStatus::Confirmed);
 }

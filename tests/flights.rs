@@ -6,9 +6,9 @@ use boxoffice::app::{App, Role};
 use boxoffice::bus::subjects;
 use boxoffice::orchestrator::{self, Batch};
 use boxoffice::saga::{Event, NewSaga, OperatorAction};
-use boxoffice::store::changes::{Changes, is_not_as_read};
 use boxoffice::store::flights::{self, Overdue};
 use boxoffice::store::reservations::ReservationStatus;
+use boxoffice::store::write_batch::{WriteBatch, is_stale_read};
 use boxoffice::{ids, store};
 use sqlx::PgPool;
 use uuid::Uuid;
@@ -38,7 +38,7 @@ async fn ended_sagas_leave_their_flight_and_keep_their_row() {
     let mut order = test.order(user, &[1]);
     order.pay_now = true;
     let id = order.id;
-    drop(test.app.desk.reserve(order).await.unwrap());
+    drop(test.app.booking.reserve(order).await.unwrap());
     test.until(5, "the tickets", || async { test.find(id).await.status == ReservationStatus::Confirmed })
         .await;
     all_land(&test.app.pool).await;
@@ -53,12 +53,12 @@ async fn held_saga_has_a_timer_and_a_flight() {
     let user = test.user(1_000).await;
     let order = test.order(user, &[1]);
     let id = order.id;
-    drop(test.app.desk.reserve(order).await.unwrap());
+    drop(test.app.booking.reserve(order).await.unwrap());
     test.until(5, "the hold", || async { test.find(id).await.status == ReservationStatus::Held }).await;
     assert_eq!(row(&test.app.pool, id).await, (None, false), "it waits by its own alarm");
     all_land(&test.app.pool).await;
     worker.stop().await;
-    drop(test.app.desk.pay(id).await.unwrap());
+    drop(test.app.booking.pay(id).await.unwrap());
     assert!(row(&test.app.pool, id).await.0.is_some(), "it runs in the flight of its signal");
     assert_eq!(in_flight(&test.app.pool).await, [id]);
 }
@@ -72,7 +72,7 @@ async fn flight_of_a_dead_process_is_swept() {
     for seat in 1..=3 {
         let order = test.order(user, &[seat]);
         ids.push(order.id);
-        drop(test.app.desk.reserve(order).await.unwrap());
+        drop(test.app.booking.reserve(order).await.unwrap());
     }
     let mut steps = test.app.bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
     test.until(5, "the commands to be out", || async {
@@ -131,7 +131,7 @@ async fn saga_that_was_let_go_is_read_anew() {
     let mut batch = Batch::of(vec![remembered], store::now(pool).await.unwrap());
     batch.apply(&engine.registry, id, &Event::Operator(OperatorAction::Abandon));
     let mut conn = pool.acquire().await.unwrap();
-    assert!(is_not_as_read(&batch.write(&mut conn, engine).await.unwrap_err()));
+    assert!(is_stale_read(&batch.write(&mut conn, engine).await.unwrap_err()));
     assert!(flights::kept(pool, &flight).await.unwrap().is_empty());
 }
 
@@ -165,7 +165,7 @@ async fn waiting_saga_goes_on_in_a_new_process() {
     assert_eq!(saga.input["seats"], serde_json::json!([1, 2]));
     assert!(saga.input.get("amount").is_none());
     let next = test.another(&[]).await;
-    let (answer, began) = next.desk.pay(held.id).await.unwrap();
+    let (answer, began) = next.booking.pay(held.id).await.unwrap();
     assert!(began);
     let paid = crate::common::app::settled(answer);
     assert_eq!(paid.status, ReservationStatus::Confirmed);
@@ -187,7 +187,7 @@ async fn answers_from_memory_are_those_of_the_database() {
     assert_eq!(format!("{paid:?}"), format!("{:?}", test.find(held.id).await));
     let mut order = test.order(user, &[3]);
     order.pay_now = true;
-    let bought = crate::common::app::settled(test.app.desk.reserve(order).await.unwrap());
+    let bought = crate::common::app::settled(test.app.booking.reserve(order).await.unwrap());
     assert_eq!(format!("{bought:?}"), format!("{:?}", test.find(bought.id).await));
 }
 
@@ -203,7 +203,7 @@ async fn saga_of_an_unregistered_workflow_is_not_begun() {
     unknown.registry = registry.into();
     let id = ids::new();
     let new = NewSaga { id, subject_id: id, input: serde_json::Map::new(), trace: None, seq: 0 };
-    let mut changes = Changes::default();
+    let mut changes = WriteBatch::default();
     let now = store::now(pool).await.unwrap();
     let _begun = orchestrator::start(&mut changes, &unknown, "odd", vec![new], now).unwrap();
     let mut conn = pool.acquire().await.unwrap();

@@ -86,7 +86,7 @@ async fn forged_buyer_and_seats_of_a_hold_are_ignored() {
     let (buyer, victim) = (test.user(0).await, test.user(0).await);
     let order = test.order(buyer, &[1]);
     let id = order.id;
-    drop(test.app.desk.reserve(order).await.unwrap());
+    drop(test.app.booking.reserve(order).await.unwrap());
     test.until(10, "the command to be out", || async { waiting_commands(&test).await == 1 }).await;
     let stream = test.app.bus.jetstream.get_stream(subjects::STEPS).await.unwrap();
     stream.purge().await.unwrap();

@@ -1,9 +1,9 @@
 //! The tables that every booking writes: what keeps their rows right, where the schema has few constraints.
 
 use boxoffice::store;
-use boxoffice::store::changes::Changes;
 use boxoffice::store::payments::{self, PaymentStatus, PaymentWithoutEntry};
 use boxoffice::store::reservations;
+use boxoffice::store::write_batch::WriteBatch;
 use chrono::Utc;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
@@ -47,17 +47,17 @@ async fn insert_that_comes_out_short_fails_whole() {
     let before = payments_of(&mut conn).await;
     // One reservation is not paid yet; the other one is, and its payment is not written again.
     let (paid, open) = ("00000000-0000-7000-8000-000000000007", "00000000-0000-7000-8000-000000000002");
-    let mut changes = Changes::default();
+    let mut changes = WriteBatch::default();
     payments::pay_without_entry(&mut changes, &[payment(open), payment(paid)], Utc::now());
     let failed = changes.write(&mut conn).await;
     assert!(
-        !failed.as_ref().is_err_and(store::changes::is_not_as_read),
+        !failed.as_ref().is_err_and(store::write_batch::is_stale_read),
         "it fails again when it is done again"
     );
     assert_eq!(code(failed), "23000");
     assert_eq!(payments_of(&mut conn).await, before);
 
-    let mut changes = Changes::default();
+    let mut changes = WriteBatch::default();
     payments::pay_without_entry(&mut changes, &[payment(open)], Utc::now());
     changes.write(&mut conn).await.unwrap();
     assert_eq!(payments_of(&mut conn).await, before + 1);
@@ -68,12 +68,12 @@ async fn step_cannot_change_a_missing_reservation() {
     let pool = good_database().await;
     let mut conn = pool.acquire().await.unwrap();
     let known: Uuid = "00000000-0000-7000-8000-000000000002".parse().unwrap();
-    let mut changes = Changes::default();
+    let mut changes = WriteBatch::default();
     reservations::confirm(&mut changes, &[known, Uuid::now_v7()], Utc::now());
     assert_eq!(code(changes.write(&mut conn).await), "23000");
 
     // A reservation that is named twice is one row.
-    let mut changes = Changes::default();
+    let mut changes = WriteBatch::default();
     reservations::confirm(&mut changes, &[known, known], Utc::now());
     changes.write(&mut conn).await.unwrap();
 }

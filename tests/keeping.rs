@@ -102,7 +102,7 @@ async fn count(pool: &PgPool, table: &'static str) -> i64 {
 /// Forgets until nothing old is left; another instance may have the turn.
 async fn forget(app: &App) {
     until(10, "the old sagas to be gone", || async {
-        app.engine.forget(MONTH).await.unwrap();
+        app.engine.purge(MONTH).await.unwrap();
         let old = "sagas where finished_at < now() - interval '30 days' and due_at is null";
         count(&app.pool, old).await == 0
     })
@@ -119,7 +119,7 @@ async fn purge_removes_ended_sagas_and_keeps_holds() {
     for (number, days_ago) in [(1, 40), (2, 40), (3, 33), (4, 20)] {
         let mut order = test.order(user, &[number]);
         order.id = old_id(days_ago, number.try_into().unwrap());
-        reserved.push(settled(test.app.desk.reserve(order).await.unwrap()).id);
+        reserved.push(settled(test.app.booking.reserve(order).await.unwrap()).id);
     }
     let [over, open, late, recent] = reserved[..] else { panic!("four were reserved") };
     for (saga, ended) in [(over, 40), (late, 5), (recent, 20)] {
@@ -197,7 +197,7 @@ async fn several_instances_may_forget_at_once_and_again() {
     add_ended(pool, 36, 1_200).await;
     let (mut sagas, mut days) = (0, 0);
     for _ in 0..3 {
-        let all = futures::future::join_all((0..4).map(|_| test.app.engine.forget(MONTH))).await;
+        let all = futures::future::join_all((0..4).map(|_| test.app.engine.purge(MONTH))).await;
         for one in all {
             let one = one.unwrap();
             (sagas, days) = (sagas + one.sagas, days + one.days);
@@ -205,7 +205,7 @@ async fn several_instances_may_forget_at_once_and_again() {
     }
     assert_eq!((sagas, days), (3_700, 2));
     assert_eq!((count(pool, "sagas").await, count(pool, "saga_history").await), (0, 0));
-    let again = test.app.engine.forget(MONTH).await.unwrap();
+    let again = test.app.engine.purge(MONTH).await.unwrap();
     assert_eq!((again.sagas, again.days), (0, 0));
 }
 
@@ -220,7 +220,7 @@ async fn day_without_a_partition_is_still_sold() {
     assert_eq!(history_of(pool, first.id).await[0].0, "saga_history_default");
 
     // The day that has begun stays where it is; the next one gets its part.
-    test.app.engine.forget(MONTH).await.unwrap();
+    test.app.engine.purge(MONTH).await.unwrap();
     let days = retention::days(pool).await.unwrap();
     assert!(!days.contains(&day(0)) && days.contains(&day(-1)), "{days:?}");
     assert_eq!(test.pay(first.id).await.status, ReservationStatus::Confirmed);
@@ -240,7 +240,7 @@ async fn a_confirmed_reservation_outlives_its_saga_and_can_be_cancelled() {
     for seat in [1, 2] {
         let mut order = test.order(user, &[seat]);
         order.id = old_id(50, seat.try_into().unwrap());
-        let held = settled(test.app.desk.reserve(order).await.unwrap());
+        let held = settled(test.app.booking.reserve(order).await.unwrap());
         assert_eq!(test.pay(held.id).await.status, ReservationStatus::Confirmed);
         end_in_the_past(pool, held.id, 50).await;
         bought.push(held.id);

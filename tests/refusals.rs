@@ -37,7 +37,7 @@ async fn assert_good_but_stuck(test: &TestApp) {
 async fn order(test: &TestApp, seat: i32) -> Uuid {
     let order = test.order(test.user(1_000).await, &[seat]);
     let id = order.id;
-    let _answer = test.app.desk.reserve(order).await.unwrap();
+    let _answer = test.app.booking.reserve(order).await.unwrap();
     id
 }
 
@@ -57,7 +57,7 @@ async fn denied_command_makes_its_saga_stuck() {
     })
     .await;
     let begin = Instant::now();
-    let _answer = test.app.desk.pay(held.id).await.unwrap();
+    let _answer = test.app.booking.pay(held.id).await.unwrap();
     let reason = stuck(&test, held.id).await;
     assert!(reason.contains("does not let this user publish to steps.points.deduct"), "{reason}");
     assert!(begin.elapsed() < Duration::from_secs(15), "it took {:?}", begin.elapsed());

@@ -67,7 +67,7 @@ async fn hold_executed_after_the_start_is_rejected() {
     let program = Program::of(&test.env);
     program.json(0, "saga pause --step seats.hold --reason slow").await;
     let user = test.user(0).await;
-    let answer = test.app.desk.reserve(test.order(user, &[1])).await.unwrap();
+    let answer = test.app.booking.reserve(test.order(user, &[1])).await.unwrap();
     let Answer::Pending(pending) = answer else { panic!("held in spite of the pause: {answer:?}") };
     start_now(&test, test.performance).await;
     program.json(0, "saga resume --step seats.hold --reason quick").await;

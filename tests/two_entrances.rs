@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use boxoffice::booking::{DeskError, Order};
+use boxoffice::booking::{BookingError, Order};
 use boxoffice::ids;
 use boxoffice::store::api_keys::Role;
 use boxoffice::store::claims::Key;
@@ -261,8 +261,8 @@ async fn orders_with_taken_keys_start_nothing() {
     let order = |seat: i32, key: Option<Key>| {
         let order = test.order(ids::new(), &[seat]);
         let order = Order { id: key.as_ref().map_or(order.id, |key: &Key| key.asked.fresh), ..order };
-        let desk = &test.app.desk;
-        async move { (desk.reserve_under(order, key.as_ref()).await, key) }
+        let booking = &test.app.booking;
+        async move { (booking.reserve_under(order, key.as_ref()).await, key) }
     };
     let (first, taken) = order(1, Some(key("taken"))).await;
     assert!(first.is_ok() && taken.unwrap().is_claimed() == Some(true));
@@ -273,7 +273,7 @@ async fn orders_with_taken_keys_start_nothing() {
         let is_claimed = key.as_ref().and_then(Key::is_claimed);
         match result {
             Ok(_) => assert_eq!(is_claimed, key.as_ref().map(|_| true), "{at}"),
-            Err(DeskError::KeyTaken) => assert_eq!(is_claimed, Some(false), "{at}"),
+            Err(BookingError::KeyTaken) => assert_eq!(is_claimed, Some(false), "{at}"),
             Err(error) => panic!("{at}: {error}"),
         }
         begun += usize::from(is_claimed != Some(false));

@@ -205,12 +205,12 @@ async fn buy(test: Arc<TestApp>, first_seat: i32, done: Arc<AtomicUsize>, stop: 
 }
 
 async fn book(test: &TestApp, user: Uuid, seat: i32) -> Option<()> {
-    let answer = test.app.desk.reserve(test.order(user, &[seat])).await.ok()?;
+    let answer = test.app.booking.reserve(test.order(user, &[seat])).await.ok()?;
     let (Answer::Settled(held) | Answer::Pending(held)) = answer;
     becomes(test, held.id, ReservationStatus::Held).await?;
-    test.app.desk.pay(held.id).await.ok()?;
+    test.app.booking.pay(held.id).await.ok()?;
     becomes(test, held.id, ReservationStatus::Confirmed).await?;
-    test.app.desk.cancel(held.id).await.ok()?;
+    test.app.booking.cancel(held.id).await.ok()?;
     becomes(test, held.id, ReservationStatus::Cancelled).await
 }
 
@@ -218,7 +218,7 @@ async fn book(test: &TestApp, user: Uuid, seat: i32) -> Option<()> {
 async fn becomes(test: &TestApp, id: Uuid, status: ReservationStatus) -> Option<()> {
     let ends = [ReservationStatus::Failed, ReservationStatus::Expired];
     for _ in 0..1_500 {
-        match test.app.desk.find(id).await {
+        match test.app.booking.find(id).await {
             Ok(found) if found.status == status => return Some(()),
             Ok(found) if ends.contains(&found.status) => return None,
             _ => tokio::time::sleep(Duration::from_millis(20)).await,

@@ -17,7 +17,7 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
 use crate::background::Tasks;
-use crate::booking::Desk;
+use crate::booking::BookingService;
 use crate::bus::{self, Bus, probe, retry, topology};
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -65,7 +65,7 @@ pub struct App {
     pub bus: Bus,
     pub clock: Clock,
     pub engine: Engine,
-    pub desk: Desk,
+    pub booking: BookingService,
     pub room: Option<Arc<WaitingRoom>>,
     /// Where buyers and clients are answered, in a process with the role api.
     pub address: Option<SocketAddr>,
@@ -117,9 +117,16 @@ impl App {
         let engine = Engine::start(pools, bus.clone(), participants, &tasks, &stop).await?;
         let engine = engine.with_after_act(steps::settle).with_own_workflows(workflows::BUILT_IN_NAMES);
         tasks.supervise("JetStream probe", probe::run(bus.clone(), stop.clone()));
-        let desk = Desk::open(pool.clone(), engine.clone(), recent, settings.engine.settle(), &tasks, &stop);
+        let booking = BookingService::open(
+            pool.clone(),
+            engine.clone(),
+            recent,
+            settings.engine.settle(),
+            &tasks,
+            &stop,
+        );
         let (room, address, admin_address) = (None, None, None);
-        let mut app = Self { pool, bus, clock, engine, desk, room, address, admin_address, tasks, stop };
+        let mut app = Self { pool, bus, clock, engine, booking, room, address, admin_address, tasks, stop };
         app.run(settings, &roles, announce).await?;
         let names: Vec<String> = roles.iter().map(|role| format!("{role:?}").to_lowercase()).collect();
         store::operations::record_start(&app.pool, ids::new(), &names).await?;
@@ -150,7 +157,7 @@ impl App {
                 room.run_admission(throttle_limits(settings));
             }
             let keep = settings.engine.keep();
-            schedule::start(&self.engine, &self.desk, &self.clock, keep, &self.tasks, &self.stop).await?;
+            schedule::start(&self.engine, &self.booking, &self.clock, keep, &self.tasks, &self.stop).await?;
         }
         if roles.contains(&Role::Api)
             && let Some(room) = &self.room

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::audit;
 use crate::background::Tasks;
 use crate::background::jobs::{Job, Jobs, run_once};
-use crate::booking::{Desk, DeskError};
+use crate::booking::{BookingError, BookingService};
 use crate::clock::Clock;
 use crate::operations::batch_jobs::BatchJobs;
 use crate::orchestrator::{ActError, Engine};
@@ -39,7 +39,7 @@ const QUIET: Duration = Duration::from_millis(2_900);
 /// Starts the jobs, and stops them with the process. The sweeper also runs once now: a start heals at once.
 pub(super) async fn start(
     engine: &Engine,
-    desk: &Desk,
+    booking: &BookingService,
     clock: &Clock,
     keep: TimeDelta,
     tasks: &Tasks,
@@ -48,7 +48,7 @@ pub(super) async fn start(
     let failed = "the scheduler cannot be started";
     let jobs = Jobs::new(stop).await.context(failed)?;
     let watch = Watch { engine: engine.clone(), quiet_until: Arc::default(), charges: Arc::default() };
-    let charges = Charges { desk: desk.clone(), are_waiting: Arc::clone(&watch.charges) };
+    let charges = Charges { booking: booking.clone(), are_waiting: Arc::clone(&watch.charges) };
     // Beside the rest of the start: a start after a long stop may find thousands of sagas that are due.
     let (first, stopped) = (sweep(watch.clone()), stop.clone());
     tasks.spawn(async move { run_once(SWEEP, &stopped, first).await });
@@ -101,14 +101,14 @@ async fn sweep(watch: Watch) -> store::Result<()> {
 /// The charges of this process's database that wait to be announced.
 #[derive(Clone)]
 struct Charges {
-    desk: Desk,
+    booking: BookingService,
     are_waiting: Arc<AtomicBool>,
 }
 
 /// Announces charges if the sweeper has found some. Without any it asks neither server.
-async fn announce_charges(charges: Charges) -> Result<(), DeskError> {
+async fn announce_charges(charges: Charges) -> Result<(), BookingError> {
     if charges.are_waiting.swap(false, Ordering::Relaxed) {
-        charges.desk.announce_forgotten_charges().await?;
+        charges.booking.announce_forgotten_charges().await?;
     }
     Ok(())
 }
@@ -123,7 +123,7 @@ async fn purge_keys((engine, clock): (Engine, Clock)) -> store::Result<()> {
 }
 
 async fn purge_ended((engine, keep): (Engine, TimeDelta)) -> store::Result<()> {
-    engine.forget(keep).await.map(drop)
+    engine.purge(keep).await.map(drop)
 }
 
 async fn resume_batches(batches: BatchJobs) -> store::Result<()> {

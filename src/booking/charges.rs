@@ -6,7 +6,7 @@ use serde_json::json;
 use sqlx::PgPool;
 use uuid::Uuid;
 
-use super::{Desk, DeskError};
+use super::{BookingError, BookingService};
 use crate::bus::events::{EventBatch, EventMessage, event_batches};
 use crate::bus::publish::publish;
 use crate::orchestrator::{Page, Wanted};
@@ -20,10 +20,10 @@ const REPLAY_PAGE: usize = 200;
 /// An id is made before its row, a request that is sent again up to a day; and clocks differ.
 const REPLAY_MARGIN: TimeDelta = TimeDelta::days(2);
 
-impl Desk {
+impl BookingService {
     /// Announces the charges that are not announced yet, a bounded number at once. Two instances may announce
     /// the same one: the event's id is the entry's.
-    pub async fn announce_forgotten_charges(&self) -> Result<usize, DeskError> {
+    pub async fn announce_forgotten_charges(&self) -> Result<usize, BookingError> {
         let charges = store::payments::unannounced(&self.pool, LIMIT).await?;
         if charges.is_empty() {
             return Ok(0);
@@ -31,7 +31,7 @@ impl Desk {
         let events: Vec<EventMessage> = charges.iter().map(charge_event).collect();
         publish(&self.engine.bus, &event_batches(&events), EventBatch::outgoing)
             .await
-            .map_err(|_| DeskError::Unavailable)?;
+            .map_err(|_| BookingError::Unavailable)?;
         let ids: Vec<Uuid> = charges.iter().map(|charge| charge.id).collect();
         store::payments::announced(&self.pool, &ids).await?;
         Ok(charges.len())

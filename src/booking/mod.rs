@@ -22,7 +22,7 @@ use self::start::Started;
 use crate::background::Tasks;
 use crate::clock::Clock;
 use crate::ids;
-use crate::orchestrator::{Batched, Engine, SignalError, Verdict, Waiting, batched};
+use crate::orchestrator::{Batcher, Engine, SignalError, Verdict, Waiting, batcher};
 use crate::saga::{Signal, Status};
 use crate::steps::RecentBookings;
 use crate::store;
@@ -36,10 +36,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The booking service: turns buyers' requests into sagas and signals.
 #[derive(Clone, Debug)]
-pub struct Desk {
+pub struct BookingService {
     pool: PgPool,
     engine: Engine,
-    orders: Batched<start::Request, Started>,
+    orders: Batcher<start::Request, Started>,
     reads: mpsc::Sender<reads::Request>,
     recent: RecentBookings,
     patience: Duration,
@@ -56,7 +56,7 @@ pub enum Answer {
 
 /// Why a request was not accepted.
 #[derive(Debug, thiserror::Error)]
-pub enum DeskError {
+pub enum BookingError {
     #[error("there is no such reservation")]
     Unknown,
     /// Nothing was begun, or it is unknown whether it was; asking again is safe.
@@ -69,14 +69,14 @@ pub enum DeskError {
     Database(#[from] sqlx::Error),
 }
 
-impl From<SignalError> for DeskError {
+impl From<SignalError> for BookingError {
     fn from(_: SignalError) -> Self {
         Self::Unavailable
     }
 }
 
-impl Desk {
-    /// Opens the desk: starts the task that turns waiting orders into sagas.
+impl BookingService {
+    /// Opens the service: starts the task that turns waiting orders into sagas.
     pub fn open(
         pool: PgPool,
         engine: Engine,
@@ -85,7 +85,7 @@ impl Desk {
         tasks: &Tasks,
         stop: &CancellationToken,
     ) -> Self {
-        let (orders, requests) = batched("orders", |request: &start::Request| request.order.id);
+        let (orders, requests) = batcher("orders", |request: &start::Request| request.order.id);
         tasks.supervise("orders", start::run(engine.clone(), requests, stop.clone()));
         let (reads, requests) = mpsc::channel(4_096);
         tasks.supervise("reads of reservations", reads::run(engine.clone(), requests, stop.clone()));
@@ -94,17 +94,21 @@ impl Desk {
 
     /// Reserves seats, and pays for them if that is wanted at once. An order whose id exists already leads to that
     /// reservation: asking again starts nothing.
-    pub async fn reserve(&self, order: NewReservation) -> Result<Answer, DeskError> {
+    pub async fn reserve(&self, order: NewReservation) -> Result<Answer, BookingError> {
         self.reserve_under(order, None).await
     }
 
     /// The same; an idempotency key is claimed with the order.
-    pub async fn reserve_under(&self, order: NewReservation, key: Option<&Key>) -> Result<Answer, DeskError> {
+    pub async fn reserve_under(
+        &self,
+        order: NewReservation,
+        key: Option<&Key>,
+    ) -> Result<Answer, BookingError> {
         let (id, pay_now) = (order.id, order.pay_now);
         let waiting = self.engine.waiting(id);
         let seen = Reservation::begun(&order.input(), Clock::default().now());
         let request = start::Request { order, key: key.map(|key| key.asked.clone()) };
-        let started = self.orders.ask(request).await.ok_or(DeskError::Unavailable)?;
+        let started = self.orders.ask(request).await.ok_or(BookingError::Unavailable)?;
         decide_key(key, started != Started::KeyTaken)?;
         let (new, settled) = (started == Started::New, settles(pay_now));
         // An existing reservation may have any status by now.
@@ -113,7 +117,7 @@ impl Desk {
 
     /// Pays for a held reservation, and says whether it was this call that began the payment. One under way already
     /// is waited for: paying twice charges once.
-    pub async fn pay(&self, id: Uuid) -> Result<(Answer, bool), DeskError> {
+    pub async fn pay(&self, id: Uuid) -> Result<(Answer, bool), BookingError> {
         self.pay_seen(id, None, None).await
     }
 
@@ -124,14 +128,14 @@ impl Desk {
         id: Uuid,
         seen: Option<&Reservation>,
         key: Option<&Key>,
-    ) -> Result<(Answer, bool), DeskError> {
+    ) -> Result<(Answer, bool), BookingError> {
         let waiting = self.engine.waiting(id);
         let began = self.signal(id, "pay", key).await?;
         Ok((self.settle(&waiting, id, began, is_at_rest, seen.filter(|_| began)).await?, began))
     }
 
     /// Gives the saga a signal; says whether that moved it.
-    async fn signal(&self, id: Uuid, signal: &str, key: Option<&Key>) -> Result<bool, DeskError> {
+    async fn signal(&self, id: Uuid, signal: &str, key: Option<&Key>) -> Result<bool, BookingError> {
         self.recent.signalled(id);
         let signal = Signal { name: signal.to_owned(), payload: Map::new() };
         let verdict = self.engine.signal_under(id, signal, key.map(|key| key.asked.clone())).await?;
@@ -141,12 +145,12 @@ impl Desk {
 
     /// Takes a hold back, or a confirmed reservation. Whether it may be is for the caller to have checked; a
     /// reservation that moved on in between is answered as it is.
-    pub async fn cancel(&self, id: Uuid) -> Result<Answer, DeskError> {
+    pub async fn cancel(&self, id: Uuid) -> Result<Answer, BookingError> {
         self.cancel_under(id, None).await
     }
 
     /// The same; an idempotency key is claimed with what the call begins, if it begins anything.
-    pub async fn cancel_under(&self, id: Uuid, key: Option<&Key>) -> Result<Answer, DeskError> {
+    pub async fn cancel_under(&self, id: Uuid, key: Option<&Key>) -> Result<Answer, BookingError> {
         let reservation = self.find(id).await?;
         if let Some(begun) = reservation.cancellation_id {
             return self.settle_cancellation(&self.engine.waiting(begun), reservation, begun).await;
@@ -160,7 +164,7 @@ impl Desk {
         let cancellation = ids::new();
         let waiting = self.engine.waiting(cancellation);
         let started = start::cancellation(&self.pool, &self.engine, &reservation, cancellation, key).await;
-        if matches!(started, Err(DeskError::KeyTaken)) {
+        if matches!(started, Err(BookingError::KeyTaken)) {
             decide_key(key, false)?;
         }
         if started? {
@@ -176,22 +180,22 @@ impl Desk {
     }
 
     /// Waits for a reservation that an earlier call began, as that call did.
-    pub async fn resume(&self, id: Uuid, pay_now: bool) -> Result<Answer, DeskError> {
+    pub async fn resume(&self, id: Uuid, pay_now: bool) -> Result<Answer, BookingError> {
         let waiting = self.engine.waiting(id);
         self.settle(&waiting, id, false, settles(pay_now), None).await
     }
 
     /// A reservation that an earlier call began, once it has come to what that call waited for.
-    pub async fn settled(&self, id: Uuid, pay_now: bool) -> Result<Option<Reservation>, DeskError> {
+    pub async fn settled(&self, id: Uuid, pay_now: bool) -> Result<Option<Reservation>, BookingError> {
         match self.find(id).await {
             Ok(reservation) => Ok(Some(reservation).filter(settles(pay_now))),
-            Err(DeskError::Unknown) => Ok(None),
+            Err(BookingError::Unknown) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     /// Whether the cancellation of a cancelled reservation is over, its refund included.
-    pub async fn is_cancelled(&self, reservation: &Reservation) -> Result<bool, DeskError> {
+    pub async fn is_cancelled(&self, reservation: &Reservation) -> Result<bool, BookingError> {
         let Some(cancellation) = reservation.cancellation_id else {
             return Ok(is_at_rest(reservation));
         };
@@ -200,7 +204,7 @@ impl Desk {
     }
 
     /// One reservation as it stands.
-    pub async fn find(&self, id: Uuid) -> Result<Reservation, DeskError> {
+    pub async fn find(&self, id: Uuid) -> Result<Reservation, BookingError> {
         reads::find(&self.pool, &self.reads, id).await
     }
 
@@ -213,7 +217,7 @@ impl Desk {
         began: bool,
         settled: impl Fn(&Reservation) -> bool,
         seen: Option<&Reservation>,
-    ) -> Result<Answer, DeskError> {
+    ) -> Result<Answer, BookingError> {
         let until = Instant::now() + self.patience;
         let mut look = !began;
         loop {
@@ -224,7 +228,7 @@ impl Desk {
             if woken && let Some(reservation) = self.recent.get(id, &settled) {
                 return Ok(Answer::Settled(Box::new(reservation)));
             }
-            let found = timeout(READ_TIMEOUT, self.find(id)).await.unwrap_or(Err(DeskError::Unavailable));
+            let found = timeout(READ_TIMEOUT, self.find(id)).await.unwrap_or(Err(BookingError::Unavailable));
             let reservation = match (found, seen) {
                 (Ok(reservation), _) => reservation,
                 (Err(_), Some(seen)) => return Ok(Answer::Pending(Box::new(seen.clone()))),
@@ -245,12 +249,12 @@ impl Desk {
         waiting: &Waiting,
         mut reservation: Reservation,
         cancellation: Uuid,
-    ) -> Result<Answer, DeskError> {
+    ) -> Result<Answer, BookingError> {
         let until = Instant::now() + self.patience;
         loop {
             let read = async {
                 let saga = store::sagas::get(&self.pool, cancellation).await?;
-                Ok::<_, DeskError>((saga, self.find(reservation.id).await?))
+                Ok::<_, BookingError>((saga, self.find(reservation.id).await?))
             };
             let Ok(Ok((saga, found))) = timeout(READ_TIMEOUT, read).await else {
                 return Ok(Answer::Pending(Box::new(reservation)));
@@ -272,11 +276,11 @@ fn settles(pay_now: bool) -> fn(&Reservation) -> bool {
 }
 
 /// Takes note of what became of a key that was to be claimed.
-fn decide_key(key: Option<&Key>, is_claimed: bool) -> Result<(), DeskError> {
+fn decide_key(key: Option<&Key>, is_claimed: bool) -> Result<(), BookingError> {
     if let Some(key) = key {
         key.decide(is_claimed);
     }
-    if is_claimed { Ok(()) } else { Err(DeskError::KeyTaken) }
+    if is_claimed { Ok(()) } else { Err(BookingError::KeyTaken) }
 }
 
 /// Its seats are held, or it is known that they are not.

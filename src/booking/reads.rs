@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::DeskError;
+use super::BookingError;
 use crate::orchestrator::Engine;
 use crate::store;
 use crate::store::reservations::Reservation;
@@ -26,21 +26,21 @@ pub(super) async fn find(
     pool: &PgPool,
     reads: &mpsc::Sender<Request>,
     id: Uuid,
-) -> Result<Reservation, DeskError> {
+) -> Result<Reservation, BookingError> {
     let (answer, found) = oneshot::channel();
     let found = match reads.send(Request { id, answer }).await {
-        Ok(()) => found.await.map_err(|_| DeskError::Unavailable)?,
+        Ok(()) => found.await.map_err(|_| BookingError::Unavailable)?,
         // The service is stopping: the last callers read for themselves.
         Err(_) => store::reservations::get(&mut *pool.acquire().await?, id).await?,
     };
-    found.ok_or(DeskError::Unknown)
+    found.ok_or(BookingError::Unknown)
 }
 
 /// Reads in batches, in the engine's turns, until the service stops.
 pub(super) async fn run(engine: Engine, mut requests: mpsc::Receiver<Request>, stop: CancellationToken) {
     let mut batch = Vec::with_capacity(BATCH);
     while stop.run_until_cancelled(requests.recv_many(&mut batch, BATCH)).await.unwrap_or(0) > 0 {
-        let _turn = engine.turns.take_with(&mut batch, BATCH, &mut requests).await;
+        let _permit = engine.limit.take_with(&mut batch, BATCH, &mut requests).await;
         batch.retain(|request| !request.answer.is_closed());
         let ids: Vec<Uuid> = batch.iter().map(|request| request.id).collect();
         if ids.is_empty() {

@@ -7,16 +7,16 @@ use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::DeskError;
+use super::BookingError;
 use crate::config::Control;
-use crate::orchestrator::{self, Engine, Requests};
+use crate::orchestrator::{self, BatchQueue, Engine};
 use crate::saga::{NewSaga, Saga};
 use crate::store;
-use crate::store::attempt::{Attempt, decide};
-use crate::store::changes::Changes;
+use crate::store::batch_tx::{BatchTx, with_lock_fallback};
 use crate::store::claims::{Claims, Key, is_taken};
 use crate::store::idempotency::Asked;
 use crate::store::reservations::{BookingInput, NewReservation, Reservation};
+use crate::store::write_batch::WriteBatch;
 
 /// An order, and the idempotency key that is claimed with it.
 #[derive(Clone, Debug)]
@@ -36,9 +36,9 @@ pub(super) enum Started {
 }
 
 /// Starts what is ordered until the service stops.
-pub(super) async fn run(engine: Engine, orders: Requests<Request, Started>, stop: CancellationToken) {
-    let turns = engine.turns.clone();
-    orders.work(engine, turns, stop, |engine, orders| Box::pin(take(engine, orders))).await;
+pub(super) async fn run(engine: Engine, orders: BatchQueue<Request, Started>, stop: CancellationToken) {
+    let limit = engine.limit.clone();
+    orders.work(engine, limit, stop, |engine, orders| Box::pin(take(engine, orders))).await;
 }
 
 async fn take(engine: &Engine, requests: &[Request]) -> store::Result<Vec<Started>> {
@@ -47,7 +47,7 @@ async fn take(engine: &Engine, requests: &[Request]) -> store::Result<Vec<Starte
         let begun = (0..requests.len()).filter(|at| !claims.is_taken(*at));
         let orders: Vec<&NewReservation> = begun.map(|at| &requests[at].order).collect();
         let start = |control| start(engine, &orders, &claims, control);
-        let started = match decide(engine.control, start).await {
+        let started = match with_lock_fallback(engine.control, start).await {
             Ok(()) => Started::New,
             // It is unknown which order of several failed, so the batch is retried in halves.
             Err(error) if orders.len() == 1 && is_there_already(&error) => Started::Before,
@@ -73,8 +73,8 @@ async fn start(
     if orders.is_empty() {
         return Ok(());
     }
-    let mut attempt = Attempt::begin(&engine.steps, control).await?;
-    let mut changes = Changes::default();
+    let mut attempt = BatchTx::begin(&engine.steps, control).await?;
+    let mut changes = WriteBatch::default();
     let now = attempt.time_to_decide(&engine.clock, &mut changes).await?;
     let sagas = orders.iter().map(|order| NewSaga {
         id: order.id,
@@ -83,11 +83,11 @@ async fn start(
         trace: order.trace,
         seq: 0,
     });
-    let consequences = orchestrator::start(&mut changes, engine, "booking", sagas.collect(), now)?;
+    let effects = orchestrator::start(&mut changes, engine, "booking", sagas.collect(), now)?;
     claims.add_to(&mut changes, |_| true);
     attempt.write(changes).await?;
     fail_point!("start::committed");
-    engine.follow_later(consequences);
+    engine.dispatch_detached(effects);
     Ok(())
 }
 
@@ -99,7 +99,7 @@ pub(super) async fn cancellation(
     reservation: &Reservation,
     id: Uuid,
     key: Option<&Key>,
-) -> Result<bool, DeskError> {
+) -> Result<bool, BookingError> {
     let mut tx = pool.begin().await?;
     // Lock the booking's row first: the cancellation's event numbers begin after its last one.
     let (booking, now) = store::sagas::lock(&mut tx, &[reservation.id]).await?;
@@ -122,16 +122,16 @@ pub(super) async fn cancellation(
         trace: booking.first().map(|booking| booking.trace.unwrap_or(booking.id)),
         seq: last_number(booking.first(), now),
     };
-    let mut changes = Changes::default();
-    let consequences = orchestrator::start(&mut changes, engine, "cancellation", vec![new], now)?;
+    let mut changes = WriteBatch::default();
+    let effects = orchestrator::start(&mut changes, engine, "cancellation", vec![new], now)?;
     Claims::of(std::iter::once(key.map(|key| &key.asked))).add_to(&mut changes, |_| true);
     match changes.write(&mut tx).await {
-        Err(error) if is_taken(&error) => return Err(DeskError::KeyTaken),
+        Err(error) if is_taken(&error) => return Err(BookingError::KeyTaken),
         written => written?,
     }
     tx.commit().await?;
     fail_point!("start::committed");
-    engine.follow_later(consequences);
+    engine.dispatch_detached(effects);
     Ok(true)
 }
 

@@ -66,7 +66,7 @@ impl keyed::Request for Cancel<'_> {
         let Self { app, user, id } = *self;
         let reservation = own(app, id, user).await?;
         let is_cancelled =
-            stand(&reservation) == Stand::Cancelled && app.desk.is_cancelled(&reservation).await?;
+            stand(&reservation) == Stand::Cancelled && app.booking.is_cancelled(&reservation).await?;
         Ok(is_cancelled.then(|| view(app, reservation)))
     }
 }
@@ -99,7 +99,7 @@ fn stand(reservation: &Reservation) -> Stand {
 }
 
 async fn settle(app: &AppState, id: Uuid, before: ReservationStatus, effect: &Effect) -> Result<Answer> {
-    let reservation = match app.desk.cancel_under(id, effect.key()).await? {
+    let reservation = match app.booking.cancel_under(id, effect.key()).await? {
         booking::Answer::Pending(reservation) => return Ok(pending(*reservation, app.clock.now())),
         booking::Answer::Settled(reservation) => *reservation,
     };

@@ -26,9 +26,9 @@ use super::open_keys::{OpenKeys, in_progress, reused};
 use super::problem::Result;
 use super::request::Command;
 use crate::background::Tasks;
-use crate::booking::DeskError;
+use crate::booking::BookingError;
 use crate::ids;
-use crate::orchestrator::{Batched, Engine, batched};
+use crate::orchestrator::{Batcher, Engine, batcher};
 use crate::store;
 use crate::store::idempotency::{self, Asked, Claim, End, Ended, Known};
 
@@ -38,9 +38,9 @@ const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 #[derive(Clone, Debug)]
 pub struct Repeats {
     pub(super) pool: PgPool,
-    claims: Batched<Asked, Option<Uuid>>,
-    ends: Batched<Ended, ()>,
-    finds: Batched<Arc<Claim>, Option<Known>>,
+    claims: Batcher<Asked, Option<Uuid>>,
+    ends: Batcher<Ended, ()>,
+    finds: Batcher<Arc<Claim>, Option<Known>>,
     pub(super) open_keys: OpenKeys,
     pub(super) answers: AnswerWriter,
 }
@@ -48,19 +48,19 @@ pub struct Repeats {
 impl Repeats {
     /// Starts the tasks that claim and end on the engine's connections, in its turns, until the stop.
     pub fn open(engine: &Engine, tasks: &Tasks, stop: &CancellationToken) -> Self {
-        let Engine { pool, steps, turns, .. } = engine;
-        let (claims, asked) = batched("claims of keys", |asked: &Asked| asked.fresh);
-        let (finds, sought) = batched("keys that are looked up", |_: &Arc<Claim>| Uuid::nil());
-        let finding = sought.work(steps.clone(), turns.clone(), stop.clone(), |steps, sought| {
+        let Engine { pool, steps, limit, .. } = engine;
+        let (claims, asked) = batcher("claims of keys", |asked: &Asked| asked.fresh);
+        let (finds, sought) = batcher("keys that are looked up", |_: &Arc<Claim>| Uuid::nil());
+        let finding = sought.work(steps.clone(), limit.clone(), stop.clone(), |steps, sought| {
             Box::pin(find_all(steps, sought))
         });
         tasks.supervise("keys that are looked up", finding);
-        let (ends, ended) = batched("ends of claims", |ended: &Ended| ended.effect);
-        let claiming = asked.work(steps.clone(), turns.clone(), stop.clone(), |steps, asked| {
+        let (ends, ended) = batcher("ends of claims", |ended: &Ended| ended.effect);
+        let claiming = asked.work(steps.clone(), limit.clone(), stop.clone(), |steps, asked| {
             Box::pin(idempotency::claim(steps, asked))
         });
         let ending = ended
-            .work(steps.clone(), turns.clone(), stop.clone(), |steps, ended| Box::pin(end_all(steps, ended)));
+            .work(steps.clone(), limit.clone(), stop.clone(), |steps, ended| Box::pin(end_all(steps, ended)));
         tasks.supervise("claims of keys", claiming);
         tasks.supervise("ends of claims", ending);
         let open_keys = OpenKeys::new();
@@ -81,7 +81,7 @@ impl Repeats {
     /// Claims a key that has no answer and is not locked; the effect that it has.
     pub(super) async fn claim(&self, claim: &Arc<Claim>) -> Result<Option<Uuid>> {
         let asked = Asked { claim: Arc::clone(claim), fresh: ids::new() };
-        Ok(self.claims.ask(asked).await.ok_or(DeskError::Unavailable)?)
+        Ok(self.claims.ask(asked).await.ok_or(BookingError::Unavailable)?)
     }
 
     /// Claims an id that may be used once, for a caller and a route. Answers whether this is its first use, on any instance.
@@ -89,7 +89,7 @@ impl Repeats {
         let claim = Claim { caller, route: route.to_owned(), key: id.to_string(), fingerprint: Vec::new() };
         let asked = Asked { claim: Arc::new(claim), fresh: ids::new() };
         let fresh = asked.fresh;
-        let effect = self.claims.ask(asked).await.ok_or(DeskError::Unavailable)?;
+        let effect = self.claims.ask(asked).await.ok_or(BookingError::Unavailable)?;
         // A claim whose lock has run out is taken over with the id of its first use.
         Ok(effect == Some(fresh))
     }

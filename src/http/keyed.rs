@@ -21,7 +21,7 @@ use super::answer::Answer;
 use super::idempotency::{Repeats, end, known_answer, replayed};
 use super::open_keys::{AtWork, Begun, in_progress, reused};
 use super::problem::Result;
-use crate::booking::DeskError;
+use crate::booking::BookingError;
 use crate::ids;
 use crate::store::claims::{Key, claim_ended};
 use crate::store::idempotency::{self, Asked, Claim, End, Ended};
@@ -113,7 +113,7 @@ impl Effect {
                 let is_claimed = claim_ended(db, &ended, true).await?;
                 key.decide(is_claimed);
                 if !is_claimed {
-                    return Err(DeskError::KeyTaken.into());
+                    return Err(BookingError::KeyTaken.into());
                 }
             }
         }

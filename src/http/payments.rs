@@ -123,7 +123,7 @@ impl keyed::Request for Pay<'_> {
     }
 
     async fn earlier_answer(&self, earlier: Earlier) -> Result<Option<Answer>> {
-        let Some(reservation) = self.app.desk.settled(self.id, true).await? else {
+        let Some(reservation) = self.app.booking.settled(self.id, true).await? else {
             return Ok(None);
         };
         let is_own = reservation.user_id == self.user;
@@ -167,7 +167,7 @@ fn stand(reservation: &Reservation, now: DateTime<Utc>) -> Stand {
 }
 
 async fn settle(app: &AppState, seen: &Reservation, pass: &PassState, effect: &Effect) -> Result<Answer> {
-    let (answer, began) = app.desk.pay_seen(seen.id, Some(seen), effect.key()).await?;
+    let (answer, began) = app.booking.pay_seen(seen.id, Some(seen), effect.key()).await?;
     let reservation = match answer {
         booking::Answer::Pending(reservation) => {
             return Ok(reservations::pending(*reservation, app.clock.now()));

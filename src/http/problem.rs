@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::error::Code;
-use crate::booking::DeskError;
+use crate::booking::BookingError;
 use crate::catalog::CatalogError;
 use crate::operations::AskError;
 use crate::operations::queues::ChangeError;
@@ -287,13 +287,13 @@ impl From<ChangeError> for Problem {
     }
 }
 
-impl From<DeskError> for Problem {
-    fn from(error: DeskError) -> Self {
+impl From<BookingError> for Problem {
+    fn from(error: BookingError) -> Self {
         match error {
-            DeskError::Unknown => Self::not_found("reservation"),
-            DeskError::Unavailable => Self::new(Code::Unavailable, sentence(&error)),
-            DeskError::KeyTaken => Self::new(Code::RequestInProgress, sentence(&error)),
-            DeskError::Database(error) => from_store(&error),
+            BookingError::Unknown => Self::not_found("reservation"),
+            BookingError::Unavailable => Self::new(Code::Unavailable, sentence(&error)),
+            BookingError::KeyTaken => Self::new(Code::RequestInProgress, sentence(&error)),
+            BookingError::Database(error) => from_store(&error),
         }
     }
 }

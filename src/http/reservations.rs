@@ -25,7 +25,7 @@ use super::request::{Bodied, Command, Params, PathId, whose};
 use super::result_mapping::{Wanted, is_fulfilled, refusal, was_fulfilled};
 use super::state::AppState;
 use super::validation::{Validate, Validation};
-use crate::booking::{self, DeskError, Order};
+use crate::booking::{self, BookingError, Order};
 use crate::ids::{ReservationId, UserId};
 use crate::store;
 use crate::store::reservations::{Line, Payment, Reservation, ReservationStatus, Ticket};
@@ -86,9 +86,9 @@ pub fn pending(reservation: Reservation, now: DateTime<Utc>) -> Answer {
 
 /// The caller's own reservation. A reservation of another user counts as missing.
 pub async fn own(app: &AppState, id: ReservationId, user: UserId) -> Result<Reservation> {
-    match app.desk.find(id).await {
+    match app.booking.find(id).await {
         Ok(found) if found.user_id == user => Ok(found),
-        Ok(_) | Err(DeskError::Unknown) => Err(Problem::not_found("reservation")),
+        Ok(_) | Err(BookingError::Unknown) => Err(Problem::not_found("reservation")),
         Err(error) => Err(error.into()),
     }
 }
@@ -145,7 +145,7 @@ pub async fn reserve(
     TraceId(trace): TraceId,
     command: Command<NewReservation>,
 ) -> Result<Response> {
-    command.body.check_each(app.booking.max_seats)?;
+    command.body.check_each(app.booking_settings.max_seats)?;
     let user_id = whose(&buyer, command.body.user_id)?;
     let (wanted, claim) = command.claimed_by(buyer.caller());
     keyed::once(&app.repeats, claim, &Reserve { app: &app, buyer, user_id, pass, wanted, trace }).await
@@ -171,8 +171,8 @@ impl keyed::Request for Reserve<'_> {
             Buyer::Cashier(_) => None,
         };
         if effect.may_be_begun() {
-            match app.desk.resume(effect.id, wanted.pay).await {
-                Err(DeskError::Unknown) => {}
+            match app.booking.resume(effect.id, wanted.pay).await {
+                Err(BookingError::Unknown) => {}
                 // It was begun by a request that had passed the gate.
                 sold => {
                     return conclude(
@@ -186,18 +186,18 @@ impl keyed::Request for Reserve<'_> {
             }
         }
         let place = place.transpose()?;
-        let seats = wanted.clone().numbers(app.booking.max_seats)?;
+        let seats = wanted.clone().numbers(app.booking_settings.max_seats)?;
         let (performance_id, pay_now, trace) = (performance.id, wanted.pay, self.trace);
         let user_id = *user_id;
         let order = Order { id: effect.id, user_id, concert_id, performance_id, seats, pay_now, trace };
         let began = Instant::now();
-        let sold = app.desk.reserve_under(order, effect.key()).await;
+        let sold = app.booking.reserve_under(order, effect.key()).await;
         app.room.record_hold(began.elapsed());
         conclude(app, sold?, self.wanted_state(), place).await
     }
 
     async fn earlier_answer(&self, earlier: Earlier) -> Result<Option<Answer>> {
-        let settled = self.app.desk.settled(earlier.effect, self.wanted.pay).await?;
+        let settled = self.app.booking.settled(earlier.effect, self.wanted.pay).await?;
         let Some(reservation) = settled else {
             return Ok(None);
         };
@@ -274,7 +274,7 @@ async fn conclude(
     let reservation = match sold {
         booking::Answer::Pending(reservation) => {
             // It may become a hold any moment now; the session must outlive that.
-            let hold = TimeDelta::seconds(app.booking.hold_seconds.into());
+            let hold = TimeDelta::seconds(app.booking_settings.hold_seconds.into());
             app.room.extend_to(reservation.user_id, reservation.concert_id, now() + hold);
             return Ok(pending(*reservation, now()));
         }
@@ -308,7 +308,7 @@ async fn again(app: &AppState, failed: &Reservation) -> Result<Answer> {
     let Some(held) = failed.held_instead.filter(|_| lost) else {
         return Err(refusal);
     };
-    let held = app.desk.find(held).await?;
+    let held = app.booking.find(held).await?;
     Ok(Answer::ok(&ReservationView::of(held, app.clock.now())))
 }
 

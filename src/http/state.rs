@@ -15,7 +15,7 @@ use super::idempotency::Repeats;
 use super::rate_limit::JoinLimits;
 use super::shop::ShopFacts;
 use super::stream_limit::StreamLimit;
-use crate::booking::Desk;
+use crate::booking::BookingService;
 use crate::catalog::Catalog;
 use crate::clock::Clock;
 use crate::config;
@@ -40,7 +40,7 @@ pub struct AppState {
     /// The lines and their gates.
     pub room: Arc<WaitingRoom>,
     /// Reserve, pay, cancel.
-    pub desk: Desk,
+    pub booking: BookingService,
     /// What is known under an `Idempotency-Key`.
     pub repeats: Repeats,
     /// Operators' acts on sagas.
@@ -58,7 +58,7 @@ pub struct AppState {
     /// What clients may take together, and each.
     pub limits: Limits,
     /// What may be booked.
-    pub booking: config::Booking,
+    pub booking_settings: config::Booking,
     /// How many charges may be under way at once; see [`CHARGES_AT_ONCE`].
     pub charges: Semaphore,
     /// Who has a stream of a place open.

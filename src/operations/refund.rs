@@ -13,11 +13,11 @@ use crate::config::Control;
 use crate::ids;
 use crate::saga::Status;
 use crate::steps::reservation_of;
-use crate::store::changes::Changes;
 use crate::store::operations::{self, ActRow};
 use crate::store::payments::{self, NewEntry};
 use crate::store::reservations::{self, ReservationStatus};
 use crate::store::sagas;
+use crate::store::write_batch::WriteBatch;
 
 /// The name of this act in the records of acts.
 const ACT: &str = "refund";
@@ -87,7 +87,7 @@ pub async fn refund(pool: &PgPool, id: Uuid, actor: &str, reason: &str) -> Resul
         reservation_id,
         reverses_id: Some(used.id),
     };
-    let mut changes = Changes::default();
+    let mut changes = WriteBatch::default();
     payments::save_balances(&mut changes, &balances, now);
     payments::enter(&mut changes, std::slice::from_ref(&entry), now);
     payments::mark_refunded(&mut changes, &[reservation_id], now);

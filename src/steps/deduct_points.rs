@@ -16,11 +16,11 @@ use crate::ids;
 use crate::orchestrator::{Batch, Participant, Task, Unit};
 use crate::saga::Outcome;
 use crate::store;
-use crate::store::attempt::Attempt;
-use crate::store::changes::Changes;
+use crate::store::batch_tx::BatchTx;
 use crate::store::payments::{NewEntry, PaymentStatus, PaymentWithoutEntry, Use};
 use crate::store::reservations::Payment;
-use crate::store::rows::Rows;
+use crate::store::tracked_rows::TrackedRows;
+use crate::store::write_batch::WriteBatch;
 
 const DEDUCT: &str = "points.deduct";
 const REFUND: &str = "points.refund";
@@ -43,7 +43,7 @@ impl Participant for DeductPoints {
 
     fn load<'a>(
         &'a self,
-        attempt: &'a mut Attempt,
+        attempt: &'a mut BatchTx,
         tasks: &'a [Task<'a>],
     ) -> BoxFuture<'a, store::Result<Box<dyn Unit>>> {
         async move {
@@ -71,7 +71,7 @@ struct Work {
 /// Points as they were read, and what has been decided about them so far.
 #[derive(Default)]
 struct Decisions {
-    balances: Rows<Uuid, i64>,
+    balances: TrackedRows<Uuid, i64>,
     /// Points of reservations that may be given back.
     uses: BTreeMap<Uuid, Use>,
     entries: Vec<NewEntry>,
@@ -96,7 +96,7 @@ impl Unit for Work {
         }
     }
 
-    fn write(self: Box<Self>, changes: &mut Changes, sagas: &Batch) -> BoxFuture<'static, ()> {
+    fn write(self: Box<Self>, changes: &mut WriteBatch, sagas: &Batch) -> BoxFuture<'static, ()> {
         let Self { recent, decisions, .. } = *self;
         let Decisions { balances, entries, without_entry, refunded, updates, .. } = decisions;
         store::payments::save_balances(changes, &balances, sagas.now);

@@ -21,12 +21,12 @@ use crate::ids;
 use crate::orchestrator::{Batch, Participant, Task, Unit};
 use crate::saga::{Direction, Outcome};
 use crate::store;
-use crate::store::attempt::Attempt;
-use crate::store::changes::Changes;
+use crate::store::batch_tx::BatchTx;
 use crate::store::reservations::{ReservationStatus, Ticket};
-use crate::store::rows::Rows;
 use crate::store::seats::{Key, Seat, SeatStatus, Wanted};
 use crate::store::tickets::NewTicket;
+use crate::store::tracked_rows::TrackedRows;
+use crate::store::write_batch::WriteBatch;
 
 const ISSUE: &str = "tickets.issue";
 const VOID: &str = "tickets.void";
@@ -53,7 +53,7 @@ impl Participant for IssueTickets {
 
     fn load<'a>(
         &'a self,
-        attempt: &'a mut Attempt,
+        attempt: &'a mut BatchTx,
         tasks: &'a [Task<'a>],
     ) -> BoxFuture<'a, store::Result<Box<dyn Unit>>> {
         async move {
@@ -77,7 +77,7 @@ struct Work {
 /// Held seats, and what has been decided about them so far.
 #[derive(Default)]
 struct Decisions {
-    seats: Rows<Key, Seat>,
+    seats: TrackedRows<Key, Seat>,
     /// When the performances start whose seats were remembered and not read.
     starts: BTreeMap<Uuid, DateTime<Utc>>,
     tickets: Vec<NewTicket>,
@@ -104,7 +104,7 @@ impl Unit for Work {
         }
     }
 
-    fn write(self: Box<Self>, changes: &mut Changes, sagas: &Batch) -> BoxFuture<'static, ()> {
+    fn write(self: Box<Self>, changes: &mut WriteBatch, sagas: &Batch) -> BoxFuture<'static, ()> {
         let Self { recent, bus, decisions, .. } = *self;
         let Decisions { seats, starts, tickets, confirmed, cancelled, voided, updates, notice } = decisions;
         store::seats::compare_starts(changes, &starts);
@@ -124,7 +124,7 @@ impl Unit for Work {
 
 impl Work {
     /// Takes the seats as this process wrote them when they were held, and reads the others.
-    async fn read(&mut self, attempt: &mut Attempt) -> store::Result<()> {
+    async fn read(&mut self, attempt: &mut BatchTx) -> store::Result<()> {
         let Decisions { seats, starts, .. } = &mut self.decisions;
         let mut wanted = Vec::new();
         for job in self.jobs.readable().filter(|job| job.command == ISSUE) {

@@ -24,8 +24,8 @@ use crate::bus::Bus;
 use crate::orchestrator::{Participant, Participants, Task};
 use crate::saga::{Direction, Outcome};
 use crate::store::reservations::BookingInput;
-use crate::store::rows::Rows;
 use crate::store::seats::{Key, Seat};
+use crate::store::tracked_rows::TrackedRows;
 
 /// The services of the steps, each with its commands.
 pub const SERVICES: [(&str, &[&str]); 3] =
@@ -87,7 +87,7 @@ impl Booking {
     }
 
     /// The numbers of its seats of which something is so.
-    fn numbers(&self, seats: &Rows<Key, Seat>, matches: impl Fn(Option<&Seat>) -> bool) -> Vec<i32> {
+    fn numbers(&self, seats: &TrackedRows<Key, Seat>, matches: impl Fn(Option<&Seat>) -> bool) -> Vec<i32> {
         self.keys().filter(|key| matches(seats.get(key))).map(|(_, number)| number).collect()
     }
 }

@@ -1,7 +1,7 @@
 //! The SQL of the box office, one file per noun; no other module writes any. The engine's own SQL is in the crate `saga-engine`.
 //!
 //! Functions take what they run on first: `impl PgExecutor` where one statement stands for itself,
-//! `&mut PgConnection` where the caller's transaction must hold around it, and [`changes::Changes`] where they add a part to
+//! `&mut PgConnection` where the caller's transaction must hold around it, and [`write_batch::WriteBatch`] where they add a part to
 //! the one statement that writes all that was decided together. Times are parameters: the one
 //! clock that decides is read by [`now`] inside the transaction.
 

@@ -5,9 +5,9 @@ use sqlx::{AssertSqlSafe, PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::Result;
-use super::attempt::{Attempt, locking};
-use super::changes::{Changes, LockOrder};
-use super::rows::Rows;
+use super::batch_tx::{BatchTx, locking};
+use super::tracked_rows::TrackedRows;
+use super::write_batch::{LockOrder, WriteBatch};
 use crate::config::Control;
 
 const ACCOUNTS: LockOrder = LockOrder::after_sagas(2);
@@ -65,9 +65,9 @@ pub struct PaymentWithoutEntry {
 }
 
 /// Reads the balances of these users, in their order; a user without an account has never had points.
-pub async fn read_balances(attempt: &mut Attempt, users: &[Uuid]) -> Result<Rows<Uuid, i64>> {
+pub async fn read_balances(attempt: &mut BatchTx, users: &[Uuid]) -> Result<TrackedRows<Uuid, i64>> {
     if users.is_empty() {
-        return Ok(Rows::default());
+        return Ok(TrackedRows::default());
     }
     let control = attempt.control();
     let (balances, read_at) = balances_of(attempt.conn(), users, control).await?;
@@ -82,7 +82,7 @@ pub async fn balances_of(
     conn: &mut PgConnection,
     users: &[Uuid],
     control: Control,
-) -> Result<(Rows<Uuid, i64>, Option<DateTime<Utc>>)> {
+) -> Result<(TrackedRows<Uuid, i64>, Option<DateTime<Utc>>)> {
     let locks = locking(control, "for no key update");
     let sql = format!(
         "select user_id, balance, clock_timestamp() from accounts
@@ -131,7 +131,7 @@ pub async fn note_unannounced(db: impl PgExecutor<'_>, entry: Uuid, now: DateTim
 }
 
 /// Writes the balances that have changed, by their users, each compared with what was read.
-pub fn save_balances(changes: &mut Changes, balances: &Rows<Uuid, i64>, now: DateTime<Utc>) {
+pub fn save_balances(changes: &mut WriteBatch, balances: &TrackedRows<Uuid, i64>, now: DateTime<Utc>) {
     let (users, (then, balances)): (Vec<Uuid>, (Vec<i64>, Vec<i64>)) =
         balances.changed().map(|(user, then, balance)| (*user, (*then, *balance))).unzip();
     if users.is_empty() {
@@ -147,7 +147,7 @@ pub fn save_balances(changes: &mut Changes, balances: &Rows<Uuid, i64>, now: Dat
 }
 
 /// Writes ledger entries, in this order.
-pub fn enter(changes: &mut Changes, entries: &[NewEntry], now: DateTime<Utc>) {
+pub fn enter(changes: &mut WriteBatch, entries: &[NewEntry], now: DateTime<Utc>) {
     if entries.is_empty() {
         return;
     }
@@ -172,7 +172,7 @@ pub fn enter(changes: &mut Changes, entries: &[NewEntry], now: DateTime<Utc>) {
 }
 
 /// Writes payments that take no points: a reservation has one at most, and a failed one may still succeed.
-pub fn pay_without_entry(changes: &mut Changes, payments: &[PaymentWithoutEntry], now: DateTime<Utc>) {
+pub fn pay_without_entry(changes: &mut WriteBatch, payments: &[PaymentWithoutEntry], now: DateTime<Utc>) {
     if payments.is_empty() {
         return;
     }
@@ -223,7 +223,7 @@ impl Entries {
 
 /// Marks the payments of no points of these reservations as refunded. Every other payment is refunded by the entry that reverses its
 /// own.
-pub fn mark_refunded(changes: &mut Changes, reservations: &[Uuid], now: DateTime<Utc>) {
+pub fn mark_refunded(changes: &mut WriteBatch, reservations: &[Uuid], now: DateTime<Utc>) {
     if reservations.is_empty() {
         return;
     }

@@ -8,9 +8,9 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use super::Result;
-use super::attempt::{Attempt, locking};
-use super::changes::{Changes, LockOrder};
-use super::rows::Rows;
+use super::batch_tx::{BatchTx, locking};
+use super::tracked_rows::TrackedRows;
+use super::write_batch::{LockOrder, WriteBatch};
 use crate::config::Control;
 
 /// For how long a hold that ended unpaid counts against its user.
@@ -110,7 +110,7 @@ pub struct Found {
 /// Reads these seats, in the order of their keys, and what their buyers have by the time that this attempt has read, or by the
 /// database's clock; those that do not exist are not returned. `max_ended` holds of a concert may have ended within
 /// [`ENDED_HOLDS_WINDOW`]; 0 for any number.
-pub async fn read(attempt: &mut Attempt, wanted: &[Wanted], max_ended: i64) -> Result<Vec<Found>> {
+pub async fn read(attempt: &mut BatchTx, wanted: &[Wanted], max_ended: i64) -> Result<Vec<Found>> {
     if wanted.is_empty() {
         return Ok(Vec::new());
     }
@@ -166,7 +166,7 @@ pub async fn find(
 }
 
 /// Writes the seats that have changed, each compared with how it was read.
-pub fn save(changes: &mut Changes, seats: &Rows<Key, Seat>) {
+pub fn save(changes: &mut WriteBatch, seats: &TrackedRows<Key, Seat>) {
     let seats: Vec<(&Seat, &Seat)> = seats.changed().map(|(_, then, seat)| (then, seat)).collect();
     if seats.is_empty() {
         return;
@@ -201,7 +201,7 @@ pub fn save(changes: &mut Changes, seats: &Rows<Key, Seat>) {
 }
 
 /// Compares when these performances start with what is remembered: seats that were not read are sold until then.
-pub fn compare_starts(changes: &mut Changes, known: &BTreeMap<Uuid, DateTime<Utc>>) {
+pub fn compare_starts(changes: &mut WriteBatch, known: &BTreeMap<Uuid, DateTime<Utc>>) {
     if known.is_empty() {
         return;
     }
@@ -230,8 +230,8 @@ pub async fn lock_buyers(conn: &mut PgConnection, users: &[Uuid]) -> Result<()> 
 /// Takes the locks of [`lock_buyers`] when the rest is written, and compares how many seats of a date each buyer who gets
 /// some has with what was read; `own` are the reservations that are just being written.
 pub fn compare_buyers(
-    changes: &mut Changes,
-    owned: &Rows<(Uuid, Uuid), Owned>,
+    changes: &mut WriteBatch,
+    owned: &TrackedRows<(Uuid, Uuid), Owned>,
     now: DateTime<Utc>,
     own: Vec<Uuid>,
 ) {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::changes::Changes;
+use super::write_batch::WriteBatch;
 
 /// A ticket about to be issued.
 #[derive(Clone, Debug)]
@@ -16,7 +16,7 @@ pub struct NewTicket {
 }
 
 /// Issues tickets. The schema refuses a second valid ticket for a seat, and a second one of a reservation for the same seat.
-pub fn insert(changes: &mut Changes, tickets: &[NewTicket], now: DateTime<Utc>) {
+pub fn insert(changes: &mut WriteBatch, tickets: &[NewTicket], now: DateTime<Utc>) {
     if tickets.is_empty() {
         return;
     }
@@ -36,7 +36,7 @@ pub fn insert(changes: &mut Changes, tickets: &[NewTicket], now: DateTime<Utc>) 
 }
 
 /// Voids every valid ticket of these reservations.
-pub fn void(changes: &mut Changes, reservations: &[Uuid], now: DateTime<Utc>) {
+pub fn void(changes: &mut WriteBatch, reservations: &[Uuid], now: DateTime<Utc>) {
     if reservations.is_empty() {
         return;
     }

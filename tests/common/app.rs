@@ -6,8 +6,8 @@ use boxoffice::config::Settings;
 use boxoffice::orchestrator::{self, Engine};
 use boxoffice::saga::NewSaga;
 use boxoffice::store::catalog::{NewConcert, Performance, SeatRange};
-use boxoffice::store::changes::Changes;
 use boxoffice::store::reservations::Reservation;
+use boxoffice::store::write_batch::WriteBatch;
 use boxoffice::{audit, ids, store};
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Parser;
@@ -99,19 +99,19 @@ impl TestApp {
     }
 
     pub async fn reserve(&self, user: Uuid, seats: &[i32]) -> Reservation {
-        settled(self.app.desk.reserve(self.order(user, seats)).await.unwrap())
+        settled(self.app.booking.reserve(self.order(user, seats)).await.unwrap())
     }
 
     pub async fn pay(&self, reservation: Uuid) -> Reservation {
-        settled(self.app.desk.pay(reservation).await.unwrap().0)
+        settled(self.app.booking.pay(reservation).await.unwrap().0)
     }
 
     pub async fn cancel(&self, reservation: Uuid) -> Reservation {
-        settled(self.app.desk.cancel(reservation).await.unwrap())
+        settled(self.app.booking.cancel(reservation).await.unwrap())
     }
 
     pub async fn find(&self, reservation: Uuid) -> Reservation {
-        self.app.desk.find(reservation).await.unwrap()
+        self.app.booking.find(reservation).await.unwrap()
     }
 
     /// Waits until `check` holds, for at most `seconds`.
@@ -151,11 +151,11 @@ pub async fn begin_saga(engine: &Engine, workflow: &str, id: Uuid) {
     let new = NewSaga { id, subject_id: id, input, trace, seq: 0 };
     let mut tx = engine.pool.begin().await.unwrap();
     let now = store::now(&mut *tx).await.unwrap();
-    let mut changes = Changes::default();
+    let mut changes = WriteBatch::default();
     let begun = orchestrator::start(&mut changes, engine, workflow, vec![new], now).unwrap();
     changes.write(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
-    engine.follow(begun).await.unwrap();
+    engine.dispatch(begun).await.unwrap();
 }
 
 /// A process of these roles.

@@ -41,7 +41,7 @@ async fn book_until(app: &App, concert_id: Uuid, performance_id: Uuid, end: Inst
             pay_now: false,
             trace: None,
         };
-        app.desk.reserve(order).await.unwrap();
+        app.booking.reserve(order).await.unwrap();
         if seat % 5 == 0 {
             pay_what_is_held(app).await;
         }
@@ -52,7 +52,7 @@ async fn book_until(app: &App, concert_id: Uuid, performance_id: Uuid, end: Inst
 async fn pay_what_is_held(app: &App) {
     let held = sqlx::query_scalar::<_, Uuid>("select id from saga_view where status = 'waiting'");
     for id in held.fetch_all(&app.pool).await.unwrap() {
-        app.desk.pay(id).await.unwrap();
+        app.booking.pay(id).await.unwrap();
     }
 }
 

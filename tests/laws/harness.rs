@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use boxoffice::app::{App, Role};
-use boxoffice::booking::Desk;
+use boxoffice::booking::BookingService;
 use boxoffice::bus::subjects;
 use boxoffice::orchestrator::Engine;
 use boxoffice::saga::{Definition, Saga, Status};
@@ -59,7 +59,7 @@ impl Timing {
 pub struct Harness {
     pub env: Env,
     pub engine: Engine,
-    pub desk: Desk,
+    pub booking: BookingService,
     app: Mutex<Option<App>>,
     pub proxy: CommandProxy,
     pub concert: Uuid,
@@ -121,7 +121,7 @@ impl Harness {
             proxy,
             env,
             engine: app.engine.clone(),
-            desk: app.desk.clone(),
+            booking: app.booking.clone(),
             app: Mutex::new(Some(app)),
             concert,
             performance,
@@ -195,7 +195,7 @@ impl Harness {
                 Status::Waiting,
                 "a remembered reservation lost its seat"
             );
-            self.desk.cancel(holder).await.unwrap();
+            self.booking.cancel(holder).await.unwrap();
         }
         until(30, "every saga to end", || async {
             store::sagas::count_open(self.pool()).await.unwrap().is_empty()

@@ -86,7 +86,7 @@ async fn order(harness: &Harness, id: Uuid, user: Uuid, seat: i32) {
         pay_now: false,
         trace: None,
     };
-    harness.desk.reserve(order).await.unwrap();
+    harness.booking.reserve(order).await.unwrap();
 }
 
 /// Another buyer takes the seat, and must still hold it at the end.
@@ -107,10 +107,10 @@ async fn cancellation(harness: &Harness, rules: Rules) -> StartedSaga {
     let sold = booking(harness, Rules::default(), None).await;
     until(20, "the seat to be held", || async { harness.saga(sold.saga).await.status == Status::Waiting })
         .await;
-    harness.desk.pay(sold.saga).await.unwrap();
+    harness.booking.pay(sold.saga).await.unwrap();
     until(20, "the seat to be sold", || async { harness.saga(sold.saga).await.status == Status::Completed })
         .await;
-    harness.desk.cancel(sold.saga).await.unwrap();
+    harness.booking.cancel(sold.saga).await.unwrap();
     let saga = find(harness, sold.saga).await.cancellation_id.expect("the cancellation has started");
     harness.proxy.instruct(saga, rules).await;
     StartedSaga { saga, ..sold }

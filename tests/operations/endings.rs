@@ -19,7 +19,7 @@ async fn stuck_after_payment(test: &TestApp, user: Uuid, seat: i32) -> Uuid {
     let program = Program::of(&test.env);
     program.json(0, "saga pause --step tickets.issue --reason no-paper").await;
     let held = test.reserve(user, &[seat]).await;
-    let _paid = test.app.desk.pay(held.id).await.unwrap();
+    let _paid = test.app.booking.pay(held.id).await.unwrap();
     test.until(20, "the points to be taken", || async {
         let step: String = sqlx::query_scalar("select step from saga_view where id = $1")
             .bind(held.id)

@@ -106,7 +106,7 @@ async fn a_stuck_saga_is_repaired_as_the_page_says() {
     let mut sagas = Vec::new();
     for reservation in [first, paid, third] {
         // It does not settle as the buyer wants; what it says then is not what this is about.
-        let _answer = test.app.desk.cancel(reservation).await;
+        let _answer = test.app.booking.cancel(reservation).await;
         let query = "select id from saga_view where subject_id = $1 order by created_at desc limit 1";
         sagas.push(sqlx::query_scalar(query).bind(reservation).fetch_one(&test.app.pool).await.unwrap());
     }

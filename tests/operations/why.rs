@@ -38,9 +38,9 @@ async fn unserved_command_is_named_with_its_backlog() {
     let test = TestApp::roles(&[], &[Does::Orchestrator]).await;
     let order = test.order(ids::new(), &[1]);
     let id = order.id;
-    let desk = test.app.desk.clone();
+    let booking = test.app.booking.clone();
     // No worker holds seats here, so the response takes its two seconds, and more.
-    tokio::spawn(async move { desk.reserve(order).await });
+    tokio::spawn(async move { booking.reserve(order).await });
     let program = Program::of(&test.env);
     test.until(5, "the command to be out", || async {
         program.run(&format!("saga why {id}")).await.out.contains("no worker serves seats.hold")

@@ -78,11 +78,11 @@ async fn sagas_end_after_jetstreams_disk_was_full() {
         test.charge(user, 1).await;
         // While nothing is stored a booking may be refused or take its time.
         if let Ok(boxoffice::booking::Answer::Settled(held)) =
-            test.app.desk.reserve(test.order(test.user(10).await, &[seat])).await
+            test.app.booking.reserve(test.order(test.user(10).await, &[seat])).await
             && seat % 3 == 0
             && held.status == ReservationStatus::Held
         {
-            let _paid = test.app.desk.pay(held.id).await;
+            let _paid = test.app.booking.pay(held.id).await;
         }
         problem = problem
             .or_else(|| test.app.bus.health.problem().filter(|_| begin.elapsed() < Duration::from_secs(12)));

@@ -8,8 +8,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use saga_engine::orchestrator::{Batch, Engine, NewClientSaga, Participant, Participants, Pools, Task, Unit};
 use saga_engine::saga::{Direction, Outcome};
-use saga_engine::store::attempt::{Attempt, locking};
-use saga_engine::store::changes::{Changes, LockOrder};
+use saga_engine::store::batch_tx::{BatchTx, locking};
+use saga_engine::store::write_batch::{LockOrder, WriteBatch};
 use saga_engine::store::{self, schema};
 use saga_engine::{background::Tasks, bus, ids};
 use serde_json::{Map, json};
@@ -30,7 +30,7 @@ impl Participant for Stock {
 
     fn load<'a>(
         &'a self,
-        attempt: &'a mut Attempt,
+        attempt: &'a mut BatchTx,
         tasks: &'a [Task<'a>],
     ) -> BoxFuture<'a, store::Result<Box<dyn Unit>>> {
         async move {
@@ -65,7 +65,7 @@ impl Unit for Work {
         Outcome::Done { output: Map::new() }
     }
 
-    fn write(self: Box<Self>, changes: &mut Changes, _sagas: &Batch) -> BoxFuture<'static, ()> {
+    fn write(self: Box<Self>, changes: &mut WriteBatch, _sagas: &Batch) -> BoxFuture<'static, ()> {
         let (items, after): (Vec<String>, Vec<i32>) = self.after.into_iter().unzip();
         let before: Vec<i32> = self.before.into_values().collect();
         let sql = "update stock set pieces = new.after from unnest($1::text[], $2::int[], $3::int[])

@@ -15,11 +15,11 @@ use crate::config::Control;
 use crate::orchestrator::{Batch, Participant, Task, Unit};
 use crate::saga::{Direction, Outcome};
 use crate::store;
-use crate::store::attempt::Attempt;
-use crate::store::changes::Changes;
+use crate::store::batch_tx::BatchTx;
 use crate::store::reservations::{Line, Reservation, ReservationStatus};
-use crate::store::rows::Rows;
 use crate::store::seats::{ENDED_HOLDS_WINDOW, Key, Owned, Seat, SeatStatus, Wanted};
+use crate::store::tracked_rows::TrackedRows;
+use crate::store::write_batch::WriteBatch;
 
 const HOLD: &str = "seats.hold";
 const RELEASE: &str = "seats.release";
@@ -44,7 +44,7 @@ impl Participant for HoldSeats {
 
     fn load<'a>(
         &'a self,
-        attempt: &'a mut Attempt,
+        attempt: &'a mut BatchTx,
         tasks: &'a [Task<'a>],
     ) -> BoxFuture<'a, store::Result<Box<dyn Unit>>> {
         async move {
@@ -74,9 +74,9 @@ struct Work {
 /// Seats as they were read, and what has been decided about them so far.
 struct Decisions {
     limits: Limits,
-    seats: Rows<Key, Seat>,
+    seats: TrackedRows<Key, Seat>,
     /// What users have of performances.
-    owned: Rows<(Uuid, Uuid), Owned>,
+    owned: TrackedRows<(Uuid, Uuid), Owned>,
     /// Reservations that get their seats, or are refused.
     holds: Vec<Reservation>,
     /// Reservations that end without having been confirmed.
@@ -98,7 +98,7 @@ impl Unit for Work {
         }
     }
 
-    fn write(self: Box<Self>, changes: &mut Changes, sagas: &Batch) -> BoxFuture<'static, ()> {
+    fn write(self: Box<Self>, changes: &mut WriteBatch, sagas: &Batch) -> BoxFuture<'static, ()> {
         let Self { recent, bus, control, decisions, .. } = *self;
         let Decisions { seats, owned, holds, ends, updates, notice, .. } = decisions;
         store::seats::save(changes, &seats);
@@ -119,7 +119,7 @@ impl Unit for Work {
 
 impl Work {
     /// Reads the seats, and what those who want to hold some have of the performance already.
-    async fn read(&mut self, attempt: &mut Attempt) -> store::Result<()> {
+    async fn read(&mut self, attempt: &mut BatchTx) -> store::Result<()> {
         let (mut wanted, mut buyers) = (Vec::new(), Vec::new());
         for job in self.jobs.readable() {
             let mut buyer = (job.command == HOLD).then_some(job.booking.input.user_id);

@@ -8,7 +8,7 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Line, Reservation};
-use crate::store::changes::{Changes, LockOrder};
+use crate::store::write_batch::{LockOrder, WriteBatch};
 
 const RESERVATIONS: LockOrder = LockOrder::after_sagas(3);
 
@@ -50,7 +50,7 @@ fn array(numbers: &[i32]) -> String {
 
 /// Writes reservations whose seats are held from now on, or that were refused. A saga that comes to its hold once more finds
 /// a row and overwrites it.
-pub fn insert_holds(changes: &mut Changes, holds: &[Reservation], now: DateTime<Utc>) {
+pub fn insert_holds(changes: &mut WriteBatch, holds: &[Reservation], now: DateTime<Utc>) {
     if holds.is_empty() {
         return;
     }
@@ -93,18 +93,18 @@ pub fn insert_holds(changes: &mut Changes, holds: &[Reservation], now: DateTime<
 }
 
 /// Confirms reservations, each of which must exist.
-pub fn confirm(changes: &mut Changes, ids: &[Uuid], now: DateTime<Utc>) {
+pub fn confirm(changes: &mut WriteBatch, ids: &[Uuid], now: DateTime<Utc>) {
     let sql = "update reservations set status = 'confirmed', updated_at = $1 where id = any($2) returning 1";
     set_status(changes, "confirmed_reservations", ids, sql, now);
 }
 
 /// Ends confirmed reservations as cancelled, in the same way.
-pub fn cancel(changes: &mut Changes, ids: &[Uuid], now: DateTime<Utc>) {
+pub fn cancel(changes: &mut WriteBatch, ids: &[Uuid], now: DateTime<Utc>) {
     let sql = "update reservations set status = 'cancelled', updated_at = $1 where id = any($2) returning 1";
     set_status(changes, "cancelled_reservations", ids, sql, now);
 }
 
-fn set_status(changes: &mut Changes, name: &str, ids: &[Uuid], sql: &str, now: DateTime<Utc>) {
+fn set_status(changes: &mut WriteBatch, name: &str, ids: &[Uuid], sql: &str, now: DateTime<Utc>) {
     if !ids.is_empty() {
         let distinct = ids.iter().collect::<BTreeSet<_>>().len();
         changes.complete(name, distinct, sql).bind(now).bind(ids);
@@ -113,7 +113,7 @@ fn set_status(changes: &mut Changes, name: &str, ids: &[Uuid], sql: &str, now: D
 
 /// Ends reservations that no step has ended otherwise: those that are still held, and those that never came to a hold. So many
 /// as are open when the statement begins have to be ended by it.
-pub fn end_open(changes: &mut Changes, ends: &[Reservation], now: DateTime<Utc>) {
+pub fn end_open(changes: &mut WriteBatch, ends: &[Reservation], now: DateTime<Utc>) {
     if ends.is_empty() {
         return;
     }

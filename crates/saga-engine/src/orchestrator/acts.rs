@@ -92,7 +92,7 @@ impl Engine {
         }
         let saga = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
         let mut detail = batch.last_detail().cloned();
-        let consequences = batch.write(&mut tx, self).await?;
+        let effects = batch.write(&mut tx, self).await?;
         let (done, mut settlement) = (ActDone { before, after: saga, act }, Value::Null);
         if let Some(after_act) = self.after_act {
             settlement = after_act(&mut tx, &done).await?;
@@ -111,7 +111,7 @@ impl Engine {
         };
         store::operations::record_act(&mut *tx, &row).await?;
         tx.commit().await?;
-        self.follow_later(consequences);
+        self.dispatch_detached(effects);
         Ok(Acted { saga, detail })
     }
 

@@ -6,24 +6,24 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Engine;
-use super::follow::Consequences;
+use super::dispatch::Effects;
 use super::observations::Observations;
 use super::rest::Rested;
 use crate::saga::{
     self, Decision, Definition, Entry, Event, NewSaga, Saga, Status, Transition, WorkflowRegistry,
 };
 use crate::store;
-use crate::store::changes::Changes;
 use crate::store::codes::Codes;
 use crate::store::flights;
-use crate::store::rows::Rows;
+use crate::store::tracked_rows::TrackedRows;
+use crate::store::write_batch::WriteBatch;
 
 /// Sagas as they were read, and what was decided about them since.
 #[derive(Debug)]
 pub struct Batch {
     /// The database's clock when they were read: the time that decides.
     pub now: DateTime<Utc>,
-    sagas: Rows<Uuid, Saga>,
+    sagas: TrackedRows<Uuid, Saga>,
     transitions: Vec<Transition>,
     observations: Observations,
     stale: Vec<Uuid>,
@@ -131,28 +131,28 @@ impl Batch {
     }
 
     /// Writes what was decided on a connection that has the locks; what follows is to be done after the commit.
-    pub async fn write(self, conn: &mut PgConnection, engine: &Engine) -> store::Result<Consequences> {
-        let mut changes = Changes::default();
-        let consequences = self.decided(&mut changes, engine);
+    pub async fn write(self, conn: &mut PgConnection, engine: &Engine) -> store::Result<Effects> {
+        let mut changes = WriteBatch::default();
+        let effects = self.decided(&mut changes, engine);
         changes.write(conn).await?;
-        Ok(consequences)
+        Ok(effects)
     }
 
     /// What was decided is to be written with the rest; what follows is to be done after the commit.
-    pub fn decided(self, changes: &mut Changes, engine: &Engine) -> Consequences {
+    pub fn decided(self, changes: &mut WriteBatch, engine: &Engine) -> Effects {
         let Engine { codes, registry, .. } = engine;
         store::sagas::save(changes, codes, &self.sagas);
         record(changes, codes, &self.transitions);
         let joined = |(id, saga): (&Uuid, &Saga)| (saga.flight == Some(self.flight)).then_some(*id);
         let woken: Vec<Uuid> = self.sagas.iter().filter_map(joined).collect();
         flights::insert(changes, self.flight, &woken, self.now);
-        let mut consequences = Consequences::of(registry, self.transitions);
-        consequences.observe(self.observations);
-        consequences.rest(self.left);
+        let mut effects = Effects::of(registry, self.transitions);
+        effects.observe(self.observations);
+        effects.rest(self.left);
         for saga in self.stale.iter().filter_map(|id| self.sagas.get(id)) {
-            consequences.repeat(registry, saga);
+            effects.repeat(registry, saga);
         }
-        consequences
+        effects
     }
 }
 
@@ -169,24 +169,24 @@ fn undefined(saga: &Saga) -> Verdict {
 /// # Errors
 /// When there is no such workflow.
 pub fn start(
-    changes: &mut Changes,
+    changes: &mut WriteBatch,
     engine: &Engine,
     workflow: &str,
     new: Vec<NewSaga>,
     now: DateTime<Utc>,
-) -> store::Result<Consequences> {
+) -> store::Result<Effects> {
     let definition = engine.registry.latest(workflow).ok_or(sqlx::Error::RowNotFound)?;
     Ok(start_version(changes, engine, &definition, new, now))
 }
 
 /// Starts sagas of this version of a workflow.
 pub(super) fn start_version(
-    changes: &mut Changes,
+    changes: &mut WriteBatch,
     engine: &Engine,
     definition: &Definition,
     new: Vec<NewSaga>,
     now: DateTime<Utc>,
-) -> Consequences {
+) -> Effects {
     let Engine { codes, registry, .. } = engine;
     let flight = flights::new_id();
     let begun = new.into_iter().map(|new| saga::start_in(Some(flight), definition, new, now));
@@ -198,13 +198,13 @@ pub(super) fn start_version(
     flights::insert(changes, flight, &flying, now);
     let mut observations = Observations::default();
     sagas.iter().for_each(|saga| observations.note_start(saga));
-    let mut consequences = Consequences::of(registry, transitions);
-    consequences.observe(observations);
-    consequences
+    let mut effects = Effects::of(registry, transitions);
+    effects.observe(observations);
+    effects
 }
 
 /// What goes into the history, each with the saga as it then was.
-fn record(changes: &mut Changes, codes: &Codes, transitions: &[Transition]) {
+fn record(changes: &mut WriteBatch, codes: &Codes, transitions: &[Transition]) {
     let entries = transitions.iter();
     let entries: Vec<(&Saga, &Entry)> =
         entries.filter_map(|transition| Some((&transition.saga, transition.entry.as_ref()?))).collect();

@@ -9,7 +9,7 @@ use super::Engine;
 use super::advance::start_version;
 use crate::input_schema;
 use crate::saga::{self, Definition, NewSaga, Saga};
-use crate::store::changes::Changes;
+use crate::store::write_batch::WriteBatch;
 use crate::store::{self, attributes, definitions};
 
 /// Most attributes of a saga.
@@ -144,12 +144,12 @@ impl Engine {
         self.codes.know(&mut *conn, &definition.name, definition.version).await?;
         let NewClientSaga { id, subject_id, input, attributes, trace, .. } = new;
         let saga = NewSaga { id, subject_id: subject_id.unwrap_or(id), input, trace, seq: 0 };
-        let mut changes = Changes::default();
-        let consequences = start_version(&mut changes, self, definition, vec![saga], now);
+        let mut changes = WriteBatch::default();
+        let effects = start_version(&mut changes, self, definition, vec![saga], now);
         attributes::insert(&mut changes, id, &attributes);
         changes.write(&mut conn).await?;
         fail_point!("start::committed");
-        self.follow_later(consequences);
+        self.dispatch_detached(effects);
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::execute::{Executed, execute, poison};
-use super::{Engine, Halves};
+use super::{BatchBisector, Engine};
 use crate::bus::subjects;
 use crate::saga::Command;
 use crate::store;
@@ -41,15 +41,15 @@ impl Engine {
 
     async fn execute_of_service(&self, service: &str, commands: Vec<Command>) -> store::Result<()> {
         let Some(participant) = self.participants.named(service) else { return Ok(()) };
-        let mut halves = Halves::of(commands);
+        let mut halves = BatchBisector::of(commands);
         while let Some(items) = halves.next() {
             let commands: Vec<&Command> = items.iter().collect();
             let result = match execute(self, &**participant, &commands).await {
-                Ok(Executed { illegal, consequences }) => {
+                Ok(Executed { illegal, effects }) => {
                     for (at, why) in &illegal {
                         tracing::error!(saga = %commands[*at].saga_id, why, "a command cannot be; it was not executed");
                     }
-                    self.follow_later(consequences);
+                    self.dispatch_detached(effects);
                     Ok(())
                 }
                 Err(error) => Err(error),

@@ -70,7 +70,7 @@ impl Engine {
 
     /// Makes the streams, and runs all that an engine consists of: the services of its database, the loops of the
     /// orchestrator, and the sweeper. Several processes may do so on the same servers. Ended sagas stay until
-    /// [`Engine::forget`] is called.
+    /// [`Engine::purge`] is called.
     ///
     /// # Errors
     /// If JetStream does not make the streams.

@@ -13,7 +13,7 @@ use futures::future::BoxFuture;
 use uuid::Uuid;
 
 use super::participant::{Participant, Task};
-use super::{Batch, Consequences, Engine, Verdict, Work};
+use super::{Batch, Effects, Engine, Verdict, Work};
 use crate::bus::command_batch;
 use crate::bus::deliveries::{self, Carrier};
 use crate::bus::messages;
@@ -22,8 +22,8 @@ use crate::bus::subjects;
 use crate::saga::{self, Command, DEADLINE_PASSED, Direction, Event, Outcome, Poisoned, Reply, Saga};
 use crate::store;
 use crate::store::Control;
-use crate::store::attempt::{Attempt, decide};
-use crate::store::changes::Changes;
+use crate::store::batch_tx::{BatchTx, with_lock_fallback};
+use crate::store::write_batch::WriteBatch;
 
 /// A command, and the message that brought it, alone or with others.
 pub(super) type Delivered = (Arc<Carrier>, Command);
@@ -69,14 +69,14 @@ impl Execution<'_> {
     async fn execute(&self, items: &[Delivered]) -> store::Result<()> {
         let engine = self.engine;
         let commands: Vec<&Command> = items.iter().map(|(_, command)| command).collect();
-        let Executed { illegal, consequences } = execute(engine, self.participant, &commands).await?;
+        let Executed { illegal, effects } = execute(engine, self.participant, &commands).await?;
         let mut unsettled = BTreeSet::new();
         for (at, why) in illegal {
             if !park(engine, &items[at], &why).await {
                 unsettled.insert(at);
             }
         }
-        if let Err(error) = engine.follow(consequences).await {
+        if let Err(error) = engine.dispatch(effects).await {
             tracing::warn!(%error, "what follows from commands is done when they come again");
             return Ok(());
         }
@@ -107,7 +107,7 @@ async fn park(engine: &Engine, (carrier, command): &Delivered, error: &str) -> b
 pub(super) struct Executed {
     /// The commands that cannot be, by position.
     pub illegal: Vec<(usize, String)>,
-    pub consequences: Consequences,
+    pub effects: Effects,
 }
 
 /// Executes commands of different sagas for which the sagas still ask, moves the sagas on, and commits all of it.
@@ -116,7 +116,7 @@ pub(super) async fn execute(
     participant: &dyn Participant,
     commands: &[&Command],
 ) -> store::Result<Executed> {
-    let done = decide(engine.control, |control| attempt(engine, participant, commands, control));
+    let done = with_lock_fallback(engine.control, |control| attempt(engine, participant, commands, control));
     let (executed, after_commit) = store::bounded(done).await?;
     fail_point!("worker::committed");
     after_commit.await;
@@ -129,11 +129,11 @@ async fn attempt(
     commands: &[&Command],
     control: Control,
 ) -> store::Result<(Executed, BoxFuture<'static, ()>)> {
-    let mut attempt = Attempt::begin(&engine.steps, control).await?;
+    let mut attempt = BatchTx::begin(&engine.steps, control).await?;
     let sagas = engine.sagas_of(&mut attempt, commands).await?;
     let Sorted { places, tasks, stale, mut illegal } = sort(engine, commands, &sagas);
     let mut unit = participant.load(&mut attempt, &tasks).await?;
-    let mut changes = Changes::default();
+    let mut changes = WriteBatch::default();
     let now = attempt.time_to_decide(&engine.clock, &mut changes).await?;
     let replies: Vec<(Uuid, Event)> = tasks
         .iter()
@@ -155,9 +155,9 @@ async fn attempt(
         }
     }
     let after_commit = unit.write(&mut changes, &batch);
-    let consequences = batch.decided(&mut changes, engine);
+    let effects = batch.decided(&mut changes, engine);
     attempt.write(changes).await?;
-    Ok((Executed { illegal, consequences }, after_commit))
+    Ok((Executed { illegal, effects }, after_commit))
 }
 
 /// Commands by what they are to their sagas.

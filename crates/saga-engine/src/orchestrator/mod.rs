@@ -1,7 +1,7 @@
 //! The engine's shell: it locks sagas, lets [`crate::saga::apply()`] decide, writes, and does what follows.
 //!
 //! Everything that can happen to a saga (an answer of a worker, a signal, an alarm, the sweeper, an operator)
-//! goes through one [`Batch`]: read, apply, write, commit; then [`Engine::follow`] publishes what the
+//! goes through one [`Batch`]: read, apply, write, commit; then [`Engine::dispatch`] publishes what the
 //! transitions ask for; only then is the message that brought it acknowledged. A crash in between costs a
 //! redelivery or a second of the sweeper, and the fence makes either harmless.
 
@@ -21,9 +21,9 @@ mod service_consumers;
 mod undelivered;
 mod pauses;
 mod poison;
-mod recent;
+mod saga_cache;
 mod advance;
-mod follow;
+mod dispatch;
 mod observations;
 mod rest;
 mod announce;
@@ -31,8 +31,8 @@ mod direct;
 mod execute;
 mod participant;
 mod work_off;
-mod batched;
-mod halves;
+mod batcher;
+mod bisector;
 mod wait;
 
 use std::sync::Arc;
@@ -44,15 +44,15 @@ use tokio_util::sync::CancellationToken;
 
 pub use acts::{ActDone, ActError, Acted, AfterAct, SETTLEMENT};
 pub use advance::{Batch, Verdict, start};
-pub use batched::{Batched, Requests, batched};
+pub use batcher::{BatchQueue, Batcher, batcher};
+pub use bisector::BatchBisector;
 pub use client_sagas::{NewClientSaga, StartError as SagaStartError};
+pub use dispatch::Effects;
 pub use embedded::DeployError;
-pub use follow::Consequences;
-pub use halves::Halves;
 pub use participant::{Participant, Participants, Task, Unit};
 pub use pauses::StepPause;
 pub use replay::{Pace, Page, Replay, Wanted};
-pub use retention::Forgotten;
+pub use retention::Purged;
 pub use signals::SignalError;
 pub use wait::Waiting;
 pub use work_off::Work;
@@ -66,7 +66,7 @@ use crate::ids;
 use crate::saga::{Saga, WorkflowRegistry};
 use crate::store::Control;
 use crate::store::codes::Codes;
-use crate::store::turns::Turns;
+use crate::store::concurrency_limit::ConcurrencyLimit;
 
 /// What every part of the engine needs: the truth, the carrier, and the definitions.
 #[derive(Clone, Debug)]
@@ -82,7 +82,7 @@ pub struct Engine {
     pub instance: Arc<str>,
     participants: Participants,
     /// How many batches are at work at a time.
-    pub turns: Turns,
+    pub limit: ConcurrencyLimit,
     /// How steps that meet at the same rows are kept apart at first.
     pub control: Control,
     /// Near the database's clock, which decides.
@@ -90,10 +90,10 @@ pub struct Engine {
     after_act: Option<AfterAct>,
     own_workflows: &'static [&'static str],
     pauses: Arc<pauses::Pauses>,
-    recent: recent::Recent,
+    cache: saga_cache::SagaCache,
     waiters: wait::Waiters,
     tasks: Tasks,
-    signals: Batched<signals::Signal, Option<Verdict>>,
+    signals: Batcher<signals::Signal, Option<Verdict>>,
     resting: mpsc::UnboundedSender<Rested>,
     /// Permits of commits whose effects are published while their callers go on.
     detached: Arc<Semaphore>,
@@ -132,7 +132,7 @@ impl Engine {
         stop: &CancellationToken,
     ) -> Result<Self, StartError> {
         let Pools { all: pool, steps, control, clock } = pools;
-        let (signals, requests) = batched("signals", |signal: &signals::Signal| signal.saga);
+        let (signals, requests) = batcher("signals", |signal: &signals::Signal| signal.saga);
         let (resting, ended) = mpsc::unbounded_channel();
         let waiters = wait::Waiters::default();
         let settled = bus.client.subscribe(crate::bus::subjects::SETTLED).await?;
@@ -150,18 +150,18 @@ impl Engine {
             codes,
             instance,
             participants,
-            turns: Turns::default(),
+            limit: ConcurrencyLimit::default(),
             control,
             clock,
             after_act: None,
             own_workflows: &[],
             pauses: Arc::default(),
-            recent: recent::Recent::new(),
+            cache: saga_cache::SagaCache::new(),
             waiters,
             tasks: tasks.clone(),
             signals,
             resting,
-            detached: Arc::new(Semaphore::new(follow::MAX_DETACHED)),
+            detached: Arc::new(Semaphore::new(dispatch::MAX_DETACHED)),
         };
         engine.reload_pauses().await?;
         engine.reload_workflows().await?;
@@ -214,7 +214,7 @@ impl Engine {
     }
 
     /// Lets go of what ended longer than `keep` ago, a bounded amount, and makes room for the days to come.
-    pub async fn forget(&self, keep: TimeDelta) -> crate::store::Result<Forgotten> {
+    pub async fn purge(&self, keep: TimeDelta) -> crate::store::Result<Purged> {
         retention::run_once(&self.pool, keep).await
     }
 }

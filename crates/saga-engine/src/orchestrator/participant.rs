@@ -13,8 +13,8 @@ use super::Batch;
 use crate::bus::subjects;
 use crate::saga::{Command, Outcome, Saga};
 use crate::store;
-use crate::store::attempt::Attempt;
-use crate::store::changes::Changes;
+use crate::store::batch_tx::BatchTx;
+use crate::store::write_batch::WriteBatch;
 
 /// A service whose effects are written in the engine's database.
 pub trait Participant: Debug + Send + Sync {
@@ -27,7 +27,7 @@ pub trait Participant: Debug + Send + Sync {
     /// Reads what these tasks are about. The tasks have different sagas.
     fn load<'a>(
         &'a self,
-        attempt: &'a mut Attempt,
+        attempt: &'a mut BatchTx,
         tasks: &'a [Task<'a>],
     ) -> BoxFuture<'a, store::Result<Box<dyn Unit>>>;
 }
@@ -47,7 +47,7 @@ pub trait Unit: Send {
 
     /// Adds what was decided to the statement that moves the sagas on; `sagas` has them as they are after it. The returned
     /// future is run after the commit.
-    fn write(self: Box<Self>, changes: &mut Changes, sagas: &Batch) -> BoxFuture<'static, ()>;
+    fn write(self: Box<Self>, changes: &mut WriteBatch, sagas: &Batch) -> BoxFuture<'static, ()>;
 }
 
 /// The services of this database.

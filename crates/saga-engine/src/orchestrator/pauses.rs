@@ -12,7 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::follow::Consequences;
+use super::dispatch::Effects;
 use super::{ActError, Engine};
 use crate::bus::consumers::{self, ConsumerState};
 use crate::bus::subjects;
@@ -92,8 +92,8 @@ impl Engine {
         for chunk in running.chunks(CHUNK) {
             let sagas = store::sagas::get_many(&self.pool, chunk).await?;
             store::definitions::learn(&self.pool, &self.registry, &sagas).await?;
-            let consequences = Consequences::asked_by(&self.registry, &sagas);
-            if let Err(error) = self.follow(consequences).await {
+            let effects = Effects::asked_by(&self.registry, &sagas);
+            if let Err(error) = self.dispatch(effects).await {
                 tracing::warn!(%error, "the sweeper sends what could not be sent after a pause");
             }
         }

@@ -41,9 +41,9 @@ impl Engine {
         let mut tx = self.pool.begin().await?;
         let mut batch = Batch::lock(self, &mut tx, &[id]).await?;
         if batch.apply(&self.registry, id, &Event::Poisoned(poisoned)) == Verdict::Moved {
-            let consequences = batch.write(&mut tx, self).await?;
+            let effects = batch.write(&mut tx, self).await?;
             tx.commit().await?;
-            self.follow_later(consequences);
+            self.dispatch_detached(effects);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use fail::fail_point;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Batch, Consequences, Engine, Verdict, Work};
+use super::{Batch, Effects, Engine, Verdict, Work};
 use crate::bus::deliveries::{self, InHand};
 use crate::bus::headers::Malformed;
 use crate::bus::{Deliveries, messages, subjects, topology};
@@ -17,7 +17,7 @@ pub(super) async fn run(engine: Engine, stop: CancellationToken) {
     let config = topology::work_consumer("orchestrator", subjects::ALL_SAGAS);
     let mut incoming = Deliveries::of(&engine.bus, subjects::SAGAS, config);
     while !stop.is_cancelled() {
-        let (batch, _turn) = incoming.next_in_turn(engine.turns.take(), &stop).await;
+        let (batch, _permit) = incoming.next_in_turn(engine.limit.take(), &stop).await;
         let mut readable = Vec::with_capacity(batch.len());
         let (starts, batch): (Vec<Message>, Vec<Message>) =
             batch.into_iter().partition(|message| message.subject.as_str() == subjects::STARTS);
@@ -89,7 +89,7 @@ impl Work<Item> for Taking<'_> {
 }
 
 async fn take(engine: &Engine, items: &[Item]) -> store::Result<()> {
-    let Decided { illegal, later, consequences } = store::bounded(write(engine, items)).await?;
+    let Decided { illegal, later, effects } = store::bounded(write(engine, items)).await?;
     fail_point!("replies::committed");
     for message in &later {
         deliveries::again_after(message, deliveries::pause_after(deliveries::count(message))).await;
@@ -97,7 +97,7 @@ async fn take(engine: &Engine, items: &[Item]) -> store::Result<()> {
     for (message, why) in &illegal {
         engine.park(subjects::SAGAS, message, why).await;
     }
-    if let Err(error) = engine.follow(consequences).await {
+    if let Err(error) = engine.dispatch(effects).await {
         tracing::warn!(%error, "what follows from replies is done when they come again");
         return Ok(());
     }
@@ -116,7 +116,7 @@ struct Decided<'a> {
     illegal: Vec<(&'a Message, String)>,
     /// Signals to sagas whose definition cannot be read now. They stand in no row that they could be sent from again.
     later: Vec<&'a Message>,
-    consequences: Consequences,
+    effects: Effects,
 }
 
 /// One transaction for all of them.
@@ -142,9 +142,9 @@ async fn write<'a>(engine: &Engine, items: &'a [Item]) -> store::Result<Decided<
             Verdict::Undefined(_) => {}
         }
     }
-    let consequences = batch.write(&mut tx, engine).await?;
+    let effects = batch.write(&mut tx, engine).await?;
     tx.commit().await?;
-    Ok(Decided { illegal, later, consequences })
+    Ok(Decided { illegal, later, effects })
 }
 
 /// Why no message may answer this command: its service is in this database, and answers in the transaction of its effect.

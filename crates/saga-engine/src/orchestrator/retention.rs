@@ -16,7 +16,7 @@ const SLACK: TimeDelta = TimeDelta::days(1);
 
 /// What a pass did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Forgotten {
+pub struct Purged {
     /// Ended sagas that are gone.
     pub sagas: usize,
     /// Days of history that are gone.
@@ -24,7 +24,7 @@ pub struct Forgotten {
 }
 
 /// Makes the parts of the coming days, and lets go of what ended longer than `keep` ago, a bounded amount.
-pub(super) async fn run_once(pool: &PgPool, keep: TimeDelta) -> store::Result<Forgotten> {
+pub(super) async fn run_once(pool: &PgPool, keep: TimeDelta) -> store::Result<Purged> {
     let now = store::now(pool).await?;
     make_days(pool, now.date_naive()).await?;
     let (sagas, all) = delete_ended(pool, now - keep).await?;
@@ -34,7 +34,7 @@ pub(super) async fn run_once(pool: &PgPool, keep: TimeDelta) -> store::Result<Fo
         tracing::info!(sagas, days, "what is over was dropped by age");
     }
     metrics::counter!("boxoffice_forgotten_sagas_total").increment(sagas as u64);
-    Ok(Forgotten { sagas, days })
+    Ok(Purged { sagas, days })
 }
 
 async fn make_days(pool: &PgPool, today: NaiveDate) -> store::Result<()> {

@@ -67,7 +67,7 @@ async fn serve(
     let mut incoming = Deliveries::of(&engine.bus, subjects::STEPS, config);
     while !stop.is_cancelled() {
         let mut readable: Vec<Delivered> = Vec::new();
-        let (messages, _turn) = incoming.next_in_turn(engine.turns.take(), &stop).await;
+        let (messages, _permit) = incoming.next_in_turn(engine.limit.take(), &stop).await;
         let in_hand = InHand::of(&engine.bus, messages.iter());
         for message in messages {
             match command_batch::read(&message) {

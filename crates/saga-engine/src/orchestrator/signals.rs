@@ -5,15 +5,15 @@ use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::batched::Requests;
+use super::batcher::BatchQueue;
 use super::{Batch, Engine, Verdict, Waiting};
 use crate::saga::{self, Event};
 use crate::store;
 use crate::store::Control;
-use crate::store::attempt::{Attempt, decide};
-use crate::store::changes::Changes;
+use crate::store::batch_tx::{BatchTx, with_lock_fallback};
 use crate::store::claims::{Claims, is_taken};
 use crate::store::idempotency::Asked;
+use crate::store::write_batch::WriteBatch;
 
 /// An external message to a saga.
 #[derive(Clone, Debug)]
@@ -63,17 +63,18 @@ impl Engine {
 /// Takes signals in batches until the service stops.
 pub(super) async fn run(
     engine: Engine,
-    requests: Requests<Signal, Option<Verdict>>,
+    requests: BatchQueue<Signal, Option<Verdict>>,
     stop: CancellationToken,
 ) {
-    let turns = engine.turns.clone();
-    requests.work(engine, turns, stop, |engine, signals| Box::pin(take(engine, signals))).await;
+    let limit = engine.limit.clone();
+    requests.work(engine, limit, stop, |engine, signals| Box::pin(take(engine, signals))).await;
 }
 
 async fn take(engine: &Engine, signals: &[Signal]) -> store::Result<Vec<Option<Verdict>>> {
     let mut claims = Claims::of(signals.iter().map(|signal| signal.key.as_ref()));
     loop {
-        let given = decide(engine.control, |control| attempt(engine, signals, &claims, control)).await;
+        let given =
+            with_lock_fallback(engine.control, |control| attempt(engine, signals, &claims, control)).await;
         match given {
             Err(error) if is_taken(&error) && claims.look(&engine.steps).await? => {}
             given => return given,
@@ -87,10 +88,10 @@ async fn attempt(
     claims: &Claims<'_>,
     control: Control,
 ) -> store::Result<Vec<Option<Verdict>>> {
-    let mut attempt = Attempt::begin(&engine.steps, control).await?;
+    let mut attempt = BatchTx::begin(&engine.steps, control).await?;
     let ids: Vec<Uuid> = signals.iter().map(|signal| signal.saga).collect();
     let sagas = engine.waiting_sagas(&mut attempt, &ids).await?;
-    let mut changes = Changes::default();
+    let mut changes = WriteBatch::default();
     let now = attempt.time_to_decide(&engine.clock, &mut changes).await?;
     let mut batch = Batch::of(sagas, now);
     let mut verdicts = Vec::with_capacity(signals.len());
@@ -99,9 +100,9 @@ async fn attempt(
         verdicts.push((!claims.is_taken(at)).then(give));
     }
     claims.add_to(&mut changes, |at| verdicts[at] == Some(Verdict::Moved));
-    let consequences = batch.decided(&mut changes, engine);
+    let effects = batch.decided(&mut changes, engine);
     attempt.write(changes).await?;
     fail_point!("signals::committed");
-    engine.follow_later(consequences);
+    engine.dispatch_detached(effects);
     Ok(verdicts)
 }

@@ -6,7 +6,7 @@ use fail::fail_point;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::{Batch, Consequences, Engine, Verdict};
+use super::{Batch, Effects, Engine, Verdict};
 use crate::saga::Event;
 use crate::store;
 use crate::store::due::Due;
@@ -39,7 +39,7 @@ async fn look_at_flights(engine: &Engine) -> store::Result<()> {
     for flight in store::bounded(flights::look(&engine.pool, FLIGHTS)).await? {
         match store::bounded(land(engine, &flight)).await {
             Ok(ended) if ended.is_empty() => {}
-            Ok(ended) => Box::pin(engine.follow_swept(Consequences::recall(ended), false)).await,
+            Ok(ended) => Box::pin(engine.dispatch_swept(Effects::recall(ended), false)).await,
             Err(error) if is_about_rows(&error) => {
                 tracing::error!(flight = flight.id, %error, "a batch of sagas cannot be looked at; it is tried again");
             }
@@ -82,7 +82,7 @@ async fn round(engine: &Engine) -> store::Result<usize> {
         }
         written => written?,
     };
-    let Swept { found, consequences, apart } = swept;
+    let Swept { found, effects, apart } = swept;
     for (id, why) in &apart {
         tracing::error!(saga = %id, %why, "a saga that is due cannot be moved; it is tried again after a pause");
     }
@@ -91,8 +91,8 @@ async fn round(engine: &Engine) -> store::Result<usize> {
         fail_point!("sweep::committed");
         metrics::counter!("boxoffice_swept_sagas_total").increment(found as u64);
     }
-    for consequences in consequences {
-        Box::pin(engine.follow_swept(consequences, found == LIMIT as usize)).await;
+    for effects in effects {
+        Box::pin(engine.dispatch_swept(effects, found == LIMIT as usize)).await;
     }
     Ok(found)
 }
@@ -108,7 +108,7 @@ fn is_about_rows(error: &sqlx::Error) -> bool {
 #[derive(Default)]
 struct Swept {
     found: usize,
-    consequences: Vec<Consequences>,
+    effects: Vec<Effects>,
     /// Those that cannot be moved, each with the reason.
     apart: Vec<(Uuid, String)>,
 }
@@ -121,8 +121,8 @@ async fn write(engine: &Engine) -> store::Result<Swept> {
     if swept.found == 0 {
         return Ok(swept);
     }
-    let (consequences, unmovable) = move_on(engine, &mut tx, Batch::of(due.sagas, now)).await?;
-    swept.consequences.push(consequences);
+    let (effects, unmovable) = move_on(engine, &mut tx, Batch::of(due.sagas, now)).await?;
+    swept.effects.push(effects);
     swept.apart.extend(unmovable);
     if !swept.apart.is_empty() {
         let apart: Vec<Uuid> = swept.apart.iter().map(|(id, _)| *id).collect();
@@ -141,9 +141,9 @@ async fn write_each(engine: &Engine) -> store::Result<Swept> {
         let id = saga.id;
         let mut alone = tx.begin().await?;
         match move_on(engine, &mut alone, Batch::of(vec![saga], now)).await {
-            Ok((consequences, unmovable)) => {
+            Ok((effects, unmovable)) => {
                 alone.commit().await?;
-                swept.consequences.push(consequences);
+                swept.effects.push(effects);
                 swept.apart.extend(unmovable);
             }
             Err(error) if !is_about_rows(&error) => return Err(error),
@@ -183,7 +183,7 @@ async fn move_on(
     engine: &Engine,
     conn: &mut PgConnection,
     mut batch: Batch,
-) -> store::Result<(Consequences, Vec<(Uuid, String)>)> {
+) -> store::Result<(Effects, Vec<(Uuid, String)>)> {
     let mut unmovable = Vec::new();
     for id in batch.ids() {
         match batch.apply(&engine.registry, id, &Event::TimerFired) {

@@ -7,7 +7,7 @@ use fail::fail_point;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Batch, Consequences, Engine, Verdict, Work};
+use super::{Batch, Effects, Engine, Verdict, Work};
 use crate::bus::deliveries::{BATCH, Carrier, InHand};
 use crate::bus::{Deliveries, messages, subjects, topology};
 use crate::saga::{Event, Status};
@@ -70,9 +70,9 @@ impl Work<Item> for Ringing<'_> {
 }
 
 async fn take(engine: &Engine, items: &[Item]) -> store::Result<()> {
-    let consequences = store::bounded(write(engine, items)).await?;
+    let effects = store::bounded(write(engine, items)).await?;
     fail_point!("timers::committed");
-    if let Err(error) = engine.follow(consequences).await {
+    if let Err(error) = engine.dispatch(effects).await {
         tracing::warn!(%error, "what follows from alarms is done when they come again");
         return Ok(());
     }
@@ -85,7 +85,7 @@ async fn take(engine: &Engine, items: &[Item]) -> store::Result<()> {
 
 /// One transaction for all of them. Sagas that have ended, or are not due for a while, are left alone. For one whose alarm came
 /// somewhat early a new one is set: the broker's clock may differ from the database's, which decides.
-async fn write(engine: &Engine, items: &[Item]) -> store::Result<Consequences> {
+async fn write(engine: &Engine, items: &[Item]) -> store::Result<Effects> {
     let mut tx = engine.steps.begin().await?;
     let ids: Vec<Uuid> = items.iter().map(|(_, saga)| *saga).collect();
     let mut batch = Batch::lock_rung(engine, &mut tx, &ids).await?;
@@ -97,8 +97,8 @@ async fn write(engine: &Engine, items: &[Item]) -> store::Result<Consequences> {
             early.push((id, due));
         }
     }
-    let mut consequences = batch.write(&mut tx, engine).await?;
+    let mut effects = batch.write(&mut tx, engine).await?;
     tx.commit().await?;
-    consequences.arm(early);
-    Ok(consequences)
+    effects.arm(early);
+    Ok(effects)
 }

@@ -5,7 +5,7 @@ use async_nats::jetstream::Message;
 use tokio::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{Engine, Halves, batched};
+use super::{BatchBisector, Engine, batcher};
 use crate::bus::deliveries::{self, InHand};
 use crate::bus::{Deliveries, retry};
 use crate::store;
@@ -46,7 +46,7 @@ impl Engine {
         incoming: &mut Deliveries,
         stop: &CancellationToken,
     ) {
-        let mut halves = Halves::of(items);
+        let mut halves = BatchBisector::of(items);
         while let Err(error) = in_hand.during(attempt_all(&mut halves, work)).await {
             tracing::warn!(%error, "what messages ask for could not be written; it is tried again");
             incoming.rest();
@@ -85,12 +85,15 @@ impl Engine {
     }
 }
 
-async fn attempt_all<T: Send + Sync>(halves: &mut Halves<T>, work: &impl Work<T>) -> store::Result<()> {
+async fn attempt_all<T: Send + Sync>(
+    halves: &mut BatchBisector<T>,
+    work: &impl Work<T>,
+) -> store::Result<()> {
     while let Some(items) = halves.next() {
         // On the heap: the futures of whole batches are large, and are moved whenever a loop is spawned.
         let (count, begun) = (items.len(), Instant::now());
         let result = Box::pin(work.attempt(items)).await;
-        batched::record(work.name(), count, begun.elapsed());
+        batcher::record(work.name(), count, begun.elapsed());
         if let Some((item, error)) = halves.record(result).await? {
             Box::pin(work.give_up(item, error)).await;
         }

@@ -5,10 +5,10 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::Result;
-use super::changes::Changes;
+use super::write_batch::WriteBatch;
 
 /// Writes the attributes of a saga that is started by the same statement.
-pub fn insert(changes: &mut Changes, saga: Uuid, attributes: &Map<String, Value>) {
+pub fn insert(changes: &mut WriteBatch, saga: Uuid, attributes: &Map<String, Value>) {
     if attributes.is_empty() {
         return;
     }

@@ -10,8 +10,8 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::Result;
-use super::changes::Changes;
 use super::idempotency::{self, Asked, Claim, End, Ended};
+use super::write_batch::WriteBatch;
 
 /// A key that is to be claimed with the effect of its request, and whether it was.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl<'a> Claims<'a> {
 
     /// Adds the claims to the statement that begins what was asked for. `began` says so of each request of the batch. They are
     /// written after all else, in the order of the keys, so that no two statements wait for each other in a circle.
-    pub fn add_to(&self, changes: &mut Changes, began: impl Fn(usize) -> bool) {
+    pub fn add_to(&self, changes: &mut WriteBatch, began: impl Fn(usize) -> bool) {
         let mut wanted: Vec<(&Asked, bool)> = self.wanted().map(|(at, asked)| (asked, began(at))).collect();
         if wanted.is_empty() {
             return;

@@ -11,7 +11,7 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::Result;
-use super::changes::Changes;
+use super::write_batch::WriteBatch;
 use crate::saga::Saga;
 
 /// After so long without news the sweeper looks at the sagas of a flight.
@@ -30,7 +30,7 @@ pub fn new_id() -> i64 {
 }
 
 /// Adds the flight of these sagas, if there are any.
-pub fn insert(changes: &mut Changes, id: i64, sagas: &[Uuid], now: DateTime<Utc>) {
+pub fn insert(changes: &mut WriteBatch, id: i64, sagas: &[Uuid], now: DateTime<Utc>) {
     if !sagas.is_empty() {
         let sql = "insert into flights (id, at, sagas) values ($1, $2, $3)";
         changes.add("flown", sql).bind(id).bind(now).bind(sagas);

@@ -7,9 +7,9 @@ use sqlx::error::BoxDynError;
 use uuid::Uuid;
 
 use super::Result;
-use super::changes::Changes;
 use super::codes::{self, Codes};
 use super::names::Name;
+use super::write_batch::WriteBatch;
 use crate::saga::{self, Direction, Entry, Saga};
 
 /// A history row as it is read.
@@ -73,7 +73,7 @@ impl<'a> History<'a> {
 }
 
 /// Adds to the history of sagas; number and time are the saga's own.
-pub fn record(changes: &mut Changes, codes: &Codes, entries: &[(&Saga, &Entry)]) {
+pub fn record(changes: &mut WriteBatch, codes: &Codes, entries: &[(&Saga, &Entry)]) {
     if entries.is_empty() {
         return;
     }

@@ -1,7 +1,7 @@
 //! All SQL of the engine, one file per noun; no other module writes any.
 //!
 //! Functions take what they run on first: `impl PgExecutor` where one statement stands for itself,
-//! `&mut PgConnection` where the caller's transaction must hold around it, and [`changes::Changes`] where they add a part to
+//! `&mut PgConnection` where the caller's transaction must hold around it, and [`write_batch::WriteBatch`] where they add a part to
 //! the one statement that writes all that was decided together. Times are parameters: the one
 //! clock that decides is read by [`now`] inside the transaction.
 
@@ -27,19 +27,19 @@ mod trouble;
 #[cfg(test)]
 mod sqlstate_laws;
 pub mod sqlstate;
-pub mod attempt;
-pub mod changes;
+pub mod batch_tx;
+pub mod write_batch;
 pub mod codes;
 pub mod names;
-pub mod rows;
-pub mod turns;
+pub mod tracked_rows;
+pub mod concurrency_limit;
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgExecutor;
 
-pub use attempt::Control;
+pub use batch_tx::Control;
 pub use pool::{open, open_for_steps};
 pub use probe::can_write;
 

@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use super::Control;
 use super::Result;
-use super::changes::{Changes, LockOrder};
 use super::codes::{self, Codes, Unregistered};
 use super::names::Name;
-use super::rows::Rows;
+use super::tracked_rows::TrackedRows;
+use super::write_batch::{LockOrder, WriteBatch};
 use crate::saga::{Direction, Saga, Status};
 
 /// All columns of a saga in the view of sagas, as in [`get_many`], which is held against the schema.
@@ -109,7 +109,7 @@ impl<'a> Columns<'a> {
 }
 
 /// Inserts new sagas. One whose id is there already fails the whole statement, before all other parts.
-pub fn insert(changes: &mut Changes, codes: &Codes, sagas: &[&Saga]) {
+pub fn insert(changes: &mut WriteBatch, codes: &Codes, sagas: &[&Saga]) {
     let columns = match Columns::of(codes, sagas) {
         Ok(columns) => columns,
         Err(error) => return changes.refuse(error),
@@ -143,7 +143,7 @@ pub fn insert(changes: &mut Changes, codes: &Codes, sagas: &[&Saga]) {
 
 /// Writes the sagas that have changed, each compared with the one that was read: every write of a saga moves its number on, or at least
 /// the time of its last change.
-pub fn save(changes: &mut Changes, codes: &Codes, sagas: &Rows<Uuid, Saga>) {
+pub fn save(changes: &mut WriteBatch, codes: &Codes, sagas: &TrackedRows<Uuid, Saga>) {
     let sagas: Vec<(&Saga, &Saga)> = sagas.changed().map(|(_, before, now)| (before, now)).collect();
     if sagas.is_empty() {
         return;

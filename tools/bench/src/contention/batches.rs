@@ -15,12 +15,12 @@ use super::cell::decided;
 use super::cost::Cost;
 use boxoffice::config::Control;
 use boxoffice::store;
-use boxoffice::store::attempt::{Attempt, decide};
-use boxoffice::store::changes::Changes;
+use boxoffice::store::batch_tx::{BatchTx, with_lock_fallback};
 use boxoffice::store::payments::NewEntry;
 use boxoffice::store::rivals::{self, Deed, PERFORMANCE, Request};
-use boxoffice::store::rows::Rows;
 use boxoffice::store::seats::{Key, Seat, SeatStatus, Wanted};
+use boxoffice::store::tracked_rows::TrackedRows;
+use boxoffice::store::write_batch::WriteBatch;
 
 /// Requests of one batch at most.
 const MOST: usize = 256;
@@ -73,7 +73,7 @@ async fn serve(pool: PgPool, cost: Arc<Cost>, mut asked: mpsc::Receiver<Asked>) 
 }
 
 async fn handle(pool: &PgPool, cost: &Cost, requests: &[Request]) -> store::Result<Vec<bool>> {
-    decide(Control::Optimistic, |control| attempt(pool, cost, requests, control)).await
+    with_lock_fallback(Control::Optimistic, |control| attempt(pool, cost, requests, control)).await
 }
 
 /// Which are granted.
@@ -83,8 +83,8 @@ async fn attempt(
     requests: &[Request],
     control: Control,
 ) -> store::Result<Vec<bool>> {
-    let mut attempt = Attempt::begin(pool, control).await?;
-    let mut changes = Changes::default();
+    let mut attempt = BatchTx::begin(pool, control).await?;
+    let mut changes = WriteBatch::default();
     let granted = match requests.first().map(|request| request.deed) {
         Some(Deed::Hold) => hold(&mut attempt, &mut changes, requests).await?,
         _ => enter(&mut attempt, &mut changes, requests).await?,
@@ -96,8 +96,8 @@ async fn attempt(
 }
 
 async fn hold(
-    attempt: &mut Attempt,
-    changes: &mut Changes,
+    attempt: &mut BatchTx,
+    changes: &mut WriteBatch,
     requests: &[Request],
 ) -> store::Result<Vec<bool>> {
     let seat = |request: &Request| Wanted { performance_id: PERFORMANCE, number: request.place, buyer: None };
@@ -106,7 +106,8 @@ async fn hold(
         attempt.note_time(first.at);
     }
     let found = store::seats::read(attempt, &wanted, 0).await?;
-    let mut seats: Rows<Key, Seat> = found.into_iter().map(|found| (found.seat.key(), found.seat)).collect();
+    let mut seats: TrackedRows<Key, Seat> =
+        found.into_iter().map(|found| (found.seat.key(), found.seat)).collect();
     let mut decide = |request: &Request| {
         let key = (PERFORMANCE, request.place);
         let free = seats.get(&key).map(|seat| i64::from(seat.status == SeatStatus::Free));
@@ -128,8 +129,8 @@ async fn hold(
 
 /// The same for accounts: charges and uses, with their entries in the ledger.
 async fn enter(
-    attempt: &mut Attempt,
-    changes: &mut Changes,
+    attempt: &mut BatchTx,
+    changes: &mut WriteBatch,
     requests: &[Request],
 ) -> store::Result<Vec<bool>> {
     let users: Vec<_> = requests.iter().map(|request| rivals::user(request.place)).collect();

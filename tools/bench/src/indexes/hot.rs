@@ -12,12 +12,12 @@ use uuid::Uuid;
 use boxoffice::config::Control;
 use boxoffice::ids;
 use boxoffice::saga::{Saga, Status};
-use boxoffice::store::changes::Changes;
 use boxoffice::store::codes::Codes;
 use boxoffice::store::reservations::{Reservation, ReservationStatus};
-use boxoffice::store::rows::Rows;
 use boxoffice::store::saga_search::Filter;
 use boxoffice::store::seats::{Seat, Wanted};
+use boxoffice::store::tracked_rows::TrackedRows;
+use boxoffice::store::write_batch::WriteBatch;
 use boxoffice::store::{
     Result, audit, catalog, due, history, payments, plans, points, reservations, retention, saga_search,
     sagas, seats, tickets,
@@ -56,7 +56,7 @@ pub enum Run {
     /// A connection, in a transaction that is rolled back.
     Within(for<'a> fn(&'a mut PgConnection, &'a Sample) -> BoxFuture<'a, Result<()>>),
     /// The same, as parts of the statement that writes a batch.
-    Writes(fn(&mut Changes, &Sample)),
+    Writes(fn(&mut WriteBatch, &Sample)),
     /// A pool: it has a transaction of its own, and changes nothing.
     Alone(for<'a> fn(&'a PgPool, &'a Sample) -> BoxFuture<'a, Result<()>>),
 }
@@ -123,8 +123,8 @@ pub fn all() -> Vec<Hot> {
 }
 
 /// A row that is written as it was read.
-fn written<K: Ord + Copy, V: Clone>(key: K, row: &V) -> Rows<K, V> {
-    let mut rows = Rows::from_iter([(key, row.clone())]);
+fn written<K: Ord + Copy, V: Clone>(key: K, row: &V) -> TrackedRows<K, V> {
+    let mut rows = TrackedRows::from_iter([(key, row.clone())]);
     // It counts as changed, whatever it is now.
     let _same = rows.change(&key);
     rows

@@ -17,7 +17,7 @@ pub use told::Told;
 
 use hot::Run;
 
-use boxoffice::store::changes::Changes;
+use boxoffice::store::write_batch::WriteBatch;
 use boxoffice::store::{self, plans};
 
 /// A statement's plans.
@@ -74,7 +74,7 @@ impl Listener {
                     tx.rollback().await
                 }
                 Run::Writes(write) => {
-                    let (mut tx, mut changes) = (self.0.begin().await?, Changes::default());
+                    let (mut tx, mut changes) = (self.0.begin().await?, WriteBatch::default());
                     write(&mut changes, sample);
                     changes.write(&mut tx).await?;
                     tx.rollback().await

@@ -28,7 +28,7 @@ pub(super) const MAX_DETACHED: usize = 256;
 
 /// Everything to be done after a commit, and safe to be done again.
 #[derive(Debug, Default)]
-pub struct Consequences {
+pub struct Effects {
     commands: Vec<Command>,
     alarms: Vec<(Uuid, DateTime<Utc>)>,
     events: Vec<EventMessage>,
@@ -83,7 +83,7 @@ impl Message {
     }
 }
 
-impl Consequences {
+impl Effects {
     /// What the transitions ask for.
     pub(super) fn of(registry: &WorkflowRegistry, transitions: Vec<Transition>) -> Self {
         let mut all = Self::default();
@@ -164,19 +164,16 @@ pub enum FollowError {
 
 impl Engine {
     /// Does what follows from a committed transaction and waits until JetStream has all of it.
-    pub async fn follow(&self, consequences: Consequences) -> Result<(), FollowError> {
-        self.try_follow(consequences).await.map_err(|(error, _commands)| error)
+    pub async fn dispatch(&self, effects: Effects) -> Result<(), FollowError> {
+        self.try_follow(effects).await.map_err(|(error, _commands)| error)
     }
 
     /// The same. With an error come back the commands that JetStream may not have.
-    pub(super) async fn try_follow(
-        &self,
-        mut consequences: Consequences,
-    ) -> Result<(), (FollowError, Vec<Command>)> {
-        self.remember(&mut consequences);
-        std::mem::take(&mut consequences.observations).record();
-        let Consequences { mut commands, alarms, mut events, .. } = consequences;
-        let Consequences { recalls, settled, mut rested, told, .. } = consequences;
+    pub(super) async fn try_follow(&self, mut effects: Effects) -> Result<(), (FollowError, Vec<Command>)> {
+        self.remember(&mut effects);
+        std::mem::take(&mut effects.observations).record();
+        let Effects { mut commands, alarms, mut events, .. } = effects;
+        let Effects { recalls, settled, mut rested, told, .. } = effects;
         commands.retain(|command| !self.pauses.hold_back(command));
         self.tell_settled(settled).await;
         self.tell_watchers(&told).await;
@@ -238,17 +235,17 @@ impl Engine {
     ///
     /// While JetStream does not answer each of these takes seconds. At most `MAX_DETACHED` are under way in a process; what
     /// follows from further commits is left to the sweeper at once.
-    pub fn follow_later(&self, mut consequences: Consequences) {
+    pub fn dispatch_detached(&self, mut effects: Effects) {
         let Ok(permit) = Arc::clone(&self.detached).try_acquire_owned() else {
             metrics::counter!("boxoffice_effects_left_to_sweeper_total").increment(1);
-            self.remember(&mut consequences);
-            return self.waiters.wake(&consequences.settled);
+            self.remember(&mut effects);
+            return self.waiters.wake(&effects.settled);
         };
         let engine = self.clone();
         self.tasks.spawn(async move {
             let _permit = permit;
-            engine.execute_while_failing(&mut consequences).await;
-            if let Err((error, commands)) = engine.try_follow(consequences).await {
+            engine.execute_while_failing(&mut effects).await;
+            if let Err((error, commands)) = engine.try_follow(effects).await {
                 metrics::counter!("boxoffice_effects_left_to_sweeper_total").increment(1);
                 tracing::warn!(%error, "what follows from a commit is left to the sweeper");
                 engine.execute_directly(commands).await;
@@ -259,32 +256,32 @@ impl Engine {
     /// The same for the sweeper. While JetStream does not work it waits for the steps in this database, however much else
     /// is to be published. It does so too for a backlog: thousands of commands would wait in JetStream longer than the
     /// silence after which the sweeper sends them again, and each would be handled twice.
-    pub(super) async fn follow_swept(&self, mut consequences: Consequences, is_backlog: bool) {
+    pub(super) async fn dispatch_swept(&self, mut effects: Effects, is_backlog: bool) {
         if is_backlog {
-            self.execute_here(&mut consequences).await;
+            self.execute_here(&mut effects).await;
         } else {
-            self.execute_while_failing(&mut consequences).await;
+            self.execute_while_failing(&mut effects).await;
         }
-        self.follow_later(consequences);
+        self.dispatch_detached(effects);
     }
 
-    async fn execute_while_failing(&self, consequences: &mut Consequences) {
+    async fn execute_while_failing(&self, effects: &mut Effects) {
         if self.bus.health.is_failing() {
-            self.execute_here(consequences).await;
+            self.execute_here(effects).await;
         }
     }
 
-    async fn execute_here(&self, consequences: &mut Consequences) {
+    async fn execute_here(&self, effects: &mut Effects) {
         // The rows as they were committed, before their next step reads them.
-        self.remember(consequences);
-        let commands = consequences.commands.extract_if(.., |command| self.can_execute(command)).collect();
+        self.remember(effects);
+        let commands = effects.commands.extract_if(.., |command| self.can_execute(command)).collect();
         self.execute_directly(commands).await;
     }
 
     /// Takes note of what was committed, so that the next step need not read it.
-    fn remember(&self, consequences: &mut Consequences) {
+    fn remember(&self, effects: &mut Effects) {
         if self.control == Control::Optimistic {
-            self.recent.note(std::mem::take(&mut consequences.moved));
+            self.cache.note(std::mem::take(&mut effects.moved));
         }
     }
 

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 /// Rows by their key.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rows<K, V> {
+pub struct TrackedRows<K, V> {
     now: BTreeMap<K, V>,
     /// Those that have changed, as they were read.
     read: BTreeMap<K, V>,
 }
 
-impl<K: Ord + Clone, V: Clone> Rows<K, V> {
+impl<K: Ord + Clone, V: Clone> TrackedRows<K, V> {
     /// A row as it stands by now.
     pub fn get(&self, key: &K) -> Option<&V> {
         self.now.get(key)
@@ -47,13 +47,13 @@ impl<K: Ord + Clone, V: Clone> Rows<K, V> {
     }
 }
 
-impl<K, V> Default for Rows<K, V> {
+impl<K, V> Default for TrackedRows<K, V> {
     fn default() -> Self {
         Self { now: BTreeMap::new(), read: BTreeMap::new() }
     }
 }
 
-impl<K: Ord, V> FromIterator<(K, V)> for Rows<K, V> {
+impl<K: Ord, V> FromIterator<(K, V)> for TrackedRows<K, V> {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(rows: I) -> Self {
         Self { now: rows.into_iter().collect(), read: BTreeMap::new() }
     }
@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn a_row_that_changes_twice_is_compared_with_what_was_read() {
-        let mut rows: Rows<i32, &str> = [(2, "b"), (1, "a"), (3, "c")].into_iter().collect();
+        let mut rows: TrackedRows<i32, &str> = [(2, "b"), (1, "a"), (3, "c")].into_iter().collect();
         *rows.change(&3).unwrap() = "d";
         *rows.change(&3).unwrap() = "e";
         rows.replace(&1, "x");

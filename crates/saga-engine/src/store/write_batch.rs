@@ -2,7 +2,7 @@
 //!
 //! Each part is a common table expression; the file of each noun has those that write it. A part that replaces rows
 //! compares them with what was read before. If one is not any more as it was, the whole statement fails and
-//! [`is_not_as_read`] says so: the caller reads again, under locks. This is optimistic concurrency control
+//! [`is_stale_read`] says so: the caller reads again, under locks. This is optimistic concurrency control
 //! (H. T. Kung, J. T. Robinson: On Optimistic Methods for Concurrency Control, 1981), with the comparison
 //! in the write itself.
 //!
@@ -41,7 +41,7 @@ impl LockOrder {
 
 /// What is to be written, so far.
 #[derive(Debug, Default)]
-pub struct Changes {
+pub struct WriteBatch {
     parts: Vec<String>,
     checks: BTreeMap<LockOrder, String>,
     /// Whether each inserting part came to its number of rows. They are compared after the checks.
@@ -52,9 +52,9 @@ pub struct Changes {
 
 /// The arguments of a part, in their order.
 #[derive(Debug)]
-pub struct Binding<'a>(&'a mut Changes);
+pub struct Binding<'a>(&'a mut WriteBatch);
 
-impl Changes {
+impl WriteBatch {
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.parts.is_empty()
@@ -63,7 +63,7 @@ impl Changes {
     /// Writes all of it, or nothing.
     ///
     /// # Errors
-    /// Among others the one of which [`is_not_as_read`] speaks.
+    /// Among others the one of which [`is_stale_read`] speaks.
     pub async fn write(self, conn: &mut PgConnection) -> Result<()> {
         if self.is_empty() {
             return Ok(());
@@ -141,7 +141,7 @@ impl Binding<'_> {
 }
 
 /// Whether something was not written because a row is not any more as it was read: reading again helps.
-pub fn is_not_as_read(error: &sqlx::Error) -> bool {
+pub fn is_stale_read(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40001")
 }
 
@@ -175,7 +175,7 @@ mod tests {
         const SECOND: LockOrder = LockOrder::after_sagas(1);
         assert_eq!(renumbered("select $1, $12::int[] + 1", 0), "select $1, $12::int[] + 1");
         assert_eq!(renumbered("$1::uuid[], $2", 30), "$31::uuid[], $32");
-        let mut changes = Changes::default();
+        let mut changes = WriteBatch::default();
         changes.add("one", "insert $1 $2").bind(1).bind(2);
         changes.counted(SECOND, "two", 7, "update $1 returning 1").bind(3);
         changes.check(FIRST, "f($1)").bind(4);

@@ -16,30 +16,35 @@ const PATIENCE: Duration = Duration::from_millis(100);
 
 /// The turns of a process. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Turns(Arc<Semaphore>);
+pub struct ConcurrencyLimit(Arc<Semaphore>);
 
 /// Being at work, until it is dropped.
 #[derive(Debug)]
-pub struct Turn {
+pub struct Permit {
     _one: Option<OwnedSemaphorePermit>,
 }
 
-impl Default for Turns {
+impl Default for ConcurrencyLimit {
     /// As many as this machine has processors for this process.
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(available_parallelism().map_or(1, usize::from))))
     }
 }
 
-impl Turns {
+impl ConcurrencyLimit {
     /// Waits for a turn.
-    pub async fn take(&self) -> Turn {
+    pub async fn take(&self) -> Permit {
         let turn = timeout(PATIENCE, Arc::clone(&self.0).acquire_owned()).await;
-        Turn { _one: turn.ok().and_then(Result::ok) }
+        Permit { _one: turn.ok().and_then(Result::ok) }
     }
 
     /// Waits for a turn, and adds what has come meanwhile to the batch, up to so many in all.
-    pub async fn take_with<T>(&self, batch: &mut Vec<T>, most: usize, from: &mut mpsc::Receiver<T>) -> Turn {
+    pub async fn take_with<T>(
+        &self,
+        batch: &mut Vec<T>,
+        most: usize,
+        from: &mut mpsc::Receiver<T>,
+    ) -> Permit {
         let turn = self.take().await;
         while batch.len() < most
             && let Ok(one) = from.try_recv()
@@ -58,11 +63,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_for_a_turn_finds_what_came_meanwhile_but_does_not_wait_for_ever() {
-        let turns = Turns(Arc::new(Semaphore::new(1)));
+        let limit = ConcurrencyLimit(Arc::new(Semaphore::new(1)));
         let (sender, mut from) = mpsc::channel(10);
-        let first = turns.take().await;
+        let first = limit.take().await;
         let mut batch = vec![0];
-        let mut waiting = Box::pin(turns.take_with(&mut batch, 3, &mut from));
+        let mut waiting = Box::pin(limit.take_with(&mut batch, 3, &mut from));
         assert!((&mut waiting).now_or_never().is_none(), "there is one turn");
         for number in 1..=4 {
             sender.try_send(number).unwrap();
@@ -71,9 +76,9 @@ mod tests {
         let second = waiting.await;
         assert_eq!((batch, from.try_recv()), (vec![0, 1, 2], Ok(3)), "no more than asked for");
         let begun = tokio::time::Instant::now();
-        drop(turns.take().await);
+        drop(limit.take().await);
         assert_eq!(begun.elapsed(), PATIENCE, "beside the one who has it");
         drop(second);
-        assert!(turns.take().now_or_never().is_some());
+        assert!(limit.take().now_or_never().is_some());
     }
 }

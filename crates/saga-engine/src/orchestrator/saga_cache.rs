@@ -13,7 +13,7 @@ use super::Engine;
 use crate::saga::{Command, Saga, Status};
 use crate::store;
 use crate::store::Control;
-use crate::store::attempt::Attempt;
+use crate::store::batch_tx::BatchTx;
 
 /// Most sagas that are remembered, about 2 kB each: as many as are under way in one process at its best, and as many that wait.
 /// Beyond it those that were written longest ago are forgotten.
@@ -21,9 +21,9 @@ const MOST: usize = 16_384;
 
 /// What is remembered. Clones share it.
 #[derive(Clone, Debug)]
-pub(super) struct Recent(Arc<Mutex<LruCache<Uuid, Saga>>>);
+pub(super) struct SagaCache(Arc<Mutex<LruCache<Uuid, Saga>>>);
 
-impl Recent {
+impl SagaCache {
     pub(super) fn new() -> Self {
         Self(Arc::new(Mutex::new(LruCache::new(MOST))))
     }
@@ -54,7 +54,7 @@ impl Recent {
     }
 }
 
-impl Recent {
+impl SagaCache {
     /// Hands out those of these sagas that wait, and the ids of the others.
     fn take_waiting(&self, ids: &[Uuid]) -> (Vec<Saga>, Vec<Uuid>) {
         let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -73,11 +73,11 @@ impl Engine {
     /// The sagas that get signals: remembered if they wait, else read.
     pub(super) async fn waiting_sagas(
         &self,
-        attempt: &mut Attempt,
+        attempt: &mut BatchTx,
         ids: &[Uuid],
     ) -> store::Result<Vec<Saga>> {
         let (known, unknown) = match attempt.control() {
-            Control::Optimistic => self.recent.take_waiting(ids),
+            Control::Optimistic => self.cache.take_waiting(ids),
             Control::Pessimistic => (Vec::new(), ids.to_vec()),
         };
         self.with_read(attempt, known, &unknown).await
@@ -87,11 +87,11 @@ impl Engine {
     /// in the order of their ids.
     pub(super) async fn sagas_of(
         &self,
-        attempt: &mut Attempt,
+        attempt: &mut BatchTx,
         commands: &[&Command],
     ) -> store::Result<Vec<Saga>> {
         let (known, unknown) = match attempt.control() {
-            Control::Optimistic => self.recent.take(commands),
+            Control::Optimistic => self.cache.take(commands),
             Control::Pessimistic => (Vec::new(), commands.iter().map(|command| command.saga_id).collect()),
         };
         self.with_read(attempt, known, &unknown).await
@@ -100,7 +100,7 @@ impl Engine {
     /// The known sagas, and those that have to be read.
     async fn with_read(
         &self,
-        attempt: &mut Attempt,
+        attempt: &mut BatchTx,
         known: Vec<Saga>,
         unknown: &[Uuid],
     ) -> store::Result<Vec<Saga>> {

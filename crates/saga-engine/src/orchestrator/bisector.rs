@@ -14,7 +14,7 @@ const PASSING_TIME: Duration = Duration::from_secs(3);
 
 /// Items on their way through attempts: all at once, then in halves where an attempt failed for a reason of its own.
 #[derive(Debug)]
-pub struct Halves<T> {
+pub struct BatchBisector<T> {
     items: Vec<T>,
     left: Vec<Range<usize>>,
     /// When the first try failed for a passing reason, and how many have.
@@ -23,7 +23,7 @@ pub struct Halves<T> {
     suspect: Option<usize>,
 }
 
-impl<T> Halves<T> {
+impl<T> BatchBisector<T> {
     /// All items, to be attempted together first.
     pub fn of(items: Vec<T>) -> Self {
         let left = std::iter::once(0..items.len()).filter(|all| !all.is_empty()).collect();
@@ -100,7 +100,7 @@ mod tests {
     #[tokio::test]
     async fn the_bad_items_are_found_and_the_others_are_done_in_order() {
         let (mut done, mut bad) = (Vec::new(), Vec::new());
-        let mut halves = Halves::of((0..100).collect());
+        let mut halves = BatchBisector::of((0..100).collect());
         while let Some(batch) = halves.next() {
             let result = if batch.contains(&37) || batch.contains(&38) {
                 Err(sqlx::Error::RowNotFound)
@@ -118,7 +118,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_passing_error_is_tried_again_and_then_returned() {
-        let mut halves = Halves::of(vec![1, 2]);
+        let mut halves = BatchBisector::of(vec![1, 2]);
         for _ in 1..PASSING_TRIES {
             assert!(halves.record(Err(sqlx::Error::PoolTimedOut)).await.unwrap().is_none());
             assert_eq!(halves.next(), Some(&[1, 2][..]));
@@ -129,7 +129,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn tries_that_wait_long_are_few() {
-        let mut halves = Halves::of(vec![1, 2]);
+        let mut halves = BatchBisector::of(vec![1, 2]);
         assert!(halves.record(Err(sqlx::Error::PoolTimedOut)).await.unwrap().is_none());
         tokio::time::advance(PASSING_TIME).await;
         assert!(halves.record(Err(sqlx::Error::PoolTimedOut)).await.is_err());
@@ -137,7 +137,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_item_that_fails_once_and_not_again_is_done() {
-        let mut halves = Halves::of(vec![1]);
+        let mut halves = BatchBisector::of(vec![1]);
         assert!(halves.record(Err(sqlx::Error::RowNotFound)).await.unwrap().is_none());
         assert_eq!(halves.next(), Some(&[1][..]));
         assert!(halves.record(Ok(())).await.unwrap().is_none());
@@ -146,7 +146,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn of_items_that_fail_for_a_passing_reason_one_alone_is_set_apart() {
-        let mut halves = Halves::of((0..8).collect());
+        let mut halves = BatchBisector::of((0..8).collect());
         let (mut done, mut apart) = (Vec::new(), Vec::new());
         while let Some(batch) = halves.next() {
             let result = match batch.contains(&5) {

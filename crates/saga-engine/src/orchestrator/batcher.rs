@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::Halves;
+use super::BatchBisector;
 use crate::store;
-use crate::store::turns::Turns;
+use crate::store::concurrency_limit::ConcurrencyLimit;
 
 /// Most requests of one batch.
 const BATCH: usize = 256;
@@ -25,25 +25,25 @@ pub type Work<S, Q, A> = for<'a> fn(&'a S, &'a [Q]) -> BoxFuture<'a, store::Resu
 
 /// Where callers bring what is done in batches. Clones lead to the same place.
 #[derive(Clone, Debug)]
-pub struct Batched<Q, A> {
+pub struct Batcher<Q, A> {
     requests: mpsc::Sender<Request<Q, A>>,
 }
 
 /// Where the batches are taken from.
 #[derive(Debug)]
-pub struct Requests<Q, A> {
+pub struct BatchQueue<Q, A> {
     what: &'static str,
     id: fn(&Q) -> Uuid,
     requests: mpsc::Receiver<Request<Q, A>>,
 }
 
 /// Both ends. What is asked for, and the id of one request, are for the log.
-pub fn batched<Q, A>(what: &'static str, id: fn(&Q) -> Uuid) -> (Batched<Q, A>, Requests<Q, A>) {
+pub fn batcher<Q, A>(what: &'static str, id: fn(&Q) -> Uuid) -> (Batcher<Q, A>, BatchQueue<Q, A>) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    (Batched { requests: sender }, Requests { what, id, requests: receiver })
+    (Batcher { requests: sender }, BatchQueue { what, id, requests: receiver })
 }
 
-impl<Q, A> Batched<Q, A> {
+impl<Q, A> Batcher<Q, A> {
     /// The answer to a request. None if too many wait, if it could not be done, or if the service is stopping: it may
     /// have been done even so.
     pub async fn ask(&self, request: Q) -> Option<A> {
@@ -53,16 +53,22 @@ impl<Q, A> Batched<Q, A> {
     }
 }
 
-impl<Q, A> Requests<Q, A> {
+impl<Q, A> BatchQueue<Q, A> {
     /// Takes requests in batches, in its turns, until the service stops; `with` is what the work needs.
-    pub async fn work<S>(mut self, with: S, turns: Turns, stop: CancellationToken, work: Work<S, Q, A>) {
+    pub async fn work<S>(
+        mut self,
+        with: S,
+        limit: ConcurrencyLimit,
+        stop: CancellationToken,
+        work: Work<S, Q, A>,
+    ) {
         let mut batch = Vec::with_capacity(BATCH);
         while stop.run_until_cancelled(self.requests.recv_many(&mut batch, BATCH)).await.unwrap_or(0) > 0 {
-            let _turn = turns.take_with(&mut batch, BATCH, &mut self.requests).await;
+            let _permit = limit.take_with(&mut batch, BATCH, &mut self.requests).await;
             // Who was answered otherwise meanwhile must not find it done later.
             batch.retain(|(_, caller)| !caller.is_closed());
             let (requests, callers): (Vec<Q>, Vec<oneshot::Sender<A>>) = batch.drain(..).unzip();
-            if let Err(error) = self.answer(Halves::of(requests), callers, &with, work).await {
+            if let Err(error) = self.answer(BatchBisector::of(requests), callers, &with, work).await {
                 // Dropped senders are an answer to the callers.
                 tracing::warn!(%error, "{} could not be done", self.what);
             }
@@ -72,7 +78,7 @@ impl<Q, A> Requests<Q, A> {
     /// Halves are done from the first request to the last, so the callers are answered in their order.
     async fn answer<S>(
         &self,
-        mut halves: Halves<Q>,
+        mut halves: BatchBisector<Q>,
         callers: Vec<oneshot::Sender<A>>,
         with: &S,
         work: Work<S, Q, A>,
@@ -120,13 +126,17 @@ mod tests {
 
     /// The answers that a thousand callers get from work that is given a batch and how many came before it.
     async fn told(work: fn(&[i32], usize) -> store::Result<Vec<i32>>) -> (Vec<Option<i32>>, usize) {
-        let (batched, requests) = batched("numbers", |_| Uuid::nil());
+        let (batched, requests) = batcher("numbers", |_| Uuid::nil());
         let (stop, batches) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
         let with = (work, Arc::clone(&batches));
-        let working =
-            tokio::spawn(requests.work(with, Turns::default(), stop.clone(), |(work, batches), numbers| {
+        let working = tokio::spawn(requests.work(
+            with,
+            ConcurrencyLimit::default(),
+            stop.clone(),
+            |(work, batches), numbers| {
                 Box::pin(ready(work(numbers, batches.fetch_add(1, Ordering::Relaxed))))
-            }));
+            },
+        ));
         let told = join_all((0..1_000).map(|number| batched.ask(number))).await;
         stop.cancel();
         working.await.unwrap();
@@ -173,7 +183,7 @@ mod tests {
 
     #[test]
     fn one_too_many_is_told_at_once() {
-        let (batched, requests) = batched::<_, i32>("numbers", |_: &i32| Uuid::nil());
+        let (batched, requests) = batcher::<_, i32>("numbers", |_: &i32| Uuid::nil());
         for number in 0..WAITING {
             assert_eq!(batched.ask(number as i32).now_or_never(), None, "{number} waits");
         }

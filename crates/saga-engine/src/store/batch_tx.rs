@@ -6,7 +6,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use super::Result;
-use super::changes::{Changes, is_not_as_read};
+use super::write_batch::{WriteBatch, is_stale_read};
 use crate::clock::Clock;
 
 /// How transactions that change the same rows are kept apart.
@@ -20,12 +20,12 @@ pub enum Control {
 
 /// Makes an attempt, without locks first if it is to be so; once more under locks if a row was not any more as it had been
 /// read.
-pub async fn decide<T, F>(control: Control, attempt: impl Fn(Control) -> F) -> Result<T>
+pub async fn with_lock_fallback<T, F>(control: Control, attempt: impl Fn(Control) -> F) -> Result<T>
 where
     F: Future<Output = Result<T>>,
 {
     match attempt(control).await {
-        Err(error) if control == Control::Optimistic && is_not_as_read(&error) => {
+        Err(error) if control == Control::Optimistic && is_stale_read(&error) => {
             metrics::counter!("boxoffice_batches_done_again_total").increment(1);
             attempt(Control::Pessimistic).await
         }
@@ -35,7 +35,7 @@ where
 
 /// Reads, then one write. A time that was read from the database's clock on the way decides about everything.
 #[derive(Debug)]
-pub struct Attempt {
+pub struct BatchTx {
     connection: Connection,
     read_at: Option<DateTime<Utc>>,
 }
@@ -48,7 +48,7 @@ enum Connection {
     Pessimistic(Transaction<'static, Postgres>),
 }
 
-impl Attempt {
+impl BatchTx {
     /// Begins.
     pub async fn begin(pool: &PgPool, control: Control) -> Result<Self> {
         let connection = match control {
@@ -86,7 +86,7 @@ impl Attempt {
 
     /// The time that decides: the database's where something was read or is locked, else this process's, which the statement
     /// compares with the database's when it writes.
-    pub async fn time_to_decide(&mut self, clock: &Clock, changes: &mut Changes) -> Result<DateTime<Utc>> {
+    pub async fn time_to_decide(&mut self, clock: &Clock, changes: &mut WriteBatch) -> Result<DateTime<Utc>> {
         if let Some(now) = self.read_at {
             return Ok(now);
         }
@@ -104,7 +104,7 @@ impl Attempt {
     ///
     /// # Errors
     /// In an optimistic attempt also that a row is not any more as it was read.
-    pub async fn write(mut self, changes: Changes) -> Result<()> {
+    pub async fn write(mut self, changes: WriteBatch) -> Result<()> {
         changes.write(self.conn()).await?;
         match self.connection {
             Connection::Optimistic(_) => Ok(()),
