@@ -147,9 +147,9 @@ async fn deleted_bucket_with_ten_thousand_users_is_restored() {
     for instance in [&leader, &other] {
         until("the line is as it was", || lines(instance) == (10_001, 100)).await;
         for (rank, claims) in &waiting {
-            assert_eq!(instance.position(claims), Some(*rank));
+            until("the ranks are known", || instance.position(claims) == Some(*rank)).await;
         }
-        assert_eq!(instance.status(&active), Status::Active, "the session goes on");
+        instance.until_active(&active).await;
         let token = instance.room.look(&active).token;
         assert!(instance.room.pass(Some(&token), users[50], concert).is_ok());
         let token = instance.room.look(&spent).token;
@@ -346,9 +346,9 @@ async fn server_without_its_last_writes_is_restored() {
     until("the connection is back", || instance.room.is_connected()).await;
     let fresh = Instance::start(&env.nats_url, &env.pool, LONG, false).await;
     for one in [&instance, &fresh] {
-        until("the line is as it was", || lines(one) == (8, 2)).await;
-        assert_eq!(one.status(&early[0]), Status::Expired);
-        assert_eq!(one.status(&early[2]), Status::Active);
+        let restored = || lines(one) == (8, 2) && one.status(&early[0]) == Status::Expired;
+        until("the line is as it was", restored).await;
+        one.until_active(&early[2]).await;
         let ranks = || (one.position(&early[3]), one.position(&late[5]));
         until("the ranks are known", || ranks() == (Some(1), Some(8))).await;
     }

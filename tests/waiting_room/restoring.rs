@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use boxoffice::bus::{Bus, subjects};
 use boxoffice::ids;
-use boxoffice::waiting_room::{Claims, Status};
+use boxoffice::waiting_room::Claims;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
@@ -74,7 +74,7 @@ async fn interrupted_restoration_is_finished_by_the_next_leader() {
 
     for instance in [&next, &*other] {
         until("all users are there", || lines(instance) == (WAITING + 60, CAP)).await;
-        assert_eq!(instance.status(&active), Status::Active);
+        instance.until_active(&active).await;
         let behind = newcomers.iter().zip(WAITING + 1..).map(|(claims, rank)| (rank, claims.clone()));
         for (rank, claims) in known.iter().cloned().chain(behind) {
             until("the ranks are known", || instance.position(&claims).is_some()).await;

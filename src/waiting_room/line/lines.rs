@@ -8,9 +8,9 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::super::place::Entry;
+use super::changes::{ChangeLog, Changes, Key};
 use super::epoch::Epoch;
 use super::queue::Queue;
-use super::changes::{ChangeLog, Changes, Key};
 use crate::bus::incarnation;
 use crate::ids::{ConcertId, UserId};
 

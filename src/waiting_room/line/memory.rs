@@ -10,12 +10,12 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::super::place::{Entry, Place, PlaceStatus};
+use super::changes::Changes;
 use super::epoch::Epoch;
 use super::lines::Lines;
 use super::lottery::Lottery;
 use super::poll_interval::seconds;
 use super::queue::View;
-use super::changes::Changes;
 use crate::ids::{ConcertId, UserId};
 use crate::store::queue_journal::JournalEnd;
 

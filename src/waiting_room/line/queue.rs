@@ -9,6 +9,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::super::place::{Entry, LONGEST_WAIT, Place, PlaceStatus};
+use super::changes::Change;
 use super::counts::LineCounts;
 use super::deadlines::Deadlines;
 use super::entries::{Entries, Handle};
@@ -16,7 +17,6 @@ use super::lottery::Lottery;
 use super::order::Order;
 use super::poll_interval::{longest_trust, seconds};
 use super::tombstones::Tombstones;
-use super::changes::Change;
 use crate::clock::plus;
 use crate::ids::UserId;
 

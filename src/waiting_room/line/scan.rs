@@ -3,8 +3,8 @@
 use chrono::{DateTime, Utc};
 use tokio::task::yield_now;
 
-use super::memory::Memory;
 use super::changes::{Change, Key};
+use super::memory::Memory;
 use crate::ids::{ConcertId, UserId};
 
 /// Entries read under one lock.
