@@ -11,7 +11,7 @@ pub use saga_engine::bus::*;
 
 use crate::config;
 
-/// Connects and checks the server, as [`connect`] does, as a user with credentials or a key, by TLS, or from another account.
+/// Connects and checks the server, as [`connect()`] does, as a user with credentials or a key, by TLS, or from another account.
 pub async fn connect_as(
     urls: &str,
     name: &str,
