@@ -66,8 +66,10 @@ pub async fn write(conn: &mut PgConnection, rows: &[JournalRow]) -> Result<()> {
         r#"
         insert into queue_journal (concert_id, user_id, place, version, status, issued_at, grace_until,
             activated_at, expires_at, used, ended_at)
-        select * from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::text[], $6::timestamptz[],
+        select concert_id, user_id, place, version, status, issued_at, grace_until, activated_at, expires_at, used, ended_at
+        from unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::bigint[], $5::text[], $6::timestamptz[],
             $7::timestamptz[], $8::timestamptz[], $9::timestamptz[], $10::boolean[], $11::timestamptz[])
+            as seen (concert_id, user_id, place, version, status, issued_at, grace_until, activated_at, expires_at, used, ended_at)
         on conflict (concert_id, user_id) do update set
             place = excluded.place, version = excluded.version, status = excluded.status,
             issued_at = excluded.issued_at, grace_until = excluded.grace_until,

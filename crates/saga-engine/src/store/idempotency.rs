@@ -100,7 +100,7 @@ pub async fn claim(db: impl PgExecutor<'_>, asked: &[Asked]) -> Result<Vec<Optio
     let rows = sqlx::query!(
         r#"
         with asked as (
-            select * from unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bytea[])
+            select caller, route, key, fresh, fingerprint from unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bytea[])
                 as asked (caller, route, key, fresh, fingerprint)
         ), claimed as (
             insert into idempotency_keys (caller, route, key, effect_id, fingerprint, locked_until, created_at)
@@ -192,7 +192,8 @@ pub async fn end(db: impl PgExecutor<'_>, ended: &[Ended]) -> Result<()> {
     sqlx::query!(
         r#"
         with ended as (
-            select * from unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::smallint[], $6::jsonb[], $7::bool[])
+            select caller, route, key, effect_id, status, body, released
+            from unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::smallint[], $6::jsonb[], $7::bool[])
                 as ended (caller, route, key, effect_id, status, body, released)
         ), released as (
             delete from idempotency_keys k using ended e
