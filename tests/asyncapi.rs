@@ -55,7 +55,7 @@ fn described(subject: &str) -> Map<String, Value> {
 }
 
 #[test]
-fn it_names_the_subjects_headers_and_events_of_the_code() {
+fn document_names_all_subjects_headers_events() {
     let document = document();
     assert_eq!(document["asyncapi"], "3.0.0");
     let addresses: BTreeSet<&str> = document["channels"]
@@ -100,7 +100,7 @@ fn references(at: &Value, into: &mut Vec<String>) {
 }
 
 #[test]
-fn every_reference_leads_somewhere_and_every_schema_is_one() {
+fn references_resolve_and_schemas_are_valid() {
     let document = document();
     let mut found = Vec::new();
     references(&document, &mut found);

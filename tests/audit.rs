@@ -139,7 +139,7 @@ async fn expired_hold_is_not_live_and_claimable() {
 }
 
 #[tokio::test]
-async fn a_held_seat_names_the_reservation_that_holds_it() {
+async fn held_seat_names_its_reservation() {
     let broken = Invariant::HeldSeats;
     finds(broken, "/3", "update seats set holder = gen_random_uuid() where number = 3").await;
     finds(
@@ -280,7 +280,7 @@ async fn unswept_alarm_is_found_except_after_a_start() {
 }
 
 #[tokio::test]
-async fn a_hold_ends_in_time_unless_its_payment_is_under_way() {
+async fn hold_ends_in_time_unless_being_paid() {
     let broken = Invariant::HoldsEnd;
     let over = "update seats set expires_at = now() - interval '6 s', claimable_at = now() + interval '9 s'
                 where number = ";
@@ -318,7 +318,7 @@ async fn stuck_sagas_are_listed_apart() {
 }
 
 #[tokio::test]
-async fn many_offenders_are_counted_and_a_hundred_are_named() {
+async fn audit_counts_all_and_names_a_hundred() {
     let report = audit_after(
         "insert into seats (performance_id, number, section, price, status, holder)
          select '00000000-0000-7000-8000-0000000000d0', n, 'A', 1, 'sold', gen_random_uuid()

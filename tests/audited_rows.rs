@@ -67,7 +67,7 @@ async fn rows_that_name_missing_rows_are_found() {
 }
 
 #[tokio::test]
-async fn rows_that_break_a_rule_are_found_with_the_rule() {
+async fn rows_that_break_rules_are_found() {
     let report = audit_after(
         "set session_replication_role = replica;
          update sagas set step = 9, attempt = -1, resend_count = -1, finished_at = now(), stuck_since = now()

@@ -151,7 +151,7 @@ async fn completes_by_hand(test: &TestApp, ran: uuid::Uuid) {
 }
 
 #[test]
-fn the_page_for_workers_shows_the_example_as_it_is() {
+fn worker_page_shows_the_example() {
     let page = include_str!("../docs/workers.md");
     let worker = include_str!("../examples/badge_printer/worker.py");
     assert!(page.contains(&format!("```python\n{worker}```")), "docs/workers.md shows another worker.py");

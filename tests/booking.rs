@@ -24,7 +24,7 @@ async fn the_whole_path_holds_pays_and_confirms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_a_thousand_callers_for_one_seat_exactly_one_gets_it() {
+async fn one_of_a_thousand_callers_gets_the_seat() {
     let test = Arc::new(TestApp::start().await);
     let callers = (0..1_000).map(|_| {
         let test = Arc::clone(&test);
@@ -82,7 +82,7 @@ async fn expired_hold_frees_its_seats_and_charges_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn too_few_points_keep_the_hold_until_a_top_up() {
+async fn too_few_points_keep_the_hold() {
     let test = TestApp::start().await;
     let user = test.user(50).await;
     let held = test.reserve(user, &[9]).await;
@@ -110,7 +110,7 @@ async fn paying_twice_at_once_charges_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cancelling_a_hold_frees_it_also_twice_at_once() {
+async fn concurrent_cancels_free_a_hold_once() {
     let test = TestApp::start().await;
     let (user, next) = (test.user(100).await, test.user(100).await);
     let held = test.reserve(user, &[13]).await;
@@ -121,7 +121,7 @@ async fn cancelling_a_hold_frees_it_also_twice_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn cancelling_a_confirmed_reservation_refunds_once_also_twice_at_once() {
+async fn concurrent_cancels_refund_once() {
     let test = TestApp::start().await;
     let user = test.user(300).await;
     let held = test.reserve(user, &[15, 16]).await;
@@ -138,7 +138,7 @@ async fn cancelling_a_confirmed_reservation_refunds_once_also_twice_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn payments_racing_expiry_leave_tickets_with_points_or_neither() {
+async fn payment_racing_expiry_is_all_or_nothing() {
     let test = TestApp::with(&["--hold-seconds", "1", "--payment-grace-seconds", "1"]).await;
     let user = test.user(100 * 12).await;
     let seats: Vec<[i32; 1]> = (1..=12).map(|seat| [seat]).collect();
@@ -164,7 +164,7 @@ async fn payments_racing_expiry_leave_tickets_with_points_or_neither() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_charges_and_payments_at_once_add_up() {
+async fn hundred_concurrent_charges_and_payments_add_up() {
     let test = Arc::new(TestApp::with(&["--max-seats-per-user", "100"]).await);
     let user = test.user(5_000).await;
     let holds = join_all((1..=50).map(|seat| {

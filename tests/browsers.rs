@@ -57,7 +57,7 @@ async fn allowed_page_may_call_and_see_headers() {
 }
 
 #[tokio::test]
-async fn without_origins_no_page_of_another_origin_may_call() {
+async fn no_origin_may_call_by_default() {
     let entrance = Entrance::start().await;
     let request = entrance.request(Method::GET, "/v1/concerts", &Caller::anonymous()).header("origin", SHOP);
     assert!(!request.send().await.unwrap().headers().contains_key("access-control-allow-origin"));

@@ -27,7 +27,7 @@ fn written(name: &str, text: &str) -> PathBuf {
 }
 
 #[tokio::test]
-async fn a_check_says_its_bounds_and_how_many_states_it_saw() {
+async fn check_reports_bounds_and_states() {
     let found = Program::alone().json(0, &format!("workflow check {FEW}")).await;
     assert_eq!(found["verdict"], "good");
     assert_eq!((&found["bounds"]["losses"], &found["bounds"]["acts"]), (&json!(1), &json!(0)));

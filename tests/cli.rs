@@ -61,7 +61,7 @@ async fn missing_service_is_explained_in_one_sentence() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_named_in_one_sentence() {
+async fn unreachable_server_is_named_in_one_sentence() {
     let away = Program::alone().with("DATABASE_URL", "postgres://postgres@127.0.0.1:1/nothing");
     let ran = away.run("saga list").await;
     assert_eq!(ran.code, 1);
@@ -94,7 +94,7 @@ async fn audit_exit_codes_for_good_broken_and_stuck() {
 }
 
 #[tokio::test]
-async fn a_key_is_shown_once_and_can_be_revoked_once() {
+async fn key_is_shown_once_and_revoked_once() {
     let (program, pool) = with_database().await;
     let made = program.json(0, "keys create --role operator --name night-shift").await;
     let key = made["key"].as_str().unwrap();

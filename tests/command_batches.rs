@@ -138,7 +138,7 @@ async fn bad_command_among_others_is_parked_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_delivered_twice_to_two_instances_are_done_once() {
+async fn redelivered_commands_are_done_once() {
     let (test, commands) = begun().await;
     let _one = start(&test.env, &[], &[Role::Worker]).await;
     let _other = start(&test.env, &[], &[Role::Worker]).await;

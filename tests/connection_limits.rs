@@ -77,7 +77,7 @@ fn head_of_an_order(caller: &Caller, length: usize) -> String {
 }
 
 #[tokio::test]
-async fn slow_clients_are_cut_off_while_others_are_served() {
+async fn slow_clients_are_cut_off_others_served() {
     let entrance = Entrance::with(&["--client-seconds", "2", "--keep-alive-seconds", "2"]).await;
     let (user, address) = (entrance.user(0).await, entrance.test.app.address.unwrap());
     let silent = async { Raw::to(address).await.rest().await };
@@ -198,7 +198,7 @@ async fn idle_connections_outlive_the_time_for_a_head() {
 }
 
 #[tokio::test]
-async fn a_connection_without_a_first_byte_ends_after_ten_seconds() {
+async fn silent_connection_ends_after_ten_seconds() {
     let entrance = Entrance::start().await;
     let (nothing, took) = Raw::to(entrance.test.app.address.unwrap()).await.rest().await;
     assert!(nothing.is_empty() && (9_500..16_000).contains(&took.as_millis()), "{took:?}");
@@ -235,7 +235,7 @@ async fn silent_connections_do_not_lock_others_out() {
 }
 
 #[tokio::test]
-async fn idle_connections_of_one_address_make_room_for_others() {
+async fn idle_connections_make_room_for_other_addresses() {
     let entrance = Entrance::with(&["--max-connections", "20"]).await;
     let address = entrance.test.app.address.unwrap();
     const ASK: &str = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -303,7 +303,7 @@ async fn address_has_its_own_connection_limit() {
 }
 
 #[tokio::test]
-async fn a_sixth_stream_of_a_user_ends_the_oldest() {
+async fn sixth_stream_ends_the_oldest() {
     let entrance = Entrance::with(&["--queue-streams", "7"]).await;
     let (greedy, other) = (entrance.admitted(0).await, entrance.admitted(0).await);
     const EVENTS: &str = "/v1/queue-tokens/current/events";

@@ -22,7 +22,7 @@ async fn consumer(bus: &Bus, command: &str) -> ConsumerState {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_kind_of_step_can_be_paused_alone_and_stays_paused() {
+async fn one_step_type_is_paused_and_stays() {
     let test = TestApp::start().await;
     let bus = &test.app.bus;
     let (user, other) = (test.user(0).await, test.user(0).await);

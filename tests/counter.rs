@@ -28,7 +28,7 @@ async fn history(entrance: &Entrance, reservation: &Value) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn seats_are_held_and_paid_in_one_request_without_a_wait() {
+async fn counter_holds_and_pays_in_one_request() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(1_000).await.with("idempotency-key", "once");
     let sold = buy(&entrance, &buyer, &[1, 2], None).await.good(201).clone();
@@ -80,7 +80,7 @@ async fn hold_expired_before_payment_is_no_sale() {
 }
 
 #[tokio::test]
-async fn cashier_sells_to_a_named_buyer_without_a_line() {
+async fn cashier_sells_without_a_line() {
     let entrance = Entrance::start().await;
     let (buyer, cashier) = (entrance.user(1_000).await, entrance.key(Role::Cashier).await);
     let sold = buy(&entrance, &cashier, &[5], Some(buyer.id)).await.good(201).clone();

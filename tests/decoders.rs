@@ -147,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn workflows_are_read_or_refused_and_lead_their_sagas(
+    fn workflows_parse_or_are_refused(
         line in any::<prop::sample::Index>(),
         with in prop::sample::select(vec![
             "timeout_ms = 18446744073709551615", "timeout_ms = 9223372036854775807", "timeout_ms = 0",
@@ -178,7 +178,7 @@ proptest! {
 }
 
 #[test]
-fn delays_beyond_ten_years_and_endless_workflows_are_refused() {
+fn endless_workflows_and_delays_are_refused() {
     let refused = |with: &str, why: &str| {
         let text = format!("name = \"x\"\nversion = 1\n{with}");
         let error = Definition::parse("x", &text).unwrap_err().to_string();

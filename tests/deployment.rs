@@ -46,7 +46,7 @@ async fn made(bus: &Bus) -> [BTreeSet<(String, String)>; 2] {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_about_nats_lists_what_a_running_service_has_made() {
+async fn nats_page_lists_what_the_service_makes() {
     let test = TestApp::start().await;
     let page = file("nats/README.md");
     let listed = ["Streams", "Consumers"].map(|heading| rows(&page, heading));
@@ -71,7 +71,7 @@ async fn the_page_about_nats_lists_what_a_running_service_has_made() {
 }
 
 #[test]
-fn nats_accepts_its_configurations_and_a_cluster_syncs_always() {
+fn nats_configurations_are_valid_and_cluster_syncs() {
     let server = programs::nats_server().expect("`make deps` has been run");
     let users = ["API", "SCHEDULER", "ORCHESTRATOR", "WORKER", "OPERATOR", "READER"];
     for name in ["single", "server", "cluster-1", "cluster-2", "cluster-3"] {
@@ -104,7 +104,7 @@ fn words(list: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_containers_run_with_the_settings_of_the_private_servers() {
+fn containers_have_the_private_servers_settings() {
     let compose = compose();
     let services = compose["services"].as_object().unwrap();
     let command = words(&services["postgres"]["command"]);
@@ -127,10 +127,10 @@ fn the_containers_run_with_the_settings_of_the_private_servers() {
 }
 
 #[tokio::test]
-async fn the_database_container_makes_a_role_without_rights_to_the_server() {
+async fn database_container_makes_an_unprivileged_role() {
     let mounted = compose()["services"]["postgres"]["volumes"].clone();
     assert_eq!(words(&mounted)[1], "./postgres/role.sql:/docker-entrypoint-initdb.d/role.sql:ro");
-    let given = Given { database_url: None, nats_url: Some("nats://none".into()) };
+    let given = Given { database_url: None, nats_url: Some("nats://none".into()), ..Given::default() };
     let server = dev_servers::start(&fresh_dir("container"), given).await.unwrap();
     let (superuser, _) = server.superuser_url.rsplit_once('/').unwrap();
     let psql = |url: &str, password: &str, more: &[&str]| {
@@ -156,7 +156,7 @@ async fn the_database_container_makes_a_role_without_rights_to_the_server() {
 }
 
 #[test]
-fn each_container_has_a_nats_user_of_its_own() {
+fn each_container_has_its_nats_user() {
     let compose = compose();
     let services = compose["services"].as_object().unwrap();
     for user in ["api", "orchestrator", "worker", "scheduler", "operator"] {
@@ -181,7 +181,7 @@ fn each_container_has_a_nats_user_of_its_own() {
 }
 
 #[test]
-fn secrets_stand_in_no_command_line_and_no_tracked_file() {
+fn secrets_are_in_no_command_or_file() {
     let compose = compose();
     for (name, service) in compose["services"].as_object().unwrap() {
         for part in ["command", "entrypoint", "healthcheck"] {
@@ -197,7 +197,7 @@ fn secrets_stand_in_no_command_line_and_no_tracked_file() {
 }
 
 #[test]
-fn the_program_looks_for_the_server_that_make_deps_unpacks() {
+fn program_finds_the_unpacked_server() {
     let script = file("scripts/deps.sh");
     assert!(script.contains(&format!("NATS_SERVER_VERSION={}\n", programs::NATS_SERVER_VERSION)));
     let place = fresh_dir("xdg");

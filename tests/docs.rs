@@ -116,7 +116,7 @@ fn every_route_has_its_sequence_diagram() {
 }
 
 #[test]
-fn every_command_that_is_drawn_is_one_that_a_workflow_sends() {
+fn drawn_commands_are_sent_by_a_workflow() {
     let registry = boxoffice::workflows::built_in().unwrap();
     let sent = registry.commands();
     let sent: BTreeSet<&str> = sent.iter().map(String::as_str).collect();
@@ -149,7 +149,7 @@ fn at_root(path: &str) -> String {
 }
 
 #[test]
-fn every_event_has_its_row_and_the_examples_are_events() {
+fn every_event_has_a_row_and_examples() {
     let text = at_root("docs/events.md");
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
     let listed: BTreeSet<String> = rows.filter(|name| name.contains('.')).map(str::to_owned).collect();

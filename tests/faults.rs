@@ -109,7 +109,7 @@ async fn two_processes_with_clocks_apart_serve_one_sale() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_alarm_of_the_broker_ends_a_hold_without_the_sweeper() {
+async fn broker_timer_ends_a_hold_without_sweeper() {
     let test = TestApp::roles(&["--hold-seconds", "1"], &[Role::Api, Role::Orchestrator, Role::Worker]).await;
     let user = test.user(0).await;
     let held = test.reserve(user, &[1]).await;
@@ -120,7 +120,7 @@ async fn an_alarm_of_the_broker_ends_a_hold_without_the_sweeper() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_sweeper_ends_a_hold_whose_alarm_was_lost() {
+async fn sweeper_ends_a_hold_without_its_timer() {
     let test = TestApp::roles(&["--hold-seconds", "1"], &[Role::Api, Role::Worker, Role::Scheduler]).await;
     let user = test.user(0).await;
     let held = test.reserve(user, &[1]).await;
@@ -218,7 +218,7 @@ async fn overdue_hold_ends_when_the_service_starts() {
 
 /// Each role alone in its process, two workers among them: nothing is tied to one of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn roles_in_processes_of_their_own_serve_a_sale_together() {
+async fn separate_role_processes_serve_one_sale() {
     let flags = ["--hold-seconds", "2", "--payment-grace-seconds", "2"];
     let test = Arc::new(TestApp::roles(&flags, &[Role::Api]).await);
     let mut others = Vec::new();

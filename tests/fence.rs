@@ -55,7 +55,7 @@ async fn history_length(test: &TestApp, saga: Uuid) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hold_that_comes_after_its_release_holds_nothing() {
+async fn hold_after_its_release_holds_nothing() {
     let test = TestApp::start().await;
     let (user, next) = (test.user(0).await, test.user(0).await);
     let held = test.reserve(user, &[1]).await;
@@ -99,7 +99,7 @@ async fn repeated_release_leaves_the_next_holders_seat() {
 /// The hold is stopped in the middle of its transaction, at the seat; the cancellation then waits for it at the
 /// saga, and undoes it once it is done. The two never overlap.
 #[tokio::test(flavor = "multi_thread")]
-async fn do_and_undo_of_a_step_wait_for_each_other() {
+async fn do_and_undo_exclude_each_other() {
     let test = TestApp::start().await;
     let user = test.user(0).await;
     let mut blocker = test.app.pool.begin().await.unwrap();
@@ -186,7 +186,7 @@ async fn bad_command_of_a_batch_is_parked_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_payments_of_one_user_in_one_batch_share_the_balance() {
+async fn two_payments_in_one_batch_share_the_balance() {
     let test = TestApp::start().await;
     let user = test.user(150).await;
     let (one, other) = (test.reserve(user, &[1]).await, test.reserve(user, &[2]).await);
@@ -235,7 +235,7 @@ async fn two_signals_in_one_batch_apply_in_order() {
 
 /// Two who hold seats for one buyer at once, in two processes: each has read that the buyer has none.
 #[tokio::test(flavor = "multi_thread")]
-async fn seat_count_of_a_buyer_is_rechecked_on_write() {
+async fn seat_limit_is_rechecked_on_write() {
     let test = TestApp::start().await;
     let (user, other) = (test.user(0).await, test.user(0).await);
     let now = store::now(&test.app.pool).await.unwrap();
@@ -292,7 +292,7 @@ async fn ended_reservations_are_counted_when_written() {
 
 /// One buyer orders one seat after the other, all at once, at two processes without a word between them.
 #[tokio::test(flavor = "multi_thread")]
-async fn two_processes_together_hold_no_more_for_a_buyer_than_one() {
+async fn two_processes_respect_one_seat_limit() {
     let test = without_workers(&["--settle-ms", "1"]).await;
     let user = test.user(0).await;
     let orders: Vec<_> = (1..=40).map(|seat| test.order(user, &[seat])).collect();

@@ -32,7 +32,7 @@ async fn row(pool: &PgPool, saga: Uuid) -> (Option<i64>, bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ended_sagas_leave_their_flight_and_keep_their_row() {
+async fn ended_sagas_leave_their_flight() {
     let test = TestApp::start().await;
     let user = test.user(1_000).await;
     let mut order = test.order(user, &[1]);
@@ -96,7 +96,7 @@ async fn flight_of_a_dead_process_is_swept() {
 
 /// It has committed the end, and died before its events were published.
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_a_flight_are_published_after_a_crash() {
+async fn flight_events_are_published_after_a_crash() {
     let test = TestApp::start().await;
     let user = test.user(1_000).await;
     let held = test.reserve(user, &[1]).await.id;

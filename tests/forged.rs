@@ -81,7 +81,7 @@ async fn forged_payer_amount_and_seats_are_ignored() {
 }
 
 #[tokio::test]
-async fn forged_buyer_and_seats_of_a_hold_are_ignored() {
+async fn forged_buyer_and_seats_are_ignored() {
     let test = TestApp::roles(&["--settle-ms", "1"], &[Role::Api]).await;
     let (buyer, victim) = (test.user(0).await, test.user(0).await);
     let order = test.order(buyer, &[1]);
@@ -128,7 +128,7 @@ async fn command_for_a_step_elsewhere_is_parked() {
 
 /// Whatever may publish replies says that a payment was made.
 #[tokio::test]
-async fn reply_for_a_service_in_the_database_is_parked() {
+async fn reply_for_an_embedded_service_is_parked() {
     let test = TestApp::start().await;
     let buyer = test.user(1_000).await;
     let command = held_back(&test, buyer).await;
@@ -165,7 +165,7 @@ async fn undelivered_command_stops_no_step_of_another_service() {
 }
 
 #[tokio::test]
-async fn command_other_than_the_one_asked_for_is_parked() {
+async fn command_that_was_not_asked_is_parked() {
     let test = TestApp::start().await;
     let buyer = test.user(1_000).await;
     let command = held_back(&test, buyer).await;
@@ -185,7 +185,7 @@ async fn command_other_than_the_one_asked_for_is_parked() {
 }
 
 #[tokio::test]
-async fn confirmed_without_a_payment_is_refused_with_a_code() {
+async fn confirmation_without_payment_is_refused() {
     let entrance = Entrance::start().await;
     let test = &entrance.test;
     let buyer = entrance.admitted(1_000).await;

@@ -113,7 +113,7 @@ async fn ended_holds_are_limited_per_concert() {
 }
 
 #[tokio::test]
-async fn seats_of_a_cancelled_hold_go_to_others_first() {
+async fn cancelled_seats_go_to_others_first() {
     let entrance = Entrance::start().await;
     let (buyer, other) = (entrance.admitted(0).await, entrance.admitted(0).await);
     let seats = [1, 2, 3, 4, 5, 6];

@@ -48,7 +48,7 @@ async fn hold_pay_and_read_it_back() {
 }
 
 #[tokio::test]
-async fn taken_seats_are_named_and_nothing_else_is_held() {
+async fn taken_seats_are_named_and_none_held() {
     let entrance = Entrance::start().await;
     let (first, second) = (entrance.admitted(0).await, entrance.admitted(0).await);
     entrance.reserve(&first, &[1, 2, 3]).await.good(201);

@@ -16,7 +16,7 @@ fn date(seats: &Value) -> Value {
 }
 
 #[tokio::test]
-async fn a_concert_is_added_with_its_dates_and_can_be_bought() {
+async fn added_concert_can_be_bought() {
     let entrance = Entrance::start().await;
     let admin = entrance.key(Role::Admin).await.with("idempotency-key", "one");
     let wanted = json!({ "name": "An Evening", "description": "Songs", "queue": { "max_active": 5 } });

@@ -63,7 +63,7 @@ async fn hang_up(entrance: &Entrance, path: &str, caller: &Caller, body: &Value)
 }
 
 #[tokio::test]
-async fn a_request_goes_on_when_its_client_hangs_up() {
+async fn request_continues_after_a_client_disconnects() {
     const CHARGES: &str = "/v1/points/charges";
     let entrance = Entrance::start().await;
     let user = entrance.user(0).await.with("idempotency-key", "patient");
@@ -146,7 +146,7 @@ async fn concurrent_keys_have_one_effect_and_replay_answers() {
 }
 
 #[tokio::test]
-async fn hundreds_of_requests_under_one_key_have_one_effect() {
+async fn hundreds_of_repeats_have_one_effect() {
     let counter = Counter::open().await;
     let replies = join_all((0..MANY).map(|_| counter.sell("storm", 1, counter.buyer))).await;
     let sold = only(&replies).clone();

@@ -9,7 +9,7 @@ use super::common::app::{add_performance_at, until};
 use super::common::http::Entrance;
 
 #[tokio::test]
-async fn too_few_points_keep_the_hold_until_there_are_enough() {
+async fn hold_waits_for_enough_points() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(150).await;
     let held = entrance.reserve(&buyer, &[1, 2]).await.good(201).clone();
@@ -55,7 +55,7 @@ async fn live_hold_is_enough_to_pay() {
 }
 
 #[tokio::test]
-async fn a_live_hold_is_paid_after_the_longest_session() {
+async fn live_hold_is_payable_after_the_session() {
     let flags = ["--queue-session-seconds", "2", "--queue-session-max-seconds", "6"];
     let entrance = Entrance::with(&flags).await;
     let buyer = entrance.admitted(100).await;
@@ -68,7 +68,7 @@ async fn a_live_hold_is_paid_after_the_longest_session() {
 }
 
 #[tokio::test]
-async fn a_hold_that_ran_out_cannot_be_paid_or_cancelled() {
+async fn expired_hold_cannot_be_paid_or_cancelled() {
     let entrance = Entrance::with(&["--hold-seconds", "1"]).await;
     let buyer = entrance.admitted(1_000).await;
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
@@ -86,7 +86,7 @@ async fn a_hold_that_ran_out_cannot_be_paid_or_cancelled() {
 }
 
 #[tokio::test]
-async fn a_hold_is_cancelled_once_and_its_seats_are_free() {
+async fn cancelled_hold_frees_its_seats() {
     let entrance = Entrance::start().await;
     let (buyer, other) = (entrance.admitted(1_000).await, entrance.admitted(0).await);
     let held = entrance.reserve(&buyer, &[1]).await.good(201).clone();
@@ -133,7 +133,7 @@ async fn after_the_start_there_is_no_refund() {
 }
 
 #[tokio::test]
-async fn a_seat_that_costs_nothing_is_paid_without_an_entry() {
+async fn free_seat_makes_no_ledger_entry() {
     let entrance = Entrance::start().await;
     let now = Utc::now();
     let (starts, opens) = (now + TimeDelta::days(9), now - TimeDelta::hours(1));

@@ -10,7 +10,7 @@ use super::common::http::{Caller, Entrance};
 const CHARGES: &str = "/v1/points/charges";
 
 #[tokio::test]
-async fn charging_adds_to_the_balance_and_to_the_ledger() {
+async fn charge_adds_to_balance_and_ledger() {
     let entrance = Entrance::start().await;
     let user = entrance.user(0).await;
     assert_eq!(entrance.get("/v1/points", &user).await.good(200), &json!({ "balance": 0 }));
@@ -160,7 +160,7 @@ async fn many_charges_at_once_all_count() {
 }
 
 #[tokio::test]
-async fn users_are_made_in_local_mode_and_their_tokens_work() {
+async fn local_mode_makes_users_with_tokens() {
     let entrance = Entrance::start().await;
     let anonymous = Caller::anonymous().with("idempotency-key", "me");
     let made = entrance.post("/v1/users", &anonymous, json!({ "name": "Ada" })).await.good(201).clone();

@@ -123,7 +123,7 @@ async fn who_waits_does_not_pass() {
 }
 
 #[tokio::test]
-async fn after_a_payment_the_token_is_refused_at_once() {
+async fn token_is_refused_after_a_payment() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(1_000).await;
     let first = entrance.reserve(&buyer, &[1]).await.good(201).clone();
@@ -174,7 +174,7 @@ async fn event_stream_shows_the_place_until_its_end() {
 }
 
 #[tokio::test]
-async fn settings_of_a_line_are_read_and_changed_within_bounds() {
+async fn line_settings_change_within_bounds() {
     let entrance = Entrance::start().await;
     let admin = entrance.key(Role::Admin).await;
     let path = format!("/v1/admin/concerts/{}/queue", entrance.test.concert);

@@ -109,7 +109,7 @@ async fn operator_cancels_waiting_sagas_not_ended_ones() {
 }
 
 #[tokio::test]
-async fn a_booking_goes_on_with_the_trace_of_its_request() {
+async fn booking_continues_the_request_trace() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(0).await;
     let body = json!({ "performance_id": entrance.test.performance, "seats": [1] });

@@ -231,7 +231,7 @@ async fn day_without_a_partition_is_still_sold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_confirmed_reservation_outlives_its_saga_and_can_be_cancelled() {
+async fn reservation_without_its_saga_can_be_cancelled() {
     let test = TestApp::start().await;
     let pool = &test.app.pool;
     add_days(pool, &[50]).await;

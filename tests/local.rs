@@ -85,7 +85,7 @@ fn kill_keeper_of(server: Pid) {
 }
 
 #[tokio::test]
-async fn second_start_reuses_data_and_stop_leaves_no_process() {
+async fn restart_reuses_data_stop_leaves_no_process() {
     let dir = fresh_dir("twice");
     let first = start(&dir).await;
     let mut database = PgConnection::connect(&first.database_url).await.unwrap();
@@ -119,7 +119,7 @@ async fn rights(url: &str) -> (bool, bool, bool) {
 #[tokio::test]
 async fn the_service_owns_its_database_and_nothing_else() {
     let dir = fresh_dir("plain");
-    let given = || Given { database_url: None, nats_url: Some("nats://none".into()) };
+    let given = || Given { database_url: None, nats_url: Some("nats://none".into()), ..Given::default() };
     let local = dev_servers::start(&dir, given()).await.unwrap();
     assert_eq!(rights(&local.database_url).await, (false, false, true));
     let mut service = PgConnection::connect(&local.database_url).await.unwrap();
@@ -145,7 +145,7 @@ async fn the_service_owns_its_database_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn the_servers_keep_to_this_machine_and_ask_for_a_password() {
+async fn servers_are_local_and_need_a_password() {
     let dir = fresh_dir("closed");
     let local = start(&dir).await;
     let (before, after) = local.database_url.split_once('@').unwrap();
@@ -168,7 +168,11 @@ async fn the_servers_keep_to_this_machine_and_ask_for_a_password() {
 #[tokio::test]
 async fn second_process_gets_the_pid_of_the_owner() {
     let dir = fresh_dir("claimed");
-    let given = Given { database_url: Some("postgres://none".into()), nats_url: Some("nats://none".into()) };
+    let given = Given {
+        database_url: Some("postgres://none".into()),
+        nats_url: Some("nats://none".into()),
+        ..Given::default()
+    };
     let local = dev_servers::start(&dir, given.clone()).await.unwrap();
     let error = dev_servers::start(&dir, given).await.unwrap_err().to_string();
     assert!(error.contains(&std::process::id().to_string()) && error.contains("--data-dir"), "{error}");
@@ -179,7 +183,7 @@ async fn second_process_gets_the_pid_of_the_owner() {
 }
 
 #[tokio::test]
-async fn stale_files_of_a_crash_do_not_block_the_next_start() {
+async fn stale_files_do_not_block_a_start() {
     let dir = fresh_dir("stale");
     start(&dir).await.stop().await;
     // The worst case: the number in the pid file belongs to another process by now, this one.

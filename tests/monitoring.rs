@@ -171,7 +171,7 @@ impl Prometheus {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_finds_every_alert_and_panel_in_four_processes() {
+async fn prometheus_finds_every_alert_and_panel() {
     let env = Env::start().await;
     let data_dir = env.dir.display().to_string();
     let mut processes = Vec::new();

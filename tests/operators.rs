@@ -33,7 +33,7 @@ async fn sagas_are_filtered_and_shown_with_history() {
 }
 
 #[tokio::test]
-async fn an_operators_act_is_done_or_refused_with_what_is_allowed() {
+async fn operator_act_is_done_or_refused() {
     let env = Env::start().await;
     topology::ensure_with_bucket(&env.bus).await.unwrap();
     let program = Program::of(&env);

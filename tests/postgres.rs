@@ -176,7 +176,7 @@ const REFUSALS: [(&str, &[&str], &[&str]); 4] = [
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_database_connections_give_503_and_no_stuck_saga() {
+async fn refused_connections_give_503_no_stuck_saga() {
     let (entrance, mut admin) = alone(&[]).await;
     let url = url::Url::parse(&entrance.test.env.database_url).unwrap();
     let password = format!("alter role boxoffice password '{}'", url.password().unwrap());

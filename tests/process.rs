@@ -224,7 +224,18 @@ async fn surviving_instance_finishes_a_killed_ones_work() {
 async fn start_answers_while_its_first_sweep_goes_on() {
     let env = Env::start().await;
     let overdue = chrono::Utc::now() - chrono::TimeDelta::minutes(1);
-    store::rehearsal::add_waiting(&env.pool, &[ids::new()], overdue).await.unwrap();
+    let sql = "
+        with saga as (
+            insert into sagas (id, definition, status, step, direction, visit, attempt, resend_count, entered_at, sent_at,
+                               due_at, seq, created_at, updated_at)
+            select $1, code, saga_status('waiting'), saga_step(code, 'await_payment'), 0, 1, 0, 0, now(), now(), $2, 2,
+                   now(), now()
+            from workflow_definitions where workflow = 'booking' and version = 1 returning id
+        )
+        insert into saga_history (saga_id, seq, at, visit, attempt, event, step, direction, detail)
+        select id, seq, now(), 1, 0, seq - 1, 0, 0, case seq when 1 then '{}' else json_build_object('expires_at', $2)::text end
+        from saga, generate_series(1, 2) as seq";
+    sqlx::query(sql).bind(ids::new()).bind(overdue).execute(&env.pool).await.unwrap();
     let data_dir = env.dir.display().to_string();
     let mut child = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
         .args(["serve", "--json", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])

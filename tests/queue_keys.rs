@@ -51,7 +51,7 @@ async fn guessable_secret_is_refused_at_start() {
 }
 
 #[tokio::test]
-async fn production_refuses_weak_secrets_and_one_secret_for_two_purposes() {
+async fn production_refuses_weak_or_shared_secrets() {
     let env = crate::common::Env::start().await;
     let check = async |access: &str, queue: &str, previous: &str, expected: &str| {
         let program = crate::common::program::Program::of(&env)
@@ -72,7 +72,7 @@ async fn production_refuses_weak_secrets_and_one_secret_for_two_purposes() {
 }
 
 #[tokio::test]
-async fn logs_of_every_level_show_no_password_of_nats() {
+async fn logs_show_no_nats_password() {
     let env = crate::common::Env::start().await;
     let password = env.nats_url.split(['/', ':', '@']).nth_back(2).unwrap();
     assert!(password.len() >= 16, "the private server asks for a password");

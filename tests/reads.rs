@@ -75,7 +75,7 @@ async fn seat_changes_appear_on_every_instance() {
 }
 
 #[tokio::test]
-async fn change_without_a_notice_is_seen_within_a_second() {
+async fn unannounced_change_is_seen_within_a_second() {
     let test = TestApp::start().await;
     let (watched, idle) = (another(&test, true).await, another(&test, true).await);
     assert_eq!(shown(&watched, test.performance).await, "free");
@@ -205,7 +205,7 @@ async fn fetch_page(entrance: &Entrance, path: &str) -> (u16, HeaderMap, bytes::
 }
 
 #[tokio::test]
-async fn only_the_seats_that_changed_since_a_version_are_sent() {
+async fn only_seats_changed_since_are_sent() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(0).await;
     let path = format!("/v1/performances/{}/seats", entrance.test.performance);

@@ -163,7 +163,7 @@ async fn completed(test: &TestApp, refuse: impl AsyncFnOnce()) -> Uuid {
 }
 
 #[tokio::test]
-async fn why_names_a_denied_event_of_an_ended_saga() {
+async fn why_names_a_denied_event() {
     let entrance = Entrance::start().await;
     let test = &entrance.test;
     let saga = completed(test, async || {
@@ -182,7 +182,7 @@ async fn why_names_a_denied_event_of_an_ended_saga() {
 }
 
 #[tokio::test]
-async fn why_names_a_too_large_event_of_an_ended_saga() {
+async fn why_names_a_too_large_event() {
     let entrance = Entrance::start().await;
     let test = &entrance.test;
     let jetstream = &test.env.bus.jetstream;
@@ -198,7 +198,7 @@ async fn why_names_a_too_large_event_of_an_ended_saga() {
 }
 
 #[tokio::test]
-async fn why_names_an_event_without_a_stream_of_an_ended_saga() {
+async fn why_names_an_event_without_a_stream() {
     let entrance = Entrance::start().await;
     let test = &entrance.test;
     let jetstream = &test.env.bus.jetstream;
@@ -209,7 +209,7 @@ async fn why_names_an_event_without_a_stream_of_an_ended_saga() {
 }
 
 #[tokio::test]
-async fn message_too_large_is_refused_and_the_others_are_stored() {
+async fn too_large_message_is_refused_others_stored() {
     let test = TestApp::start().await;
     let message = |bytes: &usize| Outgoing {
         subject: "events.of_a_test".to_owned(),

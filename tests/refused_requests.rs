@@ -72,7 +72,7 @@ async fn arrays_do_not_pass_as_objects() {
 }
 
 #[tokio::test]
-async fn too_many_seats_are_refused_before_each_is_looked_at() {
+async fn too_many_seats_are_refused_first() {
     let entrance = Entrance::start().await;
     let buyer = entrance.admitted(0).await;
     for count in [7, 524_000] {
@@ -111,7 +111,7 @@ async fn unstorable_json_is_named_by_its_path() {
 }
 
 #[tokio::test]
-async fn names_can_be_seen_and_stand_on_one_line() {
+async fn names_are_visible_single_lines() {
     let entrance = Entrance::start().await;
     let admin = entrance.key(Role::Admin).await;
     let concert = |name: &str, description: &str| json!({ "name": name, "description": description });

@@ -156,7 +156,7 @@ async fn late_events_of_old_sagas_are_found() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_are_published_no_faster_than_they_should_be() {
+async fn republishing_respects_its_rate() {
     let sale = Sale::start().await;
     let started = std::time::Instant::now();
     let (_, again) = sale.replay("--rate 10 --event reservation.reserved").await;

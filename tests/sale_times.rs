@@ -21,7 +21,7 @@ async fn start_now(test: &TestApp, performance: Uuid) {
 }
 
 #[tokio::test]
-async fn started_date_is_not_listed_held_or_paid_for() {
+async fn started_date_is_not_for_sale() {
     let entrance = Entrance::start().await;
     let (test, performance) = (&entrance.test, entrance.test.performance);
     let buyer = entrance.admitted(1_000).await;

@@ -53,7 +53,7 @@ fn client_types_are_up_to_date() {
 }
 
 #[test]
-fn every_code_of_a_buyer_has_a_sentence_in_both_languages() {
+fn every_buyer_code_is_translated() {
     let mut codes = BTreeSet::new();
     let api = shop_api()["paths"].to_string();
     for code in boxoffice::http::error::Code::ALL {

@@ -66,7 +66,7 @@ fn found(statement: &PgStatement) -> Description {
 }
 
 #[tokio::test]
-async fn every_committed_description_is_what_the_migrated_schema_says() {
+async fn committed_descriptions_match_the_schema() {
     let mut database = PgConnection::connect(&fresh_database().await).await.unwrap();
     for file in descriptions() {
         let query = file["query"].as_str().unwrap();

@@ -58,7 +58,7 @@ async fn old_rows_are_printed_escaped() {
 }
 
 #[tokio::test]
-async fn the_command_line_takes_names_that_can_be_seen() {
+async fn command_line_takes_visible_names() {
     let (program, _pool) = crate::common::program::with_database().await;
     for bad in [" ", "\u{200b}", "a\nb", BAD] {
         let words = [

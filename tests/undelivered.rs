@@ -99,7 +99,7 @@ async fn unacknowledged_command_is_parked_and_its_saga_stuck() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn deliveries_used_up_during_a_fault_stop_no_saga() {
+async fn used_up_deliveries_stop_no_saga() {
     let (test, _folder) = with_parcels(&[Role::Orchestrator, Role::Scheduler]).await;
     let (bad, sick) = (Bad::default(), ids::new());
     pack(&test, Arc::clone(&bad)).await;

@@ -58,7 +58,7 @@ fn comments_and_pages_name_their_subjects() {
 }
 
 #[test]
-fn vague_words_are_found_in_comments_and_pages_only() {
+fn vague_words_are_found_outside_code() {
     let code = "let told = 1; // Nobody knows.\n/// Tells it.\nlet url = \"http://nobody\";\n";
     let found = |path: &str, text: &str| {
         let words = words(path, text);

@@ -192,7 +192,7 @@ async fn repeated_command_is_done_once_and_answered_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn undo_reverts_the_step_and_fences_a_late_do() {
+async fn undo_reverts_and_fences_a_late_do() {
     let mut printer = Printer::start().await;
     let saga = ids::new();
     assert_eq!(printer.ask(&command(saga, Direction::Do, 1, "")).await, Some(done(1)));
@@ -277,7 +277,7 @@ async fn a_function_may_take_until_the_deadline() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_task_ends_the_service_with_an_error() {
+async fn dead_task_ends_the_service() {
     let printer = Printer::start().await;
     let bus = bus::connect(&printer.env.nats_url, "worker", 1).await.unwrap();
     let (worker, connection) = (printer.worker(), nats(&bus));

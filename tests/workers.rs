@@ -97,7 +97,7 @@ async fn its_answers_carry_the_saga_to_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn failures_are_tried_again_and_a_rejection_is_undone() {
+async fn failures_are_retried_rejections_undone() {
     let test = with_parcels().await;
     let _worker = serve(&test, |subject, count| match subject {
         "parcels.pack" if count == 0 => json!({ "version": 1, "outcome": "failed", "code": "busy" }),

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::config::Settings;
 use crate::operations::deployments::deploy_texts;
 use crate::orchestrator::{Engine, Pools};
-use crate::steps::{self, Limits, RecentBookings};
+use crate::steps::{self, BookingCache, Limits};
 use crate::waiting_room::{Sessions, Signer, ThrottleLimits, WaitingRoom};
 use crate::{config, ids, store, telemetry, workflows};
 
@@ -107,20 +107,20 @@ impl App {
         let tasks = Tasks::new(&stop);
         tasks.supervise("metrics", telemetry::run_upkeep(telemetry::start_metrics(), stop.clone()));
         let clock = Clock::skewed(settings.engine.clock_skew_ms);
-        time::follow_once(&pool, &clock).await?;
+        store::correct_clock(&pool, &clock).await?;
         tasks.supervise("clock", time::follow(pool.clone(), clock.clone(), stop.clone()));
 
         let pools =
             Pools { all: pool.clone(), steps, control: settings.engine.step_control, clock: clock.clone() };
-        let recent = RecentBookings::default();
-        let participants = steps::participants(limits(settings), &recent, &bus).executed_directly();
+        let cache = BookingCache::default();
+        let participants = steps::participants(limits(settings), &cache, &bus).executed_directly();
         let engine = Engine::start(pools, bus.clone(), participants, &tasks, &stop).await?;
         let engine = engine.with_after_act(steps::settle).with_own_workflows(workflows::BUILT_IN_NAMES);
         tasks.supervise("JetStream probe", probe::run(bus.clone(), stop.clone()));
         let booking = BookingService::open(
             pool.clone(),
             engine.clone(),
-            recent,
+            cache,
             settings.engine.settle(),
             &tasks,
             &stop,

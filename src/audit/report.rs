@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn one_offender_breaks_the_verdict_and_the_rest_is_counted() {
+    fn one_violation_fails_the_audit() {
         let offender = Offender { id: "p/7".to_owned(), problem: "sold twice".to_owned(), total: 250 };
         let broken = Broken::from_offenders(Invariant::DoubledSeats, vec![offender]).unwrap();
         assert_eq!(broken.count, 250);

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_job_that_hangs_is_ended_and_holds_up_no_other() {
+    async fn hanging_job_ends_and_delays_no_other() {
         let stop = CancellationToken::new();
         let jobs = Jobs::new(&stop).await.unwrap();
         let (hung, healthy) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));

@@ -24,7 +24,7 @@ use crate::clock::Clock;
 use crate::ids;
 use crate::orchestrator::{Batcher, Engine, SignalError, Verdict, Waiting, batcher};
 use crate::saga::{Signal, Status};
-use crate::steps::RecentBookings;
+use crate::steps::BookingCache;
 use crate::store;
 use crate::store::claims::Key;
 pub use crate::store::reservations::NewReservation as Order;
@@ -41,7 +41,7 @@ pub struct BookingService {
     engine: Engine,
     orders: Batcher<start::Request, Started>,
     reads: mpsc::Sender<reads::Request>,
-    recent: RecentBookings,
+    cache: BookingCache,
     patience: Duration,
 }
 
@@ -80,7 +80,7 @@ impl BookingService {
     pub fn open(
         pool: PgPool,
         engine: Engine,
-        recent: RecentBookings,
+        cache: BookingCache,
         patience: Duration,
         tasks: &Tasks,
         stop: &CancellationToken,
@@ -89,7 +89,7 @@ impl BookingService {
         tasks.supervise("orders", start::run(engine.clone(), requests, stop.clone()));
         let (reads, requests) = mpsc::channel(4_096);
         tasks.supervise("reads of reservations", reads::run(engine.clone(), requests, stop.clone()));
-        Self { pool, engine, orders, reads, recent, patience }
+        Self { pool, engine, orders, reads, cache, patience }
     }
 
     /// Reserves seats, and pays for them if that is wanted at once. An order whose id exists already leads to that
@@ -136,7 +136,7 @@ impl BookingService {
 
     /// Gives the saga a signal; says whether that moved it.
     async fn signal(&self, id: Uuid, signal: &str, key: Option<&Key>) -> Result<bool, BookingError> {
-        self.recent.signalled(id);
+        self.cache.signalled(id);
         let signal = Signal { name: signal.to_owned(), payload: Map::new() };
         let verdict = self.engine.signal_under(id, signal, key.map(|key| key.asked.clone())).await?;
         decide_key(key, verdict.is_some())?;
@@ -225,7 +225,7 @@ impl BookingService {
             let woken = !look && !given_up;
             look = false;
             // This process may have written what the caller waits for.
-            if woken && let Some(reservation) = self.recent.get(id, &settled) {
+            if woken && let Some(reservation) = self.cache.get(id, &settled) {
                 return Ok(Answer::Settled(Box::new(reservation)));
             }
             let found = timeout(READ_TIMEOUT, self.find(id)).await.unwrap_or(Err(BookingError::Unavailable));

@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_made_in_the_same_second_or_by_a_slow_clock_is_later_all_the_same() {
+    fn new_bucket_is_always_later() {
         let known = first_revision(next(at(1_000), 0)) + 7;
         assert_eq!(next(at(1_000), known), 1_001);
         assert_eq!(next(at(-5), known), 1_001);
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bucket_of_before_is_the_earliest_and_all_fit_into_a_bigint() {
+    fn bucket_epochs_are_ordered_and_fit_bigint() {
         assert_eq!(of(12_345), 0);
         assert!(next(at(0), 12_345) > 0);
         let last = first_revision(next(DateTime::<Utc>::MAX_UTC, 0));

@@ -66,7 +66,7 @@ mod tests {
     use std::io::Read;
 
     #[tokio::test]
-    async fn the_compressed_form_is_made_once_and_is_the_same_body() {
+    async fn document_is_compressed_once() {
         for seats in [100, 20_000] {
             let document = Document::render(&(0..seats).collect::<Vec<i32>>());
             let compressed = document.gzip().await;

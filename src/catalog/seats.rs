@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_tag_changes_with_the_body_and_only_with_it() {
+    async fn etag_changes_only_with_the_body() {
         let tag = async |held: &[i32], only| map(&taken(held, &[])).document(only).await.etag;
         assert_eq!(tag(&[1], None).await, tag(&[1], None).await);
         assert_ne!(tag(&[1], None).await, tag(&[2], None).await);
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_filter_that_nothing_passes_gives_an_empty_list() {
+    async fn filter_without_matches_gives_an_empty_list() {
         let json = map(&taken(&[], &[])).document(Some(SeatStatus::Sold)).await.json;
         assert!(json.ends_with(b"\"seats\":[]}"), "{json:?}");
     }

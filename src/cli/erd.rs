@@ -69,13 +69,13 @@ mod tests {
     }
 
     #[test]
-    fn a_reference_tells_how_many_may_name_how_many() {
+    fn references_show_their_cardinality() {
         assert_eq!(relation(&reference(false, false)), r#"reservations ||--o{ tickets : "reservation_id""#);
         assert_eq!(relation(&reference(true, true)), r#"reservations |o--o| tickets : "reservation_id""#);
     }
 
     #[test]
-    fn a_column_tells_what_it_refers_to_and_whether_it_may_be_null() {
+    fn columns_show_references_and_nullability() {
         let column = Column {
             table: "tickets".to_owned(),
             name: "reservation_id".to_owned(),

@@ -6,6 +6,7 @@ use anyhow::Context;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{ContentArrangement, Row, Table};
 use serde::Serialize;
+use terminal_size::{Width, terminal_size_of};
 
 use crate::text::{escape_block, escape_json, escape_line};
 
@@ -57,6 +58,9 @@ pub fn table<R: Into<Row>>(header: impl Into<Row>, rows: impl IntoIterator<Item 
         .load_style(UTF8_BORDERS_ONLY)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(header);
+    if let Some((Width(columns), _)) = terminal_size_of(std::io::stdout()) {
+        table.set_width(columns);
+    }
     for row in rows {
         let row: Row = row.into();
         table.add_row(row.cell_iter().map(|cell| escape_line(&cell.content()).into_owned()));

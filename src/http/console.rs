@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn every_file_of_the_console_is_in_the_program() {
+    fn every_console_file_is_embedded() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("web/console");
         let mut there = BTreeSet::new();
         walk(&root, &mut there, &root);

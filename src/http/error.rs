@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_code_is_named_once_and_as_it_serialises() {
+    fn error_codes_have_unique_serialised_names() {
         let names: std::collections::HashSet<&str> = Code::ALL.iter().map(|code| code.row().1).collect();
         assert_eq!(names.len(), Code::ALL.len());
         for code in Code::ALL {

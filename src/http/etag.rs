@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_is_found_in_a_list_weak_or_strong() {
+    fn etag_is_found_weak_or_strong() {
         let check = |value: &str, known: bool| {
             let mut headers = HeaderMap::new();
             headers.insert(header::IF_NONE_MATCH, value.parse().unwrap());

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_event_streams_look_at_the_cookie_and_the_header_goes_first() {
+    async fn only_event_streams_read_the_cookie() {
         check(&[], None, None).await;
         check(&[("queue-token", " ")], None, None).await;
         check(&[("queue-token", "a.b.c")], Some("a.b.c"), Some("a.b.c")).await;

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn an_idle_connection_makes_room_only_for_an_address_with_fewer() {
+    fn idle_connection_yields_to_a_smaller_address() {
         let all = OpenConnections::new(3, 0);
         let opened = [1, 1, 1].map(|last| all.admit(address(last)).unwrap());
         let mut busy = opened.each_ref().map(|opened| all.begin(&opened.connection));
@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_address_has_a_bound_and_a_trusted_proxy_has_none() {
+    async fn addresses_are_limited_trusted_proxies_are_not() {
         let all = OpenConnections::new(100, 2);
         let opened = [1, 1].map(|last| all.admit(address(last)).unwrap());
         tokio::time::advance(SILENT_GRACE).await;

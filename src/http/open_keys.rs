@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_are_refused_while_the_first_is_at_work() {
+    fn repeats_are_refused_during_the_first_request() {
         let (keys, one) = (OpenKeys::new(), claim("one", 1));
         let at_work = first(&keys, &one);
         assert!(!at_work.is_used);

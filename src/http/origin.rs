@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_right_most_address_that_is_no_proxy_counts_whatever_stands_before_it() {
+    fn rightmost_address_without_a_proxy_counts() {
         check("10.0.0.2", &["192.0.2.66, 198.51.100.1, 10.1.2.3"], "198.51.100.1");
         check("10.0.0.2", &["192.0.2.66", "198.51.100.1,10.1.2.3", "10.9.9.9"], "198.51.100.1");
         check("10.0.0.2", &["10.1.2.3"], "10.1.2.3");
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_and_brackets_are_read_and_nonsense_ends_the_search() {
+    fn ports_and_brackets_parse_nonsense_stops() {
         check("10.0.0.2", &["198.51.100.1:4711"], "198.51.100.1");
         check("10.0.0.2", &["[2001:db8::1]:4711"], "2001:db8::1");
         check("10.0.0.2", &["[2001:db8::1]"], "2001:db8::1");

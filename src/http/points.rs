@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_amount_is_above_0_and_has_an_upper_bound() {
+    fn amounts_are_positive_and_bounded() {
         for (amount, good) in
             [(0, false), (-5, false), (1, true), (CHARGE_MAX, true), (CHARGE_MAX + 1, false)]
         {

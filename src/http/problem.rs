@@ -364,7 +364,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_problem_has_the_members_of_rfc_9457_and_its_own() {
+    fn problem_has_rfc_9457_members() {
         let problem = Problem::new(Code::SeatTaken, "Seat 7 is taken.").with("seats", vec![7]);
         let expected = serde_json::json!({
             "type": "urn:boxoffice:problem:seat_taken", "title": "Already reserved", "status": 409,
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_says_when_to_try_again_and_what_does_not_pass_does_not() {
+    fn only_passing_errors_have_retry_after() {
         for code in Code::ALL {
             let response = Problem::new(code, "").into_response();
             let passes = matches!(code, Code::RequestInProgress | Code::RateLimited | Code::Unavailable);
@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_that_is_away_is_503_and_a_wrong_query_500() {
+    fn lost_database_is_503_wrong_query_500() {
         assert_eq!(Problem::from(sqlx::Error::PoolTimedOut).code(), Code::Unavailable);
         assert_eq!(Problem::from(sqlx::Error::RowNotFound).code(), Code::Internal);
     }

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_null_takes_a_time_away_and_silence_leaves_it() {
+    fn null_removes_a_time_absence_keeps_it() {
         let wanted: SettingsWanted = serde_json::from_str(r#"{ "opens_at": null }"#).unwrap();
         assert_eq!(wanted.change().opens_at, Some(None));
         assert_eq!(wanted.change().pre_queue_at, None);

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_of_a_mebibyte_is_read_and_a_byte_more_is_not() {
+    async fn body_limit_is_one_mebibyte() {
         let order = r#"{"seats":[1]}"#;
         let padded = |length: usize| format!("{order}{}", " ".repeat(length - order.len()));
         assert!(send("application/json", None, padded(1 << 20)).await.is_ok());
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_command_without_a_body_takes_nothing_or_an_empty_object() {
+    async fn bodiless_command_takes_nothing_or_empty_object() {
         let send = async |body: &str| {
             let request = Request::post("/").header("content-type", "application/json");
             Command::<NoBody>::from_request(request.body(body.to_owned().into()).unwrap(), &()).await
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn users_act_for_themselves_and_cashiers_for_whom_they_name() {
+    fn cashiers_act_for_users_they_name() {
         let (own, other) = (ids::new(), ids::new());
         let user = Buyer::User(AuthUser { id: own });
         let cashier = Buyer::Cashier(ApiKey {

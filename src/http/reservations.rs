@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn seats_that_no_hall_has_are_unknown_and_too_many_are_too_many() {
+    fn unknown_and_too_many_seats_are_refused() {
         let numbers = |seats: &[i64]| wanted(seats).numbers(3);
         assert_eq!(numbers(&[3, 1, 2]).unwrap(), [1, 2, 3]);
         assert_eq!(numbers(&[3_000_000_000]).unwrap_err().code(), Code::SeatUnknown);

@@ -70,7 +70,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     #[test]
-    fn file_that_the_browser_has_is_not_sent_again() {
+    fn cached_file_is_not_sent_again() {
         let file = StaticFile::new("a.js", b"let a;");
         let first = file.answer(&HeaderMap::new());
         assert_eq!(first.status(), 200);

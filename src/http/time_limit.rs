@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_that_a_client_takes_for_its_body_does_not_count() {
+    async fn time_limit_excludes_reading_the_body() {
         let slow = || {
             let pieces = stream::unfold(0, |n| async move {
                 tokio::time::sleep(Duration::from_secs(10)).await;

@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn acts_are_known_by_both_spellings_and_a_hand_made_output_is_for_one_saga() {
+    fn acts_parse_in_both_spellings() {
         assert_eq!(act_named("skip-undo"), Some(OperatorAction::SkipUndo));
         assert_eq!(act_named("skip_undo"), Some(OperatorAction::SkipUndo));
         assert_eq!(act_named("complete"), None);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_takes_as_long_as_its_pace_says() {
+    fn batch_duration_follows_its_rate() {
         assert_eq!(longest(1_000, 50), Duration::from_secs(20));
         assert_eq!(longest(1, 1_000), Duration::from_secs(1));
     }

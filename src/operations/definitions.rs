@@ -115,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn graph_has_the_steps_of_the_version_that_is_asked_for() {
+    fn graph_shows_the_requested_version() {
         let registry = crate::workflows::built_in().unwrap();
         let names: Vec<String> = list(&registry).into_iter().map(|workflow| workflow.name).collect();
         assert_eq!(names, ["booking", "cancellation"]);

@@ -132,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn activity_that_was_cut_off_begins_with_its_oldest_saga() {
+    fn truncated_activity_begins_with_the_oldest_saga() {
         let rows = vec![row(0, Status::Completed, ACTIVITY_ROWS_MAX - 1), row(10, Status::Completed, 1)];
         assert_eq!(summed(rows, at(-500), at(20)).since, at(3));
     }

@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_keeps_its_own_headers_and_not_those_of_the_broker() {
+    fn parked_message_drops_broker_headers() {
         let kept = headers(&json!({ "Saga": "7", "Step": "hold", "Nats-Msg-Id": "7:hold:do:1:1" }));
         assert_eq!(kept.get("Saga").map(HeaderValue::as_str), Some("7"));
         assert_eq!(kept.len(), 2);

@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sale_that_has_opened_opens_again_or_stays_open() {
+    fn opened_sale_reopens_or_stays_open() {
         let opens_at = |wanted| SettingsChange { opens_at: Some(wanted), ..Default::default() };
         let opened = |change: &SettingsChange| problems(&settings(), Some(at(-60)), change, at(0)).len();
         assert_eq!(opened(&opens_at(Some(at(1)))), 0);

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_is_given_what_is_kept_of_the_outputs_before_it() {
+    fn step_input_has_carried_outputs() {
         let definition = crate::workflows::built_in().unwrap().latest("booking").unwrap();
         let input = Map::from_iter([("seats".to_owned(), json!([1]))]);
         let id = Uuid::nil();
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_duration_counts_from_when_the_step_was_entered() {
+    fn duration_starts_when_the_step_is_entered() {
         let told = happenings(vec![
             row(1, 1_000, "started", "reserve", Direction::Do, Value::Null),
             row(2, 1_030, "failed", "reserve", Direction::Do, json!({ "code": "busy" })),

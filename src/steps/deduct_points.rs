@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::recent::{RecentBooking, RecentBookings, Updates};
+use super::booking_cache::{BookingCache, CachedBooking, Updates};
 use super::{Job, Jobs, done, invalid, rejected, unknown_command};
 use crate::ids;
 use crate::orchestrator::{Batch, Participant, Task, Unit};
@@ -29,7 +29,7 @@ pub(super) const SERVICE: (&str, &[&str]) = ("points", &[DEDUCT, REFUND]);
 /// The service of points.
 #[derive(Debug)]
 pub(super) struct DeductPoints {
-    pub recent: RecentBookings,
+    pub cache: BookingCache,
 }
 
 impl Participant for DeductPoints {
@@ -55,7 +55,7 @@ impl Participant for DeductPoints {
             let uses = store::payments::open_uses(attempt.conn(), &refunds).await?;
             let uses = uses.into_iter().map(|used| (used.reservation_id, used)).collect();
             let decisions = Decisions { balances, uses, ..Decisions::default() };
-            Ok(Box::new(Work { recent: self.recent.clone(), jobs, decisions }) as Box<dyn Unit>)
+            Ok(Box::new(Work { cache: self.cache.clone(), jobs, decisions }) as Box<dyn Unit>)
         }
         .boxed()
     }
@@ -63,7 +63,7 @@ impl Participant for DeductPoints {
 
 /// The work on one batch.
 struct Work {
-    recent: RecentBookings,
+    cache: BookingCache,
     jobs: Jobs,
     decisions: Decisions,
 }
@@ -88,7 +88,7 @@ impl Unit for Work {
         };
         match job.command.as_str() {
             DEDUCT => {
-                let before = self.recent.of_job(&job);
+                let before = self.cache.of_job(&job);
                 self.decisions.deduct(&job, before, now)
             }
             REFUND => self.decisions.refund(&job, now),
@@ -97,20 +97,20 @@ impl Unit for Work {
     }
 
     fn write(self: Box<Self>, changes: &mut WriteBatch, sagas: &Batch) -> BoxFuture<'static, ()> {
-        let Self { recent, decisions, .. } = *self;
+        let Self { cache, decisions, .. } = *self;
         let Decisions { balances, entries, without_entry, refunded, updates, .. } = decisions;
         store::payments::save_balances(changes, &balances, sagas.now);
         store::payments::enter(changes, &entries, sagas.now);
         store::payments::pay_without_entry(changes, &without_entry, sagas.now);
         store::payments::mark_refunded(changes, &refunded, sagas.now);
         let updates = updates.follow(sagas);
-        async move { recent.update(updates) }.boxed()
+        async move { cache.update(updates) }.boxed()
     }
 }
 
 impl Decisions {
     /// Takes the points: the entry is the payment. With too few points nothing is taken and the payment has failed.
-    fn deduct(&mut self, job: &Job, before: Option<RecentBooking>, now: DateTime<Utc>) -> Outcome {
+    fn deduct(&mut self, job: &Job, before: Option<CachedBooking>, now: DateTime<Utc>) -> Outcome {
         let user = job.booking.input.user_id;
         // Without it the step would charge nothing, and the seats would be given away.
         let Some(required) = job.booking.amount else {
@@ -188,7 +188,7 @@ impl Decisions {
 }
 
 /// The remembered reservation after its payment.
-fn paid(mut entry: RecentBooking, id: Uuid, amount: i64, now: DateTime<Utc>) -> RecentBooking {
+fn paid(mut entry: CachedBooking, id: Uuid, amount: i64, now: DateTime<Utc>) -> CachedBooking {
     let status = PaymentStatus::Succeeded.name().to_owned();
     entry.reservation.payment = Some(Json(Payment { id, status, amount, paid_at: Some(now) }));
     entry
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn payment_is_an_entry_and_two_share_the_balance() {
+    fn payments_are_entries_and_share_the_balance() {
         let mut work = with_balance(150);
         let output = output(deduct(&mut work, booking(7, &[1])));
         assert_eq!((&output["entry"]["amount"], &output["entry"]["balance"]), (&json!(100), &json!(50)));
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn seat_of_no_points_is_paid_without_an_entry() {
+    fn free_seat_is_paid_without_an_entry() {
         let mut work = with_balance(0);
         output(deduct(&mut work, Booking { amount: Some(0), ..booking(7, &[1]) }));
         assert_eq!((work.without_entry[0].status, work.entries.len()), (PaymentStatus::Succeeded, 0));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn refund_names_what_it_reverses_and_gives_nothing_back_twice() {
+    fn refund_reverses_a_payment_once() {
         let (mut work, paid): (_, Job) = (with_balance(50), job(REFUND, Direction::Undo, booking(7, &[1])));
         let (id, reservation_id) = (Uuid::from_u128(9), paid.saga);
         let user_id = paid.booking.input.user_id;

@@ -12,7 +12,7 @@ use rand::distr::{Alphanumeric, SampleString};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::recent::{RecentBooking, RecentBookings, Updates};
+use super::booking_cache::{BookingCache, CachedBooking, Updates};
 use super::seat_notices::SeatNotice;
 use super::{Job, Jobs, done, rejected, unknown_command};
 use crate::bus::Bus;
@@ -38,7 +38,7 @@ const CODE_LENGTH: usize = 20;
 /// The service of tickets.
 #[derive(Debug)]
 pub(super) struct IssueTickets {
-    pub recent: RecentBookings,
+    pub cache: BookingCache,
     pub bus: Bus,
 }
 
@@ -57,8 +57,8 @@ impl Participant for IssueTickets {
         tasks: &'a [Task<'a>],
     ) -> BoxFuture<'a, store::Result<Box<dyn Unit>>> {
         async move {
-            let (recent, bus, jobs) = (self.recent.clone(), self.bus.clone(), Jobs::of(tasks));
-            let mut work = Work { recent, bus, jobs, decisions: Decisions::default() };
+            let (cache, bus, jobs) = (self.cache.clone(), self.bus.clone(), Jobs::of(tasks));
+            let mut work = Work { cache, bus, jobs, decisions: Decisions::default() };
             work.read(attempt).await?;
             Ok(Box::new(work) as Box<dyn Unit>)
         }
@@ -68,7 +68,7 @@ impl Participant for IssueTickets {
 
 /// The work on one batch.
 struct Work {
-    recent: RecentBookings,
+    cache: BookingCache,
     bus: Bus,
     jobs: Jobs,
     decisions: Decisions,
@@ -96,7 +96,7 @@ impl Unit for Work {
         };
         match job.command.as_str() {
             ISSUE => {
-                let before = self.recent.of_job(&job);
+                let before = self.cache.of_job(&job);
                 self.decisions.issue(&job, before, now)
             }
             VOID => self.decisions.void(&job),
@@ -105,7 +105,7 @@ impl Unit for Work {
     }
 
     fn write(self: Box<Self>, changes: &mut WriteBatch, sagas: &Batch) -> BoxFuture<'static, ()> {
-        let Self { recent, bus, decisions, .. } = *self;
+        let Self { cache, bus, decisions, .. } = *self;
         let Decisions { seats, starts, tickets, confirmed, cancelled, voided, updates, notice } = decisions;
         store::seats::compare_starts(changes, &starts);
         store::seats::save(changes, &seats);
@@ -115,7 +115,7 @@ impl Unit for Work {
         store::reservations::cancel(changes, &cancelled, sagas.now);
         let updates = updates.follow(sagas);
         async move {
-            recent.update(updates);
+            cache.update(updates);
             notice.publish(&bus).await;
         }
         .boxed()
@@ -128,7 +128,7 @@ impl Work {
         let Decisions { seats, starts, .. } = &mut self.decisions;
         let mut wanted = Vec::new();
         for job in self.jobs.readable().filter(|job| job.command == ISSUE) {
-            let known = (attempt.control() == Control::Optimistic).then(|| self.recent.of_job(job)).flatten();
+            let known = (attempt.control() == Control::Optimistic).then(|| self.cache.of_job(job)).flatten();
             match known.filter(|known| !known.seats.is_empty()) {
                 Some(known) => {
                     for seat in known.seats {
@@ -152,7 +152,7 @@ impl Work {
 
 impl Decisions {
     /// Sells the seats to the reservation that holds them.
-    fn issue(&mut self, job: &Job, before: Option<RecentBooking>, now: DateTime<Utc>) -> Outcome {
+    fn issue(&mut self, job: &Job, before: Option<CachedBooking>, now: DateTime<Utc>) -> Outcome {
         let booking = &job.booking;
         let reservation_id = booking.input.reservation_id;
         let is_held = |seat: &Seat| seat.status == SeatStatus::Held && seat.holder == Some(reservation_id);
@@ -202,7 +202,7 @@ impl Decisions {
 }
 
 /// The remembered reservation with its tickets.
-fn confirmed(mut entry: RecentBooking, issued: &[NewTicket]) -> RecentBooking {
+fn confirmed(mut entry: CachedBooking, issued: &[NewTicket]) -> CachedBooking {
     entry.seats.clear();
     let reservation = &mut entry.reservation;
     reservation.status = ReservationStatus::Confirmed;
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn issuing_sells_each_seat_with_a_ticket_of_its_own() {
+    fn each_sold_seat_gets_a_ticket() {
         let mut work = held_by([7, 7]);
         let output = output(issue(&mut work, now()));
         let is_sold = |seat: &Seat| seat.status == SeatStatus::Sold && seat.expires_at.is_none();

@@ -8,7 +8,7 @@
 mod hold_seats;
 mod deduct_points;
 mod issue_tickets;
-mod recent;
+mod booking_cache;
 mod seat_notices;
 mod settlement;
 
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-pub use recent::RecentBookings;
+pub use booking_cache::BookingCache;
 pub use settlement::{LeftToSettle, Settlement, reservation_of, settle};
 
 use crate::bus::Bus;
@@ -45,11 +45,11 @@ pub struct Limits {
 }
 
 /// The services of the steps, for the engine.
-pub fn participants(limits: Limits, recent: &RecentBookings, bus: &Bus) -> Participants {
+pub fn participants(limits: Limits, cache: &BookingCache, bus: &Bus) -> Participants {
     let all: Vec<Arc<dyn Participant>> = vec![
-        Arc::new(hold_seats::HoldSeats { limits, recent: recent.clone(), bus: bus.clone() }),
-        Arc::new(deduct_points::DeductPoints { recent: recent.clone() }),
-        Arc::new(issue_tickets::IssueTickets { recent: recent.clone(), bus: bus.clone() }),
+        Arc::new(hold_seats::HoldSeats { limits, cache: cache.clone(), bus: bus.clone() }),
+        Arc::new(deduct_points::DeductPoints { cache: cache.clone() }),
+        Arc::new(issue_tickets::IssueTickets { cache: cache.clone(), bus: bus.clone() }),
     ];
     Participants::new(all)
 }

@@ -129,7 +129,7 @@ mod tests {
     use super::Role::{self, Admin, Cashier, Client, Operator, Viewer};
 
     #[test]
-    fn each_role_includes_those_below_and_two_stand_apart() {
+    fn roles_include_lower_roles_except_two() {
         let may = |role: Role| [Viewer, Operator, Admin, Cashier, Client].map(|needed| role.includes(needed));
         assert_eq!(may(Viewer), [true, false, false, false, false]);
         assert_eq!(may(Operator), [true, true, false, false, false]);

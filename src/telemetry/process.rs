@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_are_found_behind_a_name_with_spaces_and_brackets() {
+    fn fields_follow_a_name_with_spaces() {
         let text =
             "42 (box (office)) S 1 42 42 0 -1 4194560 5 0 0 0 250 50 0 0 20 0 7 0 8800 1000000 256 18446744";
         let times = Times::parse(text).unwrap();

@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_no_place_can_have_are_left_out() {
+    fn impossible_rows_are_left_out() {
         let key = (crate::ids::new(), crate::ids::new());
         let at = DateTime::from_timestamp(1_900_000_000, 0).unwrap();
         let written = Entry { revision: 9, place: 7, issued_at: at, status: PlaceStatus::Waiting };

@@ -60,7 +60,7 @@ async fn operator_finds_and_repairs_sagas_in_the_console() {
 }
 
 #[tokio::test]
-async fn console_is_served_with_its_headers_and_holds_no_secret() {
+async fn console_has_its_headers_and_no_secret() {
     let entrance = Entrance::start().await;
     let anonymous = Caller::anonymous();
     let page = entrance.get("/console/", &anonymous).await;

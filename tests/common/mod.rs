@@ -52,7 +52,7 @@ impl Env {
         let database_url = fresh_database().await;
         let dir = fresh_dir("test");
         prepare(&dir);
-        let given = Given { database_url: Some(database_url.clone()), nats_url: None };
+        let given = Given { database_url: Some(database_url.clone()), nats_url: None, ..Given::default() };
         let nats = dev_servers::start(&dir, given).await.expect("a private nats-server starts");
         let nats_url = nats.nats_url.clone();
         let bus = bus::connect(&nats_url, "test", 1).await.expect("the private nats-server is good");
@@ -63,8 +63,9 @@ impl Env {
     /// With a Postgres of its own, which may be frozen or made to refuse connections.
     pub async fn with_own_postgres() -> Self {
         let dir = fresh_dir("own");
-        let servers =
-            Box::pin(dev_servers::start(&dir, Given::default())).await.expect("private servers start");
+        let servers = Box::pin(dev_servers::start(&dir, Given { is_unsynced: true, ..Given::default() }))
+            .await
+            .expect("private servers start");
         let (database_url, nats_url) = (servers.database_url.clone(), servers.nats_url.clone());
         let bus = bus::connect(&nats_url, "test", 1).await.expect("the private nats-server is good");
         let pool = store::open(&database_url, CONNECTIONS).expect("the address is good");
@@ -132,7 +133,8 @@ impl Env {
     /// Ends the nats-server and starts it again, on the same port and with the same streams.
     pub async fn restart_nats(mut self) -> Self {
         self.nats.stop().await;
-        let given = Given { database_url: Some(self.database_url.clone()), nats_url: None };
+        let given =
+            Given { database_url: Some(self.database_url.clone()), nats_url: None, ..Given::default() };
         self.nats = dev_servers::start(&self.dir, given).await.expect("the nats-server starts again");
         self
     }
@@ -187,7 +189,7 @@ fn sibling(url: &str, name: &str) -> String {
 async fn postgres() -> &'static Local {
     static SERVER: OnceCell<Local> = OnceCell::const_new();
     let start = || async {
-        let given = Given { database_url: None, nats_url: Some("nats://none".into()) };
+        let given = Given { database_url: None, nats_url: Some("nats://none".into()), is_unsynced: true };
         let server =
             dev_servers::start(&fresh_dir("postgres"), given).await.expect("a private Postgres starts");
         let pool = store::open(&server.database_url, 2).expect("the address is good");

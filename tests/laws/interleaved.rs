@@ -155,12 +155,12 @@ async fn all_interleaved(here: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn do_and_undo_exclude_each_other_at_every_statement() {
+async fn do_and_undo_exclude_at_every_statement() {
     all_interleaved(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn do_and_undo_of_external_steps_exclude_each_other() {
+async fn external_do_and_undo_exclude_each_other() {
     all_interleaved(false).await;
 }
 

@@ -8,12 +8,11 @@
 //! | each command and each reply is delivered twice, and each undo runs twice | `repeated` |
 //! | do and undo of a step run at the same time, at each statement | `interleaved` |
 //! | the process is killed between commit, publish and acknowledgement of each step | `killed` |
-//! | a backlog does not make a healthy saga compensate | `backlog` |
+//! | a backlog does not make a healthy saga compensate | `tests/slow/frozen_worker.rs` |
 //!
 //! The cases come from the definitions, so a new step or workflow is tested too. The facts that a test needs about it,
 //! such as why its service rejects, are an entry in `table`; without one the tests fail.
 
-mod backlog;
 mod interleaved;
 mod killed;
 mod sample_workflow;

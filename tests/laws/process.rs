@@ -71,6 +71,7 @@ impl Process {
     }
 
     /// Sends a signal such as SIGSTOP or SIGCONT.
+    #[allow(dead_code)] // only the slow tests use it
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = i32::try_from(self.child.id().expect("it runs")).unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();

@@ -32,7 +32,7 @@ fn id(job: &Value) -> String {
 }
 
 #[tokio::test]
-async fn job_acts_on_every_saga_and_shows_how_far_it_is() {
+async fn job_acts_on_every_saga_with_progress() {
     let entrance = Entrance::start().await;
     let (operator, viewer) = (entrance.key(Role::Operator).await, entrance.key(Role::Viewer).await);
     for seat in 1..=5 {

@@ -46,7 +46,7 @@ async fn dry_run_counts_what_the_batch_then_does() {
 }
 
 #[tokio::test]
-async fn refusals_are_counted_by_their_reason_and_the_rest_is_done() {
+async fn refusals_are_counted_and_others_done() {
     let entrance = Entrance::start().await;
     let test = &entrance.test;
     for seat in 1..=3 {
@@ -84,7 +84,7 @@ async fn a_batch_is_bounded_in_number_and_pace() {
 }
 
 #[tokio::test]
-async fn ctrl_c_ends_a_batch_cleanly_and_says_what_was_done() {
+async fn ctrl_c_ends_a_batch_with_its_result() {
     let test = TestApp::start().await;
     for seat in 1..=6 {
         stuck(&test, seat).await;

@@ -180,7 +180,7 @@ async fn confirm_completed_without_tickets_fails_the_reservation() {
 }
 
 #[tokio::test]
-async fn seats_that_cannot_be_freed_are_left_to_settle() {
+async fn unfreeable_seats_are_left_to_settle() {
     let test = TestApp::start().await;
     let id = stuck(&test, 3).await;
     sqlx::raw_sql(

@@ -10,7 +10,7 @@ use crate::common::app::until;
 use crate::common::http::Entrance;
 
 #[tokio::test]
-async fn overview_counts_what_needs_an_operator_and_what_was_started() {
+async fn overview_counts_open_work_and_starts() {
     let entrance = Entrance::start().await;
     let viewer = entrance.key(Role::Viewer).await;
     stuck(&entrance.test, 1).await;
@@ -30,7 +30,7 @@ async fn overview_counts_what_needs_an_operator_and_what_was_started() {
 }
 
 #[tokio::test]
-async fn workers_workflows_and_the_own_key_are_shown_to_viewers() {
+async fn viewers_see_workers_workflows_and_their_key() {
     let entrance = Entrance::start().await;
     let viewer = entrance.key(Role::Viewer).await;
     let key = entrance.get("/v1/ops/key", &viewer).await.good(200).clone();

@@ -51,7 +51,7 @@ async fn paused_workflow_stops_everywhere_and_resumes() {
 }
 
 #[tokio::test]
-async fn a_step_type_is_paused_everywhere_and_says_which_consumers() {
+async fn step_type_pause_names_its_consumers() {
     let entrance = Entrance::start().await;
     let (operator, program) = (entrance.key(Role::Operator).await, Program::of(&entrance.test.env));
     let buyer = entrance.admitted(1_000).await;

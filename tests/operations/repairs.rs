@@ -31,7 +31,7 @@ async fn retried_undo_keeps_the_original_reason() {
 }
 
 #[tokio::test]
-async fn an_undo_that_is_skipped_says_what_is_left_behind() {
+async fn skipped_undo_names_what_is_left() {
     let entrance = Entrance::start().await;
     let id = stuck(&entrance.test, 1).await;
     let skipped = act(&entrance, id, "skip-undo", why()).await.good(200).clone();

@@ -94,7 +94,7 @@ fn quoted(word: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_stuck_saga_is_repaired_as_the_page_says() {
+async fn stuck_saga_is_repaired_by_the_page() {
     let mut walk = Walk::begin().await;
     let test = &walk.test;
     let buyer = test.user(1_000).await;

@@ -42,7 +42,7 @@ impl Api {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn process_from_before_a_deployment_serves_the_new_version() {
+async fn old_process_serves_a_new_version() {
     let env = Env::start().await;
     let data_dir = crate::common::fresh_dir("versions");
     let data_dir = data_dir.to_str().unwrap();

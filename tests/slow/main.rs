@@ -8,8 +8,17 @@ mod common;
 #[allow(dead_code)]
 mod toolchains;
 
+#[path = "../laws/process.rs"]
+#[allow(dead_code)]
+mod process;
+#[path = "../browser/script.rs"]
+mod script;
+
+mod frozen_worker;
 mod full_disk;
 mod generated;
 mod postgres;
 mod refused;
+mod shop_in_browser;
+mod throttle;
 mod trips;

@@ -29,7 +29,7 @@ fn seen(instance: &Instance, concert: Uuid) -> (Phase, Inventory) {
 }
 
 #[tokio::test]
-async fn sold_out_line_ends_and_reopens_with_a_seat() {
+async fn sold_out_line_reopens_with_a_seat() {
     let env = env().await;
     let concert = concert(&env.pool, 1, 6_000).await;
     let leader = Instance::start(&env.nats_url, &env.pool, LONG, true).await;

@@ -116,7 +116,7 @@ async fn first_use_begins_and_hold_extends_the_session() {
 }
 
 #[tokio::test]
-async fn holds_keep_a_session_alive_up_to_a_bound() {
+async fn holds_extend_a_session_within_bounds() {
     let env = env().await;
     let concert = concert(&env.pool, 1, 6_000).await;
     let sessions = Sessions { session_max: Duration::from_secs(5), ..SHORT };

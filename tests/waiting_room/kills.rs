@@ -77,7 +77,7 @@ async fn let_in(instance: &Instance, concert: Uuid, most: i32) {
 }
 
 #[tokio::test]
-async fn nats_killed_in_a_join_storm_loses_no_user() {
+async fn nats_kill_during_joins_loses_no_user() {
     let env = env().await;
     let concert = concert(&env.pool, 10, 6_000_000).await;
     let leader = Instance::start(&env.nats_url, &env.pool, LONG, true).await;
@@ -105,7 +105,7 @@ async fn nats_killed_in_a_join_storm_loses_no_user() {
 }
 
 #[tokio::test]
-async fn leader_killed_in_a_join_storm_loses_no_user() {
+async fn leader_kill_during_joins_loses_no_user() {
     let env = env().await;
     let concert = concert(&env.pool, 10, 6_000_000).await;
     let sessions = Sessions { claim: Duration::from_secs(1), ..LONG };
@@ -172,7 +172,7 @@ async fn leader_continued_after_its_lease_admits_no_user() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn api_process_killed_in_a_join_storm_loses_no_user() {
+async fn api_kill_during_joins_loses_no_user() {
     const USERS: usize = 150;
     let env = env().await;
     let concert = concert(&env.pool, 10, 6_000_000).await;

@@ -56,7 +56,7 @@ mod tests {
     use crate::lockfile::Lockfile;
 
     #[test]
-    fn addresses_are_found_while_their_process_runs_and_never_after() {
+    fn addresses_are_found_while_their_process_runs() {
         let dir = tempfile::tempdir().unwrap();
         let ours = Addresses {
             pid: 1,

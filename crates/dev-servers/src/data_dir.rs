@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn files_elsewhere_follow_a_moved_directory_and_are_not_shared_with_a_copy() {
+    fn files_elsewhere_follow_a_move_not_a_copy() {
         let parent = tempfile::tempdir().unwrap();
         let files = parent.path().join("files");
         let first = data_dir(parent.path(), "first", &files);

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_has_one_owner_and_the_second_is_told_its_pid() {
+    fn second_owner_of_a_directory_sees_the_pid() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("made/here");
         assert!(!is_taken(&dir));

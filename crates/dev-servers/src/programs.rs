@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_stands_for_every_version_that_is_there() {
+    fn pattern_matches_every_installed_version() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().to_str().unwrap();
         for name in ["pg-14/bin", "pg-16/bin", "other/bin"] {
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn data_of_a_version_that_is_not_installed_is_an_error_that_names_it() {
+    fn data_of_a_missing_version_is_an_error() {
         let error = postgres(Some(7)).unwrap_err().to_string();
         assert!(error.contains("Postgres 7"), "{error}");
     }

@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_long_stay_the_same_and_are_closed_to_others() {
+    fn secrets_are_long_stable_and_private() {
         let dir = tempfile::tempdir().unwrap();
         let first = Secrets::keep(dir.path()).unwrap();
         let second = Secrets::keep(dir.path()).unwrap();

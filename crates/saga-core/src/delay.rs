@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn delays_grow_to_the_cap_and_differ_between_sagas() {
+    fn delays_grow_to_the_cap_with_jitter() {
         let retry = Retry { cap_ms: 1_000, attempts: Some(5), never: vec!["no".into()], ..Retry::default() };
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         for (attempt, full) in [(1, 100), (2, 200), (3, 400), (4, 800), (5, 1_000), (50, 1_000)] {

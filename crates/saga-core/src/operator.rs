@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn payload_joins_the_context_if_the_wait_takes_it() {
+    fn payload_joins_the_context_of_its_wait() {
         let text = "name='t'\nversion=1\n[[steps]]\nname='ask'\nwait='go'\npayload=['card']\n[[steps]]\nname='act'\ncommand='x.y'";
         let definition = Definition::parse("t", text).unwrap();
         let (id, now) = (Uuid::from_u128(7), chrono::DateTime::UNIX_EPOCH);

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn new_sagas_begin_with_the_newest_version_unless_another_is_set() {
+    fn new_sagas_use_the_newest_or_set_version() {
         let registry = WorkflowRegistry::default();
         registry.add(definition("trip", 2));
         registry.add(definition("trip", 1));

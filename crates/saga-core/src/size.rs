@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn saga_is_stuck_when_its_output_is_too_large() {
+    fn too_large_output_makes_a_saga_stuck() {
         let text = "name='t'
 version=1
 [[steps]]

@@ -79,7 +79,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_task_that_panics_or_returns_early_is_reported() {
+    async fn task_that_ends_early_is_reported() {
         for (name, panics) in [("panicking", true), ("returning", false)] {
             let tasks = Tasks::new(&CancellationToken::new());
             tasks.supervise("lasting", std::future::pending());
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_after_the_stop_is_not_dead() {
+    async fn task_that_ends_after_stop_is_fine() {
         let stop = CancellationToken::new();
         let tasks = Tasks::new(&stop);
         tasks.supervise("obedient", stop.clone().cancelled_owned());

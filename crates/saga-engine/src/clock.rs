@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sums_end_at_the_last_moment_and_times_from_outside_have_a_range() {
+    fn times_and_sums_stay_in_range() {
         let year = TimeDelta::days(366);
         assert_eq!(plus(DateTime::<Utc>::MAX_UTC, year), DateTime::<Utc>::MAX_UTC);
         assert_eq!(plus(DateTime::<Utc>::MIN_UTC, -year), DateTime::<Utc>::MIN_UTC);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_skewed_clock_is_right_once_it_follows_a_reference() {
+    fn skewed_clock_follows_its_reference() {
         let clock = Clock::skewed(5_000);
         let before = clock.now() - Utc::now();
         assert!(before > TimeDelta::milliseconds(4_900));

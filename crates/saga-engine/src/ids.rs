@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_of_a_moment_lie_between_its_first_and_the_next() {
+    fn ids_of_a_moment_lie_in_its_range() {
         let (seconds, nanos) = new().get_timestamp().unwrap().to_unix();
         let id = Uuid::new_v7(uuid::Timestamp::from_unix_time(seconds, nanos, 0, 0));
         let moment = DateTime::from_timestamp(i64::try_from(seconds).unwrap(), nanos).unwrap();

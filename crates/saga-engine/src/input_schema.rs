@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn schemas_that_refer_to_the_outside_or_are_none_are_refused() {
+    fn external_references_and_invalid_schemas_are_refused() {
         for schema in
             ["type='nonsense'", "'$ref'='http://127.0.0.1:9/schema'", "'$ref'='file:///etc/hostname'"]
         {

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn events_of_one_name_travel_together_and_those_of_a_subject_in_order() {
+    fn events_are_grouped_and_stay_in_order() {
         let events = [
             event(1, 1, "reserved", json!({})),
             event(2, 1, "reserved", json!({})),

@@ -330,7 +330,7 @@ mod tests {
 
     /// The JSON of the page that others are written from, each reply and command by its own type.
     #[test]
-    fn the_page_for_workers_shows_messages_as_they_are() {
+    fn worker_page_shows_real_messages() {
         let page = include_str!("../../../docs/workers.md");
         for name in [SAGA, STEP, DIRECTION, VISIT, SEND, DEADLINE, MESSAGE_ID, TRACE] {
             assert!(page.contains(&format!("| `{name}` |")), "{name}");

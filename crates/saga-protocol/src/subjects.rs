@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_covers_what_the_server_would_deliver_by_it() {
+    fn filter_covers_what_the_server_delivers() {
         let subject = step("printer.print");
         for filter in
             ["", ">", "steps.>", "steps.*.print", "steps.printer.*", "steps.printer.>", "steps.printer.print"]

@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_kept_by_age_whoever_listens_and_work_until_it_is_done() {
+    fn events_are_kept_by_age_work_until_done() {
         for stream in streams(1) {
             let events = stream.name == subjects::EVENTS;
             // A consumer that sleeps must neither keep events for ever nor make publishing fail.

@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_trace_goes_on_and_a_repeat_is_the_same_span() {
+    fn trace_continues_and_repeats_share_a_span() {
         let trace = Uuid::from_u128(0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
         let first = traceparent(trace, "a:print:do:1:0");
         assert!(

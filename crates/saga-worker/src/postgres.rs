@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_connection_is_unavailable_and_missing_row_is_not() {
+    fn lost_connection_is_unavailable_missing_row_is_not() {
         assert!(Postgres::is_unavailable(&sqlx::Error::PoolTimedOut));
         assert!(!Postgres::is_unavailable(&sqlx::Error::RowNotFound));
     }

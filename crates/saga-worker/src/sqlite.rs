@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn busy_database_is_unavailable_and_broken_constraint_is_not() {
+    fn busy_is_unavailable_broken_constraint_is_not() {
         assert!(is_busy_or_broken("5") && is_busy_or_broken("517"), "busy, and busy with a snapshot");
         assert!(!is_busy_or_broken("1555") && !is_busy_or_broken("1"), "a constraint, a wrong statement");
         assert!(Sqlite::is_unavailable(&sqlx::Error::PoolTimedOut));

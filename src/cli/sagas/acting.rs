@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::config::Control;
 use crate::operations::repair::reason_problem;
 use crate::orchestrator::{ActError, Engine, Pools};
-use crate::steps::{self, RecentBookings};
+use crate::steps::{self, BookingCache};
 use crate::text::escape_line;
 use crate::workflows;
 
@@ -49,7 +49,7 @@ impl Acting {
             Pools { all: pool.clone(), steps: pool, control: Control::Pessimistic, clock: Clock::default() };
         let bus = context.bus().await?;
         let limits = app::limits(&context.settings);
-        let participants = steps::participants(limits, &RecentBookings::default(), &bus);
+        let participants = steps::participants(limits, &BookingCache::default(), &bus);
         let engine = Engine::start(pools, bus, participants, &tasks, &stop).await?;
         let engine = engine.with_after_act(steps::settle).with_own_workflows(workflows::BUILT_IN_NAMES);
         Ok(Self { engine, actor: actor(), tasks, stop })

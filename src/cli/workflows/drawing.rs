@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_two_states_stand_in_one_place_and_every_way_is_drawn() {
+    fn drawing_has_every_state_and_edge() {
         for definition in crate::workflows::built_in().unwrap().all() {
             let definition = &definition;
             let ways = together(edges(definition));

@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_booking_goes_forward_back_to_its_wait_and_all_the_way_back() {
+    fn booking_graph_has_all_directions() {
         let drawing = drawn("booking");
         for line in [
             "[*] --> reserve",

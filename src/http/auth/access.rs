@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_provider_is_believed_by_its_public_key_and_by_nothing_else() {
+    async fn only_the_public_key_verifies_provider_tokens() {
         // The key pair of RFC 8037, appendix A, the private one wrapped as PKCS #8.
         let public = r#"{ "keys": [{ "kty": "OKP", "crv": "Ed25519", "kid": "one",
             "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo" }] }"#;
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn weak_or_missing_keys_are_refused_at_the_start() {
+    fn weak_or_missing_keys_fail_the_start() {
         let without = config::Http { access_secret: None, ..settings() };
         assert!(matches!(Access::new(&without, Clock::default()), Err(AccessError::NoKey)));
         let short = config::Http { access_secret: Some("short".to_owned()), ..settings() };

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn keys_are_found_by_name_and_secrets_never_count() {
+    async fn keys_are_found_by_name_except_secrets() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), SET).unwrap();
         let jwks = Jwks::open(file.path().to_str().unwrap()).unwrap();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_unknown_name_makes_the_file_be_read_again_but_not_at_once_again() {
+    async fn unknown_key_name_rereads_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), r#"{ "keys": [] }"#).unwrap();
         let jwks = Jwks::open(file.path().to_str().unwrap()).unwrap();
@@ -277,7 +277,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_keys_for_signatures_count_and_only_for_their_algorithm() {
+    async fn signature_keys_count_for_their_algorithm() {
         let x = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
         let code_of = async |more: &str| {
             let file = tempfile::NamedTempFile::new().unwrap();
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_known_key_waits_for_no_provider_that_hangs() {
+    async fn known_key_does_not_wait_for_the_provider() {
         let jwks = Jwks::open(&provider_that_hangs_after_the_first_answer().await).unwrap();
         let one = || header(Algorithm::EdDSA, Some("one"));
         jwks.refresh();

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_that_is_being_worked_on_or_whose_consumer_is_paused() {
+    fn working_and_paused_commands_are_described() {
         let mut facts = paying();
         let worker = Present { service: "points".to_owned(), instance: Some("host/7".to_owned()) };
         let paused = Backlog { paused_until: Some(at("13:00:00")), ..backlog(1, 0, 0) };
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_says_until_when_and_by_what_it_ends() {
+    fn wait_names_its_end_and_signals() {
         let mut facts = paying();
         facts.saga.status = Status::Waiting;
         (facts.command, facts.carrier, facts.asked_again_at) = (None, None, None);
@@ -319,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stuck_saga_says_what_an_operator_can_do() {
+    fn stuck_saga_names_operator_actions() {
         let mut facts = paying();
         (facts.saga.status, facts.saga.direction) = (Status::Stuck, Direction::Undo);
         facts.saga.reason = Some("undo of reserve failed 70 times: busy".to_owned());

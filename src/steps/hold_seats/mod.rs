@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sqlx::types::Json;
 use uuid::Uuid;
 
-use super::recent::{RecentBooking, RecentBookings, Updates};
+use super::booking_cache::{BookingCache, CachedBooking, Updates};
 use super::seat_notices::SeatNotice;
 use super::{Booking, Job, Jobs, Limits, done, rejected, unknown_command};
 use crate::bus::Bus;
@@ -29,7 +29,7 @@ pub(super) const SERVICE: (&str, &[&str]) = ("seats", &[HOLD, RELEASE]);
 #[derive(Debug)]
 pub(super) struct HoldSeats {
     pub limits: Limits,
-    pub recent: RecentBookings,
+    pub cache: BookingCache,
     pub bus: Bus,
 }
 
@@ -49,7 +49,7 @@ impl Participant for HoldSeats {
     ) -> BoxFuture<'a, store::Result<Box<dyn Unit>>> {
         async move {
             let mut work = Work {
-                recent: self.recent.clone(),
+                cache: self.cache.clone(),
                 bus: self.bus.clone(),
                 control: attempt.control(),
                 jobs: Jobs::of(tasks),
@@ -64,7 +64,7 @@ impl Participant for HoldSeats {
 
 /// The work on one batch.
 struct Work {
-    recent: RecentBookings,
+    cache: BookingCache,
     bus: Bus,
     control: Control,
     jobs: Jobs,
@@ -99,7 +99,7 @@ impl Unit for Work {
     }
 
     fn write(self: Box<Self>, changes: &mut WriteBatch, sagas: &Batch) -> BoxFuture<'static, ()> {
-        let Self { recent, bus, control, decisions, .. } = *self;
+        let Self { cache, bus, control, decisions, .. } = *self;
         let Decisions { seats, owned, holds, ends, updates, notice, .. } = decisions;
         store::seats::save(changes, &seats);
         if control == Control::Optimistic {
@@ -110,7 +110,7 @@ impl Unit for Work {
         store::reservations::end_open(changes, &ends, sagas.now);
         let updates = updates.follow(sagas);
         async move {
-            recent.update(updates);
+            cache.update(updates);
             notice.publish(&bus).await;
         }
         .boxed()
@@ -185,7 +185,7 @@ impl Decisions {
             ..Reservation::begun(&booking.input, booking.placed_at)
         };
         self.holds.push(reservation.clone());
-        self.updates.set(job, Some(RecentBooking { seq: job.seq, seats, reservation }));
+        self.updates.set(job, Some(CachedBooking { seq: job.seq, seats, reservation }));
         self.notice.add(booking);
         output
     }

@@ -41,7 +41,7 @@ fn hold_takes_all_its_seats_until_its_end() {
 }
 
 #[test]
-fn hold_that_loses_a_seat_takes_none_and_names_it() {
+fn hold_is_all_or_nothing() {
     let mut work = work();
     hold(&mut work, booking(7, &[2]), now());
     work.notice = SeatNotice::default();
@@ -53,7 +53,7 @@ fn hold_that_loses_a_seat_takes_none_and_names_it() {
 }
 
 #[test]
-fn hold_needs_seats_that_exist_an_open_sale_and_room_under_the_limit() {
+fn hold_checks_seats_sale_and_limit() {
     let mut work = work();
     assert_eq!(rejection(hold(&mut work, booking(7, &[1, 9]), now())).1, json!({ "seats": [9] }));
     hold(&mut work, booking(7, &[1, 2]), now());
@@ -64,7 +64,7 @@ fn hold_needs_seats_that_exist_an_open_sale_and_room_under_the_limit() {
 }
 
 #[test]
-fn too_many_ended_holds_have_to_wait_for_the_first() {
+fn too_many_ended_holds_must_wait() {
     let mut work = work();
     let buyer = booking(7, &[1]);
     let limited_since = Some(now() - TimeDelta::minutes(50));
@@ -77,7 +77,7 @@ fn too_many_ended_holds_have_to_wait_for_the_first() {
 }
 
 #[test]
-fn seats_just_cancelled_are_taken_for_their_own_user() {
+fn cancelled_seats_stay_taken_for_their_user() {
     let mut work = work();
     let buyer = booking(7, &[1, 2]);
     let account = Owned { released: Some(Json(vec![vec![2, 3], vec![3]])), ..Owned::default() };
@@ -102,7 +102,7 @@ fn sale_and_hold_end_when_the_performance_starts() {
 }
 
 #[test]
-fn hold_that_ran_out_can_be_claimed_after_its_grace() {
+fn expired_hold_is_claimable_after_its_grace() {
     let mut work = work();
     hold(&mut work, booking(7, &[1]), now());
     let late = now() + TimeDelta::seconds(314);
@@ -112,7 +112,7 @@ fn hold_that_ran_out_can_be_claimed_after_its_grace() {
 }
 
 #[test]
-fn release_frees_what_is_still_held_and_ends_the_reservation_by_its_reason() {
+fn release_frees_held_seats_and_ends_reservation() {
     let mut work = work();
     hold(&mut work, booking(7, &[1]), now());
     hold(&mut work, booking(8, &[2]), now());

@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn older_place_wins_and_end_in_the_new_bucket_stands() {
+    fn older_place_wins_and_new_end_stands() {
         let active = PlaceStatus::Active { activated_at: at(1), expires_at: at(60), used: true };
         let (waiter, buyer) = (entry(7, PlaceStatus::Waiting), entry(7, active));
         assert_eq!(decide(&waiter, &Stored::Nothing), Decision::Write(0));

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_takes_as_little_as_is_said_above() {
+    fn place_fits_its_documented_size() {
         assert_eq!(size_of::<Slot>(), 48);
     }
 }

@@ -279,7 +279,7 @@ fn old_ends_are_cleared_away() {
 }
 
 #[test]
-fn a_million_waiters_take_less_than_a_hundred_bytes_each() {
+fn million_waiters_take_under_100_bytes_each() {
     // An eighth of them. All arrays grow by doubling, so each user takes as much.
     const WAITERS: u64 = 1_000_000 / 8;
     let mut queue = Queue::new(Duration::from_secs(60));

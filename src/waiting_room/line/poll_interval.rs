@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn early_users_poll_rarely_and_spread_after_the_draw() {
+    fn early_users_poll_rarely_and_spread_out() {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(poll_early(200_000, seconds(3_600), 0.0), 30_000);
         assert!(poll_early(3, seconds(3_600), 1.0) <= 2_000);

@@ -291,7 +291,7 @@ mod tests {
     const CLAIM: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_place_is_admitted_once_with_the_claim_window() {
+    fn place_is_admitted_once() {
         let event = Event::Admit { now: at(10), claim: CLAIM };
         assert_eq!(next(&entry(PlaceStatus::Waiting), event), Some(Outcome::Write(active(70, false))));
         assert_eq!(next(&entry(active(70, false)), event), None);
@@ -306,13 +306,13 @@ mod tests {
     }
 
     #[test]
-    fn a_use_never_shortens_what_a_hold_has_granted() {
+    fn use_never_shortens_the_session() {
         let outcome = next(&entry(active(900, false)), Event::Use { until: at(610) });
         assert_eq!(outcome, Some(Outcome::Write(active(900, true))));
     }
 
     #[test]
-    fn a_hold_makes_the_session_longer_and_never_shorter() {
+    fn hold_only_extends_the_session() {
         assert_eq!(
             next(&entry(active(70, false)), Event::Hold { until: at(310) }),
             Some(Outcome::Write(active(310, true)))
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_keeps_the_first_revision_as_the_place() {
+    fn record_keeps_its_first_revision() {
         let (user, concert) = (crate::ids::new(), crate::ids::new());
         let joined = Record::joining(user, concert, at(0));
         let entry = Record::read(&joined.to_bytes(), 42).unwrap();

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_and_tokens_do_not_pass_as_each_other() {
+    fn keys_and_tokens_are_not_interchangeable() {
         let signer = Signer::new(b"a secret of thirty-two bytes ....");
         let key = key();
         let text = signer.sign_stream_key(&key);

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_must_name_the_secret_and_the_algorithm() {
+    fn header_names_secret_and_algorithm() {
         let (signer, claims) = (Signer::new(b"ours"), claims());
         let signed =
             |header: Header| jsonwebtoken::encode(&header, &claims, &EncodingKey::from_secret(b"ours"));

@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn few_seats_are_low_and_held_ones_are_not_sold_out() {
+    fn held_seats_are_not_sold_out() {
         assert_eq!(inventory(stock(true, 6).as_ref()), Inventory::Available);
         assert_eq!(inventory(stock(true, 5).as_ref()), Inventory::Low);
         assert_eq!(inventory(stock(true, 0).as_ref()), Inventory::Low);

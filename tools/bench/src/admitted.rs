@@ -13,7 +13,7 @@ use super::halls::Halls;
 use super::people::stand_in_line;
 use super::progress::Progress;
 use super::stage::Stage;
-use boxoffice::store::rehearsal;
+use crate::store::rehearsal;
 
 /// Users who join at the same time.
 const AT_ONCE: u32 = 256;

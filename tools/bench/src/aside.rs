@@ -58,7 +58,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[tokio::test]
-    async fn what_is_done_aside_gives_way_and_whoever_waits_for_it_does_not() {
+    async fn idle_priority_work_gives_way() {
         use thread_priority::{NormalThreadSchedulePolicy, ThreadSchedulePolicy, thread_schedule_policy};
         let before = thread_schedule_policy().unwrap();
         let spawned = || async { tokio::spawn(async { thread_schedule_policy().unwrap() }).await.unwrap() };

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::cpu;
 use super::stage::Stage;
-use boxoffice::store::rehearsal::{self, Counters};
+use crate::store::rehearsal::{self, Counters};
 
 /// The counters of all servers at a moment.
 #[derive(Clone, Debug)]

@@ -12,8 +12,8 @@ use super::client::{Answer, Caller, Client};
 use super::halls::Halls;
 use super::progress::Progress;
 use super::stage::Stage;
+use crate::store::rehearsal;
 use boxoffice::ids;
-use boxoffice::store::rehearsal;
 
 /// Seats of one buyer in one date; the service allows twelve.
 const EACH: u32 = 10;

@@ -18,10 +18,10 @@ use super::stage::{ALL_ROLES, Meter, Stage, Wanted};
 use super::timing::Timings;
 use super::watch::Watch;
 use super::{Plan, comes_true, crowd};
+use crate::store::rehearsal;
 use boxoffice::bus::messages;
 use boxoffice::bus::publish::publish;
 use boxoffice::saga::Status;
-use boxoffice::store::rehearsal;
 
 const GOAL_MS: f64 = 2_000.0;
 /// Over how long they run out.

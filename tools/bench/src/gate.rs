@@ -51,8 +51,10 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
         levels.push(growth::measure(&stage, &service, *load, 0, progress).await?);
     }
     let alone = levels.first().context("there is a load")?;
-    let measures =
-        vec![Measure::told("a payment", &alone.timings[1]), Measure::told("a hold", &alone.timings[0])];
+    let measures = vec![
+        Measure::without_goal("a payment", &alone.timings[1]),
+        Measure::without_goal("a hold", &alone.timings[0]),
+    ];
     let bookings: u32 = loads.iter().map(|(bookings, _)| bookings).sum();
     let seconds = levels.iter().map(|level| level.seconds).sum();
     let mut report = Report::new("gate", measures).work(bookings.into(), seconds, None);

@@ -45,6 +45,7 @@ mod report;
 mod timing;
 mod memory;
 pub mod allocations;
+pub mod store;
 mod cpu;
 
 use std::path::PathBuf;

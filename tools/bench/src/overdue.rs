@@ -10,7 +10,7 @@ use super::progress::Progress;
 use super::report::{Goal, Report};
 use super::stage::{ALL_ROLES, Meter, Stage, Wanted};
 use super::{Plan, comes_true};
-use boxoffice::store::rehearsal;
+use crate::store::rehearsal;
 
 /// From the start of the process until it is ready.
 const READY_GOAL_SECONDS: f64 = 3.0;

@@ -77,12 +77,12 @@ impl Process {
             .spawn()?;
         let out = child.stdout.take().context("the service has no output")?;
         let mut lines = BufReader::new(out).lines();
-        let told = timeout(START, lines.next_line()).await.ok().and_then(Result::ok).flatten();
-        let Some(told) = told else {
+        let line = timeout(START, lines.next_line()).await.ok().and_then(Result::ok).flatten();
+        let Some(line) = line else {
             bail!("the service did not start; its log ends with:\n{}", tail(log));
         };
-        let told: serde_json::Value = serde_json::from_str(&told)?;
-        let url = |name: &str| told[name].as_str().context("the service did not say where it answers");
+        let line: serde_json::Value = serde_json::from_str(&line)?;
+        let url = |name: &str| line[name].as_str().context("the service did not say where it answers");
         let client = Client::new(url("url")?, url("admin_url")?)?;
         let patience = Instant::now() + START;
         while client.get("/readyz", &super::client::Caller::default()).await?.status != 200 {

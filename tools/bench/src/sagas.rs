@@ -67,7 +67,7 @@ fn measures(rounds: &Rounds<1>) -> Vec<Measure> {
         _ => "at once",
     };
     let [whole] = &rounds.parts;
-    vec![Measure::told(name, whole)]
+    vec![Measure::without_goal(name, whole)]
 }
 
 fn goals(rounds: &Rounds<1>) -> Vec<Goal> {

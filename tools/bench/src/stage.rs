@@ -11,11 +11,11 @@ use super::client::Caller;
 use super::process::Process;
 use super::report::Report;
 use super::{Plan, cpu};
+use crate::store::rehearsal;
 use boxoffice::bus::{self, Bus};
 use boxoffice::clock::Clock;
 use boxoffice::http::auth::NewKey;
 use boxoffice::store::api_keys::{self, Role};
-use boxoffice::store::rehearsal;
 use boxoffice::{audit, ids, store};
 use dev_servers::{Given, Local};
 
@@ -63,7 +63,11 @@ impl Stage {
     /// Starts or finds the servers. No process of the service runs yet.
     pub(super) async fn open(plan: &Plan, wanted: Wanted<'_>) -> anyhow::Result<Self> {
         let load_before = load_average();
-        let given = Given { database_url: plan.database_url.clone(), nats_url: plan.nats_url.clone() };
+        let given = Given {
+            database_url: plan.database_url.clone(),
+            nats_url: plan.nats_url.clone(),
+            ..Given::default()
+        };
         let private = given.database_url.is_none() && given.nats_url.is_none();
         let mut local = dev_servers::start(&plan.data_dir, given.clone()).await?;
         if wanted.count_statements {

@@ -98,11 +98,12 @@ async fn watch(
     };
     let listed = first(stage, at, async || is_listed(client, &stage.admin, saga).await);
     let counted = first(stage, at, async || Ok(stuck_by_metrics(&client.text("/metrics").await?) >= number));
-    let told = first(stage, at, async || Ok(announced.of(saga).is_some()));
-    let (listed, counted, told) = tokio::try_join!(listed, counted, told)?;
+    let announced_at = first(stage, at, async || Ok(announced.of(saga).is_some()));
+    let (listed, counted, announced_at) = tokio::try_join!(listed, counted, announced_at)?;
     // The event was heard before it was looked for.
-    let told = told.and(announced.of(saga)).map(|heard| heard - at);
-    let kept = [(listed, &mut seen.listed), (counted, &mut seen.counted), (told, &mut seen.announced)];
+    let announced_at = announced_at.and(announced.of(saga)).map(|heard| heard - at);
+    let kept =
+        [(listed, &mut seen.listed), (counted, &mut seen.counted), (announced_at, &mut seen.announced)];
     for (took, timings) in kept {
         match took {
             Some(took) => timings.add(took),

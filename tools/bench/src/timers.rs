@@ -15,11 +15,11 @@ use super::stage::{Meter, Stage, Wanted};
 use super::timing::Timings;
 use super::watch::Watch;
 use super::{Plan, comes_true, crowd};
+use crate::store::rehearsal;
 use boxoffice::bus::messages;
 use boxoffice::bus::publish::publish;
 use boxoffice::ids;
 use boxoffice::saga::Status;
-use boxoffice::store::rehearsal;
 
 const RUNG_GOAL_MS: f64 = 300.0;
 const FREE_GOAL_MS: f64 = 500.0;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice::ids;
-use boxoffice::store::rivals::{self, Deed, Request};
-use boxoffice_bench::contention::{Arena, CONNECTIONS, Cell, Contention, LIFE, Span, Told, Way, measure};
+use boxoffice_bench::contention::{
+    Acknowledged, Arena, CONNECTIONS, Cell, Contention, LIFE, Span, Way, measure,
+};
+use boxoffice_bench::store::rivals::{self, Deed, Request};
 use chrono::Utc;
 use futures::future::join_all;
 use tokio::time::{Instant, sleep};
@@ -31,16 +33,16 @@ fn request(deed: Deed, amount: i64) -> Request {
 }
 
 /// Asks for all of it at once; what was granted, and how many that were.
-async fn all_at_once(arena: &Arena, way: Way, requests: &[Request]) -> (Told, usize) {
+async fn all_at_once(arena: &Arena, way: Way, requests: &[Request]) -> (Acknowledged, usize) {
     let answers = join_all(requests.iter().map(|request| arena.ask(way, request))).await;
-    let (mut told, mut granted) = (Told::default(), 0);
+    let (mut acknowledged, mut granted) = (Acknowledged::default(), 0);
     for (request, answer) in requests.iter().zip(answers) {
         if answer.unwrap() {
-            told.granted(request);
+            acknowledged.granted(request);
             granted += 1;
         }
     }
-    (told, granted)
+    (acknowledged, granted)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,9 +51,9 @@ async fn every_way_sells_a_hot_seat_once() {
     for way in Way::ALL {
         arena.reset(Deed::Hold).await.unwrap();
         let requests: Vec<Request> = (0..buyers(way)).map(|_| request(Deed::Hold, 1)).collect();
-        let (told, granted) = all_at_once(&arena, way, &requests).await;
+        let (acknowledged, granted) = all_at_once(&arena, way, &requests).await;
         assert_eq!(granted, 1, "{way:?}");
-        assert_eq!(told.check(&arena, Deed::Hold).await.unwrap(), 0, "{way:?}");
+        assert_eq!(acknowledged.check(&arena, Deed::Hold).await.unwrap(), 0, "{way:?}");
     }
 }
 
@@ -64,9 +66,9 @@ async fn concurrent_charges_and_uses_add_up() {
         let (uses, charges) = ((0..60).map(|_| (Deed::Use, 100)), (0..40).map(|_| (Deed::Charge, 50)));
         let requests: Vec<Request> =
             uses.chain(charges).map(|(deed, amount)| request(deed, amount)).collect();
-        let (told, granted) = all_at_once(&arena, way, &requests).await;
+        let (acknowledged, granted) = all_at_once(&arena, way, &requests).await;
         assert!((50..=70).contains(&granted), "{way:?}: {granted}");
-        assert_eq!(told.check(&arena, Deed::Use).await.unwrap(), 0, "{way:?}");
+        assert_eq!(acknowledged.check(&arena, Deed::Use).await.unwrap(), 0, "{way:?}");
     }
 }
 
@@ -91,12 +93,12 @@ async fn uncontrolled_writes_are_found_by_the_check() {
         let mut conn = arena.pool().acquire().await.unwrap();
         let read = rivals::read(&mut conn, &one, false).await.unwrap();
         let left = if deed == Deed::Charge { read.stock + amount } else { read.stock - amount };
-        let mut told = Told::default();
+        let mut acknowledged = Acknowledged::default();
         for request in [&one, &other] {
             assert!(rivals::write(&mut conn, request, left, None).await.unwrap());
-            told.granted(request);
+            acknowledged.granted(request);
         }
-        assert_ne!(told.check(&arena, deed).await.unwrap(), 0, "{deed:?}");
+        assert_ne!(acknowledged.check(&arena, deed).await.unwrap(), 0, "{deed:?}");
     }
 }
 
@@ -124,7 +126,7 @@ async fn former_lock_holder_cannot_write() {
     let written = rivals::write(&mut conn, &late, read.stock - 100, versions).await.unwrap();
     assert!(!written, "what was read under a lost lock is not written");
     assert_eq!(arena.fenced(&late, asleep.revision).await.unwrap(), None, "nor what is read after it");
-    let mut told = Told::default();
-    told.granted(&early);
-    assert_eq!(told.check(&arena, Deed::Use).await.unwrap(), 0);
+    let mut acknowledged = Acknowledged::default();
+    acknowledged.granted(&early);
+    assert_eq!(acknowledged.check(&arena, Deed::Use).await.unwrap(), 0);
 }

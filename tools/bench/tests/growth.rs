@@ -2,9 +2,9 @@
 //! are executed again and again find what they need by their indexes.
 
 use boxoffice::ids;
-use boxoffice::store::growth::{self, Copies};
-use boxoffice::store::{plans, rehearsal};
 use boxoffice_bench::indexes::{self, Listener, Planned, Sample};
+use boxoffice_bench::store::growth::{self, Copies};
+use boxoffice_bench::store::{plans, rehearsal};
 use chrono::{TimeDelta, Utc};
 use uuid::Uuid;
 
@@ -58,10 +58,11 @@ async fn hot_statements_use_their_indexes_for_all_values() {
     for planned in [Planned::ForTheseValues, Planned::ForAnyValues] {
         let listener = Listener::connect(&superuser_url, planned).await.unwrap();
         for hot in indexes::all() {
-            let told = listener.plan(&hot, &sample).await.unwrap();
-            let lacks = told.lacks(hot.indexes);
+            let executed = listener.plan(&hot, &sample).await.unwrap();
+            let lacks = executed.lacks(hot.indexes);
             if !lacks.is_empty() {
-                lacking.push(format!("{planned:?}, {}, does not use {lacks:?}:\n{}", hot.what, told.plan));
+                lacking
+                    .push(format!("{planned:?}, {}, does not use {lacks:?}:\n{}", hot.what, executed.plan));
             }
         }
     }
@@ -71,6 +72,6 @@ async fn hot_statements_use_their_indexes_for_all_values() {
     sqlx::query("drop index sagas_subject").execute(pool).await.unwrap();
     let listener = Listener::connect(&superuser_url, Planned::ForTheseValues).await.unwrap();
     let hot = indexes::all().into_iter().find(|hot| hot.indexes == ["sagas_subject"]).unwrap();
-    let told = listener.plan(&hot, &sample).await.unwrap();
-    assert_eq!(told.lacks(hot.indexes), ["sagas_subject"], "{}", told.plan);
+    let executed = listener.plan(&hot, &sample).await.unwrap();
+    assert_eq!(executed.lacks(hot.indexes), ["sagas_subject"], "{}", executed.plan);
 }

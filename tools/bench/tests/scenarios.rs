@@ -64,7 +64,7 @@ async fn stuck_sees_every_saga_in_three_sources() {
 }
 
 #[tokio::test]
-async fn takeover_ends_every_saga_after_the_death_of_a_process() {
+async fn takeover_ends_every_saga_after_a_kill() {
     let report = measure("takeover --rate 10 --seconds 2 --repeats 1").await;
     assert_eq!(report["errors"], 0, "{report:#}");
     assert_eq!(report["longest_gap_ms"].as_array().map(Vec::len), Some(1), "{report:#}");
@@ -85,7 +85,7 @@ async fn overdue_ends_every_hold_after_a_start() {
 }
 
 #[tokio::test]
-async fn timers_ring_and_free_every_hold_while_others_are_pending() {
+async fn timers_free_every_hold() {
     let report = measure("timers --rate 10 --seconds 1 --pending 100").await;
     assert_eq!(report["errors"], 0, "{report:#}");
     assert_eq!([0, 1].map(|at| count(&report, at)), [10; 2], "{report:#}");
@@ -100,7 +100,7 @@ async fn idle_counts_statements_and_messages() {
 }
 
 #[tokio::test]
-async fn reads_measures_each_list_with_the_cache_and_without_and_sees_every_hold() {
+async fn reads_measures_lists_with_and_without_cache() {
     let report = measure("reads --seconds 1 --concurrency 4 --holds 3").await;
     assert_eq!(report["errors"], 0, "{report:#}");
     let loads = report["loads"].as_array().unwrap();
@@ -111,7 +111,7 @@ async fn reads_measures_each_list_with_the_cache_and_without_and_sees_every_hold
 }
 
 #[tokio::test]
-async fn growth_counts_the_same_bookings_beside_more_and_more_finished_ones() {
+async fn growth_books_beside_finished_reservations() {
     let report = measure("growth --finished 500 --holds 10 --repeats 1").await;
     let levels = report["levels"].as_array().unwrap();
     let finished: Vec<u64> = levels.iter().map(|level| level["finished"].as_u64().unwrap()).collect();
@@ -167,9 +167,9 @@ async fn impossible_amount_is_refused_with_its_limits() {
 async fn queue_loses_no_user_and_keeps_the_order() {
     let report = measure("queue --rate 40 --seconds 3 --waiting 200").await;
     assert_eq!(report["errors"], 0, "{report:#}");
-    let told = ["joins_offered", "joins_lost", "places_given_twice", "waiting_in_the_end"];
+    let counted = ["joins_offered", "joins_lost", "places_given_twice", "waiting_in_the_end"];
     assert_eq!(
-        told.map(|name| report[name].as_u64()),
+        counted.map(|name| report[name].as_u64()),
         [Some(120), Some(0), Some(0), Some(200)],
         "{report:#}"
     );
@@ -193,7 +193,7 @@ async fn contention_measures_every_way_and_finds_nothing_wrong() {
 }
 
 #[tokio::test]
-async fn sagas_are_sold_at_the_counter_one_request_each() {
+async fn sagas_are_sold_at_the_counter() {
     let report = measure("sagas --concurrency 4 --seconds 2 --rate 1500").await;
     assert_eq!(report["errors"], 0, "{report:#}");
     let cost = &report["points"][0]["cost"];

@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_keeps_its_code_and_what_belongs_to_it() {
+    fn refusal_keeps_its_code_and_details() {
         let request = Request::get(Call::Pay, "/v1/x");
         let body =
             br#"{"type":"about:blank","title":"Too few points","status":402,"code":"insufficient_points",
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_shape_is_a_surprise_in_words() {
+    fn unexpected_answer_is_described() {
         let request = Request::get(Call::Own, "/v1/points");
         let Err(surprise) = good::<super::super::wire::Points>(&request, StatusCode::OK, b"[]") else {
             panic!("an empty list is no balance");

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn json_has_a_count_for_everything_that_can_happen() {
+    fn json_counts_every_outcome() {
         let json = serde_json::to_value(outcome(&Tally::default())).unwrap();
         assert_eq!(json["counts"].as_object().unwrap().len(), Happening::ALL.len());
         assert_eq!(json["counts"]["paid"], 0);

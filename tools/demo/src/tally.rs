@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn surprises_are_all_counted_and_the_first_are_kept() {
+    fn surprises_are_counted_first_ones_kept() {
         let tally = Tally::default();
         for n in 0..30 {
             tally.surprise(format!("surprise {n}"));

@@ -41,7 +41,7 @@ async fn run(words: &str, scratch: &str) -> Ran {
 }
 
 #[tokio::test]
-async fn a_small_on_sale_ends_well_and_leaves_nothing_behind() {
+async fn small_on_sale_leaves_nothing_behind() {
     let scratch = fresh_dir("demo");
     std::fs::create_dir_all(&scratch).unwrap();
     let words = "--buyers 60 --patience-seconds 8 --arrivals-seconds 1 --json";

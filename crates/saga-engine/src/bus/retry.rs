@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn it_gives_the_last_error_when_patience_is_used_up() {
+    async fn last_error_is_returned_after_the_timeout() {
         let result: Result<(), &str> =
             retry("a test", Some(Duration::from_millis(120)), || async { Err("no") }).await;
         assert_eq!(result, Err("no"));

@@ -149,14 +149,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn everybody_gets_their_own_answer_from_a_few_batches() {
+    async fn each_caller_gets_its_answer_from_batches() {
         let (told, batches) = told(|numbers, _| doubled(numbers)).await;
         assert_eq!(told, (0..1_000).map(|number| Some(number * 2)).collect::<Vec<_>>());
         assert_eq!(batches, 4);
     }
 
     #[tokio::test]
-    async fn what_cannot_be_done_is_found_and_the_others_are_answered() {
+    async fn failing_request_is_isolated_from_its_batch() {
         let (told, _) =
             told(|numbers, _| match numbers.iter().any(|number| [0, 300, 301].contains(number)) {
                 true => Err(sqlx::Error::RowNotFound),
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_passes_is_tried_again_but_a_pool_that_gave_nothing_for_seconds_is_not() {
+    async fn passing_errors_are_retried_pool_timeouts_are_not() {
         let (told, batches) = told(|numbers, before| match before {
             0 => Err(sqlx::Error::WorkerCrashed),
             2 => Err(sqlx::Error::PoolTimedOut),

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_bad_items_are_found_and_the_others_are_done_in_order() {
+    async fn bad_items_are_found_others_done_in_order() {
         let (mut done, mut bad) = (Vec::new(), Vec::new());
         let mut halves = BatchBisector::of((0..100).collect());
         while let Some(batch) = halves.next() {
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_passing_error_is_tried_again_and_then_returned() {
+    async fn passing_error_is_retried_then_returned() {
         let mut halves = BatchBisector::of(vec![1, 2]);
         for _ in 1..PASSING_TRIES {
             assert!(halves.record(Err(sqlx::Error::PoolTimedOut)).await.unwrap().is_none());
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_item_that_fails_once_and_not_again_is_done() {
+    async fn item_that_fails_once_is_done() {
         let mut halves = BatchBisector::of(vec![1]);
         assert!(halves.record(Err(sqlx::Error::RowNotFound)).await.unwrap().is_none());
         assert_eq!(halves.next(), Some(&[1][..]));
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_items_that_fail_for_a_passing_reason_one_alone_is_set_apart() {
+    async fn one_item_with_a_passing_failure_is_isolated() {
         let mut halves = BatchBisector::of((0..8).collect());
         let (mut done, mut apart) = (Vec::new(), Vec::new());
         while let Some(batch) = halves.next() {

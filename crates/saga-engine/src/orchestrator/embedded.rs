@@ -115,7 +115,6 @@ async fn sweep_forever(engine: Engine, stop: CancellationToken) {
 }
 
 async fn sweep(engine: &Engine) -> store::Result<()> {
-    let uncorrected = engine.clock.uncorrected();
-    engine.clock.follow(store::now(&engine.pool).await?, uncorrected);
+    store::correct_clock(&engine.pool, &engine.clock).await?;
     engine.sweep().await.map(drop)
 }

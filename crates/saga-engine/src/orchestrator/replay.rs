@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_page_is_followed_by_the_next_id_and_others_by_nothing() {
+    fn only_a_full_page_has_a_next_id() {
         assert_eq!(after(PAGE, Some(Uuid::from_u128(7))), Some(Uuid::from_u128(8)));
         assert_eq!(after(PAGE - 1, Some(Uuid::from_u128(7))), None);
         assert_eq!(after(0, None), None);

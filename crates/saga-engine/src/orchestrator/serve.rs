@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_of_one_saga_come_one_after_the_other_and_what_came_often_comes_alone() {
+    fn commands_of_one_saga_stay_in_order() {
         let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let commands = vec![(one, 1), (one, 2), (other, SUSPECT), (other, 1), (one, 9), (one, 3)];
         let mut rounds = rounds(commands, |command| command.0, |command| command.1);

@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn statuses_and_directions_have_the_numbers_of_the_schema() {
+    fn status_and_direction_codes_match_the_schema() {
         assert_eq!(Status::ALL.map(status), [0, 1, 2, 3, 4, 5, 6]);
         assert_eq!((status(Status::Stuck), direction(Direction::Do), direction(Direction::Undo)), (5, 0, 1));
     }

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn whoever_waits_for_a_turn_finds_what_came_meanwhile_but_does_not_wait_for_ever() {
+    async fn wait_for_a_permit_is_bounded() {
         let limit = ConcurrencyLimit(Arc::new(Semaphore::new(1)));
         let (sender, mut from) = mpsc::channel(10);
         let first = limit.take().await;

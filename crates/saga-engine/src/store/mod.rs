@@ -37,7 +37,9 @@ pub mod concurrency_limit;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use sqlx::PgExecutor;
+use sqlx::{PgExecutor, PgPool};
+
+use crate::clock::Clock;
 
 pub use batch_tx::Control;
 pub use pool::{open, open_for_steps};
@@ -53,6 +55,16 @@ pub const WORK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The database's clock, now: in a transaction, after the locks, it is the time that decides.
 pub async fn now(db: impl PgExecutor<'_>) -> Result<DateTime<Utc>> {
     sqlx::query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(db).await
+}
+
+/// Corrects a clock by the database's; half of the round trip is taken as the way of the answer.
+pub async fn correct_clock(pool: &PgPool, clock: &Clock) -> Result<()> {
+    let mut conn = pool.acquire().await?;
+    let before = clock.uncorrected();
+    let database = now(&mut *conn).await?;
+    let after = clock.uncorrected();
+    clock.follow(database, before + (after - before) / 2);
+    Ok(())
 }
 
 /// Waits no longer than `limit` for a database that may not answer at all. What is cut off may still be done by the
@@ -107,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_without_a_code_are_judged_by_what_they_are_about() {
+    fn errors_without_a_code_are_classified() {
         assert!(is_unavailable(&sqlx::Error::PoolTimedOut));
         assert!(is_unavailable(&sqlx::Error::PoolClosed));
         assert!(is_unavailable(&sqlx::Error::WorkerCrashed));

@@ -143,7 +143,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_part_is_named_by_its_day_and_found_by_its_name() {
+    fn partition_is_found_by_its_day() {
         let day = NaiveDate::from_ymd_opt(2026, 1, 9).unwrap();
         assert_eq!(part(day), "saga_history_p20260109");
         assert_eq!(NaiveDate::parse_from_str(&part(day), "saga_history_p%Y%m%d"), Ok(day));

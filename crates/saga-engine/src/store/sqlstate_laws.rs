@@ -123,7 +123,7 @@ fn errors_that_pass_are_named_one_by_one() {
 }
 
 #[test]
-fn connections_are_replaced_when_they_lead_to_the_wrong_server() {
+fn connections_to_a_wrong_server_are_replaced() {
     for code in ["25006", "57P01", "57P02", "57P03", "57P04", "0A000", "26000", "08006"] {
         assert!(outdates_connections(code) && !fails_again(code), "{code}");
     }

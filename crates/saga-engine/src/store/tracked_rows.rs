@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_that_changes_twice_is_compared_with_what_was_read() {
+    fn twice_changed_row_is_compared_with_its_original() {
         let mut rows: TrackedRows<i32, &str> = [(2, "b"), (1, "a"), (3, "c")].into_iter().collect();
         *rows.change(&3).unwrap() = "d";
         *rows.change(&3).unwrap() = "e";

@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_made_before_the_error_are_outdated_and_later_ones_are_not() {
+    fn only_connections_before_the_error_are_outdated() {
         LazyLock::force(&BEGIN);
         std::thread::sleep(Duration::from_millis(20));
         outdate_connections();
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_connection_is_trouble_and_a_broken_constraint_is_not() {
+    fn lost_connection_is_trouble_broken_constraint_is_not() {
         let mut heard = watch();
         heard.mark_unchanged();
         note(&sqlx::Error::RowNotFound);

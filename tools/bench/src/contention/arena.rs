@@ -9,8 +9,8 @@ use super::batches::Batches;
 use super::cell::{ACCOUNTS, POINTS, SEATS, Way, decided};
 use super::cost::{Cost, Spent};
 use super::locks::Locks;
+use crate::store::rivals::{self, Deed, Request};
 use boxoffice::bus::Bus;
-use boxoffice::store::rivals::{self, Deed, Request};
 
 /// How often a request is tried before it counts as failed. With 24 at a time for one row, one in 24 gets through.
 const MOST_TRIES: u32 = 1_000;

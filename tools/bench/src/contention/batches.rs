@@ -13,11 +13,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::cell::decided;
 use super::cost::Cost;
+use crate::store::rivals::{self, Deed, PERFORMANCE, Request};
 use boxoffice::config::Control;
 use boxoffice::store;
 use boxoffice::store::batch_tx::{BatchTx, with_lock_fallback};
 use boxoffice::store::payments::NewEntry;
-use boxoffice::store::rivals::{self, Deed, PERFORMANCE, Request};
 use boxoffice::store::seats::{Key, Seat, SeatStatus, Wanted};
 use boxoffice::store::tracked_rows::TrackedRows;
 use boxoffice::store::write_batch::WriteBatch;
@@ -63,7 +63,7 @@ async fn serve(pool: PgPool, cost: Arc<Cost>, mut asked: mpsc::Receiver<Asked>) 
             Ok(granted) => {
                 for (answer, granted) in answers.into_iter().zip(granted) {
                     // The caller may have gone.
-                    let _told = answer.send(granted);
+                    let _sent = answer.send(granted);
                 }
             }
             // The callers get an error because their senders are dropped.

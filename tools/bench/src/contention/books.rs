@@ -7,18 +7,18 @@ use uuid::Uuid;
 
 use super::arena::Arena;
 use super::cell::POINTS;
-use boxoffice::store::rivals::{self, Books, Deed, Request};
+use crate::store::rivals::{self, Books, Deed, Request};
 
 /// Everything that was granted.
 #[derive(Clone, Debug, Default)]
-pub struct Told {
+pub struct Acknowledged {
     holds: Vec<(i32, Uuid)>,
     entries: i64,
     charged: i64,
     used: i64,
 }
 
-impl Told {
+impl Acknowledged {
     /// Notes that a request was granted.
     pub fn granted(&mut self, request: &Request) {
         match request.deed {
@@ -50,9 +50,10 @@ impl Told {
     fn wrong_seats(&self, holders: &[(i32, Uuid)]) -> u64 {
         let holders: BTreeMap<i32, Uuid> = holders.iter().copied().collect();
         let lost = self.holds.iter().filter(|(place, id)| holders.get(place) != Some(id)).count();
-        let told: BTreeSet<&(i32, Uuid)> = self.holds.iter().collect();
-        let untold = holders.iter().filter(|(place, id)| !told.contains(&(**place, **id))).count();
-        (lost + untold) as u64
+        let acknowledged: BTreeSet<&(i32, Uuid)> = self.holds.iter().collect();
+        let unacknowledged =
+            holders.iter().filter(|(place, id)| !acknowledged.contains(&(**place, **id))).count();
+        (lost + unacknowledged) as u64
     }
 
     /// Counts inconsistent accounts, and the difference between the ledger and the answers.
@@ -71,40 +72,40 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seat_given_twice_or_to_somebody_who_does_not_know_is_wrong() {
+    fn seats_given_twice_or_unannounced_are_wrong() {
         let [one, other] = [1, 2].map(Uuid::from_u128);
-        let told = Told { holds: vec![(1, one), (2, other)], ..Told::default() };
-        assert_eq!(told.wrong_seats(&[(1, one), (2, other)]), 0);
-        assert_eq!(told.wrong_seats(&[(1, one), (2, other), (3, one)]), 1);
-        assert_eq!(told.wrong_seats(&[(1, one)]), 1);
-        let twice = Told { holds: vec![(1, one), (1, other)], ..Told::default() };
+        let acknowledged = Acknowledged { holds: vec![(1, one), (2, other)], ..Acknowledged::default() };
+        assert_eq!(acknowledged.wrong_seats(&[(1, one), (2, other)]), 0);
+        assert_eq!(acknowledged.wrong_seats(&[(1, one), (2, other), (3, one)]), 1);
+        assert_eq!(acknowledged.wrong_seats(&[(1, one)]), 1);
+        let twice = Acknowledged { holds: vec![(1, one), (1, other)], ..Acknowledged::default() };
         assert_eq!(twice.wrong_seats(&[(1, other)]), 1);
     }
 
     #[test]
-    fn only_what_a_cell_is_about_is_more_than_nothing() {
+    fn only_the_measured_deed_counts() {
         let deeds = [Deed::Hold, Deed::Charge, Deed::Use];
-        let of = |told: &Told| deeds.map(|deed| told.is_nothing(deed));
-        assert_eq!(of(&Told::default()), [true; 3]);
+        let of = |acknowledged: &Acknowledged| deeds.map(|deed| acknowledged.is_nothing(deed));
+        assert_eq!(of(&Acknowledged::default()), [true; 3]);
         // Who uses points charges some in between.
-        let mut told = Told::default();
-        told.granted(&Request {
+        let mut acknowledged = Acknowledged::default();
+        acknowledged.granted(&Request {
             id: Uuid::nil(),
             deed: Deed::Charge,
             place: 1,
             amount: 5,
             at: DateTime::UNIX_EPOCH,
         });
-        assert_eq!(of(&told), [true, false, true]);
+        assert_eq!(of(&acknowledged), [true, false, true]);
     }
 
     #[test]
     fn a_ledger_that_says_something_else_is_wrong() {
-        let told = Told { entries: 2, charged: 100, used: 50, ..Told::default() };
+        let acknowledged = Acknowledged { entries: 2, charged: 100, used: 50, ..Acknowledged::default() };
         let books = Books { entries: 2, charged: 100, used: 50, broken: 0 };
-        assert_eq!(told.wrong_books(books), 0);
-        assert_eq!(told.wrong_books(Books { entries: 3, ..books }), 1);
-        assert_eq!(told.wrong_books(Books { charged: 90, ..books }), 1);
-        assert_eq!(told.wrong_books(Books { broken: 2, ..books }), 2);
+        assert_eq!(acknowledged.wrong_books(books), 0);
+        assert_eq!(acknowledged.wrong_books(Books { entries: 3, ..books }), 1);
+        assert_eq!(acknowledged.wrong_books(Books { charged: 90, ..books }), 1);
+        assert_eq!(acknowledged.wrong_books(Books { broken: 2, ..books }), 2);
     }
 }

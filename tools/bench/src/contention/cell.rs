@@ -8,9 +8,9 @@ use chrono::{DateTime, Utc};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use crate::store::rivals::{Deed, Request};
 use boxoffice::ids;
 use boxoffice::store::points::BALANCE_LIMIT;
-use boxoffice::store::rivals::{Deed, Request};
 
 /// Seats of the hall.
 pub(super) const SEATS: i32 = 50_000;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_gives_what_it_has_and_takes_up_to_the_limit() {
+    fn row_gives_and_takes_within_limits() {
         let decide = |deed, stock| decided(&asked(deed, Contention::Extreme, 0).unwrap(), stock);
         assert_eq!([decide(Deed::Hold, 1), decide(Deed::Hold, 0)], [Some(0), None]);
         assert_eq!([decide(Deed::Use, AMOUNT), decide(Deed::Use, AMOUNT - 1)], [Some(0), None]);
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn all_want_one_seat_until_it_is_gone_and_then_the_next_until_there_is_none() {
+    fn requests_take_one_seat_after_another() {
         let cell = Cell {
             deed: Deed::Hold,
             way: Way::Version,

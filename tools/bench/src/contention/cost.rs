@@ -36,7 +36,7 @@ impl Cost {
     }
 
     /// Notes a message to NATS that was answered.
-    pub(super) fn told(&self) {
+    pub(super) fn messaged(&self) {
         self.messages.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -57,11 +57,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_spent_is_told_once() {
+    fn cost_is_taken_once() {
         let cost = Cost::default();
         cost.tried();
         cost.asked(1, 4);
-        cost.told();
+        cost.messaged();
         assert_eq!(cost.take(), Spent { tries: 1, statements: 4, transactions: 1, messages: 1 });
         assert_eq!(cost.take(), Spent::default());
     }

@@ -8,13 +8,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::arena::Arena;
-use super::books::Told;
+use super::books::Acknowledged;
 use super::cell::{Cell, Choice};
 use super::measured::Measured;
 use crate::stage::Meter;
+use crate::store::rivals::{Deed, Request};
 use crate::timing::Timings;
 use boxoffice::clock::Clock;
-use boxoffice::store::rivals::{Deed, Request};
 
 /// How long a cell takes.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +41,7 @@ struct Run {
 /// about everything.
 #[derive(Debug, Default)]
 struct Tally {
-    told: Told,
+    acknowledged: Acknowledged,
     all: u64,
     all_granted: u64,
     failed: u64,
@@ -81,8 +81,8 @@ pub async fn measure(arena: &Arc<Arena>, cell: Cell, span: Span) -> anyhow::Resu
     }
     let (cpu, spent) = (meter.read(), arena.spent());
     let tally = std::mem::take(&mut *run.tally());
-    let nothing = u64::from(tally.told.is_nothing(cell.deed));
-    let wrong = tally.told.check(arena, cell.deed).await? + nothing;
+    let nothing = u64::from(tally.acknowledged.is_nothing(cell.deed));
+    let wrong = tally.acknowledged.check(arena, cell.deed).await? + nothing;
     // Shorter than was meant if there was nothing left to ask for.
     let end = tally.sold_out.unwrap_or(run.counts.1);
     let seconds = end.saturating_duration_since(first).as_secs_f64();
@@ -134,7 +134,7 @@ impl Run {
         tally.all += 1;
         tally.all_granted += u64::from(granted);
         if granted {
-            tally.told.granted(request);
+            tally.acknowledged.granted(request);
         }
         if request.deed != self.cell.deed || now < self.counts.0 {
             return;

@@ -76,13 +76,13 @@ impl Locks {
 
     /// Takes a lock if it is free.
     pub async fn try_to_take(&self, key: i32) -> anyhow::Result<Option<Held>> {
-        self.cost.told();
+        self.cost.messaged();
         let revision = match self.store.entry(key.to_string()).await? {
             Some(entry) if entry.operation == Operation::Put => return Ok(None),
             Some(entry) => entry.revision,
             None => 0,
         };
-        self.cost.told();
+        self.cost.messaged();
         let message = PublishMessage::build().ttl(LIFE).expected_last_subject_sequence(revision);
         let sent = self.bus.jetstream.send_publish(subjects::rival_lock(&key.to_string()), message).await?;
         match sent.await {
@@ -95,7 +95,7 @@ impl Locks {
 
     /// Gives a lock back; nothing happens if it is lost already.
     pub async fn give_back(&self, held: Held) {
-        self.cost.told();
+        self.cost.messaged();
         let deleted = self.store.delete_expect_revision(held.key.to_string(), Some(held.revision)).await;
         if let Err(error) = deleted {
             tracing::debug!(%error, "a lock was not given back: it is lost, or ends by itself");

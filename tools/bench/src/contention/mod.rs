@@ -21,7 +21,7 @@ use std::time::Duration;
 use serde_json::json;
 
 pub use arena::Arena;
-pub use books::Told;
+pub use books::Acknowledged;
 pub use cell::{Cell, Contention, Way};
 pub use drive::{Span, measure};
 pub use locks::{Held, LIFE, Locks};
@@ -31,7 +31,7 @@ use super::Plan;
 use super::progress::Progress;
 use super::report::{Measure, Report};
 use super::stage::{Stage, Wanted};
-use boxoffice::store::rivals::Deed;
+use crate::store::rivals::Deed;
 
 /// Callers at once, one after the other.
 const CALLERS: [u32; 2] = [32, 256];
@@ -64,7 +64,7 @@ fn report(all: &[Measured], span: Span) -> Report {
             extreme && cell.way == Way::Batches && cell.deed == deed
         };
         let found = all.iter().find(|measured| is_it(&measured.cell));
-        Measure::told(name, &found.map(|measured| measured.timings.clone()).unwrap_or_default())
+        Measure::without_goal(name, &found.map(|measured| measured.timings.clone()).unwrap_or_default())
     };
     let measures = vec![
         chosen(Deed::Hold, "asked to answered: one seat after the other, in batches"),

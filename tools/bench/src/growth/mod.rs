@@ -27,9 +27,9 @@ use super::report::{Goal, Measure, Report};
 use super::stage::{ALL_ROLES, Stage, Wanted};
 use super::timing::{Spread, Timings};
 use super::{Plan, crowd};
+use crate::store::growth::{self, Copies, LogCost, StatementCost};
+use crate::store::{plans, rehearsal};
 use boxoffice::ids;
-use boxoffice::store::growth::{self, Copies, LogCost, StatementCost};
-use boxoffice::store::{plans, rehearsal};
 
 /// The finished bookings lie in these days.
 const DAYS: TimeDelta = TimeDelta::days(30);
@@ -148,8 +148,8 @@ fn tell(levels: &[Level], bookings: u32, times: &[Times]) -> Report {
     let last = levels.last();
     let timings = last.map(|level| level.timings.clone()).unwrap_or_default();
     let measures = vec![
-        Measure::told("a payment beside all finished bookings", &timings[1]),
-        Measure::told("a hold beside all finished bookings", &timings[0]),
+        Measure::without_goal("a payment beside all finished bookings", &timings[1]),
+        Measure::without_goal("a hold beside all finished bookings", &timings[0]),
     ];
     let seconds = last.map_or(0.0, |level| level.seconds);
     let mut report = Report::new("growth", measures).work(bookings.into(), seconds, None);

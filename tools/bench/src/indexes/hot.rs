@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 use sqlx::{PgConnection, PgPool};
 use uuid::Uuid;
 
+use crate::store::plans;
 use boxoffice::config::Control;
 use boxoffice::ids;
 use boxoffice::saga::{Saga, Status};
@@ -19,8 +20,8 @@ use boxoffice::store::seats::{Seat, Wanted};
 use boxoffice::store::tracked_rows::TrackedRows;
 use boxoffice::store::write_batch::WriteBatch;
 use boxoffice::store::{
-    Result, audit, catalog, due, history, payments, plans, points, reservations, retention, saga_search,
-    sagas, seats, tickets,
+    Result, audit, catalog, due, history, payments, points, reservations, retention, saga_search, sagas,
+    seats, tickets,
 };
 
 /// A page of a list.

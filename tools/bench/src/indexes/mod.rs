@@ -5,20 +5,21 @@
 
 mod hot;
 mod page;
-mod told;
+mod executed;
 
 use anyhow::Context;
 use serde::Serialize;
 use sqlx::PgPool;
 
+pub use executed::ExecutedPlan;
 pub use hot::{Hot, Sample, all};
 pub use page::write;
-pub use told::Told;
 
 use hot::Run;
 
+use crate::store::plans;
+use boxoffice::store;
 use boxoffice::store::write_batch::WriteBatch;
-use boxoffice::store::{self, plans};
 
 /// A statement's plans.
 #[derive(Clone, Debug, Serialize)]
@@ -26,9 +27,9 @@ pub struct Compared {
     pub what: &'static str,
     /// The indexes it must use.
     pub indexes: &'static [&'static str],
-    pub with: Told,
+    pub with: ExecutedPlan,
     /// No index could be used.
-    pub without: Told,
+    pub without: ExecutedPlan,
 }
 
 /// Which plans are asked for.
@@ -52,7 +53,7 @@ impl Listener {
     pub async fn connect(url: &str, planned: Planned) -> anyhow::Result<Self> {
         let pool = store::open(url, 1)?;
         let mut conn = pool.acquire().await?;
-        plans::tell(&mut conn).await?;
+        plans::send_as_notices(&mut conn).await?;
         if planned == Planned::ForAnyValues {
             plans::plan_for_any_values(&mut conn).await?;
         }
@@ -64,8 +65,8 @@ impl Listener {
     ///
     /// # Errors
     /// When it fails, or the server sent no plan.
-    pub async fn plan(&self, hot: &Hot, sample: &Sample) -> anyhow::Result<Told> {
-        let (result, told) = told::listen(async {
+    pub async fn plan(&self, hot: &Hot, sample: &Sample) -> anyhow::Result<ExecutedPlan> {
+        let (result, plans) = executed::listen(async {
             match hot.run {
                 Run::Alone(run) => run(&self.0, sample).await,
                 Run::Within(run) => {
@@ -83,8 +84,8 @@ impl Listener {
         })
         .await;
         result?;
-        let about = |told: &Told| told.plan.contains(&format!(" on {}", hot.table));
-        let all = told.into_iter().filter(about).reduce(Told::and);
+        let about = |one: &ExecutedPlan| one.plan.contains(&format!(" on {}", hot.table));
+        let all = plans.into_iter().filter(about).reduce(ExecutedPlan::and);
         all.with_context(|| format!("the server sent no plan of: {}", hot.what))
     }
 
@@ -105,7 +106,7 @@ impl Listener {
     }
 }
 
-impl Told {
+impl ExecutedPlan {
     /// Both, one after the other.
     fn and(mut self, next: Self) -> Self {
         self.ms += next.ms;

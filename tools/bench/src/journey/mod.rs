@@ -26,7 +26,7 @@ use super::report::{Measure, Report};
 use super::stage::{ALL_ROLES, Stage, Wanted};
 use super::timing::{Spread, Timings};
 use super::{Plan, admitted};
-use boxoffice::store::rehearsal;
+use crate::store::rehearsal;
 
 /// Visitors per second, one rate after the other.
 const RATES: [u32; 4] = [50, 100, 200, 400];
@@ -127,7 +127,7 @@ fn report(steps: &[Step]) -> Report {
             400 => "whole visit, 400 a second",
             _ => "whole visit",
         };
-        Measure::told(name, &step.visits.parts[0])
+        Measure::without_goal(name, &step.visits.parts[0])
     });
     let mut report = Report::new("journey", measures.collect());
     if let Some(last) = steps.last() {

@@ -118,20 +118,23 @@ impl Outcome {
         let alone_p99 = self.alone.timings.spread().map_or(0.0, |spread| spread.p99_ms);
         let beside = &self.beside.timings;
         vec![
-            Measure::told("join, sent to answered", &self.joins.timings),
+            Measure::without_goal("join, sent to answered", &self.joins.timings),
             Measure::with_goal(
                 "poll that follows the hints",
                 &self.followed.polls,
                 Quantile::P99,
                 POLL_GOAL_MS,
             ),
-            Measure::told("poll, as many as one instance gives", &self.polls),
-            Measure::told("booking (reserve and pay) alone", &self.alone.timings),
+            Measure::without_goal("poll, as many as one instance gives", &self.polls),
+            Measure::without_goal("booking (reserve and pay) alone", &self.alone.timings),
             Measure::with_goal("booking beside a great line", beside, Quantile::P99, alone_p99 * BESIDE),
-            Measure::told("join, as many as one instance gives", &self.grown.joins),
-            Measure::told("poll while the most wait", &self.grown.polls),
-            Measure::told("estimate off by", &self.followed.estimates),
-            Measure::told("two instances: someone who came later was put before, by", &self.fair.unfair),
+            Measure::without_goal("join, as many as one instance gives", &self.grown.joins),
+            Measure::without_goal("poll while the most wait", &self.grown.polls),
+            Measure::without_goal("estimate off by", &self.followed.estimates),
+            Measure::without_goal(
+                "two instances: someone who came later was put before, by",
+                &self.fair.unfair,
+            ),
         ]
     }
 

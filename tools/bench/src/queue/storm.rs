@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn only_who_came_after_an_answer_and_was_put_before_it_has_overtaken() {
+    fn overtaking_is_counted_after_an_answer() {
         let fair = arrivals(&[(0, 10, 2), (5, 12, 1), (11, 20, 3)]);
         assert_eq!(overtaken(&fair), 0);
         assert_eq!(unfairness(&fair).spread().map(|spread| spread.max_ms.round()), Some(5.0));

@@ -75,17 +75,17 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let first = first.cloned().unwrap_or_default();
     let bounded = |name, timings| Measure::with_goal(name, timings, Quantile::Max, BOUND_MS);
     let measures = vec![
-        Measure::told("a map of 10,000 seats, with the cache, without If-None-Match", &first.timings),
+        Measure::without_goal("a map of 10,000 seats, with the cache, without If-None-Match", &first.timings),
         bounded("one hold at a time: answered to shown, same instance", &alone.shown[0]),
         bounded("one hold at a time: answered to shown, second instance", &alone.shown[1]),
         bounded("100 holds a second: answered to shown, same instance", &crowded.shown[0]),
         bounded("100 holds a second: answered to shown, second instance", &crowded.shown[1]),
-        Measure::told("one hold at a time: sent to shown, second instance", &alone.since_sent),
-        Measure::told("100 holds a second: sent to shown, second instance", &crowded.since_sent),
+        Measure::without_goal("one hold at a time: sent to shown, second instance", &alone.since_sent),
+        Measure::without_goal("100 holds a second: sent to shown, second instance", &crowded.since_sent),
     ];
     let mut report = Report::new("reads", measures).work(first.count, first.seconds, first.cpu);
     report.errors = errors;
-    let all: Vec<Value> = loads.iter().map(Load::told).collect();
+    let all: Vec<Value> = loads.iter().map(Load::summary).collect();
     let report = report
         .with("seconds", seconds)
         .with("callers", callers)

@@ -64,7 +64,7 @@ impl Load {
     }
 
     /// As it stands in the report.
-    pub(super) fn told(&self) -> Value {
+    pub(super) fn summary(&self) -> Value {
         let spread = self.timings.spread();
         json!({
             "what": self.what,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool, Row};
 use uuid::Uuid;
 
-use super::{Result, retention};
+use boxoffice::store::{self, Result, retention};
 
 /// Bookings to be made of one.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +64,7 @@ pub struct LogCost {
 type Columns = &'static [(&'static str, &'static str)];
 
 /// Tables that are copied: which rows of the pattern, and what is different in each copy.
+/// No column of a condition has the name of a column of `seeds`.
 const TABLES: [(&str, &str, Columns); 8] = [
     (
         "seats",
@@ -224,7 +225,7 @@ async fn copy_table(
     let (names, values) = columns(conn, table, changed).await?;
     let copy = format!(
         "insert into {table} ({names})
-         select {values} from seeds s cross join (select * from {table} where {which}) t order by s.n"
+         select {values} from seeds s cross join {table} t where {which} order by s.n"
     );
     run(conn, copy).await
 }
@@ -246,7 +247,7 @@ async fn columns(conn: &mut PgConnection, table: &str, changed: &[(&str, &str)])
 /// Makes the parts of the history for the days up to now.
 pub async fn make_days(pool: &PgPool, from: DateTime<Utc>) -> Result<()> {
     let known = retention::days(pool).await?;
-    let until = super::now(pool).await?.date_naive();
+    let until = store::now(pool).await?.date_naive();
     for day in from.date_naive().iter_days().take_while(|day| *day <= until) {
         if !known.contains(&day) {
             let mut tx = pool.begin().await?;

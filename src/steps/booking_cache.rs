@@ -19,11 +19,11 @@ const MAX_ENTRIES: usize = 8_192;
 
 /// What is remembered. Clones share it.
 #[derive(Clone, Debug)]
-pub struct RecentBookings(Arc<Mutex<LruCache<Uuid, RecentBooking>>>);
+pub struct BookingCache(Arc<Mutex<LruCache<Uuid, CachedBooking>>>);
 
 /// A reservation at one number of its saga.
 #[derive(Clone, Debug)]
-pub(super) struct RecentBooking {
+pub(super) struct CachedBooking {
     pub seq: i64,
     /// Its seats, as long as they are held.
     pub seats: Vec<Seat>,
@@ -32,16 +32,16 @@ pub(super) struct RecentBooking {
 
 /// What a batch makes of reservations: the new entry, or none where the old one is not true any more.
 #[derive(Debug, Default)]
-pub(super) struct Updates(Vec<(Uuid, Option<RecentBooking>)>);
+pub(super) struct Updates(Vec<(Uuid, Option<CachedBooking>)>);
 
-impl Default for RecentBookings {
+impl Default for BookingCache {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(LruCache::new(MAX_ENTRIES))))
     }
 }
 
-impl RecentBookings {
-    fn entries(&self) -> MutexGuard<'_, LruCache<Uuid, RecentBooking>> {
+impl BookingCache {
+    fn entries(&self) -> MutexGuard<'_, LruCache<Uuid, CachedBooking>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -59,7 +59,7 @@ impl RecentBookings {
     }
 
     /// The entry of this job's reservation, if it is of the number at which its saga stands.
-    pub(super) fn of_job(&self, job: &Job) -> Option<RecentBooking> {
+    pub(super) fn of_job(&self, job: &Job) -> Option<CachedBooking> {
         self.entries().peek(&job.saga).filter(|entry| entry.seq == job.seq).cloned()
     }
 
@@ -77,7 +77,7 @@ impl RecentBookings {
 
 impl Updates {
     /// The reservation of this job's saga is so from now on. Only a booking's saga has the id of its reservation.
-    pub(super) fn set(&mut self, job: &Job, entry: Option<RecentBooking>) {
+    pub(super) fn set(&mut self, job: &Job, entry: Option<CachedBooking>) {
         self.0.push((job.saga, entry.filter(|entry| entry.reservation.id == job.saga)));
     }
 

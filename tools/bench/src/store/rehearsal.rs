@@ -9,7 +9,7 @@ use sqlx::postgres::types::PgInterval;
 use sqlx::{PgExecutor, PgPool, Row};
 use uuid::Uuid;
 
-use super::Result;
+use boxoffice::store::Result;
 
 /// Users who get their points in one statement.
 const ENDOWED_AT_ONCE: usize = 10_000;

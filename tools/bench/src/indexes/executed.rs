@@ -16,7 +16,7 @@ const NOTICES: &str = "sqlx::postgres::notice";
 
 /// How a statement was carried out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Told {
+pub struct ExecutedPlan {
     pub ms: f64,
     /// Pages that were looked at, found in memory or read.
     pub pages: u64,
@@ -29,18 +29,18 @@ pub struct Told {
 }
 
 /// Runs `work` and returns the plans that the server sent meanwhile, in their order.
-pub(super) async fn listen<T>(work: impl Future<Output = T>) -> (T, Vec<Told>) {
-    let heard = Heard::default();
-    let result = work.with_subscriber(registry().with(heard.clone())).await;
-    let heard = heard.0.lock().unwrap_or_else(PoisonError::into_inner);
-    (result, heard.iter().filter_map(|notice| read(notice)).collect())
+pub(super) async fn listen<T>(work: impl Future<Output = T>) -> (T, Vec<ExecutedPlan>) {
+    let notices = Notices::default();
+    let result = work.with_subscriber(registry().with(notices.clone())).await;
+    let notices = notices.0.lock().unwrap_or_else(PoisonError::into_inner);
+    (result, notices.iter().filter_map(|notice| read(notice)).collect())
 }
 
-/// The notices that were heard.
+/// The notices so far.
 #[derive(Clone, Default)]
-struct Heard(Arc<Mutex<Vec<String>>>);
+struct Notices(Arc<Mutex<Vec<String>>>);
 
-impl<S: Subscriber> Layer<S> for Heard {
+impl<S: Subscriber> Layer<S> for Notices {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         if event.metadata().target() == NOTICES {
             let mut message = Message::default();
@@ -69,15 +69,16 @@ impl Visit for Message {
 }
 
 /// Reads a notice of a plan: `duration: 0.031 ms  plan:` and its JSON.
-fn read(notice: &str) -> Option<Told> {
+fn read(notice: &str) -> Option<ExecutedPlan> {
     let (head, json) = notice.split_once('\n')?;
     let ms = head.strip_prefix("duration: ")?.split(' ').next()?.parse().ok()?;
     let whole: Value = serde_json::from_str(json).ok()?;
-    let mut told = Told { ms, pages: 0, indexes: Vec::new(), read_whole: Vec::new(), plan: String::new() };
+    let mut executed =
+        ExecutedPlan { ms, pages: 0, indexes: Vec::new(), read_whole: Vec::new(), plan: String::new() };
     let top = &whole["Plan"];
-    told.pages = pages(top);
-    walk(top, 0, &mut told);
-    Some(told)
+    executed.pages = pages(top);
+    walk(top, 0, &mut executed);
+    Some(executed)
 }
 
 fn pages(node: &Value) -> u64 {
@@ -85,19 +86,19 @@ fn pages(node: &Value) -> u64 {
 }
 
 /// Notes a node and those below it.
-fn walk(node: &Value, depth: usize, told: &mut Told) {
+fn walk(node: &Value, depth: usize, executed: &mut ExecutedPlan) {
     let text = |name: &str| node[name].as_str();
     let kind = text("Node Type").unwrap_or("?");
     // Of a function only the result is shown.
-    let _written = write!(told.plan, "{:width$}{kind}", "", width = depth * 2);
+    let _written = write!(executed.plan, "{:width$}{kind}", "", width = depth * 2);
     if let Some(index) = text("Index Name") {
-        told.indexes.push(index.to_owned());
-        let _written = write!(told.plan, " by {index}");
+        executed.indexes.push(index.to_owned());
+        let _written = write!(executed.plan, " by {index}");
     }
     if let Some(table) = text("Relation Name") {
-        let _written = write!(told.plan, " on {table}");
+        let _written = write!(executed.plan, " on {table}");
         if kind == "Seq Scan" {
-            told.read_whole.push(table.to_owned());
+            executed.read_whole.push(table.to_owned());
         }
     }
     let number = |name: &str| node[name].as_f64().unwrap_or(0.0);
@@ -106,9 +107,9 @@ fn walk(node: &Value, depth: usize, told: &mut Told) {
         loops => format!(", {loops} times"),
     };
     let _written =
-        writeln!(told.plan, " (rows {}{loops}; pages {})", number("Actual Rows") as u64, pages(node));
+        writeln!(executed.plan, " (rows {}{loops}; pages {})", number("Actual Rows") as u64, pages(node));
     for below in node["Plans"].as_array().into_iter().flatten() {
-        walk(below, depth + 1, told);
+        walk(below, depth + 1, executed);
     }
 }
 
@@ -125,12 +126,12 @@ mod tests {
                     { "Node Type": "Index Scan", "Index Name": "sagas_pkey", "Relation Name": "sagas", "Actual Rows": 2,
                       "Actual Loops": 3, "Shared Hit Blocks": 4, "Shared Read Blocks": 0 },
                     { "Node Type": "Seq Scan", "Relation Name": "users", "Actual Rows": 0, "Actual Loops": 1 } ] } }"#;
-        let told = read(notice).unwrap();
+        let executed = read(notice).unwrap();
         let plan = "Sort (rows 2; pages 6)\n  Index Scan by sagas_pkey on sagas (rows 2, 3 times; pages 4)\n  \
                     Seq Scan on users (rows 0; pages 0)\n";
-        assert_eq!((told.ms, told.pages, told.plan.as_str()), (0.25, 6, plan));
+        assert_eq!((executed.ms, executed.pages, executed.plan.as_str()), (0.25, 6, plan));
         assert_eq!(
-            (told.indexes, told.read_whole),
+            (executed.indexes, executed.read_whole),
             (vec!["sagas_pkey".to_owned()], vec!["users".to_owned()])
         );
         assert_eq!(read("there is already something"), None);

@@ -3,11 +3,11 @@
 use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
-use super::Result;
+use boxoffice::store::Result;
 
 /// From now on the server sends, as a notice, the plan of every statement of this connection, with its row counts and
 /// its duration.
-pub async fn tell(conn: &mut PgConnection) -> Result<()> {
+pub async fn send_as_notices(conn: &mut PgConnection) -> Result<()> {
     let sql = "
         load 'auto_explain';
         set auto_explain.log_min_duration = 0;

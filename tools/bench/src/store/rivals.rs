@@ -11,8 +11,8 @@ use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, Row as _};
 use uuid::Uuid;
 
-use super::points::BALANCE_LIMIT;
-use super::{Result, session};
+use boxoffice::store::points::BALANCE_LIMIT;
+use boxoffice::store::{self, Result, session};
 
 /// The performance of all seats.
 pub const PERFORMANCE: Uuid = Uuid::from_u128(1);
@@ -119,7 +119,7 @@ pub async fn discard(pool: &PgPool) -> Result<()> {
 /// own. None is asked whether it is well before it is used: that would cost each way one more round trip.
 pub fn open(url: &str, connections: u32) -> Result<PgPool> {
     // Only its address is wanted: it never makes a connection.
-    let workers = super::open_for_steps(url, connections)?;
+    let workers = store::open_for_steps(url, connections)?;
     let settings =
         format!("{};{}; set search_path = rivals, public", session::SETTINGS, session::STEPS_SETTINGS);
     let pool = PgPoolOptions::new().max_connections(connections).test_before_acquire(false);

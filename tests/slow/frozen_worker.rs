@@ -10,9 +10,9 @@ use nix::sys::signal::Signal;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use uuid::Uuid;
 
-use super::process::Process;
 use crate::common::Env;
 use crate::common::app::{add_concert, add_performance, assert_good, start, until};
+use crate::process::Process;
 
 const BOOKING_INTERVAL: Duration = Duration::from_millis(100);
 /// How long the worker runs before and after the freeze.
@@ -66,7 +66,7 @@ async fn done(app: &App) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn frozen_worker_under_load_costs_no_saga_its_seat() {
+async fn frozen_worker_costs_no_saga_its_seat() {
     let env = Env::start().await;
     // The buyers do not wait for replies.
     let app = start(&env, &["--settle-ms", "0"], &[Role::Orchestrator, Role::Scheduler]).await;
