@@ -6,6 +6,9 @@ export SQLX_OFFLINE := true
 # Tests start servers of their own and set what they need; what the shell has set must not reach them.
 ALONE := env $(foreach name,DATABASE_URL NATS_URL $(filter BOXOFFICE_%,$(.VARIABLES)),-u $(name))
 
+# Most tests wait most of the time: for timers, deadlines, and servers that start.
+TEST_THREADS := $(shell echo $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )))
+
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-of-tests deps-of-slow-tests cargo demo up test test-slow test-sdks lint prepare bench chaos gate gate-built
 
@@ -20,12 +23,12 @@ up: deps ## Run everything in one process, until Ctrl-C
 
 test: deps-of-tests lint ## Run every check: format, lints, tests against real servers, documentation
 	sdk/build.sh --all
-	$(ALONE) cargo test --workspace --quiet
-	cargo test --package saga-worker --features sqlite --quiet
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+	$(ALONE) RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --quiet
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --features saga-worker/sqlite --quiet
 
-test-slow: deps-of-slow-tests ## Run the long tests: faults that last, generated requests, loads (a quarter of an hour)
-	$(ALONE) cargo test --quiet --test slow
+# TESTS names some of them: make test-slow TESTS="throttle:: shop_in_browser::"
+test-slow: deps-of-slow-tests ## Run the long tests: faults that last, the shop in a browser, generated requests, loads (a quarter of an hour)
+	$(ALONE) cargo test --quiet --test slow -- $(TESTS)
 
 test-sdks: deps ## Test the worker SDKs (sdk/): their own tests, the protocol, and bookings through a whole service
 	cargo build
@@ -49,7 +52,6 @@ lint: cargo ## Check format, lints, and the licences and advisories of dependenc
 	cargo fmt --all --check
 	scripts/deny.sh
 	cargo clippy --workspace --all-targets --test slow --quiet -- -D warnings
-	cargo clippy --package saga-worker --all-targets --features sqlite --quiet -- -D warnings
 
 deps-of-slow-tests: cargo
 	@scripts/deps.sh slow
