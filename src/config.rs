@@ -1,6 +1,7 @@
 //! Every setting, once: a flag, an environment variable and a default each, listed by `--help`.
 
 mod queue;
+mod trace_url;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 pub use queue::Queue;
 pub use saga_engine::bus::access::INBOX;
 pub use saga_engine::store::Control;
+pub use trace_url::TraceUrl;
 
 /// The settings that every command takes.
 #[derive(Args, Clone, Debug)]
@@ -185,6 +187,9 @@ pub struct Http {
     /// The shop at `/`, a storefront for buyers; on in `up`, off in `serve` unless it is set
     #[arg(long, env = "BOXOFFICE_SHOP", global = true, value_enum)]
     pub shop: Option<Switch>,
+    /// Where traces are shown, such as `https://jaeger.example/trace/{trace_id}`: the console links each saga to its trace
+    #[arg(long, env = "BOXOFFICE_TRACE_URL", global = true)]
+    pub trace_url: Option<TraceUrl>,
 }
 
 /// Where `serve` listens for operators and monitoring unless it is given an address.

@@ -39,6 +39,7 @@ pub mod background;
 pub mod config;
 
 pub use saga_engine::clock;
+pub use saga_engine::trace_context;
 pub mod ids;
 pub mod text;
 

@@ -65,6 +65,7 @@ mod shop;
 mod sqlx_data;
 mod terminal;
 mod tidy;
+mod traces;
 mod two_entrances;
 mod two_listeners;
 mod undelivered;

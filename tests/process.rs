@@ -32,6 +32,11 @@ pub struct Process {
 
 impl Process {
     pub async fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[]).await
+    }
+
+    /// The same with these variables in its environment.
+    pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let admin: &[&str] = if arguments[0] == "serve" { &["--admin-listen", "127.0.0.1:0"] } else { &[] };
         let mut child = Command::new(env!("CARGO_BIN_EXE_boxoffice"))
             .args(arguments)
@@ -42,6 +47,7 @@ impl Process {
             .env_remove("DATABASE_URL")
             .env_remove("NATS_URL")
             .env("RUST_LOG", "warn")
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()
@@ -79,7 +85,7 @@ pub struct Buyers {
 
 impl Buyers {
     /// One buyer's whole way; any answer but success ends it.
-    async fn buy(&self, client: &reqwest::Client, number: usize) -> Option<()> {
+    pub async fn buy(&self, client: &reqwest::Client, number: usize) -> Option<()> {
         let user = self.call(client.post(self.at("/v1/users")).json(&json!({ "name": "Ada" }))).await?;
         let bearer = format!("Bearer {}", user["access_token"].as_str()?);
         let with = |request: reqwest::RequestBuilder| request.header("authorization", &bearer);

@@ -101,6 +101,7 @@ async fn admin_state(app: &App, settings: &Settings, is_api: bool) -> anyhow::Re
         check_time: Duration::from_secs(settings.engine.workflow_check_seconds.into()),
         gauges: Gauges::default(),
         metrics: telemetry::start_metrics(),
+        trace_url: settings.http.trace_url.clone(),
         limits: Limits::of_admin(&settings.http),
         trusted_proxies: settings.http.trusted_proxies.clone(),
         stop: app.stop.clone(),

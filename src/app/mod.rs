@@ -106,6 +106,9 @@ impl App {
         let stop = CancellationToken::new();
         let tasks = Tasks::new(&stop);
         tasks.supervise("metrics", telemetry::run_upkeep(telemetry::start_metrics(), stop.clone()));
+        if let Some(traces) = telemetry::start_traces()? {
+            tasks.supervise("traces", traces.run(stop.clone()));
+        }
         let clock = Clock::skewed(settings.engine.clock_skew_ms);
         store::correct_clock(&pool, &clock).await?;
         tasks.supervise("clock", time::follow(pool.clone(), clock.clone(), stop.clone()));

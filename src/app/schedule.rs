@@ -14,7 +14,7 @@ use crate::background::Tasks;
 use crate::background::jobs::{Job, Jobs, run_once};
 use crate::booking::{BookingError, BookingService};
 use crate::clock::Clock;
-use crate::operations::batch_jobs::BatchJobs;
+use crate::operations::batch_jobs::{self, BatchJobs};
 use crate::orchestrator::{ActError, Engine};
 use crate::store;
 
@@ -123,7 +123,8 @@ async fn purge_keys((engine, clock): (Engine, Clock)) -> store::Result<()> {
 }
 
 async fn purge_ended((engine, keep): (Engine, TimeDelta)) -> store::Result<()> {
-    engine.purge(keep).await.map(drop)
+    engine.purge(keep).await?;
+    batch_jobs::purge(&engine.pool, keep).await
 }
 
 async fn resume_batches(batches: BatchJobs) -> store::Result<()> {

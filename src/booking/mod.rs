@@ -11,6 +11,7 @@ mod start;
 
 use std::time::Duration;
 
+use saga_protocol::spans;
 use serde_json::Map;
 use sqlx::PgPool;
 use tokio::sync::mpsc;
@@ -22,10 +23,10 @@ use self::start::Started;
 use crate::background::Tasks;
 use crate::clock::Clock;
 use crate::ids;
-use crate::orchestrator::{Batcher, Engine, SignalError, Verdict, Waiting, batcher};
+use crate::orchestrator::{self, Batcher, Engine, SignalError, Verdict, Waiting, batcher};
 use crate::saga::{Signal, Status};
 use crate::steps::BookingCache;
-use crate::store;
+use crate::{store, trace_context};
 use crate::store::claims::Key;
 pub use crate::store::reservations::NewReservation as Order;
 use crate::store::reservations::{NewReservation, Reservation, ReservationStatus};
@@ -104,11 +105,16 @@ impl BookingService {
         order: NewReservation,
         key: Option<&Key>,
     ) -> Result<Answer, BookingError> {
-        let (id, pay_now) = (order.id, order.pay_now);
+        let (id, pay_now, trace) = (order.id, order.pay_now, order.trace);
         let waiting = self.engine.waiting(id);
         let seen = Reservation::begun(&order.input(), Clock::default().now());
         let request = start::Request { order, key: key.map(|key| key.asked.clone()) };
+        let begun = spans::begin();
         let started = self.orders.ask(request).await.ok_or(BookingError::Unavailable)?;
+        if started == Started::New {
+            let start = orchestrator::Started { workflow: "booking", saga: id, trace, about: None };
+            orchestrator::record_start(start, begun, trace_context::current());
+        }
         decide_key(key, started != Started::KeyTaken)?;
         let (new, settled) = (started == Started::New, settles(pay_now));
         // An existing reservation may have any status by now.

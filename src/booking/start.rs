@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use fail::fail_point;
+use saga_protocol::spans;
 use serde_json::{Map, Value};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +18,7 @@ use crate::store::claims::{Claims, Key, is_taken};
 use crate::store::idempotency::Asked;
 use crate::store::reservations::{BookingInput, NewReservation, Reservation};
 use crate::store::write_batch::WriteBatch;
+use crate::trace_context;
 
 /// An order, and the idempotency key that is claimed with it.
 #[derive(Clone, Debug)]
@@ -100,6 +102,7 @@ pub(super) async fn cancellation(
     id: Uuid,
     key: Option<&Key>,
 ) -> Result<bool, BookingError> {
+    let begun = spans::begin();
     let mut tx = pool.begin().await?;
     // Lock the booking's row first: the cancellation's event numbers begin after its last one.
     let (booking, now) = store::sagas::lock(&mut tx, &[reservation.id]).await?;
@@ -115,11 +118,12 @@ pub(super) async fn cancellation(
         pay_now: false,
         amount: Some(reservation.amount),
     };
+    let trace = booking.first().map(|booking| booking.trace.unwrap_or(booking.id));
     let new = NewSaga {
         id,
         subject_id: reservation.id,
         input: fields(&input),
-        trace: booking.first().map(|booking| booking.trace.unwrap_or(booking.id)),
+        trace,
         seq: last_number(booking.first(), now),
     };
     let mut changes = WriteBatch::default();
@@ -131,6 +135,9 @@ pub(super) async fn cancellation(
     }
     tx.commit().await?;
     fail_point!("start::committed");
+    let about = Some(reservation.id);
+    let started = orchestrator::Started { workflow: "cancellation", saga: id, trace, about };
+    orchestrator::record_start(started, begun, trace_context::current());
     engine.dispatch_detached(effects);
     Ok(true)
 }

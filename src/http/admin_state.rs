@@ -63,6 +63,8 @@ pub struct AdminState {
     pub gauges: Gauges,
     /// What `/metrics` shows.
     pub metrics: PrometheusHandle,
+    /// Where traces are shown.
+    pub trace_url: Option<config::TraceUrl>,
     /// What the clients of the admin listener may take.
     pub limits: Limits,
     /// The networks of proxies whose word on where a request comes from is taken.

@@ -45,6 +45,7 @@ pub mod connections;
 mod connection_io;
 mod open_connections;
 mod open_files;
+mod request_span;
 mod observe;
 mod time_limit;
 mod cors;

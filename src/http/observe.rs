@@ -20,7 +20,8 @@ use uuid::Uuid;
 
 use super::error::Code;
 use super::problem::Problem;
-use crate::ids;
+use super::request_span::RequestSpan;
+use crate::{ids, trace_context};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_CHARS_MAX: usize = 128;
@@ -45,8 +46,13 @@ async fn attend(mut request: Request, next: Next) -> Response {
     let measure = Measure::begin(&request);
     let _in_flight = InFlight::begin();
     let is_api = request.uri().path().starts_with(API);
-    let mut response = next.run(request).await;
+    let span = RequestSpan::begin(&request);
+    let cause = span.as_ref().map(RequestSpan::context);
+    let mut response = trace_context::within(cause, next.run(request)).await;
     measure.end(&response);
+    if let Some(span) = span {
+        span.end(response.status());
+    }
     if is_api {
         // Tokens, tickets and balances are for the caller alone; reads that may be kept say so themselves.
         let headers = response.headers_mut();
@@ -96,8 +102,10 @@ fn span(request: &Request) -> Span {
         parent_id = Empty,
         status = Empty,
     );
-    if let Some((trace, parent)) = trace_parent(headers) {
+    if let Some(TraceParent { trace, span: parent, .. }) = trace_parent(headers) {
         span.record("trace_id", trace).record("parent_id", parent);
+    } else if let Some(own) = trace_context::current() {
+        span.record("trace_id", own.trace.simple().to_string());
     }
     span
 }
@@ -107,7 +115,7 @@ fn answered<B>(response: &axum::http::Response<B>, latency: Duration, span: &Spa
     tracing::debug!(?latency, "answered");
 }
 
-/// The trace that the caller says the request belongs to.
+/// The trace of the request: the one that the caller names, else a new one where traces are exported.
 #[derive(Clone, Copy, Debug)]
 pub struct TraceId(pub Option<Uuid>);
 
@@ -115,21 +123,37 @@ impl<S: Send + Sync> FromRequestParts<S> for TraceId {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(Self(trace_parent(&parts.headers).and_then(|(trace, _)| trace.parse().ok())))
+        let named = trace_parent(&parts.headers).and_then(|parent| parent.trace.parse().ok());
+        Ok(Self(named.or_else(|| Some(trace_context::current()?.trace))))
     }
 }
 
-/// Trace id and parent id of a `traceparent` header (W3C Trace Context, version 00 or later).
-fn trace_parent(headers: &HeaderMap) -> Option<(&str, &str)> {
+/// What a `traceparent` header says, in hexadecimal digits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TraceParent<'a> {
+    pub trace: &'a str,
+    pub span: &'a str,
+    flags: &'a str,
+}
+
+impl TraceParent<'_> {
+    /// Whether the caller records the trace.
+    pub fn is_sampled(&self) -> bool {
+        u8::from_str_radix(self.flags, 16).is_ok_and(|flags| flags & 1 == 1)
+    }
+}
+
+/// Reads the header `traceparent` (W3C Trace Context, version 00 or later).
+pub(super) fn trace_parent(headers: &HeaderMap) -> Option<TraceParent<'_>> {
     let value = headers.get("traceparent")?.to_str().ok()?;
     let mut parts = value.split('-');
-    let (version, trace, parent, _flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |text: &str, length| {
         text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
     };
     let nonzero = |text: &str| text.bytes().any(|byte| byte != b'0');
-    let good = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(parent, 16);
-    (good && nonzero(trace) && nonzero(parent)).then_some((trace, parent))
+    let good = hex(version, 2) && version != "ff" && hex(trace, 32) && hex(span, 16);
+    (good && nonzero(trace) && nonzero(span)).then_some(TraceParent { trace, span, flags })
 }
 
 /// Counts and times requests by route, never by path: a path has ids in it.

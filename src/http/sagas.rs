@@ -105,8 +105,6 @@ pub struct ClientSagaView {
     saga: SagaView,
     /// The input, the outputs of the steps so far, and the payloads of signals, in one object.
     context: Value,
-    #[schema(value_type = Object)]
-    attributes: Map<String, Value>,
 }
 
 /// Starts a saga of the version that new sagas of the workflow begin with.
@@ -216,7 +214,7 @@ async fn read(app: &AdminState, id: Uuid) -> Result<ClientSagaView> {
     let found = app.engine.find_saga(id).await?;
     let (saga, attributes) = found.ok_or_else(|| Problem::not_found("saga"))?;
     let context = Value::clone(&saga.context);
-    Ok(ClientSagaView { context, attributes, saga: saga.into() })
+    Ok(ClientSagaView { context, saga: SagaView::from(saga).with_attributes(attributes) })
 }
 
 /// The saga once it has ended, waits or is stuck, or as it stands when the time is over or the service stops.

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::PgPool;
@@ -18,7 +18,7 @@ use uuid::Uuid;
 use super::batch::{self, Batch, Tally};
 use super::{AskError, SagaFilter, sagas};
 use crate::background::Tasks;
-use crate::ids;
+use crate::{ids, store};
 use crate::orchestrator::Engine;
 use crate::store::batch_jobs::{self as rows, BatchJobRow, JobEnd, JobProgress, NewBatchJob};
 use crate::store::operations::{self, ActRow};
@@ -27,8 +27,17 @@ use crate::store::operations::{self, ActRow};
 pub const JOB_LIMIT_MAX: u32 = 100_000;
 /// Most jobs that have not ended.
 pub const UNFINISHED_JOBS_MAX: i64 = 5;
+/// Most jobs that one statement deletes.
+const PURGE_BATCH: i64 = 1_000;
 /// How often a running job saves how far it is.
 const SAVE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Deletes the jobs that ended longer than `keep` ago. The records of their acts stay.
+pub async fn purge(pool: &PgPool, keep: TimeDelta) -> store::Result<()> {
+    let before = store::now(pool).await? - keep;
+    while rows::purge(pool, before, PURGE_BATCH).await? == PURGE_BATCH as u64 {}
+    Ok(())
+}
 
 /// One act on every saga that a filter finds, as a job.
 #[derive(Clone, Debug, Serialize, ToSchema)]

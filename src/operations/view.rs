@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -35,6 +35,10 @@ pub struct SagaView {
     pub reason: Option<String>,
     #[schema(value_type = Value)]
     pub input: Arc<Value>,
+    /// What its caller finds it by; left out of answers to acts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub attributes: Option<Map<String, Value>>,
     /// The trace that it belongs to (W3C trace id, 32 hexadecimal digits).
     pub trace_id: String,
     pub created_at: DateTime<Utc>,
@@ -58,10 +62,19 @@ impl From<Saga> for SagaView {
             stuck_since: saga.stuck_since,
             reason: saga.reason,
             input: saga.input,
+            attributes: None,
             trace_id: saga.trace.unwrap_or(saga.id).simple().to_string(),
             created_at: saga.created_at,
             updated_at: saga.updated_at,
             finished_at: saga.finished_at,
         }
+    }
+}
+
+impl SagaView {
+    /// The same with its attributes.
+    #[must_use]
+    pub fn with_attributes(self, attributes: Map<String, Value>) -> Self {
+        Self { attributes: Some(attributes), ..self }
     }
 }

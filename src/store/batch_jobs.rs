@@ -115,6 +115,16 @@ pub async fn get(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<BatchJobRow
     .await
 }
 
+/// Deletes up to `limit` jobs that ended before this moment.
+pub async fn purge(db: impl PgExecutor<'_>, before: DateTime<Utc>, limit: i64) -> Result<u64> {
+    let deleted = sqlx::query!(
+        "delete from batch_jobs where id = any (array(select id from batch_jobs where finished_at < $1 order by id limit $2))",
+        before,
+        limit,
+    );
+    Ok(deleted.execute(db).await?.rows_affected())
+}
+
 /// Jobs, newest first, before the job `before`.
 pub async fn list(db: impl PgExecutor<'_>, before: Option<Uuid>, limit: i64) -> Result<Vec<BatchJobRow>> {
     sqlx::query_as!(

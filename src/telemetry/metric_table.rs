@@ -82,6 +82,8 @@ pub const METRICS: &[Metric] = &[
     gauge("process_start_time_seconds", Unit::Seconds, "When the process started, in seconds since 1970"),
     gauge("process_open_fds", Unit::Count, "Open files and connections"),
     gauge("process_max_fds", Unit::Count, "The soft limit on open files and connections"),
+    counter("boxoffice_trace_spans_exported_total", Unit::Count, "Spans that the trace collector has taken").shown_at_zero(&[&[]]),
+    counter("boxoffice_trace_spans_dropped_total", Unit::Count, "Spans that were dropped, by reason: queue_full or export_failed").shown_at_zero(&[&[("reason", "queue_full")], &[("reason", "export_failed")]]),
     // HTTP
     histogram("boxoffice_http_request_seconds", Unit::Seconds, "Time from a request to its answer, by method, route and status"),
     gauge("boxoffice_http_requests_in_flight", Unit::Count, "Requests that have no answer yet").shown_at_zero(&[&[]]),

@@ -1,8 +1,9 @@
-//! Logs and metrics: how they are set up, once per process.
+//! Logs, metrics and traces: how they are set up, once per process.
 
 mod recorder;
 mod process;
 mod metric_table;
+mod traces;
 
 use std::io::{IsTerminal, Write};
 
@@ -21,6 +22,7 @@ use crate::text::{escape_json, escape_line};
 
 pub use metric_table::{Kind, METRICS, Metric};
 pub use recorder::{CONCERT_LABELS, render, run_upkeep, start_metrics};
+pub use traces::{Traces, start_traces};
 
 /// Starts logging to standard error, filtered by `RUST_LOG`, else by `default_filter`.
 /// A second call changes nothing.
@@ -42,10 +44,11 @@ pub fn start_logging(default_filter: &str, format: LogFormat) {
 }
 
 /// Below info the NATS client prints what it sends to connect, password included, the addresses of servers with what stands
-/// before the `@`, and the bodies of requests. No filter of `RUST_LOG` makes that visible.
+/// before the `@`, and the bodies of requests; the client of the trace collector prints its address. No filter of `RUST_LOG` makes that visible.
 fn is_without_secrets(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
-    *metadata.level() <= Level::INFO || !(target == "async_nats" || target.starts_with("async_nats::"))
+    let is_of = |name: &str| target == name || target.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"));
+    *metadata.level() <= Level::INFO || !(is_of("async_nats") || target.starts_with("opentelemetry"))
 }
 
 /// Writes the fields of events and spans, `message` by itself and the others as `name=value`, so that no value can break

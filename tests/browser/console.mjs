@@ -71,6 +71,34 @@ pageTest("markup in a saga's input is shown as text", {}, async (page) => {
   assert.equal(await page.evaluate(() => globalThis.hacked), undefined);
 });
 
+pageTest("sagas are found by an attribute, and a saga leads to its trace", {}, async (page) => {
+  await signIn(page, input.operator, "#/sagas");
+  await page.getByText("More filters").click();
+  await page.getByLabel("Attribute (name=value)").fill("city=Oslo");
+  await page.getByRole("button", { name: "Apply" }).click();
+  await page.waitForURL(/attribute=city%3DOslo/);
+  await page.locator("main:not([aria-busy])").waitFor();
+  await page.getByRole("table").getByRole("link", { name: "city=Oslo" }).waitFor();
+  assert.equal(await page.getByRole("table").locator("tbody tr").count(), 1);
+  await page.getByRole("link", { name: `Saga ${input.waiting}` }).click();
+  const trace = page.locator(".facts a[target=_blank]");
+  await trace.waitFor();
+  const id = await trace.textContent();
+  assert.match(id, /^[0-9a-f]{32}$/);
+  assert.equal(await trace.getAttribute("href"), `https://traces.example/trace/${id}`);
+  await page.locator(".facts").getByRole("link", { name: "city=Oslo" }).waitFor();
+  await page.getByText(/waiting for signals or deadlines/).waitFor();
+});
+
+pageTest("a workflow shows its text and the verdict of the model checker", {}, async (page) => {
+  await signIn(page, input.viewer, "#/workflows/booking");
+  const text = page.getByRole("region", { name: "Definition" });
+  await text.waitFor();
+  assert.match(await text.textContent(), /name = "booking"[^]*seats\.hold/);
+  await page.getByText("Verdict of the model checker").waitFor();
+  await assertAccessible(page);
+});
+
 pageTest("a viewer may look and not act, and a wrong key is refused", { expected: /status of 401/ }, async (page) => {
   await page.goto(CONSOLE);
   await page.getByLabel("API key").fill("bo_wrong");

@@ -15,7 +15,7 @@ fn secret(caller: &Caller) -> &str {
 
 #[tokio::test]
 async fn operator_finds_and_repairs_sagas_in_the_console() {
-    let entrance = Entrance::start().await;
+    let entrance = Entrance::with(&["--trace-url", "https://traces.example/trace/{trace_id}"]).await;
     let (test, pool) = (&entrance.test, &entrance.pool);
     let (operator, viewer) = (entrance.key(Role::Operator).await, entrance.key(Role::Viewer).await);
     let lone = stuck(test, 1).await;
@@ -35,6 +35,11 @@ async fn operator_finds_and_repairs_sagas_in_the_console() {
     sqlx::query("update saga_history set detail = jsonb_set(detail::jsonb, '{note}', to_jsonb($2::text))::text where saga_id = $1 and event = 0")
         .bind(waiting)
         .bind(script)
+        .execute(pool)
+        .await
+        .unwrap();
+    sqlx::query("insert into saga_attributes (saga_id, name, value) values ($1, 'city', '\"Oslo\"')")
+        .bind(waiting)
         .execute(pool)
         .await
         .unwrap();

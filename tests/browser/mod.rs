@@ -3,6 +3,7 @@
 
 mod api_page;
 mod console;
+mod other_origin;
 mod script;
 mod shop;
 

@@ -5,6 +5,9 @@ const PHONE = { width: 390, height: 844 };
 /** A refusal that a test provokes is an error in the browser's log. */
 const REFUSED = /Failed to load resource.*status of (402|403|409|410)/;
 
+/** A connection that a test cuts is one, too. */
+const LOST = /Failed to load resource.*(status of (402|403|409|410)|ERR_INTERNET_DISCONNECTED|ERR_NETWORK_CHANGED|ERR_INCOMPLETE_CHUNKED_ENCODING)/;
+
 /** Looks at a page as it is: reachable by all, not too wide, and a picture of it. */
 async function lookAt(page, name) {
   await assertAccessible(page);
@@ -98,6 +101,35 @@ pageTest("a ticket is bought through the line, and a reload keeps the place", { 
   await page.locator("dialog button.danger").click();
   await page.getByRole("heading", { name: "Cancelled" }).waitFor();
   await page.getByText("were returned to you").waitFor();
+});
+
+pageTest("the line is followed by its stream, and a lost connection costs no place", { ...PHONE, expected: LOST }, async (page) => {
+  await operate("pause");
+  const asked = [];
+  page.on("request", (request) => asked.push(new URL(request.url()).pathname + new URL(request.url()).search));
+  await getInLine(page);
+  await page.locator("box-queue .number").waitFor();
+  const isFollowed = () => asked.some((path) => path.startsWith("/v1/queue-tokens/current/events?key="));
+  for (let tries = 0; tries < 300 && !isFollowed(); tries += 1) await page.waitForTimeout(100);
+  assert.ok(isFollowed(), String(asked));
+  const number = await page.locator("box-queue .number").textContent();
+  await page.context().setOffline(true);
+  await operate("resume");
+  await page.context().setOffline(false);
+  await page.locator("ul.rows .row").first().waitFor();
+  assert.ok(Number(number) >= 1);
+});
+
+pageTest("without EventSource the line is asked for", { ...PHONE, expected: REFUSED }, async (page) => {
+  await operate("pause");
+  await page.addInitScript(() => { delete globalThis.EventSource; });
+  const asked = [];
+  page.on("request", (request) => asked.push(request.url()));
+  await getInLine(page);
+  await page.locator("box-queue .number").waitFor();
+  await operate("resume");
+  await page.locator("ul.rows .row").first().waitFor();
+  assert.ok(!asked.some((url) => url.includes("/current/events")), "no stream was opened");
 });
 
 pageTest("two browsers race for a seat, and the map of the loser shows it taken", { expected: REFUSED }, async (page, visitor) => {

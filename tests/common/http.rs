@@ -113,6 +113,7 @@ impl Entrance {
             check_time: Duration::from_secs(20),
             gauges: Gauges::default(),
             metrics: telemetry::start_metrics(),
+            trace_url: settings.http.trace_url.clone(),
             limits: ClientLimits::of_admin(&settings.http),
             trusted_proxies: settings.http.trusted_proxies.clone(),
             stop: stop.clone(),

@@ -135,3 +135,23 @@ async fn jobs_are_bounded_and_need_an_operator() {
     let unknown = format!("{JOBS}/{}", boxoffice::ids::new());
     entrance.get(&unknown, &viewer).await.is(404, "not_found");
 }
+
+#[tokio::test]
+async fn jobs_that_ended_long_ago_are_purged() {
+    let entrance = Entrance::start().await;
+    let operator = entrance.key(Role::Operator).await;
+    stuck(&entrance.test, 1).await;
+    let mut ended = Vec::new();
+    for _ in 0..2 {
+        let mut dry = order(1_000);
+        dry["dry_run"] = json!(true);
+        let job = entrance.post(JOBS, &operator, dry).await.good(202).clone();
+        until_ended(&entrance, &operator, &id(&job)).await;
+        ended.push(id(&job));
+    }
+    let age = "update batch_jobs set finished_at = now() - interval '31 days' where id = $1::text::uuid";
+    sqlx::query(age).bind(&ended[0]).execute(&entrance.pool).await.unwrap();
+    boxoffice::operations::batch_jobs::purge(&entrance.pool, chrono::TimeDelta::days(30)).await.unwrap();
+    entrance.get(&format!("{JOBS}/{}", ended[0]), &operator).await.is(404, "not_found");
+    entrance.get(&format!("{JOBS}/{}", ended[1]), &operator).await.good(200);
+}

@@ -12,6 +12,7 @@ const FIELDS = [
   { name: "step", label: "Step" },
   { name: "reason_contains", label: "Reason contains", isSearch: true },
   { name: "open", label: "Not ended", options: ["", "true"], isMore: true },
+  { name: "attribute", label: "Attribute (name=value)", isMore: true },
   { name: "direction", label: "Direction", options: ["", "do", "undo"], isMore: true },
   { name: "paused", label: "Paused", options: BOOLEANS, isMore: true },
   { name: "version", label: "Version", type: "number", min: 1, isMore: true },

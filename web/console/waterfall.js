@@ -9,7 +9,7 @@ const BAR_MIN = 3;
 /** More rows are left out of the picture; the table below has them all. */
 const ROWS_MAX = 200;
 
-/** What a bar is about, by the event that ended it. */
+/** What a bar is about, by the event that ended it. Commands are work, with their time in the queue; the others are waits. */
 function kind(event) {
   if (event === "started") return "start";
   if (event.startsWith("operator:")) return "operator";
@@ -37,12 +37,16 @@ export function waterfall(saga) {
         svg("rect", { class: name, x: at(from), y: 0, width: Math.max(BAR_MIN, at(to) - at(from)), height: 10 })),
       h("span", { class: "took" }, h("b", {}, event.replaceAll("_", " ")), ` ${duration(to - from)}`)));
   const total = duration(end - begin);
+  const sum = (...kinds) => duration(rows.filter(({ name }) => kinds.includes(name)).reduce((ms, { from, to }) => ms + to - from, 0));
   return h("figure", { class: "waterfall" },
-    h("figcaption", {}, `${clock(saga.created_at)}, ${total} in all. Each bar is the time until the event beside it.`),
+    h("figcaption", {}, `${clock(saga.created_at)}, ${total} in all: ${sum("done", "rejected")} until commands were answered, ` +
+      `${sum("failed")} for failed attempts, ${sum("wait")} waiting for signals or deadlines, ${sum("operator")} until operators acted. ` +
+      "Each bar is the time until the event beside it. The bar of a command begins when the command was sent, so it is the time in the queue and " +
+      "the time of the worker together; after a failed attempt it has the pause before the next one too. The trace shows them apart."),
     h("ol", {}, items),
     h("ul", { class: "legend", "aria-label": "Colours" },
-      [["done", "command answered"], ["wait", "wait for a signal or deadline"], ["failed", "failed attempt"], ["rejected", "rejected"],
-        ["operator", "operator"], ["open", "not over"]].map(([name, text]) =>
+      [["done", "command: queue and work"], ["wait", "wait for a signal or deadline"], ["failed", "failed attempt"], ["rejected", "command: rejected"],
+        ["operator", "until an operator acted"], ["open", "not over"]].map(([name, text]) =>
         h("li", {}, svg("svg", { viewBox: "0 0 10 10", width: 10, height: 10, "aria-hidden": "true" },
           svg("rect", { class: name, width: 10, height: 10 })), text))));
 }

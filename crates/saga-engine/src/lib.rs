@@ -16,6 +16,7 @@ pub mod input_schema;
 
 pub mod background;
 
+pub mod trace_context;
 pub mod clock;
 pub mod ids;
 

@@ -45,6 +45,7 @@ pub mod command_batch;
 pub mod events;
 pub mod messages;
 mod trace;
+pub mod spans;
 mod outgoing;
 pub mod headers;
 pub mod topology;

@@ -1,13 +1,15 @@
 //! Traces across messages, as W3C Trace Context writes them in the header `traceparent`.
 
-use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-/// A message's place in a trace: its span is derived from its id, so that a repeat is the same span.
+use crate::spans::{self, SpanContext};
+
+/// A message's place in a trace: its span is derived from its id, so that a repeat is the same span. The last digit says
+/// whether the trace is recorded: 1 unless this process exports spans and leaves this trace out.
 pub fn traceparent(trace: Uuid, id: &str) -> String {
-    let [a, b, c, d, e, f, g, h, ..] = <[u8; 32]>::from(Sha256::digest(id.as_bytes()));
-    let span = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
-    format!("00-{}-{span:016x}-01", trace.simple())
+    let SpanContext { span, .. } = SpanContext::of_id(trace, id);
+    let is_sampled = spans::exporter().is_none_or(|exporter| exporter.is_sampled(trace, None));
+    format!("00-{}-{span:016x}-0{}", trace.simple(), u8::from(is_sampled))
 }
 
 /// The trace that a `traceparent` names.

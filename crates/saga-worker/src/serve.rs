@@ -2,13 +2,14 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::anyhow;
 use async_nats::jetstream::Message;
 use chrono::{DateTime, Utc};
 use futures::{FutureExt, StreamExt};
 use saga_core::{Command, DEADLINE_PASSED, Direction, Outcome, too_large};
+use saga_protocol::spans::{self, Span, SpanContext, SpanKind};
 use saga_protocol::{messages, subjects, topology};
 use sqlx::{Connection, Pool};
 use tokio::time::{sleep, timeout};
@@ -114,12 +115,46 @@ async fn try_take<DB: FenceDatabase>(
     message: &Message,
 ) -> anyhow::Result<()> {
     let command = messages::read_command(message)?;
+    let begun = spans::begin();
     let Some(outcome) = answer(worker, handler, &command).await? else {
         metrics::counter!("saga_worker_stale_commands_total").increment(1);
         return Ok(());
     };
     reply::publish(&nats.jetstream, &messages::reply(&command, &outcome, &worker.instance)).await?;
+    record_span(worker, &command, &outcome, begun);
     Ok(())
+}
+
+/// Exports the span of a command that was answered: a child of the span of its message.
+fn record_span<DB: FenceDatabase>(
+    worker: &Worker<DB>,
+    command: &Command,
+    outcome: &Outcome,
+    begun: Option<SystemTime>,
+) {
+    let (Some(begun), Some(exporter)) = (begun, spans::exporter_of(command.trace)) else { return };
+    let id = command.message_id();
+    exporter.export(Span {
+        context: SpanContext::of_id(command.trace, &format!("{id}:process")),
+        parent: Some(SpanContext::of_id(command.trace, &id).span),
+        link: None,
+        kind: SpanKind::Consumer,
+        name: format!("process {}", command.subject),
+        begun,
+        ended: SystemTime::now(),
+        attributes: vec![
+            ("saga.id", command.saga_id.to_string()),
+            ("saga.workflow", command.workflow.clone()),
+            ("saga.step", command.step.clone()),
+            ("saga.direction", command.direction.name().to_owned()),
+            ("saga.worker", worker.instance.clone()),
+        ],
+        error: match outcome {
+            Outcome::Failed { code } => Some(code.clone()),
+            Outcome::Unknown { reason } => Some(reason.clone()),
+            Outcome::Done { .. } | Outcome::Rejected { .. } => None,
+        },
+    });
 }
 
 /// The answer to a command, committed with its effect; none if the saga has moved on.

@@ -61,6 +61,17 @@ export class ShopClient {
     join(concert: string, previous?: string): Promise<Place>;
     /** @param {string} place @param {AbortSignal} [signal] @returns {Promise<Place>} */
     place(place: string, signal?: AbortSignal): Promise<Place>;
+    /**
+     * Follows a place by its event stream, which needs the browser's EventSource. `take` gets the place at once and whenever it
+     * changes; `lost` is called once when the stream ends or brings nothing: then ask by `place`. Aborting `signal` ends it.
+     * @param {string} place @param {{ take: (place: Place) => void, lost: () => void, signal: AbortSignal }} handlers
+     * @returns {Promise<void>}
+     */
+    follow(place: string, { take, lost, signal }: {
+        take: (place: Place) => void;
+        lost: () => void;
+        signal: AbortSignal;
+    }): Promise<void>;
     /** Gives the place up. @param {string} place @returns {Promise<void>} */
     leave(place: string): Promise<void>;
     /** @param {string} concert @param {string} place @returns {Promise<Page<Performance>>} */

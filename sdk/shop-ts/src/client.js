@@ -31,6 +31,9 @@ const RETRY_PAUSE_MS = 1_000;
 /** The longest pause that is waited for without asking the caller. */
 const RETRY_PAUSE_MAX_MS = 5_000;
 
+/** How long the first event of a stream may take, in milliseconds. */
+const FIRST_EVENT_TIMEOUT_MS = 8_000;
+
 /** A refusal of the service, or `unavailable` where it could not be reached. */
 export class ShopError extends Error {
   /**
@@ -87,6 +90,37 @@ export class ShopClient {
   /** @param {string} place @param {AbortSignal} [signal] @returns {Promise<Place>} */
   place(place, signal) {
     return this.#json('GET', '/v1/queue-tokens/current', { place, signal });
+  }
+
+  /**
+   * Follows a place by its event stream, which needs the browser's EventSource. `take` gets the place at once and whenever it
+   * changes; `lost` is called once when the stream ends or brings nothing: then ask by `place`. Aborting `signal` ends it.
+   * @param {string} place @param {{ take: (place: Place) => void, lost: () => void, signal: AbortSignal }} handlers
+   * @returns {Promise<void>}
+   */
+  async follow(place, { take, lost, signal }) {
+    const issued = await this.#json('POST', '/v1/queue-tokens/current/stream-keys', { place, signal });
+    if (signal.aborted) return;
+    const stream = new EventSource(`${this.base}/v1/queue-tokens/current/events${query({ key: issued.key })}`);
+    const end = () => {
+      clearTimeout(silence);
+      stream.close();
+      if (!signal.aborted) lost();
+    };
+    // The first event comes at once, unless something on the way holds it back.
+    const silence = setTimeout(end, FIRST_EVENT_TIMEOUT_MS);
+    stream.onmessage = ({ data }) => {
+      clearTimeout(silence);
+      take(JSON.parse(data));
+    };
+    // A lost connection is opened again by the browser. A refusal, and a place that has ended, are not.
+    stream.onerror = () => {
+      if (stream.readyState === EventSource.CLOSED) end();
+    };
+    signal.addEventListener('abort', () => {
+      clearTimeout(silence);
+      stream.close();
+    });
   }
 
   /** Gives the place up. @param {string} place @returns {Promise<void>} */

@@ -24,9 +24,8 @@ pub(in crate::cli) struct Wanted {
 pub(super) async fn run(context: &Context, wanted: &Wanted) -> anyhow::Result<Ending> {
     check(&wanted.filter)?;
     let pool = context.database().await?;
-    let found = sagas::list(&pool, &wanted.filter, wanted.before, wanted.limit).await?;
-    let next = found.last().map(|saga| saga.id).filter(|_| found.len() as i64 == wanted.limit);
-    let items: Vec<SagaView> = found.into_iter().map(SagaView::from).collect();
+    let items = sagas::list_views(&pool, &wanted.filter, wanted.before, wanted.limit).await?;
+    let next = items.last().map(|saga| saga.id).filter(|_| items.len() as i64 == wanted.limit);
     context.output.answer(&json!({ "items": items, "next_cursor": next }), |_| {
         let listed = table(["Id", "Workflow", "Status", "Step", "Due", "Reason"], items.iter().map(row));
         next.map_or(listed.clone(), |id| format!("{listed}\nThere are more: --before {id}"))

@@ -26,6 +26,10 @@ pub(super) async fn run(context: &Context, id: Uuid) -> anyhow::Result<Ending> {
 fn draw(found: &SagaDetail) -> String {
     let mut root = leaf(head(found));
     root.push(leaf(format!("input {}", short(&found.saga.input))));
+    if let Some(attributes) = found.saga.attributes.as_ref().filter(|attributes| !attributes.is_empty()) {
+        let pairs: Vec<String> = attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        root.push(leaf(format!("attributes {}", pairs.join(" "))));
+    }
     if found.steps.is_empty() {
         let rows = found.history.iter().map(|row| leaf(happening(row, true)));
         root.push(

@@ -240,6 +240,7 @@ mod tests {
             trusted_proxies: Vec::new(),
             cache: config::Switch::On,
             shop: None,
+            trace_url: None,
         }
     }
 

@@ -33,8 +33,7 @@ pub async fn list(
     _staff: Staff<Viewer>,
     Paged { wanted, page }: Paged<SagaFilter>,
 ) -> Result<Answer> {
-    let rows = sagas::list(&app.pool, &wanted, page.after()?, page.limit() + 1).await?;
-    let rows = rows.into_iter().map(SagaView::from).collect();
+    let rows = sagas::list_views(&app.pool, &wanted, page.after()?, page.limit() + 1).await?;
     Ok(Answer::ok(&Page::cut(rows, page.limit(), |saga: &SagaView| saga.id)))
 }
 
@@ -58,16 +57,28 @@ pub async fn counts(
     Ok(Answer::ok(&Counts { items, total }))
 }
 
+/// A saga with its history, and where its trace is shown.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = SagaShown)]
+pub struct SagaShown {
+    #[serde(flatten)]
+    detail: SagaDetail,
+    /// The address of its trace, by the setting `BOXOFFICE_TRACE_URL`; null without it.
+    trace_url: Option<String>,
+}
+
 /// One saga with its history, its steps as they stand, and its way back.
 #[utoipa::path(get, path = "/v1/ops/sagas/{saga}", tag = "operations", params(("saga" = Uuid, Path)),
-    security(("key" = [])), responses((status = 200, body = SagaDetail)),
+    security(("key" = [])), responses((status = 200, body = SagaShown)),
     extensions(("x-problems" = json!(["forbidden", "not_found"]))))]
 pub async fn show(
     State(app): State<Arc<AdminState>>,
     _staff: Staff<Viewer>,
     PathId(id): PathId,
 ) -> Result<Answer> {
-    Ok(Answer::ok(&sagas::show(&app.pool, &app.engine.registry, id).await?))
+    let detail = sagas::show(&app.pool, &app.engine.registry, id).await?;
+    let trace_url = app.trace_url.as_ref().map(|template| template.of(&detail.saga.trace_id));
+    Ok(Answer::ok(&SagaShown { detail, trace_url }))
 }
 
 /// Why a saga is where it is: what it waits for, since when, until when, and who could move it.

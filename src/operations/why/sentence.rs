@@ -225,6 +225,7 @@ mod tests {
             stuck_since: None,
             reason: None,
             input: std::sync::Arc::default(),
+            attributes: None,
             trace_id: String::new(),
             created_at: at("12:03:00"),
             updated_at: at("12:07:57"),

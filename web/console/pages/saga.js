@@ -8,6 +8,7 @@ import { graph } from "../graph.js";
 import { Pager, table } from "../list.js";
 import { done, live } from "../live.js";
 import { waterfall } from "../waterfall.js";
+import { attributeLinks } from "./sagas.js";
 
 const REFRESH_SECONDS = 2;
 
@@ -61,7 +62,8 @@ function facts(saga) {
     saga.stuck_since && ["Stuck", ago(saga.stuck_since)],
     saga.reason && ["Reason", saga.reason],
     saga.undo_path.length > 0 && ["Way back", saga.undo_path.join(", then ")],
-    ["Trace", h("code", {}, saga.trace_id)],
+    Object.keys(saga.attributes ?? {}).length > 0 && ["Attributes", attributeLinks(saga.attributes)],
+    ["Trace", saga.trace_url ? h("a", { href: saga.trace_url, rel: "noopener noreferrer", target: "_blank" }, h("code", {}, saga.trace_id)) : h("code", {}, saga.trace_id)],
   ];
   return h("dl", { class: "facts" }, all.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }

@@ -37,7 +37,17 @@ export function sagaTable(rows, empty) {
     { title: "Status", cell: (saga) => status(saga.status, saga.paused) },
     { title: "Step", cell: ({ step, direction }) => (direction === "undo" ? `undo ${step}` : step) },
     { title: "Reason", class: "wide", cell: ({ reason }) => reason ?? "" },
+    rows.some(({ attributes }) => attributes && Object.keys(attributes).length > 0) && {
+      title: "Attributes", class: "wide", cell: ({ attributes }) => attributeLinks(attributes ?? {}) },
     { title: "Started", cell: ({ created_at: at }) => ago(at) },
     { title: "Last change", cell: ({ updated_at: at }) => ago(at) },
-  ], rows, empty);
+  ].filter(Boolean), rows, empty);
+}
+
+/** Each attribute leads to the sagas that have it. */
+export function attributeLinks(attributes) {
+  return Object.entries(attributes).map(([name, value]) => {
+    const pair = `${name}=${value}`;
+    return [link(`sagas?${new URLSearchParams({ attribute: pair })}`, pair), " "];
+  });
 }

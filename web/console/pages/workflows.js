@@ -2,7 +2,7 @@
 
 import { get, may, post } from "../api.js";
 import { ask } from "../dialog.js";
-import { button, h, link, replace } from "../dom.js";
+import { button, h, json, link, replace } from "../dom.js";
 import { ago, number, status } from "../format.js";
 import { graph } from "../graph.js";
 import { table } from "../list.js";
@@ -30,7 +30,8 @@ export function workflows(page) {
 }
 
 export function workflow(page, { path: [name], parameters, go }) {
-  const [head, answer, picture, counts] = ["", "", "", ""].map(() => h("div"));
+  const [head, answer, picture, counts, text] = ["", "", "", "", ""].map(() => h("div"));
+  let definition;
   const version = parameters.get("version");
   const load = async () => {
     const shown = await get(`v1/ops/workflows/${encodeURIComponent(name)}`, { version });
@@ -38,6 +39,11 @@ export function workflow(page, { path: [name], parameters, go }) {
       get("v1/ops/sagas/counts", { workflow: name, version: shown.version, open: true }), get("v1/ops/pauses"),
     ]);
     const pause = pauses.items.find((one) => one.kind === "workflow" && one.name === name);
+    // The text of a version never changes; its verdict does not either.
+    if (definition?.version !== shown.version) {
+      definition = await get(`v1/workflows/${encodeURIComponent(name)}`, { version: shown.version }).catch(() => null);
+      replace(text, definition ? source(definition) : h("p", { class: "empty" }, "The text of this version is not stored."));
+    }
     return { shown, items: found.items, total: found.total, pause };
   };
   const own = live(REFRESH_SECONDS, load, ({ shown, items, total, pause }) => {
@@ -55,7 +61,8 @@ export function workflow(page, { path: [name], parameters, go }) {
   });
   replace(page, own.failure, head, answer, h("div", { class: "columns" },
     h("section", {}, h("h2", {}, "Steps, and the sagas at each now"), picture),
-    h("section", {}, h("h2", {}, "Where sagas stand"), counts)));
+    h("section", {}, h("h2", {}, "Where sagas stand"), counts)),
+    h("section", {}, h("h2", {}, "What was deployed"), text));
   return own;
 }
 
@@ -69,6 +76,29 @@ function heading({ name, version, versions, forward_only: isForwardOnly }, pause
         : button("Pause workflow", () => hold(name, "pause", "Forward commands of all its sagas are held back. Undos go on, and no clock stops.", changed), { "data-key": "pause" }))),
     pause && h("p", { class: "why" }, "Paused ", ago(pause.since), ` by ${pause.actor}: ${pause.reason}`),
     isForwardOnly && h("p", { class: "hint" }, "Its sagas never turn back."),
+  ];
+}
+
+const VERDICTS = {
+  good: "The model checker has explored its runs and found no fault.",
+  broken: "The model checker has found a fault; it was deployed with an accepted risk.",
+  unfinished: "The model checker did not finish in time; it was deployed with an accepted risk.",
+  unchecked: "It was not checked when it was deployed. Check it with: boxoffice workflow check.",
+};
+
+/** What was deployed: by whom, what the model checker found, and the text. */
+function source({ verdict, check, deployed_by: by, deployed_at: at, accepted_risk: risk, retired_at: retired, definition: toml }) {
+  const facts = [
+    ["Verdict of the model checker", [status(verdict), ` ${VERDICTS[verdict] ?? ""}`]],
+    at && ["Deployed", [ago(at), by && ` by ${by}`]],
+    risk && ["Accepted risk", risk],
+    retired && ["Retired", ago(retired)],
+  ];
+  return [
+    h("dl", { class: "facts" }, facts.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+    check && Object.keys(check).length > 0 && [h("h3", {}, "What the model checker looked at"), json(check, "Result of the model checker")],
+    h("h3", {}, "Definition (TOML)"),
+    h("pre", { tabindex: "0", role: "region", "aria-label": "Definition" }, toml),
   ];
 }
 

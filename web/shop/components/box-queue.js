@@ -1,5 +1,5 @@
-// <box-queue>: a place in the line of a concert. It asks for the place as often as the service says, shows number, estimate
-// and progress, and survives a reload (`token`), a sleep and a lost connection.
+// <box-queue>: a place in the line of a concert. It follows the place by its event stream; where that does not work it asks as often as
+// the service says. It shows number, estimate and progress, and survives a reload (`token`), a sleep and a lost connection.
 //
 // Properties: `client` (a ShopClient), `concert` (its id), `token` (the latest queue token, if there is one),
 // `startedAhead` (how many stood before this place at first, for the progress).
@@ -14,6 +14,11 @@ import { fill, h, repeat } from '../dom.js';
 const ANNOUNCE_INTERVAL_MS = 15_000;
 /** The pause after a question without an answer. */
 const RETRY_PAUSE_MS = 3_000;
+
+/** How often the service is asked while the stream brings the changes. */
+const STREAM_CHECK_MS = 60_000;
+/** The pause after a stream that did not work, before the next one is tried. */
+const STREAM_PAUSE_MS = 30_000;
 
 const style = sheet(`
   .card { display: grid; gap: 1.25rem; text-align: center; }
@@ -42,6 +47,9 @@ export class BoxQueue extends HTMLElement {
   #isOffline = false;
   /** @type {AbortController | null} */
   #stop = null;
+  /** The stream that is open, by what ends it. @type {AbortController | null} */
+  #stream = null;
+  #noStreamUntil = -Infinity;
   #card = h('div.card');
   #live = h('p.hidden', { 'aria-live': 'polite', role: 'status' });
   #announcedAt = -Infinity;
@@ -70,6 +78,7 @@ export class BoxQueue extends HTMLElement {
   /** Begins to ask, once the other properties that are set along with this one are there. */
   #start() {
     this.#stop?.abort();
+    this.#endStream();
     const stop = new AbortController();
     this.#stop = stop;
     this.#render();
@@ -78,6 +87,32 @@ export class BoxQueue extends HTMLElement {
 
   disconnectedCallback() {
     this.#stop?.abort();
+    this.#endStream();
+  }
+
+  #endStream() {
+    this.#stream?.abort();
+    this.#stream = null;
+  }
+
+  /** Opens the event stream, if there is none and this browser can. When it is lost, the service is asked at once. */
+  #follow() {
+    const { client, token } = this;
+    if (!client || !token || this.#stream || typeof EventSource !== 'function' || performance.now() < this.#noStreamUntil) return;
+    const stream = new AbortController();
+    this.#stream = stream;
+    const lost = () => {
+      if (this.#stream !== stream) return;
+      this.#endStream();
+      this.#noStreamUntil = performance.now() + STREAM_PAUSE_MS;
+      if (this.isConnected) this.#start();
+    };
+    const take = (/** @type {import('../client.js').Place} */ place) => {
+      if (this.#stream !== stream) return;
+      this.#isOffline = false;
+      if (this.#take(place) === null) this.#endStream();
+    };
+    client.follow(token, { take, lost, signal: stream.signal }).catch(lost);
   }
 
   /** Asks once; returns the pause until the next question, null after the last. */
@@ -89,7 +124,16 @@ export class BoxQueue extends HTMLElement {
       const place = this.token ? await client.place(this.token, signal) : await client.join(this.concert);
       if (signal?.aborted) return null;
       this.#isOffline = false;
-      return this.#take(place);
+      // What the stream did not bring is a sign that its connection is dead, for instance after a sleep.
+      const known = this.#place;
+      if (this.#stream && (known?.status !== place.status || known?.position !== place.position)) this.#endStream();
+      const pause = this.#take(place);
+      if (pause === null) {
+        this.#endStream();
+        return null;
+      }
+      this.#follow();
+      return this.#stream ? STREAM_CHECK_MS : pause;
     } catch (error) {
       if (signal?.aborted) return null;
       const refusal = /** @type {import('../client.js').ShopError} */ (error);

@@ -81,6 +81,7 @@ impl Engine {
         if fenced.is_some_and(|fenced| (&fenced.step, fenced.visit) != (&before.step, before.visit)) {
             return Err(ActError::Illegal { status: before.status, allowed: self.allowed_actions(&before) });
         }
+        batch.caused_by(crate::trace_context::current());
         let name = act.name();
         let lacking = self.lacking(&before, &act);
         if batch.apply(&self.registry, id, &Event::Operator(act.clone())) != Verdict::Moved {

@@ -1,6 +1,9 @@
 //! The one writer of saga state: read the rows and the database's clock, apply, write rows and history.
 
+use std::time::SystemTime;
+
 use chrono::{DateTime, Utc};
+use saga_protocol::spans::{self, SpanContext};
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
@@ -9,6 +12,7 @@ use super::Engine;
 use super::dispatch::Effects;
 use super::observations::Observations;
 use super::rest::Rested;
+use super::saga_spans;
 use crate::saga::{
     self, Decision, Definition, Entry, Event, NewSaga, Saga, Status, Transition, WorkflowRegistry,
 };
@@ -31,6 +35,10 @@ pub struct Batch {
     left: Vec<Rested>,
     /// The flight of sagas that a signal wakes.
     flight: i64,
+    /// When the work on the batch began, where spans are made.
+    begun: Option<SystemTime>,
+    /// The span that caused the next event.
+    cause: Option<SpanContext>,
 }
 
 /// What became of an event.
@@ -75,7 +83,19 @@ impl Batch {
             stale: Vec::new(),
             left: Vec::new(),
             flight,
+            begun: spans::begin(),
+            cause: None,
         }
+    }
+
+    /// The work on the batch began earlier than its rows were read: its spans begin then.
+    pub(super) fn begun_at(&mut self, begun: Option<SystemTime>) {
+        self.begun = begun;
+    }
+
+    /// The span that caused the next event, if it is known.
+    pub(super) fn caused_by(&mut self, cause: Option<SpanContext>) {
+        self.cause = cause;
     }
 
     /// The sagas' ids.
@@ -93,12 +113,13 @@ impl Batch {
         let Some(saga) = self.sagas.get(&id) else {
             return Verdict::Illegal(format!("there is no saga {id}"));
         };
-        let flight = saga.flight;
+        let (flight, cause) = (saga.flight, self.cause.take());
         let woken = (matches!(event, Event::Signal(_)) && saga.status == Status::Waiting)
             .then(|| Saga { flight: Some(self.flight), ..saga.clone() });
         let saga = woken.as_ref().unwrap_or(saga);
-        let decision = match registry.get(&saga.workflow, saga.version) {
-            Some(definition) => saga::apply(&definition, saga, event, self.now),
+        let definition = registry.get(&saga.workflow, saga.version);
+        let decision = match &definition {
+            Some(definition) => saga::apply(definition, saga, event, self.now),
             None => match saga::apply_undefined(saga, event, self.now) {
                 Some(decision) => decision,
                 None => return undefined(saga),
@@ -107,6 +128,10 @@ impl Batch {
         match decision {
             Decision::Transition(transition) => {
                 self.observations.note(saga, event, &transition.saga, self.now);
+                if let Some(begun) = self.begun {
+                    let span = saga_spans::of_event(event, &transition, definition.as_deref(), begun, cause);
+                    self.observations.trace(span);
+                }
                 if let Some(flight) = flight.filter(|_| transition.saga.flight.is_none()) {
                     self.left.push(Rested { saga: id, flight: Some(flight) });
                 }

@@ -2,15 +2,18 @@
 
 use chrono::{DateTime, Utc};
 use fail::fail_point;
+use saga_protocol::spans;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::saga_spans::{Started, record_start};
 use super::Engine;
 use super::advance::start_version;
 use crate::input_schema;
 use crate::saga::{self, Definition, NewSaga, Saga};
 use crate::store::write_batch::WriteBatch;
 use crate::store::{self, attributes, definitions};
+use crate::trace_context;
 
 /// Most attributes of a saga.
 pub const MAX_ATTRIBUTES: usize = 8;
@@ -114,9 +117,13 @@ impl Engine {
         if !faults.is_empty() {
             return Err(StartError::Invalid(faults));
         }
-        let id = new.id;
+        let (id, trace, begun) = (new.id, new.trace, spans::begin());
         match store::bounded(self.write_start(&definition, new)).await {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                let started = Started { workflow: &definition.name, saga: id, trace, about: None };
+                record_start(started, begun, trace_context::current());
+                Ok(true)
+            }
             Err(error) if is_taken(&error) && store::sagas::get(&self.pool, id).await?.is_some() => Ok(false),
             Err(error) => Err(error.into()),
         }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use fail::fail_point;
+use saga_protocol::spans;
 use uuid::Uuid;
 
 use super::observations::Observations;
 use super::rest::Rested;
-use super::{Engine, announce};
+use super::{Engine, announce, saga_spans};
 use crate::bus::command_batch;
 use crate::bus::events::{EventBatch, EventMessage, event_batches};
 use crate::bus::messages::{self, Settled};
@@ -177,6 +178,7 @@ impl Engine {
         commands.retain(|command| !self.pauses.hold_back(command));
         self.tell_settled(settled).await;
         self.tell_watchers(&told).await;
+        let fresh = events.len();
         if !recalls.is_empty() {
             let (recalled, at_rest) = match store::bounded(self.recall(&recalls)).await {
                 Ok(recalled) => recalled,
@@ -188,9 +190,24 @@ impl Engine {
         let mut messages = self.command_messages(commands);
         messages.extend(alarm_messages(alarms));
         messages.extend(event_batches(&events).into_iter().map(Message::Events));
-        if !messages.is_empty()
-            && let Err(left) = publish_each(&self.bus, &messages, Message::outgoing).await
-        {
+        let begun = spans::begin();
+        let published = match messages.is_empty() {
+            true => Ok(()),
+            false => publish_each(&self.bus, &messages, Message::outgoing).await,
+        };
+        if let Some(begun) = begun {
+            let left = published.as_ref().err();
+            let is_published = |at: usize| {
+                left.is_none_or(|left| {
+                    !left.failed.contains(&at) && left.refused.iter().all(|(refused, _)| *refused != at)
+                })
+            };
+            let commands = messages.iter().enumerate().flat_map(|(at, message)| {
+                message.commands().iter().map(move |command| (command, is_published(at)))
+            });
+            saga_spans::record_published(commands, &events[..fresh], begun);
+        }
+        if let Err(left) = published {
             for (at, reason) in &left.refused {
                 rested.retain(|rested| !messages[*at].has_event_of(rested.saga));
                 self.give_up(&messages[*at], reason).await;

@@ -10,6 +10,7 @@ use async_nats::jetstream::Message;
 use chrono::{DateTime, Utc};
 use fail::fail_point;
 use futures::future::BoxFuture;
+use saga_protocol::spans;
 use uuid::Uuid;
 
 use super::participant::{Participant, Task};
@@ -129,6 +130,7 @@ async fn attempt(
     commands: &[&Command],
     control: Control,
 ) -> store::Result<(Executed, BoxFuture<'static, ()>)> {
+    let begun = spans::begin();
     let mut attempt = BatchTx::begin(&engine.steps, control).await?;
     let sagas = engine.sagas_of(&mut attempt, commands).await?;
     let Sorted { places, tasks, stale, mut illegal } = sort(engine, commands, &sagas);
@@ -145,6 +147,7 @@ async fn attempt(
         })
         .collect();
     let mut batch = Batch::of(sagas, now);
+    batch.begun_at(begun);
     for saga in stale {
         metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
         batch.note_stale(saga);

@@ -1,16 +1,23 @@
-//! What a commit counts in the metrics: sagas that started, ended or got stuck, outcomes of steps, and how long they took.
+//! What a commit counts in the metrics: sagas that started, ended or got stuck, outcomes of steps, and how long they took; and its
+//! spans.
 //!
 //! Observations are collected while a batch is decided and recorded after its commit, so that a batch that is tried again counts
 //! once.
 
+use std::time::SystemTime;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use metrics::{Counter, Histogram};
+use saga_protocol::spans::{self, Span};
 
 use crate::saga::{Direction, Event, Outcome, Saga, Status};
 
 /// Collected, not recorded yet.
 #[derive(Debug, Default)]
-pub(super) struct Observations(Vec<Observation>);
+pub(super) struct Observations {
+    all: Vec<Observation>,
+    spans: Vec<Span>,
+}
 
 #[derive(Debug)]
 enum Observation {
@@ -24,14 +31,14 @@ enum Observation {
 impl Observations {
     /// A saga has started.
     pub(super) fn note_start(&mut self, saga: &Saga) {
-        self.0.push(Observation::Started { workflow: saga.workflow.clone() });
+        self.all.push(Observation::Started { workflow: saga.workflow.clone() });
     }
 
     /// A saga has moved by an event.
     pub(super) fn note(&mut self, before: &Saga, event: &Event, after: &Saga, now: DateTime<Utc>) {
         let workflow = || after.workflow.clone();
         match event {
-            Event::Reply(reply) => self.0.push(Observation::Step {
+            Event::Reply(reply) => self.all.push(Observation::Step {
                 workflow: workflow(),
                 step: reply.step.clone(),
                 direction: reply.direction,
@@ -39,28 +46,37 @@ impl Observations {
                 took: now - before.since,
             }),
             Event::TimerFired => {
-                self.0.extend(before.due_at.map(|due| Observation::TimerRang { late: now - due }));
+                self.all.extend(before.due_at.map(|due| Observation::TimerRang { late: now - due }));
             }
             _ => {}
         }
         if after.status.is_end() && !before.status.is_end() {
             let took = now - after.created_at;
-            self.0.push(Observation::Ended { workflow: workflow(), outcome: after.status.name(), took });
+            self.all.push(Observation::Ended { workflow: workflow(), outcome: after.status.name(), took });
         }
         if after.status == Status::Stuck && before.status != Status::Stuck {
-            self.0.push(Observation::GotStuck { workflow: workflow() });
+            self.all.push(Observation::GotStuck { workflow: workflow() });
         }
+    }
+
+    /// A span of the batch; it ends when the batch is committed.
+    pub(super) fn trace(&mut self, span: Option<Span>) {
+        self.spans.extend(span);
     }
 
     /// Those of both.
     pub(super) fn extend(&mut self, more: Self) {
-        self.0.extend(more.0);
+        self.all.extend(more.all);
+        self.spans.extend(more.spans);
     }
 
-    /// Counts all of them.
+    /// Counts all of them, and exports the spans.
     pub(super) fn record(self) {
         let mut recorder = Recorder::default();
-        self.0.into_iter().for_each(|observation| recorder.record(observation));
+        self.all.into_iter().for_each(|observation| recorder.record(observation));
+        let Some(exporter) = spans::exporter().filter(|_| !self.spans.is_empty()) else { return };
+        let ended = SystemTime::now();
+        self.spans.into_iter().for_each(|span| exporter.export(Span { ended, ..span }));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use async_nats::jetstream::Message;
 use fail::fail_point;
+use saga_protocol::spans::{self, SpanContext};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -121,15 +122,18 @@ struct Decided<'a> {
 
 /// One transaction for all of them.
 async fn write<'a>(engine: &Engine, items: &'a [Item]) -> store::Result<Decided<'a>> {
+    let begun = spans::begin();
     let mut tx = engine.steps.begin().await?;
     let ids: Vec<Uuid> = items.iter().map(|(_, saga, _)| *saga).collect();
     let mut batch = Batch::lock(engine, &mut tx, &ids).await?;
+    batch.begun_at(begun);
     let (mut illegal, mut later) = (Vec::new(), Vec::new());
     for (message, saga, event) in items {
         if let Some(why) = answered_here(engine, &batch, *saga, event) {
             illegal.push((message, why));
             continue;
         }
+        batch.caused_by(begun.and_then(|_| SpanContext::of_message(message)));
         match batch.apply(&engine.registry, *saga, event) {
             Verdict::Moved => {}
             Verdict::Stale => {

@@ -1,6 +1,7 @@
 //! Signals from this process: drained into one transaction for all that wait.
 
 use fail::fail_point;
+use saga_protocol::spans::{self, SpanContext};
 use serde_json::Map;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -14,6 +15,7 @@ use crate::store::batch_tx::{BatchTx, with_lock_fallback};
 use crate::store::claims::{Claims, is_taken};
 use crate::store::idempotency::Asked;
 use crate::store::write_batch::WriteBatch;
+use crate::trace_context;
 
 /// An external message to a saga.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub(super) struct Signal {
     signal: saga::Signal,
     /// An idempotency key that is claimed with it.
     key: Option<Asked>,
+    /// The span of the request that gives it.
+    cause: Option<SpanContext>,
 }
 
 /// Why a signal could not be given.
@@ -51,7 +55,8 @@ impl Engine {
         signal: saga::Signal,
         key: Option<Asked>,
     ) -> Result<Option<Verdict>, SignalError> {
-        self.signals.ask(Signal { saga, signal, key }).await.ok_or(SignalError::Unavailable)
+        let cause = trace_context::current();
+        self.signals.ask(Signal { saga, signal, key, cause }).await.ok_or(SignalError::Unavailable)
     }
 
     /// Waits for a saga to settle, from now on.
@@ -88,14 +93,17 @@ async fn attempt(
     claims: &Claims<'_>,
     control: Control,
 ) -> store::Result<Vec<Option<Verdict>>> {
+    let begun = spans::begin();
     let mut attempt = BatchTx::begin(&engine.steps, control).await?;
     let ids: Vec<Uuid> = signals.iter().map(|signal| signal.saga).collect();
     let sagas = engine.waiting_sagas(&mut attempt, &ids).await?;
     let mut changes = WriteBatch::default();
     let now = attempt.time_to_decide(&engine.clock, &mut changes).await?;
     let mut batch = Batch::of(sagas, now);
+    batch.begun_at(begun);
     let mut verdicts = Vec::with_capacity(signals.len());
-    for (at, Signal { saga, signal, .. }) in signals.iter().enumerate() {
+    for (at, Signal { saga, signal, cause, .. }) in signals.iter().enumerate() {
+        batch.caused_by(*cause);
         let give = || batch.apply(&engine.registry, *saga, &Event::Signal(signal.clone()));
         verdicts.push((!claims.is_taken(at)).then(give));
     }

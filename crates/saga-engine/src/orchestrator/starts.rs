@@ -1,6 +1,7 @@
 //! Sagas whose start comes as a message. The sender chooses the id, so that a start that comes twice starts one saga.
 
 use async_nats::jetstream::Message;
+use saga_protocol::spans::{self, SpanContext};
 use tokio_util::sync::CancellationToken;
 
 use super::client_sagas::{NewClientSaga, StartError};
@@ -8,6 +9,7 @@ use super::{Engine, Work};
 use crate::bus::deliveries::{self, InHand};
 use crate::bus::{Deliveries, messages, subjects};
 use crate::store;
+use crate::trace_context;
 
 type Item = (Message, NewClientSaga);
 
@@ -48,7 +50,8 @@ impl Work<Item> for Starting<'_> {
     /// One after the other. What was started before one of them failed is found when it comes again.
     async fn attempt(&self, items: &[Item]) -> store::Result<()> {
         for (message, new) in items {
-            match self.0.start_saga(new.clone()).await {
+            let cause = spans::begin().and_then(|_| SpanContext::of_message(message));
+            match trace_context::within(cause, self.0.start_saga(new.clone())).await {
                 Ok(_) => deliveries::acknowledge(message).await,
                 Err(StartError::Database(error)) => return Err(error),
                 // Another process may be able to read the definition.

@@ -1,5 +1,7 @@
 //! Attributes of sagas: what their callers find them by.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value};
 use sqlx::PgExecutor;
 use uuid::Uuid;
@@ -26,4 +28,17 @@ pub async fn of_saga(db: impl PgExecutor<'_>, saga: Uuid) -> Result<Map<String, 
         .fetch_all(db)
         .await?;
     Ok(rows.into_iter().map(|row| (row.name, row.value)).collect())
+}
+
+/// The attributes of these sagas; sagas without any are left out.
+pub async fn of_sagas(db: impl PgExecutor<'_>, sagas: &[Uuid]) -> Result<BTreeMap<Uuid, Map<String, Value>>> {
+    let rows = sqlx::query!(
+        "select saga_id, name, value from saga_attributes where saga_id = any($1) order by saga_id, name",
+        sagas
+    );
+    let mut found: BTreeMap<Uuid, Map<String, Value>> = BTreeMap::new();
+    for row in rows.fetch_all(db).await? {
+        found.entry(row.saga_id).or_default().insert(row.name, row.value);
+    }
+    Ok(found)
 }
