@@ -19,9 +19,9 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use uuid::Uuid;
 
+use crate::common::Env;
 use crate::common::app::{TestApp, until};
 use crate::common::program::Program;
-use crate::common::Env;
 use crate::own_workflows::{TRIP, travel_agency};
 use crate::process::{Process, buyers, client};
 
@@ -82,7 +82,8 @@ fn hex(bytes: &[u8]) -> String {
 async fn serve(env: &Env, roles: &str, variables: &[(&str, &str)]) -> Process {
     let data_dir = env.dir.display().to_string();
     let (database, nats) = (&env.database_url, &env.nats_url);
-    let arguments = ["serve", "--role", roles, "--local", "--data-dir", &data_dir, "--database-url", database];
+    let arguments =
+        ["serve", "--role", roles, "--local", "--data-dir", &data_dir, "--database-url", database];
     Process::start_with(&[&arguments[..], &["--nats-url", nats]].concat(), variables).await
 }
 
@@ -150,12 +151,18 @@ async fn a_booking_is_one_trace_over_all_processes() {
         sqlx::query_scalar("select trace from sagas limit 1").fetch_one(&env.pool).await.unwrap();
     assert_eq!(saga, Some(TRACE.parse().unwrap()), "the saga names the trace");
 
-    // A service with a database of its own, and a caller without a trace: the trace begins with the request.
+    trip_is_one_trace(&env, &api, &collector).await;
+    api.kill().await;
+    rest.kill().await;
+}
+
+/// A service with a database of its own, and a caller without a trace: the trace begins with the request.
+async fn trip_is_one_trace(env: &Env, api: &Process, collector: &Collector) {
     let NewKey { secret, hash } = NewKey::generate();
     api_keys::insert(&env.pool, ids::new(), "test", Role::Admin, &hash).await.unwrap();
     let file = env.dir.join("trip.toml");
     std::fs::write(&file, TRIP).unwrap();
-    Program::of(&env).json(0, &format!("workflow deploy {}", file.display())).await;
+    Program::of(env).json(0, &format!("workflow deploy {}", file.display())).await;
     let _agency = travel_agency(&env.bus, &env.pool).await;
     let order = json!({ "input": { "city": "Oslo", "approved": true } });
     let start = client().post(format!("{}/v1/workflows/trip/sagas?wait=30", api.url)).bearer_auth(&secret);
@@ -172,8 +179,6 @@ async fn a_booking_is_one_trace_over_all_processes() {
     {
         panic!("{:#?}", collector.names(&trace));
     }
-    api.kill().await;
-    rest.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -192,7 +197,8 @@ async fn nothing_is_sent_unless_a_collector_is_named() {
     assert_eq!(answer.status(), 200);
     process.kill().await;
     assert!(collector.spans.lock().unwrap().is_empty());
-    let wrong = Program::of(&test.env).with(endpoint.0, endpoint.1).with("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
+    let wrong =
+        Program::of(&test.env).with(endpoint.0, endpoint.1).with("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc");
     let refused = wrong.run("serve --role worker --local --admin-listen 127.0.0.1:0").await;
     assert_eq!(refused.code, 1);
     assert!(refused.err.contains("only http/protobuf is supported"), "{}", refused.err);

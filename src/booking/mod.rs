@@ -26,10 +26,10 @@ use crate::ids;
 use crate::orchestrator::{self, Batcher, Engine, SignalError, Verdict, Waiting, batcher};
 use crate::saga::{Signal, Status};
 use crate::steps::BookingCache;
-use crate::{store, trace_context};
 use crate::store::claims::Key;
 pub use crate::store::reservations::NewReservation as Order;
 use crate::store::reservations::{NewReservation, Reservation, ReservationStatus};
+use crate::{store, trace_context};
 pub use charges::ChargeReplay;
 
 /// The longest wait for a reservation to be read again once its saga has begun: then the caller is answered without.

@@ -18,10 +18,10 @@ use uuid::Uuid;
 use super::batch::{self, Batch, Tally};
 use super::{AskError, SagaFilter, sagas};
 use crate::background::Tasks;
-use crate::{ids, store};
 use crate::orchestrator::Engine;
 use crate::store::batch_jobs::{self as rows, BatchJobRow, JobEnd, JobProgress, NewBatchJob};
 use crate::store::operations::{self, ActRow};
+use crate::{ids, store};
 
 /// Most sagas of one job.
 pub const JOB_LIMIT_MAX: u32 = 100_000;

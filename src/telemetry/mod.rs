@@ -47,7 +47,8 @@ pub fn start_logging(default_filter: &str, format: LogFormat) {
 /// before the `@`, and the bodies of requests; the client of the trace collector prints its address. No filter of `RUST_LOG` makes that visible.
 fn is_without_secrets(metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
-    let is_of = |name: &str| target == name || target.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"));
+    let is_of =
+        |name: &str| target == name || target.strip_prefix(name).is_some_and(|rest| rest.starts_with("::"));
     *metadata.level() <= Level::INFO || !(is_of("async_nats") || target.starts_with("opentelemetry"))
 }
 

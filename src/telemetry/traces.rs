@@ -71,8 +71,7 @@ impl Limits {
 /// If a variable has a value that cannot be meant.
 pub fn start_traces() -> anyhow::Result<Option<Traces>> {
     let is_set = |name| variable(name).is_some();
-    let has_collector =
-        is_set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") || is_set("OTEL_EXPORTER_OTLP_ENDPOINT");
+    let has_collector = is_set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") || is_set("OTEL_EXPORTER_OTLP_ENDPOINT");
     let is_disabled = variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     if is_disabled || !has_collector {
         return Ok(None);
@@ -98,7 +97,8 @@ pub fn start_traces() -> anyhow::Result<Option<Traces>> {
         .build()
         .context("the client of the trace collector")?;
     let builder = opentelemetry_otlp::SpanExporter::builder().with_http().with_http_client(client);
-    let mut exporter = builder.with_timeout(limits.timeout).build().context("the OTEL_EXPORTER_OTLP_* settings")?;
+    let mut exporter =
+        builder.with_timeout(limits.timeout).build().context("the OTEL_EXPORTER_OTLP_* settings")?;
     exporter.set_resource(&resource());
     let (spans, queue) = mpsc::channel(limits.queue);
     let scope = InstrumentationScope::builder(SERVICE).with_version(env!("CARGO_PKG_VERSION")).build();

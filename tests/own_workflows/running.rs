@@ -95,7 +95,8 @@ async fn found_by_attributes(entrance: &Entrance, id: &Value) {
     }
     let list = entrance.get("/v1/ops/sagas?attribute=nights=3", &viewer).await.good(200).clone();
     assert_eq!(list["items"][0]["attributes"], json!({ "customer": "ada", "nights": 3 }));
-    let shown = entrance.get(&format!("/v1/ops/sagas/{}", id.as_str().unwrap()), &viewer).await.good(200).clone();
+    let shown =
+        entrance.get(&format!("/v1/ops/sagas/{}", id.as_str().unwrap()), &viewer).await.good(200).clone();
     assert_eq!((&shown["attributes"]["customer"], &shown["trace_url"]), (&json!("ada"), &Value::Null));
     entrance.get("/v1/ops/sagas?attribute=customer", &viewer).await.is(422, "invalid_request");
     let program = Program::of(&entrance.test.env);

@@ -37,10 +37,14 @@ export function waterfall(saga) {
         svg("rect", { class: name, x: at(from), y: 0, width: Math.max(BAR_MIN, at(to) - at(from)), height: 10 })),
       h("span", { class: "took" }, h("b", {}, event.replaceAll("_", " ")), ` ${duration(to - from)}`)));
   const total = duration(end - begin);
-  const sum = (...kinds) => duration(rows.filter(({ name }) => kinds.includes(name)).reduce((ms, { from, to }) => ms + to - from, 0));
+  const sum = (text, ...kinds) => {
+    const ms = rows.filter(({ name }) => kinds.includes(name)).reduce((all, { from, to }) => all + to - from, 0);
+    return ms > 0 && `${duration(ms)} ${text}`;
+  };
+  const sums = [sum("until commands were answered", "done", "rejected"), sum("for failed attempts", "failed"),
+    sum("waiting for signals or deadlines", "wait"), sum("until operators acted", "operator"), sum("not over", "open")].filter(Boolean);
   return h("figure", { class: "waterfall" },
-    h("figcaption", {}, `${clock(saga.created_at)}, ${total} in all: ${sum("done", "rejected")} until commands were answered, ` +
-      `${sum("failed")} for failed attempts, ${sum("wait")} waiting for signals or deadlines, ${sum("operator")} until operators acted. ` +
+    h("figcaption", {}, `${[`${clock(saga.created_at)}, ${total} in all`, sums.join(", ")].filter(Boolean).join(": ")}. ` +
       "Each bar is the time until the event beside it. The bar of a command begins when the command was sent, so it is the time in the queue and " +
       "the time of the worker together; after a failed attempt it has the pause before the next one too. The trace shows them apart."),
     h("ol", {}, items),

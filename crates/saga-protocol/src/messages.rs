@@ -20,7 +20,8 @@ use uuid::Uuid;
 use crate::headers::{
     DEADLINE, Fence, MESSAGE_ID, Malformed, SAGA, TRACE, WORKER, fence, header, parsed, read_fence, set,
 };
-use crate::trace::{trace_of, traceparent};
+use crate::spans::trace_of;
+use crate::trace::traceparent;
 use crate::{Outgoing, subjects};
 
 /// The version of every body here, in [`crate::command_batch`] and in [`crate::fences`].

@@ -36,13 +36,19 @@ impl SpanContext {
         let span = traceparent.split('-').nth(2).filter(|span| span.len() == 16)?;
         let is_hex = span.bytes().all(|digit| digit.is_ascii_hexdigit());
         let span = u64::from_str_radix(span, 16).ok().filter(|span| is_hex && *span != 0)?;
-        Some(Self { trace: crate::trace::trace_of(traceparent)?, span })
+        Some(Self { trace: trace_of(traceparent)?, span })
     }
 
     /// The span that the header `traceparent` of a message names.
     pub fn of_message(message: &async_nats::Message) -> Option<Self> {
         header(message, TRACE).and_then(Self::parse)
     }
+}
+
+/// The trace that a `traceparent` names.
+pub fn trace_of(traceparent: &str) -> Option<Uuid> {
+    let trace = traceparent.split('-').nth(1).filter(|trace| trace.len() == 32)?;
+    Uuid::try_parse(trace).ok().filter(|trace| !trace.is_nil())
 }
 
 /// What a span is to its trace, as OpenTelemetry has it.
@@ -103,7 +109,12 @@ pub fn exporter_of(trace: Uuid) -> Option<&'static dyn SpanExporter> {
 
 /// The time at which a span begins; `None` if no spans are made in this process.
 pub fn begin() -> Option<SystemTime> {
-    exporter().map(|_| SystemTime::now())
+    exporter().map(|_| now())
+}
+
+/// The machine's clock. Spans are timed by it; it decides nothing.
+pub fn now() -> SystemTime {
+    SystemTime::now()
 }
 
 #[cfg(test)]

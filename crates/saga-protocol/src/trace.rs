@@ -12,15 +12,10 @@ pub fn traceparent(trace: Uuid, id: &str) -> String {
     format!("00-{}-{span:016x}-0{}", trace.simple(), u8::from(is_sampled))
 }
 
-/// The trace that a `traceparent` names.
-pub fn trace_of(traceparent: &str) -> Option<Uuid> {
-    let trace = traceparent.split('-').nth(1).filter(|trace| trace.len() == 32)?;
-    Uuid::try_parse(trace).ok().filter(|trace| !trace.is_nil())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spans::trace_of;
 
     #[test]
     fn trace_continues_and_repeats_share_a_span() {

@@ -141,7 +141,7 @@ fn record_span<DB: FenceDatabase>(
         kind: SpanKind::Consumer,
         name: format!("process {}", command.subject),
         begun,
-        ended: SystemTime::now(),
+        ended: spans::now(),
         attributes: vec![
             ("saga.id", command.saga_id.to_string()),
             ("saga.workflow", command.workflow.clone()),

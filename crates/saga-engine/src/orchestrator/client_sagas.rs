@@ -6,9 +6,9 @@ use saga_protocol::spans;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::saga_spans::{Started, record_start};
 use super::Engine;
 use super::advance::start_version;
+use super::saga_spans::{Started, record_start};
 use crate::input_schema;
 use crate::saga::{self, Definition, NewSaga, Saga};
 use crate::store::write_batch::WriteBatch;

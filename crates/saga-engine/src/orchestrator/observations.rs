@@ -4,8 +4,6 @@
 //! Observations are collected while a batch is decided and recorded after its commit, so that a batch that is tried again counts
 //! once.
 
-use std::time::SystemTime;
-
 use chrono::{DateTime, TimeDelta, Utc};
 use metrics::{Counter, Histogram};
 use saga_protocol::spans::{self, Span};
@@ -75,7 +73,7 @@ impl Observations {
         let mut recorder = Recorder::default();
         self.all.into_iter().for_each(|observation| recorder.record(observation));
         let Some(exporter) = spans::exporter().filter(|_| !self.spans.is_empty()) else { return };
-        let ended = SystemTime::now();
+        let ended = spans::now();
         self.spans.into_iter().for_each(|span| exporter.export(Span { ended, ..span }));
     }
 }

@@ -35,7 +35,7 @@ pub fn record_start(started: Started<'_>, begun: Option<SystemTime>, cause: Opti
         kind: SpanKind::Internal,
         name: format!("start {workflow}"),
         begun,
-        ended: SystemTime::now(),
+        ended: spans::now(),
         attributes: vec![("saga.id", saga.to_string()), ("saga.workflow", workflow.to_owned())],
         error: None,
     });
@@ -127,7 +127,7 @@ pub(super) fn record_published<'a>(
     events: &[EventMessage],
     begun: SystemTime,
 ) {
-    let ended = SystemTime::now();
+    let ended = spans::now();
     for (command, is_published) in commands {
         let Some(exporter) = spans::exporter_of(command.trace) else { continue };
         let Command { saga_id, step, visit, direction, send, .. } = command;
