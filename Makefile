@@ -26,7 +26,7 @@ test: deps-of-tests lint ## Run every check: format, lints, tests against real s
 	$(ALONE) RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --features saga-worker/sqlite --quiet
 
-# TESTS names some of them: make test-slow TESTS="throttle:: shop_in_browser::"
+# TESTS names some of them: make test-slow TESTS=throttle::
 test-slow: deps-of-slow-tests ## Run the long tests: faults that last, the shop in a browser, generated requests, loads (a quarter of an hour)
 	$(ALONE) cargo test --quiet --test slow -- $(TESTS)
 
