@@ -195,8 +195,10 @@ async fn confirmation_without_payment_is_refused() {
     engine.act(id, OperatorAction::Pause, "test", "held back").await.unwrap();
     assert_eq!(entrance.pay(&buyer, &held).await.status, 202);
     let output = serde_json::Map::new();
-    let acted =
-        engine.act(id, OperatorAction::Complete { output }, "test", "paid at the counter").await.unwrap();
+    let acted = engine
+        .act(id, OperatorAction::Complete { step: None, output }, "test", "paid at the counter")
+        .await
+        .unwrap();
     let left = &acted.detail.unwrap()["settlement"]["left_to_settle"];
     assert_eq!(left, &json!([{ "what": "points_owed", "user_id": buyer.id, "points": 100 }]));
     engine.act(id, OperatorAction::Resume, "test", "go on").await.unwrap();

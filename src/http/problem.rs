@@ -310,6 +310,7 @@ impl From<ActError> for Problem {
             ActError::UnknownCommand(_) => Self::not_found("command"),
             ActError::Covers { .. } => Self::new(Code::IllegalAct, detail),
             ActError::Consumers(_) => Self::new(Code::Unavailable, detail),
+            ActError::NotAtStep(_) => Self::invalid(vec![Fault::new("/step", &error.to_string())]),
             ActError::Lacking(_) | ActError::TooLarge(_) => {
                 Self::invalid(vec![Fault::new("/output", &error.to_string())])
             }

@@ -39,6 +39,8 @@ pub struct WorkflowGraph {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct WorkflowStep {
     pub name: String,
+    /// The group of parallel steps that it is a member of; null if it is in none.
+    pub group: Option<String>,
     /// The command that does it; null for a wait.
     pub command: Option<String>,
     /// The command that undoes it; null if nothing is to be undone.
@@ -99,6 +101,7 @@ fn step_of(step: &Step) -> WorkflowStep {
     let deadline = step.deadline.as_ref();
     WorkflowStep {
         name: step.name.clone(),
+        group: step.group.clone(),
         command: step.command.clone(),
         undo: step.undo.clone(),
         signal: step.wait.clone(),

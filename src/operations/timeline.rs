@@ -55,6 +55,8 @@ pub struct Happening {
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct StepView {
     pub step: String,
+    /// The group of parallel steps that it is a member of; null if it is in none.
+    pub group: Option<String>,
     #[schema(inline)]
     #[schema(value_type = crate::schemas::StepStanding)]
     pub standing: Standing,
@@ -78,7 +80,7 @@ pub struct StepView {
 
 /// Puts together what row, history and definition say.
 pub fn detail(definition: Option<&Definition>, saga: Saga, history: Vec<HistoryRow>) -> SagaDetail {
-    let happenings = happenings(history);
+    let happenings = happenings(definition, history);
     let progress = definition.map(|definition| {
         let told = happenings.iter().filter_map(|row| {
             // A wait has no answer: it is behind the saga once a signal or its deadline has ended it.
@@ -95,14 +97,15 @@ pub fn detail(definition: Option<&Definition>, saga: Saga, history: Vec<HistoryR
     SagaDetail { saga: saga.into(), allowed, history: happenings, steps, undo_path: progress.undo_path }
 }
 
-/// History rows, each with the time since its step was entered.
-fn happenings(history: Vec<HistoryRow>) -> Vec<Happening> {
+/// History rows, each with the time since its step was entered. The members of a group were entered together.
+fn happenings(definition: Option<&Definition>, history: Vec<HistoryRow>) -> Vec<Happening> {
     let mut here: Option<(String, Direction, i32)> = None;
     let mut entered = DateTime::UNIX_EPOCH;
     let mut last = history.first().map_or(DateTime::UNIX_EPOCH, |row| row.at);
     let mut all = Vec::with_capacity(history.len());
     for row in history {
-        let place = (row.step.clone(), row.direction, row.visit);
+        let group = group_of(definition, &row.step).filter(|_| row.direction == Direction::Do);
+        let place = (group.unwrap_or(&row.step).to_owned(), row.direction, row.visit);
         if here.as_ref() != Some(&place) {
             (here, entered) = (Some(place), last);
         }
@@ -127,6 +130,12 @@ fn happenings(history: Vec<HistoryRow>) -> Vec<Happening> {
     all
 }
 
+/// The group of parallel steps that a step is a member of.
+fn group_of<'a>(definition: Option<&'a Definition>, step: &str) -> Option<&'a str> {
+    let definition = definition?;
+    definition.steps[definition.index(step)?].group.as_deref()
+}
+
 /// What a history row holds: an output, or an error.
 fn told(row: &HistoryRow) -> (Option<Value>, Option<Value>) {
     let detail = || Some(row.detail.clone().unwrap_or_default());
@@ -148,6 +157,7 @@ fn steps(progress: &Progress, inputs: &BTreeMap<&str, Value>, history: &[Happeni
         let ended = answers.last().copied().or_else(|| own.clone().next_back());
         StepView {
             step: step.step.clone(),
+            group: step.group.clone(),
             standing: step.standing,
             command: step.command.clone(),
             undo: step.undo.clone(),
@@ -164,11 +174,17 @@ fn steps(progress: &Progress, inputs: &BTreeMap<&str, Value>, history: &[Happeni
 }
 
 /// What each step that was reached was given: the input, and what is kept of the outputs of the steps before it.
-fn inputs<'a>(definition: &Definition, saga: &'a Saga, history: &'a [Happening]) -> BTreeMap<&'a str, Value> {
+fn inputs<'a>(definition: &'a Definition, saga: &Saga, history: &'a [Happening]) -> BTreeMap<&'a str, Value> {
     let mut context = Value::clone(&saga.input);
     let mut inputs = BTreeMap::new();
+    // What the members of a group were given when the saga entered it, by group and visit.
+    let mut of_groups: BTreeMap<(&str, i32), Value> = BTreeMap::new();
+    let mut given = |step: &str, visit: i32, context: &Value| match group_of(Some(definition), step) {
+        Some(group) => of_groups.entry((group, visit)).or_insert_with(|| context.clone()).clone(),
+        None => context.clone(),
+    };
     for row in history.iter().filter(|row| row.direction == Direction::Do) {
-        inputs.insert(row.step.as_str(), context.clone());
+        inputs.insert(row.step.as_str(), given(&row.step, row.visit, &context));
         let step = definition.index(&row.step).map(|at| &definition.steps[at]);
         if let (Value::Object(context), Some(Value::Object(output)), Some(step)) =
             (&mut context, &row.output, step)
@@ -177,7 +193,10 @@ fn inputs<'a>(definition: &Definition, saga: &'a Saga, history: &'a [Happening])
         }
     }
     if saga.direction == Direction::Do && !saga.status.is_end() {
-        inputs.insert(saga.step.as_str(), context);
+        for index in saga::open_steps(definition, saga) {
+            let step = definition.steps[index].name.as_str();
+            inputs.insert(step, given(step, saga.visit, &context));
+        }
     }
     inputs
 }
@@ -240,14 +259,39 @@ mod tests {
     }
 
     #[test]
+    fn group_members_share_their_input_and_entry() {
+        let text = "name='t'\nversion=1\n[[steps]]\nname='both'\nparallel=[\n\
+            {name='hotel', command='x.y'}, {name='flight', command='x.z'}]\n[[steps]]\nname='pay'\ncommand='x.p'";
+        let definition = Definition::parse("t", text).unwrap();
+        let id = Uuid::nil();
+        let new = NewSaga { id, subject_id: id, input: Map::new(), trace: None, seq: 0 };
+        let mut saga = saga::start(&definition, new, DateTime::UNIX_EPOCH).saga;
+        saga.step = "pay".to_owned();
+        let history = vec![
+            row(1, 0, "started", "hotel", Direction::Do, Value::Null),
+            row(2, 40, "done", "flight", Direction::Do, json!({ "seat": 7 })),
+            row(3, 70, "done", "hotel", Direction::Do, json!({ "room": 3 })),
+        ];
+        let shown = detail(Some(&definition), saga, history);
+        let durations: Vec<i64> = shown.history.iter().map(|row| row.duration_ms).collect();
+        assert_eq!(durations, [0, 40, 70]);
+        let inputs: Vec<Option<Value>> = shown.steps.iter().map(|step| step.input.clone()).collect();
+        assert_eq!(inputs, [Some(json!({})), Some(json!({})), Some(json!({ "seat": 7, "room": 3 }))]);
+        assert_eq!(shown.steps[1].group.as_deref(), Some("both"));
+    }
+
+    #[test]
     fn duration_starts_when_the_step_is_entered() {
-        let told = happenings(vec![
-            row(1, 1_000, "started", "reserve", Direction::Do, Value::Null),
-            row(2, 1_030, "failed", "reserve", Direction::Do, json!({ "code": "busy" })),
-            row(3, 1_250, "done", "reserve", Direction::Do, json!({ "amount": 7 })),
-            row(4, 9_250, "signal:pay", "await_payment", Direction::Do, Value::Null),
-            row(5, 9_262, "done", "pay", Direction::Do, Value::Null),
-        ]);
+        let told = happenings(
+            None,
+            vec![
+                row(1, 1_000, "started", "reserve", Direction::Do, Value::Null),
+                row(2, 1_030, "failed", "reserve", Direction::Do, json!({ "code": "busy" })),
+                row(3, 1_250, "done", "reserve", Direction::Do, json!({ "amount": 7 })),
+                row(4, 9_250, "signal:pay", "await_payment", Direction::Do, Value::Null),
+                row(5, 9_262, "done", "pay", Direction::Do, Value::Null),
+            ],
+        );
         let durations: Vec<i64> = told.iter().map(|row| row.duration_ms).collect();
         assert_eq!(durations, [0, 30, 250, 8_000, 12]);
         assert_eq!(told[1].error, Some(json!({ "code": "busy" })));

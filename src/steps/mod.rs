@@ -244,7 +244,7 @@ mod tests {
         let context = Arc::make_mut(&mut saga.context);
         context["amount"] = amount;
         context["user_id"] = json!(Uuid::from_u128(8));
-        Job::of(&Task { command: command(&definition, &saga).unwrap(), saga: &saga })
+        Job::of(&Task { command: command(&definition, &saga, &saga.step).unwrap(), saga: &saga })
     }
 
     #[test]

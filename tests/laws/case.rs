@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use boxoffice::saga::{Definition, Direction, OperatorAction, Outcome, Saga, Status, Work};
+use boxoffice::saga::{self, Definition, Direction, OperatorAction, Outcome, Saga, Status, Work};
 use boxoffice::store::history::HistoryRow;
 use boxoffice::{bus, store};
 use std::sync::Arc;
@@ -29,20 +29,22 @@ pub enum Ending {
     Stuck,
 }
 
-/// The steps before `below` that have an undo, in the order in which they are undone.
-fn undone(definition: &Definition, below: usize) -> Vec<String> {
-    let steps = definition.steps[..below].iter().rev().filter(|step| step.undo.is_some());
-    steps.map(|step| step.name.clone()).collect()
+/// The steps before `below` that have an undo, without a step that was rejected, in the order in which they are undone.
+fn undone(definition: &Definition, below: usize, rejected: Option<usize>) -> Vec<String> {
+    let steps = definition.steps[..below].iter().enumerate().rev();
+    let steps = steps.filter(|(index, step)| step.undo.is_some() && Some(*index) != rejected);
+    steps.map(|(_, step)| step.name.clone()).collect()
 }
 
-/// How the saga must end if the step at `index` fails. A step that may have run is undone too.
+/// How the saga must end if the step at `index` fails. A step that may have run is undone too, and so are the other members of its group.
 pub fn expected_ending(definition: &Definition, index: usize, reason: &str, may_have_run: bool) -> Ending {
     let back = definition.steps[index].back_to.get(reason).filter(|_| !may_have_run);
     match back {
         Some(wait) => Ending::BackTo(wait.clone()),
         None if definition.can_compensate(index) => {
-            let below = index + usize::from(may_have_run);
-            Ending::Compensated { reason: reason.to_owned(), undone: undone(definition, below) }
+            let below = definition.group(index).map_or(index + 1, |group| group.end);
+            let rejected = Some(index).filter(|_| !may_have_run);
+            Ending::Compensated { reason: reason.to_owned(), undone: undone(definition, below, rejected) }
         }
         None => Ending::Stuck,
     }
@@ -123,9 +125,16 @@ impl Case {
         self.run_until("the saga to come to rest", resting).await
     }
 
-    /// Runs until the proxy holds the command of a step.
+    /// Whether the saga is at this step, and in a group of parallel steps at no other member.
+    pub fn is_only_at(&self, saga: &Saga, step: &str) -> bool {
+        let definition = self.harness.definition(&self.workflow);
+        saga::open_steps(&definition, saga) == [definition.index(step).unwrap()]
+    }
+
+    /// Runs until the proxy holds the command of a step, and the other members of its group are done.
     pub async fn run_to_held(&self, step: &str, direction: Direction) {
-        let held = |_: &Saga| !self.harness.proxy.held(self.started.saga, step, direction).is_empty();
+        let is_held = || !self.harness.proxy.held(self.started.saga, step, direction).is_empty();
+        let held = |saga: &Saga| is_held() && self.is_only_at(saga, step);
         self.run_until(&format!("{direction} {step} to be held"), held).await;
     }
 

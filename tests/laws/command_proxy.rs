@@ -179,7 +179,12 @@ impl CommandProxy {
 
     /// Sends every command and every reply of a saga again.
     pub async fn repeat_all(&self, saga: Uuid) {
-        for message in self.commands(saga) {
+        self.repeat(saga, |_| true).await;
+    }
+
+    async fn repeat(&self, saga: Uuid, is_wanted: impl Fn(&CommandMessage) -> bool) {
+        let wanted: Vec<CommandMessage> = self.commands(saga).into_iter().filter(is_wanted).collect();
+        for message in wanted {
             self.forward(&message).await;
         }
         let replies = self.sagas.lock().unwrap().get(&saga).map(|entry| entry.replies.clone());
@@ -246,7 +251,10 @@ impl CommandProxy {
                     self.forward(&message).await;
                 }
                 if repeated {
-                    self.repeat_all(message.command.saga_id).await;
+                    // While a group runs, its service must not do what the proxy answers.
+                    let forward = message.command.direction == Direction::Do;
+                    let saga = message.command.saga_id;
+                    self.repeat(saga, |earlier| !(forward && self.is_answered(earlier))).await;
                 }
             }
             Rule::Answer(outcome) => {
@@ -256,6 +264,14 @@ impl CommandProxy {
                     .unwrap();
             }
         }
+    }
+
+    /// Whether the proxy answers a command in place of its service.
+    fn is_answered(&self, message: &CommandMessage) -> bool {
+        let sagas = self.sagas.lock().unwrap();
+        let rules = sagas.get(&message.command.saga_id).and_then(|entry| entry.rules.as_ref());
+        let key = (message.command.step.clone(), message.command.direction);
+        rules.is_some_and(|rules| matches!(rules.rules.get(&key), Some(Rule::Answer(_))))
     }
 
     /// Sends a command to its service.

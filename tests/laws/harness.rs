@@ -72,12 +72,13 @@ pub struct Harness {
     _sweeping: DropGuard,
 }
 
-/// The built-in workflows and the sample workflow, each with its text.
+/// The built-in workflows, the sample workflow and the one with groups of parallel steps, each with its text.
 pub fn workflows() -> Vec<(String, Definition)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let files = fs::read_dir(folder.join("workflows")).unwrap();
     let mut paths: Vec<_> = files.map(|entry| entry.unwrap().path()).collect();
     paths.push(folder.join("tests/laws/sample_workflow.toml"));
+    paths.push(folder.join("tests/laws/parallel_workflow.toml"));
     paths.sort();
     let read = |path: &std::path::PathBuf| {
         let text = fs::read_to_string(path).unwrap();
@@ -111,9 +112,7 @@ impl Harness {
         let concert = add_concert(&app).await;
         let performance = add_performance(&app, concert, SEATS, PRICE).await;
         let elsewhere = link.and_then(|(link, side)| (side == Side::Elsewhere).then_some(link));
-        let all = workflows();
-        let (_, sample) = all.iter().find(|(_, definition)| definition.name == "sample").unwrap();
-        let sample = SampleWorkflow::open(&env.bus, sample, elsewhere).await;
+        let sample = SampleWorkflow::open(&env.bus, &workflows(), elsewhere).await;
         let proxy = CommandProxy::open(&env.bus, sample).await;
         let sweeping = CancellationToken::new();
         tokio::spawn(sweeping.clone().run_until_cancelled_owned(sweep(app.engine.clone())));
@@ -217,8 +216,16 @@ async fn sweep(engine: Engine) {
 /// Sends the workflow's commands through the proxy and shortens its times.
 fn rewritten(text: &str, timing: Timing) -> String {
     let mut workflow: Table = text.parse().unwrap();
-    for step in workflow["steps"].as_array_mut().unwrap() {
+    rewrite_steps(workflow["steps"].as_array_mut().unwrap(), timing);
+    workflow.to_string()
+}
+
+fn rewrite_steps(steps: &mut [Value], timing: Timing) {
+    for step in steps {
         let step = step.as_table_mut().unwrap();
+        if let Some(members) = step.get_mut("parallel") {
+            rewrite_steps(members.as_array_mut().unwrap(), timing);
+        }
         for key in ["command", "undo"] {
             if let Some(Value::String(command)) = step.get_mut(key) {
                 *command = proxied(command);
@@ -237,5 +244,4 @@ fn rewritten(text: &str, timing: Timing) -> String {
             }
         }
     }
-    workflow.to_string()
 }

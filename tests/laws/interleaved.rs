@@ -14,6 +14,7 @@ use super::case::{Case, compensating};
 use super::command_proxy::{Rule, Rules, is_here};
 use super::harness::{Harness, Side, Timing, workflows};
 use super::link::{Link, Stop};
+use super::table::is_tried;
 use crate::common::app::until;
 
 /// Longer than the other transaction needs if it does not wait.
@@ -144,7 +145,8 @@ async fn interleaved(workflow: String, step: String, here: bool) {
 async fn all_interleaved(here: bool) {
     let mut steps = Vec::new();
     for (_, definition) in workflows() {
-        for step in definition.steps.iter().filter(|step| step.undo.is_some()) {
+        let undone = definition.steps.iter().enumerate().filter(|(_, step)| step.undo.is_some());
+        for (_, step) in undone.filter(|(index, _)| is_tried(&definition, *index)) {
             if step.command.as_ref().is_some_and(|command| is_here(command) == here) {
                 steps.push(interleaved(definition.name.clone(), step.name.clone(), here));
             }

@@ -47,7 +47,8 @@ struct Prepared {
 async fn at_each_command(harness: &Arc<Harness>) -> Vec<Prepared> {
     let mut all = Vec::new();
     for (_, definition) in workflows() {
-        for (index, step) in definition.steps.iter().enumerate().filter(|(_, step)| step.command.is_some()) {
+        let steps = definition.steps.iter().enumerate().filter(|(_, step)| step.command.is_some());
+        for (index, step) in steps.filter(|(index, _)| table::is_tried(&definition, *index)) {
             all.push((definition.clone(), step.name.clone(), Direction::Do));
             if step.undo.is_some() && definition.can_compensate(index) {
                 all.push((definition.clone(), step.name.clone(), Direction::Undo));

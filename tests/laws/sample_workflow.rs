@@ -1,9 +1,9 @@
-//! The external service of the sample workflow, with its own database and the fence of the worker SDK. Its effect is a
+//! The external service of the sample workflow and of the one with groups of parallel steps, with its own database and the fence of the worker SDK. Its effect is a
 //! row that only the fence protects from being written twice.
 
 use std::time::Duration;
 
-use boxoffice::bus::Bus;
+use boxoffice::bus::{Bus, subjects};
 use boxoffice::saga::{Command, Definition, Direction, Outcome};
 use boxoffice::store;
 use saga_worker::{FenceDatabase, StepRequest, Worker};
@@ -14,6 +14,8 @@ use uuid::Uuid;
 use super::link::Link;
 use crate::common::fresh_database;
 use crate::worker_sdk::nats;
+
+const SERVICE: &str = "parcels";
 
 /// The service stops when this is dropped.
 pub struct SampleWorkflow {
@@ -35,8 +37,8 @@ async fn serve(conn: &mut PgConnection, request: StepRequest<'_>) -> anyhow::Res
 }
 
 impl SampleWorkflow {
-    /// Serves every command of the workflow; through the link if there is one.
-    pub async fn open(bus: &Bus, definition: &Definition, link: Option<&Link>) -> Self {
+    /// Serves every command of its workflows; through the link if there is one.
+    pub async fn open(bus: &Bus, workflows: &[(String, Definition)], link: Option<&Link>) -> Self {
         let url = fresh_database().await;
         let pool = store::open(&url, 8).unwrap();
         sqlx::query("create table parcels (saga uuid not null, step text not null)")
@@ -47,8 +49,9 @@ impl SampleWorkflow {
             Some(link) => store::open(&link.connect(&url).await, 12).unwrap(),
             None => pool.clone(),
         };
-        let mut worker = Worker::new("parcels", theirs);
-        for command in definition.commands() {
+        let mut worker = Worker::new(SERVICE, theirs);
+        let all = workflows.iter().flat_map(|(_, definition)| definition.commands());
+        for command in all.filter(|command| subjects::service_of(command) == SERVICE) {
             worker = worker.command(command, |conn, request| Box::pin(serve(conn, request)));
         }
         let stop = CancellationToken::new();

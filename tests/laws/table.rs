@@ -2,7 +2,7 @@
 //! effects exist at the end. A workflow or step without an entry fails the tests.
 
 use boxoffice::booking::Order;
-use boxoffice::saga::Status;
+use boxoffice::saga::{Definition, Status};
 use boxoffice::store::reservations::{Reservation, ReservationStatus};
 use boxoffice::{ids, store};
 use uuid::Uuid;
@@ -10,6 +10,11 @@ use uuid::Uuid;
 use super::command_proxy::Rules;
 use super::harness::{Harness, PRICE};
 use crate::common::app::{begin_saga, until};
+
+/// Whether the costly laws try this step. Of the workflow with groups they try the members: its other step is like those of the sample.
+pub fn is_tried(definition: &Definition, index: usize) -> bool {
+    definition.name != "parallel" || definition.group(index).is_some()
+}
 
 /// Why the service of a step rejects its command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +42,7 @@ pub fn row(workflow: &str, step: &str) -> Row {
         ("booking", "confirm") => (Some((Refusal::SeatLost, "hold_expired")), true),
         ("cancellation", "void" | "refund" | "release") => (None, true),
         ("sample", "pack" | "load" | "send" | "confirm") => (None, true),
+        ("parallel", "road" | "rail" | "send" | "bill" | "notice") => (None, true),
         _ => panic!("no row says how the step {step} of the workflow {workflow} is tried"),
     };
     Row { no, proxy_may_refuse }
@@ -56,7 +62,7 @@ pub async fn begin(harness: &Harness, workflow: &str, rules: Rules, no: Option<R
     match workflow {
         "booking" => booking(harness, rules, no).await,
         "cancellation" => cancellation(harness, rules).await,
-        "sample" => sample(harness, rules).await,
+        "sample" | "parallel" => sample(harness, workflow, rules).await,
         _ => panic!("no row says how the workflow {workflow} begins"),
     }
 }
@@ -116,10 +122,10 @@ async fn cancellation(harness: &Harness, rules: Rules) -> StartedSaga {
     StartedSaga { saga, ..sold }
 }
 
-async fn sample(harness: &Harness, rules: Rules) -> StartedSaga {
+async fn sample(harness: &Harness, workflow: &str, rules: Rules) -> StartedSaga {
     let saga = ids::new();
     harness.proxy.instruct(saga, rules).await;
-    begin_saga(&harness.engine, "sample", saga).await;
+    begin_saga(&harness.engine, workflow, saga).await;
     StartedSaga { saga, reservation: None, user: saga, seat: 0 }
 }
 

@@ -172,7 +172,7 @@ async fn confirm_completed_without_tickets_fails_the_reservation() {
     let test = TestApp::start().await;
     let user = test.user(1_000).await;
     let id = stuck_after_payment(&test, user, 1).await;
-    let act = OperatorAction::Complete { output: Map::new() };
+    let act = OperatorAction::Complete { step: None, output: Map::new() };
     let acted = test.app.engine.act(id, act, "test", "printed").await.unwrap();
     let left = json!([{ "what": "points_taken", "user_id": user, "points": 100 }]);
     assert_eq!(acted.detail.unwrap()["settlement"]["left_to_settle"], left);

@@ -2,6 +2,7 @@
 
 mod deploying;
 mod messages;
+mod parallel;
 mod page;
 mod processes;
 mod running;

@@ -175,7 +175,11 @@ async fn command_line_deploys_starts_signals_and_waits() {
     assert_eq!(program.json(0, "workflow list trip").await["items"][0]["version"], 1);
     let shown = program.run("workflow show trip").await;
     assert!(
-        shown.out.contains("verdict of the checker: good") && shown.out.contains("travel.book_hotel"),
+        shown.out.contains("verdict of the checker: good")
+            && shown
+                .out
+                .contains("checked with at most 1 crashes, 1 lost and 1 repeated messages, 0 actions")
+            && shown.out.contains("travel.book_hotel"),
         "{}",
         shown.out
     );

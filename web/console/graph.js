@@ -33,14 +33,18 @@ function row(workflow, step, at, { standing = "", backStanding = "", forward, ba
   const middle = y + BOX.height / 2;
   const what = step.signal ? `waits for ${step.signal}` : step.command;
   const isPivot = workflow.pivot === step.name;
+  const next = workflow.steps[at + 1];
   const parts = [
     box(BOX, y, `step ${standing} ${step.signal ? "wait" : ""}`, step.name, what, forward, forwardLink),
-    svg("path", { class: "way", d: `M${BOX.x + BOX.width / 2} ${y + BOX.height}v${ROW - BOX.height - 2}`, "marker-end": "url(#tip)" }),
+    next?.group && next.group === step.group ? null : svg("path", { class: "way", d: `M${BOX.x + BOX.width / 2} ${y + BOX.height}v${ROW - BOX.height - 2}`, "marker-end": "url(#tip)" }),
   ];
   if (step.undo) {
     parts.push(
       box(UNDO, y, `undo ${backStanding}`, `undo ${step.name}`, step.undo, back, backLink),
       svg("path", { class: "way back", d: `M${BOX.x + BOX.width} ${middle}h${UNDO.x - BOX.x - BOX.width - 2}`, "marker-end": "url(#tip)" }));
+  }
+  if (step.group) {
+    parts.push(svg("text", { class: "note", x: BOX.x + 12, y: y + BOX.height + 20 }, `in parallel: ${step.group}`));
   }
   if (isPivot) {
     parts.push(svg("text", { class: "note", x: BOX.x + BOX.width / 2 + 10, y: y + BOX.height + 20 }, "no way back from here"));

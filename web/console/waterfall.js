@@ -22,7 +22,8 @@ function kind(event) {
 
 /**
  * A row for each history row: the bar reaches from the transition before it to itself, so it is what the saga spent its time
- * on until then. A saga that has not ended has a last bar until now.
+ * on until then. A member of a group of parallel steps has a bar from the start of the group. A saga that has not ended has a last
+ * bar until now for each step that it is at.
  */
 export function waterfall(saga) {
   const begin = new Date(saga.created_at).getTime();
@@ -57,16 +58,22 @@ export function waterfall(saga) {
 
 function bars(saga, begin) {
   let before = begin;
-  const rows = saga.history.map(({ at, step, direction, event, attempt }) => {
+  const parallel = new Set(saga.steps.filter(({ group }) => group).map(({ step }) => step));
+  const rows = saga.history.map(({ at, step, direction, event, attempt, duration_ms: took }) => {
     const to = new Date(at).getTime();
-    const bar = { from: before, to, name: kind(event), step, direction, event, attempt };
+    // The members of a group were entered together, so their bars lie beside each other.
+    const from = parallel.has(step) && direction === "do" ? to - took : before;
+    const bar = { from, to, name: kind(event), step, direction, event, attempt };
     before = to;
     return bar;
   });
   if (!saga.finished_at) {
-    const { step, direction, attempt } = saga;
+    const { direction, attempt } = saga;
     const event = saga.status === "stuck" ? "stuck" : "now";
-    rows.push({ from: before, to: Math.max(before, Date.now()), name: saga.status === "stuck" ? "failed" : "open", step, direction, event, attempt });
+    const now = saga.steps.filter(({ standing }) => standing === "now").map(({ step }) => step);
+    for (const step of now.length > 0 ? now : [saga.step]) {
+      rows.push({ from: before, to: Math.max(before, Date.now()), name: saga.status === "stuck" ? "failed" : "open", step, direction, event, attempt });
+    }
   }
   return rows;
 }

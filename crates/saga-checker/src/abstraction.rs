@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use saga_core::range::EARLIEST;
-use saga_core::{Definition, Direction, NewSaga, Saga, Transition, Work, start};
+use saga_core::{Definition, Direction, NewSaga, Saga, Status, Transition, Work, open_steps, start};
 
 /// The model's limit of the attempts of a step or an undo.
 pub(super) const MAX_ATTEMPTS: i32 = 2;
@@ -77,15 +77,12 @@ impl AbstractWorkflow {
     /// Resets the times of a saga to just after the last passed deadline, and clears the fields that do not affect any
     /// decision.
     pub(super) fn settle(&self, mut saga: Saga, now: DateTime<Utc>, passed: u8) -> Saga {
-        let step = self.definition.index(&saga.step).map(|index| &self.definition.steps[index]);
-        let counts = step.is_some_and(|step| {
-            saga.direction == Direction::Do
-                && step.deadline.as_ref().is_some_and(|deadline| deadline.seconds.is_some())
+        let counts = open_steps(&self.definition, &saga).into_iter().any(|index| {
+            let deadline = self.definition.steps[index].deadline.as_ref();
+            saga.direction == Direction::Do && deadline.is_some_and(|deadline| deadline.seconds.is_some())
         });
         saga.entered_at = if counts { saga.entered_at } else { base(0) };
-        saga.since = base(passed) - LONGER_THAN_REPLY_TIMEOUT;
-        saga.due_at =
-            saga.due_at.map(|due| if due - now > DEADLINE_MIN_DISTANCE { due } else { base(passed) });
+        self.reset_times(&mut saga, now, passed);
         saga.seq = 0;
         // No decision reads the input, and every state would carry it.
         saga.input = Arc::default();
@@ -104,11 +101,26 @@ impl AbstractWorkflow {
     /// The saga just after a deadline has passed. What was due before is due now.
     pub(super) fn after_deadline(&self, saga: &Saga, before: u8, passed: u8) -> Saga {
         let mut saga = saga.clone();
-        saga.since = base(passed) - LONGER_THAN_REPLY_TIMEOUT;
-        saga.due_at = saga
-            .due_at
-            .map(|due| if due - base(before) > DEADLINE_MIN_DISTANCE { due } else { base(passed) });
+        self.reset_times(&mut saga, base(before), passed);
         saga
+    }
+
+    /// Sets the times of the last send, and the due times that are not deadlines, of the row and of all members of a group.
+    fn reset_times(&self, saga: &mut Saga, now: DateTime<Utc>, passed: u8) {
+        let since = base(passed) - LONGER_THAN_REPLY_TIMEOUT;
+        let due = |due: DateTime<Utc>| if due - now > DEADLINE_MIN_DISTANCE { due } else { base(passed) };
+        (saga.since, saga.due_at) = (since, saga.due_at.map(due));
+        for member in saga.members.iter_mut() {
+            (member.since, member.due_at) = (since, member.due_at.map(due));
+        }
+        self.choose_member(saga);
+    }
+
+    /// Which open member of a group is in the row follows from the due times alone.
+    pub(super) fn choose_member(&self, saga: &mut Saga) {
+        if saga.status == Status::Running {
+            saga.put_earliest_into_row(&self.definition, |_, member| member.since);
+        }
     }
 }
 

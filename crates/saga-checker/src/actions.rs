@@ -68,8 +68,9 @@ pub(super) enum ModelAction {
         fault: Fault,
     },
     Lose(Message),
-    /// The sweeper or a timer of the broker finds a saga that is due.
+    /// The sweeper or a timer of the broker finds a saga that is due, for its step or for this member of its group.
     FireTimer {
+        step: u8,
         fault: Fault,
     },
     /// This deadline passes. The saga has not handled it yet.

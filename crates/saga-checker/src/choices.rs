@@ -86,18 +86,24 @@ impl Model {
     }
 
     fn time(&self, state: &State, actions: &mut Vec<ModelAction>) {
-        let saga = &state.saga;
-        if self.is_due(state) {
+        for step in self.due_steps(state) {
             // Firing early, while a reply is under way, is one way to send a command twice.
-            let is_expected = saga.backing_off || saga.status == Status::Waiting || !state.awaits();
-            if is_expected || self.is_overdue(state) || state.budget.may_repeat() {
-                actions.push(ModelAction::FireTimer { fault: Fault::None });
+            if !self.is_early(state, step) || state.budget.may_repeat() {
+                actions.push(ModelAction::FireTimer { step, fault: Fault::None });
                 if state.budget.crashes > 0 {
-                    actions.push(ModelAction::FireTimer { fault: Fault::CrashBeforePublish });
+                    actions.push(ModelAction::FireTimer { step, fault: Fault::CrashBeforePublish });
                 }
             }
         }
         actions.extend(self.next_deadline(state).map(ModelAction::PassDeadline));
+    }
+
+    /// Whether a timer of this step would come while the step's command or reply is under way.
+    pub(super) fn is_early(&self, state: &State, step: u8) -> bool {
+        !state.is_backing_off(step)
+            && state.saga.status != Status::Waiting
+            && state.awaits(step)
+            && !self.is_overdue(state, step)
     }
 
     /// The next deadline that matters to the saga's step or to a command.
@@ -107,7 +113,8 @@ impl Model {
             Message::Command(key) if !self.reduced || state.asks_for(*key) => Some(key.by),
             _ => None,
         });
-        self.own_deadline(state).into_iter().chain(in_flight).filter(|at| *at > state.passed).min()
+        let own = self.own_deadlines(state).map(|(_, at)| at);
+        own.chain(in_flight).filter(|at| *at > state.passed).min()
     }
 
     fn outside(&self, state: &State, actions: &mut Vec<ModelAction>) {
@@ -128,8 +135,8 @@ impl Model {
         let allowed = allowed_actions(Some(&self.workflow.definition), &state.saga);
         // A paused saga can always be resumed.
         let free = |act: &OperatorAction| state.budget.acts > 0 || *act == OperatorAction::Resume;
-        for act in OperatorAction::all().into_iter().filter(|act| free(act) && allowed.contains(&act.name()))
-        {
+        let acts = OperatorAction::all().into_iter().flat_map(|act| self.of_each_member(state, act));
+        for act in acts.filter(|act| free(act) && allowed.contains(&act.name())) {
             actions.push(ModelAction::OperatorAction { act: act.clone(), fault: Fault::None });
             if state.budget.crashes > 0 {
                 actions.push(ModelAction::OperatorAction { act, fault: Fault::CrashBeforePublish });
@@ -137,11 +144,23 @@ impl Model {
         }
     }
 
+    /// An action; the completion of a step once for each open member of a group.
+    fn of_each_member(&self, state: &State, act: OperatorAction) -> Vec<OperatorAction> {
+        let OperatorAction::Complete { output, .. } = act else { return vec![act] };
+        let is_stuck = state.saga.status == Status::Stuck;
+        let steps = state.open_steps().filter(|step| !is_stuck || *step == state.step);
+        let of_step = |step| OperatorAction::Complete {
+            step: Some(self.step_name(step).to_owned()),
+            output: output.clone(),
+        };
+        steps.map(of_step).collect()
+    }
+
     /// The results that a worker may have for a command in this state.
     pub(super) fn possible_results(&self, state: &State, key: CommandKey) -> Vec<WorkResult> {
         let mut all = vec![WorkResult::ReplyKind(ReplyKind::Done)];
         // For an outdated command only an effect would do harm.
-        let past = self.reduced && !state.asks_for(key);
+        let past = self.reduced && !state.asks_for(key) && !state.may_count_later(key);
         if past || !self.performs(state, key) {
             return all;
         }

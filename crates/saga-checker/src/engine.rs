@@ -9,7 +9,9 @@ use super::abstraction::{base, number};
 use super::actions::{Fault, InjectedBug, Model};
 use super::state::{CommandKey, Message, State};
 use super::violation::Violation;
-use saga_core::{Action, Command, Decision, Direction, Event, Reply, Status, apply, outstanding};
+use saga_core::{
+    Action, Command, Decision, Direction, Event, Reply, Saga, Status, apply, open_steps, outstanding,
+};
 
 impl Model {
     /// Applies, commits and publishes. Returns whether the saga changed.
@@ -25,8 +27,7 @@ impl Model {
         let (moved, actions) = match apply(&self.workflow.definition, &before, &event, now) {
             Decision::Transition(transition) => {
                 let saga = self.workflow.settle(transition.saga, now, state.passed);
-                state.step = self.workflow.definition.index(&saga.step).unwrap_or(0) as u8;
-                state.saga = Arc::new(saga);
+                self.take(state, saga);
                 self.check_row(state, &before);
                 if let Some(detail) = transition.entry.and_then(|entry| entry.detail) {
                     self.record_left_effects(state, &detail);
@@ -47,6 +48,17 @@ impl Model {
             self.publish(state, actions);
         }
         moved
+    }
+
+    /// Gives the state this saga.
+    pub(super) fn take(&self, state: &mut State, saga: Saga) {
+        let definition = &self.workflow.definition;
+        let here = definition.index(&saga.step).unwrap_or(0);
+        let group = definition.group(here).unwrap_or(here..here + 1);
+        state.step = here as u8;
+        state.group = (group.start as u8, (group.end - 1) as u8);
+        state.open = open_steps(definition, &saga).into_iter().fold(0, |open, step| open | 1 << step);
+        state.saga = Arc::new(saga);
     }
 
     /// Publishes commands. Timers need no message in the model, because the sweeper finds every due saga.
@@ -88,26 +100,29 @@ impl Model {
         }
     }
 
-    /// Whether the sweeper finds the saga due now.
-    pub(super) fn is_due(&self, state: &State) -> bool {
-        let saga = &state.saga;
-        let near = |due| due < base(state.passed + 1);
-        self.injected != Some(InjectedBug::EngineNeverSweeps)
-            && saga.status != Status::Stuck
-            && saga.due_at.is_some_and(near)
+    /// The steps for which the sweeper finds the saga due now: its step, or open members of its group.
+    pub(super) fn due_steps(&self, state: &State) -> impl Iterator<Item = u8> {
+        let near = base(state.passed + 1);
+        let sweeps = self.injected != Some(InjectedBug::EngineNeverSweeps);
+        let is_awake = sweeps && state.saga.status != Status::Stuck;
+        state.open_steps().filter(move |step| is_awake && state.due_of(*step).is_some_and(|due| due < near))
     }
 
-    pub(super) fn is_overdue(&self, state: &State) -> bool {
-        self.own_deadline(state).is_some_and(|at| at <= state.passed)
+    pub(super) fn is_overdue(&self, state: &State, step: u8) -> bool {
+        self.deadline_of(state, step).is_some_and(|at| at <= state.passed)
     }
 
-    /// The deadline of the current step, if the saga goes forward.
-    pub(super) fn own_deadline(&self, state: &State) -> Option<u8> {
+    /// The deadlines of the steps that the saga is at, if it goes forward.
+    pub(super) fn own_deadlines(&self, state: &State) -> impl Iterator<Item = (u8, u8)> {
+        state.open_steps().filter_map(|step| Some((step, self.deadline_of(state, step)?)))
+    }
+
+    fn deadline_of(&self, state: &State, step: u8) -> Option<u8> {
         let saga = &state.saga;
         let open =
             matches!(saga.status, Status::Running | Status::Waiting) && saga.direction == Direction::Do;
         let deadline =
-            self.workflow.definition.steps[usize::from(state.step)].deadline.as_ref().filter(|_| open)?;
+            self.workflow.definition.steps[usize::from(step)].deadline.as_ref().filter(|_| open)?;
         Some(match (&deadline.at, deadline.seconds) {
             (Some(field), _) => number(saga.time(field)),
             (None, _) => number(Some(saga.entered_at)) + 1,

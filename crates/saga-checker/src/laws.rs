@@ -103,3 +103,70 @@ fn reduction_changes_no_verdict() {
         assert!(reduced.finding.is_none() && reduced.states < checker.unique_state_count());
     }
 }
+
+/// A group of these members between two steps. Each member is a line of TOML.
+fn with_group(members: &[&str]) -> Definition {
+    let members: Vec<String> = members.iter().map(|member| format!("{{ {member} }}")).collect();
+    let text = format!(
+        "name='t'\nversion=1\n[[steps]]\nname='both'\nparallel=[{}]\n[[steps]]\nname='end'\ncommand='x.end'\nundo='x.unend'",
+        members.join(", ")
+    );
+    Definition::parse("t", &text).unwrap()
+}
+
+const A: &str = "name='a', command='x.a', undo='x.una'";
+const B: &str = "name='b', command='x.b', undo='x.unb', deadline={seconds=60, reason='late'}";
+
+#[test]
+fn group_of_parallel_steps_passes() {
+    for (home, bounds) in [
+        (Home::Elsewhere, Bounds { duplicates: 0, returns: 0, ..SMALL_BOUNDS }),
+        (Home::Inside, Bounds { crashes: 1, losses: 0, duplicates: 0, acts: 1, returns: 0 }),
+    ] {
+        let walked = walk(&with_group(&[A, B]), home, bounds, None);
+        assert!(walked.finding.is_none() && walked.finished, "{walked:#?}");
+    }
+}
+
+#[test]
+fn missing_undo_inside_a_group_is_found() {
+    for (members, leak) in [(["name='a', command='x.a'", B], "a"), ([A, "name='b', command='x.b'"], "b")] {
+        let report = check(&with_group(&members), SMALL_BOUNDS);
+        let finding = report.finding().unwrap();
+        let problem = format!("the saga has ended, but the effect of {leak} is left behind");
+        assert_eq!(finding.problem, problem, "{finding:#?}");
+        assert!(finding.way.len() <= 5, "{finding:#?}");
+    }
+}
+
+#[test]
+fn missing_undo_inside_a_large_group_is_found() {
+    let members = [
+        A,
+        "name='c', command='x.c', undo='x.unc'",
+        "name='d', command='x.d'",
+        "name='e', command='x.e', undo='x.une'",
+    ];
+    let effort = Effort { states: Some(100_000), ..Effort::default() };
+    let few = Bounds { crashes: 0, losses: 0, duplicates: 0, acts: 0, returns: 0 };
+    let report = check_within(&with_group(&members), few, effort);
+    assert_eq!(report.walks.len(), 6, "three pairs differ, in two places: {report:#?}");
+    assert!(report.walks.iter().all(|walk| walk.finished));
+    let leaks: Vec<Vec<String>> =
+        report.walks.iter().filter(|walk| walk.finding.is_some()).map(|walk| walk.members.clone()).collect();
+    assert_eq!(leaks, [["a", "d"], ["d", "e"], ["a", "d"], ["d", "e"]], "{report:#?}");
+}
+
+#[test]
+fn reduction_changes_no_verdict_about_a_group() {
+    let few = Bounds { losses: 0, duplicates: 0, returns: 0, ..SMALL_BOUNDS };
+    let definition = with_group(&[A, "name='b', command='y.b', undo='y.unb'"]);
+    for home in [Home::Inside, Home::Elsewhere] {
+        let mut plain = Model::of(&definition, home, few, None);
+        plain.reduced = false;
+        let checker = plain.checker().threads(2).spawn_bfs().join();
+        assert!(checker.discovery(model::PROPERTY).is_none());
+        let reduced = walk(&definition, home, few, None);
+        assert!(reduced.finding.is_none() && reduced.states < checker.unique_state_count());
+    }
+}

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod laws;
 mod report;
+mod parts;
 mod model;
 mod trace;
 mod reduction;

@@ -4,6 +4,7 @@ use std::hash::BuildHasher;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
+use chrono::TimeDelta;
 use stateright::Property;
 
 use super::Bounds;
@@ -11,12 +12,14 @@ use super::abstraction::base;
 use super::actions::{Fault, Model, ModelAction, WorkResult};
 use super::state::{FaultBudget, Message, ReplyKind, State, WorkerState};
 use super::violation::Violation;
-use saga_core::{Decision, Event, OperatorAction, Saga, Status, Transition, apply, outstanding};
+use saga_core::{Decision, Event, OperatorAction, Saga, Status, Transition, apply, focused, outstanding};
 
 /// The property: no state violates a rule, and an end can be reached from each.
 pub(super) const PROPERTY: &str = "sound";
 /// A saga that has not ended after this many actions without faults never ends.
 const MAX_ACTIONS_TO_END: usize = 1_000;
+/// How much later the other members of a group are due than the one whose timer comes.
+const DUE_LATER: TimeDelta = TimeDelta::hours(1);
 
 impl Model {
     fn begin(&self, first: Transition) -> State {
@@ -24,13 +27,16 @@ impl Model {
         let saga = self.workflow.settle(first.saga, base(0), 0);
         let mut state = State {
             step: 0,
-            saga: Arc::new(saga),
+            open: 0,
+            group: (0, 0),
+            saga: Arc::new(saga.clone()),
             passed: 0,
             bus: Vec::new(),
             workers: vec![WorkerState::default(); self.workflow.definition.steps.len()],
             budget: FaultBudget { crashes, losses, duplicates, acts, returns },
             violation: None,
         };
+        self.take(&mut state, saga);
         self.publish(&mut state, first.actions);
         state
     }
@@ -55,7 +61,7 @@ impl Model {
                 next.budget.losses -= 1;
                 next.remove(*message);
             }
-            ModelAction::FireTimer { fault } => self.fire_timer(&mut next, *fault)?,
+            ModelAction::FireTimer { step, fault } => self.fire_timer(&mut next, *step, *fault)?,
             ModelAction::PassDeadline(passed) => self.pass(&mut next, *passed),
             ModelAction::Signal { signal, fault } => {
                 fault.spend(&mut next.budget);
@@ -72,7 +78,9 @@ impl Model {
                 if *act != OperatorAction::Resume {
                     next.budget.acts = next.budget.acts.saturating_sub(1);
                 }
-                if matches!(act, OperatorAction::Complete { .. }) && !self.complete_manually(&mut next) {
+                if let OperatorAction::Complete { step, .. } = act
+                    && !self.complete_manually(&mut next, step.as_deref())
+                {
                     return None;
                 }
                 if !self.apply_event(&mut next, &Event::Operator(act.clone()), base(state.passed), *fault) {
@@ -86,19 +94,23 @@ impl Model {
     }
 
     pub(super) fn pass(&self, state: &mut State, passed: u8) {
-        state.saga = Arc::new(self.workflow.after_deadline(&state.saga, state.passed, passed));
+        self.take(state, self.workflow.after_deadline(&state.saga, state.passed, passed));
         state.passed = passed;
     }
 
-    fn fire_timer(&self, next: &mut State, fault: Fault) -> Option<()> {
-        let saga = &next.saga;
-        let early =
-            !saga.backing_off && saga.status != Status::Waiting && next.awaits() && !self.is_overdue(next);
+    fn fire_timer(&self, next: &mut State, step: u8, fault: Fault) -> Option<()> {
+        let early = self.is_early(next, step);
         fault.spend(&mut next.budget);
         if early {
             Fault::Redelivery.spend(&mut next.budget);
         }
-        let now = next.saga.due_at?.max(base(next.passed));
+        // Timers of several members that come together are timers that come one after the other.
+        let mut saga = focused(&self.workflow.definition, &next.saga, step.into())?.into_owned();
+        let now = saga.due_at?.max(base(next.passed));
+        for member in saga.members.iter_mut() {
+            member.due_at = member.due_at.map(|due| due.max(now + DUE_LATER));
+        }
+        self.take(next, saga);
         self.apply_event(next, &Event::TimerFired, now, fault).then_some(())
     }
 
@@ -114,8 +126,9 @@ impl Model {
         if let Some(message) = state.bus.first() {
             return Some(ModelAction::Deliver { message: *message, result, fault });
         }
-        if self.is_due(state) {
-            return Some(ModelAction::FireTimer { fault });
+        let due = self.due_steps(state).next();
+        if let Some(step) = due {
+            return Some(ModelAction::FireTimer { step, fault });
         }
         let told = (0..self.workflow.signals.len() as u8).find(|signal| {
             let event = Event::signal(self.workflow.signals[usize::from(*signal)].as_str());

@@ -11,12 +11,13 @@
 //! A model with an injected bug keeps every message, because its fence may accept an outdated one. A test compares the
 //! verdicts with and without the reduction.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::actions::Model;
 use super::state::{CommandKey, FaultBudget, Message, ReplyKind, State, WorkerState};
 use super::workers::FenceVerdict;
-use saga_core::{Direction, Status};
+use saga_core::{Direction, Saga, Status, focused};
 
 impl Model {
     pub(super) fn reduce(&self, state: &mut State) {
@@ -24,7 +25,7 @@ impl Model {
             return;
         }
         self.drop_messages(state);
-        renumber_sends(state);
+        self.renumber_sends(state);
         self.drop_worker_state(state);
         let may_do = state.saga.direction == Direction::Do || has_do_in_flight(state, None);
         if !may_do && state.passed < self.workflow.last_deadline() {
@@ -106,7 +107,7 @@ impl Model {
     /// The first step that can still be done; `None` if the saga only undoes.
     fn entered_again(&self, state: &State) -> Option<u8> {
         let definition = &self.workflow.definition;
-        let here = usize::from(state.step);
+        let here = state.open.trailing_zeros() as usize;
         let ahead = definition.steps[here..].iter().flat_map(|step| step.back_to.values());
         let back = ahead.filter_map(|wait| definition.index(wait)).min().unwrap_or(here);
         (state.saga.direction == Direction::Do).then_some(back.min(here) as u8)
@@ -120,36 +121,53 @@ enum Relevance {
     Nothing,
 }
 
-/// Renumbers the sends of this visit: 1 is the last and 0 an earlier one; 0 is the last if there is no earlier one.
-fn renumber_sends(state: &mut State) {
-    let last = state.saga.send;
-    let commands = |message: &Message| matches!(message, Message::Command(_));
-    let (commands, mut bus): (Vec<Message>, Vec<Message>) =
-        std::mem::take(&mut state.bus).into_iter().partition(commands);
-    let is_old = |message: &Message| matches!(message, Message::Command(key) if state.asks_for(*key) && i32::from(key.send) < last);
-    let newest = u8::from(commands.iter().any(is_old));
-    for message in &mut bus {
-        if let Message::Reply(key, reply) = message {
-            let counts = matches!(reply, ReplyKind::Failed | ReplyKind::Unknown);
-            key.send = if counts { newest } else { 0 };
-        }
-    }
-    if state.saga.send != i32::from(newest) {
-        Arc::make_mut(&mut state.saga).send = newest.into();
-    }
-    for message in commands {
-        if let Message::Command(mut key) = message {
-            let old = is_old_copy(state, key, last);
-            key.send = if old { 0 } else { newest };
-            if !state.asks_for(key) {
-                key.by = 0;
+impl Model {
+    /// Renumbers the sends of this visit, of each step that the saga is at: 1 is the last and 0 an earlier one; 0 is the last if there
+    /// is no earlier one.
+    fn renumber_sends(&self, state: &mut State) {
+        let commands = |message: &Message| matches!(message, Message::Command(_));
+        let (commands, mut bus): (Vec<Message>, Vec<Message>) =
+            std::mem::take(&mut state.bus).into_iter().partition(commands);
+        let with_old_copy = commands.iter().fold(0u64, |steps, message| match message {
+            Message::Command(key) if state.asks_for(*key) && !is_newest(state, *key) => steps | 1 << key.step,
+            _ => steps,
+        });
+        let newest = |step: u8| (with_old_copy >> step & 1) as u8;
+        for message in &mut bus {
+            if let Message::Reply(key, reply) = message {
+                let counts = matches!(reply, ReplyKind::Failed | ReplyKind::Unknown);
+                key.send = if counts { newest(key.step) } else { 0 };
             }
-            bus.push(Message::Command(key));
         }
+        for message in commands {
+            if let Message::Command(mut key) = message {
+                key.send = if is_newest(state, key) { newest(key.step) } else { 0 };
+                if !state.asks_for(key) {
+                    key.by = 0;
+                }
+                bus.push(Message::Command(key));
+            }
+        }
+        bus.sort_unstable();
+        bus.dedup();
+        state.bus = bus;
+        self.set_sends(state, newest);
     }
-    bus.sort_unstable();
-    bus.dedup();
-    state.bus = bus;
+
+    fn set_sends(&self, state: &mut State, newest: impl Fn(u8) -> u8) {
+        if state.open_steps().all(|step| state.send_of(step) == i32::from(newest(step))) {
+            return;
+        }
+        let (definition, here) = (&self.workflow.definition, state.step);
+        let focused = focused(definition, &state.saga, here.into());
+        let mut saga = focused.map_or_else(|| Saga::clone(&state.saga), Cow::into_owned);
+        for (step, member) in (state.group.0..).zip(saga.members.iter_mut()) {
+            member.send = newest(step).into();
+        }
+        saga.send = newest(here).into();
+        self.workflow.choose_member(&mut saga);
+        self.take(state, saga);
+    }
 }
 
 /// Renumbers the visits that still appear, from 1.
@@ -186,8 +204,8 @@ fn renumber_visits(state: &mut State) {
     state.bus.sort_unstable();
 }
 
-fn is_old_copy(state: &State, key: CommandKey, last: i32) -> bool {
-    !state.asks_for(key) || i32::from(key.send) < last
+fn is_newest(state: &State, key: CommandKey) -> bool {
+    state.asks_for(key) && i32::from(key.send) >= state.send_of(key.step)
 }
 
 fn has_do_in_flight(state: &State, step: Option<u8>) -> bool {
@@ -208,14 +226,13 @@ pub(super) fn is_past(state: &State, key: CommandKey) -> bool {
     match (saga.direction, key.undo) {
         (Direction::Undo, false) => true,
         (Direction::Undo, true) => key.step > state.step || stuck_here,
-        (Direction::Do, _) => key.step < state.step || stuck_here,
+        (Direction::Do, _) => key.step <= state.group.1 && !state.is_open(key.step) || stuck_here,
     }
 }
 
 /// A failure of an earlier send says nothing about the current send.
 fn is_outdated(state: &State, key: CommandKey, reply: ReplyKind) -> bool {
-    let saga = &state.saga;
     state.asks_for(key)
         && matches!(reply, ReplyKind::Failed | ReplyKind::Unknown)
-        && (saga.backing_off || i32::from(key.send) < saga.send)
+        && (state.is_backing_off(key.step) || i32::from(key.send) < state.send_of(key.step))
 }

@@ -8,6 +8,7 @@ use stateright::{Checker, Model as _};
 
 use super::actions::{Home, InjectedBug, Model, ModelAction};
 use super::model::PROPERTY;
+use super::parts::parts;
 use super::state::State;
 use super::violation::Violation;
 use super::{Bounds, Effort};
@@ -19,7 +20,8 @@ pub struct Report {
     pub workflow: String,
     pub version: i32,
     pub bounds: Bounds,
-    /// One walk for each place where the workers can run.
+    /// One walk for each place where the workers can run; with a group of three or more parallel steps one for each pair of its members
+    /// and place.
     pub walks: Vec<Walk>,
 }
 
@@ -27,6 +29,8 @@ pub struct Report {
 #[derive(Clone, Debug, Serialize)]
 pub struct Walk {
     pub workers: Home,
+    /// The members of large groups of parallel steps that are in the walk, if the others are left out.
+    pub members: Vec<String>,
     /// All states that were reached, repeated ones included.
     pub explored: usize,
     /// Different states.
@@ -65,12 +69,17 @@ pub fn check(definition: &Definition, bounds: Bounds) -> Report {
 
 /// The same until all states are visited, a problem is found, or the effort is spent.
 pub fn check_within(definition: &Definition, bounds: Bounds, effort: Effort) -> Report {
-    let walks =
-        [Home::Elsewhere, Home::Inside].map(|home| walk_within(definition, home, bounds, None, effort));
-    Report { workflow: definition.name.clone(), version: definition.version, bounds, walks: walks.into() }
+    let parts = parts(definition);
+    let walks = [Home::Elsewhere, Home::Inside].into_iter().flat_map(|home| {
+        parts.iter().map(move |part| {
+            let walk = walk_within(&part.definition, home, bounds, None, effort);
+            Walk { members: part.members.clone(), ..walk }
+        })
+    });
+    Report { workflow: definition.name.clone(), version: definition.version, bounds, walks: walks.collect() }
 }
 
-/// Checks a workflow with its workers in one place, with an injected bug if one is given.
+/// Checks a workflow as a whole with its workers in one place, with an injected bug if one is given.
 pub fn walk(definition: &Definition, home: Home, bounds: Bounds, bug: Option<InjectedBug>) -> Walk {
     walk_within(definition, home, bounds, bug, Effort::default())
 }
@@ -88,6 +97,7 @@ fn walk_within(
     let found = walked.discovery(PROPERTY);
     let mut walk = Walk {
         workers: home,
+        members: Vec::new(),
         explored: walked.state_count(),
         states: walked.unique_state_count(),
         depth: walked.max_depth(),

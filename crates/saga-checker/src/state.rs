@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::abstraction::base;
 use super::violation::Violation;
-use saga_core::{Direction, Saga};
+use chrono::{DateTime, Utc};
+use saga_core::{Direction, Member, Saga};
 
 /// The code of a rejection that the workflow does not name.
 pub(super) const OTHER: u8 = u8::MAX;
@@ -73,6 +74,10 @@ pub(super) struct State {
     pub(super) saga: Arc<Saga>,
     /// The index of the saga's step.
     pub(super) step: u8,
+    /// The steps that the saga is at, a bit for each: its step, or the open members of its group.
+    pub(super) open: u64,
+    /// The first and the last step of the group that the saga is in; both are its step outside of a group.
+    pub(super) group: (u8, u8),
     /// The number of deadlines that have passed.
     pub(super) passed: u8,
     /// Sorted, without duplicates.
@@ -105,14 +110,56 @@ impl State {
     pub(super) fn asks_for(&self, key: CommandKey) -> bool {
         use saga_core::Status::{Compensating, Running};
         matches!(self.saga.status, Running | Compensating)
-            && self.step == key.step
+            && self.is_open(key.step)
             && (self.saga.direction == Direction::Undo) == key.undo
             && self.saga.visit == i32::from(key.visit)
     }
 
-    /// Whether the current command or its reply is under way.
-    pub(super) fn awaits(&self) -> bool {
-        self.bus.iter().any(|message| self.counts(*message) && !matches!(message, Message::Signal(_)))
+    /// Whether the saga is at this step.
+    pub(super) fn is_open(&self, step: u8) -> bool {
+        self.open >> step & 1 == 1
+    }
+
+    /// The steps that the saga is at.
+    pub(super) fn open_steps(&self) -> impl Iterator<Item = u8> + use<> {
+        let open = self.open;
+        (0..64).filter(move |step| open >> step & 1 == 1)
+    }
+
+    /// The member of a group at this step; `None` if the saga's row has it.
+    fn member(&self, step: u8) -> Option<&Member> {
+        let is_in_row = step == self.step || step < self.group.0;
+        (!is_in_row).then(|| self.saga.members.iter().nth(usize::from(step - self.group.0))).flatten()
+    }
+
+    /// How often the command of this step was sent again.
+    pub(super) fn send_of(&self, step: u8) -> i32 {
+        self.member(step).map_or(self.saga.send, |member| member.send)
+    }
+
+    pub(super) fn is_backing_off(&self, step: u8) -> bool {
+        self.member(step).map_or(self.saga.backing_off, |member| member.backing_off)
+    }
+
+    pub(super) fn due_of(&self, step: u8) -> Option<DateTime<Utc>> {
+        self.member(step).map_or(self.saga.due_at, |member| member.due_at)
+    }
+
+    /// Whether the current command of this step or its reply is under way.
+    pub(super) fn awaits(&self, step: u8) -> bool {
+        self.bus.iter().any(|message| match message {
+            Message::Command(key) | Message::Reply(key, _) => key.step == step && self.asks_for(*key),
+            Message::Signal(_) | Message::Echo => false,
+        })
+    }
+
+    /// Whether a message about this open member of a group may count again once the member that the saga is stuck at is completed by
+    /// hand.
+    pub(super) fn may_count_later(&self, key: CommandKey) -> bool {
+        self.saga.status == saga_core::Status::Stuck
+            && self.is_open(key.step)
+            && key.step != self.step
+            && self.saga.visit == i32::from(key.visit)
     }
 
     /// Whether a message is about the current command.
@@ -133,6 +180,10 @@ impl Hash for State {
         (saga.status, self.step, saga.direction, saga.visit, saga.attempt, saga.send).hash(hasher);
         let entered = (saga.entered_at - base(self.passed)).num_days();
         (saga.paused, saga.backing_off, due, entered).hash(hasher);
+        for member in saga.members.iter() {
+            let due = member.due_at.map(|due| (due - base(self.passed)).num_days());
+            (member.state, member.attempt, member.send, member.backing_off, due).hash(hasher);
+        }
         (self.passed, &self.bus, &self.workers, self.budget, &self.violation).hash(hasher);
     }
 }

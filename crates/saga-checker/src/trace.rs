@@ -18,7 +18,7 @@ impl Model {
                 format!("engine: {} -> {end}{}", self.message(*message), after_commit(*fault))
             }
             ModelAction::Lose(message) => format!("bus: {} is lost", self.message(*message)),
-            ModelAction::FireTimer { fault } => {
+            ModelAction::FireTimer { fault, .. } => {
                 format!("engine: the alarm rings -> {}{}", self.outcome(before, after), after_commit(*fault))
             }
             ModelAction::PassDeadline(passed) => format!("time: {}", self.deadline(before, *passed)),
@@ -99,15 +99,22 @@ impl Model {
             Status::Stuck => {
                 format!("stuck at {}: {}", saga.step, saga.reason.as_deref().unwrap_or("no reason"))
             }
-            Status::Running if saga.backing_off => format!("pauses before {}", saga.step),
+            Status::Running if saga.backing_off && after.open.count_ones() == 1 => {
+                format!("pauses before {}", saga.step)
+            }
             Status::Compensating if saga.backing_off => format!("pauses before undo {}", saga.step),
-            Status::Running => format!("asks for {}", saga.step),
+            Status::Running => format!("asks for {}", self.open_names(after)),
             Status::Compensating => format!("asks for undo {}", saga.step),
             Status::Waiting => format!("waits at {}", saga.step),
         };
-        let same = (before.saga.status, before.step, before.saga.direction)
-            == (saga.status, after.step, saga.direction);
+        let same = (before.saga.status, before.open, before.saga.direction)
+            == (saga.status, after.open, saga.direction);
         if same && before.saga.backing_off == saga.backing_off { format!("still {place}") } else { place }
+    }
+
+    /// The steps that the saga asks for. A member of a group that pauses before its next attempt is one of them.
+    fn open_names(&self, state: &State) -> String {
+        state.open_steps().map(|step| self.step_name(step)).collect::<Vec<_>>().join(" and ")
     }
 
     fn deadline(&self, before: &State, passed: u8) -> String {
@@ -115,8 +122,8 @@ impl Model {
             Message::Command(key) if key.by == passed => Some(key.step),
             _ => None,
         });
-        let own = self.own_deadline(before).filter(|at| *at == passed).map(|_| before.step);
-        let steps: BTreeSet<u8> = own.into_iter().chain(in_flight).collect();
+        let own = self.own_deadlines(before).filter(|(_, at)| *at == passed).map(|(step, _)| step);
+        let steps: BTreeSet<u8> = own.chain(in_flight).collect();
         let names: Vec<&str> = steps.into_iter().map(|step| self.step_name(step)).collect();
         format!("the deadline of {} passes", names.join(" and "))
     }

@@ -146,10 +146,11 @@ impl Model {
         }
     }
 
-    /// An operator completes the current step. For an external step the fence is written first. Returns false if the
+    /// An operator completes the current step, or this member of its group. For an external step the fence is written first. Returns false if the
     /// step has already run.
-    pub(super) fn complete_manually(&self, state: &mut State) -> bool {
-        let index = usize::from(state.step);
+    pub(super) fn complete_manually(&self, state: &mut State, step: Option<&str>) -> bool {
+        let named = step.and_then(|step| self.workflow.definition.index(step));
+        let index = named.unwrap_or_else(|| state.step.into());
         if self.workflow.definition.steps[index].command.is_none() || state.saga.status == Status::Waiting {
             return true;
         }

@@ -1,15 +1,18 @@
 //! The function that decides what an event does to a saga. An event that neither changes the saga nor is `Stale` is
 //! `Illegal`.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 use super::action::{Action, Decision, Transition};
-use super::command::{command, step_deadline};
+use super::command::{commands, step_deadline};
 use super::definition::{Definition, Step, Work};
 use super::event::{Event, Signal};
+use super::group::focused;
+use super::members::Members;
 use super::operator::{OperatorAction, allowed_actions, missing_outputs};
 use super::reply::{apply_poisoned, apply_reply};
 use super::size::too_large;
@@ -47,6 +50,7 @@ pub fn start_in(
         entered_at: now,
         since: now,
         backing_off: false,
+        members: Members::default(),
         due_at: None,
         flight,
         reason: None,
@@ -70,13 +74,13 @@ pub fn apply(definition: &Definition, saga: &Saga, event: &Event, now: DateTime<
     let Some(index) = definition.index(&saga.step) else {
         return Decision::Illegal(format!("{} {} has no step {}", saga.workflow, saga.version, saga.step));
     };
-    let next = TransitionBuilder::new(definition, saga, now);
+    let next = || TransitionBuilder::new(definition, saga, now);
     match (saga.status, event) {
-        (_, Event::Reply(reply)) => apply_reply(next, saga, index, reply),
-        (_, Event::Poisoned(poisoned)) => apply_poisoned(next, saga, index, poisoned),
-        (Status::Waiting, Event::Signal(signal)) => signalled(next, saga, index, signal),
-        (_, Event::TimerFired) => timer_fired(next, saga, Some(index)),
-        (_, Event::Operator(action)) => operator_acted(next, saga, index, action),
+        (_, Event::Reply(reply)) => apply_reply(definition, saga, index, reply, now),
+        (_, Event::Poisoned(poisoned)) => apply_poisoned(definition, saga, index, poisoned, now),
+        (Status::Waiting, Event::Signal(signal)) => signalled(next(), saga, index, signal),
+        (_, Event::TimerFired) => timer_fired(next(), saga, Some(index)),
+        (_, Event::Operator(action)) => operator_acted(definition, saga, index, action, now),
         (_, Event::Signal(_)) => Decision::Stale,
     }
 }
@@ -89,7 +93,7 @@ pub fn apply_undefined(saga: &Saga, event: &Event, now: DateTime<Utc>) -> Option
     match (saga.status, event) {
         (status, Event::TimerFired) if status.is_quiescent() => Some(timer_fired(next, saga, None)),
         (status, Event::Operator(OperatorAction::Abandon)) if !status.is_end() => {
-            Some(operator_acted(next, saga, 0, &OperatorAction::Abandon))
+            Some(operator_acted(&missing, saga, 0, &OperatorAction::Abandon, now))
         }
         (status, _) if status.is_end() => Some(Decision::Stale),
         _ => None,
@@ -98,9 +102,9 @@ pub fn apply_undefined(saga: &Saga, event: &Event, now: DateTime<Utc>) -> Option
 
 /// The actions that the row asks for. A crash between commit and publish may have prevented them.
 pub fn outstanding(definition: &Definition, saga: &Saga) -> Vec<Action> {
-    let send = command(definition, saga).filter(|_| !saga.backing_off).map(Action::Send);
+    let sends = commands(definition, saga).into_iter().map(Action::Send);
     let timer = saga.due_at.filter(|_| saga.status == Status::Waiting).map(Action::SetTimer);
-    send.into_iter().chain(timer).chain([Action::RepublishEvents, Action::Notify]).collect()
+    sends.chain(timer).chain([Action::RepublishEvents, Action::Notify]).collect()
 }
 
 fn signalled(mut next: TransitionBuilder<'_>, saga: &Saga, index: usize, given: &Signal) -> Decision {
@@ -139,22 +143,30 @@ fn payload_problem(step: &Step, saga: &Saga, payload: &Map<String, Value>) -> Op
 
 /// Carries out an operator's action. It is `Stale` if the saga's state does not allow it.
 fn operator_acted(
-    mut next: TransitionBuilder<'_>,
+    definition: &Definition,
     saga: &Saga,
     index: usize,
     action: &OperatorAction,
+    now: DateTime<Utc>,
 ) -> Decision {
-    if !allowed_actions(Some(next.definition), saga).contains(&action.name()) {
+    if !allowed_actions(Some(definition), saga).contains(&action.name()) {
         return Decision::Stale;
     }
+    let Some((saga, index)) = step_of_action(definition, saga, index, action) else {
+        return Decision::Stale;
+    };
+    let saga = &*saga;
+    let mut next = TransitionBuilder::new(definition, saga, now);
     let mut detail = None;
     match action {
         OperatorAction::Retry if saga.status == Status::Stuck => next.start_new_visit(),
-        OperatorAction::Retry => next.resend(),
-        OperatorAction::Complete { output } if !missing_outputs(next.definition, saga, output).is_empty() => {
+        OperatorAction::Retry => next.resend_all(),
+        OperatorAction::Complete { output, .. }
+            if !missing_outputs(next.definition, saga, output).is_empty() =>
+        {
             return Decision::Stale;
         }
-        OperatorAction::Complete { output } => {
+        OperatorAction::Complete { output, .. } => {
             detail = Some(Value::Object(output.clone()));
             complete(&mut next, index, output);
         }
@@ -174,12 +186,32 @@ fn operator_acted(
     next.record(saga, &format!("operator:{}", action.name()), detail).into_decision()
 }
 
+/// The step that an action is about, and the saga with that step in its row. A member of a group can be completed by its name; if the
+/// saga is stuck, only the member that it is stuck at.
+fn step_of_action<'a>(
+    definition: &Definition,
+    saga: &'a Saga,
+    index: usize,
+    action: &OperatorAction,
+) -> Option<(Cow<'a, Saga>, usize)> {
+    match action {
+        OperatorAction::Complete { step: Some(step), .. } if *step != saga.step => {
+            let index = definition.index(step).filter(|_| saga.status != Status::Stuck)?;
+            Some((focused(definition, saga, index)?, index))
+        }
+        _ => Some((Cow::Borrowed(saga), index)),
+    }
+}
+
 fn complete(next: &mut TransitionBuilder<'_>, index: usize, output: &Map<String, Value>) {
     next.merge_output(index, output);
     next.saga.rejection = None;
     next.saga.reason = None;
     next.announce(index, Direction::Do, output);
     next.advance(index);
+    if next.saga.status == Status::Stuck {
+        next.resume_group();
+    }
 }
 
 /// Handles a due time. If the saga is due too early, its due time is corrected. `index` is `None` if the definition
@@ -193,21 +225,25 @@ fn timer_fired(mut next: TransitionBuilder<'_>, saga: &Saga, index: Option<usize
         next.republish_events();
         return next.without_record().into_decision();
     };
-    let deadline = step_deadline(&next.definition.steps[index], saga);
-    let overdue = deadline.is_some_and(|deadline| now >= deadline);
-    match saga.status {
-        Status::Running | Status::Waiting if overdue && next.definition.can_compensate(index) => {
-            next.miss_deadline(index);
-            return next.record(saga, "deadline", None).into_decision();
-        }
-        Status::Running if saga.paused => next.suspend(),
-        Status::Waiting => next.set_due(deadline.unwrap_or(now + NO_DEADLINE_RECHECK)),
-        _ => {
-            let resend_at = next.resend_at();
-            if saga.backing_off || now >= resend_at {
-                next.resend();
-            } else {
-                next.set_due(resend_at);
+    for index in next.due_steps(index) {
+        next.focus(index);
+        let deadline = step_deadline(&next.definition.steps[index], &next.saga);
+        let overdue = deadline.is_some_and(|deadline| now >= deadline);
+        match saga.status {
+            Status::Running | Status::Waiting if overdue && next.definition.can_compensate(index) => {
+                let before = next.saga.clone();
+                next.miss_deadline(index);
+                return next.record(&before, "deadline", None).into_decision();
+            }
+            Status::Running if saga.paused => next.suspend(),
+            Status::Waiting => next.set_due(deadline.unwrap_or(now + NO_DEADLINE_RECHECK)),
+            _ => {
+                let resend_at = next.resend_at();
+                if next.saga.backing_off || now >= resend_at {
+                    next.resend();
+                } else {
+                    next.set_due(resend_at);
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::definition::{Definition, Step, Work};
+use super::group::{focused, open_steps};
 use super::state::{Direction, Saga, Status};
 
 /// A command as it is published: the fence, the deadline and the arguments.
@@ -29,7 +30,8 @@ pub struct Command {
 }
 
 impl Command {
-    /// Whether the saga's row asks for this command now.
+    /// Whether the saga's row itself asks for this command now. The row of a saga in a group of parallel steps has one of its open
+    /// members; [`command`] finds the others.
     pub fn is_asked_by(&self, saga: &Saga) -> bool {
         matches!(saga.status, Status::Running | Status::Compensating)
             && saga.step == self.step
@@ -47,8 +49,22 @@ pub fn message_id(saga: Uuid, step: &str, direction: Direction, visit: i32, send
     format!("{saga}:{step}:{direction}:{visit}:{send}")
 }
 
+/// The command of this step, if the saga asks for it.
+pub fn command(definition: &Definition, saga: &Saga, step: &str) -> Option<Command> {
+    of_row(definition, &*focused(definition, saga, definition.index(step)?)?)
+}
+
+/// All commands that the saga asks for and that are not held back by a retry delay or a pause: one, or those of the open members of
+/// its group.
+pub fn commands(definition: &Definition, saga: &Saga) -> Vec<Command> {
+    let open = open_steps(definition, saga).into_iter();
+    let focused = open.filter_map(|index| focused(definition, saga, index));
+    let out = focused.filter(|saga| !saga.backing_off);
+    out.filter_map(|saga| of_row(definition, &saga)).collect()
+}
+
 /// The command that the row asks for; `None` unless the saga is running or compensating.
-pub fn command(definition: &Definition, saga: &Saga) -> Option<Command> {
+pub(super) fn of_row(definition: &Definition, saga: &Saga) -> Option<Command> {
     if !matches!(saga.status, Status::Running | Status::Compensating) {
         return None;
     }

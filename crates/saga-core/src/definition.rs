@@ -46,6 +46,12 @@ pub struct Definition {
 #[serde(deny_unknown_fields)]
 pub struct Step {
     pub name: String,
+    /// The group of parallel steps that the step is a member of.
+    #[serde(skip)]
+    pub group: Option<String>,
+    /// Only while a definition is read: the members of a group. They become steps of the definition, in the place of the group.
+    #[serde(default)]
+    parallel: Option<Vec<Step>>,
     #[serde(default)]
     pub command: Option<String>,
     #[serde(default)]
@@ -133,6 +139,13 @@ impl Definition {
             ends: BTreeMap::new(),
             input_schema: None,
         }
+    }
+
+    /// The names of the groups of parallel steps, each once, in the order of the steps.
+    pub fn groups(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.steps.iter().filter_map(|step| step.group.as_deref()).collect();
+        names.dedup();
+        names
     }
 
     pub fn index(&self, step: &str) -> Option<usize> {

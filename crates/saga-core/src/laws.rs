@@ -11,7 +11,7 @@ use super::*;
 
 /// A random operation. The numbers choose among the messages under way.
 #[derive(Clone, Debug)]
-enum Operation {
+pub(super) enum Operation {
     Deliver { which: usize, kind: u8, keep: bool },
     Answer { which: usize, keep: bool },
     LoseCommand(usize),
@@ -21,7 +21,7 @@ enum Operation {
     Operator(OperatorAction),
 }
 
-fn operation() -> impl Strategy<Value = Operation> {
+pub(super) fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
         6 => (any::<usize>(), 0..8u8, any::<bool>()).prop_map(|(which, kind, keep)| Operation::Deliver { which, kind, keep }),
         6 => (any::<usize>(), any::<bool>()).prop_map(|(which, keep)| Operation::Answer { which, keep }),
@@ -93,7 +93,8 @@ impl<'a> Simulation<'a> {
         }
         self.saga = transition.saga;
         if self.saga.direction == Direction::Do {
-            self.reached.insert(self.saga.step.clone());
+            let open = open_steps(self.definition, &self.saga).into_iter();
+            self.reached.extend(open.map(|index| self.definition.steps[index].name.clone()));
         }
         self.check();
     }
@@ -201,8 +202,8 @@ impl<'a> Simulation<'a> {
     fn operate(&mut self, action: &OperatorAction) {
         let before = self.saga.clone();
         let action = match (action, outcome_of(7, self.now)) {
-            (OperatorAction::Complete { .. }, Outcome::Done { output }) => {
-                OperatorAction::Complete { output }
+            (OperatorAction::Complete { step, .. }, Outcome::Done { output }) => {
+                OperatorAction::Complete { step: step.clone(), output }
             }
             (other, _) => other.clone(),
         };
@@ -279,7 +280,7 @@ fn outcome_of(kind: u8, now: DateTime<Utc>) -> Outcome {
     }
 }
 
-fn check_workflow(workflow: &str, flight: Option<i64>, operations: &[Operation]) {
+pub(super) fn check_workflow(workflow: &str, flight: Option<i64>, operations: &[Operation]) {
     let definition = samples::workflow(workflow);
     let mut simulation = Simulation::begin(&definition, flight);
     for operation in operations {

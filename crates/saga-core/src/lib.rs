@@ -17,9 +17,13 @@
 //!    stuck ── retry (operator) ── compensating / running
 //! ```
 //!
+//! The members of a group of parallel steps run at the same time: see [`group`]. Their undos run one after the other.
+//!
 //! An operator can also complete a step, skip an undo, cancel, pause or abandon a saga. A pause holds back the next
 //! forward command and nothing else: replies and signals count, deadlines apply, and undos run.
 
+#[cfg(test)]
+mod group_laws;
 #[cfg(test)]
 mod laws;
 #[cfg(test)]
@@ -33,19 +37,23 @@ pub mod action;
 pub mod command;
 pub mod event;
 pub mod operator;
+pub mod group;
 pub mod registry;
 pub mod definition;
 pub mod delay;
 pub mod size;
 pub mod state;
+pub mod members;
 pub mod jsonb;
 pub mod range;
 
 pub use action::{Action, Decision, Entry, Transition};
 pub use apply::{STARTED, apply, apply_undefined, outstanding, start, start_in};
-pub use command::{Command, command, message_id};
+pub use command::{Command, command, commands, message_id};
 pub use definition::{ABANDONED, Definition, DefinitionError, MAX_BYTES, MAX_STEPS, STUCK, Step, Work};
 pub use event::{Event, Outcome, Poisoned, Reply, Signal};
+pub use group::{focused, is_in_running_group, open_steps};
+pub use members::{MAX_MEMBERS, Member, MemberState, Members};
 pub use operator::{OperatorAction, allowed_actions, missing_outputs};
 pub use progress::{NextTransition, Progress, Standing, StepProgress, StepRecord, next_transition, progress};
 pub use registry::WorkflowRegistry;

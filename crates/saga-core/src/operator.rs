@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value};
 
 use super::definition::Definition;
+use super::group::{open_steps, running_group};
 use super::state::{Direction, Saga, Status};
 
 /// What an operator can do to a saga.
@@ -12,8 +13,8 @@ use super::state::{Direction, Saga, Status};
 pub enum OperatorAction {
     /// Send the current command again now. A stuck saga starts a new visit.
     Retry,
-    /// Treat the current step as done with this output.
-    Complete { output: Map<String, Value> },
+    /// Treat the current step as done with this output. In a group of parallel steps `step` names the member.
+    Complete { step: Option<String>, output: Map<String, Value> },
     /// Leave out the current undo. The effect of its step stays.
     SkipUndo,
     /// Compensate.
@@ -29,7 +30,7 @@ pub enum OperatorAction {
 impl OperatorAction {
     /// One of each, in the order in which they are offered. `Complete` has an empty output.
     pub fn all() -> [Self; 7] {
-        let complete = Self::Complete { output: Map::new() };
+        let complete = Self::Complete { step: None, output: Map::new() };
         [Self::Retry, complete, Self::SkipUndo, Self::Cancel, Self::Abandon, Self::Pause, Self::Resume]
     }
 
@@ -74,7 +75,14 @@ fn is_allowed(definition: &Definition, index: usize, saga: &Saga, action: &Opera
 
 /// The fields that an operator's output must have: times that later deadlines refer to and that the context lacks.
 pub fn missing_outputs(definition: &Definition, saga: &Saga, output: &Map<String, Value>) -> Vec<String> {
-    let later = definition.index(&saga.step).map_or(definition.steps.len(), |index| index + 1);
+    let mut later = definition.index(&saga.step).map_or(definition.steps.len(), |index| index + 1);
+    if let Some(group) = running_group(definition, saga) {
+        // The output of another member may still bring them.
+        if open_steps(definition, saga).len() > 1 {
+            return Vec::new();
+        }
+        later = group.end;
+    }
     let deadlines = definition.steps[later..].iter().filter_map(|step| step.deadline.as_ref()?.at.as_ref());
     let known = |field: &String| {
         let time = output.get(field).or_else(|| saga.context.get(field)).and_then(Value::as_str);

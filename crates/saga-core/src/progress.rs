@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::command::step_deadline;
 use super::definition::{Definition, Work};
+use super::group::{is_rejected, open_steps, running_group};
 use super::state::{Direction, Saga, Status};
 use super::transition::TransitionBuilder;
 
@@ -46,6 +47,8 @@ impl Standing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StepProgress {
     pub step: String,
+    /// The group of parallel steps that it is a member of.
+    pub group: Option<String>,
     pub standing: Standing,
     /// The command, without the undo's; none for a wait.
     pub command: Option<String>,
@@ -77,7 +80,9 @@ pub fn progress<'a>(
 ) -> Progress {
     let records: Vec<StepRecord<'a>> = records.into_iter().collect();
     let here = definition.index(&saga.step).unwrap_or(0);
-    let position = Position { definition, saga, here, records: &records };
+    let end = running_group(definition, saga).map_or(here + 1, |group| group.end);
+    let open = open_steps(definition, saga);
+    let position = Position { definition, saga, here, end, open, records: &records };
     let steps = definition.steps.iter().enumerate().map(|(index, step)| {
         let (command, undo, signal) = match step.work() {
             Work::Command { command, undo } => (Some(command), undo, None),
@@ -86,6 +91,7 @@ pub fn progress<'a>(
         let text = |word: Option<&str>| word.map(str::to_owned);
         StepProgress {
             step: step.name.clone(),
+            group: step.group.clone(),
             standing: position.standing(index),
             command: text(command),
             undo: text(undo),
@@ -105,11 +111,11 @@ pub struct NextTransition {
 }
 
 pub fn next_transition(definition: &Definition, saga: &Saga, now: DateTime<Utc>) -> NextTransition {
-    let Some(step) = definition.index(&saga.step).map(|index| &definition.steps[index]) else {
-        return NextTransition::default();
-    };
     let forward = saga.direction == Direction::Do && matches!(saga.status, Status::Running | Status::Waiting);
-    let deadline = step_deadline(step, saga).filter(|_| forward);
+    let open = open_steps(definition, saga).into_iter().map(|index| &definition.steps[index]);
+    let deadlines =
+        open.filter_map(|step| Some((step_deadline(step, saga)?, step.deadline.as_ref()?.reason.clone())));
+    let deadline = deadlines.min_by_key(|(at, _)| *at).filter(|_| forward);
     let held_back = saga.paused && saga.direction == Direction::Do;
     let is_out = matches!(saga.status, Status::Running | Status::Compensating) && !held_back;
     let next = if saga.backing_off {
@@ -117,31 +123,33 @@ pub fn next_transition(definition: &Definition, saga: &Saga, now: DateTime<Utc>)
     } else {
         Some(TransitionBuilder::new(definition, saga, now).resend_at())
     };
-    NextTransition {
-        resend_at: next.filter(|_| is_out),
-        compensates_at: deadline.zip(step.deadline.as_ref().map(|deadline| deadline.reason.clone())),
-    }
+    NextTransition { resend_at: next.filter(|_| is_out), compensates_at: deadline }
 }
 
 struct Position<'a> {
     definition: &'a Definition,
     saga: &'a Saga,
     here: usize,
+    /// The position after the saga's step or group.
+    end: usize,
+    /// The steps that the saga is at.
+    open: Vec<usize>,
     records: &'a [StepRecord<'a>],
 }
 
 impl Position<'_> {
     fn standing(&self, index: usize) -> Standing {
         let has_undo = self.definition.steps[index].undo.is_some();
-        let at_it = index == self.here;
+        let at_it = self.open.contains(&index);
+        let is_rejected = is_rejected(self.definition, self.saga, index);
         match (self.saga.status, self.saga.direction) {
             (Status::Completed, _) => Standing::Done,
             (Status::Compensated | Status::Abandoned, _) => self.by_records(index),
             (_, Direction::Do) if at_it => Standing::Now,
-            (_, Direction::Do) if index < self.here => Standing::Done,
+            (_, Direction::Do) if index < self.end => Standing::Done,
             (_, Direction::Do) => Standing::ToCome,
             (_, Direction::Undo) if at_it => Standing::Now,
-            (_, Direction::Undo) if index < self.here && has_undo => Standing::UndoToCome,
+            (_, Direction::Undo) if index < self.here && has_undo && !is_rejected => Standing::UndoToCome,
             (_, Direction::Undo) => self.by_records(index),
         }
     }
@@ -163,8 +171,12 @@ impl Position<'_> {
         if !open || !back {
             return Vec::new();
         }
-        let below = &self.definition.steps[..(self.here + 1).min(self.definition.steps.len())];
-        below.iter().rev().filter(|step| step.undo.is_some()).map(|step| step.name.clone()).collect()
+        let below = &self.definition.steps[..self.end.min(self.definition.steps.len())];
+        let undone =
+            below.iter().enumerate().rev().filter(|(index, step)| {
+                step.undo.is_some() && !is_rejected(self.definition, self.saga, *index)
+            });
+        undone.map(|(_, step)| step.name.clone()).collect()
     }
 }
 

@@ -1,10 +1,12 @@
 //! How a worker's reply changes a saga. The fence decides first whether the reply counts.
 
+use chrono::{DateTime, Utc};
 use serde_json::{Map, Value, json};
 
 use super::action::Decision;
 use super::definition::Definition;
 use super::event::{Outcome, Poisoned, Reply};
+use super::group::{focused, running_group};
 use super::size::too_large;
 use super::state::{Direction, Saga, Status, rejection};
 use super::transition::TransitionBuilder;
@@ -12,13 +14,23 @@ use super::transition::TransitionBuilder;
 /// The code with which a worker rejects a `do` that arrives after its deadline.
 pub const DEADLINE_PASSED: &str = "deadline_passed";
 
-/// Handles a reply to the command that the saga asks for now; a reply to an earlier one is `Stale`.
-pub(super) fn apply_reply(next: TransitionBuilder<'_>, saga: &Saga, index: usize, reply: &Reply) -> Decision {
-    if let Some(why) = wrong_service(next.definition, reply) {
+/// Handles a reply to a command that the saga asks for now; a reply to an earlier one is `Stale`.
+pub(super) fn apply_reply(
+    definition: &Definition,
+    saga: &Saga,
+    index: usize,
+    reply: &Reply,
+    now: DateTime<Utc>,
+) -> Decision {
+    if let Some(why) = wrong_service(definition, reply) {
         return Decision::Illegal(why);
     }
-    match check_fence(next.definition, saga, index, FenceKey::of_reply(reply)) {
-        FenceCheck::Current => replied(next.with_worker(reply.worker.as_deref()), saga, index, reply),
+    match check_fence(definition, saga, index, FenceKey::of_reply(reply)) {
+        FenceCheck::Current(index) => {
+            let Some(saga) = focused(definition, saga, index) else { return Decision::Stale };
+            let next = TransitionBuilder::new(definition, &saga, now).with_worker(reply.worker.as_deref());
+            replied(next, &saga, index, reply)
+        }
         FenceCheck::Stale => Decision::Stale,
         FenceCheck::Illegal(why) => Decision::Illegal(why),
     }
@@ -26,16 +38,19 @@ pub(super) fn apply_reply(next: TransitionBuilder<'_>, saga: &Saga, index: usize
 
 /// Handles a command that fails with an error of the program whenever it is tried.
 pub(super) fn apply_poisoned(
-    mut next: TransitionBuilder<'_>,
+    definition: &Definition,
     saga: &Saga,
     index: usize,
     poisoned: &Poisoned,
+    now: DateTime<Utc>,
 ) -> Decision {
     let Poisoned { step, direction, error, .. } = poisoned;
-    match check_fence(next.definition, saga, index, FenceKey::of_poisoned(poisoned)) {
-        FenceCheck::Current => {
+    match check_fence(definition, saga, index, FenceKey::of_poisoned(poisoned)) {
+        FenceCheck::Current(index) => {
+            let Some(saga) = focused(definition, saga, index) else { return Decision::Stale };
+            let mut next = TransitionBuilder::new(definition, &saga, now);
             next.become_stuck(&format!("the {direction} of {step} cannot be handled: {error}"));
-            next.record(saga, "poisoned", None).into_decision()
+            next.record(&saga, "poisoned", None).into_decision()
         }
         FenceCheck::Stale => Decision::Stale,
         FenceCheck::Illegal(why) => Decision::Illegal(why),
@@ -61,12 +76,13 @@ impl<'a> FenceKey<'a> {
 }
 
 enum FenceCheck {
-    Current,
+    /// The saga asks for the command of the step at this position.
+    Current(usize),
     Stale,
     Illegal(String),
 }
 
-/// Compares the fence of a message with the command that the saga asks for now.
+/// Compares the fence of a message with the commands that the saga asks for now.
 fn check_fence(definition: &Definition, saga: &Saga, here: usize, key: FenceKey<'_>) -> FenceCheck {
     let Some(there) = definition.index(key.step) else {
         return FenceCheck::Illegal(format!("{} has no step {}", saga.workflow, key.step));
@@ -80,13 +96,15 @@ fn check_fence(definition: &Definition, saga: &Saga, here: usize, key: FenceKey<
     if key.visit < saga.visit || saga.status.is_end() {
         return FenceCheck::Stale;
     }
+    let last = running_group(definition, saga).map_or(here, |group| group.end - 1);
     match (saga.direction, key.direction) {
         (Direction::Do, Direction::Undo) => never_sent(),
-        (Direction::Do, Direction::Do) if there > here => never_sent(),
+        (Direction::Do, Direction::Do) if there > last => never_sent(),
         (Direction::Undo, Direction::Undo) if there < here => never_sent(),
         (Direction::Undo, Direction::Do) => FenceCheck::Stale,
-        _ if there == here && matches!(saga.status, Status::Running | Status::Compensating) => {
-            FenceCheck::Current
+        _ if matches!(saga.status, Status::Running | Status::Compensating) => {
+            let is_open = focused(definition, saga, there).is_some();
+            if is_open { FenceCheck::Current(there) } else { FenceCheck::Stale }
         }
         _ => FenceCheck::Stale,
     }
@@ -163,7 +181,10 @@ fn rejected(
         // Too late is not a business rejection. The step may have run, so it is undone too.
         None if code == DEADLINE_PASSED => next.miss_deadline(index),
         // A rejected step has no effect. The compensation starts with the step before it.
-        None => next.compensate(code, index.checked_sub(1)),
+        None => {
+            next.reject_member(index);
+            next.compensate(code, index.checked_sub(1));
+        }
     }
     next.record(saga, "rejected", Some(why)).into_decision()
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::members::Members;
 use super::range::{EARLIEST, LATEST};
 
 /// The first three need a due time or a flight. The others are ends, or wait for an operator.
@@ -66,6 +67,8 @@ pub struct Saga {
     pub entered_at: DateTime<Utc>,
     pub since: DateTime<Utc>,
     pub backing_off: bool,
+    /// The members of a group of parallel steps, while the saga is in the group.
+    pub members: Members,
     pub due_at: Option<DateTime<Utc>>,
     /// The batch whose due time covers this saga while the saga runs without a pause. A saga has a flight or a due time,
     /// never both.

@@ -1,14 +1,19 @@
 //! Builds a transition: enter a step, send its command, retry, compensate, end. [`super::apply()`] chooses among them.
 
+mod backward;
+mod parallel;
+
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
 
 use super::action::{Action, Entry, Transition};
-use super::command::{command, deadline_from, step_deadline};
+use super::command::{deadline_from, of_row, step_deadline};
 use super::definition::{ABANDONED, Definition, STUCK, Step, Work};
 use super::delay::reply_timeout;
+use super::group::{is_rejected, running_group};
+use super::members::MemberState;
 use super::operator::allowed_actions;
 use super::size::truncate_reason;
 use super::state::{Direction, Saga, Status, rejection};
@@ -33,9 +38,13 @@ pub(super) struct TransitionBuilder<'a> {
 /// The steps whose effects may exist, oldest first: what stays behind when an operator abandons the saga.
 pub fn may_have_run(definition: &Definition, saga: &Saga) -> Vec<String> {
     let here = definition.index(&saga.step).map_or(0, |index| index + 1);
-    let undone = |step: &&Step| saga.direction == Direction::Do || step.undo.is_some();
-    let steps = definition.steps[..here].iter().filter(|step| step.command.is_some()).filter(undone);
-    steps.map(|step| step.name.clone()).collect()
+    let end = running_group(definition, saga).map_or(here, |group| group.end);
+    let undone = |step: &Step| saga.direction == Direction::Do || step.undo.is_some();
+    let steps = definition.steps[..end].iter().enumerate();
+    let steps = steps.filter(|(index, step)| {
+        step.command.is_some() && undone(step) && !is_rejected(definition, saga, *index)
+    });
+    steps.map(|(_, step)| step.name.clone()).collect()
 }
 
 /// Whether the saga skips this wait when it first reaches it.
@@ -69,6 +78,7 @@ impl<'a> TransitionBuilder<'a> {
 
     /// Finishes with a history row about `event`, which happened to the saga `before`.
     pub(super) fn record(mut self, before: &Saga, event: &str, mut detail: Option<Value>) -> Transition {
+        self.put_earliest_into_row();
         self.saga.seq += 1;
         if self.saga.status == Status::Stuck {
             detail = Some(self.stuck_detail(detail));
@@ -87,7 +97,8 @@ impl<'a> TransitionBuilder<'a> {
     }
 
     /// Finishes without a history row: only retry counters or due times changed.
-    pub(super) fn without_record(self) -> Transition {
+    pub(super) fn without_record(mut self) -> Transition {
+        self.put_earliest_into_row();
         Transition { saga: self.saga, entry: None, actions: self.actions }
     }
 
@@ -133,8 +144,16 @@ impl<'a> TransitionBuilder<'a> {
 
 /// Forward.
 impl TransitionBuilder<'_> {
-    /// Enters the step after this one; completes the saga after the last step.
+    /// Enters the step after this one, or after its group once all members are done; completes the saga after the last step.
     pub(super) fn advance(&mut self, index: usize) {
+        let group = running_group(self.definition, &self.saga);
+        if let Some(group) = &group {
+            if self.saga.close_member(self.definition, group, index, MemberState::Done) {
+                return;
+            }
+            self.saga.members.clear();
+        }
+        let index = group.map_or(index, |group| group.end - 1);
         if index + 1 < self.definition.steps.len() {
             self.enter(index + 1);
         } else {
@@ -142,14 +161,17 @@ impl TransitionBuilder<'_> {
         }
     }
 
-    /// Enters a step for the first time.
+    /// Enters a step for the first time, and with the first member of a group the others.
     pub(super) fn enter(&mut self, index: usize) {
         let step = &self.definition.steps[index];
         self.set_step(&step.name, Direction::Do);
         match step.work() {
             Work::Command { .. } => {
                 self.saga.status = Status::Running;
-                self.send();
+                if let Some(group) = self.definition.group(index) {
+                    self.saga.begin_members(&group);
+                }
+                self.each_open(Self::send);
             }
             Work::Wait { .. } if is_skipped(step, &self.saga) => self.advance(index),
             Work::Wait { .. } => self.wait(index, true),
@@ -208,7 +230,7 @@ impl TransitionBuilder<'_> {
         } else if !self.saga.due_at.is_some_and(|due| due > self.now && due <= resend_at) {
             self.set_due(resend_at);
         }
-        self.actions.extend(command(self.definition, &self.saga).map(Action::Send));
+        self.actions.extend(of_row(self.definition, &self.saga).map(Action::Send));
     }
 
     /// Sends the current command again in the same visit.
@@ -230,58 +252,10 @@ impl TransitionBuilder<'_> {
         self.set_step(&self.saga.step.clone(), self.saga.direction);
         match self.definition.index(&self.saga.step) {
             Some(index) if self.definition.steps[index].wait.is_some() => self.wait(index, true),
-            _ => self.send(),
-        }
-    }
-}
-
-/// Backward.
-impl TransitionBuilder<'_> {
-    /// The step's deadline has passed: undoes every step that may have run, this one included.
-    pub(super) fn miss_deadline(&mut self, index: usize) {
-        let deadline = self.definition.steps[index].deadline.as_ref();
-        let reason = deadline.map_or("deadline", |deadline| deadline.reason.as_str());
-        self.compensate(reason, Some(index));
-    }
-
-    /// Starts the compensation at step `from`. After the pivot a saga cannot compensate and becomes stuck.
-    pub(super) fn compensate(&mut self, reason: &str, from: Option<usize>) {
-        let here = self.definition.index(&self.saga.step).unwrap_or(0);
-        if !self.definition.can_compensate(here) {
-            return self.become_stuck(reason);
-        }
-        self.saga.reason = Some(reason.to_owned());
-        self.undo_from(from);
-        if self.saga.status == Status::Compensating {
-            self.actions.push(Action::Notify);
-        }
-    }
-
-    /// Undoes the nearest step at or before `from` that has an undo. If there is none, the saga is compensated.
-    pub(super) fn undo_from(&mut self, from: Option<usize>) {
-        let below = from.map_or(0, |from| from + 1);
-        let next = self.definition.steps[..below].iter().rfind(|step| step.undo.is_some());
-        let has_undone = self.saga.status == Status::Compensating;
-        let Some(step) = next else {
-            // If nothing was compensated, emit no event.
-            if has_undone {
-                self.announce_end();
+            _ => {
+                self.saga.begin_open_members(self.definition);
+                self.each_open(Self::send);
             }
-            return self.end(Status::Compensated, has_undone && self.definition.announces_anything());
-        };
-        self.set_step(&step.name, Direction::Undo);
-        self.saga.status = Status::Compensating;
-        // A pause stops only forward steps.
-        self.saga.paused = false;
-        self.send();
-    }
-
-    /// Lets a stuck undo continue, with the reason for which the saga started to compensate.
-    pub(super) fn resume_compensation(&mut self) {
-        if self.saga.status == Status::Stuck {
-            let rejection = self.saga.rejection.as_ref();
-            self.saga.reason = rejection.and_then(|why| Some(why["code"].as_str()?.to_owned()));
-            self.saga.status = Status::Compensating;
         }
     }
 }
@@ -306,7 +280,11 @@ impl TransitionBuilder<'_> {
 
     fn at_latest_at_deadline(&self, time: DateTime<Utc>) -> DateTime<Utc> {
         let forward = self.step().filter(|_| self.saga.direction == Direction::Do);
-        let deadline = forward.and_then(|step| step_deadline(step, &self.saga));
+        forward.map_or(time, |step| self.at_latest_at_deadline_of(step, time))
+    }
+
+    fn at_latest_at_deadline_of(&self, step: &Step, time: DateTime<Utc>) -> DateTime<Utc> {
+        let deadline = step_deadline(step, &self.saga);
         deadline.filter(|deadline| *deadline > self.now).map_or(time, |deadline| deadline.min(time))
     }
 
@@ -324,14 +302,14 @@ impl TransitionBuilder<'_> {
     pub(super) fn pause(&mut self) {
         self.saga.paused = true;
         if self.saga.status == Status::Running {
-            self.suspend();
+            self.each_open(Self::suspend);
         }
     }
 
     pub(super) fn resume(&mut self) {
         self.saga.paused = false;
         if self.saga.status == Status::Running {
-            self.resend();
+            self.resend_all();
         }
     }
 
@@ -375,6 +353,7 @@ impl TransitionBuilder<'_> {
     /// Ends the saga. If it has emitted events, it stays due until JetStream has acknowledged them.
     fn end(&mut self, status: Status, has_events: bool) {
         self.saga.status = status;
+        self.saga.members.clear();
         self.saga.backing_off = false;
         self.saga.paused = false;
         self.saga.stuck_since = None;

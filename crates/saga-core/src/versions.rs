@@ -81,6 +81,9 @@ fn forward(was: &Step, is: &Step, mut note: impl FnMut(String, bool)) {
     if before != after {
         note(changed("its deadline", before.as_deref(), after.as_deref()), false);
     }
+    if was.group != is.group {
+        note(changed("its group", was.group.as_deref(), is.group.as_deref()), true);
+    }
     if was.skip_if != is.skip_if {
         note("it is passed over in other cases".to_owned(), false);
     }

@@ -30,6 +30,9 @@ pub(in crate::cli) struct ByHand {
     /// What the step has given, as a JSON object: later commands carry it
     #[arg(long, value_name = "JSON", default_value = "{}")]
     output: String,
+    /// The step; only needed in a group of parallel steps, of which the saga is at several at once
+    #[arg(long, value_name = "NAME")]
+    step: Option<String>,
 }
 
 impl ByHand {
@@ -38,7 +41,7 @@ impl ByHand {
         let output: Map<String, Value> = serde_json::from_str(&self.output)
             .map_err(|error| Misuse(format!("--output must be a JSON object: {error}")))?;
         jsonb::check_object(&output).map_err(|error| Misuse(format!("--output cannot be kept: {error}")))?;
-        Ok((OperatorAction::Complete { output }, &self.what))
+        Ok((OperatorAction::Complete { step: self.step.clone(), output }, &self.what))
     }
 }
 

@@ -38,9 +38,15 @@ fn draw(found: &SagaDetail) -> String {
         );
         return root.to_string();
     }
-    for step in &found.steps {
-        let own = found.history.iter().filter(|row| row.step == step.step);
-        root.push(leaf(line(step)).with_leaves(own.map(|row| leaf(happening(row, false)))));
+    for members in found.steps.chunk_by(|one, other| one.group.is_some() && one.group == other.group) {
+        let steps = members.iter().map(|step| {
+            let own = found.history.iter().filter(|row| row.step == step.step);
+            leaf(line(step)).with_leaves(own.map(|row| leaf(happening(row, false))))
+        });
+        match &members[0].group {
+            Some(group) => root.leaves.push(leaf(format!("{group}, in parallel")).with_leaves(steps)),
+            None => root.leaves.extend(steps),
+        }
     }
     if !found.undo_path.is_empty() {
         let undos = found.undo_path.iter().map(|name| {

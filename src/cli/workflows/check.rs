@@ -10,7 +10,7 @@ use super::super::{Context, Ending, Misuse};
 use super::dry_run::DryRun;
 use crate::saga::{Definition, WorkflowRegistry};
 use crate::workflows;
-use saga_checker::{Bounds, Home, Report};
+use saga_checker::{Bounds, Home, Report, Walk};
 
 #[derive(clap::Args, Debug)]
 pub(in crate::cli) struct Arguments {
@@ -97,7 +97,7 @@ fn text(reports: &[Report], bounds: Bounds) -> String {
             [
                 report.workflow.clone(),
                 report.version.to_string(),
-                place(walk.workers).to_owned(),
+                walked(walk),
                 walk.states.to_string(),
                 walk.explored.to_string(),
                 walk.depth.to_string(),
@@ -111,7 +111,7 @@ fn text(reports: &[Report], bounds: Bounds) -> String {
     for report in reports {
         for walk in &report.walks {
             let Some(finding) = &walk.finding else { continue };
-            let (name, workers) = (&report.workflow, place(walk.workers));
+            let (name, workers) = (&report.workflow, walked(walk));
             text += &format!("\n{name} {}, workers {workers}: {}\n", report.version, finding.problem);
             for (at, line) in finding.way.iter().enumerate() {
                 text += &format!("  {:2}. {line}\n", at + 1);
@@ -127,6 +127,16 @@ fn told(bounds: Bounds) -> String {
         "On each way at most: {crashes} crashes, {losses} lost, {duplicates} twice, {acts} acts of operators, \
          {returns} returns to a wait."
     )
+}
+
+/// Where the workers are, and which members of large groups are in the walk.
+fn walked(walk: &Walk) -> String {
+    let place = place(walk.workers);
+    if walk.members.is_empty() {
+        place.to_owned()
+    } else {
+        format!("{place}, with {}", walk.members.join(" and "))
+    }
 }
 
 fn place(home: Home) -> &'static str {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use super::graph::{COMPENSATED, COMPLETED, Edge, OUTSIDE, STUCK, edges, undo_state};
+use super::graph::{COMPENSATED, COMPLETED, Edge, OUTSIDE, STUCK, all_done, edges, undo_state};
 use crate::saga::Definition;
 
 /// Sizes in pixels.
@@ -13,6 +13,8 @@ const ROW: i32 = 96;
 const BETWEEN: i32 = 270;
 const MARGIN: i32 = 30;
 const LINE: i32 = 15;
+/// How far the frame of a group stands from its members.
+const FRAME: i32 = 12;
 /// How wide a letter of a label is, about.
 const LETTER: i32 = 6;
 
@@ -40,7 +42,7 @@ struct Layout {
 
 /// Draws a definition as SVG.
 pub(super) fn svg(definition: &Definition) -> String {
-    let ways = together(edges(definition));
+    let ways = together(without_forks(definition, edges(definition)));
     let layout = lay_out(definition, &ways);
     let (width, height) = (layout.width, layout.height);
     let mut out = format!(
@@ -53,6 +55,7 @@ pub(super) fn svg(definition: &Definition) -> String {
         definition.version,
     );
     let mut labels = String::new();
+    draw_groups(definition, &layout, &mut out);
     for (edge, both) in &ways {
         draw_way(&layout, edge, *both, &mut out, &mut labels);
     }
@@ -61,6 +64,49 @@ pub(super) fn svg(definition: &Definition) -> String {
         draw_state(name, *place, &mut out);
     }
     out + "</svg>\n"
+}
+
+/// The members of a group stand in a frame, so the ways from its fork and to its join are left out. What leads to the fork leads to
+/// the first member; what leads on leads on from the last one.
+fn without_forks(definition: &Definition, mut all: Vec<Edge>) -> Vec<Edge> {
+    for group in definition.groups() {
+        let join = all_done(group);
+        all.retain(|edge| edge.from != group && edge.to != join);
+        let mut members = definition.steps.iter().filter(|step| step.group.as_deref() == Some(group));
+        let (first, last) = (members.next(), members.next_back());
+        for edge in &mut all {
+            if let Some(first) = first.filter(|_| edge.to == group) {
+                edge.to.clone_from(&first.name);
+            }
+            if let Some(last) = last.filter(|_| edge.from == join) {
+                edge.from.clone_from(&last.name);
+            }
+        }
+    }
+    all
+}
+
+/// A frame around the members of each group, with its name.
+fn draw_groups(definition: &Definition, layout: &Layout, out: &mut String) {
+    for group in definition.groups() {
+        let members = definition.steps.iter().filter(|step| step.group.as_deref() == Some(group));
+        let places: Vec<&Place> = members.filter_map(|step| layout.places.get(&step.name)).collect();
+        let (Some(first), Some(last)) = (places.first(), places.last()) else { continue };
+        let (width, padding) = (BOX.0 + 2 * FRAME, BOX.1 / 2 + FRAME);
+        put(
+            out,
+            format_args!(
+                "<rect style=\"fill:#f7f7f7;stroke:#999;stroke-dasharray:4 4\" x=\"{}\" y=\"{}\" width=\"{width}\" height=\"{}\"/>\
+                 <text class=\"label\" x=\"{}\" y=\"{}\">{}, in parallel</text>",
+                first.x - width / 2,
+                first.y - padding,
+                last.y - first.y + 2 * padding,
+                first.x,
+                i32::midpoint(first.y, first.y + ROW) + 4,
+                escape(group),
+            ),
+        );
+    }
 }
 
 /// Ways between the same two states are one, with a line of label for each; true if it leads back too.
@@ -188,13 +234,15 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::graph::tests::WITH_A_GROUP;
     use super::*;
 
     #[test]
     fn drawing_has_every_state_and_edge() {
-        for definition in crate::workflows::built_in().unwrap().all() {
-            let definition = &definition;
-            let ways = together(edges(definition));
+        let with_a_group = Definition::parse("t", WITH_A_GROUP).unwrap();
+        let built_in = crate::workflows::built_in().unwrap().all();
+        for definition in built_in.iter().map(|built_in| &**built_in).chain([&with_a_group]) {
+            let ways = together(without_forks(definition, edges(definition)));
             let layout = lay_out(definition, &ways);
             let mut spots: Vec<(i32, i32)> = layout.places.values().map(|place| (place.x, place.y)).collect();
             spots.sort_unstable();

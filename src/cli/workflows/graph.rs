@@ -21,6 +21,11 @@ pub(super) const STUCK: &str = "stuck";
 /// Draws a definition as a Mermaid state diagram.
 pub(super) fn mermaid(definition: &Definition) -> String {
     let mut drawing = String::from("stateDiagram-v2\n");
+    for group in definition.groups() {
+        // Writing to a string cannot fail.
+        let _written =
+            writeln!(drawing, "    state {group} <<fork>>\n    state {} <<join>>", all_done(group));
+    }
     for Edge { from, to, label } in edges(definition) {
         let colon = if label.is_empty() { "" } else { ": " };
         // Writing to a string cannot fail.
@@ -35,7 +40,7 @@ pub(super) fn edges(definition: &Definition) -> Vec<Edge> {
     let mut line = |from: &str, to: &str, label: &str| {
         all.push(Edge { from: from.to_owned(), to: to.to_owned(), label: label.to_owned() });
     };
-    line(OUTSIDE, &definition.steps[0].name, "");
+    line(OUTSIDE, entry(definition, 0), "");
     for (index, step) in definition.steps.iter().enumerate() {
         forward(definition, index, step, &mut line);
         backward(definition, index, step, &mut line);
@@ -49,21 +54,39 @@ pub(super) fn edges(definition: &Definition) -> Vec<Edge> {
 }
 
 fn forward(definition: &Definition, index: usize, step: &Step, line: &mut impl FnMut(&str, &str, &str)) {
-    let next = definition.steps.get(index + 1).map_or(COMPLETED, |next| next.name.as_str());
-    let label = match step.work() {
+    let mut label = match step.work() {
         Work::Command { command, .. } => format!("{command} done"),
         Work::Wait { signal } => format!("signal {signal}"),
     };
-    line(&step.name, next, &label);
+    let mut from = step.name.clone();
+    if let (Some(group), Some(members)) = (&step.group, definition.group(index)) {
+        line(group, &step.name, "");
+        line(&step.name, &all_done(group), &label);
+        if index + 1 < members.end {
+            return;
+        }
+        (from, label) = (all_done(group), "all done".to_owned());
+    }
+    line(&from, entry(definition, index + 1), &label);
     if let Some(after) = definition.steps.get(index + 1)
         && let Some(field) = &after.skip_if
     {
-        let beyond = definition.steps.get(index + 2).map_or(COMPLETED, |beyond| beyond.name.as_str());
-        line(&step.name, beyond, &format!("{label}, {field}"));
+        line(&from, entry(definition, index + 2), &format!("{label}, {field}"));
     }
     for (code, wait) in &step.back_to {
         line(&step.name, wait, &format!("rejected, {code}"));
     }
+}
+
+/// The state that the saga is in when it reaches this step: the step, or the fork of its group.
+fn entry(definition: &Definition, index: usize) -> &str {
+    let step = definition.steps.get(index);
+    step.map_or(COMPLETED, |step| step.group.as_ref().unwrap_or(&step.name))
+}
+
+/// The state that the members of a group lead to.
+pub(super) fn all_done(group: &str) -> String {
+    format!("all_of_{group}")
 }
 
 /// Where a step leads when it does not succeed. What was rejected did not happen; what failed or ran out of time
@@ -77,8 +100,9 @@ fn backward(definition: &Definition, index: usize, step: &Step, line: &mut impl 
         }
         return;
     }
-    let before = undo_at_or_below(definition, index.checked_sub(1));
-    let here = undo_at_or_below(definition, Some(index));
+    let last = definition.group(index).map_or(index, |members| members.end - 1);
+    let before = undo_below(definition, last + 1, Some(index));
+    let here = undo_below(definition, last + 1, None);
     if is_command {
         line(&step.name, &before, "rejected");
         line(&step.name, &here, "attempts used up");
@@ -99,7 +123,7 @@ fn undoing(definition: &Definition, line: &mut impl FnMut(&str, &str, &str)) {
     for (index, step) in definition.steps.iter().enumerate().rev() {
         let Some(undo) = &step.undo else { continue };
         let name = undo_state(step);
-        line(&name, &undo_at_or_below(definition, index.checked_sub(1)), &format!("{undo} done"));
+        line(&name, &undo_below(definition, index, None), &format!("{undo} done"));
         line(&name, STUCK, "undo rejected, attempts used up");
         line(STUCK, &name, "operator, retry");
     }
@@ -109,10 +133,11 @@ fn may_turn_back(definition: &Definition) -> bool {
     definition.can_compensate(0)
 }
 
-fn undo_at_or_below(definition: &Definition, from: Option<usize>) -> String {
-    let below = from.map_or(0, |from| from + 1);
-    let step = definition.steps[..below].iter().rfind(|step| step.undo.is_some());
-    step.map_or(COMPENSATED.to_owned(), undo_state)
+/// The undo of the last step below this position, without a step that was rejected.
+fn undo_below(definition: &Definition, end: usize, rejected: Option<usize>) -> String {
+    let steps = definition.steps[..end].iter().enumerate();
+    let mut undone = steps.rev().filter(|(index, step)| step.undo.is_some() && Some(*index) != rejected);
+    undone.next().map_or(COMPENSATED.to_owned(), |(_, step)| undo_state(step))
 }
 
 /// The state in which a step is undone.
@@ -121,7 +146,7 @@ pub(super) fn undo_state(step: &Step) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     fn drawn(name: &str) -> String {
@@ -145,6 +170,48 @@ mod tests {
         ] {
             assert!(drawing.contains(&format!("    {line}\n")), "{line} is missing in\n{drawing}");
         }
+    }
+
+    pub(crate) const WITH_A_GROUP: &str = "
+name = 't'
+version = 1
+[[steps]]
+name = 'quote'
+command = 'x.quote'
+undo = 'x.forget'
+[[steps]]
+name = 'bookings'
+parallel = [
+    { name = 'hotel', command = 'hotel.book', undo = 'hotel.cancel' },
+    { name = 'flight', command = 'flight.book', undo = 'flight.cancel' },
+]
+[[steps]]
+name = 'pay'
+command = 'x.pay'
+undo = 'x.refund'
+";
+
+    #[test]
+    fn members_of_a_group_fork_and_join() {
+        let drawing = mermaid(&Definition::parse("t", WITH_A_GROUP).unwrap());
+        for line in [
+            "state bookings <<fork>>",
+            "state all_of_bookings <<join>>",
+            "quote --> bookings: x.quote done",
+            "bookings --> hotel",
+            "bookings --> flight",
+            "hotel --> all_of_bookings: hotel.book done",
+            "all_of_bookings --> pay: all done",
+            "hotel --> undo_flight: rejected",
+            "flight --> undo_hotel: rejected",
+            "hotel --> undo_flight: attempts used up",
+            "pay --> undo_flight: rejected",
+            "undo_flight --> undo_hotel: flight.cancel done",
+            "undo_hotel --> undo_quote: hotel.cancel done",
+        ] {
+            assert!(drawing.contains(&format!("    {line}\n")), "{line} is missing in\n{drawing}");
+        }
+        assert!(!drawing.contains("hotel --> pay"), "{drawing}");
     }
 
     #[test]

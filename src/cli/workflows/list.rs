@@ -55,6 +55,7 @@ pub(super) async fn show(context: &Context, wanted: &Version) -> anyhow::Result<
         let at = found.deployed_at.map_or(String::new(), |at| at.format(" at %F %T").to_string());
         let mut head =
             format!("# deployed by {}{at}; verdict of the checker: {}\n", escape_line(by), verdict(&found));
+        head += &checked(&found).map(|within| format!("# {within}\n")).unwrap_or_default();
         if let Some(risk) = &found.accepted_risk {
             head += &format!("# accepted risk: {}\n", escape_line(risk));
         }
@@ -64,6 +65,25 @@ pub(super) async fn show(context: &Context, wanted: &Version) -> anyhow::Result<
         head + source.trim_end()
     })?;
     Ok(Ending::Good)
+}
+
+/// Within which bounds the checker looked; none if it did not look.
+fn checked(deployment: &Deployment) -> Option<String> {
+    let verdict = deployment.verdict.as_ref()?;
+    let most = |what: &str| verdict["bounds"][what].as_u64();
+    let mut within = format!(
+        "checked with at most {} crashes, {} lost and {} repeated messages, {} actions of operators and {} returns to a wait on each path",
+        most("crashes")?,
+        most("losses")?,
+        most("duplicates")?,
+        most("acts")?,
+        most("returns")?
+    );
+    let pairs = verdict["walks"].as_array().into_iter().flatten().map(|walk| &walk["members"]);
+    if pairs.into_iter().any(|members| members.as_array().is_some_and(|members| !members.is_empty())) {
+        within += ", large groups of parallel steps with each pair of their members";
+    }
+    Some(within)
 }
 
 fn verdict(deployment: &Deployment) -> String {

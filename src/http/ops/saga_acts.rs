@@ -54,6 +54,10 @@ pub struct ByHand {
     #[serde(default)]
     #[schema(value_type = Object)]
     output: Map<String, Value>,
+    /// The step; only needed in a group of parallel steps, of which the saga is at several at once.
+    #[serde(default)]
+    #[schema(max_length = 63)]
+    step: Option<String>,
 }
 
 impl Bodied for ByHand {}
@@ -77,8 +81,9 @@ pub async fn complete(
     PathId(id): PathId,
     command: Command<ByHand>,
 ) -> Result<Response> {
-    once(&app.repeats, staff.caller(), command, async |ByHand { reason, output }, _| {
-        let acted = app.engine.act(id, OperatorAction::Complete { output }, &staff.key.name, &reason).await?;
+    once(&app.repeats, staff.caller(), command, async |ByHand { reason, output, step }, _| {
+        let act = OperatorAction::Complete { step, output };
+        let acted = app.engine.act(id, act, &staff.key.name, &reason).await?;
         Ok(Answer::ok(&Repaired::from(acted)))
     })
     .await

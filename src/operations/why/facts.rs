@@ -35,6 +35,8 @@ pub struct Facts {
     pub last_error: Option<String>,
     /// The command that is out or comes next.
     pub command: Option<String>,
+    /// The commands of the other members of its group of parallel steps that have not replied yet.
+    pub parallel: Vec<String>,
     /// The signal that is waited for.
     pub signal: Option<String>,
     /// Other signals that move it, in alphabetical order.
@@ -141,6 +143,7 @@ fn of_row(definition: Option<&Definition>, saga: Saga, now: DateTime<Utc>) -> Fa
         backing_off: saga.backing_off,
         last_error: None,
         command: command.filter(|_| open).map(str::to_owned),
+        parallel: definition.map(|definition| parallel(definition, &saga)).unwrap_or_default(),
         signal: signal.filter(|_| open).map(str::to_owned),
         other_signals: other.filter(|_| open).into_iter().flatten().collect(),
         asked_again_at: coming.resend_at,
@@ -154,6 +157,13 @@ fn of_row(definition: Option<&Definition>, saga: Saga, now: DateTime<Utc>) -> Fa
         event_refused: None,
         saga: saga.into(),
     }
+}
+
+/// The commands of the open members of the saga's group beside the one in its row.
+fn parallel(definition: &Definition, saga: &Saga) -> Vec<String> {
+    let open = saga::open_steps(definition, saga).into_iter().map(|index| &definition.steps[index]);
+    let others = open.filter(|step| step.name != saga.step && !saga.status.is_end());
+    others.filter_map(|step| step.command.clone()).collect()
 }
 
 impl Facts {

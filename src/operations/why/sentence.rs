@@ -90,6 +90,9 @@ fn out(facts: &Facts) -> String {
         parts.push(format!("{command}{undo} is out since {since} ({fence})"));
         parts.extend(again);
     }
+    if !facts.parallel.is_empty() {
+        parts.push(format!("in parallel with {}", facts.parallel.join(" and ")));
+    }
     parts.extend(turns_back(facts));
     parts.join(", ")
 }
@@ -239,6 +242,7 @@ mod tests {
             backing_off: false,
             last_error: None,
             command: Some("points.deduct".to_owned()),
+            parallel: Vec::new(),
             signal: None,
             other_signals: Vec::new(),
             asked_again_at: Some(at("12:08:07")),

@@ -1,10 +1,13 @@
 //! Reads a definition and checks it. Each error names the line and the reason.
 
+mod groups;
+
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
 use super::{Definition, Step};
 use crate::delay::{MAX_MS, MAX_SECONDS};
+use groups::{check_groups, flatten};
 
 /// The longest text of a definition.
 pub const MAX_BYTES: usize = 64 << 10;
@@ -45,7 +48,14 @@ enum Place<'a> {
     Whole,
     Key(&'a str),
     /// A step, and one of its fields.
-    Step(usize, &'a str),
+    Step(StepPlace, &'a str),
+}
+
+/// Where a step stands in the text: its position among the steps, and within its group.
+#[derive(Clone, Copy)]
+struct StepPlace {
+    step: usize,
+    member: Option<usize>,
 }
 
 type Check = Result<(), (Place<'static>, String)>;
@@ -59,11 +69,14 @@ pub(super) fn read(source: &str, text: &str) -> Result<Definition, DefinitionErr
         return Err(error(None, problem));
     }
     let parsed = toml::Deserializer::parse(text).and_then(Definition::deserialize);
-    let definition = parsed.map_err(|wrong| {
+    let mut definition = parsed.map_err(|wrong| {
         let line = wrong.span().map(|span| line_at(text, span.start));
         error(line, wrong.message().to_owned())
     })?;
-    check(&definition).map_err(|(place, problem)| error(line_of(text, place), problem))?;
+    let in_text = |(place, problem)| error(line_of(text, place), problem);
+    check_groups(&definition, text).map_err(in_text)?;
+    let places = flatten(&mut definition);
+    check(&definition, &places).map_err(in_text)?;
     Ok(definition)
 }
 
@@ -78,9 +91,13 @@ fn line_of(text: &str, place: Place<'_>) -> Option<usize> {
     let start = match place {
         Place::Whole => return None,
         Place::Key(key) => table.iter().find(|(name, _)| name.get_ref() == key)?.0.span().start,
-        Place::Step(index, field) => {
+        Place::Step(StepPlace { step, member }, field) => {
             let DeValue::Array(steps) = table.get("steps")?.get_ref() else { return None };
-            let step = steps.get(index)?;
+            let mut step = steps.get(step)?;
+            if let Some(member) = member {
+                let parallel = step.get_ref().as_table()?.get("parallel")?.get_ref();
+                step = parallel.as_array()?.get(member)?;
+            }
             let fields = step.get_ref().as_table();
             let found = fields.and_then(|fields| fields.iter().find(|(name, _)| name.get_ref() == field));
             found.map_or(step.span().start, |(name, _)| name.span().start)
@@ -89,7 +106,7 @@ fn line_of(text: &str, place: Place<'_>) -> Option<usize> {
     Some(line_at(text, start))
 }
 
-fn check(definition: &Definition) -> Check {
+fn check(definition: &Definition, places: &[StepPlace]) -> Check {
     let wrong = |key: &'static str, problem: String| Err((Place::Key(key), problem));
     let steps = &definition.steps;
     if let Some(problem) = name_problem(&definition.name) {
@@ -103,11 +120,11 @@ fn check(definition: &Definition) -> Check {
     }
     if steps.len() > MAX_STEPS {
         let problem = format!("it has {} steps; {MAX_STEPS} is the most", steps.len());
-        return Err((Place::Step(MAX_STEPS, "name"), problem));
+        return Err((Place::Step(places[MAX_STEPS], "name"), problem));
     }
     for (index, step) in steps.iter().enumerate() {
         check_step(definition, index, step).map_err(|(field, problem)| {
-            (Place::Step(index, field), format!("step {}: {problem}", step.name))
+            (Place::Step(places[index], field), format!("step {}: {problem}", step.name))
         })?;
     }
     if definition.signals().len() > MAX_NAMES || definition.events().len() > MAX_NAMES {
@@ -119,11 +136,14 @@ fn check(definition: &Definition) -> Check {
     if let Some((event, problem)) = first(definition.ends.values(), event_problem) {
         return wrong("ends", format!("event {event:?} {problem}"));
     }
-    match &definition.pivot {
-        Some(pivot) if definition.index(pivot).is_none() => {
-            wrong("pivot", format!("its pivot {pivot} is not one of its steps"))
+    let Some(pivot) = &definition.pivot else { return Ok(()) };
+    match definition.index(pivot).map(|index| definition.steps[index].group.as_ref()) {
+        None => wrong("pivot", format!("its pivot {pivot} is not one of its steps")),
+        Some(Some(group)) => {
+            let why = "other members could still be rejected when it is done";
+            wrong("pivot", format!("its pivot {pivot} is a member of the group {group}: {why}"))
         }
-        _ => Ok(()),
+        Some(None) => Ok(()),
     }
 }
 
@@ -132,8 +152,8 @@ fn check_step(definition: &Definition, index: usize, step: &Step) -> Result<(), 
     if let Some(problem) = name_problem(&step.name) {
         return Err(("name", format!("its name {problem}")));
     }
-    if definition.index(&step.name) != Some(index) {
-        return Err(("name", "another step has the same name".to_owned()));
+    if definition.index(&step.name) != Some(index) || definition.groups().contains(&step.name.as_str()) {
+        return Err(("name", "another step or group has the same name".to_owned()));
     }
     check_work(step)?;
     let events = step.emits.iter().chain(step.announces.values()).chain(step.undo_announces.values());

@@ -1,5 +1,7 @@
 //! Operators' acts: through the same lock and the same `apply` as everything else, written down with their reason.
 
+use std::borrow::Cow;
+
 use futures::future::BoxFuture;
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
@@ -9,7 +11,7 @@ use super::{Batch, Engine, Verdict};
 use crate::bus::consumers::ConsumersError;
 use crate::bus::fences::{self, Completed, Completion, FenceError};
 use crate::bus::subjects;
-use crate::saga::{self, Event, OperatorAction, Outcome, Saga, Status};
+use crate::saga::{self, Definition, Event, OperatorAction, Outcome, Saga, Status};
 use crate::store;
 use crate::store::operations::ActRow;
 
@@ -41,6 +43,8 @@ pub const SETTLEMENT: &str = "settlement";
 pub enum ActError {
     #[error("there is no such saga")]
     Unknown,
+    #[error("the saga is at {}; name one of these steps", .0.join(", "))]
+    NotAtStep(Vec<String>),
     #[error("the saga is {status}; this act is not allowed now")]
     Illegal { status: Status, allowed: Vec<&'static str> },
     #[error("the output must have {}: later deadlines refer to it, as RFC 3339", .0.join(", "))]
@@ -71,14 +75,16 @@ impl Engine {
         reason: &str,
     ) -> Result<Acted, ActError> {
         let fenced = match &act {
-            OperatorAction::Complete { output } => Some(self.write_fence(id, &act, output).await?),
+            OperatorAction::Complete { step, output } => {
+                Some(self.write_fence(id, &act, step.as_deref(), output).await?)
+            }
             _ => None,
         };
         let mut tx = self.pool.begin().await?;
         let mut batch = Batch::lock(self, &mut tx, &[id]).await?;
         let before = batch.saga(id).cloned().ok_or(ActError::Unknown)?;
         // It has moved on meanwhile: the output is not that of the step where it stands now.
-        if fenced.is_some_and(|fenced| (&fenced.step, fenced.visit) != (&before.step, before.visit)) {
+        if fenced.is_some_and(|fenced| !self.is_still_at(&before, &fenced)) {
             return Err(ActError::Illegal { status: before.status, allowed: self.allowed_actions(&before) });
         }
         batch.caused_by(crate::trace_context::current());
@@ -118,16 +124,22 @@ impl Engine {
 
     /// Before a step is completed by hand, its service elsewhere writes that in its own fence, so that the step can not
     /// run any more. A step that did run answers with its outcome instead. For a service in this database the saga's row,
-    /// locked, is the fence. What is not allowed is left to be refused by `apply`. Answers the saga as it stood.
+    /// locked, is the fence. What is not allowed is left to be refused by `apply`. Answers the saga as it stood, with the completed step in its
+    /// row.
     async fn write_fence(
         &self,
         id: Uuid,
         act: &OperatorAction,
+        step: Option<&str>,
         output: &Map<String, Value>,
     ) -> Result<Saga, ActError> {
         let saga = store::sagas::get(&self.pool, id).await?.ok_or(ActError::Unknown)?;
         store::definitions::learn(&self.pool, &self.registry, std::slice::from_ref(&saga)).await?;
         let definition = self.registry.get(&saga.workflow, saga.version);
+        let saga = match &definition {
+            Some(definition) => at_step(definition, saga, step)?,
+            None => saga,
+        };
         let step =
             definition.as_ref().and_then(|definition| Some(&definition.steps[definition.index(&saga.step)?]));
         let Some(command) = step.and_then(|step| step.command.as_deref()) else {
@@ -152,9 +164,19 @@ impl Engine {
         }
     }
 
+    /// Whether a saga is still at the step that was completed in the fence, in the same visit.
+    fn is_still_at(&self, saga: &Saga, fenced: &Saga) -> bool {
+        let definition = self.registry.get(&saga.workflow, saga.version);
+        let is_open = definition.is_some_and(|definition| {
+            let index = definition.index(&fenced.step);
+            index.is_some_and(|index| saga::focused(&definition, saga, index).is_some())
+        });
+        saga.visit == fenced.visit && (saga.step == fenced.step || is_open)
+    }
+
     /// What a hand-made output must have and has not.
     fn lacking(&self, saga: &Saga, act: &OperatorAction) -> Option<Vec<String>> {
-        let OperatorAction::Complete { output } = act else { return None };
+        let OperatorAction::Complete { output, .. } = act else { return None };
         let definition = self.registry.get(&saga.workflow, saga.version)?;
         Some(saga::missing_outputs(&definition, saga, output)).filter(|fields| !fields.is_empty())
     }
@@ -163,6 +185,19 @@ impl Engine {
     pub fn allowed_actions(&self, saga: &Saga) -> Vec<&'static str> {
         saga::allowed_actions(self.registry.get(&saga.workflow, saga.version).as_deref(), saga)
     }
+}
+
+/// The saga with this step in its row. In a group of parallel steps an operator has to name the member.
+fn at_step(definition: &Definition, saga: Saga, step: Option<&str>) -> Result<Saga, ActError> {
+    let open = saga::open_steps(definition, &saga);
+    let wanted = match step {
+        None if open.len() > 1 && saga.status == Status::Running => None,
+        None => return Ok(saga),
+        Some(step) => definition.index(step),
+    };
+    let focused = wanted.and_then(|index| saga::focused(definition, &saga, index)).map(Cow::into_owned);
+    let names = || open.iter().map(|index| definition.steps[*index].name.clone()).collect();
+    focused.ok_or_else(|| ActError::NotAtStep(names()))
 }
 
 /// Keeps the settlement with what belongs to the act. Nothing else has its name there, also not in a hand-made output.

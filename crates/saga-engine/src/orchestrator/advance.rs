@@ -1,5 +1,6 @@
 //! The one writer of saga state: read the rows and the database's clock, apply, write rows and history.
 
+use std::borrow::Cow;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
@@ -30,7 +31,8 @@ pub struct Batch {
     sagas: TrackedRows<Uuid, Saga>,
     transitions: Vec<Transition>,
     observations: Observations,
-    stale: Vec<Uuid>,
+    /// Sagas with stale messages, each with the step that its message is about; a signal is about none.
+    stale: Vec<(Uuid, Option<String>)>,
     /// Sagas that have an alarm of their own now, and the flights that looked after them.
     left: Vec<Rested>,
     /// The flight of sagas that a signal wakes.
@@ -127,7 +129,8 @@ impl Batch {
         };
         match decision {
             Decision::Transition(transition) => {
-                self.observations.note(saga, event, &transition.saga, self.now);
+                let seen = definition.as_ref().and_then(|definition| member_of(definition, saga, event));
+                self.observations.note(seen.as_ref().unwrap_or(saga), event, &transition.saga, self.now);
                 if let Some(begun) = self.begun {
                     let span = saga_spans::of_event(event, &transition, definition.as_deref(), begun, cause);
                     self.observations.trace(span);
@@ -150,9 +153,10 @@ impl Batch {
     }
 
     /// A message about this saga came twice or late: a crash may have cut short what followed the first time, so
-    /// what the row asks for is published again.
-    pub fn note_stale(&mut self, id: Uuid) {
-        self.stale.push(id);
+    /// what the row asks for is published again. A message about a member of the group that the saga still runs is not such a one:
+    /// it would only multiply the commands of the other members.
+    pub fn note_stale(&mut self, id: Uuid, step: Option<&str>) {
+        self.stale.push((id, step.map(str::to_owned)));
     }
 
     /// Writes what was decided on a connection that has the locks; what follows is to be done after the commit.
@@ -174,11 +178,22 @@ impl Batch {
         let mut effects = Effects::of(registry, self.transitions);
         effects.observe(self.observations);
         effects.rest(self.left);
-        for saga in self.stale.iter().filter_map(|id| self.sagas.get(id)) {
-            effects.repeat(registry, saga);
+        for (id, step) in &self.stale {
+            if let Some(saga) = self.sagas.get(id) {
+                effects.repeat(registry, saga, step.as_deref());
+            }
         }
         effects
     }
+}
+
+/// The saga with the member of its group in its row that a reply is about; `None` if its row has it.
+fn member_of(definition: &Definition, saga: &Saga, event: &Event) -> Option<Saga> {
+    let Event::Reply(reply) = event else { return None };
+    if saga.members.is_empty() || reply.step == saga.step {
+        return None;
+    }
+    saga::focused(definition, saga, definition.index(&reply.step)?).map(Cow::into_owned)
 }
 
 fn undefined(saga: &Saga) -> Verdict {

@@ -114,11 +114,14 @@ impl Effects {
         all
     }
 
-    /// What the row of a saga asks for, once more: a crash may have left it undone.
-    pub(super) fn repeat(&mut self, registry: &WorkflowRegistry, saga: &Saga) {
+    /// What the row of a saga asks for, once more: a crash may have left it undone. `step` is what the repeated message was about.
+    pub(super) fn repeat(&mut self, registry: &WorkflowRegistry, saga: &Saga, step: Option<&str>) {
         let Some(definition) = registry.get(&saga.workflow, saga.version) else {
             return;
         };
+        if step.is_some_and(|step| saga::is_in_running_group(&definition, saga, step)) {
+            return;
+        }
         for action in saga::outstanding(&definition, saga) {
             self.add(saga.id, action);
         }

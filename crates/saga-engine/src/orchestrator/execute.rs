@@ -148,9 +148,10 @@ async fn attempt(
         .collect();
     let mut batch = Batch::of(sagas, now);
     batch.begun_at(begun);
-    for saga in stale {
+    for place in stale {
+        let Command { saga_id, step, .. } = commands[place];
         metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::STEPS).increment(1);
-        batch.note_stale(saga);
+        batch.note_stale(*saga_id, Some(step));
     }
     for (place, (saga, reply)) in places.into_iter().zip(replies) {
         if let Verdict::Illegal(why) = batch.apply(&engine.registry, saga, &reply) {
@@ -168,7 +169,8 @@ struct Sorted<'a> {
     /// The positions of the tasks among the commands.
     places: Vec<usize>,
     tasks: Vec<Task<'a>>,
-    stale: Vec<Uuid>,
+    /// The positions of the commands that their sagas do not ask for.
+    stale: Vec<usize>,
     illegal: Vec<(usize, String)>,
 }
 
@@ -182,7 +184,7 @@ fn sort<'a>(engine: &Engine, commands: &[&Command], sagas: &'a [Saga]) -> Sorted
                 sorted.places.push(place);
                 sorted.tasks.push(Task { command, saga });
             }
-            Asked::NotNow => sorted.stale.push(command.saga_id),
+            Asked::NotNow => sorted.stale.push(place),
             Asked::Never(why) => sorted.illegal.push((place, why)),
         }
     }
@@ -201,14 +203,13 @@ enum Asked<'a> {
 
 /// Compares a command with what its saga's row asks for. Only its fence and its number count from here on.
 fn asked_for<'a>(engine: &Engine, command: &Command, saga: Option<&'a Saga>) -> Asked<'a> {
-    let Some(saga) = saga.filter(|saga| command.is_asked_by(saga)) else {
-        return Asked::NotNow;
-    };
+    let Some(saga) = saga else { return Asked::NotNow };
     let Some(definition) = engine.registry.get(&saga.workflow, saga.version) else {
         // The message is acknowledged; the sweeper sends the command again when the definition can be read.
         return Asked::NotNow;
     };
-    let Some(asked) = saga::command(&definition, saga) else {
+    let is_same = |asked: &Command| (asked.direction, asked.visit) == (command.direction, command.visit);
+    let Some(asked) = saga::command(&definition, saga, &command.step).filter(is_same) else {
         return Asked::NotNow;
     };
     if !subjects::fits(&asked.subject, &command.subject) {

@@ -138,7 +138,8 @@ async fn write<'a>(engine: &Engine, items: &'a [Item]) -> store::Result<Decided<
             Verdict::Moved => {}
             Verdict::Stale => {
                 metrics::counter!("boxoffice_stale_messages_total", "stream" => subjects::SAGAS).increment(1);
-                batch.note_stale(*saga);
+                let step = if let Event::Reply(reply) = event { Some(reply.step.as_str()) } else { None };
+                batch.note_stale(*saga, step);
             }
             Verdict::Illegal(why) => illegal.push((message, why)),
             Verdict::Undefined(_) if matches!(event, Event::Signal(_)) => later.push(message),

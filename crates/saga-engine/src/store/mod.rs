@@ -30,6 +30,7 @@ pub mod sqlstate;
 pub mod batch_tx;
 pub mod write_batch;
 pub mod codes;
+pub mod members;
 pub mod names;
 pub mod tracked_rows;
 pub mod concurrency_limit;

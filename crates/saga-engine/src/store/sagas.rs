@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::Control;
 use super::Result;
 use super::codes::{self, Codes, Unregistered};
+use super::members::{self, MembersColumn};
 use super::names::Name;
 use super::tracked_rows::TrackedRows;
 use super::write_batch::{LockOrder, WriteBatch};
@@ -17,7 +18,7 @@ use crate::saga::{Direction, Saga, Status};
 /// All columns of a saga in the view of sagas, as in [`get_many`], which is held against the schema.
 pub const COLUMNS: &str = "id, workflow, version, subject_id, status, paused, step, direction, visit, attempt, resend_count, \
     sent_at, backing_off, due_at, flight, reason, rejection, input, context, seq, created_at, updated_at, \
-    finished_at, entered_at, stuck_since, trace";
+    finished_at, entered_at, stuck_since, trace, members";
 
 /// A saga from a row with [`COLUMNS`].
 pub fn from_row(row: &PgRow) -> Result<Saga> {
@@ -38,6 +39,7 @@ pub fn from_row(row: &PgRow) -> Result<Saga> {
         entered_at: row.try_get("entered_at")?,
         since: row.try_get("sent_at")?,
         backing_off: row.try_get("backing_off")?,
+        members: row.try_get::<MembersColumn, _>("members")?.into(),
         due_at: row.try_get("due_at")?,
         flight: row.try_get("flight")?,
         reason: row.try_get("reason")?,
@@ -76,6 +78,7 @@ struct Columns<'a> {
     seqs: Vec<i64>,
     updated: Vec<DateTime<Utc>>,
     finished: Vec<Option<DateTime<Utc>>>,
+    members: Vec<Option<Vec<u8>>>,
 }
 
 impl<'a> Columns<'a> {
@@ -103,12 +106,14 @@ impl<'a> Columns<'a> {
             columns.seqs.push(saga.seq);
             columns.updated.push(saga.updated_at);
             columns.finished.push(saga.finished_at);
+            columns.members.push(members::encode(&saga.members));
         }
         Ok(columns)
     }
 }
 
-/// Inserts new sagas. One whose id is there already fails the whole statement, before all other parts.
+/// Inserts new sagas. One whose id is there already fails the whole statement, before all other parts. The members of a group that a
+/// saga starts with stand as its row does, so none are written.
 pub fn insert(changes: &mut WriteBatch, codes: &Codes, sagas: &[&Saga]) {
     let columns = match Columns::of(codes, sagas) {
         Ok(columns) => columns,
@@ -155,23 +160,10 @@ pub fn save(changes: &mut WriteBatch, codes: &Codes, sagas: &TrackedRows<Uuid, S
         Ok(columns) => columns,
         Err(error) => return changes.refuse(error),
     };
-    let sql = "
-        update sagas set
-            status = new.status, step = new.step, direction = new.direction, visit = new.visit,
-            attempt = new.attempt, resend_count = new.resend_count, sent_at = new.sent_at, backing_off = new.backing_off,
-            due_at = new.due_at, flight = new.flight, reason = new.reason, rejection = new.rejection,
-            seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at,
-            entered_at = new.entered_at, paused = new.paused, stuck_since = new.stuck_since
-        from unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::smallint[], $5::int[], $6::int[], $7::int[],
-                    $8::timestamptz[], $9::bool[], $10::timestamptz[], $11::bigint[], $12::text[], $13::jsonb[],
-                    $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::bool[],
-                    $19::timestamptz[], $20::bigint[], $21::timestamptz[])
-            as new (id, status, step, direction, visit, attempt, resend_count, sent_at, backing_off, due_at, flight, reason,
-                    rejection, seq, updated_at, finished_at, entered_at, paused, stuck_since,
-                    seq_before, updated_before)
-        where sagas.id = new.id and sagas.seq = new.seq_before and sagas.updated_at = new.updated_before
-        returning 1";
-    changes
+    // Only sagas in a group of parallel steps have members, so most batches do not name the column.
+    let with_members = sagas.iter().any(|(before, now)| before.members != now.members);
+    let sql = if with_members { SAVE_WITH_MEMBERS } else { SAVE };
+    let part = changes
         .counted(LockOrder::SAGAS, "saved_sagas", sagas.len(), sql)
         .bind(columns.ids)
         .bind(columns.statuses)
@@ -194,7 +186,45 @@ pub fn save(changes: &mut WriteBatch, codes: &Codes, sagas: &TrackedRows<Uuid, S
         .bind(columns.stuck)
         .bind(before)
         .bind(updated);
+    if with_members {
+        part.bind(columns.members);
+    }
 }
+
+const SAVE: &str = "
+        update sagas set
+            status = new.status, step = new.step, direction = new.direction, visit = new.visit,
+            attempt = new.attempt, resend_count = new.resend_count, sent_at = new.sent_at, backing_off = new.backing_off,
+            due_at = new.due_at, flight = new.flight, reason = new.reason, rejection = new.rejection,
+            seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at,
+            entered_at = new.entered_at, paused = new.paused, stuck_since = new.stuck_since
+        from unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::smallint[], $5::int[], $6::int[], $7::int[],
+                    $8::timestamptz[], $9::bool[], $10::timestamptz[], $11::bigint[], $12::text[], $13::jsonb[],
+                    $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::bool[],
+                    $19::timestamptz[], $20::bigint[], $21::timestamptz[])
+            as new (id, status, step, direction, visit, attempt, resend_count, sent_at, backing_off, due_at, flight, reason,
+                    rejection, seq, updated_at, finished_at, entered_at, paused, stuck_since,
+                    seq_before, updated_before)
+        where sagas.id = new.id and sagas.seq = new.seq_before and sagas.updated_at = new.updated_before
+        returning 1";
+
+/// The same for a batch in which the members of a group have changed.
+const SAVE_WITH_MEMBERS: &str = "
+        update sagas set
+            status = new.status, step = new.step, direction = new.direction, visit = new.visit,
+            attempt = new.attempt, resend_count = new.resend_count, sent_at = new.sent_at, backing_off = new.backing_off,
+            due_at = new.due_at, flight = new.flight, reason = new.reason, rejection = new.rejection,
+            seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at,
+            entered_at = new.entered_at, paused = new.paused, stuck_since = new.stuck_since, members = new.members
+        from unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::smallint[], $5::int[], $6::int[], $7::int[],
+                    $8::timestamptz[], $9::bool[], $10::timestamptz[], $11::bigint[], $12::text[], $13::jsonb[],
+                    $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::bool[],
+                    $19::timestamptz[], $20::bigint[], $21::timestamptz[], $22::bytea[])
+            as new (id, status, step, direction, visit, attempt, resend_count, sent_at, backing_off, due_at, flight, reason,
+                    rejection, seq, updated_at, finished_at, entered_at, paused, stuck_since,
+                    seq_before, updated_before, members)
+        where sagas.id = new.id and sagas.seq = new.seq_before and sagas.updated_at = new.updated_before
+        returning 1";
 
 /// Reads sagas that are to be decided about, in the order of their ids, and the database's clock after that. Under locks,
 /// this transaction is the one writer of these sagas, and of every effect of their steps in this database, until the
@@ -261,7 +291,8 @@ pub async fn get_many(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Saga>
             direction as "direction!: Name<Direction>", visit as "visit!", attempt as "attempt!", resend_count as "send!",
             sent_at as "since!", backing_off as "backing_off!", due_at, flight, reason, rejection,
             input as "input!", context as "context!", seq as "seq!", created_at as "created_at!",
-            updated_at as "updated_at!", finished_at, entered_at as "entered_at!", stuck_since, trace
+            updated_at as "updated_at!", finished_at, entered_at as "entered_at!", stuck_since, trace,
+            members as "members!: MembersColumn"
         from saga_view where id = any($1) order by id
         "#,
         ids
