@@ -37,7 +37,7 @@ impl TailFilter {
     }
 }
 
-/// Transitions from now on. One that cannot be read is left out: it is of another version.
+/// Transitions from now on. A notice that cannot be read is left out: it is of another version.
 ///
 /// # Errors
 /// When the connection to NATS is closed.
@@ -45,8 +45,12 @@ pub async fn open(
     client: &Client,
     filter: &TailFilter,
 ) -> Result<impl Stream<Item = Transition> + Unpin + use<>, SubscribeError> {
-    let subject = subjects::transitions(filter.workflow.as_deref(), filter.saga_id);
-    let told = client.subscribe(subject).await?;
-    let read = told.filter_map(async |message| serde_json::from_slice(&message.payload).ok());
-    Ok(Box::pin(read))
+    let notices = client.subscribe(subjects::transitions(filter.workflow.as_deref())).await?;
+    let saga = filter.saga_id;
+    let transitions = notices.flat_map(move |notice| {
+        let mut read: Vec<Transition> = serde_json::from_slice(&notice.payload).unwrap_or_default();
+        read.retain(|transition| saga.is_none_or(|saga| saga == transition.saga_id));
+        futures::stream::iter(read)
+    });
+    Ok(Box::pin(transitions))
 }

@@ -28,6 +28,8 @@ pub(super) struct CachedBooking {
     /// Its seats, as long as they are held.
     pub seats: Vec<Seat>,
     pub reservation: Reservation,
+    /// What its buyer had when it was held, if the payment follows at once. The payment's statement compares it.
+    pub balance: Option<i64>,
 }
 
 /// What a batch makes of reservations: the new entry, or none where the old one is not true any more.
@@ -61,6 +63,11 @@ impl BookingCache {
     /// The entry of this job's reservation, if it is of the number at which its saga stands.
     pub(super) fn of_job(&self, job: &Job) -> Option<CachedBooking> {
         self.entries().peek(&job.saga).filter(|entry| entry.seq == job.seq).cloned()
+    }
+
+    /// What the buyer of this job's reservation had when it was held, under the same condition.
+    pub(super) fn balance_of(&self, job: &Job) -> Option<i64> {
+        self.entries().peek(&job.saga).filter(|entry| entry.seq == job.seq)?.balance
     }
 
     /// Keeps what was committed.

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::booking_cache::{BookingCache, CachedBooking, Updates};
 use super::{Job, Jobs, done, invalid, rejected, unknown_command};
+use crate::config::Control;
 use crate::ids;
 use crate::orchestrator::{Batch, Participant, Task, Unit};
 use crate::saga::Outcome;
@@ -48,16 +49,35 @@ impl Participant for DeductPoints {
     ) -> BoxFuture<'a, store::Result<Box<dyn Unit>>> {
         async move {
             let jobs = Jobs::of(tasks);
-            let users: Vec<Uuid> = jobs.readable().map(|job| job.booking.input.user_id).collect();
+            let (known, users) = self.known_balances(&jobs, attempt.control());
             let refunds = jobs.readable().filter(|job| job.command == REFUND);
             let refunds: Vec<Uuid> = refunds.map(|job| job.booking.input.reservation_id).collect();
-            let balances = store::payments::read_balances(attempt, &users).await?;
+            let mut balances = store::payments::read_balances(attempt, &users).await?;
+            known.into_iter().for_each(|(user, balance)| balances.insert(user, balance));
             let uses = store::payments::open_uses(attempt.conn(), &refunds).await?;
             let uses = uses.into_iter().map(|used| (used.reservation_id, used)).collect();
             let decisions = Decisions { balances, uses, ..Decisions::default() };
             Ok(Box::new(Work { cache: self.cache.clone(), jobs, decisions }) as Box<dyn Unit>)
         }
         .boxed()
+    }
+}
+
+impl DeductPoints {
+    /// The balances that were read when the seats were held, and the users whose balances are to be read. The statement that
+    /// writes compares each.
+    fn known_balances(&self, jobs: &Jobs, control: Control) -> (BTreeMap<Uuid, i64>, Vec<Uuid>) {
+        let (mut known, mut users) = (BTreeMap::new(), Vec::new());
+        for job in jobs.readable() {
+            let user = job.booking.input.user_id;
+            let may_know = control == Control::Optimistic && job.command == DEDUCT;
+            match may_know.then(|| self.recent.balance_of(job)).flatten() {
+                Some(balance) if *known.entry(user).or_insert(balance) == balance => {}
+                _ => users.push(user),
+            }
+        }
+        known.retain(|user, _| !users.contains(user));
+        (known, users)
     }
 }
 

@@ -140,6 +140,7 @@ impl Work {
                     performance_id,
                     number,
                     buyer: None,
+                    pays: false,
                 })),
             }
         }

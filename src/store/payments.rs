@@ -1,16 +1,53 @@
 //! Points that are used and refunded, and the payments they are for. Charges are in `points`.
 
 use chrono::{DateTime, Utc};
-use sqlx::{AssertSqlSafe, PgConnection, PgExecutor};
+use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::Result;
-use super::batch_tx::{BatchTx, locking};
+use super::batch_tx::BatchTx;
 use super::tracked_rows::TrackedRows;
-use super::write_batch::{LockOrder, WriteBatch};
+use super::write_batch::{LockOrder, Part, WriteBatch};
 use crate::config::Control;
 
 const ACCOUNTS: LockOrder = LockOrder::after_sagas(2);
+
+const SAVE_BALANCES: Part = Part::new("saved_accounts", include_str!("../../sql/save_balances.sql"));
+const _: fn(DateTime<Utc>, &[Uuid], &[i64]) =
+    |now, users, points| drop(sqlx::query_file!("sql/save_balances.sql", now, users, points, points));
+const INSERT_ENTRIES: Part = Part::new("entered", include_str!("../../sql/insert_entries.sql"));
+const _: fn(&Entries, DateTime<Utc>) = |e, now| {
+    drop(sqlx::query_file!(
+        "sql/insert_entries.sql",
+        now,
+        &e.ids,
+        &e.users,
+        &e.kinds as &[&str],
+        &e.amounts,
+        &e.balances,
+        &e.reservations,
+        &e.reversed as &[Option<Uuid>],
+    ));
+};
+const PAY_WITHOUT_ENTRY: Part =
+    Part::new("paid", include_str!("../../sql/insert_payments_without_entry.sql"));
+const _: fn(DateTime<Utc>, &[Uuid], &[i64], &[String], &[DateTime<Utc>]) =
+    |now, ids, amounts, statuses, paid| {
+        drop(sqlx::query_file!(
+            "sql/insert_payments_without_entry.sql",
+            now,
+            ids,
+            ids,
+            ids,
+            amounts,
+            statuses,
+            paid
+        ));
+    };
+const MARK_REFUNDED: Part =
+    Part::new("refunded", include_str!("../../sql/refund_payments_without_entry.sql"));
+const _: fn(&[Uuid], DateTime<Utc>) =
+    |reservations, now| drop(sqlx::query_file!("sql/refund_payments_without_entry.sql", reservations, now));
 
 /// A ledger entry about to be written: a use, or the refund that reverses one.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,13 +120,13 @@ pub async fn balances_of(
     users: &[Uuid],
     control: Control,
 ) -> Result<(TrackedRows<Uuid, i64>, Option<DateTime<Utc>>)> {
-    let locks = locking(control, "for no key update");
-    let sql = format!(
-        "select user_id, balance, clock_timestamp() from accounts
-         where user_id = any($1) order by user_id {locks}"
-    );
-    let balances: Vec<(Uuid, i64, DateTime<Utc>)> =
-        sqlx::query_as(AssertSqlSafe(sql)).bind(users).fetch_all(conn).await?;
+    if control == Control::Pessimistic {
+        let sql = "select user_id from accounts where user_id = any($1) order by user_id for no key update";
+        sqlx::query(sql).bind(users).execute(&mut *conn).await?;
+    }
+    let sql =
+        "select user_id, balance, clock_timestamp() from accounts where user_id = any($1) order by user_id";
+    let balances: Vec<(Uuid, i64, DateTime<Utc>)> = sqlx::query_as(sql).bind(users).fetch_all(conn).await?;
     let read_at = balances.first().map(|(_, _, at)| *at);
     Ok((balances.into_iter().map(|(user, balance, _)| (user, balance)).collect(), read_at))
 }
@@ -137,12 +174,7 @@ pub fn save_balances(changes: &mut WriteBatch, balances: &TrackedRows<Uuid, i64>
     if users.is_empty() {
         return;
     }
-    let sql = "
-        update accounts set balance = new.balance, updated_at = $1
-        from unnest($2::uuid[], $3::bigint[], $4::bigint[]) as new (user_id, balance, balance_then)
-        where accounts.user_id = new.user_id and accounts.balance = new.balance_then
-        returning 1";
-    let part = changes.counted(ACCOUNTS, "saved_accounts", users.len(), sql);
+    let part = changes.counted(ACCOUNTS, SAVE_BALANCES, users.len());
     part.bind(now).bind(users).bind(balances).bind(then);
 }
 
@@ -152,15 +184,8 @@ pub fn enter(changes: &mut WriteBatch, entries: &[NewEntry], now: DateTime<Utc>)
         return;
     }
     let rows = Entries::of(entries);
-    let sql = "
-        insert into ledger_entries (id, user_id, kind, amount, balance, reservation_id, reverses_id, created_at)
-        select id, user_id, kind, amount, balance, reservation_id, reverses_id, $1
-        from unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::bigint[], $7::uuid[], $8::uuid[])
-            with ordinality as new (id, user_id, kind, amount, balance, reservation_id, reverses_id, place)
-        order by place
-        returning 1";
     changes
-        .complete("entered", entries.len(), sql)
+        .complete(INSERT_ENTRIES, entries.len())
         .bind(now)
         .bind(rows.ids)
         .bind(rows.users)
@@ -182,17 +207,7 @@ pub fn pay_without_entry(changes: &mut WriteBatch, payments: &[PaymentWithoutEnt
     let amounts: Vec<i64> = payments.iter().map(|payment| payment.amount).collect();
     let statuses: Vec<&str> = payments.iter().map(|payment| payment.status.name()).collect();
     let times: Vec<Option<DateTime<Utc>>> = payments.iter().map(|payment| payment.paid_at).collect();
-    let sql = "
-        insert into payments_without_entry (id, reservation_id, user_id, amount, status, paid_at, updated_at)
-        select id, reservation_id, user_id, amount, status, paid_at, $1
-        from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::bigint[], $6::text[], $7::timestamptz[])
-            as new (id, reservation_id, user_id, amount, status, paid_at)
-        on conflict on constraint payments_without_entry_of_reservation do update
-            set id = excluded.id, amount = excluded.amount, status = excluded.status, paid_at = excluded.paid_at,
-                updated_at = excluded.updated_at
-            where payments_without_entry.status = 'failed'
-        returning 1";
-    let part = changes.complete("paid", payments.len(), sql).bind(now);
+    let part = changes.complete(PAY_WITHOUT_ENTRY, payments.len()).bind(now);
     part.bind(ids).bind(reservations).bind(users).bind(amounts).bind(statuses).bind(times);
 }
 
@@ -227,10 +242,7 @@ pub fn mark_refunded(changes: &mut WriteBatch, reservations: &[Uuid], now: DateT
     if reservations.is_empty() {
         return;
     }
-    let sql = "
-        update payments_without_entry set status = 'refunded', updated_at = $2
-        where reservation_id = any($1) and status = 'succeeded'";
-    changes.add("refunded", sql).bind(reservations).bind(now);
+    changes.add(MARK_REFUNDED).bind(reservations).bind(now);
 }
 
 /// A ledger entry that no saga made, as its event says it: a charge, or a refund by an operator.

@@ -3,20 +3,58 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use sqlx::PgConnection;
 use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, PgConnection};
 use uuid::Uuid;
 
 use super::Result;
-use super::batch_tx::{BatchTx, locking};
+use super::batch_tx::BatchTx;
 use super::tracked_rows::TrackedRows;
-use super::write_batch::{LockOrder, WriteBatch};
+use super::write_batch::{LockOrder, Part, WriteBatch};
 use crate::config::Control;
 
 /// For how long a hold that ended unpaid counts against its user.
 pub const ENDED_HOLDS_WINDOW: TimeDelta = TimeDelta::hours(1);
 /// For how long the seats of a cancelled hold are not offered to its own user.
 pub const REHOLD_DELAY: TimeDelta = TimeDelta::seconds(5);
+
+const FIND_SEATS: &str = include_str!("../../sql/find_seats.sql");
+const _: fn(&[Uuid], &[i32], &[Option<Uuid>], DateTime<Utc>) = |ids, numbers, buyers, now| {
+    let (window, most, delay) = (ENDED_HOLDS_WINDOW, 0, REHOLD_DELAY);
+    let buyers = buyers as &[Option<Uuid>];
+    drop(sqlx::query_file!(
+        "sql/find_seats.sql",
+        ids,
+        numbers,
+        buyers as _,
+        now,
+        window as _,
+        most,
+        delay as _,
+        buyers as _
+    ));
+};
+const SAVE_SEATS: Part = Part::new("saved_seats", include_str!("../../sql/save_seats.sql"));
+const _: fn(&[Uuid], &[i32], &[&str], &[Option<Uuid>], &[Option<DateTime<Utc>>]) =
+    |ids, numbers, statuses, holders, times| {
+        drop(sqlx::query_file!(
+            "sql/save_seats.sql",
+            ids,
+            numbers,
+            statuses as &[&str],
+            holders as &[Option<Uuid>],
+            times as &[Option<DateTime<Utc>>],
+            times as &[Option<DateTime<Utc>>],
+            statuses as &[&str],
+            holders as &[Option<Uuid>],
+        ));
+    };
+const COMPARE_STARTS: Part = Part::new("starts", include_str!("../../sql/compare_starts.sql"));
+const _: fn(&[Uuid], &[DateTime<Utc>]) =
+    |ids, starts| drop(sqlx::query_file!("sql/compare_starts.sql", ids, starts));
+const COMPARE_BUYERS: Part = Part::new("buyers", include_str!("../../sql/compare_buyers.sql"));
+const _: fn(&[Uuid], &[i64], DateTime<Utc>) =
+    |ids, seats, now| drop(sqlx::query_file!("sql/compare_buyers.sql", ids, ids, seats, now, ids));
 
 const PERFORMANCES: LockOrder = LockOrder::before_sagas(0);
 const BUYERS: LockOrder = LockOrder::after_sagas(0);
@@ -80,6 +118,8 @@ pub struct Wanted {
     pub number: i32,
     /// Whose count is asked for with it: what that user has of this performance already.
     pub buyer: Option<Uuid>,
+    /// Whether the points of that user are asked for, too.
+    pub pays: bool,
 }
 
 /// The seats and ended holds that a user already has in a performance.
@@ -103,6 +143,8 @@ pub struct Found {
     pub buyer: Option<Uuid>,
     #[sqlx(flatten)]
     pub owned: Owned,
+    /// The points of a buyer who pays at once. None without an account.
+    pub balance: Option<i64>,
     /// By which clock it was asked for.
     pub read_at: DateTime<Utc>,
 }
@@ -133,36 +175,18 @@ pub async fn find(
     let performances: Vec<Uuid> = wanted.iter().map(|one| one.performance_id).collect();
     let numbers: Vec<i32> = wanted.iter().map(|one| one.number).collect();
     let buyers: Vec<Option<Uuid>> = wanted.iter().map(|one| one.buyer).collect();
-    let locks = locking(control, "for no key update of s");
-    let sql = format!(
-        "select s.performance_id, s.number, s.section, s.price, s.status, s.holder, s.expires_at, s.claimable_at,
-                p.sale_opens_at, p.sale_closes_at, p.starts_at, wanted.buyer, coalesce(has.seats, 0)::bigint as owned,
-                has.limited_since, has.released, clock.now as read_at
-         from (select coalesce($4, clock_timestamp()) as now) as clock,
-              unnest($1::uuid[], $2::int[], $3::uuid[]) as wanted (performance_id, number, buyer)
-         join seats s on s.performance_id = wanted.performance_id and s.number = wanted.number
-         join performances p on p.id = wanted.performance_id
-         left join lateral (
-             select sum(cardinality(seats)) filter (where is_live) as seats,
-                    (array_agg(updated_at order by updated_at desc) filter (where has_ended))[$6] as limited_since,
-                    jsonb_agg(seats) filter (where is_released) as released
-             from (
-                 select r.seats, r.updated_at,
-                        r.performance_id = p.id and (r.status = 'confirmed'
-                            or r.status = 'held' and r.claimable_at > clock.now) as is_live,
-                        -- Only what was held has an end; a hold that was refused has none.
-                        r.status in ('expired', 'cancelled', 'failed') and r.expires_at is not null
-                            and r.updated_at > clock.now - $5 as has_ended,
-                        r.performance_id = p.id and r.status = 'cancelled' and r.cancellation_id is null
-                            and r.updated_at > clock.now - $7 as is_released
-                 from reservations r where r.user_id = wanted.buyer and r.concert_id = p.concert_id
-             ) as mine
-         ) as has on wanted.buyer is not null
-         order by s.performance_id, s.number {locks}"
-    );
-    let query = sqlx::query_as(AssertSqlSafe(sql)).bind(performances).bind(numbers).bind(buyers);
+    let payers: Vec<Option<Uuid>> = wanted.iter().map(|one| one.buyer.filter(|_| one.pays)).collect();
+    if control == Control::Pessimistic {
+        sqlx::query_file!("sql/lock_seats.sql", &performances, &numbers).fetch_all(&mut *conn).await?;
+    }
+    let query = sqlx::query_as(FIND_SEATS).bind(performances).bind(numbers).bind(buyers);
     let query = query.bind(now).bind(ENDED_HOLDS_WINDOW);
-    query.bind(i32::try_from(max_ended).unwrap_or(i32::MAX)).bind(REHOLD_DELAY).fetch_all(conn).await
+    query
+        .bind(i32::try_from(max_ended).unwrap_or(i32::MAX))
+        .bind(REHOLD_DELAY)
+        .bind(payers)
+        .fetch_all(conn)
+        .await
 }
 
 /// Writes the seats that have changed, each compared with how it was read.
@@ -179,17 +203,8 @@ pub fn save(changes: &mut WriteBatch, seats: &TrackedRows<Key, Seat>) {
     let claimable: Vec<Option<DateTime<Utc>>> = seats.iter().map(|(_, seat)| seat.claimable_at).collect();
     let statuses_then: Vec<&str> = seats.iter().map(|(then, _)| then.status.name()).collect();
     let holders_then: Vec<Option<Uuid>> = seats.iter().map(|(then, _)| then.holder).collect();
-    let sql = "
-        update seats set status = new.status, holder = new.holder,
-                         expires_at = new.expires_at, claimable_at = new.claimable_at
-        from unnest($1::uuid[], $2::int[], $3::text[], $4::uuid[], $5::timestamptz[], $6::timestamptz[],
-                    $7::text[], $8::uuid[])
-            as new (performance_id, number, status, holder, expires_at, claimable_at, status_then, holder_then)
-        where seats.performance_id = new.performance_id and seats.number = new.number
-          and seats.status = new.status_then and seats.holder is not distinct from new.holder_then
-        returning 1";
     changes
-        .counted(SEATS, "saved_seats", seats.len(), sql)
+        .counted(SEATS, SAVE_SEATS, seats.len())
         .bind(performances)
         .bind(numbers)
         .bind(statuses)
@@ -206,10 +221,7 @@ pub fn compare_starts(changes: &mut WriteBatch, known: &BTreeMap<Uuid, DateTime<
         return;
     }
     let (ids, starts): (Vec<Uuid>, Vec<DateTime<Utc>>) = known.iter().map(|(id, at)| (*id, *at)).unzip();
-    let sql = "not exists (
-        select from unnest($1::uuid[], $2::timestamptz[]) as known (id, starts_at)
-        join performances p on p.id = known.id where p.starts_at <> known.starts_at)";
-    changes.check(PERFORMANCES, sql).bind(ids).bind(starts);
+    changes.check(PERFORMANCES, COMPARE_STARTS).bind(ids).bind(starts);
 }
 
 /// Keeps other transactions from holding seats for the same users until this one ends, so that the count of a
@@ -240,11 +252,5 @@ pub fn compare_buyers(
     if buyers.is_empty() {
         return;
     }
-    changes
-        .check(BUYERS, "buyers_as_read($1, $2, $3, $4, $5)")
-        .bind(buyers)
-        .bind(performances)
-        .bind(seats)
-        .bind(now)
-        .bind(own);
+    changes.check(BUYERS, COMPARE_BUYERS).bind(buyers).bind(performances).bind(seats).bind(now).bind(own);
 }

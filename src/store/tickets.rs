@@ -3,7 +3,15 @@
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::write_batch::WriteBatch;
+use super::write_batch::{Part, WriteBatch};
+
+const INSERT_TICKETS: Part = Part::new("issued", include_str!("../../sql/insert_tickets.sql"));
+const _: fn(DateTime<Utc>, &[Uuid], &[i32], &[String]) = |now, ids, seats, codes| {
+    drop(sqlx::query_file!("sql/insert_tickets.sql", now, ids, ids, ids, seats, codes))
+};
+const VOID_TICKETS: Part = Part::new("voided", include_str!("../../sql/void_tickets.sql"));
+const _: fn(&[Uuid], DateTime<Utc>) =
+    |reservations, now| drop(sqlx::query_file!("sql/void_tickets.sql", reservations, now));
 
 /// A ticket about to be issued.
 #[derive(Clone, Debug)]
@@ -25,13 +33,7 @@ pub fn insert(changes: &mut WriteBatch, tickets: &[NewTicket], now: DateTime<Utc
     let performances: Vec<Uuid> = tickets.iter().map(|ticket| ticket.performance_id).collect();
     let seats: Vec<i32> = tickets.iter().map(|ticket| ticket.seat).collect();
     let codes: Vec<&str> = tickets.iter().map(|ticket| ticket.code.as_str()).collect();
-    let sql = "
-        insert into tickets (id, reservation_id, performance_id, seat, code, status, issued_at)
-        select id, reservation_id, performance_id, seat, code, 'valid', $1
-        from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::int[], $6::text[])
-            as new (id, reservation_id, performance_id, seat, code)
-        returning 1";
-    let part = changes.complete("issued", tickets.len(), sql).bind(now);
+    let part = changes.complete(INSERT_TICKETS, tickets.len()).bind(now);
     part.bind(ids).bind(reservations).bind(performances).bind(seats).bind(codes);
 }
 
@@ -40,8 +42,5 @@ pub fn void(changes: &mut WriteBatch, reservations: &[Uuid], now: DateTime<Utc>)
     if reservations.is_empty() {
         return;
     }
-    let sql = "
-        update tickets set status = 'void', voided_at = $2
-        where reservation_id = any($1) and status = 'valid'";
-    changes.add("voided", sql).bind(reservations).bind(now);
+    changes.add(VOID_TICKETS).bind(reservations).bind(now);
 }

@@ -8,8 +8,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use saga_engine::orchestrator::{Batch, Engine, NewClientSaga, Participant, Participants, Pools, Task, Unit};
 use saga_engine::saga::{Direction, Outcome};
-use saga_engine::store::batch_tx::{BatchTx, locking};
-use saga_engine::store::write_batch::{LockOrder, WriteBatch};
+use saga_engine::store::batch_tx::BatchTx;
+use saga_engine::store::write_batch::{LockOrder, Part, WriteBatch};
 use saga_engine::store::{self, schema};
 use saga_engine::{background::Tasks, bus, ids};
 use serde_json::{Map, json};
@@ -37,9 +37,8 @@ impl Participant for Stock {
             let item = |task: &Task<'_>| task.command.context["item"].as_str().unwrap_or_default().to_owned();
             let jobs: Vec<_> = tasks.iter().map(|task| (item(task), task.command.direction)).collect();
             let items: Vec<&str> = jobs.iter().map(|(item, _)| item.as_str()).collect();
-            let lock = locking(attempt.control(), " for update");
-            let sql = format!("select item, pieces from stock where item = any($1) order by item{lock}");
-            let read = sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(items).fetch_all(attempt.conn()).await?;
+            let sql = "select item, pieces from stock where item = any($1) order by item for update";
+            let read = sqlx::query_as(sql).bind(items).fetch_all(attempt.conn()).await?;
             let before: BTreeMap<String, i32> = read.into_iter().collect();
             Ok(Box::new(Work { jobs, after: before.clone(), before }) as Box<dyn Unit>)
         }
@@ -70,7 +69,7 @@ impl Unit for Work {
         let before: Vec<i32> = self.before.into_values().collect();
         let sql = "update stock set pieces = new.after from unnest($1::text[], $2::int[], $3::int[])
             as new (item, before, after) where stock.item = new.item and stock.pieces = new.before returning 1";
-        let part = changes.counted(LockOrder::after_sagas(0), "stock_moved", items.len(), sql);
+        let part = changes.counted(LockOrder::after_sagas(0), Part::new("stock_moved", sql), items.len());
         part.bind(items).bind(before).bind(after);
         std::future::ready(()).boxed()
     }

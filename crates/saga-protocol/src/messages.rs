@@ -88,7 +88,7 @@ pub struct Settled {
     pub sagas: Vec<Uuid>,
 }
 
-/// A recorded transition of a saga, as a notice on core NATS.
+/// A recorded transition of a saga. A notice on core NATS is an array of them: those of one workflow in one commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transition {
     /// The version of this body.

@@ -110,16 +110,9 @@ pub fn timer_due(alarm: Uuid) -> String {
     format!("timers.due.{alarm}")
 }
 
-/// Core NATS, not stored: the subject of notices about a saga's transitions.
-pub fn transition(workflow: &str, saga: Uuid) -> String {
-    format!("transitions.{}.{saga}", word(workflow))
-}
-
-/// The subject of [`transition`] for one workflow or all, for one saga or all.
-pub fn transitions(workflow: Option<&str>, saga: Option<Uuid>) -> String {
-    let workflow = workflow.map_or("*".to_owned(), word);
-    let saga = saga.map_or("*".to_owned(), |saga| saga.to_string());
-    format!("transitions.{workflow}.{saga}")
+/// Core NATS, not stored: the subject of notices about transitions of sagas of one workflow, or of all.
+pub fn transitions(workflow: Option<&str>) -> String {
+    format!("transitions.{}", workflow.map_or("*".to_owned(), word))
 }
 
 /// A name as one word of a subject: every character but letters, digits, `-` and `_` becomes `_`.
@@ -156,9 +149,8 @@ mod tests {
 
     #[test]
     fn names_become_single_words_of_subjects() {
-        let saga = Uuid::from_u128(1);
-        assert_eq!(transition("a.b *>c", saga), format!("transitions.a_b___c.{saga}"));
-        assert_eq!(transitions(None, None), "transitions.*.*");
+        assert_eq!(transitions(Some("a.b *>c")), "transitions.a_b___c");
+        assert_eq!(transitions(None), "transitions.*");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Hold seats, and beside it release them. A hold is all or nothing.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -77,6 +79,8 @@ struct Decisions {
     seats: TrackedRows<Key, Seat>,
     /// What users have of performances.
     owned: TrackedRows<(Uuid, Uuid), Owned>,
+    /// The points of buyers who pay at once.
+    balances: BTreeMap<Uuid, i64>,
     /// Reservations that get their seats, or are refused.
     holds: Vec<Reservation>,
     /// Reservations that end without having been confirmed.
@@ -129,15 +133,17 @@ impl Work {
                 performance_id,
                 number,
                 buyer: buyer.take(),
+                pays: job.booking.input.pay_now,
             }));
         }
         if self.control == Control::Pessimistic && !buyers.is_empty() {
             store::seats::lock_buyers(attempt.conn(), &buyers).await?;
         }
-        let Decisions { limits, seats, owned, .. } = &mut self.decisions;
+        let Decisions { limits, seats, owned, balances, .. } = &mut self.decisions;
         for found in store::seats::read(attempt, &wanted, limits.ended_holds).await? {
             if let Some(buyer) = found.buyer {
                 owned.insert((buyer, found.seat.performance_id), found.owned);
+                balances.extend(found.balance.map(|balance| (buyer, balance)));
             }
             seats.insert(found.seat.key(), found.seat);
         }
@@ -147,8 +153,8 @@ impl Work {
 
 impl Decisions {
     fn new(limits: Limits) -> Self {
-        let (seats, owned, holds, ends, updates, notice) = Default::default();
-        Self { limits, seats, owned, holds, ends, updates, notice }
+        let (seats, owned, balances, holds, ends, updates, notice) = Default::default();
+        Self { limits, seats, owned, balances, holds, ends, updates, notice }
     }
 
     /// Holds all the seats, or none and says why.
@@ -185,7 +191,8 @@ impl Decisions {
             ..Reservation::begun(&booking.input, booking.placed_at)
         };
         self.holds.push(reservation.clone());
-        self.updates.set(job, Some(CachedBooking { seq: job.seq, seats, reservation }));
+        let balance = self.balances.get(&booking.input.user_id).copied();
+        self.updates.set(job, Some(CachedBooking { seq: job.seq, seats, reservation, balance }));
         self.notice.add(booking);
         output
     }

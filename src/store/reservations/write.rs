@@ -8,9 +8,55 @@ use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::{Line, Reservation};
-use crate::store::write_batch::{LockOrder, WriteBatch};
+use crate::store::write_batch::{LockOrder, Part, WriteBatch};
 
 const RESERVATIONS: LockOrder = LockOrder::after_sagas(3);
+
+const INSERT_HOLDS: Part = Part::new("held_reservations", include_str!("../../../sql/insert_holds.sql"));
+const _: fn(&Columns<'_>, &[Value], &[i64], DateTime<Utc>) = |c, json, amounts, now| {
+    drop(sqlx::query_file!(
+        "sql/insert_holds.sql",
+        now,
+        &c.ids,
+        &c.users,
+        &c.concerts,
+        &c.performances,
+        &c.statuses as &[&str],
+        &c.reasons as &[Option<&str>],
+        json,
+        &c.seats,
+        json,
+        amounts,
+        &c.placed,
+        &c.placed,
+        &c.placed,
+    ));
+};
+const CONFIRM: Part =
+    Part::new("confirmed_reservations", include_str!("../../../sql/confirm_reservations.sql"));
+const _: fn(DateTime<Utc>, &[Uuid]) =
+    |now, ids| drop(sqlx::query_file!("sql/confirm_reservations.sql", now, ids));
+const CANCEL: Part =
+    Part::new("cancelled_reservations", include_str!("../../../sql/cancel_reservations.sql"));
+const _: fn(DateTime<Utc>, &[Uuid]) =
+    |now, ids| drop(sqlx::query_file!("sql/cancel_reservations.sql", now, ids));
+const END: Part = Part::new("ended_reservations", include_str!("../../../sql/end_reservations.sql"));
+const _: fn(&Columns<'_>, DateTime<Utc>) = |c, now| {
+    drop(sqlx::query_file!(
+        "sql/end_reservations.sql",
+        now,
+        &c.ids,
+        &c.users,
+        &c.concerts,
+        &c.performances,
+        &c.statuses as &[&str],
+        &c.reasons as &[Option<&str>],
+        &c.seats,
+        &c.placed,
+    ));
+};
+/// It names the part [`END`], so it is no query of its own.
+const ENDED_WHOLE: Part = Part::new("ended_whole", include_str!("../../../sql/ended_whole.sql"));
 
 /// Reservations as they are inserted, as arrays for `unnest`.
 #[derive(Default)]
@@ -60,22 +106,8 @@ pub fn insert_holds(changes: &mut WriteBatch, holds: &[Reservation], now: DateTi
     let expires: Vec<Option<DateTime<Utc>>> = holds.iter().map(|hold| hold.expires_at).collect();
     let claimable: Vec<Option<DateTime<Utc>>> = holds.iter().map(|hold| hold.claimable_at).collect();
     let columns = Columns::of(holds);
-    let sql = "
-        insert into reservations (id, user_id, concert_id, performance_id, status, reason, detail, seats, lines, amount,
-                                  expires_at, claimable_at, created_at, updated_at)
-        select id, user_id, concert_id, performance_id, status, reason, detail, seats::int[], lines, amount,
-               expires_at, claimable_at, placed_at, $1
-        from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::jsonb[], $9::text[],
-                    $10::jsonb[], $11::bigint[], $12::timestamptz[], $13::timestamptz[], $14::timestamptz[])
-            as new (id, user_id, concert_id, performance_id, status, reason, detail, seats, lines, amount,
-                    expires_at, claimable_at, placed_at)
-        on conflict (id) do update set
-            status = excluded.status, reason = excluded.reason, detail = excluded.detail, lines = excluded.lines,
-            amount = excluded.amount, expires_at = excluded.expires_at, claimable_at = excluded.claimable_at,
-            updated_at = excluded.updated_at
-        returning 1";
     changes
-        .complete("held_reservations", holds.len(), sql)
+        .complete(INSERT_HOLDS, holds.len())
         .bind(now)
         .bind(columns.ids)
         .bind(columns.users)
@@ -94,20 +126,18 @@ pub fn insert_holds(changes: &mut WriteBatch, holds: &[Reservation], now: DateTi
 
 /// Confirms reservations, each of which must exist.
 pub fn confirm(changes: &mut WriteBatch, ids: &[Uuid], now: DateTime<Utc>) {
-    let sql = "update reservations set status = 'confirmed', updated_at = $1 where id = any($2) returning 1";
-    set_status(changes, "confirmed_reservations", ids, sql, now);
+    set_status(changes, CONFIRM, ids, now);
 }
 
 /// Ends confirmed reservations as cancelled, in the same way.
 pub fn cancel(changes: &mut WriteBatch, ids: &[Uuid], now: DateTime<Utc>) {
-    let sql = "update reservations set status = 'cancelled', updated_at = $1 where id = any($2) returning 1";
-    set_status(changes, "cancelled_reservations", ids, sql, now);
+    set_status(changes, CANCEL, ids, now);
 }
 
-fn set_status(changes: &mut WriteBatch, name: &str, ids: &[Uuid], sql: &str, now: DateTime<Utc>) {
+fn set_status(changes: &mut WriteBatch, part: Part, ids: &[Uuid], now: DateTime<Utc>) {
     if !ids.is_empty() {
         let distinct = ids.iter().collect::<BTreeSet<_>>().len();
-        changes.complete(name, distinct, sql).bind(now).bind(ids);
+        changes.complete(part, distinct).bind(now).bind(ids);
     }
 }
 
@@ -118,21 +148,9 @@ pub fn end_open(changes: &mut WriteBatch, ends: &[Reservation], now: DateTime<Ut
         return;
     }
     let columns = Columns::of(ends);
-    let open = "(select count(*) from ended_reservations) = (
-        select count(*) from unnest($1::uuid[]) as ending (id) left join reservations r using (id)
-        where r.id is null or r.status in ('pending', 'held'))";
-    changes.check(RESERVATIONS, open).bind(columns.ids.clone());
-    let sql = "
-        insert into reservations (id, user_id, concert_id, performance_id, status, reason, seats, created_at, updated_at)
-        select id, user_id, concert_id, performance_id, status, reason, seats::int[], placed_at, $1
-        from unnest($2::uuid[], $3::uuid[], $4::uuid[], $5::uuid[], $6::text[], $7::text[], $8::text[], $9::timestamptz[])
-            as new (id, user_id, concert_id, performance_id, status, reason, seats, placed_at)
-        on conflict (id) do update
-            set status = excluded.status, reason = excluded.reason, updated_at = excluded.updated_at
-            where reservations.status in ('pending', 'held')
-        returning 1";
+    changes.check(RESERVATIONS, ENDED_WHOLE).bind(columns.ids.clone());
     changes
-        .add("ended_reservations", sql)
+        .add(END)
         .bind(now)
         .bind(columns.ids)
         .bind(columns.users)

@@ -30,10 +30,10 @@ impl Watch {
         matches: impl Fn(&Transition) -> bool + Send + 'static,
     ) -> anyhow::Result<Self> {
         let read = move |payload: &[u8]| {
-            let transition: Transition = serde_json::from_slice(payload).ok()?;
-            Some(matches(&transition).then_some(transition.saga_id).into_iter().collect())
+            let transitions: Vec<Transition> = serde_json::from_slice(payload).ok()?;
+            Some(transitions.iter().filter(|one| matches(one)).map(|one| one.saga_id).collect())
         };
-        Self::start(bus, clock, subjects::transitions(None, None), read).await
+        Self::start(bus, clock, subjects::transitions(None), read).await
     }
 
     /// Listens for a domain event; what it is about is taken for the saga, as with bookings.

@@ -24,6 +24,8 @@ use crate::store::Control;
 /// How often the broker looks for schedules that are due.
 const ALARM_TICK: TimeDelta = TimeDelta::milliseconds(250);
 const SAGAS_OF_ALARM_MAX: usize = 256;
+/// Most transitions of one notice: with the longest names some 250 kB.
+const TRANSITIONS_MAX: usize = 256;
 /// Most commits whose effects are published at a time without their callers waiting: each holds its messages in memory.
 pub(super) const MAX_DETACHED: usize = 256;
 
@@ -36,7 +38,7 @@ pub struct Effects {
     recalls: Vec<Uuid>,
     settled: Vec<Uuid>,
     rested: Vec<Rested>,
-    told: Vec<messages::Transition>,
+    transitions: Vec<messages::Transition>,
     moved: Vec<Saga>,
     observations: Observations,
 }
@@ -89,7 +91,7 @@ impl Effects {
     pub(super) fn of(registry: &WorkflowRegistry, transitions: Vec<Transition>) -> Self {
         let mut all = Self::default();
         for transition in transitions {
-            all.told.extend(messages::Transition::of(&transition));
+            all.transitions.extend(messages::Transition::of(&transition));
             all.events.extend(announce::of_transition(registry, &transition));
             all.rested.extend(at_rest(&transition.saga));
             for action in transition.actions {
@@ -177,10 +179,10 @@ impl Engine {
         self.remember(&mut effects);
         std::mem::take(&mut effects.observations).record();
         let Effects { mut commands, alarms, mut events, .. } = effects;
-        let Effects { recalls, settled, mut rested, told, .. } = effects;
+        let Effects { recalls, settled, mut rested, transitions, .. } = effects;
         commands.retain(|command| !self.pauses.hold_back(command));
         self.tell_settled(settled).await;
-        self.tell_watchers(&told).await;
+        self.notify_watchers(&transitions).await;
         let fresh = events.len();
         if !recalls.is_empty() {
             let (recalled, at_rest) = match store::bounded(self.recall(&recalls)).await {
@@ -331,15 +333,17 @@ impl Engine {
         }
     }
 
-    /// One core message per transition, for watchers. Without a connection they are not sent: they would only fill the
-    /// client's queue, and later messages would wait behind them.
-    async fn tell_watchers(&self, told: &[messages::Transition]) {
-        for transition in told {
-            let subject = subjects::transition(&transition.workflow, transition.saga_id);
-            if let Ok(body) = serde_json::to_vec(transition)
-                && let Err(error) = self.bus.notify(subject, body.into()).await
-            {
-                return tracing::debug!(%error, "publishing transitions failed; watchers miss them");
+    /// One core message per workflow and [`TRANSITIONS_MAX`] transitions, for watchers. Without a connection they are not sent:
+    /// they would only fill the client's queue, and later messages would wait behind them.
+    async fn notify_watchers(&self, transitions: &[messages::Transition]) {
+        for group in transitions.chunk_by(|one, other| one.workflow == other.workflow) {
+            for some in group.chunks(TRANSITIONS_MAX) {
+                let subject = subjects::transitions(Some(&some[0].workflow));
+                if let Ok(body) = serde_json::to_vec(some)
+                    && let Err(error) = self.bus.notify(subject, body.into()).await
+                {
+                    return tracing::debug!(%error, "publishing transitions failed; watchers miss them");
+                }
             }
         }
     }

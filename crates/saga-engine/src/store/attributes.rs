@@ -7,7 +7,12 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::Result;
-use super::write_batch::WriteBatch;
+use super::write_batch::{Part, WriteBatch};
+
+const INSERT_ATTRIBUTES: Part =
+    Part::new("started_attributes", include_str!("../../sql/insert_attributes.sql"));
+const _: fn(Uuid, &[String], &[Value]) =
+    |saga, names, values| drop(sqlx::query_file!("sql/insert_attributes.sql", saga, names, values));
 
 /// Writes the attributes of a saga that is started by the same statement.
 pub fn insert(changes: &mut WriteBatch, saga: Uuid, attributes: &Map<String, Value>) {
@@ -16,10 +21,7 @@ pub fn insert(changes: &mut WriteBatch, saga: Uuid, attributes: &Map<String, Val
     }
     let names: Vec<&str> = attributes.keys().map(String::as_str).collect();
     let values: Vec<&Value> = attributes.values().collect();
-    let sql = "
-        insert into saga_attributes (saga_id, name, value)
-        select $1, name, value from unnest($2::text[], $3::jsonb[]) as new (name, value)";
-    changes.add("started_attributes", sql).bind(saga).bind(names).bind(values);
+    changes.add(INSERT_ATTRIBUTES).bind(saga).bind(names).bind(values);
 }
 
 /// The attributes of a saga.

@@ -112,11 +112,3 @@ impl BatchTx {
         }
     }
 }
-
-/// The end of a statement that reads what is to be decided about: with these locks, or without.
-pub fn locking(control: Control, locks: &'static str) -> &'static str {
-    match control {
-        Control::Optimistic => "",
-        Control::Pessimistic => locks,
-    }
-}

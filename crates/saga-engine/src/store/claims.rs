@@ -11,7 +11,12 @@ use uuid::Uuid;
 
 use super::Result;
 use super::idempotency::{self, Asked, Claim, End, Ended};
-use super::write_batch::WriteBatch;
+use super::write_batch::{Part, WriteBatch};
+
+const CLAIM_KEYS: Part = Part::new("claimed_keys", include_str!("../../sql/claim_keys.sql"));
+const _: fn(&[String], &[Uuid], &[Vec<u8>], &[bool]) = |texts, effects, fingerprints, began| {
+    drop(sqlx::query_file!("sql/claim_keys.sql", texts, texts, texts, effects, fingerprints, began));
+};
 
 /// A key that is to be claimed with the effect of its request, and whether it was.
 #[derive(Debug)]
@@ -85,13 +90,8 @@ impl<'a> Claims<'a> {
             wanted.iter().map(|(asked, _)| asked.claim.fingerprint.clone()).collect();
         let effects: Vec<Uuid> = wanted.iter().map(|(asked, _)| asked.fresh).collect();
         let began: Vec<bool> = wanted.iter().map(|(_, began)| *began).collect();
-        let sql = "
-            insert into idempotency_keys (caller, route, key, effect_id, fingerprint, began, locked_until, created_at)
-            select caller, route, key, effect_id, fingerprint, began, at + interval '5 seconds', at
-            from unnest($1::text[], $2::text[], $3::text[], $4::uuid[], $5::bytea[], $6::bool[])
-                as new (caller, route, key, effect_id, fingerprint, began), clock_timestamp() as at";
         changes
-            .add("claimed_keys", sql)
+            .add(CLAIM_KEYS)
             .bind(texts(|asked| &asked.claim.caller))
             .bind(texts(|asked| &asked.claim.route))
             .bind(texts(|asked| &asked.claim.key))

@@ -11,11 +11,15 @@ use sqlx::PgExecutor;
 use uuid::Uuid;
 
 use super::Result;
-use super::write_batch::WriteBatch;
+use super::write_batch::{Part, WriteBatch};
 use crate::saga::Saga;
 
 /// After so long without news the sweeper looks at the sagas of a flight.
 pub const FLIGHT_TIME: TimeDelta = TimeDelta::seconds(3);
+
+const INSERT_FLIGHT: Part = Part::new("flown", include_str!("../../sql/insert_flight.sql"));
+const _: fn(i64, DateTime<Utc>, &[Uuid]) =
+    |id, now, sagas| drop(sqlx::query_file!("sql/insert_flight.sql", id, now, sagas));
 
 /// A flight that the sweeper looks at.
 #[derive(Clone, Debug)]
@@ -32,8 +36,7 @@ pub fn new_id() -> i64 {
 /// Adds the flight of these sagas, if there are any.
 pub fn insert(changes: &mut WriteBatch, id: i64, sagas: &[Uuid], now: DateTime<Utc>) {
     if !sagas.is_empty() {
-        let sql = "insert into flights (id, at, sagas) values ($1, $2, $3)";
-        changes.add("flown", sql).bind(id).bind(now).bind(sagas);
+        changes.add(INSERT_FLIGHT).bind(id).bind(now).bind(sagas);
     }
 }
 

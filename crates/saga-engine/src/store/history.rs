@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::Result;
 use super::codes::{self, Codes};
 use super::names::Name;
-use super::write_batch::WriteBatch;
+use super::write_batch::{Part, WriteBatch};
 use crate::saga::{self, Direction, Entry, Saga};
 
 /// A history row as it is read.
@@ -27,6 +27,25 @@ pub struct HistoryRow {
     pub worker: Option<String>,
     pub emits: Vec<String>,
 }
+
+const RECORD_HISTORY: Part = Part::new("recorded", include_str!("../../sql/record_history.sql"));
+const _: fn(&History<'_>) = |h| {
+    drop(sqlx::query_file!(
+        "sql/record_history.sql",
+        &h.ids,
+        &h.seqs,
+        &h.times,
+        &h.events,
+        &h.steps,
+        &h.directions,
+        &h.visits,
+        &h.attempts,
+        &h.details as &[Option<String>],
+        &h.instances as &[Option<i32>],
+        &h.workers as &[Option<&str>],
+        &h.emits as &[Option<Vec<u8>>],
+    ));
+};
 
 /// Rows of the history, as arrays for `unnest`; number and time are the saga's own.
 #[derive(Default)]
@@ -81,14 +100,8 @@ pub fn record(changes: &mut WriteBatch, codes: &Codes, entries: &[(&Saga, &Entry
         Ok(history) => history,
         Err(error) => return changes.refuse(error),
     };
-    let sql = "
-        insert into saga_history (saga_id, seq, at, event, step, direction, visit, attempt, detail, instance, worker, emits)
-        select saga_id, seq, at, event, step, direction, visit, attempt, detail, instance, worker, emits
-        from unnest($1::uuid[], $2::bigint[], $3::timestamptz[], $4::smallint[], $5::smallint[], $6::smallint[],
-                    $7::int[], $8::int[], $9::text[], $10::int[], $11::text[], $12::bytea[])
-            as new (saga_id, seq, at, event, step, direction, visit, attempt, detail, instance, worker, emits)";
     changes
-        .add("recorded", sql)
+        .add(RECORD_HISTORY)
         .bind(history.ids)
         .bind(history.seqs)
         .bind(history.times)

@@ -12,7 +12,7 @@ use super::codes::{self, Codes, Unregistered};
 use super::members::{self, MembersColumn};
 use super::names::Name;
 use super::tracked_rows::TrackedRows;
-use super::write_batch::{LockOrder, WriteBatch};
+use super::write_batch::{LockOrder, Part, WriteBatch};
 use crate::saga::{Direction, Saga, Status};
 
 /// All columns of a saga in the view of sagas, as in [`get_many`], which is held against the schema.
@@ -54,6 +54,52 @@ pub fn from_row(row: &PgRow) -> Result<Saga> {
         finished_at: row.try_get("finished_at")?,
     })
 }
+
+const INSERT_SAGAS: Part = Part::new("started_sagas", include_str!("../../sql/insert_sagas.sql"));
+const _: fn(&Columns<'_>, &[Option<Uuid>]) = |c, subjects| {
+    drop(sqlx::query_file!(
+        "sql/insert_sagas.sql",
+        &c.ids,
+        &c.definitions,
+        subjects as &[Option<Uuid>],
+        &c.statuses,
+        &c.steps,
+        &c.directions,
+        &c.updated,
+        &c.due as &[Option<DateTime<Utc>>],
+        &c.flights as &[Option<i64>],
+        &c.seqs,
+        subjects as &[Option<Uuid>],
+    ));
+};
+const SAVE_SAGAS: Part = Part::new("saved_sagas", include_str!("../../sql/save_sagas.sql"));
+const _: fn(&Columns<'_>) = |c| {
+    drop(sqlx::query_file!(
+        "sql/save_sagas.sql",
+        &c.ids,
+        &c.statuses,
+        &c.steps,
+        &c.directions,
+        &c.visits,
+        &c.attempts,
+        &c.sends,
+        &c.since,
+        &c.backing_off,
+        &c.due as &[Option<DateTime<Utc>>],
+        &c.flights as &[Option<i64>],
+        &c.reasons as &[Option<&str>],
+        &c.rejections as &[Option<&Value>],
+        &c.seqs,
+        &c.updated,
+        &c.finished as &[Option<DateTime<Utc>>],
+        &c.entered,
+        &c.paused,
+        &c.stuck as &[Option<DateTime<Utc>>],
+        &c.seqs,
+        &c.updated,
+        &c.members as &[Option<Vec<u8>>],
+    ));
+};
 
 /// The mutable columns of a batch of sagas, as arrays for `unnest`.
 #[derive(Default)]
@@ -122,17 +168,8 @@ pub fn insert(changes: &mut WriteBatch, codes: &Codes, sagas: &[&Saga]) {
     let subjects: Vec<Option<Uuid>> =
         sagas.iter().map(|saga| Some(saga.subject_id).filter(|id| *id != saga.id)).collect();
     let traces: Vec<Option<Uuid>> = sagas.iter().map(|saga| saga.trace).collect();
-    let sql = "
-        insert into sagas (id, definition, subject_id, status, step, direction, visit, attempt, resend_count,
-                           entered_at, sent_at, due_at, flight, seq, trace, created_at, updated_at)
-        select id, definition, subject_id, status, step, direction, 1, 0, 0,
-               at, at, due_at, flight, seq, trace, at, at
-        from unnest($1::uuid[], $2::smallint[], $3::uuid[], $4::smallint[], $5::smallint[], $6::smallint[],
-                    $7::timestamptz[], $8::timestamptz[], $9::bigint[], $10::bigint[], $11::uuid[])
-            as new (id, definition, subject_id, status, step, direction, at, due_at, flight, seq, trace)
-        returning 1";
     changes
-        .counted(LockOrder::SAGAS, "started_sagas", sagas.len(), sql)
+        .counted(LockOrder::SAGAS, INSERT_SAGAS, sagas.len())
         .bind(columns.ids)
         .bind(columns.definitions)
         .bind(subjects)
@@ -160,11 +197,8 @@ pub fn save(changes: &mut WriteBatch, codes: &Codes, sagas: &TrackedRows<Uuid, S
         Ok(columns) => columns,
         Err(error) => return changes.refuse(error),
     };
-    // Only sagas in a group of parallel steps have members, so most batches do not name the column.
-    let with_members = sagas.iter().any(|(before, now)| before.members != now.members);
-    let sql = if with_members { SAVE_WITH_MEMBERS } else { SAVE };
-    let part = changes
-        .counted(LockOrder::SAGAS, "saved_sagas", sagas.len(), sql)
+    changes
+        .counted(LockOrder::SAGAS, SAVE_SAGAS, sagas.len())
         .bind(columns.ids)
         .bind(columns.statuses)
         .bind(columns.steps)
@@ -185,46 +219,9 @@ pub fn save(changes: &mut WriteBatch, codes: &Codes, sagas: &TrackedRows<Uuid, S
         .bind(columns.paused)
         .bind(columns.stuck)
         .bind(before)
-        .bind(updated);
-    if with_members {
-        part.bind(columns.members);
-    }
+        .bind(updated)
+        .bind(columns.members);
 }
-
-const SAVE: &str = "
-        update sagas set
-            status = new.status, step = new.step, direction = new.direction, visit = new.visit,
-            attempt = new.attempt, resend_count = new.resend_count, sent_at = new.sent_at, backing_off = new.backing_off,
-            due_at = new.due_at, flight = new.flight, reason = new.reason, rejection = new.rejection,
-            seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at,
-            entered_at = new.entered_at, paused = new.paused, stuck_since = new.stuck_since
-        from unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::smallint[], $5::int[], $6::int[], $7::int[],
-                    $8::timestamptz[], $9::bool[], $10::timestamptz[], $11::bigint[], $12::text[], $13::jsonb[],
-                    $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::bool[],
-                    $19::timestamptz[], $20::bigint[], $21::timestamptz[])
-            as new (id, status, step, direction, visit, attempt, resend_count, sent_at, backing_off, due_at, flight, reason,
-                    rejection, seq, updated_at, finished_at, entered_at, paused, stuck_since,
-                    seq_before, updated_before)
-        where sagas.id = new.id and sagas.seq = new.seq_before and sagas.updated_at = new.updated_before
-        returning 1";
-
-/// The same for a batch in which the members of a group have changed.
-const SAVE_WITH_MEMBERS: &str = "
-        update sagas set
-            status = new.status, step = new.step, direction = new.direction, visit = new.visit,
-            attempt = new.attempt, resend_count = new.resend_count, sent_at = new.sent_at, backing_off = new.backing_off,
-            due_at = new.due_at, flight = new.flight, reason = new.reason, rejection = new.rejection,
-            seq = new.seq, updated_at = new.updated_at, finished_at = new.finished_at,
-            entered_at = new.entered_at, paused = new.paused, stuck_since = new.stuck_since, members = new.members
-        from unnest($1::uuid[], $2::smallint[], $3::smallint[], $4::smallint[], $5::int[], $6::int[], $7::int[],
-                    $8::timestamptz[], $9::bool[], $10::timestamptz[], $11::bigint[], $12::text[], $13::jsonb[],
-                    $14::bigint[], $15::timestamptz[], $16::timestamptz[], $17::timestamptz[], $18::bool[],
-                    $19::timestamptz[], $20::bigint[], $21::timestamptz[], $22::bytea[])
-            as new (id, status, step, direction, visit, attempt, resend_count, sent_at, backing_off, due_at, flight, reason,
-                    rejection, seq, updated_at, finished_at, entered_at, paused, stuck_since,
-                    seq_before, updated_before, members)
-        where sagas.id = new.id and sagas.seq = new.seq_before and sagas.updated_at = new.updated_before
-        returning 1";
 
 /// Reads sagas that are to be decided about, in the order of their ids, and the database's clock after that. Under locks,
 /// this transaction is the one writer of these sagas, and of every effect of their steps in this database, until the

@@ -100,7 +100,12 @@ async fn hold(
     changes: &mut WriteBatch,
     requests: &[Request],
 ) -> store::Result<Vec<bool>> {
-    let seat = |request: &Request| Wanted { performance_id: PERFORMANCE, number: request.place, buyer: None };
+    let seat = |request: &Request| Wanted {
+        performance_id: PERFORMANCE,
+        number: request.place,
+        buyer: None,
+        pays: false,
+    };
     let wanted: Vec<Wanted> = requests.iter().map(seat).collect();
     if let Some(first) = requests.first() {
         attempt.note_time(first.at);

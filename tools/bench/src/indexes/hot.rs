@@ -75,7 +75,7 @@ impl Sample {
         let mut tx = pool.begin().await?;
         let now = boxoffice::store::now(&mut *tx).await?;
         let number = reservation.seats.first().copied().ok_or(sqlx::Error::RowNotFound)?;
-        let wanted = Wanted { performance_id: reservation.performance_id, number, buyer: None };
+        let wanted = Wanted { performance_id: reservation.performance_id, number, buyer: None, pays: false };
         let found = seats::find(&mut tx, &[wanted], Some(now), 0, Control::Optimistic).await?.pop();
         tx.rollback().await?;
         let seat = found.ok_or(sqlx::Error::RowNotFound)?.seat;
@@ -111,7 +111,7 @@ fn read_seat<'a>(
     of: &'a Sample,
     buyer: Option<Uuid>,
 ) -> BoxFuture<'a, Result<()>> {
-    let wanted = Wanted { performance_id: of.date(), number: of.seat.number, buyer };
+    let wanted = Wanted { performance_id: of.date(), number: of.seat.number, buyer, pays: true };
     async move { seats::find(conn, &[wanted], Some(of.now), 0, Control::Optimistic).await.map(drop) }.boxed()
 }
 

@@ -1,0 +1,1 @@
+insert into flights (id, at, sagas) values ($1, $2, $3)

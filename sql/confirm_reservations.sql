@@ -1,0 +1,1 @@
+update reservations set status = 'confirmed', updated_at = $1 where id = any($2) returning 1 as written
