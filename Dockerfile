@@ -6,6 +6,7 @@ WORKDIR /src
 COPY Cargo.toml Cargo.lock ./
 COPY .sqlx .sqlx
 COPY migrations migrations
+COPY sql sql
 COPY nats/single.conf nats/single.conf
 COPY workflows workflows
 COPY docs/asyncapi.json docs/asyncapi.json

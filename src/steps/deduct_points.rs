@@ -71,7 +71,7 @@ impl DeductPoints {
         for job in jobs.readable() {
             let user = job.booking.input.user_id;
             let may_know = control == Control::Optimistic && job.command == DEDUCT;
-            match may_know.then(|| self.recent.balance_of(job)).flatten() {
+            match may_know.then(|| self.cache.balance_of(job)).flatten() {
                 Some(balance) if *known.entry(user).or_insert(balance) == balance => {}
                 _ => users.push(user),
             }
