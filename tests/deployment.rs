@@ -130,7 +130,7 @@ fn containers_have_the_private_servers_settings() {
 async fn database_container_makes_an_unprivileged_role() {
     let mounted = compose()["services"]["postgres"]["volumes"].clone();
     assert_eq!(words(&mounted)[1], "./postgres/role.sql:/docker-entrypoint-initdb.d/role.sql:ro");
-    let given = Given { database_url: None, nats_url: Some("nats://none".into()), ..Given::default() };
+    let given = Given { database_url: None, nats_url: Some("nats://none".into()) };
     let server = dev_servers::start(&fresh_dir("container"), given).await.unwrap();
     let (superuser, _) = server.superuser_url.rsplit_once('/').unwrap();
     let psql = |url: &str, password: &str, more: &[&str]| {

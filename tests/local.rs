@@ -119,7 +119,7 @@ async fn rights(url: &str) -> (bool, bool, bool) {
 #[tokio::test]
 async fn the_service_owns_its_database_and_nothing_else() {
     let dir = fresh_dir("plain");
-    let given = || Given { database_url: None, nats_url: Some("nats://none".into()), ..Given::default() };
+    let given = || Given { database_url: None, nats_url: Some("nats://none".into()) };
     let local = dev_servers::start(&dir, given()).await.unwrap();
     assert_eq!(rights(&local.database_url).await, (false, false, true));
     let mut service = PgConnection::connect(&local.database_url).await.unwrap();
@@ -168,11 +168,7 @@ async fn servers_are_local_and_need_a_password() {
 #[tokio::test]
 async fn second_process_gets_the_pid_of_the_owner() {
     let dir = fresh_dir("claimed");
-    let given = Given {
-        database_url: Some("postgres://none".into()),
-        nats_url: Some("nats://none".into()),
-        ..Given::default()
-    };
+    let given = Given { database_url: Some("postgres://none".into()), nats_url: Some("nats://none".into()) };
     let local = dev_servers::start(&dir, given.clone()).await.unwrap();
     let error = dev_servers::start(&dir, given).await.unwrap_err().to_string();
     assert!(error.contains(&std::process::id().to_string()) && error.contains("--data-dir"), "{error}");

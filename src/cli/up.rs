@@ -24,11 +24,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     let stopped = signals::stopped(arguments.until_stdin_ends)?;
     tokio::pin!(stopped);
     let servers = &context.settings.servers;
-    let given = Given {
-        database_url: servers.database_url.clone(),
-        nats_url: servers.nats_url.clone(),
-        ..Given::default()
-    };
+    let given = Given { database_url: servers.database_url.clone(), nats_url: servers.nats_url.clone() };
     let mut local = dev_servers::start(&servers.data_dir, given).await?;
     let ended = tokio::select! {
         served = serve(context, &local) => match served {

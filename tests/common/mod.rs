@@ -57,7 +57,7 @@ impl Env {
         let database_url = fresh_database().await;
         let dir = fresh_dir("test");
         prepare(&dir);
-        let given = Given { database_url: Some(database_url.clone()), nats_url: None, ..Given::default() };
+        let given = Given { database_url: Some(database_url.clone()), nats_url: None };
         let nats = dev_servers::start(&dir, given).await.expect("a private nats-server starts");
         let nats_url = nats.nats_url.clone();
         let bus = bus::connect(&nats_url, "test", 1).await.expect("the private nats-server is good");
@@ -68,9 +68,8 @@ impl Env {
     /// With a Postgres of its own, which may be frozen or made to refuse connections.
     pub async fn with_own_postgres() -> Self {
         let dir = fresh_dir("own");
-        let servers = Box::pin(dev_servers::start(&dir, Given { is_unsynced: true, ..Given::default() }))
-            .await
-            .expect("private servers start");
+        let servers =
+            Box::pin(dev_servers::start(&dir, Given::default())).await.expect("private servers start");
         let (database_url, nats_url) = (servers.database_url.clone(), servers.nats_url.clone());
         let bus = bus::connect(&nats_url, "test", 1).await.expect("the private nats-server is good");
         let pool = store::open(&database_url, CONNECTIONS).expect("the address is good");
@@ -138,8 +137,7 @@ impl Env {
     /// Ends the nats-server and starts it again, on the same port and with the same streams.
     pub async fn restart_nats(mut self) -> Self {
         self.nats.stop().await;
-        let given =
-            Given { database_url: Some(self.database_url.clone()), nats_url: None, ..Given::default() };
+        let given = Given { database_url: Some(self.database_url.clone()), nats_url: None };
         self.nats = dev_servers::start(&self.dir, given).await.expect("the nats-server starts again");
         self
     }
@@ -215,7 +213,7 @@ async fn hash_password_once(superuser_url: &str, url: &str) {
 async fn postgres() -> &'static Local {
     static SERVER: OnceCell<Local> = OnceCell::const_new();
     let start = || async {
-        let given = Given { database_url: None, nats_url: Some("nats://none".into()), is_unsynced: true };
+        let given = Given { database_url: None, nats_url: Some("nats://none".into()) };
         let server =
             dev_servers::start(&fresh_dir("postgres"), given).await.expect("a private Postgres starts");
         for url in [&server.database_url, &server.superuser_url] {

@@ -33,8 +33,6 @@ pub struct Given {
     pub database_url: Option<String>,
     /// Where NATS is.
     pub nats_url: Option<String>,
-    /// A private Postgres does not wait for the disk. If the machine loses power, its data is lost. For tests.
-    pub is_unsynced: bool,
 }
 
 /// A claimed data directory with its servers running. Dropping it ends them too, without waiting for the end.
@@ -66,7 +64,7 @@ pub async fn start(data_dir: &Path, given: Given) -> Result<Local, LocalError> {
         match given.database_url {
             Some(url) => Ok(((url.clone(), url), None, None)),
             None => {
-                let started = postgres::start(&dir, given.is_unsynced).await?;
+                let started = postgres::start(&dir).await?;
                 Ok(((started.url, started.superuser_url), Some(started.server), Some(started.files)))
             }
         }

@@ -27,8 +27,6 @@ pub const SETTINGS: [(&str, &str); 8] = [
     ("jit", "off"),
     ("timezone", "UTC"),
 ];
-/// Other values for servers that do not wait for the disk.
-const UNSYNCED: [(&str, &str); 2] = [("fsync", "off"), ("full_page_writes", "off")];
 /// Further arguments of `initdb`, as in `docker-compose.yml`: the order of names must not depend on the machine.
 pub const INITDB: [&str; 2] = ["--no-locale", "--encoding=UTF8"];
 
@@ -69,7 +67,7 @@ struct Files {
 }
 
 /// Starts the private Postgres of a claimed data directory; data of an earlier run is used again.
-pub(super) async fn start(data_dir: &Path, is_unsynced: bool) -> Result<Started, LocalError> {
+pub(super) async fn start(data_dir: &Path) -> Result<Started, LocalError> {
     let password = secrets::keep(data_dir, "postgres_password")?;
     let (root, user) = data_dir::of_postgres(data_dir)?;
     let files = Files { data: root.join("data"), socket: root.join("socket"), root, user };
@@ -81,7 +79,7 @@ pub(super) async fn start(data_dir: &Path, is_unsynced: bool) -> Result<Started,
     let programs = programs::postgres(major)?;
     if major.is_none() {
         let superuser_password = secrets::keep(data_dir, SUPERUSER_SECRET)?;
-        initialise(&programs.folder, &files, is_unsynced, &superuser_password, &log).await?;
+        initialise(&programs.folder, &files, &superuser_password, &log).await?;
     }
     let port_file = data_dir.join("postgres.port");
     let mut tried = 0;
@@ -89,8 +87,7 @@ pub(super) async fn start(data_dir: &Path, is_unsynced: bool) -> Result<Started,
         tried += 1;
         forget_the_dead(&files, &pid_file)?;
         let port = free_port(&port_file).map_err(file(&port_file))?;
-        let program = programs.folder.join("postgres");
-        let mut server = Server::launch(&launch(&program, &files, port, is_unsynced), &log)?;
+        let mut server = Server::launch(&launch(&programs.folder.join("postgres"), &files, port), &log)?;
         match ready(&mut server, &pid_file).await {
             Ok(()) => break (server, port),
             Err(LocalError::Failed { tail, .. }) if tried < TRIES && tail.contains("could not bind") => {
@@ -112,13 +109,7 @@ pub(super) async fn start(data_dir: &Path, is_unsynced: bool) -> Result<Started,
 }
 
 /// Makes the database cluster: under another name first, so that one cut short is never taken for whole.
-async fn initialise(
-    programs: &Path,
-    files: &Files,
-    is_unsynced: bool,
-    password: &str,
-    log: &Log,
-) -> Result<(), LocalError> {
+async fn initialise(programs: &Path, files: &Files, password: &str, log: &Log) -> Result<(), LocalError> {
     let draft = files.root.join("data.new");
     if draft.exists() {
         fs::remove_dir_all(&draft).map_err(file(&draft))?;
@@ -129,9 +120,6 @@ async fn initialise(
     let mut arguments: Vec<OsString> = INITDB.map(OsString::from).into();
     arguments.extend(["--auth=scram-sha-256", "--username", SUPERUSER, "--pwfile"].map(OsString::from));
     arguments.extend([password_file.clone().into(), "--pgdata".into(), draft.clone().into()]);
-    if is_unsynced {
-        arguments.push("--no-sync".into());
-    }
     let launch = Launch {
         what: "initdb",
         program: &programs.join("initdb"),
@@ -150,7 +138,7 @@ async fn initialise(
     fs::rename(&draft, &files.data).map_err(file(&files.data))
 }
 
-fn launch<'a>(program: &'a Path, files: &'a Files, port: u16, is_unsynced: bool) -> Launch<'a> {
+fn launch<'a>(program: &'a Path, files: &'a Files, port: u16) -> Launch<'a> {
     // A path that is too long for a socket leaves TCP, which is what our own processes use anyway.
     let fits = files.socket.as_os_str().len() + SOCKET_NAME.len() <= SOCKET_PATH_MAX;
     let socket = if fits { files.socket.as_os_str().to_owned() } else { OsString::new() };
@@ -159,9 +147,7 @@ fn launch<'a>(program: &'a Path, files: &'a Files, port: u16, is_unsynced: bool)
     let mut arguments = vec!["-D".into(), files.data.clone().into(), "-c".into(), own];
     let ports = [("listen_addresses", "127.0.0.1".to_owned()), ("port", port.to_string())];
     let settings = SETTINGS.map(|(name, value)| (name, value.to_owned()));
-    // The last value of a setting counts.
-    let unsynced = UNSYNCED.map(|(name, value)| (name, value.to_owned())).into_iter();
-    for (name, value) in ports.into_iter().chain(settings).chain(unsynced.filter(|_| is_unsynced)) {
+    for (name, value) in ports.into_iter().chain(settings) {
         arguments.extend(["-c".into(), format!("{name}={value}").into()]);
     }
     Launch {

@@ -63,11 +63,7 @@ impl Stage {
     /// Starts or finds the servers. No process of the service runs yet.
     pub(super) async fn open(plan: &Plan, wanted: Wanted<'_>) -> anyhow::Result<Self> {
         let load_before = load_average();
-        let given = Given {
-            database_url: plan.database_url.clone(),
-            nats_url: plan.nats_url.clone(),
-            ..Given::default()
-        };
+        let given = Given { database_url: plan.database_url.clone(), nats_url: plan.nats_url.clone() };
         let private = given.database_url.is_none() && given.nats_url.is_none();
         let mut local = dev_servers::start(&plan.data_dir, given.clone()).await?;
         if wanted.count_statements {

@@ -74,8 +74,8 @@ impl Server {
         self.end().await;
         let elsewhere = || Some("somewhere else".to_owned());
         let given = match self.is_postgres {
-            true => Given { database_url: None, nats_url: elsewhere(), ..Given::default() },
-            false => Given { database_url: elsewhere(), nats_url: None, ..Given::default() },
+            true => Given { database_url: None, nats_url: elsewhere() },
+            false => Given { database_url: elsewhere(), nats_url: None },
         };
         let local = dev_servers::start(&self.folder, given).await?;
         self.url = if self.is_postgres { local.database_url.clone() } else { local.nats_url.clone() };
