@@ -37,7 +37,7 @@ pub(super) struct Client {
 }
 
 /// Paths that the admin listener serves.
-const ADMIN_PATHS: [&str; 3] = ["/metrics", "/v1/ops/", "/v1/admin/"];
+const ADMIN_PATHS: [&str; 4] = ["/metrics", "/v1/ops/", "/v1/admin/", "/v1/workflows/"];
 
 /// Who calls: an access token or a key, and the place in line.
 #[derive(Clone, Debug, Default)]

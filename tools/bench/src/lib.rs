@@ -12,6 +12,8 @@ mod booking;
 mod journey;
 mod hot_seat;
 mod rising;
+mod outside;
+pub mod outside_worker;
 mod undo;
 mod stuck;
 mod takeover;
@@ -72,6 +74,8 @@ pub enum Scenario {
     HotSeat,
     /// Sales at a rising rate with people who ask for their places, on one instance and on two
     Load,
+    /// Sagas whose steps are done by a service elsewhere, with a database of its own
+    Outside,
     /// From a refused last step until both steps before it are undone
     Undo,
     /// From a refused undo until operators see that the saga is stuck
@@ -146,6 +150,7 @@ pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
         Scenario::Journey => journey::run(plan, &progress).await,
         Scenario::HotSeat => hot_seat::run(plan, &progress).await,
         Scenario::Load => rising::run(plan, &progress).await,
+        Scenario::Outside => outside::run(plan, &progress).await,
         Scenario::Undo => undo::run(plan, &progress).await,
         Scenario::Stuck => stuck::run(plan, &progress).await,
         Scenario::Takeover => takeover::run(plan, &progress).await,

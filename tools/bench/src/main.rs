@@ -8,7 +8,7 @@ use boxoffice::cli::output::{Output, table};
 use boxoffice::cli::{self, Ending, Misuse, signals};
 use boxoffice::config::LogFormat;
 use boxoffice_bench::allocations::{CountingAllocator, count_if_wanted};
-use boxoffice_bench::{Goal, Measure, Plan, Report, Scenario};
+use boxoffice_bench::{Goal, Measure, Plan, Report, Scenario, outside_worker};
 use clap::Parser;
 
 /// The service runs in this program too, with the allocator that it has in its own, and a counter that some scenarios turn on.
@@ -74,6 +74,12 @@ async fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|first| first == boxoffice_bench::SERVE) {
         count_if_wanted();
         return cli::main().await;
+    }
+    if let [_, first, database, nats] = &std::env::args().collect::<Vec<_>>()[..]
+        && first == outside_worker::WORK
+    {
+        let ended = outside_worker::run(database, nats).await;
+        return cli::exit_code("boxoffice-bench", ended.map(|()| Ending::Good));
     }
     let arguments = Arguments::parse();
     cli::prepare("error", LogFormat::Lines);

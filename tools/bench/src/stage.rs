@@ -110,6 +110,11 @@ impl Stage {
         &self.local.database_url
     }
 
+    /// Where NATS is.
+    pub(super) fn nats_url(&self) -> &str {
+        &self.local.nats_url
+    }
+
     /// Where Postgres is, as a superuser.
     pub(super) fn superuser_url(&self) -> &str {
         &self.local.superuser_url
