@@ -1,6 +1,5 @@
 -- The members of a group of parallel steps, in the row of a saga that is in one. All other sagas have none.
 
-
 alter table sagas add column members bytea;
 comment on column sagas.members is 'The members of the group of parallel steps that the saga is in, 25 bytes each: state, attempt, resend_count, sent_at, due_at. Null: the saga is in no group, or all members stand as its row does.';
 
