@@ -31,8 +31,14 @@ const _: fn(&Entries, DateTime<Utc>) = |e, now| {
 };
 const PAY_WITHOUT_ENTRY: Part =
     Part::new("paid", include_str!("../../sql/insert_payments_without_entry.sql"));
-const _: fn(DateTime<Utc>, &[Uuid], &[i64], &[String], &[DateTime<Utc>]) =
-    |now, ids, amounts, statuses, paid| {
+const _: () = {
+    fn _checked(
+        now: DateTime<Utc>,
+        ids: &[Uuid],
+        amounts: &[i64],
+        statuses: &[String],
+        paid: &[DateTime<Utc>],
+    ) {
         drop(sqlx::query_file!(
             "sql/insert_payments_without_entry.sql",
             now,
@@ -43,7 +49,8 @@ const _: fn(DateTime<Utc>, &[Uuid], &[i64], &[String], &[DateTime<Utc>]) =
             statuses,
             paid
         ));
-    };
+    }
+};
 const MARK_REFUNDED: Part =
     Part::new("refunded", include_str!("../../sql/refund_payments_without_entry.sql"));
 const _: fn(&[Uuid], DateTime<Utc>) =

@@ -19,24 +19,32 @@ pub const ENDED_HOLDS_WINDOW: TimeDelta = TimeDelta::hours(1);
 pub const REHOLD_DELAY: TimeDelta = TimeDelta::seconds(5);
 
 const FIND_SEATS: &str = include_str!("../../sql/find_seats.sql");
-const _: fn(&[Uuid], &[i32], &[Option<Uuid>], DateTime<Utc>) = |ids, numbers, buyers, now| {
-    let (window, most, delay) = (ENDED_HOLDS_WINDOW, 0, REHOLD_DELAY);
-    let buyers = buyers as &[Option<Uuid>];
-    drop(sqlx::query_file!(
-        "sql/find_seats.sql",
-        ids,
-        numbers,
-        buyers as _,
-        now,
-        window as _,
-        most,
-        delay as _,
-        buyers as _
-    ));
+const _: () = {
+    fn _checked(ids: &[Uuid], numbers: &[i32], buyers: &[Option<Uuid>], now: DateTime<Utc>) {
+        let (window, most, delay) = (ENDED_HOLDS_WINDOW, 0, REHOLD_DELAY);
+        let buyers = buyers as &[Option<Uuid>];
+        drop(sqlx::query_file!(
+            "sql/find_seats.sql",
+            ids,
+            numbers,
+            buyers as _,
+            now,
+            window as _,
+            most,
+            delay as _,
+            buyers as _
+        ));
+    }
 };
 const SAVE_SEATS: Part = Part::new("saved_seats", include_str!("../../sql/save_seats.sql"));
-const _: fn(&[Uuid], &[i32], &[&str], &[Option<Uuid>], &[Option<DateTime<Utc>>]) =
-    |ids, numbers, statuses, holders, times| {
+const _: () = {
+    fn _checked(
+        ids: &[Uuid],
+        numbers: &[i32],
+        statuses: &[&str],
+        holders: &[Option<Uuid>],
+        times: &[Option<DateTime<Utc>>],
+    ) {
         drop(sqlx::query_file!(
             "sql/save_seats.sql",
             ids,
@@ -48,7 +56,8 @@ const _: fn(&[Uuid], &[i32], &[&str], &[Option<Uuid>], &[Option<DateTime<Utc>>])
             statuses as &[&str],
             holders as &[Option<Uuid>],
         ));
-    };
+    }
+};
 const COMPARE_STARTS: Part = Part::new("starts", include_str!("../../sql/compare_starts.sql"));
 const _: fn(&[Uuid], &[DateTime<Utc>]) =
     |ids, starts| drop(sqlx::query_file!("sql/compare_starts.sql", ids, starts));

@@ -6,8 +6,10 @@ use uuid::Uuid;
 use super::write_batch::{Part, WriteBatch};
 
 const INSERT_TICKETS: Part = Part::new("issued", include_str!("../../sql/insert_tickets.sql"));
-const _: fn(DateTime<Utc>, &[Uuid], &[i32], &[String]) = |now, ids, seats, codes| {
-    drop(sqlx::query_file!("sql/insert_tickets.sql", now, ids, ids, ids, seats, codes))
+const _: () = {
+    fn _checked(now: DateTime<Utc>, ids: &[Uuid], seats: &[i32], codes: &[String]) {
+        drop(sqlx::query_file!("sql/insert_tickets.sql", now, ids, ids, ids, seats, codes))
+    }
 };
 const VOID_TICKETS: Part = Part::new("voided", include_str!("../../sql/void_tickets.sql"));
 const _: fn(&[Uuid], DateTime<Utc>) =

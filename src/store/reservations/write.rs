@@ -13,24 +13,26 @@ use crate::store::write_batch::{LockOrder, Part, WriteBatch};
 const RESERVATIONS: LockOrder = LockOrder::after_sagas(3);
 
 const INSERT_HOLDS: Part = Part::new("held_reservations", include_str!("../../../sql/insert_holds.sql"));
-const _: fn(&Columns<'_>, &[Value], &[i64], DateTime<Utc>) = |c, json, amounts, now| {
-    drop(sqlx::query_file!(
-        "sql/insert_holds.sql",
-        now,
-        &c.ids,
-        &c.users,
-        &c.concerts,
-        &c.performances,
-        &c.statuses as &[&str],
-        &c.reasons as &[Option<&str>],
-        json,
-        &c.seats,
-        json,
-        amounts,
-        &c.placed,
-        &c.placed,
-        &c.placed,
-    ));
+const _: () = {
+    fn _checked(c: &Columns<'_>, json: &[Value], amounts: &[i64], now: DateTime<Utc>) {
+        drop(sqlx::query_file!(
+            "sql/insert_holds.sql",
+            now,
+            &c.ids,
+            &c.users,
+            &c.concerts,
+            &c.performances,
+            &c.statuses as &[&str],
+            &c.reasons as &[Option<&str>],
+            json,
+            &c.seats,
+            json,
+            amounts,
+            &c.placed,
+            &c.placed,
+            &c.placed,
+        ));
+    }
 };
 const CONFIRM: Part =
     Part::new("confirmed_reservations", include_str!("../../../sql/confirm_reservations.sql"));

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio::process::Child;
 
 use super::Plan;
@@ -19,6 +18,7 @@ use super::outside_worker;
 use super::progress::Progress;
 use super::report::{Goal, Measure, Report};
 use super::stage::{ALL_ROLES, Stage, Wanted};
+use crate::store::shop;
 
 /// Callers at once, one number after the other.
 const CALLERS: [u32; 3] = [256, 32, 1];
@@ -26,7 +26,6 @@ const SECONDS: u32 = 10;
 const WARM_UP: Duration = Duration::from_secs(4);
 /// Seats for each second: more than any machine sells.
 const PER_SECOND: u32 = 4_000;
-const DATABASE: &str = "shop";
 
 pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Report> {
     let callers = plan.concurrency.map_or(CALLERS.to_vec(), |callers| vec![callers]);
@@ -35,47 +34,33 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let stage = Stage::open(plan, wanted).await?;
     let service = stage.serve(ALL_ROLES).await?;
     let seats = PER_SECOND * (measured + WARM_UP).as_secs() as u32 * callers.len() as u32;
-    let database = prepare(&stage, seats, progress).await?;
+    progress.begin("seats and buyers get ready", 0);
+    let database = shop::create(stage.superuser_url(), seats).await?;
     let worker = outside_worker::spawn(&database, stage.nats_url())?;
-    let shop = Shop { admin: stage.admin.clone(), client: service.client.clone(), next: Arc::default() };
+    let customers =
+        Customers { admin: stage.admin.clone(), client: service.client.clone(), next: Arc::default() };
     // The worker creates its consumers first.
-    shop.book().await?;
+    customers.book().await?;
     let mut all = Vec::new();
     for callers in callers {
-        let (circle, shop) = (Circle { callers, warm_up: WARM_UP, measured }, shop.clone());
-        all.push(circle.run(&stage, progress, move || round(shop.clone())).await?);
+        let (circle, customers) = (Circle { callers, warm_up: WARM_UP, measured }, customers.clone());
+        all.push(circle.run(&stage, progress, move || round(customers.clone())).await?);
     }
-    let wrong = compare(&database, &shop).await?;
+    let wrong = compare(&database, &customers).await?;
     finish(worker).await?;
     let mut report = lanes::report("outside", &all, measures, |_| Vec::<Goal>::new(), point);
     report.errors += wrong;
     stage.close(vec![service], report).await
 }
 
-/// Makes the service's database, beside the engine's in the same server.
-async fn prepare(stage: &Stage, seats: u32, progress: &Progress) -> anyhow::Result<String> {
-    progress.begin("seats and buyers get ready", 0);
-    let mut admin = PgConnection::connect(stage.superuser_url()).await?;
-    sqlx::raw_sql(AssertSqlSafe(format!("create database {DATABASE}"))).execute(&mut admin).await?;
-    let (server, _) = stage.superuser_url().rsplit_once('/').context("an address names its database")?;
-    let url = format!("{server}/{DATABASE}");
-    let mut conn = PgConnection::connect(&url).await?;
-    let sql = format!(
-        "{}; insert into seats select n, 'free' from generate_series(1, {seats}) as n",
-        outside_worker::TABLES
-    );
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut conn).await?;
-    Ok(url)
-}
-
 #[derive(Clone, Debug)]
-struct Shop {
+struct Customers {
     admin: Caller,
     client: Client,
     next: Arc<AtomicI64>,
 }
 
-impl Shop {
+impl Customers {
     /// Starts a saga and waits for its end.
     async fn book(&self) -> anyhow::Result<()> {
         #[derive(Deserialize)]
@@ -83,7 +68,7 @@ impl Shop {
             status: String,
         }
         let seat = self.next.fetch_add(1, Ordering::Relaxed) + 1;
-        let input = json!({ "seat": seat, "user": seat % outside_worker::USERS + 1, "price": 100 });
+        let input = json!({ "seat": seat, "user": seat % shop::USERS + 1, "price": 100 });
         let path = "/v1/workflows/outside/sagas?wait=30";
         let answer = self.client.post(path, &self.admin, json!({ "input": input })).await?;
         match answer.yes::<Ended>()?.status.as_str() {
@@ -93,22 +78,19 @@ impl Shop {
     }
 }
 
-async fn round(shop: Shop) -> anyhow::Result<[Duration; 1]> {
+async fn round(customers: Customers) -> anyhow::Result<[Duration; 1]> {
     let begun = Instant::now();
-    shop.book().await?;
+    customers.book().await?;
     Ok([begun.elapsed()])
 }
 
 /// 1 if the service's tables do not have exactly the bookings that were begun.
-async fn compare(url: &str, shop: &Shop) -> anyhow::Result<u64> {
-    let mut conn = PgConnection::connect(url).await?;
-    let begun = shop.next.load(Ordering::Relaxed);
-    let sql = "select (select count(*) from seats where status = 'sold'), (select count(*) from seats where status = 'held'),
-                      (select count(*) from ledger), (select count(*) from tickets)";
-    let (sold, held, paid, tickets): (i64, i64, i64, i64) = sqlx::query_as(sql).fetch_one(&mut conn).await?;
-    let is_right = (sold, held, paid, tickets) == (begun, 0, begun, begun);
+async fn compare(url: &str, customers: &Customers) -> anyhow::Result<u64> {
+    let begun = customers.next.load(Ordering::Relaxed);
+    let counts = shop::counts(url).await?;
+    let is_right = counts == shop::Counts { sold: begun, held: 0, paid: begun, tickets: begun };
     if !is_right {
-        tracing::error!(begun, sold, held, paid, tickets, "the tables of the service are not right");
+        tracing::error!(begun, ?counts, "the tables of the service are not right");
     }
     Ok(u64::from(!is_right))
 }

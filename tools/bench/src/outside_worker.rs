@@ -8,19 +8,11 @@ use sqlx::PgConnection;
 use sqlx::postgres::PgPoolOptions;
 use tokio::process::{Child, Command};
 
+use crate::store::shop;
+
 /// The first argument of a process of this program that is the service.
 pub const WORK: &str = "work";
-/// Buyers, numbered from 1.
-pub(super) const USERS: i64 = 1_000;
 const CONNECTIONS: u32 = 32;
-
-/// The tables of the service.
-pub(super) const TABLES: &str = "
-    create table seats (id bigint primary key, status text not null, holder bigint);
-    create table accounts (id bigint primary key, balance bigint not null);
-    create table ledger (saga uuid primary key, user_id bigint not null, amount bigint not null);
-    create table tickets (seat_id bigint primary key, saga uuid not null, user_id bigint not null);
-    insert into accounts select n, 1000000000 from generate_series(1, 1000) as n";
 
 /// Starts the process. It ends with this one.
 pub(super) fn spawn(database: &str, nats: &str) -> anyhow::Result<Child> {
@@ -56,44 +48,28 @@ fn field(request: StepRequest<'_>, name: &str) -> anyhow::Result<i64> {
 }
 
 async fn reserve(conn: &mut PgConnection, request: StepRequest<'_>) -> anyhow::Result<Outcome> {
-    let sql = "update seats set status = 'held', holder = $1 where id = $2 and status = 'free'";
-    let held =
-        sqlx::query(sql).bind(field(request, "user")?).bind(field(request, "seat")?).execute(conn).await?;
-    Ok(if held.rows_affected() == 1 { Outcome::done() } else { Outcome::rejected("taken") })
+    let is_held = shop::reserve(conn, field(request, "user")?, field(request, "seat")?).await?;
+    Ok(if is_held { Outcome::done() } else { Outcome::rejected("taken") })
 }
 
 async fn release(conn: &mut PgConnection, request: StepRequest<'_>) -> anyhow::Result<Outcome> {
-    let sql =
-        "update seats set status = 'free', holder = null where id = $1 and holder = $2 and status = 'held'";
-    sqlx::query(sql).bind(field(request, "seat")?).bind(field(request, "user")?).execute(conn).await?;
+    shop::release(conn, field(request, "user")?, field(request, "seat")?).await?;
     Ok(Outcome::done())
 }
 
 async fn pay(conn: &mut PgConnection, request: StepRequest<'_>) -> anyhow::Result<Outcome> {
     let (user, price) = (field(request, "user")?, field(request, "price")?);
-    let sql = "update accounts set balance = balance - $2 where id = $1 and balance >= $2";
-    if sqlx::query(sql).bind(user).bind(price).execute(&mut *conn).await?.rows_affected() == 0 {
-        return Ok(Outcome::rejected("insufficient_balance"));
-    }
-    let sql = "insert into ledger (saga, user_id, amount) values ($1, $2, $3)";
-    sqlx::query(sql).bind(request.command.saga_id).bind(user).bind(price).execute(conn).await?;
-    Ok(Outcome::done())
+    let is_paid = shop::pay(conn, request.command.saga_id, user, price).await?;
+    Ok(if is_paid { Outcome::done() } else { Outcome::rejected("insufficient_balance") })
 }
 
 async fn refund(conn: &mut PgConnection, request: StepRequest<'_>) -> anyhow::Result<Outcome> {
-    let sql = "with gone as (delete from ledger where saga = $1 returning user_id, amount)
-               update accounts set balance = balance + amount from gone where id = user_id";
-    sqlx::query(sql).bind(request.command.saga_id).execute(conn).await?;
+    shop::refund(conn, request.command.saga_id).await?;
     Ok(Outcome::done())
 }
 
 async fn confirm(conn: &mut PgConnection, request: StepRequest<'_>) -> anyhow::Result<Outcome> {
     let (seat, user) = (field(request, "seat")?, field(request, "user")?);
-    let sql = "update seats set status = 'sold' where id = $1 and holder = $2 and status = 'held'";
-    if sqlx::query(sql).bind(seat).bind(user).execute(&mut *conn).await?.rows_affected() == 0 {
-        return Ok(Outcome::rejected("not_held"));
-    }
-    let sql = "insert into tickets (seat_id, saga, user_id) values ($1, $2, $3)";
-    sqlx::query(sql).bind(seat).bind(request.command.saga_id).bind(user).execute(conn).await?;
-    Ok(Outcome::done())
+    let is_sold = shop::confirm(conn, request.command.saga_id, user, seat).await?;
+    Ok(if is_sold { Outcome::done() } else { Outcome::rejected("not_held") })
 }

@@ -14,8 +14,10 @@ use super::idempotency::{self, Asked, Claim, End, Ended};
 use super::write_batch::{Part, WriteBatch};
 
 const CLAIM_KEYS: Part = Part::new("claimed_keys", include_str!("../../sql/claim_keys.sql"));
-const _: fn(&[String], &[Uuid], &[Vec<u8>], &[bool]) = |texts, effects, fingerprints, began| {
-    drop(sqlx::query_file!("sql/claim_keys.sql", texts, texts, texts, effects, fingerprints, began));
+const _: () = {
+    fn _checked(texts: &[String], effects: &[Uuid], fingerprints: &[Vec<u8>], began: &[bool]) {
+        drop(sqlx::query_file!("sql/claim_keys.sql", texts, texts, texts, effects, fingerprints, began));
+    }
 };
 
 /// A key that is to be claimed with the effect of its request, and whether it was.

@@ -5,5 +5,6 @@
 
 pub mod growth;
 pub mod rivals;
+pub mod shop;
 pub mod plans;
 pub mod rehearsal;
