@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use boxoffice::saga::{Direction, Saga, Status};
+use futures::StreamExt;
 use futures::future::join_all;
 use serde_json::json;
 use tokio::time::Instant;
@@ -28,6 +29,8 @@ const SHORT_DEADLINES: Timing = Timing {
 };
 /// Limit of the processes to kill until each step was processed before a kill.
 const MAX_KILLS: usize = 4;
+/// Sagas that are brought to their command at a time.
+const AT_ONCE: usize = 8;
 /// How long a process may run. The messages of a killed process are delivered again after five seconds.
 const KILL_TIMEOUT: Duration = Duration::from_secs(12);
 
@@ -66,7 +69,8 @@ async fn at_each_command(harness: &Arc<Harness>) -> Vec<Prepared> {
         let before = case.saga().await.seq;
         Prepared { case, name: format!("{}, {direction} {step}", definition.name), before, end }
     });
-    join_all(prepared).await
+    // All at once they would want more connections than the harness has.
+    futures::stream::iter(prepared).buffered(AT_ONCE).collect().await
 }
 
 impl Prepared {
