@@ -6,9 +6,6 @@ export SQLX_OFFLINE := true
 # Tests start servers of their own and set what they need; what the shell has set must not reach them.
 ALONE := env $(foreach name,DATABASE_URL NATS_URL $(filter BOXOFFICE_%,$(.VARIABLES)),-u $(name))
 
-# Most tests wait most of the time: for timers, deadlines, and servers that start.
-TEST_THREADS := $(shell echo $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )))
-
 .DEFAULT_GOAL := help
 .PHONY: help deps deps-of-tests deps-of-slow-tests cargo demo up test test-slow test-sdks lint prepare bench chaos gate gate-built
 
@@ -23,7 +20,7 @@ up: deps ## Run everything in one process, until Ctrl-C
 
 test: deps-of-tests lint ## Run every check: format, lints, tests against real servers, documentation
 	sdk/build.sh --all
-	$(ALONE) RUST_TEST_THREADS=$(TEST_THREADS) cargo test --workspace --quiet
+	$(ALONE) cargo test --workspace --quiet
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --features saga-worker/sqlite --quiet
 
 # TESTS names some of them: make test-slow TESTS=throttle::

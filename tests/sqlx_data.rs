@@ -31,7 +31,7 @@ fn sources(folder: &Path) -> String {
         let path = entry.unwrap().path();
         if path.is_dir() {
             text += &sources(&path);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
+        } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "sql") {
             text += &fs::read_to_string(&path).unwrap();
         }
     }
@@ -80,7 +80,7 @@ async fn committed_descriptions_match_the_schema() {
 #[test]
 fn no_description_remains_of_a_removed_query() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let sources = ["src", "crates", "tools"].map(|folder| sources(&root.join(folder))).concat();
+    let sources = ["src", "sql", "crates", "tools"].map(|folder| sources(&root.join(folder))).concat();
     let gone: BTreeSet<String> = descriptions()
         .iter()
         .map(|file| file["query"].as_str().unwrap().to_owned())

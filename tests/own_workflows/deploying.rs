@@ -1,9 +1,11 @@
 //! Deploying definitions by REST and on the command line: what is refused and why, what is listed, and who may do it.
 
 use boxoffice::store::api_keys::Role;
+use boxoffice::store::definitions;
 use serde_json::{Value, json};
 
 use super::{TRIP, start};
+use crate::common::app::until;
 use crate::common::http::{Caller, Entrance};
 use crate::common::program::Program;
 
@@ -155,4 +157,26 @@ async fn unfinished_check_is_refused() {
     assert!(body["detail"].as_str().unwrap().contains("workflow check FILE"), "{body}");
     let risky = json!({ "definition": long, "accept_risk": "checked on another machine" });
     assert_eq!(entrance.post("/v1/workflows", &admin, risky).await.good(201)["verdict"], "unfinished");
+}
+
+#[tokio::test]
+async fn start_waits_for_a_retirement_and_is_refused() {
+    let entrance = Entrance::start().await;
+    let admin = entrance.key(Role::Admin).await;
+    entrance.post("/v1/workflows", &admin, definition(TRIP)).await.good(201);
+    let mut retiring = entrance.pool.begin().await.unwrap();
+    assert!(definitions::retire(&mut *retiring, "trip", 1, "a test").await.unwrap());
+    let begin = entrance.post("/v1/workflows/trip/sagas", &admin, start(&json!({ "city": "Oslo" })));
+    let (began, ()) = tokio::join!(begin, async {
+        let waits = async || {
+            let sql = "select count(*) from pg_stat_activity
+                       where datname = current_database() and wait_event_type = 'Lock'";
+            sqlx::query_scalar::<_, i64>(sql).fetch_one(&entrance.pool).await.unwrap() == 1
+        };
+        until(10, "a start that waits", waits).await;
+        retiring.commit().await.unwrap();
+    });
+    began.is(409, "workflow_retired");
+    let sql = "select count(*) from saga_view where workflow = 'trip'";
+    assert_eq!(sqlx::query_scalar::<_, i64>(sql).fetch_one(&entrance.pool).await.unwrap(), 0);
 }

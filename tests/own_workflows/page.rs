@@ -3,6 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
+use boxoffice::saga::Definition;
 use dev_servers::addresses;
 use tokio::process::Command;
 
@@ -32,14 +33,12 @@ fn blocks(page: &str, language: &str) -> Vec<String> {
 
 #[test]
 fn page_shows_the_files_of_the_example() {
-    for (language, file) in [("toml", "examples/trip/trip.toml"), ("python", "examples/trip/hotel/hotel.py")]
-    {
-        assert_eq!(
-            blocks(&page(), language),
-            [std::fs::read_to_string(root().join(file)).unwrap()],
-            "{file}"
-        );
-    }
+    let of_file = |file: &str| std::fs::read_to_string(root().join(file)).unwrap();
+    assert_eq!(blocks(&page(), "python"), [of_file("examples/trip/hotel/hotel.py")]);
+    let definitions = blocks(&page(), "toml");
+    let [trip, group] = &definitions[..] else { panic!("two definitions: {definitions:?}") };
+    assert_eq!(trip, &of_file("examples/trip/trip.toml"));
+    Definition::parse("tour.toml", group).unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -63,7 +63,8 @@ pub async fn counts(
 pub struct SagaShown {
     #[serde(flatten)]
     detail: SagaDetail,
-    /// The address of its trace, by the setting `BOXOFFICE_TRACE_URL`; null without it.
+    /// The address of its trace, by the setting `BOXOFFICE_TRACE_URL`; absent without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     trace_url: Option<String>,
 }
 

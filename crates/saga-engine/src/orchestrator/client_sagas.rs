@@ -11,7 +11,7 @@ use super::advance::start_version;
 use super::saga_spans::{Started, record_start};
 use crate::input_schema;
 use crate::saga::{self, Definition, NewSaga, Saga};
-use crate::store::write_batch::WriteBatch;
+use crate::store::write_batch::{WriteBatch, is_stale_read};
 use crate::store::{self, attributes, definitions};
 use crate::trace_context;
 
@@ -107,6 +107,16 @@ impl Engine {
         if self.own_workflows.contains(&new.workflow.as_str()) {
             return Err(StartError::Reserved(new.workflow));
         }
+        loop {
+            match self.try_start(&new).await {
+                // The version was retired between its look-up and the start.
+                Err(StartError::Database(error)) if is_stale_read(&error) => {}
+                started => return started,
+            }
+        }
+    }
+
+    async fn try_start(&self, new: &NewClientSaga) -> Result<bool, StartError> {
         let mut faults = new.faults();
         let definition = self.current_definition(&new.workflow).await?;
         if faults.is_empty() {
@@ -118,7 +128,7 @@ impl Engine {
             return Err(StartError::Invalid(faults));
         }
         let (id, trace, begun) = (new.id, new.trace, spans::begin());
-        match store::bounded(self.write_start(&definition, new)).await {
+        match store::bounded(self.write_start(&definition, new.clone())).await {
             Ok(()) => {
                 let started = Started { workflow: &definition.name, saga: id, trace, about: None };
                 record_start(started, begun, trace_context::current());
@@ -152,6 +162,7 @@ impl Engine {
         let NewClientSaga { id, subject_id, input, attributes, trace, .. } = new;
         let saga = NewSaga { id, subject_id: subject_id.unwrap_or(id), input, trace, seq: 0 };
         let mut changes = WriteBatch::default();
+        definitions::compare_current(&mut changes, definition);
         let effects = start_version(&mut changes, self, definition, vec![saga], now);
         attributes::insert(&mut changes, id, &attributes);
         changes.write(&mut conn).await?;

@@ -8,7 +8,14 @@ use sqlx::{PgConnection, PgExecutor};
 
 use super::Result;
 use super::codes::Coded;
+use super::write_batch::{LockOrder, Part, WriteBatch};
 use crate::saga::{Definition, Saga, WorkflowRegistry};
+
+const DEFINITIONS: LockOrder = LockOrder::before_sagas(50);
+
+const LOCK_DEFINITION: Part = Part::new("definition", include_str!("../../sql/lock_definition.sql"));
+const _: fn(&str, i32) =
+    |workflow, version| drop(sqlx::query_file!("sql/lock_definition.sql", workflow, version));
 
 /// Most workflows whose newest versions a process reads when it starts.
 const MAX_WORKFLOWS: i64 = 1_000;
@@ -226,6 +233,11 @@ pub async fn find(db: impl PgExecutor<'_>, name: &str, version: Option<i32>) -> 
     )
     .fetch_optional(db)
     .await
+}
+
+/// The version must not be retired when the rest is written. A retirement under way is waited for.
+pub fn compare_current(changes: &mut WriteBatch, definition: &Definition) {
+    changes.check(DEFINITIONS, LOCK_DEFINITION).bind(&definition.name).bind(definition.version);
 }
 
 /// From now on no new sagas begin with this version. `false`: there is no such version, or it is retired already.
