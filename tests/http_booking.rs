@@ -90,7 +90,7 @@ async fn one_of_a_thousand_gets_the_seat() {
     let entrance = Entrance::start().await;
     let buyers = join_all((0..100).map(|_| entrance.admitted(0))).await;
     let tries = (0..1_000).map(async |at| {
-        let buyer = buyers[at % 100].with("idempotency-key", &format!("try {at}"));
+        let buyer = buyers[at % 100].with("idempotency-key", &format!("try-{at}"));
         let mut reply = entrance.reserve(&buyer, &[7]).await;
         // On a busy machine some are refused for overload; clients send them again under their keys.
         for _ in 0..100 {
