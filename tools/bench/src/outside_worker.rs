@@ -1,4 +1,4 @@
-//! The service of [`super::outside`]: a process of its own that reserves seats, takes money and writes tickets.
+//! The service of the scenario `outside`: a process of its own that reserves seats, takes money and writes tickets.
 
 use std::process::Stdio;
 
