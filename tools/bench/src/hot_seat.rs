@@ -55,7 +55,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let cpu = meter.read();
     let of = |side: Mutex<Timings>| side.into_inner().unwrap_or_else(PoisonError::into_inner);
     let measures = vec![
-        Measure::without_goal("asked for a seat to told that it is somebody else's", &of(lost)),
+        Measure::without_goal("asked for a seat to refused", &of(lost)),
         Measure::without_goal("asked for a seat to sold", &of(won)),
     ];
     let mut report =
