@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -43,6 +43,32 @@ impl<const PARTS: usize> Rounds<PARTS> {
     /// Rounds per second.
     pub(super) fn per_second(&self) -> f64 {
         self.done as f64 / self.seconds
+    }
+}
+
+impl Rounds<1> {
+    /// The times of rounds that have one part.
+    pub(super) fn measures(&self) -> Vec<Measure> {
+        let name = match self.callers {
+            1 => "one at a time",
+            32 => "32 at once",
+            256 => "256 at once",
+            _ => "at once",
+        };
+        let [whole] = &self.parts;
+        vec![Measure::without_goal(name, whole)]
+    }
+
+    /// Rate, times and cost of rounds that have one part.
+    pub(super) fn point(&self) -> Value {
+        let spread = self.parts[0].spread();
+        json!({
+            "concurrency": self.callers,
+            "per_second": self.per_second().round(),
+            "p50_ms": spread.map(|spread| spread.p50_ms),
+            "p99_ms": spread.map(|spread| spread.p99_ms),
+            "cost": self.cost,
+        })
     }
 }
 

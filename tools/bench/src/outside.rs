@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::process::Child;
 
 use super::Plan;
@@ -16,7 +16,7 @@ use super::client::{Caller, Client};
 use super::lanes::{self, Circle, Rounds};
 use super::outside_worker;
 use super::progress::Progress;
-use super::report::{Goal, Measure, Report};
+use super::report::Report;
 use super::stage::{ALL_ROLES, Stage, Wanted};
 use crate::store::shop;
 
@@ -48,7 +48,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     }
     let wrong = compare(&database, &customers).await?;
     finish(worker).await?;
-    let mut report = lanes::report("outside", &all, measures, |_| Vec::<Goal>::new(), point);
+    let mut report = lanes::report("outside", &all, Rounds::measures, |_| Vec::new(), Rounds::point);
     report.errors += wrong;
     stage.close(vec![service], report).await
 }
@@ -98,25 +98,4 @@ async fn compare(url: &str, customers: &Customers) -> anyhow::Result<u64> {
 async fn finish(mut worker: Child) -> anyhow::Result<()> {
     ensure!(worker.try_wait()?.is_none(), "the worker has ended before its time");
     worker.kill().await.context("the worker cannot be ended")
-}
-
-fn measures(rounds: &Rounds<1>) -> Vec<Measure> {
-    let name = match rounds.callers {
-        1 => "one at a time",
-        32 => "32 at once",
-        256 => "256 at once",
-        _ => "at once",
-    };
-    vec![Measure::without_goal(name, &rounds.parts[0])]
-}
-
-fn point(rounds: &Rounds<1>) -> Value {
-    let spread = rounds.parts[0].spread();
-    json!({
-        "concurrency": rounds.callers,
-        "per_second": rounds.per_second().round(),
-        "p50_ms": spread.map(|spread| spread.p50_ms),
-        "p99_ms": spread.map(|spread| spread.p99_ms),
-        "cost": rounds.cost,
-    })
 }

@@ -7,14 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::bail;
 use serde::Deserialize;
-use serde_json::{Value, json};
 
 use super::Plan;
 use super::client::Client;
 use super::counter::Counter;
 use super::lanes::{self, Circle, Rounds};
 use super::progress::Progress;
-use super::report::{Goal, Measure, Report};
+use super::report::{Goal, Report};
 use super::stage::{ALL_ROLES, Stage, Wanted};
 
 /// Callers at once, one number after the other.
@@ -39,7 +38,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
         let rounds = circle.run(&stage, progress, move || sell(client.clone(), counter.clone())).await?;
         all.push(rounds);
     }
-    let report = lanes::report("sagas", &all, measures, goals, point);
+    let report = lanes::report("sagas", &all, Rounds::measures, goals, Rounds::point);
     stage.close(vec![service], report).await
 }
 
@@ -59,17 +58,6 @@ async fn sell(client: Client, counter: Counter) -> anyhow::Result<[Duration; 1]>
     }
 }
 
-fn measures(rounds: &Rounds<1>) -> Vec<Measure> {
-    let name = match rounds.callers {
-        1 => "one at a time",
-        32 => "32 at once",
-        256 => "256 at once",
-        _ => "at once",
-    };
-    let [whole] = &rounds.parts;
-    vec![Measure::without_goal(name, whole)]
-}
-
 fn goals(rounds: &Rounds<1>) -> Vec<Goal> {
     let (rate, cpu) = (rounds.per_second(), rounds.cost.server_cpu_s_per_1000);
     let spread = rounds.parts[0].spread();
@@ -86,15 +74,4 @@ fn goals(rounds: &Rounds<1>) -> Vec<Goal> {
         1 => vec![Goal::at_most("p50 of one at a time, ms", spread.map(|spread| spread.p50_ms), 3.0)],
         _ => Vec::new(),
     }
-}
-
-fn point(rounds: &Rounds<1>) -> Value {
-    let spread = rounds.parts[0].spread();
-    json!({
-        "concurrency": rounds.callers,
-        "per_second": rounds.per_second().round(),
-        "p50_ms": spread.map(|spread| spread.p50_ms),
-        "p99_ms": spread.map(|spread| spread.p99_ms),
-        "cost": rounds.cost,
-    })
 }
