@@ -46,7 +46,8 @@ async fn attend(mut request: Request, next: Next) -> Response {
     let measure = Measure::begin(&request);
     let _in_flight = InFlight::begin();
     let is_api = request.uri().path().starts_with(API);
-    let span = RequestSpan::begin(&request);
+    // Probes, scrapes and pages have no span.
+    let span = is_api.then(|| RequestSpan::begin(&request)).flatten();
     let cause = span.as_ref().map(RequestSpan::context);
     let mut response = trace_context::within(cause, next.run(request)).await;
     measure.end(&response);

@@ -7,9 +7,6 @@ use axum::http::{HeaderMap, StatusCode};
 use saga_protocol::spans::{self, Span, SpanContext, SpanKind};
 use uuid::Uuid;
 
-/// Where the paths of the API begin. Probes, scrapes and pages have no span.
-const API: &str = "/v1/";
-
 /// The span of a request that is not answered yet.
 #[derive(Debug)]
 pub struct RequestSpan {
@@ -25,9 +22,6 @@ impl RequestSpan {
     /// Begins the span; none if this process exports no traces.
     pub fn begin(request: &Request) -> Option<Self> {
         let exporter = spans::exporter()?;
-        if !request.uri().path().starts_with(API) {
-            return None;
-        }
         let caller = trace_parent(request.headers()).and_then(|parent| {
             let trace = Uuid::try_parse(parent.trace).ok()?;
             let span = u64::from_str_radix(parent.span, 16).ok()?;

@@ -95,13 +95,18 @@ fn check_that_is_cut_off_is_not_good() {
 fn reduction_changes_no_verdict() {
     let few = Bounds { losses: 0, returns: 0, ..SMALL_BOUNDS };
     for (definition, home) in [(booking(), Home::Inside), (cancellation(), Home::Elsewhere)] {
-        let mut plain = Model::of(&definition, home, few, None);
-        plain.reduced = false;
-        let checker = plain.checker().threads(2).spawn_bfs().join();
-        assert!(checker.discovery(model::PROPERTY).is_none());
-        let reduced = walk(&definition, home, few, None);
-        assert!(reduced.finding.is_none() && reduced.states < checker.unique_state_count());
+        check_reduction(&definition, home, few);
     }
+}
+
+/// The workflow is good with the reduction and without it, and the reduction saves states.
+fn check_reduction(definition: &Definition, home: Home, bounds: Bounds) {
+    let mut plain = Model::of(definition, home, bounds, None);
+    plain.reduced = false;
+    let checker = plain.checker().threads(2).spawn_bfs().join();
+    assert!(checker.discovery(model::PROPERTY).is_none());
+    let reduced = walk(definition, home, bounds, None);
+    assert!(reduced.finding.is_none() && reduced.states < checker.unique_state_count());
 }
 
 /// A group of these members between two steps. Each member is a line of TOML.
@@ -162,11 +167,6 @@ fn reduction_changes_no_verdict_about_a_group() {
     let few = Bounds { losses: 0, duplicates: 0, returns: 0, ..SMALL_BOUNDS };
     let definition = with_group(&[A, "name='b', command='y.b', undo='y.unb'"]);
     for home in [Home::Inside, Home::Elsewhere] {
-        let mut plain = Model::of(&definition, home, few, None);
-        plain.reduced = false;
-        let checker = plain.checker().threads(2).spawn_bfs().join();
-        assert!(checker.discovery(model::PROPERTY).is_none());
-        let reduced = walk(&definition, home, few, None);
-        assert!(reduced.finding.is_none() && reduced.states < checker.unique_state_count());
+        check_reduction(&definition, home, few);
     }
 }

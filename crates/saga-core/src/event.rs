@@ -89,6 +89,15 @@ impl Outcome {
         }
     }
 
+    /// Why the work failed, or why its effect is unknown. A refusal by the rules of a service is no error.
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Self::Failed { code } => Some(code),
+            Self::Unknown { reason } => Some(reason),
+            Self::Done { .. } | Self::Rejected { .. } => None,
+        }
+    }
+
     pub fn done() -> Self {
         Self::Done { output: Map::new() }
     }

@@ -149,11 +149,7 @@ fn record_span<DB: FenceDatabase>(
             ("saga.direction", command.direction.name().to_owned()),
             ("saga.worker", worker.instance.clone()),
         ],
-        error: match outcome {
-            Outcome::Failed { code } => Some(code.clone()),
-            Outcome::Unknown { reason } => Some(reason.clone()),
-            Outcome::Done { .. } | Outcome::Rejected { .. } => None,
-        },
+        error: outcome.error().map(str::to_owned),
     });
 }
 

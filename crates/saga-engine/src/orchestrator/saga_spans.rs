@@ -8,7 +8,7 @@ use saga_protocol::spans::{self, Span, SpanContext, SpanKind};
 use uuid::Uuid;
 
 use crate::bus::events::EventMessage;
-use crate::saga::{self, Command, Definition, Event, Outcome, Saga, Status, Transition};
+use crate::saga::{self, Command, Definition, Event, Saga, Status, Transition};
 
 /// What a saga is in its trace.
 #[derive(Clone, Copy, Debug)]
@@ -80,7 +80,7 @@ pub(super) fn of_event(
         Event::Poisoned(poisoned) => (SpanKind::Internal, format!("give up {}", poisoned.step), start),
     };
     let (parent, link) = parent_and_link(trace, cause, Some(own_parent));
-    let mut attributes = about(saga, &entry.step, entry.visit);
+    let mut attributes = about(saga.id, &saga.workflow, &entry.step, entry.visit);
     attributes.push(("saga.direction", entry.direction.name().to_owned()));
     attributes.push(("saga.event", entry.event.clone()));
     attributes.push(("saga.status", saga.status.name().to_owned()));
@@ -98,10 +98,10 @@ pub(super) fn of_event(
     })
 }
 
-fn about(saga: &Saga, step: &str, visit: i32) -> Vec<(&'static str, String)> {
+fn about(saga: Uuid, workflow: &str, step: &str, visit: i32) -> Vec<(&'static str, String)> {
     vec![
-        ("saga.id", saga.id.to_string()),
-        ("saga.workflow", saga.workflow.clone()),
+        ("saga.id", saga.to_string()),
+        ("saga.workflow", workflow.to_owned()),
         ("saga.step", step.to_owned()),
         ("saga.visit", visit.to_string()),
     ]
@@ -109,15 +109,12 @@ fn about(saga: &Saga, step: &str, visit: i32) -> Vec<(&'static str, String)> {
 
 /// A refusal by the rules of a service is no error.
 fn error_of(event: &Event, after: &Saga) -> Option<String> {
-    match event {
-        Event::Reply(reply) => match &reply.outcome {
-            Outcome::Failed { code } => Some(code.clone()),
-            Outcome::Unknown { reason } => Some(reason.clone()),
-            _ => (after.status == Status::Stuck).then(|| "stuck".to_owned()),
-        },
-        Event::Poisoned(poisoned) => Some(poisoned.error.clone()),
-        _ => (after.status == Status::Stuck).then(|| "stuck".to_owned()),
-    }
+    let error = match event {
+        Event::Reply(reply) => reply.outcome.error(),
+        Event::Poisoned(poisoned) => Some(poisoned.error.as_str()),
+        _ => None,
+    };
+    error.or((after.status == Status::Stuck).then_some("stuck")).map(str::to_owned)
 }
 
 /// Exports a span for each command and each event of sagas that was published from `begun` on. `failed` are those that JetStream
@@ -130,7 +127,11 @@ pub(super) fn record_published<'a>(
     let ended = spans::now();
     for (command, is_published) in commands {
         let Some(exporter) = spans::exporter_of(command.trace) else { continue };
-        let Command { saga_id, step, visit, direction, send, .. } = command;
+        let Command { saga_id, workflow, step, visit, direction, send, .. } = command;
+        let mut attributes = about(*saga_id, workflow, step, *visit);
+        attributes.push(("saga.direction", direction.name().to_owned()));
+        attributes.push(("saga.resend_count", send.to_string()));
+        attributes.push(("messaging.system", "nats".to_owned()));
         exporter.export(Span {
             context: SpanContext::of_id(command.trace, &command.message_id()),
             parent: Some(SpanContext::of_start(command.trace, *saga_id).span),
@@ -139,15 +140,7 @@ pub(super) fn record_published<'a>(
             name: format!("send {}", command.subject),
             begun,
             ended,
-            attributes: vec![
-                ("saga.id", saga_id.to_string()),
-                ("saga.workflow", command.workflow.clone()),
-                ("saga.step", step.clone()),
-                ("saga.visit", visit.to_string()),
-                ("saga.direction", direction.name().to_owned()),
-                ("saga.resend_count", send.to_string()),
-                ("messaging.system", "nats".to_owned()),
-            ],
+            attributes,
             error: (!is_published).then(|| "JetStream did not take the command".to_owned()),
         });
     }

@@ -72,7 +72,7 @@ fn refused_field(member: &Step) -> Option<(&'static str, &'static str)> {
 
 /// A key of the group at this position that is neither its name nor its members.
 fn other_key(text: &str, index: usize) -> Option<&'static str> {
-    const KEYS: [&str; 12] = [
+    const KEYS: [&str; 13] = [
         "command",
         "undo",
         "wait",
@@ -85,11 +85,12 @@ fn other_key(text: &str, index: usize) -> Option<&'static str> {
         "back_to",
         "emits",
         "announces",
+        "undo_announces",
     ];
     let document = DeTable::parse(text).ok()?;
     let DeValue::Array(steps) = document.get_ref().get("steps")?.get_ref() else { return None };
     let fields = steps.get(index)?.get_ref().as_table()?;
-    KEYS.into_iter().chain(["undo_announces"]).find(|key| fields.contains_key(*key))
+    KEYS.into_iter().find(|key| fields.contains_key(*key))
 }
 
 /// Makes the members of each group steps of the definition, in the place of the group. Returns where each step stands in the text.
