@@ -6,7 +6,8 @@ use boxoffice::store::api_keys::Role;
 use futures::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::select;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::common::app::until;
 use crate::common::http::{Caller, Entrance};
@@ -41,20 +42,31 @@ async fn slow_holds_throttle_the_line_and_it_recovers() {
 
     slow_down(&entrance).await;
     let start = Instant::now();
-    let end = start + Duration::from_secs(25);
-    let is_slow = async || line(&entrance, &viewer).await["brake"]["state"] == "at_floor";
     let load = join_all(buyers.iter().zip(1..).map(async |(buyer, first)| {
         // A seat that was just cancelled is not held again at once.
-        let mut seats = (first..=50).step_by(buyers.len()).cycle();
-        while Instant::now() < end && !is_slow().await {
-            let held = entrance.reserve(buyer, &[seats.next().unwrap()]).await;
+        for seat in (first..=50).step_by(buyers.len()).cycle() {
+            let held = entrance.reserve(buyer, &[seat]).await;
             if [201, 202].contains(&held.status) {
-                entrance.cancel(buyer, &held.body).await;
+                // A reservation that is still pending cannot be cancelled yet.
+                while entrance.cancel(buyer, &held.body).await.status == 409 {
+                    sleep(Duration::from_millis(100)).await;
+                }
             }
         }
     }));
-    load.await;
-    let slow = line(&entrance, &viewer).await;
+    let at_floor = async {
+        loop {
+            let now = line(&entrance, &viewer).await;
+            if now["brake"]["state"] == "at_floor" {
+                return now;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let slow = select! {
+        slow = timeout(Duration::from_secs(25), at_floor) => slow.expect("slow holds bring the rate to its lowest"),
+        _ = load => unreachable!("the buyers go on"),
+    };
     assert_eq!(slow["admission_rate"], 60, "{slow}");
     let reason = slow["brake"]["reason"].as_str().unwrap();
     assert!(reason.contains("(p99), the limit is 400 ms"), "{reason}");
