@@ -112,6 +112,15 @@ async fn key_is_shown_once_and_revoked_once() {
 }
 
 #[tokio::test]
+async fn keys_are_made_for_each_role() {
+    let (program, _) = with_database().await;
+    for role in ["viewer", "admin", "cashier", "support", "gate"] {
+        let made = program.json(0, &format!("keys create --role {role} --name staff")).await;
+        assert_eq!(program.json(0, "keys list").await["items"][0]["role"], role, "{made}");
+    }
+}
+
+#[tokio::test]
 async fn concerts_and_dates_are_added() {
     let (program, pool) = with_database().await;
     let concert = program.json(0, "concert add --name Lieder").await;

@@ -52,12 +52,12 @@ where
     }
 }
 
-/// A role that a route asks for; implemented by the four markers below.
+/// A role that a route asks for; implemented by the markers below.
 pub trait Needs {
     const ROLE: Role;
 }
 
-/// Any key but a cashier's or a client's.
+/// A key of a viewer, an operator or an admin.
 #[derive(Clone, Copy, Debug)]
 pub struct Viewer;
 /// A key that may act on sagas and lines.
@@ -66,6 +66,12 @@ pub struct Operator;
 /// A key that may change what is sold.
 #[derive(Clone, Copy, Debug)]
 pub struct Admin;
+/// A key of the support desk.
+#[derive(Clone, Copy, Debug)]
+pub struct Support;
+/// A key of a scanner at the entrance.
+#[derive(Clone, Copy, Debug)]
+pub struct Gate;
 
 impl Needs for Viewer {
     const ROLE: Role = Role::Viewer;
@@ -75,6 +81,12 @@ impl Needs for Operator {
 }
 impl Needs for Admin {
     const ROLE: Role = Role::Admin;
+}
+impl Needs for Support {
+    const ROLE: Role = Role::Support;
+}
+impl Needs for Gate {
+    const ROLE: Role = Role::Gate;
 }
 
 /// A machine or a member of staff, by an API key whose role is enough.
