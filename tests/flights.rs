@@ -102,17 +102,17 @@ async fn flight_events_are_published_after_a_crash() {
     let held = test.reserve(user, &[1]).await.id;
     test.pay(held).await;
     all_land(&test.app.pool).await;
-    let told = async || -> BTreeMap<String, serde_json::Value> {
+    let answered = async || -> BTreeMap<String, serde_json::Value> {
         let own = published(&test).await.into_iter().filter(|event| event.subject_id == held);
         own.map(|event| (event.id.clone(), serde_json::to_value(event).unwrap())).collect()
     };
-    let before = told().await;
+    let before = answered().await;
     assert_eq!(before.len(), 4);
     test.app.bus.jetstream.get_stream(subjects::EVENTS).await.unwrap().purge().await.unwrap();
     let (flight, _) = row(&test.app.pool, held).await;
     let sql = "insert into flights (id, at, sagas) values ($1, clock_timestamp() - interval '4 seconds', $2)";
     sqlx::query(sql).bind(flight.unwrap()).bind([held]).execute(&test.app.pool).await.unwrap();
-    until(10, "the events to come again", || async { told().await == before }).await;
+    until(10, "the events to come again", || async { answered().await == before }).await;
     all_land(&test.app.pool).await;
 }
 

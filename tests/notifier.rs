@@ -18,8 +18,8 @@ async fn heard(test: &TestApp, wanted: &[&str]) -> Vec<EventMessage> {
     let (events, stop) = (Arc::<Mutex<Vec<EventMessage>>>::default(), CancellationToken::new());
     let (all, nats, stopped) = (Arc::clone(&events), nats(&test.app.bus), stop.clone());
     let listening = tokio::spawn(async move {
-        let tell = |event: &EventMessage| all.lock().unwrap().push(event.clone());
-        example::listen(&nats, "notifier", &stopped, tell).await;
+        let collect = |event: &EventMessage| all.lock().unwrap().push(event.clone());
+        example::listen(&nats, "notifier", &stopped, collect).await;
     });
     until(10, "the events", || async {
         let events = events.lock().unwrap();

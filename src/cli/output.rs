@@ -43,7 +43,7 @@ impl Output {
     }
 
     /// A sentence for people, while the work goes on. Programs do not see it.
-    pub fn tell(self, sentence: &str) {
+    pub fn sentence(self, sentence: &str) {
         if !self.json {
             whisper(sentence);
         }

@@ -25,9 +25,9 @@ impl Context {
 
     fn nothing_runs(&self, variable: &str) -> anyhow::Error {
         let dir = self.settings.servers.data_dir.display();
-        let told =
+        let text =
             format!("no `boxoffice up` runs on the data directory {dir}; start one, or set {variable}");
-        Misuse(told).into()
+        Misuse(text).into()
     }
 
     /// Postgres, reachable now.

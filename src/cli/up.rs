@@ -34,7 +34,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
                     error = local.server_ended() => Err(error.into()),
                     task = app.task_died() => Err(anyhow!("the background task \"{task}\" is dead; see the log")),
                 };
-                context.output.tell("Stopping.");
+                context.output.sentence("Stopping.");
                 app.stop().await;
                 ended
             }

@@ -72,7 +72,7 @@ pub(super) async fn run(context: &Context, command: &Command) -> anyhow::Result<
     let bus = context.bus().await?;
     let options = arguments.options();
     let report = worker_conformance::run(&bus.client, &bus.jetstream, &options, |case| {
-        context.output.tell(&format!("{}: {:?}", case.name, case.verdict).to_lowercase());
+        context.output.sentence(&format!("{}: {:?}", case.name, case.verdict).to_lowercase());
     });
     let report = report.await?;
     context.output.answer(&report, ToString::to_string)?;

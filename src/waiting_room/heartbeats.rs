@@ -132,7 +132,7 @@ mod tests {
             hearing.record(concert, UserId::from_u128(number % 100_000), 60 + (number / 100_000) as u32);
         }
         hearing.record(concert, UserId::from_u128(1), 60);
-        let mut told = Vec::new();
+        let mut listed = Vec::new();
         for share in 0..SHARES {
             let reports = take(share);
             let head = |report: &Report| (report.from, report.concert, report.trust_seconds);
@@ -140,10 +140,10 @@ mod tests {
             let users: Vec<u128> =
                 reports.iter().flat_map(|report| &report.users).map(|user| user.as_u128()).collect();
             assert!(users.len() < 100_000 / SHARES * 2, "{} at a time", users.len());
-            told.extend(users);
+            listed.extend(users);
         }
-        told.sort_unstable();
-        assert_eq!(told, (0..100_000).collect::<Vec<_>>());
+        listed.sort_unstable();
+        assert_eq!(listed, (0..100_000).collect::<Vec<_>>());
         assert!((0..SHARES).all(|share| take(share).is_empty()));
     }
 

@@ -90,7 +90,7 @@ impl Log {
         let opened = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path);
         let log = opened.map_err(file(path))?;
         let began = Instant::now();
-        let mut told = None;
+        let mut last_wish = None;
         loop {
             match log.try_lock() {
                 Ok(()) => break,
@@ -102,8 +102,8 @@ impl Log {
                 waited if waited > TERM_AFTER => Some(traces.signal),
                 _ => None,
             };
-            if wish != told {
-                told = wish;
+            if wish != last_wish {
+                last_wish = wish;
                 end_survivor(what, traces, wish);
             }
             if began.elapsed() > 2 * TERM_AFTER + KILL_AFTER {
@@ -205,7 +205,7 @@ impl Server {
     pub(super) async fn stop(mut self) {
         drop(self.leash.take());
         if let Err(error) = self.exit().await {
-            tracing::warn!(%error, "cannot tell whether {} has ended", self.what);
+            tracing::warn!(%error, "cannot find out whether {} has ended", self.what);
         }
     }
 }

@@ -130,11 +130,11 @@ impl Model {
         if let Some(step) = due {
             return Some(ModelAction::FireTimer { step, fault });
         }
-        let told = (0..self.workflow.signals.len() as u8).find(|signal| {
+        let signal = (0..self.workflow.signals.len() as u8).find(|signal| {
             let event = Event::signal(self.workflow.signals[usize::from(*signal)].as_str());
             matches!(self.decide(&state.saga, &event, state.passed), Decision::Transition(_))
         });
-        told.map(|signal| ModelAction::Signal { signal, fault })
+        signal.map(|signal| ModelAction::Signal { signal, fault })
             .or_else(|| self.next_deadline(state).map(ModelAction::PassDeadline))
     }
 

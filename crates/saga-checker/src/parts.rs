@@ -3,7 +3,7 @@
 //! The states of a group grow with the product of what its members can be in: two members have some ten thousand states within the
 //! bounds of a deployment, three have more than a million. So a group of three or more members is walked with each pair of its
 //! members, and the other members left out. What a member does to another one shows in a pair: one is rejected, or misses its
-//! deadline, while the other is done, may have run, or replies late. Pairs that the model cannot tell apart are walked once.
+//! deadline, while the other is done, may have run, or replies late. Pairs that the model cannot distinguish are walked once.
 
 use super::abstraction::AbstractWorkflow;
 use saga_core::{Definition, Step};
@@ -50,7 +50,7 @@ fn large_groups(definition: &Definition) -> impl Iterator<Item = Vec<usize>> {
     starts.filter(|group| group.len() > MAX_MEMBERS_TOGETHER)
 }
 
-/// The pairs of members, those that the model cannot tell apart once.
+/// The pairs of members, those that the model cannot distinguish once.
 fn pairs(definition: &Definition, group: &[usize]) -> Vec<[usize; 2]> {
     let shapes = AbstractWorkflow::of(definition).definition.steps.into_iter().map(shape).collect::<Vec<_>>();
     let mut pairs: Vec<[usize; 2]> = Vec::new();

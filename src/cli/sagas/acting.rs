@@ -64,7 +64,7 @@ impl Acting {
 
 /// Says why an act was refused; what is no refusal is an error.
 pub(super) fn refused(context: &Context, error: ActError) -> anyhow::Result<Ending> {
-    let told = match &error {
+    let answer = match &error {
         ActError::Illegal { status, allowed } => {
             json!({ "code": "illegal_act", "detail": error.to_string(), "saga_status": status, "allowed": allowed })
         }
@@ -76,11 +76,11 @@ pub(super) fn refused(context: &Context, error: ActError) -> anyhow::Result<Endi
         }
         _ => return Err(error.into()),
     };
-    context.output.answer(&told, |told| {
+    context.output.answer(&answer, |answer| {
         let line = match &error {
             ActError::Illegal { allowed, .. } if allowed.is_empty() => format!("{error}; nothing is"),
             ActError::Illegal { allowed, .. } => format!("{error}; allowed: {}", allowed.join(", ")),
-            ActError::Ran(_) => format!("{error}: {}", told["outcome"]),
+            ActError::Ran(_) => format!("{error}: {}", answer["outcome"]),
             _ => format!("{error}; --whole-consumer pauses all of it"),
         };
         escape_line(&line).into_owned()

@@ -78,8 +78,8 @@ async fn take_out(context: &Context, taken: &Taken, fate: Fate) -> anyhow::Resul
         ParkedError::Unknown => about(id, AskError::Unknown),
         error => error.into(),
     })?;
-    let told = json!({ "id": id, "outcome": fate });
-    context.output.answer(&told, |_| format!("Message {id} is {}.", fate.name()))
+    let answer = json!({ "id": id, "outcome": fate });
+    context.output.answer(&answer, |_| format!("Message {id} is {}.", fate.name()))
 }
 
 fn about(id: i64, error: AskError) -> anyhow::Error {

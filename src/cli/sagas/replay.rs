@@ -51,7 +51,7 @@ pub(in crate::cli) struct Arguments {
 
 /// What was done, or would be.
 #[derive(Debug, Default, Serialize)]
-struct Told {
+struct Replayed {
     dry_run: bool,
     /// Sagas that were looked at.
     sagas: usize,
@@ -75,7 +75,7 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
     // A dry run needs no NATS.
     let bus = if arguments.dry_run { None } else { Some(context.bus().await?) };
     let (event, mut pace) = (arguments.event, Pace::new(arguments.rate));
-    let mut told = Told { dry_run: arguments.dry_run, ..Told::default() };
+    let mut replayed = Replayed { dry_run: arguments.dry_run, ..Replayed::default() };
     let wanted = Wanted {
         since: arguments.since,
         until: arguments.until,
@@ -96,27 +96,27 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
         let Some(mut page) = page else { break };
         page.events.retain(|one| {
             let is_wanted = event.as_ref().is_none_or(|name| *name == one.name);
-            *if is_wanted { &mut told.events } else { &mut others }.entry(one.name.clone()).or_default() += 1;
+            *if is_wanted { &mut replayed.events } else { &mut others }.entry(one.name.clone()).or_default() += 1;
             is_wanted
         });
-        told.sagas += page.sagas;
-        told.left_out += page.left_out;
+        replayed.sagas += page.sagas;
+        replayed.left_out += page.left_out;
         match &bus {
             Some(bus) => publish(&mut pace, bus, &page.events, &mut progress).await?,
             None => progress.more(page.events.len()),
         }
-        told.total += page.events.len();
+        replayed.total += page.events.len();
         progress.reached(&page);
     }
     progress.done();
-    if let Some(reservation) = wanted.subject.filter(|_| told.sagas == 0) {
+    if let Some(reservation) = wanted.subject.filter(|_| replayed.sagas == 0) {
         anyhow::bail!("there is no saga about reservation {reservation}");
     }
-    if let Some(event) = event.filter(|_| told.total == 0 && !others.is_empty()) {
+    if let Some(event) = event.filter(|_| replayed.total == 0 && !others.is_empty()) {
         let names: Vec<String> = others.into_keys().collect();
         anyhow::bail!("there is no event {event} among these; there are {}", names.join(", "));
     }
-    context.output.answer(&told, text)?;
+    context.output.answer(&replayed, text)?;
     Ok(Ending::Good)
 }
 
@@ -154,14 +154,14 @@ fn check_workflow(arguments: &Arguments, registry: &WorkflowRegistry) -> Result<
     Ok(())
 }
 
-fn text(told: &Told) -> String {
-    let rows = told.events.iter().map(|(name, count)| [name.clone(), count.to_string()]);
-    let verb = if told.dry_run { "would be published" } else { "were published" };
-    let mut text = format!("{}\n{} events {verb}", table(["Event", "Count"], rows), told.total);
-    text.push_str(&format!("; {} sagas were looked at.", told.sagas));
-    if told.left_out > 0 {
+fn text(replayed: &Replayed) -> String {
+    let rows = replayed.events.iter().map(|(name, count)| [name.clone(), count.to_string()]);
+    let verb = if replayed.dry_run { "would be published" } else { "were published" };
+    let mut text = format!("{}\n{} events {verb}", table(["Event", "Count"], rows), replayed.total);
+    text.push_str(&format!("; {} sagas were looked at.", replayed.sagas));
+    if replayed.left_out > 0 {
         let words = "sagas were left out: their definition cannot be read (see `boxoffice workflow list`).";
-        text.push_str(&format!("\n{} {words}", told.left_out));
+        text.push_str(&format!("\n{} {words}", replayed.left_out));
     }
     text
 }

@@ -24,7 +24,7 @@ pub(super) async fn run(context: &Context, wanted: &Wanted) -> anyhow::Result<En
     let bus = context.bus().await?;
     let mut told = tail::open(&bus.client, &wanted.filter).await?.take_until(Box::pin(stopped));
     bus.client.flush().await?;
-    context.output.tell("Watching; Ctrl-C ends it.");
+    context.output.sentence("Watching; Ctrl-C ends it.");
     let mut left = wanted.count.unwrap_or(u64::MAX);
     while left > 0
         && let Some(transition) = told.next().await

@@ -44,7 +44,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
     let bounds = Bounds { crashes, losses, duplicates, acts, ..Bounds::default() };
     let mut reports = Vec::new();
     for definition in &definitions {
-        context.output.tell(&format!("walking through {} {}", definition.name, definition.version));
+        context.output.sentence(&format!("walking through {} {}", definition.name, definition.version));
         let definition = Arc::clone(definition);
         reports.push(tokio::task::spawn_blocking(move || saga_checker::check(&definition, bounds)).await?);
     }

@@ -45,7 +45,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
         return Err(Misuse(format!("--accept-risk {problem}")).into());
     }
     let pool = context.database().await?;
-    context.output.tell(&format!("checking {shown}"));
+    context.output.sentence(&format!("checking {shown}"));
     let order = Order {
         text,
         source_name: shown,
@@ -101,7 +101,7 @@ async fn notify(context: &Context) {
         if notified.is_err() || bus.client.flush().await.is_err() {
             context
                 .output
-                .tell("Running processes were not notified; they read the definition when a saga needs it.");
+                .sentence("Running processes were not notified; they read the definition when a saga needs it.");
         }
     }
 }

@@ -44,12 +44,12 @@ pub async fn tail(
         let detail = format!("{TAILS_AT_ONCE} tails are open on this instance, and no more are allowed.");
         return Err(Problem::new(Code::RateLimited, detail));
     };
-    let told = tail::open(&app.engine.bus.client, &wanted).await.map_err(|error| {
+    let transitions = tail::open(&app.engine.bus.client, &wanted).await.map_err(|error| {
         tracing::warn!(%error, "a tail could not be opened");
         Problem::new(Code::Unavailable, "NATS does not answer.")
     })?;
     let stop = app.stop.clone();
-    let events = told.take_until(async move { stop.cancelled().await }).filter_map(move |transition| {
+    let events = transitions.take_until(async move { stop.cancelled().await }).filter_map(move |transition| {
         // The place is given back when the stream ends, or the listener goes home.
         let _held = &place;
         let event = Event::default().json_data(&transition).ok().map(Ok::<_, Infallible>);

@@ -78,7 +78,7 @@ fn lawful(history: Vec<(usize, Write)>) -> Vec<(usize, Write)> {
 }
 
 /// The messages of a history.
-pub fn told(history: &[(usize, Write)]) -> Vec<Message> {
+pub fn messages_of(history: &[(usize, Write)]) -> Vec<Message> {
     let mut places: BTreeMap<usize, Place> = BTreeMap::new();
     let mut messages = Vec::new();
     for (index, (user, write)) in history.iter().enumerate() {
@@ -102,7 +102,7 @@ pub fn told(history: &[(usize, Write)]) -> Vec<Message> {
     messages
 }
 
-fn tell(queue: &mut Queue, messages: &[Message], replay: u32) {
+fn deliver(queue: &mut Queue, messages: &[Message], replay: u32) {
     for (user, revision, entry) in messages {
         match entry {
             Some(entry) => queue.put(*user, *entry, replay, None),
@@ -153,19 +153,19 @@ fn look(queue: &Queue, shown: &mut HashMap<(UserId, Place), usize>) {
 proptest! {
     #[test]
     fn a_line_is_what_its_bucket_says(history in history(), cut in 0usize..60, again in 0usize..60) {
-        let messages = told(&history);
+        let messages = messages_of(&history);
         let cut = cut.min(messages.len());
 
         let mut live = Queue::default();
-        tell(&mut live, &messages, 1);
+        deliver(&mut live, &messages, 1);
         check(&live, &messages);
 
         // An interruption: some messages come twice, and overwritten ones of the gap are missing.
         let mut resumed = Queue::default();
-        tell(&mut resumed, &messages[..cut], 1);
+        deliver(&mut resumed, &messages[..cut], 1);
         let from = again.min(cut);
-        tell(&mut resumed, &messages[from..cut], 1);
-        tell(&mut resumed, &last_of_each(&messages), 2);
+        deliver(&mut resumed, &messages[from..cut], 1);
+        deliver(&mut resumed, &last_of_each(&messages), 2);
         resumed.remove_unconfirmed(2);
         check(&resumed, &messages);
     }
@@ -176,19 +176,19 @@ proptest! {
         // After each message: is everything repeated, and does its owner give up the place here?
         also in prop::collection::vec((prop::bool::weighted(0.1), prop::bool::weighted(0.1)), 60),
     ) {
-        let messages = told(&lawful(history));
+        let messages = messages_of(&lawful(history));
         let (mut queue, mut shown, mut replay) = (Queue::default(), HashMap::new(), 1);
-        for (index, ((told_again, given_up), message)) in also.into_iter().zip(&messages).enumerate() {
-            tell(&mut queue, &[*message], replay);
+        for (index, ((is_repeated, given_up), message)) in also.into_iter().zip(&messages).enumerate() {
+            deliver(&mut queue, &[*message], replay);
             look(&queue, &mut shown);
             if let (true, (user, _, Some(entry))) = (given_up, message) {
                 queue.end_locally(*user, entry.place, at(0));
                 look(&queue, &mut shown);
             }
-            if told_again {
+            if is_repeated {
                 replay += 1;
                 for one in last_of_each(&messages[..=index]) {
-                    tell(&mut queue, &[one], replay);
+                    deliver(&mut queue, &[one], replay);
                     look(&queue, &mut shown);
                 }
                 queue.remove_unconfirmed(replay);

@@ -74,7 +74,7 @@ impl Memory {
             *seen = last.max(*seen);
             newer
         });
-        self.tell(last);
+        self.wake(last);
     }
 
     /// See [`Lines::begin_replay`].
@@ -123,8 +123,8 @@ impl Memory {
         if self.seen() >= revision {
             return true;
         }
-        let (told, wait) = oneshot::channel();
-        self.waiting().entry(revision).or_default().push(told);
+        let (reached, wait) = oneshot::channel();
+        self.waiting().entry(revision).or_default().push(reached);
         // It may have been seen while the waiter was added.
         if self.seen() >= revision {
             return true;
@@ -132,13 +132,13 @@ impl Memory {
         matches!(tokio::time::timeout(patience, wait).await, Ok(Ok(())))
     }
 
-    fn tell(&self, seen: u64) {
-        let told = {
+    fn wake(&self, seen: u64) {
+        let reached = {
             let mut waiting = self.waiting();
             let later = waiting.split_off(&seen.saturating_add(1));
             std::mem::replace(&mut *waiting, later)
         };
-        for one in told.into_values().flatten() {
+        for one in reached.into_values().flatten() {
             // The waiter may have given up.
             let _ = one.send(());
         }

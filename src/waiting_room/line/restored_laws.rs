@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::place::{Entry, PlaceStatus};
-use super::laws::{Message, USERS, at, history, last_of_each, person, told};
+use super::laws::{Message, USERS, at, history, last_of_each, person, messages_of};
 use super::memory::{BucketChange, Memory};
 use crate::bus::incarnation;
 use crate::ids::{ConcertId, UserId};
@@ -43,7 +43,7 @@ proptest! {
         left_out in 0..USERS,
     ) {
         let [lost, present] = [7, 8].map(incarnation::first_revision);
-        let before: Vec<_> = told(&history).into_iter().map(|message| of_bucket(lost, message)).collect();
+        let before: Vec<_> = messages_of(&history).into_iter().map(|message| of_bucket(lost, message)).collect();
         let memory = Memory::new(Duration::ZERO);
         if !is_fresh {
             memory.begin_replay(7);

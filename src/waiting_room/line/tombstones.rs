@@ -110,12 +110,12 @@ impl Tombstones {
         last: usize,
         most: usize,
         is_wanted: impl Fn(&Tombstone) -> bool,
-        told: impl Fn(UserId, Tombstone) -> T,
+        describe: impl Fn(UserId, Tombstone) -> T,
     ) -> (Vec<T>, Option<usize>) {
         let slice = self.slice(last, most);
         let first = slice.start;
         let ends = slice.rev().filter_map(|at| self.ends.get_index(at));
-        let found = ends.filter(|(_, end)| is_wanted(end)).map(|(user, end)| told(*user, *end)).collect();
+        let found = ends.filter(|(_, end)| is_wanted(end)).map(|(user, end)| describe(*user, *end)).collect();
         (found, (first > 0).then_some(first))
     }
 

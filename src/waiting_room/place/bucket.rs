@@ -212,9 +212,9 @@ impl Bucket {
 
     /// The content of the bucket, then every change.
     pub async fn watch(&self) -> Result<kv::Watch, ReadError> {
-        let told = |error: &dyn std::error::Error| ReadError(error.to_string());
-        let store = self.bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await.map_err(|e| told(&e))?;
-        store.watch_with_history(">").await.map_err(|e| told(&e))
+        let read_error = |error: &dyn std::error::Error| ReadError(error.to_string());
+        let store = self.bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await.map_err(|e| read_error(&e))?;
+        store.watch_with_history(">").await.map_err(|e| read_error(&e))
     }
 
     async fn stream(&self) -> Result<Stream<()>, ReadError> {

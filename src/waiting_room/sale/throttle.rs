@@ -233,8 +233,8 @@ mod tests {
                 let throttle = Throttle::next(rate, &range(floor, ceiling), load, &LIMITS);
                 prop_assert!((floor..=ceiling).contains(&throttle.rate));
                 let is_strained = load.level(&LIMITS) > 1.0;
-                let told = matches!(throttle.state, ThrottleState::Falling | ThrottleState::AtFloor);
-                prop_assert_eq!(told, is_strained);
+                let says_strained = matches!(throttle.state, ThrottleState::Falling | ThrottleState::AtFloor);
+                prop_assert_eq!(says_strained, is_strained);
                 rate = Some(throttle.rate);
             }
         }

@@ -113,7 +113,7 @@ fn report(
     let each: Timings = due.iter().filter_map(|(saga, at)| Some(freed.of(*saga)? - at)).collect();
     let all: Timings = [empty - (first + OVER)].into_iter().collect();
     let measures = vec![
-        Measure::with_goal("due to seat free, as told to watchers", &each, Quantile::Max, GOAL_MS),
+        Measure::with_goal("due to seat free, as watchers see it", &each, Quantile::Max, GOAL_MS),
         Measure::with_goal("last due to no seat held in Postgres", &all, Quantile::Max, GOAL_MS),
     ];
     Report::new("expiry", measures)

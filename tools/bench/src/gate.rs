@@ -127,7 +127,7 @@ fn table(levels: &[Level]) -> Vec<Vec<String>> {
 /// The statements that are new, are executed more often or write more than in the baseline.
 fn grown(agreed: &[PerBooking], level: &Level) -> Vec<String> {
     let known = |statement: &str| agreed.iter().find(|known| known.statement == statement);
-    let tell = |now: &PerBooking| match known(&now.statement) {
+    let change = |now: &PerBooking| match known(&now.statement) {
         None => {
             Some(format!("new: {} times, {} bytes of the log: {}", now.calls, now.log_bytes, now.statement))
         }
@@ -141,5 +141,5 @@ fn grown(agreed: &[PerBooking], level: &Level) -> Vec<String> {
             })
         }
     };
-    level.by_statement.iter().filter_map(tell).collect()
+    level.by_statement.iter().filter_map(change).collect()
 }

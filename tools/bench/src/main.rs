@@ -111,12 +111,12 @@ async fn measure(arguments: Arguments) -> anyhow::Result<Ending> {
         quiet: arguments.json,
     };
     if cfg!(debug_assertions) {
-        output.tell("This program was built without optimisation; `make bench` measures one that was.");
+        output.sentence("This program was built without optimisation; `make bench` measures one that was.");
     }
     let stop = signals::stop_token()?;
     let measured = stop.run_until_cancelled(boxoffice_bench::run(arguments.scenario, &plan)).await;
     if plan.data_dir.exists() && !matches!(measured, Some(Ok(_))) {
-        output.tell(&format!("The logs are left in {}.", plan.data_dir.display()));
+        output.sentence(&format!("The logs are left in {}.", plan.data_dir.display()));
     }
     let report = measured.unwrap_or_else(|| Err(anyhow::anyhow!("stopped before the end")))?;
     output.answer(&report, text)?;

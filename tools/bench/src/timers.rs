@@ -68,7 +68,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let free: Timings = ran_out.iter().filter_map(|hold| Some(freed.of(hold.id)? - hold.due)).collect();
     let measures = vec![
         Measure::with_goal("due to alarm in the orchestrator's hands", &rung, Quantile::P99, RUNG_GOAL_MS),
-        Measure::with_goal("due to seat free, as told to watchers", &free, Quantile::P99, FREE_GOAL_MS),
+        Measure::with_goal("due to seat free, as watchers see it", &free, Quantile::P99, FREE_GOAL_MS),
     ];
     let mut report = Report::new("timers", measures).work(made, loaded.seconds, cpu);
     report.errors = loaded.errors + u64::from(!all);

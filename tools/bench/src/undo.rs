@@ -57,7 +57,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     let ids: Vec<Uuid> = answered.keys().copied().collect();
     let measures = vec![
         Measure::with_goal(
-            "refusal sent to undone, as told to watchers",
+            "refusal sent to undone, as watchers see it",
             &until(&undone),
             Quantile::P99,
             GOAL_MS,

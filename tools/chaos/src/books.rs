@@ -18,7 +18,7 @@ const TRIES: usize = 40;
 
 /// What the last final answer to a buyer said of the reservation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum Answered {
     Nothing,
     Held,
     /// With the ids of the tickets.
@@ -39,7 +39,7 @@ pub struct Record {
     pub orders: usize,
     /// The reservation that was answered, if any.
     pub reservation: Option<String>,
-    pub told: Told,
+    pub answered: Answered,
     /// A payment or cancellation was sent and never answered.
     pub is_uncertain: bool,
     pub went_home: Instant,
@@ -142,15 +142,15 @@ impl Books {
         self.sell(&live)?;
         let own = record.reservation.as_ref().and_then(|id| items.iter().find(|item| item["id"] == **id));
         let status = own.and_then(|item| item["status"].as_str());
-        let fits = match &record.told {
-            Told::Nothing => true,
-            Told::Held => record.is_uncertain || matches!(status, Some("expired" | "cancelled" | "failed")),
-            Told::Confirmed(tickets) => {
+        let fits = match &record.answered {
+            Answered::Nothing => true,
+            Answered::Held => record.is_uncertain || matches!(status, Some("expired" | "cancelled" | "failed")),
+            Answered::Confirmed(tickets) => {
                 let same = own.is_some_and(|item| tickets_of(item) == *tickets);
                 (status == Some("confirmed") && same) || (record.is_uncertain && status == Some("cancelled"))
             }
-            Told::Cancelled => status == Some("cancelled"),
-            Told::Expired => matches!(status, Some("expired" | "failed" | "cancelled")),
+            Answered::Cancelled => status == Some("cancelled"),
+            Answered::Expired => matches!(status, Some("expired" | "failed" | "cancelled")),
         };
         if fits { Ok(()) } else { Err(format!("the reservation is {status:?}: {own:?}")) }
     }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 use uuid::Uuid;
 
-use crate::books::{Books, Record, Told, tickets_of};
+use crate::books::{Books, Record, Answered, tickets_of};
 use crate::cluster::Cluster;
 
 const PERFORMANCES: usize = 4;
@@ -114,7 +114,7 @@ impl Shop {
             perhaps_charged: 0,
             orders: 0,
             reservation: None,
-            told: Told::Nothing,
+            answered: Answered::Nothing,
             is_uncertain: false,
             went_home: Instant::now(),
         };
@@ -171,7 +171,7 @@ impl Shop {
             if [200, 201].contains(&answer.status) && answer.body["status"] == "held" {
                 let id = answer.body["id"].as_str().unwrap_or_default().to_owned();
                 record.reservation = Some(id.clone());
-                record.told = Told::Held;
+                record.answered = Answered::Held;
                 return Ok(Ok((id, token)));
             }
             last = refused("hold", &answer);
@@ -220,11 +220,11 @@ impl Shop {
             record.is_uncertain = false;
             if ![200, 201].contains(&paid.status) {
                 if paid.status == 410 {
-                    record.told = Told::Expired;
+                    record.answered = Answered::Expired;
                 }
                 return Ok(refused("payment", &paid));
             }
-            record.told = Told::Confirmed(tickets_of(&paid.body));
+            record.answered = Answered::Confirmed(tickets_of(&paid.body));
             if kind < 80 {
                 return Ok("paid".to_owned());
             }
@@ -234,7 +234,7 @@ impl Shop {
         let cancelled = self.ask(Method::POST, &path, &headers, None).await?;
         record.is_uncertain = false;
         if cancelled.status == 200 {
-            record.told = Told::Cancelled;
+            record.answered = Answered::Cancelled;
             return Ok("cancelled".to_owned());
         }
         Ok(refused("cancellation", &cancelled))

@@ -111,13 +111,13 @@ async fn play(context: &Context, stage: &Stage, stop: &CancellationToken) -> any
         arrivals: Duration::from_secs(arguments.arrivals_seconds),
         patience: Duration::from_secs(arguments.patience_seconds),
     };
-    context.output.tell(&format!("{} buyers come to {}.", plan.buyers, stage.url));
+    context.output.sentence(&format!("{} buyers come to {}.", plan.buyers, stage.url));
     let progress = Progress::new(plan.buyers, arguments.json);
     Ok(boxoffice_demo::play(plan, stage, Clock::default().now(), &progress, stop).await?)
 }
 
 async fn start(context: &Context) -> anyhow::Result<Service> {
-    context.output.tell("Starting a service with a Postgres and a NATS of its own.");
+    context.output.sentence("Starting a service with a Postgres and a NATS of its own.");
     let mut arguments = passed_on(context);
     let data_dir = if is_given(context, "data_dir") {
         context.arguments.settings.servers.data_dir.clone()
@@ -186,7 +186,7 @@ fn given_stage(context: &Context, url: &str) -> anyhow::Result<Stage> {
             Some(store::open(&address, context.arguments.settings.servers.database_connections)?)
         }
         None => {
-            context.output.tell("No database was given and none found: there will be no audit.");
+            context.output.sentence("No database was given and none found: there will be no audit.");
             None
         }
     };

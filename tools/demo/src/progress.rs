@@ -32,7 +32,7 @@ impl Progress {
     pub(super) fn one_more(&self, tally: &Tally) {
         self.bar.inc(1);
         let done = self.bar.position();
-        let told = format!(
+        let counts = format!(
             "{} held, {} paid, {} conflicts",
             tally.counted(Happening::Held),
             tally.counted(Happening::Paid),
@@ -40,9 +40,9 @@ impl Progress {
         );
         if self.plain && (done == self.total || done.is_multiple_of(self.total.div_ceil(LINES))) {
             // The reader of standard error may have gone.
-            let _written = writeln!(std::io::stderr(), "{done} of {} buyers are done: {told}", self.total);
+            let _written = writeln!(std::io::stderr(), "{done} of {} buyers are done: {counts}", self.total);
         }
-        self.bar.set_message(told);
+        self.bar.set_message(counts);
     }
 
     /// Takes the bar away.

@@ -75,14 +75,14 @@ impl Service {
         if let Some(log) = child.stderr.take() {
             tokio::spawn(keep_tail(log, Arc::clone(&tail)));
         }
-        let told = || {
+        let log_tail = || {
             let lines = tail.lock().unwrap_or_else(PoisonError::into_inner);
             lines.iter().cloned().collect::<Vec<String>>().join("\n")
         };
         let patience = Instant::now() + START;
         while Instant::now() < patience {
             if let Some(status) = child.try_wait()? {
-                return Err(ServiceError::Ended { status, tail: told() });
+                return Err(ServiceError::Ended { status, tail: log_tail() });
             }
             if let Some(addresses) = addresses::find(data_dir)
                 && is_ready(&addresses).await
@@ -91,7 +91,7 @@ impl Service {
             }
             sleep(Duration::from_millis(50)).await;
         }
-        Err(ServiceError::NotReady { tail: told() })
+        Err(ServiceError::NotReady { tail: log_tail() })
     }
 
     /// Where it answers, and where its servers are.

@@ -198,7 +198,7 @@ mod tests {
         let id = Uuid::from_u128(7);
         let new = NewSaga { id, subject_id: id, input: serde_json::Map::new(), trace: None, seq: 0 };
         let mut last = saga::start(&definition, new, now);
-        let (mut history, mut told) = (vec![row(&last)], of_transition(&registry, &last));
+        let (mut history, mut announced) = (vec![row(&last)], of_transition(&registry, &last));
         let later = now + chrono::TimeDelta::minutes(5);
         let events = [
             done(Direction::Do, json!({ "expires_at": later })),
@@ -211,12 +211,12 @@ mod tests {
             };
             last = *next;
             history.push(row(&last));
-            told.extend(of_transition(&registry, &last));
+            announced.extend(of_transition(&registry, &last));
         }
-        let names: Vec<&str> = told.iter().map(|event| event.name.as_str()).collect();
+        let names: Vec<&str> = announced.iter().map(|event| event.name.as_str()).collect();
         assert_eq!(names, ["parcel.reserved", "parcel.cancelled"]);
         let json = |events: &[EventMessage]| serde_json::to_value(events).unwrap();
-        assert_eq!(json(&of_history(&registry, &[last.saga], &history)), json(&told));
-        assert_eq!((&told[0].data["reason"], &told[1].data["reason"]), (&Value::Null, &json!("cancelled")));
+        assert_eq!(json(&of_history(&registry, &[last.saga], &history)), json(&announced));
+        assert_eq!((&announced[0].data["reason"], &announced[1].data["reason"]), (&Value::Null, &json!("cancelled")));
     }
 }

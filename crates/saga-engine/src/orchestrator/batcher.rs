@@ -125,7 +125,7 @@ mod tests {
     use futures::future::{join_all, ready};
 
     /// The answers that a thousand callers get from work that is given a batch and how many came before it.
-    async fn told(work: fn(&[i32], usize) -> store::Result<Vec<i32>>) -> (Vec<Option<i32>>, usize) {
+    async fn answers(work: fn(&[i32], usize) -> store::Result<Vec<i32>>) -> (Vec<Option<i32>>, usize) {
         let (batched, requests) = batcher("numbers", |_| Uuid::nil());
         let (stop, batches) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
         let with = (work, Arc::clone(&batches));
@@ -137,11 +137,11 @@ mod tests {
                 Box::pin(ready(work(numbers, batches.fetch_add(1, Ordering::Relaxed))))
             },
         ));
-        let told = join_all((0..1_000).map(|number| batched.ask(number))).await;
+        let answers = join_all((0..1_000).map(|number| batched.ask(number))).await;
         stop.cancel();
         working.await.unwrap();
         assert_eq!(batched.ask(1).await, None, "after the stop nobody answers");
-        (told, batches.load(Ordering::Relaxed))
+        (answers, batches.load(Ordering::Relaxed))
     }
 
     fn doubled(numbers: &[i32]) -> store::Result<Vec<i32>> {
@@ -150,33 +150,33 @@ mod tests {
 
     #[tokio::test]
     async fn each_caller_gets_its_answer_from_batches() {
-        let (told, batches) = told(|numbers, _| doubled(numbers)).await;
-        assert_eq!(told, (0..1_000).map(|number| Some(number * 2)).collect::<Vec<_>>());
+        let (answers, batches) = answers(|numbers, _| doubled(numbers)).await;
+        assert_eq!(answers, (0..1_000).map(|number| Some(number * 2)).collect::<Vec<_>>());
         assert_eq!(batches, 4);
     }
 
     #[tokio::test]
     async fn failing_request_is_isolated_from_its_batch() {
-        let (told, _) =
-            told(|numbers, _| match numbers.iter().any(|number| [0, 300, 301].contains(number)) {
+        let (answers, _) =
+            answers(|numbers, _| match numbers.iter().any(|number| [0, 300, 301].contains(number)) {
                 true => Err(sqlx::Error::RowNotFound),
                 false => doubled(numbers),
             })
             .await;
         let bad = |number: &i32| [0, 300, 301].contains(number);
         let expected: Vec<_> = (0..1_000).map(|number| (!bad(&number)).then_some(number * 2)).collect();
-        assert_eq!(told, expected);
+        assert_eq!(answers, expected);
     }
 
     #[tokio::test]
     async fn passing_errors_are_retried_pool_timeouts_are_not() {
-        let (told, batches) = told(|numbers, before| match before {
+        let (answers, batches) = answers(|numbers, before| match before {
             0 => Err(sqlx::Error::WorkerCrashed),
             2 => Err(sqlx::Error::PoolTimedOut),
             _ => doubled(numbers),
         })
         .await;
-        let unanswered: Vec<_> = (0..1_000).filter(|number| told[*number].is_none()).collect();
+        let unanswered: Vec<_> = (0..1_000).filter(|number| answers[*number].is_none()).collect();
         assert_eq!(unanswered, (BATCH..2 * BATCH).collect::<Vec<_>>(), "the second batch alone");
         assert_eq!(batches, 5);
     }

@@ -222,7 +222,7 @@ fn act<'a>(kind: PauseKind, name: &'a str, paused: bool, actor: &'a str, reason:
 
 /// Listens for pauses and deployments on other instances, and reads them again after every new connection: notices that were sent meanwhile are lost.
 /// `connects` is the number of connections before they were first read.
-pub(super) async fn listen(engine: Engine, mut told: Subscriber, connects: u64, stop: CancellationToken) {
+pub(super) async fn listen(engine: Engine, mut notices: Subscriber, connects: u64, stop: CancellationToken) {
     let mut read_at = Some(connects);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -230,7 +230,7 @@ pub(super) async fn listen(engine: Engine, mut told: Subscriber, connects: u64, 
         let connects = engine.bus.connects();
         tokio::select! {
             () = stop.cancelled() => return,
-            message = told.next() => if message.is_none() { return },
+            message = notices.next() => if message.is_none() { return },
             _ = look.tick() => if read_at == Some(connects) { continue },
         }
         let read = engine.reload_pauses().await.and(engine.reload_workflows().await);

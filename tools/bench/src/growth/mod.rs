@@ -4,6 +4,7 @@
 //! HTTP, one after the other, so that nothing is batched and what is counted does not depend on chance. Times do: in the end they are
 //! measured with none and with all of the finished ones in turn.
 
+mod lists;
 mod times;
 
 use std::path::Path;
@@ -17,6 +18,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
+use self::lists::Listed;
 use self::times::Times;
 use super::client::{Caller, Client};
 use super::cost::Reading;
@@ -126,6 +128,10 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
         pattern.get_or_insert(level.first);
         levels.push(level);
     }
+    let lists = match pattern {
+        Some(booking) => lists::read(&stage, &service.client, booking, progress).await?,
+        None => Vec::new(),
+    };
     if let Some(page) = &plan.plans {
         progress.begin("plans with indexes and without", 0);
         let compared = compare(&stage).await?;
@@ -133,7 +139,7 @@ pub(super) async fn run(plan: &Plan, progress: &Progress) -> anyhow::Result<Repo
     }
     let rounds = (plan.repeats.unwrap_or(ROUNDS), bookings);
     let times = times::alternate(plan, (&stage, &service.client), finished, rounds, progress).await?;
-    let report = tell(&levels, bookings, &times);
+    let report = report(&levels, bookings, &times, &lists);
     stage.close(vec![service], report).await
 }
 
@@ -144,7 +150,7 @@ pub(super) async fn open(plan: &Plan) -> anyhow::Result<Stage> {
     Stage::open(plan, wanted).await
 }
 
-fn tell(levels: &[Level], bookings: u32, times: &[Times]) -> Report {
+fn report(levels: &[Level], bookings: u32, times: &[Times], lists: &[Listed]) -> Report {
     let last = levels.last();
     let timings = last.map(|level| level.timings.clone()).unwrap_or_default();
     let measures = vec![
@@ -162,10 +168,15 @@ fn tell(levels: &[Level], bookings: u32, times: &[Times]) -> Report {
             Goal::at_most(name("bytes of the log"), ratio(|level| level.log_bytes), GROWTH),
         ]);
     }
+    report.goals.push(lists::goal(lists));
     let header = ["finished", "GB", "statements", "pages", "log bytes", "hold ms", "payment ms"];
     report.table = vec![header.map(str::to_owned).into()];
     report.table.extend(levels.iter().map(|level| row(level, times)));
-    report.with("bookings", bookings).with("levels", json!(levels)).with("times", json!(times))
+    report
+        .with("bookings", bookings)
+        .with("levels", json!(levels))
+        .with("times", json!(times))
+        .with("lists", json!(lists))
 }
 
 /// A size as people read it; times are those that were measured in turn.

@@ -164,6 +164,12 @@ pub async fn copy(pool: &PgPool, copies: Copies) -> Result<()> {
     tx.commit().await
 }
 
+/// The user and the performance of a booking.
+pub async fn buyer_of(pool: &PgPool, booking: Uuid) -> Result<(Uuid, Uuid)> {
+    let sql = "select user_id, performance_id from reservations where id = $1";
+    sqlx::query_as(sql).bind(booking).fetch_one(pool).await
+}
+
 async fn make_halls(conn: &mut PgConnection, copies: Copies) -> Result<()> {
     let places = format!("generate_series(0, {})", (copies.count - 1) / copies.hall);
     let halls = format!(
