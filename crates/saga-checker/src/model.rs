@@ -134,7 +134,8 @@ impl Model {
             let event = Event::signal(self.workflow.signals[usize::from(*signal)].as_str());
             matches!(self.decide(&state.saga, &event, state.passed), Decision::Transition(_))
         });
-        signal.map(|signal| ModelAction::Signal { signal, fault })
+        signal
+            .map(|signal| ModelAction::Signal { signal, fault })
             .or_else(|| self.next_deadline(state).map(ModelAction::PassDeadline))
     }
 

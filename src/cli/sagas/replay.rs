@@ -96,7 +96,9 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
         let Some(mut page) = page else { break };
         page.events.retain(|one| {
             let is_wanted = event.as_ref().is_none_or(|name| *name == one.name);
-            *if is_wanted { &mut replayed.events } else { &mut others }.entry(one.name.clone()).or_default() += 1;
+            *if is_wanted { &mut replayed.events } else { &mut others }
+                .entry(one.name.clone())
+                .or_default() += 1;
             is_wanted
         });
         replayed.sagas += page.sagas;

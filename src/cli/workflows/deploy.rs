@@ -99,9 +99,9 @@ async fn notify(context: &Context) {
     if let Ok(bus) = context.bus().await {
         let notified = bus.notify(subjects::PAUSES, Vec::new().into()).await;
         if notified.is_err() || bus.client.flush().await.is_err() {
-            context
-                .output
-                .sentence("Running processes were not notified; they read the definition when a saga needs it.");
+            context.output.sentence(
+                "Running processes were not notified; they read the definition when a saga needs it.",
+            );
         }
     }
 }

@@ -274,7 +274,10 @@ mod tests {
         assert_eq!(verify(settings(), with(now + 60, now - 60)).await, Some(user));
         assert_eq!(verify(settings(), with(now - 1, now - 60)).await, None);
         assert_eq!(verify(settings(), with(now + 60, now + 30)).await, None);
-        assert_eq!(verify(settings(), serde_json::json!({ "sub": "not-a-uuid", "exp": now + 60 })).await, None);
+        assert_eq!(
+            verify(settings(), serde_json::json!({ "sub": "not-a-uuid", "exp": now + 60 })).await,
+            None
+        );
         assert_eq!(verify(settings(), serde_json::json!({ "exp": now + 60 })).await, None);
     }
 

@@ -49,12 +49,13 @@ pub async fn tail(
         Problem::new(Code::Unavailable, "NATS does not answer.")
     })?;
     let stop = app.stop.clone();
-    let events = transitions.take_until(async move { stop.cancelled().await }).filter_map(move |transition| {
-        // The place is given back when the stream ends, or the listener goes home.
-        let _held = &place;
-        let event = Event::default().json_data(&transition).ok().map(Ok::<_, Infallible>);
-        std::future::ready(event)
-    });
+    let events =
+        transitions.take_until(async move { stop.cancelled().await }).filter_map(move |transition| {
+            // The place is given back when the stream ends, or the listener goes home.
+            let _held = &place;
+            let event = Event::default().json_data(&transition).ok().map(Ok::<_, Infallible>);
+            std::future::ready(event)
+        });
     let unbuffered = [(HeaderName::from_static("x-accel-buffering"), "no")];
     Ok((unbuffered, Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE))).into_response())
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::super::place::{Entry, PlaceStatus};
-use super::laws::{Message, USERS, at, history, last_of_each, person, messages_of};
+use super::laws::{Message, USERS, at, history, last_of_each, messages_of, person};
 use super::memory::{BucketChange, Memory};
 use crate::bus::incarnation;
 use crate::ids::{ConcertId, UserId};

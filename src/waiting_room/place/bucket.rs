@@ -213,7 +213,8 @@ impl Bucket {
     /// The content of the bucket, then every change.
     pub async fn watch(&self) -> Result<kv::Watch, ReadError> {
         let read_error = |error: &dyn std::error::Error| ReadError(error.to_string());
-        let store = self.bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await.map_err(|e| read_error(&e))?;
+        let store =
+            self.bus.jetstream.get_key_value(subjects::QUEUE_TOKENS).await.map_err(|e| read_error(&e))?;
         store.watch_with_history(">").await.map_err(|e| read_error(&e))
     }
 

@@ -144,7 +144,9 @@ impl Books {
         let status = own.and_then(|item| item["status"].as_str());
         let fits = match &record.answered {
             Answered::Nothing => true,
-            Answered::Held => record.is_uncertain || matches!(status, Some("expired" | "cancelled" | "failed")),
+            Answered::Held => {
+                record.is_uncertain || matches!(status, Some("expired" | "cancelled" | "failed"))
+            }
             Answered::Confirmed(tickets) => {
                 let same = own.is_some_and(|item| tickets_of(item) == *tickets);
                 (status == Some("confirmed") && same) || (record.is_uncertain && status == Some("cancelled"))

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval, sleep};
 use uuid::Uuid;
 
-use crate::books::{Books, Record, Answered, tickets_of};
+use crate::books::{Answered, Books, Record, tickets_of};
 use crate::cluster::Cluster;
 
 const PERFORMANCES: usize = 4;

@@ -217,6 +217,9 @@ mod tests {
         assert_eq!(names, ["parcel.reserved", "parcel.cancelled"]);
         let json = |events: &[EventMessage]| serde_json::to_value(events).unwrap();
         assert_eq!(json(&of_history(&registry, &[last.saga], &history)), json(&announced));
-        assert_eq!((&announced[0].data["reason"], &announced[1].data["reason"]), (&Value::Null, &json!("cancelled")));
+        assert_eq!(
+            (&announced[0].data["reason"], &announced[1].data["reason"]),
+            (&Value::Null, &json!("cancelled"))
+        );
     }
 }
