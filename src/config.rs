@@ -1,5 +1,6 @@
 //! Every setting, once: a flag, an environment variable and a default each, listed by `--help`.
 
+mod gate;
 mod queue;
 mod trace_url;
 
@@ -10,6 +11,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+pub use gate::Gate;
 use ipnet::IpNet;
 pub use queue::Queue;
 pub use saga_engine::bus::access::INBOX;
@@ -27,6 +29,8 @@ pub struct Settings {
     pub booking: Booking,
     #[command(flatten)]
     pub queue: Queue,
+    #[command(flatten)]
+    pub gate: Gate,
     #[command(flatten)]
     pub engine: Engine,
     /// How logs are written to standard error; RUST_LOG filters them
@@ -157,6 +161,13 @@ pub struct Http {
         value_delimiter = ','
     )]
     pub queue_previous_secrets: Vec<String>,
+    /// Secret (32 bytes or more) from which the key that signs ticket codes is derived
+    #[arg(long, env = "BOXOFFICE_TICKET_SECRET", global = true, hide_env_values = true)]
+    pub ticket_secret: Option<String>,
+    /// Further public keys whose ticket codes count, as `GET /v1/tickets/keys` shows them, separated by commas: earlier ones,
+    /// or the next one before it is used
+    #[arg(long, env = "BOXOFFICE_TICKET_PUBLIC_KEYS", global = true, value_delimiter = ',')]
+    pub ticket_public_keys: Vec<String>,
     /// How long a client may take to send the head of a request, and then its body, in seconds
     #[arg(long, env = "BOXOFFICE_CLIENT_SECONDS", global = true, default_value_t = 40,
           value_parser = clap::value_parser!(u32).range(1..=3_600))]

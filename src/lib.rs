@@ -14,6 +14,7 @@ pub mod crowd;
 pub mod waiting_room;
 
 pub mod booking;
+pub mod redemptions;
 pub mod catalog;
 pub mod audit;
 
@@ -42,6 +43,7 @@ pub use saga_engine::clock;
 pub use saga_engine::trace_context;
 pub mod ids;
 pub mod text;
+pub mod ticket_codes;
 
 #[cfg(test)]
 mod hostile;

@@ -46,7 +46,7 @@ pub async fn finds(invariant: Invariant, offender: &str, damage: &'static str) {
     assert!(report.broken[0].count >= i64::try_from(examples.len()).unwrap());
 }
 
-async fn stays_good(change: &'static str) {
+pub async fn stays_good(change: &'static str) {
     let report = audit_after(change).await;
     assert_eq!(report.verdict, Verdict::Good, "after: {change}\n{:#?}", report.broken);
 }

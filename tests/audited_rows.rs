@@ -2,7 +2,7 @@
 
 use boxoffice::audit::Invariant;
 
-use crate::audit::{audit_after, finds};
+use crate::audit::{audit_after, finds, stays_good};
 
 /// The damage breaks this invariant among others, and this row is named.
 async fn finds_among_others(invariant: Invariant, offender: &str, damage: &'static str) {
@@ -67,6 +67,29 @@ async fn rows_that_name_missing_rows_are_found() {
 }
 
 #[tokio::test]
+async fn redeemed_tickets_are_valid_by_their_earliest_scan() {
+    let broken = Invariant::Redemptions;
+    let redeemed = |tail: &str| {
+        format!(
+            "update tickets set id = '00000000-0000-7000-8000-0000000000b1' where seat = 1;
+             insert into redemptions (id, ticket_id, reservation_id, performance_id, seat, gate, scanned_at, api_key_id, status)
+             select gen_random_uuid(), id, reservation_id, performance_id, seat, gate, now() + later, gen_random_uuid(), scan.status
+             from tickets t, (values ('North', interval '0', 'valid'), ('South', interval '1 s', 'duplicate'))
+                 as scan (gate, later, status) where seat = 1; {tail}"
+        )
+        .leak()
+    };
+    stays_good(redeemed("")).await;
+    let earlier = "update redemptions set scanned_at = now() - interval '1 s' where gate = 'South'";
+    finds(broken, "b1", redeemed(earlier)).await;
+    finds(broken, "b1", redeemed("update tickets set id = gen_random_uuid() where seat = 1")).await;
+    let report =
+        audit_after(redeemed("update tickets set status = 'void', voided_at = now() where seat = 1")).await;
+    let found: Vec<Invariant> = report.broken.iter().map(|broken| broken.invariant).collect();
+    assert_eq!(found, [Invariant::SoldSeats, broken]);
+}
+
+#[tokio::test]
 async fn rows_that_break_rules_are_found() {
     let report = audit_after(
         "set session_replication_role = replica;
@@ -88,7 +111,7 @@ async fn rows_that_break_rules_are_found() {
          select gen_random_uuid(), id, user_id, 0, 'succeeded', now()
          from reservations where id = '00000000-0000-7000-8000-000000000003';
          update tickets set status = 'odd' where seat = 1;
-         update tickets set voided_at = now(), code = 'T1' where seat = 2",
+         update tickets set voided_at = now(), id = (select id from tickets where seat = 1) where seat = 2",
     )
     .await;
     let found = report.broken.iter().find(|broken| broken.invariant == Invariant::RowRules).unwrap();
@@ -125,5 +148,5 @@ const RULES: [&str; 25] = [
     "payments_paid_when_taken",
     "tickets_status_known",
     "tickets_voided_when_void",
-    "tickets_code_unique",
+    "tickets_id_unique",
 ];

@@ -121,6 +121,16 @@ async fn keys_are_made_for_each_role() {
 }
 
 #[tokio::test]
+async fn public_ticket_key_is_printed_without_servers() {
+    let program = Program::alone();
+    assert_eq!(program.run("keys ticket").await.code, 2);
+    let secret = "a ticket secret of the tests, long enough";
+    let shown = program.with("BOXOFFICE_TICKET_SECRET", secret).json(0, "keys ticket").await;
+    let public = boxoffice::ticket_codes::TicketKeys::new(secret, []).unwrap().public().remove(0);
+    assert_eq!((&shown["id"], &shown["key"]), (&public.id.into(), &public.key.into()));
+}
+
+#[tokio::test]
 async fn concerts_and_dates_are_added() {
     let (program, pool) = with_database().await;
     let concert = program.json(0, "concert add --name Lieder").await;

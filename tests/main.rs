@@ -57,6 +57,7 @@ mod process;
 mod queue_keys;
 mod reads;
 mod recent_audit;
+mod redemptions;
 mod refusals;
 mod refused_requests;
 mod replay;

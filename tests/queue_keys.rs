@@ -72,6 +72,27 @@ async fn production_refuses_weak_or_shared_secrets() {
 }
 
 #[tokio::test]
+async fn production_needs_an_own_ticket_secret() {
+    let env = crate::common::Env::start().await;
+    const ACCESS: &str = "f3a19c0e7b52d84466c1e0b7a9d2583f";
+    const QUEUE: &str = "0b7d41f92c6ea853d1f0947be2c8563a";
+    const TICKET: &str = "7c20b9e5d1f8a6340e5bd7913ac4f862";
+    let check = async |settings: &[(&'static str, &str)], expected: &str| {
+        let program = crate::common::program::Program::of(&env)
+            .with("BOXOFFICE_ACCESS_SECRET", ACCESS)
+            .with("BOXOFFICE_QUEUE_SECRET", QUEUE);
+        let program = settings.iter().fold(program, |program, (name, value)| program.with(name, value));
+        let ran = program.run("serve --role api --listen 127.0.0.1:0").await;
+        assert_eq!(ran.code, 1, "{}", ran.err);
+        assert!(ran.err.contains(expected), "{}", ran.err);
+    };
+    check(&[], "BOXOFFICE_TICKET_SECRET is needed").await;
+    check(&[("BOXOFFICE_TICKET_SECRET", QUEUE)], "BOXOFFICE_TICKET_SECRET is also a secret of").await;
+    let wrong_key = [("BOXOFFICE_TICKET_SECRET", TICKET), ("BOXOFFICE_TICKET_PUBLIC_KEYS", "abc")];
+    check(&wrong_key, "\"abc\" is not the public key of ticket codes").await;
+}
+
+#[tokio::test]
 async fn logs_show_no_nats_password() {
     let env = crate::common::Env::start().await;
     let password = env.nats_url.split(['/', ':', '@']).nth_back(2).unwrap();

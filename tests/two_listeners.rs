@@ -5,7 +5,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::common::Env;
-use crate::common::app::{QUEUE_SECRET, add_concert, settings, start, until};
+use crate::common::app::{QUEUE_SECRET, TICKET_SECRET, add_concert, settings, start, until};
 use crate::common::http::{Caller, SECRET, reply};
 use crate::common::program::Program;
 
@@ -65,7 +65,9 @@ async fn one_address_for_both_settings_is_one_listener() {
     let env = Env::start().await;
     // Of all free ports; should another program take it meanwhile, the start fails and says so.
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let mut settings = settings(&["--queue-secret", QUEUE_SECRET, "--access-secret", SECRET]);
+    let secrets =
+        ["--queue-secret", QUEUE_SECRET, "--access-secret", SECRET, "--ticket-secret", TICKET_SECRET];
+    let mut settings = settings(&secrets);
     (settings.http.listen, settings.http.admin_listen) = (free, Some(free));
     settings.servers.database_url = Some(env.database_url.clone());
     settings.servers.nats_url = Some(env.nats_url.clone());

@@ -8,7 +8,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::{Announce, App};
+use super::{Announce, App, ticket_keys};
 use crate::catalog::Catalog;
 use crate::config::{Settings, Switch};
 use crate::crowd::Crowds;
@@ -23,6 +23,7 @@ use crate::http::{self, AdminState, AppState, JoinLimits, Repeats, Service};
 use crate::operations::batch_jobs::BatchJobs;
 use crate::operations::gauges::Gauges;
 use crate::operations::overview::Overviews;
+use crate::redemptions::Redemptions;
 use crate::telemetry;
 
 /// Where a process answers HTTP.
@@ -77,6 +78,11 @@ fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
     connections::listen(address).with_context(advice)
 }
 
+fn redemptions(app: &App, settings: &Settings) -> anyhow::Result<Option<Redemptions>> {
+    let keys = ticket_keys(&settings.http)?;
+    Ok(keys.map(|keys| Redemptions::new(app.pool.clone(), keys, &settings.gate)))
+}
+
 async fn admin_state(app: &App, settings: &Settings, is_api: bool) -> anyhow::Result<AdminState> {
     let keeps = settings.http.cache == Switch::On;
     let (pool, bus, clock) = (app.pool.clone(), app.bus.clone(), app.clock.clone());
@@ -90,6 +96,7 @@ async fn admin_state(app: &App, settings: &Settings, is_api: bool) -> anyhow::Re
         engine: app.engine.clone(),
         keys: Keys::new(app.pool.clone()),
         repeats: Repeats::open(&app.engine, &app.tasks, &app.stop),
+        redemptions: redemptions(app, settings)?,
         room: app.room.clone(),
         catalog,
         queue: settings.queue.clone(),
@@ -114,6 +121,8 @@ fn public_state(
     admin: &Arc<AdminState>,
     crowds: Crowds,
 ) -> anyhow::Result<AppState> {
+    let gate = admin.redemptions.as_ref();
+    let gate = gate.context("BOXOFFICE_TICKET_SECRET is needed, the same on every instance")?;
     Ok(AppState {
         admin: Arc::clone(admin),
         pool: app.pool.clone(),
@@ -125,6 +134,7 @@ fn public_state(
         engine: app.engine.clone(),
         access: Access::new(&settings.http, app.clock.clone())?,
         keys: admin.keys.clone(),
+        tickets: gate.keys.clone(),
         joins: JoinLimits::new(&settings.queue),
         trusted_proxies: settings.http.trusted_proxies.clone(),
         cors_origins: settings.http.cors_origins.clone(),

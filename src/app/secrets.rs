@@ -33,7 +33,8 @@ fn named(settings: &config::Http) -> Vec<(&'static str, &str)> {
     let queue = settings.queue_secret.as_deref().map(|secret| ("BOXOFFICE_QUEUE_SECRET", secret));
     let previous = settings.queue_previous_secrets.iter();
     let previous = previous.map(|secret| ("each of BOXOFFICE_QUEUE_PREVIOUS_SECRETS", secret.as_str()));
-    access.into_iter().chain(queue).chain(previous).collect()
+    let ticket = settings.ticket_secret.as_deref().map(|secret| ("BOXOFFICE_TICKET_SECRET", secret));
+    access.into_iter().chain(queue).chain(previous).chain(ticket).collect()
 }
 
 /// Refuses short secrets, and outside local mode those that can be guessed or serve twice.
@@ -50,16 +51,16 @@ pub(super) fn check(settings: &config::Http) -> anyhow::Result<()> {
             bail!("{name} {fault}; make a random one, such as with `openssl rand -hex 32`");
         }
     }
-    let access = secrets.iter().find(|(name, _)| *name == "BOXOFFICE_ACCESS_SECRET");
-    let same = secrets
-        .iter()
-        .find(|(name, secret)| access.is_some_and(|(own, access)| own != name && access == secret));
-    if let Some((name, _)) = same {
-        let name = name.trim_start_matches("each of ");
-        bail!(
-            "BOXOFFICE_ACCESS_SECRET is also a secret of {name}: a service that signs access tokens could also sign \
-             places in line; make one secret for each"
-        );
+    for (own, what) in [("BOXOFFICE_ACCESS_SECRET", "access tokens"), ("BOXOFFICE_TICKET_SECRET", "tickets")]
+    {
+        let Some((_, secret)) = secrets.iter().find(|(name, _)| *name == own) else { continue };
+        if let Some((name, _)) = secrets.iter().find(|(name, other)| *name != own && other == secret) {
+            let name = name.trim_start_matches("each of ");
+            bail!(
+                "{own} is also a secret of {name}: a service that signs {what} could also sign the other; make one \
+                 secret for each"
+            );
+        }
     }
     Ok(())
 }

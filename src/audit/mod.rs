@@ -52,6 +52,7 @@ async fn ask(
         Invariant::SagasAwake => audit::asleep(conn).await,
         Invariant::SagasSwept => audit::overdue_sagas(conn, moment, SWEEP_PATIENCE).await,
         Invariant::HoldsEnd => audit::overdue_holds(conn, moment, HOLD_PATIENCE).await,
+        Invariant::Redemptions => audit::redemptions(conn).await,
         Invariant::TicketsWithoutReservation
         | Invariant::TicketsWithoutSeat
         | Invariant::EntriesWithoutAccount

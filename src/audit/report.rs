@@ -19,6 +19,7 @@ pub enum Invariant {
     SagasAwake,
     SagasSwept,
     HoldsEnd,
+    Redemptions,
     TicketsWithoutReservation,
     TicketsWithoutSeat,
     EntriesWithoutAccount,
@@ -31,7 +32,7 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them, in the order they are asked and shown.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::SoldSeats,
         Self::DoubledSeats,
         Self::HeldSeats,
@@ -41,6 +42,7 @@ impl Invariant {
         Self::SagasAwake,
         Self::SagasSwept,
         Self::HoldsEnd,
+        Self::Redemptions,
         Self::TicketsWithoutReservation,
         Self::TicketsWithoutSeat,
         Self::EntriesWithoutAccount,
@@ -63,6 +65,7 @@ impl Invariant {
             Self::SagasAwake => "sagas_awake",
             Self::SagasSwept => "sagas_swept",
             Self::HoldsEnd => "holds_end",
+            Self::Redemptions => "redemptions",
             Self::TicketsWithoutReservation => "tickets_without_reservation",
             Self::TicketsWithoutSeat => "tickets_without_seat",
             Self::EntriesWithoutAccount => "entries_without_account",
@@ -88,6 +91,7 @@ impl Invariant {
             Self::SagasAwake => "Every saga is ended, stuck, paused or has an alarm.",
             Self::SagasSwept => "No alarm is overdue for a minute.",
             Self::HoldsEnd => "No hold outlives its end by five seconds.",
+            Self::Redemptions => "A redeemed ticket is valid, by its earliest scan.",
             Self::TicketsWithoutReservation => "The reservation of every ticket exists.",
             Self::TicketsWithoutSeat => "The seat of every ticket exists.",
             Self::EntriesWithoutAccount => "The account of every ledger entry exists.",

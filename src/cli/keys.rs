@@ -10,6 +10,7 @@ use crate::ids;
 use crate::store::api_keys::{self, Role};
 use crate::store::definitions;
 use crate::text;
+use crate::ticket_codes::TicketKeys;
 
 /// Most workflows that one key is for.
 const MAX_WORKFLOWS: usize = 100;
@@ -30,6 +31,8 @@ pub(super) enum Command {
     },
     /// List all keys, without their secrets
     List,
+    /// Print the public key of the ticket codes that are signed under BOXOFFICE_TICKET_SECRET
+    Ticket,
     /// End a key; a service that knows it forgets it within a second
     Revoke {
         /// The id of the key
@@ -41,6 +44,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
     match command {
         Command::Create { role, name, for_workflows } => create(context, role, &name, &for_workflows).await,
         Command::List => list(context).await,
+        Command::Ticket => ticket(context),
         Command::Revoke { id } => revoke(context, id).await,
     }
 }
@@ -89,6 +93,17 @@ async fn list(context: &Context) -> anyhow::Result<Ending> {
         });
         table(["Id", "Name", "Role", "Workflows", "Made", "State"], rows)
     })?;
+    Ok(Ending::Good)
+}
+
+/// Needs no server, so that the next key is known before any instance uses it.
+fn ticket(context: &Context) -> anyhow::Result<Ending> {
+    let Some(secret) = context.settings.http.ticket_secret.as_deref() else {
+        return Err(Misuse("BOXOFFICE_TICKET_SECRET is needed".to_owned()).into());
+    };
+    let keys = TicketKeys::new(secret, [])?.public();
+    let answer = keys.first().map(|key| json!({ "id": key.id, "algorithm": key.algorithm, "key": key.key }));
+    context.output.answer(&json!(answer), |_| keys.iter().map(|key| key.key.clone()).collect())?;
     Ok(Ending::Good)
 }
 

@@ -33,6 +33,7 @@ pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Res
         let secrets = Secrets::keep(&settings.servers.data_dir)?;
         settings.http.access_secret.get_or_insert(secrets.access_secret);
         settings.http.queue_secret.get_or_insert(secrets.queue_secret);
+        settings.http.ticket_secret.get_or_insert(secrets.ticket_secret);
     }
     let app = tokio::select! {
         started = start(&settings, arguments) => started?,

@@ -106,6 +106,7 @@ fn settings(given: &Settings, local: &Local) -> Settings {
     settings.http.shop.get_or_insert(Switch::On);
     settings.http.access_secret.get_or_insert_with(|| local.secrets.access_secret.clone());
     settings.http.queue_secret.get_or_insert_with(|| local.secrets.queue_secret.clone());
+    settings.http.ticket_secret.get_or_insert_with(|| local.secrets.ticket_secret.clone());
     settings
 }
 

@@ -24,6 +24,7 @@ use crate::operations::batch_jobs::BatchJobs;
 use crate::operations::gauges::Gauges;
 use crate::operations::overview::Overviews;
 use crate::orchestrator::Engine;
+use crate::redemptions::Redemptions;
 use crate::waiting_room::WaitingRoom;
 
 /// Open streams of transitions that one instance serves at most.
@@ -41,6 +42,8 @@ pub struct AdminState {
     pub keys: Keys,
     /// What is known under an `Idempotency-Key`.
     pub repeats: Repeats,
+    /// The gate, in a process that has the secret of ticket codes.
+    pub redemptions: Option<Redemptions>,
     /// The lines, in a process with the role api or scheduler.
     pub room: Option<Arc<WaitingRoom>>,
     /// Cached reads, in a process with the role api.
@@ -79,6 +82,13 @@ impl AdminState {
         let detail = "This process has neither the role api nor the role scheduler, so it does not know the lines. \
                       Ask the admin listener of a process that has one of them.";
         self.room.as_deref().ok_or_else(|| Problem::new(Code::Unavailable, detail))
+    }
+
+    /// The gate, or 503 in a process that cannot read ticket codes.
+    pub fn redemptions(&self) -> Result<&Redemptions> {
+        let detail = "This process was not given BOXOFFICE_TICKET_SECRET, so it cannot read ticket codes. \
+                      Ask a process with the role api.";
+        self.redemptions.as_ref().ok_or_else(|| Problem::new(Code::Unavailable, detail))
     }
 
     /// Makes every instance read concerts and performances anew.

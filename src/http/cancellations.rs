@@ -12,13 +12,13 @@ use super::error::Code;
 use super::keyed::{self, Earlier, Effect};
 use super::problem::{Problem, Result};
 use super::request::{Command, NoBody, PathId};
-use super::reservations::{ReservationView, own, pending};
+use super::reservations::{self, ReservationView, own, pending};
 use super::state::AppState;
 use crate::booking;
 use crate::ids::{ReservationId, UserId};
 use crate::saga;
 use crate::store;
-use crate::store::reservations::{Reservation, ReservationStatus};
+use crate::store::reservations::{Obstacle, Reservation, ReservationStatus};
 
 /// Releases a hold, or refunds a confirmed reservation until its performance starts.
 #[utoipa::path(post, path = "/v1/reservations/{reservation}/cancellation", tag = "reservations",
@@ -53,11 +53,13 @@ impl keyed::Request for Cancel<'_> {
             Stand::InProgress => return Err(in_progress()),
             Stand::Stuck => return Err(stuck()),
             Stand::Over => return Err(not_cancellable(&reservation)),
-            Stand::Confirmed if store::reservations::has_started(&app.pool, id).await? => {
-                return Err(not_cancellable(&reservation));
+            Stand::Confirmed => {
+                if let Some(obstacle) = store::reservations::obstacle(&app.pool, id).await? {
+                    return Err(refused(obstacle, &reservation));
+                }
             }
             // A refund may still be under way: it is waited for.
-            Stand::Held | Stand::Confirmed | Stand::Cancelled => {}
+            Stand::Held | Stand::Cancelled => {}
         }
         settle(app, id, reservation.status, effect).await
     }
@@ -100,24 +102,25 @@ fn stand(reservation: &Reservation) -> Stand {
 
 async fn settle(app: &AppState, id: Uuid, before: ReservationStatus, effect: &Effect) -> Result<Answer> {
     let reservation = match app.booking.cancel_under(id, effect.key()).await? {
-        booking::Answer::Pending(reservation) => return Ok(pending(*reservation, app.clock.now())),
+        booking::Answer::Pending(reservation) => return Ok(pending(app, *reservation)),
         booking::Answer::Settled(reservation) => *reservation,
     };
     match (before, stand(&reservation)) {
         (_, Stand::Cancelled) => Ok(view(app, reservation)),
         // A payment came first; what it left can be cancelled in its turn.
         (ReservationStatus::Held, Stand::Confirmed | Stand::InProgress) => Err(in_progress()),
-        (_, Stand::Held | Stand::InProgress | Stand::Stuck) => Ok(pending(reservation, app.clock.now())),
+        (_, Stand::Held | Stand::InProgress | Stand::Stuck) => Ok(pending(app, reservation)),
         // An operator gave the cancellation up before it did anything: the next one can go through.
-        (_, Stand::Confirmed) if !store::reservations::has_started(&app.pool, id).await? => {
-            Err(in_progress())
-        }
-        (_, Stand::Confirmed | Stand::Over) => Err(not_cancellable(&reservation)),
+        (_, Stand::Confirmed) => match store::reservations::obstacle(&app.pool, id).await? {
+            Some(obstacle) => Err(refused(obstacle, &reservation)),
+            None => Err(in_progress()),
+        },
+        (_, Stand::Over) => Err(not_cancellable(&reservation)),
     }
 }
 
 fn view(app: &AppState, reservation: Reservation) -> Answer {
-    Answer::ok(&ReservationView::of(reservation, app.clock.now()))
+    Answer::ok(&reservations::view(app, reservation))
 }
 
 fn in_progress() -> Problem {
@@ -130,13 +133,23 @@ fn stuck() -> Problem {
     Problem::new(Code::ReservationNotCancellable, words)
 }
 
+fn refused(obstacle: Obstacle, reservation: &Reservation) -> Problem {
+    not_cancellable_as(
+        reservation,
+        match obstacle {
+            Obstacle::Started => "The performance has started; the reservation can no longer be cancelled.",
+            Obstacle::Redeemed => {
+                "A ticket was redeemed at the entrance; only the support desk can cancel the reservation."
+            }
+        },
+    )
+}
+
 fn not_cancellable(reservation: &Reservation) -> Problem {
-    let words = match reservation.status {
-        ReservationStatus::Confirmed => {
-            "The performance has started; the reservation can no longer be cancelled."
-        }
-        _ => "The reservation has ended already.",
-    };
+    not_cancellable_as(reservation, "The reservation has ended already.")
+}
+
+fn not_cancellable_as(reservation: &Reservation, words: &str) -> Problem {
     let status = serde_json::json!(reservation.status);
     Problem::new(Code::ReservationNotCancellable, words).with("reservation_status", status)
 }

@@ -69,6 +69,7 @@ pub fn base() -> OpenApi {
         ("queue", "The line before a concert"),
         ("reservations", "Hold, pay, cancel"),
         ("points", "What buyers pay with"),
+        ("tickets", "Tickets at the entrance (gate or support key)"),
         ("users", "Users of local mode"),
         ("admin", "What is sold, and how its line runs (admin key)"),
         ("workflows", "Workflows of one's own: definitions and their sagas (admin or client key)"),
@@ -255,6 +256,12 @@ mod tests {
         POST /v1/concerts/{concert}/crowds
         GET /v1/crowds/current
         GET /v1/performances/{performance}/seats
+        GET /v1/performances/{performance}/redemptions
+        GET /v1/performances/{performance}/redemptions/events
+        GET /v1/tickets/keys
+        POST /v1/tickets/redemptions
+        POST /v1/tickets/redemptions/batch
+        POST /v1/tickets/redemptions/{ticket}/undo
         POST /v1/reservations
         GET /v1/reservations
         GET /v1/reservations/{reservation}

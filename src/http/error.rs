@@ -29,6 +29,9 @@ pub enum Code {
     RequestInProgress,
     SoldOut,
     QueueClosed,
+    AlreadyRedeemed,
+    TicketVoid,
+    WrongDate,
     IllegalAct,
     NotWaiting,
     VersionExists,
@@ -51,7 +54,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in the order of their statuses.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 42] = [
         Self::MalformedRequest,
         Self::Unauthenticated,
         Self::InsufficientPoints,
@@ -73,6 +76,9 @@ impl Code {
         Self::RequestInProgress,
         Self::SoldOut,
         Self::QueueClosed,
+        Self::AlreadyRedeemed,
+        Self::TicketVoid,
+        Self::WrongDate,
         Self::IllegalAct,
         Self::NotWaiting,
         Self::VersionExists,
@@ -126,6 +132,9 @@ impl Code {
             Self::RequestInProgress => (S::CONFLICT, "request_in_progress", "Still being worked on"),
             Self::SoldOut => (S::CONFLICT, "sold_out", "Sold out"),
             Self::QueueClosed => (S::CONFLICT, "queue_closed", "The line is closed"),
+            Self::AlreadyRedeemed => (S::CONFLICT, "already_redeemed", "The ticket was redeemed before"),
+            Self::TicketVoid => (S::CONFLICT, "ticket_void", "The ticket is void"),
+            Self::WrongDate => (S::CONFLICT, "wrong_date", "The ticket is for another date"),
             Self::IllegalAct => (S::CONFLICT, "illegal_act", "Not possible in this state"),
             Self::NotWaiting => (S::CONFLICT, "not_waiting", "The saga does not wait for this"),
             Self::VersionExists => (S::CONFLICT, "version_exists", "This version is deployed already"),

@@ -8,6 +8,8 @@ mod admin;
 mod cancellations;
 mod payments;
 mod reservations;
+mod redemptions;
+mod tickets;
 mod result_mapping;
 mod concerts;
 mod points;
@@ -170,6 +172,17 @@ fn workflow_routes() -> OpenApiRouter<Arc<AdminState>> {
         .routes(routes!(sagas::cancel))
 }
 
+/// Tickets at the entrance: scanners, support and the console. Every listener answers this.
+fn ticket_routes() -> OpenApiRouter<Arc<AdminState>> {
+    OpenApiRouter::default()
+        .routes(routes!(tickets::keys))
+        .routes(routes!(redemptions::redeem))
+        .routes(routes!(redemptions::upload::upload))
+        .routes(routes!(redemptions::undo))
+        .routes(routes!(redemptions::counts::show))
+        .routes(routes!(redemptions::counts::watch))
+}
+
 /// Whether the process lives and is ready. Every listener answers this.
 fn probe_routes() -> OpenApiRouter<Arc<AdminState>> {
     OpenApiRouter::default().routes(routes!(probes::livez)).routes(routes!(probes::readyz))
@@ -213,7 +226,8 @@ impl Service {
     fn routes(&self) -> OpenApiRouter {
         let probes = OpenApiRouter::with_openapi(docs::base())
             .merge(probe_routes().with_state(Arc::clone(self.admin())))
-            .merge(workflow_routes().with_state(Arc::clone(self.admin())));
+            .merge(workflow_routes().with_state(Arc::clone(self.admin())))
+            .merge(ticket_routes().with_state(Arc::clone(self.admin())));
         let public = |app: &Arc<AppState>| public_routes(app.access.is_local()).with_state(Arc::clone(app));
         let admin = || admin_routes().with_state(Arc::clone(self.admin()));
         match self {
@@ -233,6 +247,7 @@ fn undescribed() -> OpenApi {
     let parts = [
         public_routes(true).into_openapi(),
         workflow_routes().into_openapi(),
+        ticket_routes().into_openapi(),
         admin_routes().into_openapi(),
         probe_routes().into_openapi(),
     ];

@@ -19,10 +19,12 @@ use super::request::{Command, NoBody, PathId};
 use super::reservations::{self, own};
 use super::result_mapping::{Wanted, expired, is_fulfilled, not_payable, was_fulfilled};
 use super::state::AppState;
+use super::tickets::code;
 use crate::booking;
 use crate::ids::{ReservationId, UserId};
 use crate::saga;
-use crate::store::reservations::{Payment, Reservation, ReservationStatus};
+use crate::store::reservations::{Payment, Reservation, ReservationStatus, Ticket};
+use crate::ticket_codes::TicketKeys;
 use crate::waiting_room::PassState;
 
 /// How far this machine's clock may be behind the database's between two comparisons.
@@ -50,12 +52,13 @@ pub struct ReceiptTicket {
 
 impl Receipt {
     /// The receipt of a reservation that was paid. One that an operator confirmed by hand may have no payment.
-    fn of(reservation: Reservation) -> Result<Self> {
+    fn of(reservation: Reservation, keys: &TicketKeys) -> Result<Self> {
         let payment = paid(&reservation).cloned().ok_or_else(|| unpaid(&reservation))?;
-        let ticket = |ticket: crate::store::reservations::Ticket| ReceiptTicket {
+        let performance_id = reservation.performance_id;
+        let ticket = |ticket: Ticket| ReceiptTicket {
             id: ticket.id,
             seat: ticket.seat,
-            code: ticket.code,
+            code: code(&ticket, performance_id, keys),
         };
         Ok(Self {
             payment_id: payment.id,
@@ -111,7 +114,7 @@ impl keyed::Request for Pay<'_> {
     async fn work(&self, effect: &Effect) -> Result<Answer> {
         let reservation = own(self.app, self.id, self.user).await?;
         match stand(&reservation, self.app.clock.now()) {
-            Stand::Paid => return receipt(reservation, effect.began),
+            Stand::Paid => return receipt(self.app, reservation, effect.began),
             Stand::Expired => return Err(expired()),
             Stand::NotPayable => return Err(not_payable(&reservation)),
             Stand::Payable => {}
@@ -130,13 +133,13 @@ impl keyed::Request for Pay<'_> {
         if !is_own || !was_fulfilled(&reservation, Wanted::Paid) || paid(&reservation).is_none() {
             return Ok(None);
         }
-        receipt(reservation, earlier.began).map(Some)
+        receipt(self.app, reservation, earlier.began).map(Some)
     }
 }
 
 /// 201 for the payment that the request has begun, else 200.
-fn receipt(reservation: Reservation, began: bool) -> Result<Answer> {
-    let receipt = Receipt::of(reservation)?;
+fn receipt(app: &AppState, reservation: Reservation, began: bool) -> Result<Answer> {
+    let receipt = Receipt::of(reservation, &app.tickets)?;
     Ok(if began { Answer::created(&receipt) } else { Answer::ok(&receipt) })
 }
 
@@ -170,18 +173,18 @@ async fn settle(app: &AppState, seen: &Reservation, pass: &PassState, effect: &E
     let (answer, began) = app.booking.pay_seen(seen.id, Some(seen), effect.key()).await?;
     let reservation = match answer {
         booking::Answer::Pending(reservation) => {
-            return Ok(reservations::pending(*reservation, app.clock.now()));
+            return Ok(reservations::pending(app, *reservation));
         }
         booking::Answer::Settled(reservation) => *reservation,
     };
     if !is_fulfilled(&reservation, Wanted::Paid)? {
-        return Ok(reservations::pending(reservation, app.clock.now()));
+        return Ok(reservations::pending(app, reservation));
     }
     // A place in line that this user took since is not the one that this payment was made with.
     if let PassState::Live(claims) = pass {
         app.room.end(claims).await;
     }
-    receipt(reservation, began || effect.began)
+    receipt(app, reservation, began || effect.began)
 }
 
 #[cfg(test)]

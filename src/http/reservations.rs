@@ -24,11 +24,13 @@ use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, Params, PathId, whose};
 use super::result_mapping::{Wanted, is_fulfilled, refusal, was_fulfilled};
 use super::state::AppState;
+use super::tickets::TicketView;
 use super::validation::{Validate, Validation};
 use crate::booking::{self, BookingError, Order};
 use crate::ids::{ReservationId, UserId};
 use crate::store;
-use crate::store::reservations::{Line, Payment, Reservation, ReservationStatus, Ticket};
+use crate::store::reservations::{Line, Payment, Reservation, ReservationStatus};
+use crate::ticket_codes::TicketKeys;
 use crate::waiting_room::Claims;
 
 /// What a buyer sees of a reservation.
@@ -49,17 +51,19 @@ pub struct ReservationView {
     /// A code, for one that did not end well.
     reason: Option<String>,
     payment: Option<Payment>,
-    tickets: Vec<Ticket>,
+    tickets: Vec<TicketView>,
 }
 
 impl ReservationView {
-    /// The reservation as it looks at this time.
-    pub fn of(reservation: Reservation, now: DateTime<Utc>) -> Self {
+    /// The reservation as it looks at this time, with the codes of its tickets.
+    pub fn of(reservation: Reservation, keys: &TicketKeys, now: DateTime<Utc>) -> Self {
         let unpriced = |number: &i32| Line { number: *number, section: None, price: None };
         let mut seats = reservation.lines.0;
         if seats.is_empty() {
             seats = reservation.seats.iter().map(unpriced).collect();
         }
+        let ticket = |ticket| TicketView::of(ticket, reservation.performance_id, keys);
+        let tickets = reservation.tickets.0.into_iter().map(ticket).collect();
         // Rounded up, so that a hold never looks as if it had run out before it has.
         let left = |at: DateTime<Utc>| ((at - now).num_milliseconds().max(0) + 999) / 1_000;
         Self {
@@ -73,15 +77,20 @@ impl ReservationView {
             created_at: reservation.created_at,
             reason: reservation.reason,
             payment: reservation.payment.map(|payment| payment.0),
-            tickets: reservation.tickets.0,
+            tickets,
         }
     }
 }
 
 /// 202: the reservation is still being worked on, and can be read at its address.
-pub fn pending(reservation: Reservation, now: DateTime<Utc>) -> Answer {
+pub fn pending(app: &AppState, reservation: Reservation) -> Answer {
     let location = format!("/v1/reservations/{}", reservation.id);
-    Answer::accepted(&location, &ReservationView::of(reservation, now))
+    Answer::accepted(&location, &view(app, reservation))
+}
+
+/// The reservation as its buyer sees it now.
+pub fn view(app: &AppState, reservation: Reservation) -> ReservationView {
+    ReservationView::of(reservation, &app.tickets, app.clock.now())
 }
 
 /// The caller's own reservation. A reservation of another user counts as missing.
@@ -202,7 +211,7 @@ impl keyed::Request for Reserve<'_> {
             return Ok(None);
         };
         if was_fulfilled(&reservation, self.wanted_state()) {
-            return Ok(Some(Answer::created(&ReservationView::of(reservation, self.app.clock.now()))));
+            return Ok(Some(Answer::created(&view(self.app, reservation))));
         }
         if reservation.status != ReservationStatus::Failed {
             return Ok(None);
@@ -276,7 +285,7 @@ async fn conclude(
             // It may become a hold any moment now; the session must outlive that.
             let hold = TimeDelta::seconds(app.booking_settings.hold_seconds.into());
             app.room.extend_to(reservation.user_id, reservation.concert_id, now() + hold);
-            return Ok(pending(*reservation, now()));
+            return Ok(pending(app, *reservation));
         }
         booking::Answer::Settled(reservation) => *reservation,
     };
@@ -294,8 +303,8 @@ async fn conclude(
         }
     }
     match is_fulfilled(&reservation, state) {
-        Ok(true) => Ok(Answer::created(&ReservationView::of(reservation, now()))),
-        Ok(false) => Ok(pending(reservation, now())),
+        Ok(true) => Ok(Answer::created(&view(app, reservation))),
+        Ok(false) => Ok(pending(app, reservation)),
         // With too few points the hold stays: it can be paid once there are enough.
         Err(problem) => Err(problem.with("reservation_id", reservation.id.to_string())),
     }
@@ -309,7 +318,7 @@ async fn again(app: &AppState, failed: &Reservation) -> Result<Answer> {
         return Err(refusal);
     };
     let held = app.booking.find(held).await?;
-    Ok(Answer::ok(&ReservationView::of(held, app.clock.now())))
+    Ok(Answer::ok(&view(app, held)))
 }
 
 /// The caller's reservations, newest first.
@@ -323,8 +332,7 @@ pub async fn list(
     let mut conn = app.pool.acquire().await?;
     let rows = store::reservations::of_user(&mut conn, user.id, query.after()?, query.limit() + 1).await?;
     let page = Page::cut(rows, query.limit(), |reservation| reservation.id);
-    let now = app.clock.now();
-    let items = page.items.into_iter().map(|reservation| ReservationView::of(reservation, now)).collect();
+    let items = page.items.into_iter().map(|reservation| view(&app, reservation)).collect();
     Ok(Answer::ok(&Page { items, next_cursor: page.next_cursor }))
 }
 
@@ -338,7 +346,7 @@ pub async fn show(
     PathId(reservation): PathId,
 ) -> Result<Answer> {
     let reservation = own(&app, reservation, user.id).await?;
-    Ok(Answer::ok(&ReservationView::of(reservation, app.clock.now())))
+    Ok(Answer::ok(&view(&app, reservation)))
 }
 
 #[cfg(test)]

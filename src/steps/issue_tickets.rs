@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use rand::distr::{Alphanumeric, SampleString};
 use serde_json::json;
 use uuid::Uuid;
 
@@ -31,9 +30,6 @@ use crate::store::write_batch::WriteBatch;
 const ISSUE: &str = "tickets.issue";
 const VOID: &str = "tickets.void";
 pub(super) const SERVICE: (&str, &[&str]) = ("tickets", &[ISSUE, VOID]);
-
-/// Characters of a ticket's code: 119 random bits.
-const CODE_LENGTH: usize = 20;
 
 /// The service of tickets.
 #[derive(Debug)]
@@ -176,14 +172,13 @@ impl Decisions {
                 reservation_id,
                 performance_id: key.0,
                 seat: key.1,
-                code: Alphanumeric.sample_string(&mut rand::rng(), CODE_LENGTH),
             });
         }
         self.confirmed.push(reservation_id);
         self.notice.add(booking);
         let issued = &self.tickets[first..];
         self.updates.set(job, before.map(|entry| confirmed(entry, issued)));
-        // The codes admit to the hall: they are for the buyer, not for every system that listens.
+        // Events carry no codes: a code admits to the hall, so it is for the buyer and not for every system that listens.
         let tickets: Vec<_> =
             issued.iter().map(|ticket| json!({ "id": ticket.id, "seat": ticket.seat })).collect();
         done([("tickets", json!(tickets))])
@@ -207,12 +202,8 @@ fn confirmed(mut entry: CachedBooking, issued: &[NewTicket]) -> CachedBooking {
     entry.seats.clear();
     let reservation = &mut entry.reservation;
     reservation.status = ReservationStatus::Confirmed;
-    let tickets = issued.iter().map(|ticket| Ticket {
-        id: ticket.id,
-        seat: ticket.seat,
-        code: ticket.code.clone(),
-        status: "valid".to_owned(),
-    });
+    let tickets =
+        issued.iter().map(|ticket| Ticket { id: ticket.id, seat: ticket.seat, status: "valid".to_owned() });
     reservation.tickets.0.extend(tickets);
     reservation.tickets.0.sort_by_key(|ticket| ticket.seat);
     entry
@@ -246,8 +237,8 @@ mod tests {
         let output = output(issue(&mut work, now()));
         let is_sold = |seat: &Seat| seat.status == SeatStatus::Sold && seat.expires_at.is_none();
         assert!(work.seats.iter().all(|(_, seat)| is_sold(seat)));
-        assert_ne!(work.tickets[0].code, work.tickets[1].code);
-        assert!(!json!(output).to_string().contains(&work.tickets[0].code), "codes are for the buyer alone");
+        assert_ne!(work.tickets[0].id, work.tickets[1].id);
+        assert!(!json!(output).to_string().contains("code"), "codes are for the buyer alone");
         assert_eq!(work.confirmed, [Uuid::from_u128(7)]);
     }
 

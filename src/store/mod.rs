@@ -15,6 +15,7 @@ pub mod pulse;
 pub mod queue;
 pub mod queue_journal;
 pub mod settlements;
+pub mod redemptions;
 pub mod reservations;
 pub mod saga_search;
 pub mod seats;

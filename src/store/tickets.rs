@@ -7,8 +7,8 @@ use super::write_batch::{Part, WriteBatch};
 
 const INSERT_TICKETS: Part = Part::new("issued", include_str!("../../sql/insert_tickets.sql"));
 const _: () = {
-    fn _checked(now: DateTime<Utc>, ids: &[Uuid], seats: &[i32], codes: &[String]) {
-        drop(sqlx::query_file!("sql/insert_tickets.sql", now, ids, ids, ids, seats, codes))
+    fn _checked(now: DateTime<Utc>, ids: &[Uuid], seats: &[i32]) {
+        drop(sqlx::query_file!("sql/insert_tickets.sql", now, ids, ids, ids, seats))
     }
 };
 const VOID_TICKETS: Part = Part::new("voided", include_str!("../../sql/void_tickets.sql"));
@@ -22,7 +22,6 @@ pub struct NewTicket {
     pub reservation_id: Uuid,
     pub performance_id: Uuid,
     pub seat: i32,
-    pub code: String,
 }
 
 /// Issues tickets. The schema refuses a second valid ticket for a seat, and a second one of a reservation for the same seat.
@@ -34,9 +33,8 @@ pub fn insert(changes: &mut WriteBatch, tickets: &[NewTicket], now: DateTime<Utc
     let reservations: Vec<Uuid> = tickets.iter().map(|ticket| ticket.reservation_id).collect();
     let performances: Vec<Uuid> = tickets.iter().map(|ticket| ticket.performance_id).collect();
     let seats: Vec<i32> = tickets.iter().map(|ticket| ticket.seat).collect();
-    let codes: Vec<&str> = tickets.iter().map(|ticket| ticket.code.as_str()).collect();
     let part = changes.complete(INSERT_TICKETS, tickets.len()).bind(now);
-    part.bind(ids).bind(reservations).bind(performances).bind(seats).bind(codes);
+    part.bind(ids).bind(reservations).bind(performances).bind(seats);
 }
 
 /// Voids every valid ticket of these reservations.

@@ -103,6 +103,8 @@ pub const METRICS: &[Metric] = &[
     counter("boxoffice_swept_sagas_total", Unit::Count, "Due sagas that the sweeper has moved on").shown_at_zero(&[&[]]),
     counter("boxoffice_forgotten_sagas_total", Unit::Count, "Ended sagas that were deleted after their time").shown_at_zero(&[&[]]),
     gauge("boxoffice_audit_findings", Unit::Count, "Rows of the last minutes that contradict each other, by finding"),
+    // The gate
+    counter("boxoffice_redemptions_total", Unit::Count, "Scans of tickets by result: redeemed, already_redeemed, ticket_void, wrong_date, not_found, undone or error"),
     // Commands, messages and JetStream
     gauge("boxoffice_commands_waiting", Unit::Count, "Commands that no worker has been given yet, by command"),
     gauge("boxoffice_commands_unacknowledged", Unit::Count, "Messages with commands that a worker has been given and has not acknowledged, by command"),

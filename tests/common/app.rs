@@ -17,6 +17,7 @@ use super::Env;
 
 /// The secret that queue tokens are signed with, unless a flag says otherwise.
 pub const QUEUE_SECRET: &str = "another secret of the tests and long enough too";
+pub const TICKET_SECRET: &str = "the third secret of the tests, which signs the tickets";
 
 #[derive(Parser)]
 struct Flags {
@@ -165,6 +166,7 @@ pub async fn start(env: &Env, flags: &[&str], roles: &[Role]) -> App {
     settings.servers.nats_url = Some(env.nats_url.clone());
     settings.http.access_secret = Some("a secret of the tests, long enough for anybody".to_owned());
     settings.http.queue_secret.get_or_insert_with(|| QUEUE_SECRET.to_owned());
+    settings.http.ticket_secret.get_or_insert_with(|| TICKET_SECRET.to_owned());
     App::start(&settings, roles).await.unwrap()
 }
 

@@ -18,7 +18,9 @@ use boxoffice::http::{self, AdminState, AppState, JoinLimits, Repeats, Service};
 use boxoffice::operations::batch_jobs::BatchJobs;
 use boxoffice::operations::gauges::Gauges;
 use boxoffice::operations::overview::Overviews;
+use boxoffice::redemptions::Redemptions;
 use boxoffice::store::api_keys::{self, Role};
+use boxoffice::ticket_codes::TicketKeys;
 use boxoffice::{ids, telemetry};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -28,7 +30,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
-use super::app::{self, TestApp, settings};
+use super::app::{self, TICKET_SECRET, TestApp, settings};
 
 /// The secret that access tokens are signed with.
 pub const SECRET: &str = "a secret of the tests, long enough for anybody";
@@ -96,12 +98,14 @@ impl Entrance {
         let (service, stop) = (&test.app, CancellationToken::new());
         let (pool, bus, clock) = (service.pool.clone(), service.bus.clone(), service.clock.clone());
         let catalog = Catalog::open(pool, bus, clock, true, &Tasks::new(&stop), &stop).await.unwrap();
+        let tickets = TicketKeys::new(TICKET_SECRET, []).expect("no further key");
         let admin = AdminState {
             pool: service.pool.clone(),
             clock: service.clock.clone(),
             engine: service.engine.clone(),
             keys: Keys::new(service.pool.clone()),
             repeats: Repeats::open(&service.engine, &Tasks::new(&stop), &stop),
+            redemptions: Some(Redemptions::new(service.pool.clone(), tickets.clone(), &settings.gate)),
             room: service.room.clone(),
             catalog: Some(catalog.clone()),
             queue: settings.queue.clone(),
@@ -122,6 +126,7 @@ impl Entrance {
             repeats: admin.repeats.clone(),
             keys: admin.keys.clone(),
             admin: Arc::new(admin),
+            tickets,
             pool: service.pool.clone(),
             clock: service.clock.clone(),
             catalog,

@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
 use crate::common::Env;
-use crate::common::app::{QUEUE_SECRET, until};
+use crate::common::app::{QUEUE_SECRET, TICKET_SECRET, until};
 use crate::common::http::SECRET;
 
 /// The process is killed when this is dropped.
@@ -25,6 +25,7 @@ impl Process {
             .args(["serve", "--json", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
             .args(["--role", roles])
             .args(["--access-secret", SECRET, "--queue-secret", QUEUE_SECRET])
+            .args(["--ticket-secret", TICKET_SECRET])
             .args(flags)
             .env("DATABASE_URL", &env.database_url)
             .env("NATS_URL", &env.nats_url)

@@ -11,7 +11,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{Nats, access};
-use crate::common::app::{QUEUE_SECRET, add_concert, add_performance, assert_good, settings, until};
+use crate::common::app::{
+    QUEUE_SECRET, TICKET_SECRET, add_concert, add_performance, assert_good, settings, until,
+};
 use crate::common::fresh_database;
 use crate::common::http::SECRET;
 use crate::common::program::Program;
@@ -29,6 +31,7 @@ async fn process(nats: &Nats, database_url: &str, role: Role) -> App {
     settings.servers.nats_access = access(&user);
     settings.http.access_secret = Some(SECRET.to_owned());
     settings.http.queue_secret = Some(QUEUE_SECRET.to_owned());
+    settings.http.ticket_secret = Some(TICKET_SECRET.to_owned());
     App::start(&settings, &[role]).await.unwrap()
 }
 

@@ -17,6 +17,8 @@ pub struct Secrets {
     pub access_secret: String,
     /// Signs queue tokens.
     pub queue_secret: String,
+    /// The key that signs ticket codes is derived from it.
+    pub ticket_secret: String,
 }
 
 impl Secrets {
@@ -25,6 +27,7 @@ impl Secrets {
         Ok(Self {
             access_secret: keep(data_dir, "access_secret")?,
             queue_secret: keep(data_dir, "queue_secret")?,
+            ticket_secret: keep(data_dir, "ticket_secret")?,
         })
     }
 }

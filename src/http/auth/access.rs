@@ -232,6 +232,8 @@ mod tests {
             access_audience: None,
             user_requests_per_second: 0,
             queue_secret: None,
+            ticket_secret: None,
+            ticket_public_keys: Vec::new(),
             queue_previous_secrets: Vec::new(),
             client_seconds: 40,
             keep_alive_seconds: 75,

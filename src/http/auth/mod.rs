@@ -119,6 +119,26 @@ where
     }
 }
 
+/// A key of the gate, of support, or of a viewer, an operator or an admin: it may read how many tickets are redeemed.
+#[derive(Clone, Copy, Debug)]
+pub struct RedemptionReader;
+
+impl<S> FromRequestParts<S> for RedemptionReader
+where
+    S: Send + Sync,
+    Keys: FromRef<S>,
+{
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let key = Keys::from_ref(state).look_up(bearer(&parts.headers)?).await?;
+        if !matches!(key.role, Role::Gate | Role::Support) {
+            require(&key, Role::Viewer)?;
+        }
+        Ok(Self)
+    }
+}
+
 /// A buyer: a user for themselves, or a cashier's key for any user.
 #[derive(Clone, Debug)]
 pub enum Buyer {

@@ -6,6 +6,7 @@
 
 mod points;
 mod recent;
+mod redemptions;
 mod references;
 mod rules;
 mod sagas;
@@ -19,6 +20,7 @@ use uuid::Uuid;
 
 pub use points::{balances, payments, points_taken, unsettled_points};
 pub use recent::{RECENT_NAMED, RecentOffender, recent};
+pub use redemptions::redemptions;
 pub use references::dangling;
 pub use rules::row_rules;
 pub use sagas::{asleep, overdue_sagas, stuck_sagas};

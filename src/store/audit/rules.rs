@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use super::super::Result;
 use super::{NAMED, Offender};
 
-/// Each row keeps the rules of its table. Each table is read once, tickets a second time for codes that come twice; a row is
+/// Each row keeps the rules of its table. Each table is read once, tickets a second time for ids that come twice; a row is
 /// named with all the rules that it breaks.
 #[allow(clippy::too_many_lines, reason = "one statement for all rules")]
 pub async fn row_rules(conn: &mut PgConnection) -> Result<Vec<Offender>> {
@@ -85,9 +85,9 @@ pub async fn row_rules(conn: &mut PgConnection) -> Result<Vec<Offender>> {
             ) as rules) as broken
             where broken.rules <> ''
             union all
-            select string_agg(t.id::text, ' ' order by t.id), 'break tickets_code_unique'
+            select t.id::text, 'breaks tickets_id_unique'
             from tickets t
-            group by t.code
+            group by t.id
             having count(*) > 1
         )
         select id as "id!", problem as "problem!", count(*) over () as "total!"

@@ -66,12 +66,11 @@ pub struct Payment {
     pub paid_at: Option<DateTime<Utc>>,
 }
 
-/// A ticket for one seat.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+/// A ticket for one seat. Its code is derived from it, see [`crate::ticket_codes`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ticket {
     pub id: Uuid,
     pub seat: i32,
-    pub code: String,
     /// `valid` or `void`.
     pub status: String,
 }
@@ -195,18 +194,26 @@ impl NewReservation {
     }
 }
 
-/// Marks a confirmed reservation as being cancelled by this saga: a compare-and-set, won once.
+/// Marks a confirmed reservation as being cancelled by this saga: a compare-and-set, won once. A reservation of which a ticket
+/// was redeemed is not marked: support undoes the redemption first, or takes it back with its own refund.
 pub async fn claim_cancellation(
     conn: &mut PgConnection,
     id: Uuid,
     cancellation: Uuid,
     now: DateTime<Utc>,
 ) -> Result<bool> {
+    // After this lock the next statement sees each scan that was stored before; see `store::redemptions`.
+    sqlx::query!("select id from reservations where id = $1 for no key update", id)
+        .fetch_optional(&mut *conn)
+        .await?;
     let claimed = sqlx::query!(
         r#"
         update reservations set cancellation_id = $2, updated_at = $3
         where id = $1 and status = 'confirmed' and cancellation_id is null
           and $3 < (select starts_at from performances where performances.id = performance_id)
+          and not exists (
+              select from tickets t join redemptions v on v.ticket_id = t.id and v.status = 'valid'
+              where t.reservation_id = reservations.id)
         "#,
         id,
         cancellation,
@@ -217,16 +224,33 @@ pub async fn claim_cancellation(
     Ok(claimed.rows_affected() == 1)
 }
 
-/// Whether the performance of a reservation has begun: from then on there is no cancellation.
-pub async fn has_started(db: impl PgExecutor<'_>, id: Uuid) -> Result<bool> {
-    let started = sqlx::query_scalar!(
+/// Why a buyer may not cancel a confirmed reservation any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obstacle {
+    /// The performance has begun.
+    Started,
+    /// A ticket was redeemed at the entrance.
+    Redeemed,
+}
+
+/// What stands in the way of a buyer's cancellation of a confirmed reservation, if anything does.
+pub async fn obstacle(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Obstacle>> {
+    let found = sqlx::query!(
         r#"
-        select p.starts_at <= clock_timestamp() as "started!" from reservations r
-        join performances p on p.id = r.performance_id where r.id = $1
+        select p.starts_at <= clock_timestamp() as "started!", exists (
+            select from tickets t join redemptions v on v.ticket_id = t.id and v.status = 'valid'
+            where t.reservation_id = r.id) as "redeemed!"
+        from reservations r join performances p on p.id = r.performance_id where r.id = $1
         "#,
         id,
-    );
-    Ok(started.fetch_optional(db).await?.unwrap_or(false))
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(found.and_then(|found| match (found.redeemed, found.started) {
+        (true, _) => Some(Obstacle::Redeemed),
+        (false, true) => Some(Obstacle::Started),
+        (false, false) => None,
+    }))
 }
 
 /// One reservation of any user.
@@ -281,8 +305,8 @@ async fn select(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Reservation
                r.cancellation_id, r.created_at,
                (select jsonb_build_object('id', p.id, 'status', p.status, 'amount', p.amount, 'paid_at', p.paid_at)
                 from payments p where p.reservation_id = r.id) as "payment: Json<Payment>",
-               (select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'seat', t.seat, 'code', t.code,
-                                                             'status', t.status) order by t.seat), '[]')
+               (select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'seat', t.seat, 'status', t.status)
+                                           order by t.seat), '[]')
                 from tickets t where t.reservation_id = r.id) as "tickets!: Json<Vec<Ticket>>",
                case when s.id is not null then saga_status_name(s.status) end as "saga_status!: OptionalName<Status>", s.visit as "saga_visit?",
                s.rejection as saga_rejection,

@@ -25,6 +25,7 @@ mod queue;
 pub mod contention;
 mod reads;
 mod gate;
+mod redemptions;
 mod attack;
 mod growth;
 pub mod indexes;
@@ -100,6 +101,8 @@ pub enum Scenario {
     Growth,
     /// Counts what a booking takes, and compares it with agreed figures
     Gate,
+    /// Different tickets scanned at the entrance at a fixed rate, then one ticket a thousand times at once
+    Redemptions,
     /// Silent connections, streams and refused bodies of attackers, while others ask for their places
     Attack,
 }
@@ -163,6 +166,7 @@ pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
         Scenario::Reads => reads::run(plan, &progress).await,
         Scenario::Growth => growth::run(plan, &progress).await,
         Scenario::Gate => gate::run(plan, &progress).await,
+        Scenario::Redemptions => redemptions::run(plan, &progress).await,
         Scenario::Attack => attack::run(plan, &progress).await,
     };
     progress.done();

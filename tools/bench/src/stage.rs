@@ -100,6 +100,11 @@ impl Stage {
         })
     }
 
+    /// A new API key.
+    pub(super) async fn key(&self, role: Role) -> anyhow::Result<Caller> {
+        key(&self.pool, role).await
+    }
+
     /// What the service's access tokens are signed with.
     pub(super) fn access_secret(&self) -> &str {
         &self.local.secrets.access_secret

@@ -58,6 +58,13 @@ async fn journey_times_every_part_of_every_visit() {
 }
 
 #[tokio::test]
+async fn redemptions_scan_every_ticket_once() {
+    let report = measure("redemptions --rate 20 --seconds 2").await;
+    assert_eq!((&report["errors"], count(&report, 0)), (&0.into(), 40), "{report:#}");
+    assert_eq!(report["of_these_admitted"], 1, "{report:#}");
+}
+
+#[tokio::test]
 async fn stuck_sees_every_saga_in_three_sources() {
     let report = measure("stuck --repeats 2").await;
     assert_eq!([0, 1, 2].map(|at| count(&report, at)), [2; 3], "{report:#}");
