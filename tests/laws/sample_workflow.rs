@@ -64,8 +64,8 @@ impl SampleWorkflow {
     pub async fn run_without_reply(&self, command: &Command) {
         let mut tx = self.pool.begin().await.unwrap();
         let (saga, step) = (command.saga_id, &command.step);
-        let (mut known, _) =
-            Postgres::lock(&mut tx, saga, step, None, Duration::from_secs(600)).await.unwrap();
+        let mut known =
+            Postgres::lock(&mut tx, saga, step, None, Duration::from_secs(600)).await.unwrap().record;
         let again = match command.direction {
             Direction::Do => known.undone >= command.visit || known.outcome.is_some(),
             Direction::Undo => known.undone >= command.visit,

@@ -8,6 +8,16 @@ use uuid::Uuid;
 
 use crate::fence::Record;
 
+/// The record of a step under its lock.
+#[derive(Debug)]
+pub struct Locked<S> {
+    pub record: Record,
+    /// The database's time after the lock.
+    pub now: DateTime<Utc>,
+    /// The session that has the lock.
+    pub session: S,
+}
+
 /// A database that can keep the fence of a service, in the table `saga_outcomes`.
 ///
 /// It is implemented for `sqlx::Postgres` and for `sqlx::Sqlite`, each behind the feature of its name.
@@ -23,14 +33,14 @@ pub trait FenceDatabase: Database {
     -> impl Future<Output = sqlx::Result<Transaction<'_, Self>>> + Send;
 
     /// Locks the record of a step until the end of the transaction, as its first statement. The record is kept for `keep` from now
-    /// on, and for as long after the deadline if there is one. Returns the record, and the database's time after the lock.
+    /// on, and for as long after the deadline if there is one.
     fn lock(
         conn: &mut Self::Connection,
         saga: Uuid,
         step: &str,
         deadline: Option<DateTime<Utc>>,
         keep: Duration,
-    ) -> impl Future<Output = sqlx::Result<(Record, DateTime<Utc>)>> + Send;
+    ) -> impl Future<Output = sqlx::Result<Locked<Self::Session>>> + Send;
 
     /// Writes the record of a step that is locked.
     fn save(
@@ -42,9 +52,6 @@ pub trait FenceDatabase: Database {
 
     /// Deletes up to `limit` records that are kept no longer, and returns how many it has deleted.
     fn purge(pool: &Pool<Self>, limit: u32) -> impl Future<Output = sqlx::Result<u64>> + Send;
-
-    /// The session of a connection.
-    fn session(conn: &mut Self::Connection) -> impl Future<Output = sqlx::Result<Self::Session>> + Send;
 
     /// Ends a session and the transaction that is open in it, where this takes more than to close its connection.
     fn end_session(

@@ -53,6 +53,7 @@
 
 mod run;
 mod serve;
+mod answer;
 mod manual_completion;
 mod reply;
 mod worker;
@@ -69,11 +70,11 @@ pub mod deliveries;
 pub use saga_core::{Command, Direction, Outcome};
 pub use tokio_util::sync::CancellationToken;
 
+pub use answer::{HANDLER_FAILED, OUTPUT_TOO_LARGE};
 pub use database::FenceDatabase;
 pub use deliveries::Deliveries;
 pub use fence::Record;
 pub use nats::{Nats, connect, credentials};
 pub use presence::process_name;
 pub use run::{RunError, Running};
-pub use serve::{HANDLER_FAILED, OUTPUT_TOO_LARGE};
 pub use worker::{HandlerFuture, StartError, StepRequest, Worker};

@@ -62,7 +62,7 @@ async fn complete<DB: FenceDatabase>(worker: &Worker<DB>, wanted: &Completion) -
     let mut conn = worker.pool.acquire().await?;
     let mut tx = DB::begin(&mut conn).await?;
     let Completion { saga, step, visit, output } = wanted;
-    let (known, _now) = DB::lock(&mut tx, *saga, step, None, worker.keep).await?;
+    let known = DB::lock(&mut tx, *saga, step, None, worker.keep).await?.record;
     let (record, completed) = fence::complete(&known, *visit, output.clone());
     if let Some(record) = record {
         DB::save(&mut tx, *saga, step, &record).await?;

@@ -12,7 +12,7 @@ use sqlx::types::Json;
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Result, Row, Transaction};
 use uuid::Uuid;
 
-use crate::database::FenceDatabase;
+use crate::database::{FenceDatabase, Locked};
 use crate::fence::Record;
 
 /// The table, in whatever schema comes first on the search path. Made once; two processes may do so at once.
@@ -55,24 +55,23 @@ impl FenceDatabase for Postgres {
         step: &str,
         deadline: Option<DateTime<Utc>>,
         keep: Duration,
-    ) -> Result<(Record, DateTime<Utc>)> {
+    ) -> Result<Locked<i32>> {
+        // What is returned is computed after the wait for the lock.
         let sql = "
             insert into saga_outcomes as known (saga, step, keep_until)
             values ($1, $2, greatest(clock_timestamp(), $3) + $4)
             on conflict (saga, step) do update set keep_until = greatest(known.keep_until, excluded.keep_until)
-            returning visit, undone, outcome";
+            returning visit, undone, outcome, clock_timestamp() as now, pg_backend_pid() as session";
         let keep = PgInterval::try_from(keep).map_err(sqlx::Error::Encode)?;
         let query = sqlx::query(sql).bind(saga).bind(step).bind(deadline).bind(keep);
-        let row = query.fetch_one(&mut *conn).await?;
+        let row = query.fetch_one(conn).await?;
         let outcome: Option<Json<Outcome>> = row.try_get("outcome")?;
         let record = Record {
             visit: row.try_get("visit")?,
             undone: row.try_get("undone")?,
             outcome: outcome.map(|Json(outcome)| outcome),
         };
-        // A statement of its own: the insert may have waited for the lock.
-        let now = sqlx::query_scalar("select clock_timestamp()").fetch_one(conn).await?;
-        Ok((record, now))
+        Ok(Locked { record, now: row.try_get("now")?, session: row.try_get("session")? })
     }
 
     async fn save(conn: &mut PgConnection, saga: Uuid, step: &str, record: &Record) -> Result<()> {
@@ -88,10 +87,6 @@ impl FenceDatabase for Postgres {
                 select saga, step from saga_outcomes where keep_until < clock_timestamp()
                 limit $1 for update skip locked)";
         Ok(sqlx::query(sql).bind(i64::from(limit)).execute(pool).await?.rows_affected())
-    }
-
-    async fn session(conn: &mut PgConnection) -> Result<i32> {
-        sqlx::query_scalar("select pg_backend_pid()").fetch_one(conn).await
     }
 
     async fn end_session(pool: &PgPool, session: i32) -> Result<()> {

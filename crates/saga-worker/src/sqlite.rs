@@ -9,7 +9,7 @@ use sqlx::types::Json;
 use sqlx::{Connection, Result, Row, Sqlite, Transaction};
 use uuid::Uuid;
 
-use crate::database::FenceDatabase;
+use crate::database::{FenceDatabase, Locked};
 use crate::fence::Record;
 
 /// The table. Times are milliseconds since 1970.
@@ -45,7 +45,7 @@ impl FenceDatabase for Sqlite {
         step: &str,
         deadline: Option<DateTime<Utc>>,
         keep: Duration,
-    ) -> Result<(Record, DateTime<Utc>)> {
+    ) -> Result<Locked<()>> {
         let sql = "
             insert into saga_outcomes (saga, step, keep_until) values ($1, $2, max($3, $4) + $5)
             on conflict (saga, step) do update set keep_until = max(keep_until, excluded.keep_until)
@@ -61,7 +61,8 @@ impl FenceDatabase for Sqlite {
             undone: row.try_get("undone")?,
             outcome: outcome.map(|Json(outcome)| outcome),
         };
-        Ok((record, DateTime::from_timestamp_millis(now).unwrap_or_default()))
+        let now = DateTime::from_timestamp_millis(now).unwrap_or_default();
+        Ok(Locked { record, now, session: () })
     }
 
     async fn save(conn: &mut SqliteConnection, saga: Uuid, step: &str, record: &Record) -> Result<()> {
@@ -76,10 +77,6 @@ impl FenceDatabase for Sqlite {
             delete from saga_outcomes where rowid in (
                 select rowid from saga_outcomes where keep_until < unixepoch('subsec') * 1000 limit $1)";
         Ok(sqlx::query(sql).bind(i64::from(limit)).execute(pool).await?.rows_affected())
-    }
-
-    async fn session(_conn: &mut SqliteConnection) -> Result<()> {
-        Ok(())
     }
 
     async fn end_session(_pool: &SqlitePool, _session: ()) -> Result<()> {
@@ -139,12 +136,12 @@ mod tests {
         );
         let mut conn = pool.acquire().await.unwrap();
         let mut tx = Sqlite::begin(&mut conn).await.unwrap();
-        let (fresh, _now) = Sqlite::lock(&mut tx, saga, "print", None, KEEP).await.unwrap();
-        assert_eq!(fresh, Record::default());
+        let fresh = Sqlite::lock(&mut tx, saga, "print", None, KEEP).await.unwrap();
+        assert_eq!(fresh.record, Record::default());
         Sqlite::save(&mut tx, saga, "print", &record).await.unwrap();
         tx.commit().await.unwrap();
-        let (kept, _now) = Sqlite::lock(&mut conn, saga, "print", None, KEEP).await.unwrap();
-        assert_eq!(kept, record);
+        let kept = Sqlite::lock(&mut conn, saga, "print", None, KEEP).await.unwrap();
+        assert_eq!(kept.record, record);
     }
 
     #[tokio::test]

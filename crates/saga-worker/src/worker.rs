@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use saga_core::{Command, Outcome};
 use serde_json::{Map, Value};
 use sqlx::Pool;
+use tokio::sync::Semaphore;
 
 use crate::database::FenceDatabase;
 use crate::presence;
@@ -47,6 +48,8 @@ pub struct Worker<DB: FenceDatabase> {
     pub(crate) keep: Duration,
     pub(crate) limit: Duration,
     pub(crate) longest_deadline: Duration,
+    /// Commands that are handled at once, each with a connection.
+    pub(crate) concurrency: Semaphore,
     pub(crate) handlers: BTreeMap<String, Handler<DB>>,
 }
 
@@ -80,7 +83,9 @@ pub enum StartError {
 
 impl<DB: FenceDatabase> Worker<DB> {
     /// A worker of this service, without commands yet. Its fence is the table `saga_outcomes` in this database.
+    /// Its commands use all connections of the pool but one, which is left to completions by hand.
     pub fn new(service: &str, pool: Pool<DB>) -> Self {
+        let connections = pool.options().get_max_connections().saturating_sub(1).max(1);
         Self {
             name: service.to_owned(),
             instance: presence::process_name(),
@@ -88,6 +93,7 @@ impl<DB: FenceDatabase> Worker<DB> {
             keep: DEFAULT_KEEP,
             limit: DEFAULT_LIMIT,
             longest_deadline: DEFAULT_LONGEST_DEADLINE,
+            concurrency: Semaphore::new(connections as usize),
             handlers: BTreeMap::new(),
         }
     }
