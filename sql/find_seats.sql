@@ -1,5 +1,5 @@
 select s.performance_id, s.number, s.section, s.price, s.status, s.holder, s.expires_at, s.claimable_at,
-       p.sale_opens_at, p.sale_closes_at, p.starts_at, wanted.buyer, coalesce(has.seats, 0)::bigint as owned,
+       p.sale_opens_at, p.sale_closes_at, p.starts_at, p.cancelled_at, p.version as date_version, wanted.buyer, coalesce(has.seats, 0)::bigint as owned,
        has.limited_since, has.released, accounts.balance, clock.now as read_at
 from (select coalesce($4, clock_timestamp()) as now) as clock,
      unnest($1::uuid[], $2::int[], $3::uuid[], $8::uuid[]) as wanted (performance_id, number, buyer, payer)
@@ -15,6 +15,8 @@ left join lateral (
                    or r.status = 'held' and r.claimable_at > clock.now) as is_live,
                -- Only what was held has an end; a hold that was refused has none.
                r.status in ('expired', 'cancelled', 'failed') and r.expires_at is not null
+                   -- What ended because its date was cancelled does not count against its buyer.
+                   and r.reason is distinct from 'performance_cancelled'
                    and r.updated_at > clock.now - $5::interval as has_ended,
                r.performance_id = p.id and r.status = 'cancelled' and r.cancellation_id is null
                    and r.updated_at > clock.now - $7::interval as is_released

@@ -239,6 +239,10 @@ pub struct Booking {
     #[arg(long, visible_alias = "max-ended-holds", env = "BOXOFFICE_MAX_EXPIRED_HOLDS", global = true, default_value_t = 10,
           value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub max_expired_holds: u32,
+    /// Most points that one key of the support desk may give as goodwill within 24 hours
+    #[arg(long, env = "BOXOFFICE_GOODWILL_PER_DAY", global = true, default_value_t = 100_000,
+          value_parser = clap::value_parser!(u32).range(0..=1_000_000_000))]
+    pub goodwill_per_day: u32,
 }
 
 /// How logs are written; what is written is filtered by `RUST_LOG`.

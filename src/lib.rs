@@ -20,6 +20,8 @@ pub mod audit;
 
 pub mod operations;
 
+pub mod cancellation;
+
 pub mod steps;
 
 pub use saga_engine::orchestrator;

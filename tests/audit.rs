@@ -208,6 +208,20 @@ async fn points_taken_match_paid_reservations() {
 }
 
 #[tokio::test]
+async fn cancelled_date_keeps_no_seat_once_its_job_is_done() {
+    const CANCELLED: &str = "
+        insert into batch_jobs (id, actor, act, filter, reason, dry_run, rate_per_second, max_sagas, status, finished_at)
+        values ('00000000-0000-7000-8000-0000000000bb', 'ada', 'cancel_performance', '{}', 'ill', false, 1, 1,
+            'completed', now());
+        update performances set cancelled_at = now(), cancellation_id = '00000000-0000-7000-8000-0000000000bb'";
+    let report = audit_after(CANCELLED).await;
+    let broken: Vec<Invariant> = report.broken.iter().map(|broken| broken.invariant).collect();
+    assert_eq!(broken, [Invariant::CancelledDates], "{report:#?}");
+    stays_good(format!("{CANCELLED}; update batch_jobs set status = 'stopped'").leak()).await;
+    stays_good(format!("{CANCELLED}; update batch_jobs set failed = 1").leak()).await;
+}
+
+#[tokio::test]
 async fn payments_agree_with_entries_and_reservations() {
     let broken = Invariant::Payments;
     // An entry took the points, and another payment has succeeded too.

@@ -100,6 +100,7 @@ async fn admin_state(app: &App, settings: &Settings, is_api: bool) -> anyhow::Re
         room: app.room.clone(),
         catalog,
         queue: settings.queue.clone(),
+        goodwill_per_day: settings.booking.goodwill_per_day.into(),
         health: Health::new(app.bus.health.clone(), app.tasks.clone()),
         batches: BatchJobs::new(&app.engine, &app.tasks, &app.stop),
         overviews: Overviews::default(),

@@ -109,6 +109,7 @@ struct Charges {
 async fn announce_charges(charges: Charges) -> Result<(), BookingError> {
     if charges.are_waiting.swap(false, Ordering::Relaxed) {
         charges.booking.announce_forgotten_charges().await?;
+        charges.booking.announce_direct_events().await?;
     }
     Ok(())
 }

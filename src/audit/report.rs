@@ -13,9 +13,11 @@ pub enum Invariant {
     SoldSeats,
     DoubledSeats,
     HeldSeats,
+    CancelledDates,
     Balances,
     PointsTaken,
     Payments,
+    SupportEntries,
     SagasAwake,
     SagasSwept,
     HoldsEnd,
@@ -32,13 +34,15 @@ pub enum Invariant {
 
 impl Invariant {
     /// All of them, in the order they are asked and shown.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::SoldSeats,
         Self::DoubledSeats,
         Self::HeldSeats,
+        Self::CancelledDates,
         Self::Balances,
         Self::PointsTaken,
         Self::Payments,
+        Self::SupportEntries,
         Self::SagasAwake,
         Self::SagasSwept,
         Self::HoldsEnd,
@@ -59,9 +63,11 @@ impl Invariant {
             Self::SoldSeats => "sold_seats",
             Self::DoubledSeats => "doubled_seats",
             Self::HeldSeats => "held_seats",
+            Self::CancelledDates => "cancelled_dates",
             Self::Balances => "balances",
             Self::PointsTaken => "points_taken",
             Self::Payments => "payments",
+            Self::SupportEntries => "support_entries",
             Self::SagasAwake => "sagas_awake",
             Self::SagasSwept => "sagas_swept",
             Self::HoldsEnd => "holds_end",
@@ -83,11 +89,15 @@ impl Invariant {
             Self::SoldSeats => "Sold seats are the valid tickets are the lines of confirmed reservations.",
             Self::DoubledSeats => "No seat is in two live reservations.",
             Self::HeldSeats => "A held seat names the reservation that holds it.",
+            Self::CancelledDates => {
+                "A cancelled date whose job is completed has neither owned seats nor valid tickets."
+            }
             Self::Balances => "Every balance is the sum of its entries and not below zero.",
             Self::PointsTaken => {
                 "Points are taken for what is confirmed or being paid, and for nothing else."
             }
             Self::Payments => "Payments agree with ledger entries and reservations.",
+            Self::SupportEntries => "What support gave and refunded agrees with its ledger entries.",
             Self::SagasAwake => "Every saga is ended, stuck, paused or has an alarm.",
             Self::SagasSwept => "No alarm is overdue for a minute.",
             Self::HoldsEnd => "No hold outlives its end by five seconds.",

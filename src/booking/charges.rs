@@ -18,7 +18,7 @@ const LIMIT: i64 = 500;
 /// Most charges of one page of a replay.
 const REPLAY_PAGE: usize = 200;
 /// An id is made before its row, a request that is sent again up to a day; and clocks differ.
-const REPLAY_MARGIN: TimeDelta = TimeDelta::days(2);
+pub(super) const REPLAY_MARGIN: TimeDelta = TimeDelta::days(2);
 
 impl BookingService {
     /// Announces the charges that are not announced yet, a bounded number at once. Two instances may announce

@@ -5,6 +5,8 @@
 //! The wait is registered before the commit and ends with a message; the reservation, read from its row, is
 //! the answer either way.
 
+pub mod resend;
+mod direct_events;
 mod charges;
 mod reads;
 mod start;
@@ -21,16 +23,18 @@ use uuid::Uuid;
 
 use self::start::Started;
 use crate::background::Tasks;
+use crate::cancellation;
 use crate::clock::Clock;
 use crate::ids;
 use crate::orchestrator::{self, Batcher, Engine, SignalError, Verdict, Waiting, batcher};
 use crate::saga::{Signal, Status};
 use crate::steps::BookingCache;
-use crate::store::claims::Key;
+use crate::store::claims::{Key, is_taken};
 pub use crate::store::reservations::NewReservation as Order;
 use crate::store::reservations::{NewReservation, Reservation, ReservationStatus};
 use crate::{store, trace_context};
 pub use charges::ChargeReplay;
+pub use direct_events::DirectReplay;
 
 /// The longest wait for a reservation to be read again once its saga has begun: then the caller is answered without.
 const READ_TIMEOUT: Duration = Duration::from_secs(2);
@@ -169,11 +173,13 @@ impl BookingService {
         }
         let cancellation = ids::new();
         let waiting = self.engine.waiting(cancellation);
-        let started = start::cancellation(&self.pool, &self.engine, &reservation, cancellation, key).await;
-        if matches!(started, Err(BookingError::KeyTaken)) {
+        let wanted = [(id, cancellation)];
+        let order = cancellation::Order { key, ..cancellation::Order::of(&wanted) };
+        let started = cancellation::start(&self.pool, &self.engine, order).await;
+        if started.as_ref().is_err_and(is_taken) {
             decide_key(key, false)?;
         }
-        if started? {
+        if !started?.is_empty() {
             decide_key(key, true)?;
             return self.settle_cancellation(&waiting, reservation, cancellation).await;
         }

@@ -1,24 +1,18 @@
 //! Starts sagas for orders: one transaction for all orders that wait at that moment. The hold of a saga makes its reservation.
 
-use chrono::{DateTime, Utc};
 use fail::fail_point;
-use saga_protocol::spans;
-use serde_json::{Map, Value};
-use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
-use super::BookingError;
+use crate::cancellation::fields;
 use crate::config::Control;
 use crate::orchestrator::{self, BatchQueue, Engine};
-use crate::saga::{NewSaga, Saga};
+use crate::saga::NewSaga;
 use crate::store;
 use crate::store::batch_tx::{BatchTx, with_lock_fallback};
-use crate::store::claims::{Claims, Key, is_taken};
+use crate::store::claims::{Claims, is_taken};
 use crate::store::idempotency::Asked;
-use crate::store::reservations::{BookingInput, NewReservation, Reservation};
+use crate::store::reservations::NewReservation;
 use crate::store::write_batch::WriteBatch;
-use crate::trace_context;
 
 /// An order, and the idempotency key that is claimed with it.
 #[derive(Clone, Debug)]
@@ -91,66 +85,4 @@ async fn start(
     fail_point!("start::committed");
     engine.dispatch_detached(effects);
     Ok(())
-}
-
-/// Starts the cancellation of a confirmed reservation, and claims its idempotency key; `false` if another one won, or it may not be any
-/// more.
-pub(super) async fn cancellation(
-    pool: &PgPool,
-    engine: &Engine,
-    reservation: &Reservation,
-    id: Uuid,
-    key: Option<&Key>,
-) -> Result<bool, BookingError> {
-    let begun = spans::begin();
-    let mut tx = pool.begin().await?;
-    // Lock the booking's row first: the cancellation's event numbers begin after its last one.
-    let (booking, now) = store::sagas::lock(&mut tx, &[reservation.id]).await?;
-    if !store::reservations::claim_cancellation(&mut tx, reservation.id, id, now).await? {
-        return Ok(false);
-    }
-    let input = BookingInput {
-        reservation_id: reservation.id,
-        user_id: reservation.user_id,
-        concert_id: reservation.concert_id,
-        performance_id: reservation.performance_id,
-        seats: reservation.seats.clone(),
-        pay_now: false,
-        amount: Some(reservation.amount),
-    };
-    let trace = booking.first().map(|booking| booking.trace.unwrap_or(booking.id));
-    let new = NewSaga {
-        id,
-        subject_id: reservation.id,
-        input: fields(&input),
-        trace,
-        seq: last_number(booking.first(), now),
-    };
-    let mut changes = WriteBatch::default();
-    let effects = orchestrator::start(&mut changes, engine, "cancellation", vec![new], now)?;
-    Claims::of(std::iter::once(key.map(|key| &key.asked))).add_to(&mut changes, |_| true);
-    match changes.write(&mut tx).await {
-        Err(error) if is_taken(&error) => return Err(BookingError::KeyTaken),
-        written => written?,
-    }
-    tx.commit().await?;
-    fail_point!("start::committed");
-    let about = Some(reservation.id);
-    let started = orchestrator::Started { workflow: "cancellation", saga: id, trace, about };
-    orchestrator::record_start(started, begun, trace_context::current());
-    engine.dispatch_detached(effects);
-    Ok(true)
-}
-
-/// The event number after which a cancellation counts: its booking's last. If the booking was purged, its number is gone,
-/// and milliseconds since 1970 stand in: no saga has as many events.
-fn last_number(booking: Option<&Saga>, now: DateTime<Utc>) -> i64 {
-    booking.map_or_else(|| now.timestamp_millis(), |booking| booking.seq)
-}
-
-fn fields(input: &BookingInput) -> Map<String, Value> {
-    match serde_json::to_value(input) {
-        Ok(Value::Object(fields)) => fields,
-        _ => unreachable!("the input of a booking has named fields, and each has a form in JSON"),
-    }
 }

@@ -35,7 +35,8 @@ use crate::bus::{Bus, subjects};
 use crate::clock::Clock;
 use crate::ids::{ConcertId, PerformanceId};
 use crate::store::bounded;
-use crate::store::catalog::{self, Concert, OpenPerformance, Performance};
+use crate::store::catalog::{self, Concert, OpenPerformance};
+use crate::store::dates::{self, DateState};
 
 /// With the time of the read, a copy stays below a second old.
 const POLICY: RefreshPolicy = RefreshPolicy {
@@ -72,6 +73,7 @@ pub struct Catalog {
     concerts: KeyedCache<ConcertsPage, Vec<Concert>>,
     concert: KeyedCache<ConcertId, Concert>,
     dates: KeyedCache<ConcertId, Vec<OpenPerformance>>,
+    date: KeyedCache<PerformanceId, DateState>,
     maps: KeyedCache<PerformanceId, SeatMap>,
     source: Source,
 }
@@ -83,8 +85,9 @@ struct Source {
     clock: Clock,
     read_limit: Arc<Semaphore>,
     concerts: Cache<ConcertId, ()>,
-    performances: Cache<PerformanceId, Arc<Performance>>,
-    layouts: Cache<PerformanceId, Arc<Layout>>,
+    concert_of_dates: Cache<PerformanceId, ConcertId>,
+    /// By the version of the sections and prices.
+    layouts: Cache<(PerformanceId, i64), Arc<Layout>>,
 }
 
 impl Catalog {
@@ -110,6 +113,7 @@ impl Catalog {
             concerts: KeyedCache::new(1_000, policy, limited(&source, Source::read_concerts)),
             concert: KeyedCache::new(10_000, policy, limited(&source, Source::read_concert)),
             dates: KeyedCache::new(10_000, policy, limited(&source, Source::read_dates)),
+            date: KeyedCache::new(10_000, policy, limited(&source, Source::read_date)),
             maps: KeyedCache::new(500, policy, limited(&source, Source::read_map)),
             source,
         };
@@ -143,13 +147,18 @@ impl Catalog {
         self.dates.get(concert).await
     }
 
-    /// The data of a date that never change: its concert and its times.
-    pub async fn performance(&self, id: PerformanceId) -> Result<Arc<Performance>, CatalogError> {
+    /// The concert of a date, which never changes.
+    pub async fn concert_of(&self, performance: PerformanceId) -> Result<ConcertId, CatalogError> {
         let load = async {
-            let found = catalog::performance(&self.source.pool, id).await?;
-            found.map(Arc::new).ok_or(CatalogError::NotFound)
+            let found = catalog::concert_of(&self.source.pool, performance).await?;
+            found.ok_or(CatalogError::NotFound)
         };
-        self.source.performances.try_get_with(id, load).await.map_err(unshare)
+        self.source.concert_of_dates.try_get_with(performance, load).await.map_err(unshare)
+    }
+
+    /// One date, at most 1 s old.
+    pub async fn date(&self, performance: PerformanceId) -> Result<Arc<DateState>, CatalogError> {
+        self.date.get(performance).await
     }
 
     /// The seats of a date, at most 1 s old.
@@ -157,7 +166,7 @@ impl Catalog {
         self.maps.get(performance).await
     }
 
-    /// A concert or a date was added here: drops the cached ones, and notifies the other instances.
+    /// A concert or a date was added or changed here: drops the cached ones, and notifies the other instances.
     pub async fn concerts_changed(&self) {
         self.invalidate_concerts();
         announce_changed_concerts(&self.bus).await;
@@ -167,13 +176,14 @@ impl Catalog {
         self.concerts.invalidate_all();
         self.concert.invalidate_all();
         self.dates.invalidate_all();
+        self.date.invalidate_all();
     }
 }
 
 /// Notifies all instances that cache concerts.
 pub async fn announce_changed_concerts(bus: &Bus) {
     if let Err(error) = bus.notify(subjects::CONCERTS_CHANGED, bytes::Bytes::new()).await {
-        tracing::debug!(%error, "other instances were not notified of a new concert or performance; they see it within a second");
+        tracing::debug!(%error, "other instances were not notified of a new or changed concert or performance; they see it within a second");
     }
 }
 
@@ -194,7 +204,7 @@ async fn apply_seat_notices(catalog: Catalog, mut notices: Subscriber, stop: Can
     }
 }
 
-/// Applies notices about new concerts or dates.
+/// Applies notices about new or changed concerts or dates.
 async fn apply_concert_notices(catalog: Catalog, mut notices: Subscriber, stop: CancellationToken) {
     while let Some(Some(_)) = stop.run_until_cancelled(notices.next()).await {
         catalog.invalidate_concerts();
@@ -208,7 +218,7 @@ impl Source {
             clock,
             read_limit: Arc::new(Semaphore::new(max_reads)),
             concerts: Cache::builder().max_capacity(100_000).time_to_live(STATIC_TTL).build(),
-            performances: Cache::builder().max_capacity(100_000).time_to_live(STATIC_TTL).build(),
+            concert_of_dates: Cache::builder().max_capacity(100_000).time_to_live(STATIC_TTL).build(),
             layouts: Cache::builder().max_capacity(500).time_to_idle(STATIC_TTL).build(),
         }
     }
@@ -226,14 +236,19 @@ impl Source {
         Ok(bounded(catalog::open_performances(&self.pool, concert, self.clock.now())).await?)
     }
 
+    async fn read_date(self, performance: PerformanceId) -> Result<DateState, CatalogError> {
+        bounded(dates::get(&self.pool, performance)).await?.ok_or(CatalogError::NotFound)
+    }
+
+    /// The statuses come first: a layout that is read afterwards is of their version or a later one.
     async fn read_map(self, performance: PerformanceId) -> Result<SeatMap, CatalogError> {
+        let taken = bounded(catalog::taken_seats(&self.pool, performance, self.clock.now())).await?;
         let load = async {
             let places = bounded(catalog::seat_places(&self.pool, performance)).await?;
             Ok(Arc::new(Layout::of(performance, &places)))
         };
-        let layout = self.layouts.try_get_with(performance, load).await.map_err(unshare)?;
-        let taken = bounded(catalog::taken_seats(&self.pool, performance, self.clock.now())).await?;
-        Ok(SeatMap::of(layout, &taken))
+        let layout = self.layouts.try_get_with((performance, taken.layout_version), load).await;
+        Ok(SeatMap::of(layout.map_err(unshare)?, &taken))
     }
 }
 

@@ -156,7 +156,7 @@ mod tests {
     }
 
     fn taken(held: &[i32], sold: &[i32]) -> TakenSeats {
-        TakenSeats { held: held.to_vec(), sold: sold.to_vec() }
+        TakenSeats { layout_version: 1, held: held.to_vec(), sold: sold.to_vec() }
     }
 
     #[tokio::test]

@@ -12,6 +12,8 @@ mod sagas;
 mod doctor;
 mod queues;
 mod concerts;
+mod dates;
+mod seat_ranges;
 mod workflows;
 mod worker;
 mod erd;

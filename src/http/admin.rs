@@ -27,7 +27,7 @@ const SEATS_MAX: i64 = 100_000;
 /// The dearest seat, in points.
 const PRICE_MAX: i64 = 10_000_000;
 /// The longest concert, in minutes.
-const DURATION_MAX: i32 = 1_440;
+pub(super) const DURATION_MAX: i32 = 1_440;
 /// How long the name of a section may be, in characters.
 const SECTION_CHARS: RangeInclusive<usize> = 1..=100;
 
@@ -174,7 +174,7 @@ impl Validate for PerformanceWanted {
 }
 
 /// Checks how many seats there are, then each range, as long as faults are still noted.
-fn check_seats(ranges: &[SeatsWanted], faults: &mut Validation) {
+pub(super) fn check_seats(ranges: &[SeatsWanted], faults: &mut Validation) {
     // A range may have its ends the wrong way round.
     let total: i64 = ranges.iter().map(|range| range.count().max(0)).sum();
     let good = (1..=SEATS_MAX).contains(&total) && ranges.len() as i64 <= SEATS_MAX;

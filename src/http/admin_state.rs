@@ -50,6 +50,8 @@ pub struct AdminState {
     pub catalog: Option<Catalog>,
     /// Defaults of new concerts' lines.
     pub queue: config::Queue,
+    /// Points that one key may give as goodwill within 24 hours.
+    pub goodwill_per_day: i64,
     /// Whether requests should be sent here.
     pub health: Health,
     /// Acts on many sagas, as jobs.

@@ -120,8 +120,8 @@ pub async fn seats(
     pass: QueuePass,
     headers: HeaderMap,
 ) -> Result<Response> {
-    let facts = app.catalog.performance(performance).await?;
-    app.room.pass(pass.token(), user.id, facts.concert_id)?;
+    let concert = app.catalog.concert_of(performance).await?;
+    app.room.pass(pass.token(), user.id, concert)?;
     let map = app.catalog.seats(performance).await?;
     let changes = query.since.and_then(|since| map.changes(&since));
     let document = match changes {

@@ -74,6 +74,7 @@ pub fn base() -> OpenApi {
         ("admin", "What is sold, and how its line runs (admin key)"),
         ("workflows", "Workflows of one's own: definitions and their sagas (admin or client key)"),
         ("operations", "Sagas and lines (viewer or operator key)"),
+        ("support", "Reservations of any user: their story, refunds, goodwill (support key)"),
         ("service", "For machines that look after the service"),
     ];
     let tags = tags.map(|(name, text)| TagBuilder::new().name(name).description(Some(text)).build());
@@ -243,89 +244,7 @@ mod tests {
     use super::*;
 
     /// Method and path of every route of the contract, and of the acts it leaves open.
-    const ROUTES: &str = "
-        POST /v1/users
-        GET /v1/concerts
-        GET /v1/concerts/{concert}
-        POST /v1/concerts/{concert}/queue-tokens
-        GET /v1/queue-tokens/current
-        GET /v1/queue-tokens/current/events
-        POST /v1/queue-tokens/current/stream-keys
-        DELETE /v1/queue-tokens/current
-        GET /v1/concerts/{concert}/performances
-        POST /v1/concerts/{concert}/crowds
-        GET /v1/crowds/current
-        GET /v1/performances/{performance}/seats
-        GET /v1/performances/{performance}/redemptions
-        GET /v1/performances/{performance}/redemptions/events
-        GET /v1/tickets/keys
-        POST /v1/tickets/redemptions
-        POST /v1/tickets/redemptions/batch
-        POST /v1/tickets/redemptions/{ticket}/undo
-        POST /v1/reservations
-        GET /v1/reservations
-        GET /v1/reservations/{reservation}
-        POST /v1/reservations/{reservation}/payment
-        POST /v1/reservations/{reservation}/cancellation
-        GET /v1/points
-        POST /v1/points/charges
-        GET /v1/points/entries
-        POST /v1/admin/concerts
-        POST /v1/admin/concerts/{concert}/performances
-        GET /v1/admin/concerts/{concert}/queue
-        PATCH /v1/admin/concerts/{concert}/queue
-        GET /v1/workflows
-        POST /v1/workflows
-        GET /v1/workflows/{workflow}
-        POST /v1/workflows/{workflow}/retire
-        POST /v1/workflows/{workflow}/sagas
-        GET /v1/sagas/{saga}
-        POST /v1/sagas/{saga}/signals/{signal}
-        POST /v1/sagas/{saga}/cancel
-        GET /v1/ops/sagas
-        GET /v1/ops/sagas/counts
-        GET /v1/ops/sagas/tail
-        GET /v1/ops/sagas/{saga}
-        GET /v1/ops/sagas/{saga}/why
-        POST /v1/ops/sagas/{saga}/retry
-        POST /v1/ops/sagas/{saga}/complete
-        POST /v1/ops/sagas/{saga}/skip-undo
-        POST /v1/ops/sagas/{saga}/cancel
-        POST /v1/ops/sagas/{saga}/abandon
-        POST /v1/ops/sagas/{saga}/refund
-        POST /v1/ops/sagas/{saga}/pause
-        POST /v1/ops/sagas/{saga}/resume
-        POST /v1/ops/sagas/batch
-        POST /v1/ops/batches
-        GET /v1/ops/batches
-        GET /v1/ops/batches/{batch}
-        POST /v1/ops/batches/{batch}/stop
-        GET /v1/ops/overview
-        GET /v1/ops/key
-        GET /v1/ops/workers
-        GET /v1/ops/workflows
-        GET /v1/ops/workflows/{workflow}
-        GET /v1/ops/pauses
-        POST /v1/ops/workflows/{workflow}/pause
-        POST /v1/ops/workflows/{workflow}/resume
-        POST /v1/ops/steps/{command}/pause
-        POST /v1/ops/steps/{command}/resume
-        POST /v1/ops/parked/{message}/release
-        POST /v1/ops/parked/{message}/drop
-        GET /v1/ops/acts
-        GET /v1/ops/parked
-        GET /v1/ops/parked/{message}
-        GET /v1/ops/queues
-        GET /v1/ops/queues/acts
-        GET /v1/ops/queues/{concert}
-        POST /v1/ops/queues/{concert}/settings
-        POST /v1/ops/queues/{concert}/pause
-        POST /v1/ops/queues/{concert}/resume
-        POST /v1/ops/queues/{concert}/admit
-        GET /livez
-        GET /readyz
-        GET /metrics
-    ";
+    const ROUTES: &str = include_str!("routes.txt");
 
     fn api() -> Value {
         serde_json::to_value(description()).unwrap()

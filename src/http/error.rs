@@ -36,12 +36,15 @@ pub enum Code {
     NotWaiting,
     VersionExists,
     WorkflowRetired,
+    PerformanceCancelled,
+    PerformanceChanged,
     HoldExpired,
     InvalidRequest,
     SaleNotOpen,
     SeatUnknown,
     TooManySeats,
     BalanceLimit,
+    GoodwillLimit,
     InvalidDefinition,
     UnsafeDefinition,
     CheckUnfinished,
@@ -54,7 +57,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in the order of their statuses.
-    pub const ALL: [Self; 42] = [
+    pub const ALL: [Self; 45] = [
         Self::MalformedRequest,
         Self::Unauthenticated,
         Self::InsufficientPoints,
@@ -83,12 +86,15 @@ impl Code {
         Self::NotWaiting,
         Self::VersionExists,
         Self::WorkflowRetired,
+        Self::PerformanceCancelled,
+        Self::PerformanceChanged,
         Self::HoldExpired,
         Self::InvalidRequest,
         Self::SaleNotOpen,
         Self::SeatUnknown,
         Self::TooManySeats,
         Self::BalanceLimit,
+        Self::GoodwillLimit,
         Self::InvalidDefinition,
         Self::UnsafeDefinition,
         Self::CheckUnfinished,
@@ -139,12 +145,19 @@ impl Code {
             Self::NotWaiting => (S::CONFLICT, "not_waiting", "The saga does not wait for this"),
             Self::VersionExists => (S::CONFLICT, "version_exists", "This version is deployed already"),
             Self::WorkflowRetired => (S::CONFLICT, "workflow_retired", "No new sagas of this workflow begin"),
+            Self::PerformanceCancelled => {
+                (S::CONFLICT, "performance_cancelled", "The performance was cancelled")
+            }
+            Self::PerformanceChanged => (S::CONFLICT, "performance_changed", "It has changed meanwhile"),
             Self::HoldExpired => (S::GONE, "hold_expired", "The hold has run out"),
             Self::InvalidRequest => (S::UNPROCESSABLE_ENTITY, "invalid_request", "The request is not valid"),
             Self::SaleNotOpen => (S::UNPROCESSABLE_ENTITY, "sale_not_open", "Not on sale now"),
             Self::SeatUnknown => (S::UNPROCESSABLE_ENTITY, "seat_unknown", "There is no such seat"),
             Self::TooManySeats => (S::UNPROCESSABLE_ENTITY, "too_many_seats", "Too many seats"),
             Self::BalanceLimit => (S::UNPROCESSABLE_ENTITY, "balance_limit", "The balance would be too high"),
+            Self::GoodwillLimit => {
+                (S::UNPROCESSABLE_ENTITY, "goodwill_limit", "The key has given enough for today")
+            }
             Self::InvalidDefinition => {
                 (S::UNPROCESSABLE_ENTITY, "invalid_definition", "The definition is not valid")
             }

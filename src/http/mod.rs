@@ -4,10 +4,13 @@
 //! and the order there is the order of checks: who is calling, what was sent, and only then whether the object
 //! exists, whether the place in line lets one through, and what the rules say.
 
+mod support;
+mod performances;
 mod admin;
 mod cancellations;
 mod payments;
 mod reservations;
+mod reservation_view;
 mod redemptions;
 mod tickets;
 mod result_mapping;
@@ -116,6 +119,13 @@ fn admin_routes() -> OpenApiRouter<Arc<AdminState>> {
     OpenApiRouter::default()
         .routes(routes!(admin::add_concert))
         .routes(routes!(admin::add_performance))
+        .routes(routes!(performances::show, performances::change))
+        .routes(routes!(performances::cancel, performances::cancellation))
+        .routes(routes!(support::list))
+        .routes(routes!(support::story))
+        .routes(routes!(support::cancel))
+        .routes(routes!(support::give_points))
+        .routes(routes!(support::resend_events))
         .routes(routes!(queue_settings::show, queue_settings::change))
         .routes(routes!(workflows::deploy))
         .routes(routes!(workflows::retire))
@@ -136,6 +146,7 @@ fn admin_routes() -> OpenApiRouter<Arc<AdminState>> {
         .routes(routes!(ops::batch_jobs::start, ops::batch_jobs::list))
         .routes(routes!(ops::batch_jobs::show))
         .routes(routes!(ops::batch_jobs::stop))
+        .routes(routes!(ops::batch_jobs::resume))
         .routes(routes!(ops::overview::show))
         .routes(routes!(ops::overview::key))
         .routes(routes!(ops::overview::workers))

@@ -16,6 +16,7 @@ use super::gate::QueuePass;
 use super::keyed::{self, Earlier, Effect};
 use super::problem::{Problem, Result};
 use super::request::{Command, NoBody, PathId};
+use super::reservation_view::ReservationView;
 use super::reservations::{self, own};
 use super::result_mapping::{Wanted, expired, is_fulfilled, not_payable, was_fulfilled};
 use super::state::AppState;
@@ -87,7 +88,7 @@ fn unpaid(reservation: &Reservation) -> Problem {
     params(("reservation" = Uuid, Path)), security(("user" = [], "queue_token" = [])),
     responses((status = 201, body = Receipt, description = "Paid"),
               (status = 200, body = Receipt, description = "Was paid before: the same body"),
-              (status = 202, body = reservations::ReservationView,
+              (status = 202, body = ReservationView,
                description = "Not settled yet: see Location and Retry-After")),
     extensions(("x-problems" = json!(["insufficient_points", "not_found", "queue_token", "hold_expired",
         "reservation_not_payable", "request_in_progress", "idempotency_key_reused"]))))]

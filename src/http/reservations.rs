@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use axum::extract::State;
 use axum::response::Response;
-use chrono::{DateTime, TimeDelta, Utc};
-use serde::{Deserialize, Serialize};
+use chrono::TimeDelta;
+use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa::openapi::schema::{Array, ArrayBuilder};
 use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
@@ -22,65 +22,15 @@ use super::observe::TraceId;
 use super::page::{ListQuery, Page};
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, Params, PathId, whose};
+use super::reservation_view::ReservationView;
 use super::result_mapping::{Wanted, is_fulfilled, refusal, was_fulfilled};
 use super::state::AppState;
-use super::tickets::TicketView;
 use super::validation::{Validate, Validation};
 use crate::booking::{self, BookingError, Order};
 use crate::ids::{ReservationId, UserId};
 use crate::store;
-use crate::store::reservations::{Line, Payment, Reservation, ReservationStatus};
-use crate::ticket_codes::TicketKeys;
+use crate::store::reservations::{Reservation, ReservationStatus};
 use crate::waiting_room::Claims;
-
-/// What a buyer sees of a reservation.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-#[schema(as = Reservation)]
-pub struct ReservationView {
-    id: Uuid,
-    performance_id: Uuid,
-    status: ReservationStatus,
-    /// Section and price are null while it is pending.
-    seats: Vec<Line>,
-    amount: i64,
-    /// Until when a payment is accepted; null until the seats are held.
-    expires_at: Option<DateTime<Utc>>,
-    /// The same in seconds from now, never below 0.
-    expires_in_seconds: Option<i64>,
-    created_at: DateTime<Utc>,
-    /// A code, for one that did not end well.
-    reason: Option<String>,
-    payment: Option<Payment>,
-    tickets: Vec<TicketView>,
-}
-
-impl ReservationView {
-    /// The reservation as it looks at this time, with the codes of its tickets.
-    pub fn of(reservation: Reservation, keys: &TicketKeys, now: DateTime<Utc>) -> Self {
-        let unpriced = |number: &i32| Line { number: *number, section: None, price: None };
-        let mut seats = reservation.lines.0;
-        if seats.is_empty() {
-            seats = reservation.seats.iter().map(unpriced).collect();
-        }
-        let ticket = |ticket| TicketView::of(ticket, reservation.performance_id, keys);
-        let tickets = reservation.tickets.0.into_iter().map(ticket).collect();
-        // Rounded up, so that a hold never looks as if it had run out before it has.
-        let left = |at: DateTime<Utc>| ((at - now).num_milliseconds().max(0) + 999) / 1_000;
-        Self {
-            id: reservation.id,
-            performance_id: reservation.performance_id,
-            status: reservation.status,
-            seats,
-            amount: reservation.amount,
-            expires_at: reservation.expires_at,
-            expires_in_seconds: reservation.expires_at.map(left),
-            created_at: reservation.created_at,
-            reason: reservation.reason,
-            payment: reservation.payment.map(|payment| payment.0),
-            tickets,
-        }
-    }
-}
 
 /// 202: the reservation is still being worked on, and can be read at its address.
 pub fn pending(app: &AppState, reservation: Reservation) -> Answer {
@@ -173,8 +123,8 @@ struct Reserve<'a> {
 impl keyed::Request for Reserve<'_> {
     async fn work(&self, effect: &Effect) -> Result<Answer> {
         let Self { app, user_id, wanted, .. } = self;
-        let performance = app.catalog.performance(wanted.performance_id).await?;
-        let concert_id = performance.concert_id;
+        let performance_id = wanted.performance_id;
+        let concert_id = app.catalog.concert_of(performance_id).await?;
         let place = match &self.buyer {
             Buyer::User(_) => Some(app.room.pass(self.pass.token(), *user_id, concert_id)),
             Buyer::Cashier(_) => None,
@@ -196,7 +146,7 @@ impl keyed::Request for Reserve<'_> {
         }
         let place = place.transpose()?;
         let seats = wanted.clone().numbers(app.booking_settings.max_seats)?;
-        let (performance_id, pay_now, trace) = (performance.id, wanted.pay, self.trace);
+        let (pay_now, trace) = (wanted.pay, self.trace);
         let user_id = *user_id;
         let order = Order { id: effect.id, user_id, concert_id, performance_id, seats, pay_now, trace };
         let began = Instant::now();
@@ -332,7 +282,10 @@ pub async fn list(
     let mut conn = app.pool.acquire().await?;
     let rows = store::reservations::of_user(&mut conn, user.id, query.after()?, query.limit() + 1).await?;
     let page = Page::cut(rows, query.limit(), |reservation| reservation.id);
-    let items = page.items.into_iter().map(|reservation| view(&app, reservation)).collect();
+    let mut items = Vec::with_capacity(page.items.len());
+    for reservation in page.items {
+        items.push(view(&app, reservation).with_date(&app).await?);
+    }
     Ok(Answer::ok(&Page { items, next_cursor: page.next_cursor }))
 }
 
@@ -346,7 +299,7 @@ pub async fn show(
     PathId(reservation): PathId,
 ) -> Result<Answer> {
     let reservation = own(&app, reservation, user.id).await?;
-    Ok(Answer::ok(&view(&app, reservation)))
+    Ok(Answer::ok(&view(&app, reservation).with_date(&app).await?))
 }
 
 #[cfg(test)]

@@ -110,7 +110,12 @@ pub fn expired() -> Problem {
 /// 409 with the status of the reservation.
 pub fn not_payable(reservation: &Reservation) -> Problem {
     let status = serde_json::json!(reservation.status);
-    let words = "This reservation cannot be paid in the state it is in.";
+    let words = match reservation.reason.as_deref().and_then(Code::named) {
+        Some(Code::PerformanceCancelled) => {
+            "The performance was cancelled; nothing was charged, or it was refunded."
+        }
+        _ => "This reservation cannot be paid in the state it is in.",
+    };
     Problem::new(Code::ReservationNotPayable, words).with("reservation_status", status)
 }
 

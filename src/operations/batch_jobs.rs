@@ -16,7 +16,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::batch::{self, Batch, Tally};
-use super::{AskError, SagaFilter, sagas};
+use super::dates::CANCEL_DATE;
+use super::job_end::Ended;
+use super::{AskError, SagaFilter, date_refunds, sagas};
 use crate::background::Tasks;
 use crate::orchestrator::Engine;
 use crate::store::batch_jobs::{self as rows, BatchJobRow, JobEnd, JobProgress, NewBatchJob};
@@ -39,7 +41,7 @@ pub async fn purge(pool: &PgPool, keep: TimeDelta) -> store::Result<()> {
     Ok(())
 }
 
-/// One act on every saga that a filter finds, as a job.
+/// One act on every saga that a filter finds, or the end of what was sold of a cancelled date, as a job.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub struct BatchJob {
     pub id: Uuid,
@@ -181,7 +183,8 @@ impl BatchJobs {
         Ok(())
     }
 
-    fn spawn(&self, id: Uuid) {
+    /// Runs a job in the background, unless another process runs it.
+    pub fn spawn(&self, id: Uuid) {
         let (engine, stop) = (self.engine.clone(), self.stop.clone());
         self.tasks.spawn(async move {
             let holder = ids::new();
@@ -226,42 +229,12 @@ pub async fn list(pool: &PgPool, before: Option<Uuid>, limit: i64) -> Result<Vec
     Ok(rows::list(pool, before, limit).await?.into_iter().map(BatchJob::from).collect())
 }
 
-/// How a run of a job ended.
-enum Ended {
-    /// The job is over.
-    Finished { status: &'static str, more: bool, error: Option<String> },
-    /// This process stops; another one goes on.
-    ProcessStops,
-    /// Another run holds the job.
-    Lost,
-}
-
 /// Runs a job to its end, unless another process runs it.
 async fn run(engine: &Engine, id: Uuid, holder: Uuid, stop: &CancellationToken) -> anyhow::Result<()> {
     let Some(row) = rows::claim(&engine.pool, id, holder).await? else { return Ok(()) };
-    let ended = match order(&row) {
-        Ok(order) => {
-            if row.total.is_none() {
-                rows::set_total(&engine.pool, id, count(engine, &order).await?).await?;
-            }
-            let mut run = Run::new(engine, id, holder, row);
-            match run.go_through(&order, stop).await {
-                Ok(ended) => {
-                    run.save().await?;
-                    ended
-                }
-                Err(error) => {
-                    // What was done is kept as far as the database takes it.
-                    let _saved = run.save().await;
-                    return Err(error);
-                }
-            }
-        }
-        Err(error) => Ended::Finished {
-            status: "failed",
-            more: true,
-            error: Some(format!("it cannot be read: {error}")),
-        },
+    let ended = match row.act.as_str() {
+        CANCEL_DATE => date_refunds::run(engine, &row, holder, stop).await?,
+        _ => run_acts(engine, id, holder, row, stop).await?,
     };
     match ended {
         Ended::Finished { status, more, error } => {
@@ -272,6 +245,37 @@ async fn run(engine: &Engine, id: Uuid, holder: Uuid, stop: &CancellationToken) 
         Ended::Lost => {}
     }
     Ok(())
+}
+
+async fn run_acts(
+    engine: &Engine,
+    id: Uuid,
+    holder: Uuid,
+    row: BatchJobRow,
+    stop: &CancellationToken,
+) -> anyhow::Result<Ended> {
+    let order = match order(&row) {
+        Ok(order) => order,
+        Err(error) => {
+            let error = Some(format!("it cannot be read: {error}"));
+            return Ok(Ended::Finished { status: "failed", more: true, error });
+        }
+    };
+    if row.total.is_none() {
+        rows::set_total(&engine.pool, id, count(engine, &order).await?).await?;
+    }
+    let mut run = Run::new(engine, id, holder, row);
+    match run.go_through(&order, stop).await {
+        Ok(ended) => {
+            run.save().await?;
+            Ok(ended)
+        }
+        Err(error) => {
+            // What was done is kept as far as the database takes it.
+            let _saved = run.save().await;
+            Err(error)
+        }
+    }
 }
 
 fn order(row: &BatchJobRow) -> anyhow::Result<Batch> {

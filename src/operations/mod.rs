@@ -4,11 +4,16 @@
 //! [`crate::orchestrator::Engine::act`], one saga at a time, each written down with who, when and why. A refund moves no
 //! saga and has its own transaction.
 
+pub mod reopening;
 pub mod batch_jobs;
+pub mod dates;
+pub mod date_refunds;
+mod job_end;
 pub mod deployments;
 pub mod batch;
 pub mod repair;
 pub mod refund;
+pub mod support;
 pub mod why;
 pub mod pauses;
 pub mod overview;

@@ -210,7 +210,8 @@ impl Decisions {
 /// The remembered reservation after its payment.
 fn paid(mut entry: CachedBooking, id: Uuid, amount: i64, now: DateTime<Utc>) -> CachedBooking {
     let status = PaymentStatus::Succeeded.name().to_owned();
-    entry.reservation.payment = Some(Json(Payment { id, status, amount, paid_at: Some(now) }));
+    entry.reservation.payment =
+        Some(Json(Payment { id, status, amount, paid_at: Some(now), refunded: None }));
     entry
 }
 

@@ -1,7 +1,8 @@
 //! Issue tickets, and beside it void them.
 //!
 //! Issuing is the moment of sale: the seats, still held by the reservation, become sold; it is confirmed; each seat has a
-//! ticket. If another reservation has claimed a seat in the last moment, or the performance has started, nothing of it happens.
+//! ticket. If another reservation has claimed a seat in the last moment, or the performance has started or was cancelled, nothing of it
+//! happens.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,7 @@ use uuid::Uuid;
 
 use super::booking_cache::{BookingCache, CachedBooking, Updates};
 use super::seat_notices::SeatNotice;
-use super::{Job, Jobs, done, rejected, unknown_command};
+use super::{DATE_CANCELLED, Job, Jobs, done, rejected, unknown_command};
 use crate::bus::Bus;
 use crate::config::Control;
 use crate::ids;
@@ -74,8 +75,8 @@ struct Work {
 #[derive(Default)]
 struct Decisions {
     seats: TrackedRows<Key, Seat>,
-    /// When the performances start whose seats were remembered and not read.
-    starts: BTreeMap<Uuid, DateTime<Utc>>,
+    /// The versions of the performances whose seats are sold.
+    dates: BTreeMap<Uuid, i64>,
     tickets: Vec<NewTicket>,
     confirmed: Vec<Uuid>,
     cancelled: Vec<Uuid>,
@@ -102,8 +103,8 @@ impl Unit for Work {
 
     fn write(self: Box<Self>, changes: &mut WriteBatch, sagas: &Batch) -> BoxFuture<'static, ()> {
         let Self { cache, bus, decisions, .. } = *self;
-        let Decisions { seats, starts, tickets, confirmed, cancelled, voided, updates, notice } = decisions;
-        store::seats::compare_starts(changes, &starts);
+        let Decisions { seats, dates, tickets, confirmed, cancelled, voided, updates, notice } = decisions;
+        store::seats::compare_dates(changes, &dates);
         store::seats::save(changes, &seats);
         store::tickets::insert(changes, &tickets, sagas.now);
         store::tickets::void(changes, &voided, sagas.now);
@@ -121,14 +122,24 @@ impl Unit for Work {
 impl Work {
     /// Takes the seats as this process wrote them when they were held, and reads the others.
     async fn read(&mut self, attempt: &mut BatchTx) -> store::Result<()> {
-        let Decisions { seats, starts, .. } = &mut self.decisions;
+        let jobs = self.jobs.readable().filter(|job| job.command == ISSUE);
+        if attempt.control() == Control::Pessimistic {
+            let named: Vec<Uuid> = jobs.map(|job| job.booking.input.performance_id).collect();
+            store::seats::lock_dates(attempt.conn(), &named).await?;
+        }
+        let Decisions { seats, dates, .. } = &mut self.decisions;
+        // A date may have changed between two of the reads: the older version makes the comparison fail.
+        let mut note = |seat: &Seat| {
+            let version = dates.entry(seat.performance_id).or_insert(seat.date_version);
+            *version = seat.date_version.min(*version);
+        };
         let mut wanted = Vec::new();
         for job in self.jobs.readable().filter(|job| job.command == ISSUE) {
             let known = (attempt.control() == Control::Optimistic).then(|| self.cache.of_job(job)).flatten();
             match known.filter(|known| !known.seats.is_empty()) {
                 Some(known) => {
                     for seat in known.seats {
-                        starts.insert(seat.performance_id, seat.starts_at);
+                        note(&seat);
                         seats.insert(seat.key(), seat);
                     }
                 }
@@ -141,6 +152,7 @@ impl Work {
             }
         }
         for found in store::seats::read(attempt, &wanted, 0).await? {
+            note(&found.seat);
             seats.insert(found.seat.key(), found.seat);
         }
         Ok(())
@@ -152,6 +164,11 @@ impl Decisions {
     fn issue(&mut self, job: &Job, before: Option<CachedBooking>, now: DateTime<Utc>) -> Outcome {
         let booking = &job.booking;
         let reservation_id = booking.input.reservation_id;
+        let is_cancelled = |seat: Option<&Seat>| seat.is_some_and(|seat| seat.cancelled_at.is_some());
+        if !booking.numbers(&self.seats, is_cancelled).is_empty() {
+            self.updates.set(job, None);
+            return rejected(DATE_CANCELLED, json!({}));
+        }
         let is_held = |seat: &Seat| seat.status == SeatStatus::Held && seat.holder == Some(reservation_id);
         // What would be paid from the start on could not be given back.
         let can_be_sold = |seat: &Seat| is_held(seat) && now < seat.starts_at;
@@ -258,6 +275,15 @@ mod tests {
         let refused = rejection(issue(&mut work, now() + chrono::TimeDelta::seconds(1)));
         assert_eq!(refused.0, "hold_expired");
         assert!(work.tickets.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_sold_of_a_cancelled_date() {
+        let mut work = held_by([7, 7]);
+        let key = (Uuid::from_u128(2), 2);
+        work.seats.change(&key).unwrap().cancelled_at = Some(now());
+        assert_eq!(rejection(issue(&mut work, now())).0, DATE_CANCELLED);
+        assert!(work.tickets.is_empty() && work.confirmed.is_empty());
     }
 
     #[test]

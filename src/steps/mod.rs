@@ -3,7 +3,8 @@
 //! A message only names the saga and the step. What is done, for which user and seats and for how many points, comes from the
 //! saga's row: anything that can publish to NATS can write a message.
 //!
-//! Tables are locked in one order everywhere: sagas, buyers, seats, accounts.
+//! Tables are locked in one order everywhere: dates, sagas, buyers, seats, accounts. A batch that repeats under locks finds its
+//! sagas locked already; who changes a date locks no saga.
 
 mod hold_seats;
 mod deduct_points;
@@ -26,6 +27,9 @@ use crate::saga::{Direction, Outcome};
 use crate::store::reservations::BookingInput;
 use crate::store::seats::{Key, Seat};
 use crate::store::tracked_rows::TrackedRows;
+
+/// The reason of a reservation that ended because its date was cancelled.
+pub const DATE_CANCELLED: &str = "performance_cancelled";
 
 /// The services of the steps, each with its commands.
 pub const SERVICES: [(&str, &[&str]); 3] =
@@ -202,6 +206,8 @@ mod tests {
             sale_opens_at: now(),
             sale_closes_at: now() + chrono::TimeDelta::hours(1),
             starts_at: now() + chrono::TimeDelta::hours(2),
+            cancelled_at: None,
+            date_version: 1,
         }
     }
 

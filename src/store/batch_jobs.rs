@@ -70,10 +70,11 @@ pub struct JobEnd<'a> {
     pub error: Option<&'a str>,
 }
 
-/// Keeps others from adding a job until the transaction ends, and counts those that have not ended.
+/// Keeps others from adding a job until the transaction ends, and counts those that have not ended. A cancelled date has its job in
+/// any case, so those are not counted.
 pub async fn lock_and_count_unfinished(conn: &mut PgConnection) -> Result<i64> {
     sqlx::query!("lock table batch_jobs in share row exclusive mode").execute(&mut *conn).await?;
-    sqlx::query_scalar!(r#"select count(*) as "count!" from batch_jobs where finished_at is null"#)
+    sqlx::query_scalar!(r#"select count(*) as "count!" from batch_jobs where finished_at is null and act <> 'cancel_performance'"#)
         .fetch_one(conn)
         .await
 }
@@ -237,6 +238,20 @@ pub async fn finish(db: impl PgExecutor<'_>, id: Uuid, holder: Uuid, end: JobEnd
     .execute(db)
     .await?;
     Ok(())
+}
+
+/// Lets a job go on that was stopped, has failed, or ended with refusals; false if it is none of these.
+pub async fn reopen(db: impl PgExecutor<'_>, id: Uuid) -> Result<bool> {
+    let reopened = sqlx::query!(
+        "update batch_jobs set status = 'running', finished_at = null, stopped_by = null, error = null, more = false,
+             updated_at = clock_timestamp()
+         where id = $1 and (status in ('stopped', 'failed') or status = 'completed' and failed > 0
+             and act = 'cancel_performance')",
+        id,
+    )
+    .execute(db)
+    .await?;
+    Ok(reopened.rows_affected() > 0)
 }
 
 /// Asks for the stop of a job that has not ended; false if it has, or was asked before.

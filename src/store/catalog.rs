@@ -44,7 +44,7 @@ pub struct OpenPerformance {
     pub sale_closes_at: DateTime<Utc>,
 }
 
-/// A date of a concert: what never changes about it.
+/// A date of a concert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Performance {
     pub id: Uuid,
@@ -115,7 +115,7 @@ impl SeatStatus {
     }
 }
 
-/// What never changes about a seat.
+/// What does not change about a seat while it is sold.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct SeatPlace {
     pub number: i32,
@@ -126,6 +126,8 @@ pub struct SeatPlace {
 /// The numbers of the seats of a date that are not free.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TakenSeats {
+    /// The version of its sections and prices.
+    pub layout_version: i64,
     pub held: Vec<i32>,
     pub sold: Vec<i32>,
 }
@@ -228,7 +230,7 @@ pub async fn list_concerts(
         r#"
         select c.id, c.name, c.description,
             exists (select from performances p
-                    where p.concert_id = c.id and p.sale_opens_at <= $4 and least(p.sale_closes_at, p.starts_at) > $4) as "on_sale!"
+                    where p.concert_id = c.id and p.sale_opens_at <= $4 and least(p.sale_closes_at, p.starts_at, p.cancelled_at) > $4) as "on_sale!"
         from concerts c
         where $1::text is null or (c.name, c.id) > ($1, $2::uuid)
         order by c.name, c.id
@@ -257,7 +259,7 @@ pub async fn concert(db: impl PgExecutor<'_>, id: Uuid, now: DateTime<Utc>) -> R
         r#"
         select c.id, c.name, c.description,
             exists (select from performances p
-                    where p.concert_id = c.id and p.sale_opens_at <= $2 and least(p.sale_closes_at, p.starts_at) > $2) as "on_sale!"
+                    where p.concert_id = c.id and p.sale_opens_at <= $2 and least(p.sale_closes_at, p.starts_at, p.cancelled_at) > $2) as "on_sale!"
         from concerts c
         where c.id = $1
         "#,
@@ -284,7 +286,7 @@ pub async fn open_performances(
             select count(*) from seats s
             where s.performance_id = p.id and (s.status = 'free' or s.status = 'held' and s.claimable_at <= $2)
         ) as free (seats)
-        where p.concert_id = $1 and p.sale_opens_at <= $2 and least(p.sale_closes_at, p.starts_at) > $2
+        where p.concert_id = $1 and p.sale_opens_at <= $2 and least(p.sale_closes_at, p.starts_at, p.cancelled_at) > $2
           and free.seats > 0
         order by p.starts_at, p.id
         "#,
@@ -295,18 +297,11 @@ pub async fn open_performances(
     .await
 }
 
-/// One date.
-pub async fn performance(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Performance>> {
-    sqlx::query_as!(
-        Performance,
-        r#"
-        select id, concert_id, venue, starts_at, duration_minutes, sale_opens_at, sale_closes_at, seats_total
-        from performances where id = $1
-        "#,
-        id,
-    )
-    .fetch_optional(db)
-    .await
+/// The concert of a date.
+pub async fn concert_of(db: impl PgExecutor<'_>, performance: Uuid) -> Result<Option<Uuid>> {
+    sqlx::query_scalar!("select concert_id from performances where id = $1", performance)
+        .fetch_optional(db)
+        .await
 }
 
 /// The seats of a date by number, without their state.
@@ -330,7 +325,8 @@ pub async fn taken_seats(
         TakenSeats,
         r#"
         select coalesce(array_agg(number) filter (where status = 'held' and claimable_at > $2), '{}') as "held!",
-               coalesce(array_agg(number) filter (where status = 'sold'), '{}') as "sold!"
+               coalesce(array_agg(number) filter (where status = 'sold'), '{}') as "sold!",
+               (select coalesce(max(layout_version), 0) from performances where id = $1) as "layout_version!"
         from seats where performance_id = $1 and status <> 'free'
         "#,
         performance_id,

@@ -8,13 +8,17 @@
 pub mod api_keys;
 pub mod audit;
 pub mod batch_jobs;
+pub mod dates;
 pub mod catalog;
+pub mod date_refunds;
+pub mod direct_events;
 pub mod payments;
 pub mod points;
 pub mod pulse;
 pub mod queue;
 pub mod queue_journal;
 pub mod settlements;
+pub mod support;
 pub mod redemptions;
 pub mod reservations;
 pub mod saga_search;

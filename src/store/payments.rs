@@ -138,7 +138,7 @@ pub async fn balances_of(
     Ok((balances.into_iter().map(|(user, balance, _)| (user, balance)).collect(), read_at))
 }
 
-/// The uses of points for these reservations that were not refunded yet.
+/// The uses of points for these reservations that were not refunded yet, without what was refunded of single seats.
 pub async fn open_uses(db: impl PgExecutor<'_>, reservations: &[Uuid]) -> Result<Vec<Use>> {
     if reservations.is_empty() {
         return Ok(Vec::new());
@@ -146,9 +146,15 @@ pub async fn open_uses(db: impl PgExecutor<'_>, reservations: &[Uuid]) -> Result
     sqlx::query_as!(
         Use,
         r#"
-        select id, user_id, reservation_id as "reservation_id!", amount from ledger_entries used
-        where kind = 'use' and reservation_id = any($1)
-          and not exists (select from ledger_entries back where back.reverses_id = used.id)
+        select id as "id!", user_id as "user_id!", reservation_id as "reservation_id!", amount as "amount!"
+        from (
+            select id, user_id, reservation_id, amount - coalesce((
+                select sum(s.amount) from seat_refunds s where s.reservation_id = used.reservation_id), 0)::bigint as amount
+            from ledger_entries used
+            where kind = 'use' and reservation_id = any($1)
+              and not exists (select from ledger_entries back where back.reverses_id = used.id)
+        ) as left_over
+        where amount > 0
         "#,
         reservations,
     )
@@ -159,7 +165,7 @@ pub async fn open_uses(db: impl PgExecutor<'_>, reservations: &[Uuid]) -> Result
 /// The refund of the points of a reservation, if there is one: the entry that reverses the use, and the use.
 pub async fn refund_of(db: impl PgExecutor<'_>, reservation: Uuid) -> Result<Option<(Uuid, Use)>> {
     let sql = "
-        select back.id, used.id, used.user_id, used.amount from ledger_entries used
+        select back.id, used.id, used.user_id, back.amount from ledger_entries used
         join ledger_entries back on back.reverses_id = used.id
         where used.kind = 'use' and used.reservation_id = $1";
     let found: Option<(Uuid, Uuid, Uuid, i64)> =
@@ -286,8 +292,8 @@ pub async fn charges(db: impl PgExecutor<'_>, from: Uuid, below: Uuid, limit: i6
     let sql = "
         select id, user_id, kind, amount, balance, reservation_id, reverses_id, position, created_at
         from ledger_entries e
-        where id >= $1 and id < $2 and (kind = 'charge' or kind = 'refund' and exists (
-            select from operator_acts a where a.act = 'refund' and a.detail ->> 'entry_id' = e.id::text))
+        where id >= $1 and id < $2 and (kind in ('charge', 'goodwill') or kind = 'refund' and (reverses_id is null or exists (
+            select from operator_acts a where a.act = 'refund' and a.detail ->> 'entry_id' = e.id::text)))
         order by id
         limit $3";
     sqlx::query_as(sql).bind(from).bind(below).bind(limit).fetch_all(db).await

@@ -21,6 +21,8 @@ pub enum EntryKind {
     Charge,
     Use,
     Refund,
+    /// Given by the support desk.
+    Goodwill,
 }
 
 /// One line of the ledger. `amount` is positive whichever way the points went.
@@ -46,10 +48,21 @@ pub async fn balance(db: impl PgExecutor<'_>, user: Uuid) -> Result<i64> {
     Ok(found.unwrap_or(0))
 }
 
-/// Adds points: account, entry and the note that it must be announced, in one statement. Answers the new
-/// balance, or nothing if it would go above [`BALANCE_LIMIT`]. The entry's id is the fence: the second
-/// charge under the same id breaks `ledger_entries_pkey` and changes nothing.
+/// Adds points that were charged; see [`credit`].
 pub async fn charge(db: impl PgExecutor<'_>, entry: Uuid, user: Uuid, amount: i64) -> Result<Option<i64>> {
+    credit(db, "charge", entry, user, amount).await
+}
+
+/// Adds points: account, entry of this kind and the note that it must be announced, in one statement. Answers the new
+/// balance, or nothing if it would go above [`BALANCE_LIMIT`]. The entry's id is the fence: the second
+/// one under the same id breaks `ledger_entries_pkey` and changes nothing.
+pub async fn credit(
+    db: impl PgExecutor<'_>,
+    kind: &str,
+    entry: Uuid,
+    user: Uuid,
+    amount: i64,
+) -> Result<Option<i64>> {
     sqlx::query_scalar!(
         r#"
         with account as (
@@ -60,7 +73,7 @@ pub async fn charge(db: impl PgExecutor<'_>, entry: Uuid, user: Uuid, amount: i6
             returning balance
         ), entry as (
             insert into ledger_entries (id, user_id, kind, amount, balance, created_at)
-            select $1, $2, 'charge', $3, balance, clock_timestamp() from account
+            select $1, $2, $5, $3, balance, clock_timestamp() from account
             returning id, balance, created_at
         ), note as (
             insert into unannounced_entries (entry_id, created_at) select id, created_at from entry
@@ -71,6 +84,7 @@ pub async fn charge(db: impl PgExecutor<'_>, entry: Uuid, user: Uuid, amount: i6
         user,
         amount,
         BALANCE_LIMIT,
+        kind,
     )
     .fetch_optional(db)
     .await

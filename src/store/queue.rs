@@ -248,7 +248,7 @@ pub async fn stock(
                                              limit p.seats_total / 10 + 1) few))::bigint as "free!",
                   sale_opening(p.concert_id, $2) as opens_at
            from performances p
-           where p.concert_id = any($1) and least(p.sale_closes_at, p.starts_at) > $2
+           where p.concert_id = any($1) and least(p.sale_closes_at, p.starts_at, p.cancelled_at) > $2
            group by p.concert_id"#,
         concerts,
         now

@@ -283,6 +283,20 @@ pub async fn undo(
     .await
 }
 
+/// The redeemed tickets of some reservations.
+pub async fn redeemed_tickets_of(db: impl PgExecutor<'_>, reservations: &[Uuid]) -> Result<Vec<Uuid>> {
+    sqlx::query_scalar!(
+        r#"
+        select t.id from tickets t
+        where t.reservation_id = any ($1)
+          and exists (select from redemptions v where v.ticket_id = t.id and v.status = 'valid')
+        "#,
+        reservations,
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// The redeemed tickets of a reservation.
 pub async fn redeemed_tickets(db: impl PgExecutor<'_>, reservation: Uuid) -> Result<Vec<Uuid>> {
     sqlx::query_scalar!(

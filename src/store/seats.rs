@@ -58,9 +58,9 @@ const _: () = {
         ));
     }
 };
-const COMPARE_STARTS: Part = Part::new("starts", include_str!("../../sql/compare_starts.sql"));
-const _: fn(&[Uuid], &[DateTime<Utc>]) =
-    |ids, starts| drop(sqlx::query_file!("sql/compare_starts.sql", ids, starts));
+const COMPARE_DATES: Part = Part::new("dates", include_str!("../../sql/compare_dates.sql"));
+const _: fn(&[Uuid], &[i64]) =
+    |ids, versions| drop(sqlx::query_file!("sql/compare_dates.sql", ids, versions));
 const COMPARE_BUYERS: Part = Part::new("buyers", include_str!("../../sql/compare_buyers.sql"));
 const _: fn(&[Uuid], &[i64], DateTime<Utc>) =
     |ids, seats, now| drop(sqlx::query_file!("sql/compare_buyers.sql", ids, ids, seats, now, ids));
@@ -106,6 +106,10 @@ pub struct Seat {
     pub sale_opens_at: DateTime<Utc>,
     pub sale_closes_at: DateTime<Utc>,
     pub starts_at: DateTime<Utc>,
+    /// When its performance was cancelled, if it was.
+    pub cancelled_at: Option<DateTime<Utc>>,
+    /// The version of its performance's row; see [`compare_dates`].
+    pub date_version: i64,
 }
 
 impl Seat {
@@ -114,9 +118,10 @@ impl Seat {
         (self.performance_id, self.number)
     }
 
-    /// When its performance is no longer sold: with the end of its window, and at its start at the latest.
+    /// When its performance is no longer sold: with the end of its window or its cancellation, and at its start at the latest.
     pub fn sale_ends_at(&self) -> DateTime<Utc> {
-        self.sale_closes_at.min(self.starts_at)
+        let closes_at = self.sale_closes_at.min(self.starts_at);
+        self.cancelled_at.map_or(closes_at, |cancelled_at| closes_at.min(cancelled_at))
     }
 }
 
@@ -224,13 +229,28 @@ pub fn save(changes: &mut WriteBatch, seats: &TrackedRows<Key, Seat>) {
         .bind(holders_then);
 }
 
-/// Compares when these performances start with what is remembered: seats that were not read are sold until then.
-pub fn compare_starts(changes: &mut WriteBatch, known: &BTreeMap<Uuid, DateTime<Utc>>) {
+/// Compares the versions of these performances with what was read, and keeps them from being changed or cancelled until the
+/// statement has committed.
+pub fn compare_dates(changes: &mut WriteBatch, known: &BTreeMap<Uuid, i64>) {
     if known.is_empty() {
         return;
     }
-    let (ids, starts): (Vec<Uuid>, Vec<DateTime<Utc>>) = known.iter().map(|(id, at)| (*id, *at)).unzip();
-    changes.check(PERFORMANCES, COMPARE_STARTS).bind(ids).bind(starts);
+    let (ids, versions): (Vec<Uuid>, Vec<i64>) = known.iter().map(|(id, version)| (*id, *version)).unzip();
+    changes.check(PERFORMANCES, COMPARE_DATES).bind(ids).bind(versions);
+}
+
+/// Takes the locks of [`compare_dates`] before anything is read.
+pub async fn lock_dates(conn: &mut PgConnection, dates: &[Uuid]) -> Result<()> {
+    sqlx::query!(
+        r#"
+        select pg_advisory_xact_lock_shared(hashtextextended(date::text, 20112)) as "locked: ()"
+        from (select distinct date from unnest($1::uuid[]) as date order by date) as ordered
+        "#,
+        dates,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Keeps other transactions from holding seats for the same users until this one ends, so that the count of a

@@ -47,7 +47,7 @@ pub async fn drop_cancellation(
 ) -> Result<bool> {
     let done = sqlx::query!(
         r#"
-        update reservations set cancellation_id = null, updated_at = $3
+        update reservations set cancellation_id = null, reason = null, updated_at = $3
         where id = $1 and cancellation_id = $2 and status = 'confirmed'
         "#,
         reservation,

@@ -109,6 +109,7 @@ impl Entrance {
             room: service.room.clone(),
             catalog: Some(catalog.clone()),
             queue: settings.queue.clone(),
+            goodwill_per_day: settings.booking.goodwill_per_day.into(),
             health: Health::new(service.bus.health.clone(), Tasks::new(&stop)),
             batches: BatchJobs::new(&service.engine, &Tasks::new(&stop), &stop),
             overviews: Overviews::default(),

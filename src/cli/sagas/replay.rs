@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::super::output::table;
 use super::super::{Context, Ending, Misuse};
-use crate::booking::ChargeReplay;
+use crate::booking::{ChargeReplay, DirectReplay};
 use crate::bus::Bus;
 use crate::bus::events::EventMessage;
 use crate::orchestrator::{Pace, Page, Replay, Wanted};
@@ -88,10 +88,14 @@ pub(super) async fn run(context: &Context, arguments: Arguments) -> anyhow::Resu
     let mut others = BTreeMap::new();
     let mut replay = Replay::begin(&pool, &registry, &wanted).await?;
     let mut charges = ChargeReplay::begin(&pool, &wanted);
+    let mut direct = DirectReplay::begin(&pool, &wanted);
     loop {
         let page = match replay.next().await? {
             Some(page) => Some(page),
-            None => charges.next().await?,
+            None => match charges.next().await? {
+                Some(page) => Some(page),
+                None => direct.next().await?,
+            },
         };
         let Some(mut page) = page else { break };
         page.events.retain(|one| {

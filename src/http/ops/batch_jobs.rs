@@ -22,6 +22,7 @@ use super::saga_acts::ActReason;
 use crate::operations::SagaFilter;
 use crate::operations::batch::{self, Batch, RATE_DEFAULT};
 use crate::operations::batch_jobs::{self, BatchJob, JOB_LIMIT_MAX, JobError};
+use crate::operations::reopening;
 use crate::saga::OperatorAction;
 
 /// Sagas of a job that names no limit.
@@ -132,6 +133,25 @@ pub async fn stop(
 ) -> Result<Response> {
     once(&app.repeats, staff.caller(), command, async |why, _| {
         let job = batch_jobs::stop(&app.pool, id, &staff.key.name, &why.reason).await?;
+        Ok(Answer::ok(&job))
+    })
+    .await
+}
+
+/// Lets a batch go on that was stopped or has failed, from where it was; the refunds of a cancelled date also after they ended with
+/// some that an operator has mended since. One that runs stays as it is.
+#[utoipa::path(post, path = "/v1/ops/batches/{batch}/resume", tag = "operations", request_body = ActReason,
+    params(("batch" = Uuid, Path)), security(("key" = [])), responses((status = 200, body = BatchJob)),
+    extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
+pub async fn resume(
+    State(app): State<Arc<AdminState>>,
+    staff: Staff<Operator>,
+    PathId(id): PathId,
+    command: Command<ActReason>,
+) -> Result<Response> {
+    once(&app.repeats, staff.caller(), command, async |why, _| {
+        let job = reopening::reopen(&app.pool, id, &staff.key.name, &why.reason).await?;
+        app.batches.spawn(id);
         Ok(Answer::ok(&job))
     })
     .await

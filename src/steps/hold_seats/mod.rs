@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::booking_cache::{BookingCache, CachedBooking, Updates};
 use super::seat_notices::SeatNotice;
-use super::{Booking, Job, Jobs, Limits, done, rejected, unknown_command};
+use super::{Booking, DATE_CANCELLED, Job, Jobs, Limits, done, rejected, unknown_command};
 use crate::bus::Bus;
 use crate::config::Control;
 use crate::orchestrator::{Batch, Participant, Task, Unit};
@@ -79,6 +79,8 @@ struct Decisions {
     seats: TrackedRows<Key, Seat>,
     /// What users have of performances.
     owned: TrackedRows<(Uuid, Uuid), Owned>,
+    /// The versions of the performances whose seats are held.
+    dates: BTreeMap<Uuid, i64>,
     /// The points of buyers who pay at once.
     balances: BTreeMap<Uuid, i64>,
     /// Reservations that get their seats, or are refused.
@@ -104,7 +106,8 @@ impl Unit for Work {
 
     fn write(self: Box<Self>, changes: &mut WriteBatch, sagas: &Batch) -> BoxFuture<'static, ()> {
         let Self { cache, bus, control, decisions, .. } = *self;
-        let Decisions { seats, owned, holds, ends, updates, notice, .. } = decisions;
+        let Decisions { seats, owned, dates, holds, ends, updates, notice, .. } = decisions;
+        store::seats::compare_dates(changes, &dates);
         store::seats::save(changes, &seats);
         if control == Control::Optimistic {
             let own = holds.iter().map(|hold| hold.id).collect();
@@ -124,10 +127,11 @@ impl Unit for Work {
 impl Work {
     /// Reads the seats, and what those who want to hold some have of the performance already.
     async fn read(&mut self, attempt: &mut BatchTx) -> store::Result<()> {
-        let (mut wanted, mut buyers) = (Vec::new(), Vec::new());
+        let (mut wanted, mut buyers, mut on_sale) = (Vec::new(), Vec::new(), Vec::new());
         for job in self.jobs.readable() {
             let mut buyer = (job.command == HOLD).then_some(job.booking.input.user_id);
             buyers.extend(buyer);
+            on_sale.extend(buyer.map(|_| job.booking.input.performance_id));
             // What the buyer has is read once, with the first of the seats.
             wanted.extend(job.booking.keys().map(|(performance_id, number)| Wanted {
                 performance_id,
@@ -137,12 +141,14 @@ impl Work {
             }));
         }
         if self.control == Control::Pessimistic && !buyers.is_empty() {
+            store::seats::lock_dates(attempt.conn(), &on_sale).await?;
             store::seats::lock_buyers(attempt.conn(), &buyers).await?;
         }
-        let Decisions { limits, seats, owned, balances, .. } = &mut self.decisions;
+        let Decisions { limits, seats, owned, dates, balances, .. } = &mut self.decisions;
         for found in store::seats::read(attempt, &wanted, limits.ended_holds).await? {
             if let Some(buyer) = found.buyer {
                 owned.insert((buyer, found.seat.performance_id), found.owned);
+                dates.insert(found.seat.performance_id, found.seat.date_version);
                 balances.extend(found.balance.map(|balance| (buyer, balance)));
             }
             seats.insert(found.seat.key(), found.seat);
@@ -153,8 +159,8 @@ impl Work {
 
 impl Decisions {
     fn new(limits: Limits) -> Self {
-        let (seats, owned, balances, holds, ends, updates, notice) = Default::default();
-        Self { limits, seats, owned, balances, holds, ends, updates, notice }
+        let (seats, owned, dates, balances, holds, ends, updates, notice) = Default::default();
+        Self { limits, seats, owned, dates, balances, holds, ends, updates, notice }
     }
 
     /// Holds all the seats, or none and says why.
@@ -243,7 +249,11 @@ impl Decisions {
         if now < first.sale_opens_at || now >= first.sale_ends_at() {
             return Err((
                 "sale_not_open",
-                json!({ "opens_at": first.sale_opens_at, "closes_at": first.sale_ends_at() }),
+                json!({
+                    "opens_at": first.sale_opens_at,
+                    "closes_at": first.sale_ends_at(),
+                    "cancelled_at": first.cancelled_at,
+                }),
             ));
         }
         let account = self.owned.get(&(booking.input.user_id, booking.input.performance_id));
@@ -295,7 +305,9 @@ impl Decisions {
         }
         // As a step of a cancellation the reservation has its end already.
         if job.direction == Direction::Undo {
-            let (status, reason) = end_of(job.reason.as_deref());
+            let first = booking.keys().next().and_then(|key| self.seats.get(&key));
+            let is_date_cancelled = first.is_some_and(|seat| seat.cancelled_at.is_some());
+            let (status, reason) = end_of(job.reason.as_deref(), is_date_cancelled);
             let begun = Reservation::begun(&booking.input, booking.placed_at);
             self.ends.push(Reservation { status, reason, ..begun });
         }
@@ -317,10 +329,12 @@ impl Seat {
 }
 
 /// How a reservation ends by the reason for which its saga is undone.
-fn end_of(reason: Option<&str>) -> (ReservationStatus, Option<String>) {
+fn end_of(reason: Option<&str>, is_date_cancelled: bool) -> (ReservationStatus, Option<String>) {
     match reason {
         Some("hold_expired") => (ReservationStatus::Expired, Some("hold_expired".to_owned())),
-        Some("cancelled") => (ReservationStatus::Cancelled, None),
+        Some("cancelled") => {
+            (ReservationStatus::Cancelled, is_date_cancelled.then(|| DATE_CANCELLED.to_owned()))
+        }
         other => (ReservationStatus::Failed, Some(other.unwrap_or("unavailable").to_owned())),
     }
 }

@@ -4,6 +4,7 @@
 //! service's effect and its saga's next state commit together, so the rows agree between two commits.
 //! A query that allows for sagas under way says so.
 
+mod dates;
 mod points;
 mod recent;
 mod redemptions;
@@ -11,6 +12,7 @@ mod references;
 mod rules;
 mod sagas;
 mod seats;
+mod support;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -18,6 +20,7 @@ use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub use dates::cancelled_dates;
 pub use points::{balances, payments, points_taken, unsettled_points};
 pub use recent::{RECENT_NAMED, RecentOffender, recent};
 pub use redemptions::redemptions;
@@ -25,6 +28,7 @@ pub use references::dangling;
 pub use rules::row_rules;
 pub use sagas::{asleep, overdue_sagas, stuck_sagas};
 pub use seats::{doubled_seats, held_seats, overdue_holds, sold_seats};
+pub use support::support_entries;
 
 use super::Result;
 

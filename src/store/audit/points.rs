@@ -118,7 +118,9 @@ pub async fn payments(conn: &mut PgConnection) -> Result<Vec<Offender>> {
             select e.id::text, 'the refund is not the opposite of what it reverses'
             from ledger_entries e
             left join ledger_entries used on used.id = e.reverses_id
-            where e.reverses_id is not null and (used.id is null or used.kind <> 'use' or used.amount <> e.amount
+            where e.reverses_id is not null and (used.id is null or used.kind <> 'use'
+                or used.amount <> e.amount and used.amount <> e.amount + coalesce((
+                    select sum(s.amount) from seat_refunds s where s.reservation_id = e.reservation_id), 0)
                 or used.user_id <> e.user_id or used.reservation_id <> e.reservation_id)
             union all
             select r.id::text, 'user ' || p.user_id || ' pays for a reservation of user ' || r.user_id
@@ -131,13 +133,20 @@ pub async fn payments(conn: &mut PgConnection) -> Result<Vec<Offender>> {
             union all
             select r.id::text, 'the reservation is for other seats than its saga'
             from ordered o join reservations r on r.id = o.id
-            where o.performance_id <> r.performance_id::text or o.seats <> to_jsonb(r.seats)
+            where o.performance_id <> r.performance_id::text
+                -- Seats that support refunded are the reservation's no more.
+                or o.seats <> to_jsonb(r.seats) and (
+                    not o.seats @> to_jsonb(r.seats)
+                    or exists (
+                        select from jsonb_array_elements_text(o.seats) as ordered (seat)
+                        where ordered.seat::int <> all (r.seats) and not exists (
+                            select from seat_refunds s where s.reservation_id = r.id and s.seat = ordered.seat::int)))
             union all
             select s.id::text, 'the reservation is ' || s.status || ', its payment is ' || coalesce(p.status, 'missing')
             from settled s
             left join payments p on p.reservation_id = s.id
             where (s.status = 'confirmed') <> (p.status is not distinct from 'succeeded')
-                or s.status = 'confirmed' and p.amount <> s.amount
+                or s.status = 'confirmed' and p.amount - p.refunded <> s.amount
         )
         select id as "id!", problem as "problem!", count(*) over () as "total!"
         from found

@@ -125,8 +125,8 @@ pub async fn recent(pool: &PgPool, ids: Range<Uuid>, now: DateTime<Utc>) -> Resu
             from confirmed c
             -- Bounded, so that the view is asked for these reservations alone, and not joined as a whole.
             left join lateral (
-                select status, amount from payments where reservation_id = c.id limit 1) as p on true
-            where p.status is distinct from 'succeeded' or p.amount <> c.amount
+                select status, amount, refunded from payments where reservation_id = c.id limit 1) as p on true
+            where p.status is distinct from 'succeeded' or p.amount - p.refunded <> c.amount
             union all
             select 'balances', e.id::text,
                 'the entry says ' || e.balance || ', the entry before it and its amount add up to '

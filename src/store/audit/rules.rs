@@ -59,11 +59,13 @@ pub async fn row_rules(conn: &mut PgConnection) -> Result<Vec<Offender>> {
             select e.id::text, 'breaks ' || broken.rules
             from ledger_entries e
             cross join lateral (select concat_ws(', ',
-                case when e.kind not in ('charge', 'use', 'refund') then 'ledger_entries_kind_known' end,
+                case when e.kind not in ('charge', 'use', 'refund', 'goodwill') then 'ledger_entries_kind_known' end,
                 case when e.balance < 0 then 'ledger_entries_balance' end,
-                case when (e.kind = 'refund') <> (e.reverses_id is not null)
+                case when e.kind <> 'refund' and e.reverses_id is not null
+                    or e.kind = 'refund' and e.reverses_id is null
+                        and not exists (select from seat_refunds s where s.entry_id = e.id)
                     then 'ledger_entries_refund_names_entry' end,
-                case when (e.kind = 'charge') <> (e.reservation_id is null)
+                case when (e.kind in ('charge', 'goodwill')) <> (e.reservation_id is null)
                     then 'ledger_entries_use_names_reservation' end
             ) as rules) as broken
             where broken.rules <> ''

@@ -64,6 +64,9 @@ pub struct Payment {
     pub status: String,
     pub amount: i64,
     pub paid_at: Option<DateTime<Utc>>,
+    /// What was refunded of single seats; left out if nothing was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refunded: Option<i64>,
 }
 
 /// A ticket for one seat. Its code is derived from it, see [`crate::ticket_codes`].
@@ -194,34 +197,66 @@ impl NewReservation {
     }
 }
 
-/// Marks a confirmed reservation as being cancelled by this saga: a compare-and-set, won once. A reservation of which a ticket
-/// was redeemed is not marked: support undoes the redemption first, or takes it back with its own refund.
-pub async fn claim_cancellation(
+/// A reservation that a cancellation has claimed.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    pub cancellation: Uuid,
+    /// Events about it that no saga has.
+    pub events: i64,
+    pub is_date_cancelled: bool,
+    /// What is cancelled, as it stood when it was claimed.
+    pub input: BookingInput,
+}
+
+/// Marks confirmed reservations as being cancelled, each by the saga beside it: a compare-and-set, won once, until the date
+/// starts, and at any time if it was cancelled or staff does it. Answers those that were won. A reservation of which a ticket was
+/// redeemed is marked only for staff, or if its date was cancelled.
+pub async fn claim_cancellations(
     conn: &mut PgConnection,
-    id: Uuid,
-    cancellation: Uuid,
+    wanted: &[(Uuid, Uuid)],
+    is_by_staff: bool,
     now: DateTime<Utc>,
-) -> Result<bool> {
+) -> Result<Vec<Claimed>> {
+    let (ids, cancellations): (Vec<Uuid>, Vec<Uuid>) = wanted.iter().copied().unzip();
     // After this lock the next statement sees each scan that was stored before; see `store::redemptions`.
-    sqlx::query!("select id from reservations where id = $1 for no key update", id)
-        .fetch_optional(&mut *conn)
+    sqlx::query!("select id from reservations where id = any($1) order by id for no key update", &ids)
+        .fetch_all(&mut *conn)
         .await?;
-    let claimed = sqlx::query!(
+    let rows = sqlx::query!(
         r#"
-        update reservations set cancellation_id = $2, updated_at = $3
-        where id = $1 and status = 'confirmed' and cancellation_id is null
-          and $3 < (select starts_at from performances where performances.id = performance_id)
-          and not exists (
+        update reservations r set cancellation_id = wanted.cancellation, updated_at = $3,
+            reason = case when p.cancelled_at is not null then 'performance_cancelled' else r.reason end
+        from unnest($1::uuid[], $2::uuid[]) as wanted (id, cancellation), performances p
+        where r.id = wanted.id and p.id = r.performance_id and r.status = 'confirmed' and r.cancellation_id is null
+          and (p.cancelled_at is not null or $4 or $3 < p.starts_at and not exists (
               select from tickets t join redemptions v on v.ticket_id = t.id and v.status = 'valid'
-              where t.reservation_id = reservations.id)
+              where t.reservation_id = r.id))
+        returning r.id, r.user_id, r.concert_id, r.performance_id, r.seats, r.amount, wanted.cancellation as "cancellation!",
+            p.cancelled_at is not null as "is_date_cancelled!",
+            (select count(*) from direct_events e where e.subject_id = r.id) as "events!"
         "#,
-        id,
-        cancellation,
+        &ids,
+        &cancellations,
         now,
+        is_by_staff,
     )
-    .execute(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(claimed.rows_affected() == 1)
+    let claimed = rows.into_iter().map(|row| Claimed {
+        cancellation: row.cancellation,
+        events: row.events,
+        is_date_cancelled: row.is_date_cancelled,
+        input: BookingInput {
+            reservation_id: row.id,
+            user_id: row.user_id,
+            concert_id: row.concert_id,
+            performance_id: row.performance_id,
+            seats: row.seats,
+            pay_now: false,
+            amount: Some(row.amount),
+        },
+    });
+    Ok(claimed.collect())
 }
 
 /// Why a buyer may not cancel a confirmed reservation any more.
@@ -233,14 +268,16 @@ pub enum Obstacle {
     Redeemed,
 }
 
-/// What stands in the way of a buyer's cancellation of a confirmed reservation, if anything does.
+/// What stands in the way of a buyer's cancellation of a confirmed reservation, if anything does. Nothing does if its date was
+/// cancelled.
 pub async fn obstacle(db: impl PgExecutor<'_>, id: Uuid) -> Result<Option<Obstacle>> {
     let found = sqlx::query!(
         r#"
         select p.starts_at <= clock_timestamp() as "started!", exists (
             select from tickets t join redemptions v on v.ticket_id = t.id and v.status = 'valid'
             where t.reservation_id = r.id) as "redeemed!"
-        from reservations r join performances p on p.id = r.performance_id where r.id = $1
+        from reservations r join performances p on p.id = r.performance_id
+        where r.id = $1 and p.cancelled_at is null
         "#,
         id,
     )
@@ -303,7 +340,8 @@ async fn select(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Reservation
                case when r.claimable_at between '1970-01-01 00:00:00+00' and '9999-12-31 23:59:59.999999+00'
                    then r.claimable_at end as claimable_at,
                r.cancellation_id, r.created_at,
-               (select jsonb_build_object('id', p.id, 'status', p.status, 'amount', p.amount, 'paid_at', p.paid_at)
+               (select jsonb_build_object('id', p.id, 'status', p.status, 'amount', p.amount, 'paid_at', p.paid_at,
+                                          'refunded', nullif(p.refunded, 0))
                 from payments p where p.reservation_id = r.id) as "payment: Json<Payment>",
                (select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'seat', t.seat, 'status', t.status)
                                            order by t.seat), '[]')

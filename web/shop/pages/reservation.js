@@ -80,11 +80,13 @@ export async function reservation({ shop, signal, id }) {
   const draw = async (found) => {
     const texts = t().reservation;
     const facts = session.dateFacts(found.performance_id);
+    // The date may have changed since it was remembered.
+    const date = found.performance ?? facts;
     const titles = { pending: texts.pendingTitle, held: texts.heldTitle, confirmed: texts.confirmedTitle, expired: texts.expiredTitle, cancelled: texts.cancelledTitle, failed: texts.failedTitle };
     const title = titles[found.status];
     const summary = h('section.panel', {},
       h('h2', {}, facts?.name ?? texts.unknownDate),
-      facts && h('p', {}, dateTime(facts.starts_at), h('br'), facts.venue),
+      date && h('p', {}, dateTime(date.starts_at), h('br'), date.venue),
       h('ul.lines', {}, found.seats.map((seat) => h('li', {}, h('span', {}, `${seat.section ?? ''} ${t().seat(seat.number)}`.trim()), h('span', {}, typeof seat.price === 'number' ? t().points(seat.price) : '')))),
       h('p.sum', {}, h('span', {}, texts.total), h('strong', {}, t().points(found.amount))),
     );
@@ -121,7 +123,7 @@ export async function reservation({ shop, signal, id }) {
     const texts = t().reservation;
     return [
       h('p.lead', {}, texts.show),
-      h('ul.tickets', {}, found.tickets.map((ticket) => h('li.ticket', {}, qr(ticket.code, texts.code(ticket.seat)), h('div', {}, h('strong', {}, t().seat(ticket.seat)), h('code', {}, ticket.code))))),
+      h('ul.tickets', {}, found.tickets.filter((ticket) => ticket.status === 'valid').map((ticket) => h('li.ticket', {}, qr(ticket.code, texts.code(ticket.seat)), h('div', {}, h('strong', {}, t().seat(ticket.seat)), h('code', {}, ticket.code))))),
       h('p.actions', {}, h('button.plain', { type: 'button', onclick: () => refund(found.amount) }, texts.refund)),
     ];
   };
@@ -130,10 +132,10 @@ export async function reservation({ shop, signal, id }) {
   const over = (found) => {
     const texts = t().reservation;
     const concert = session.dateFacts(found.performance_id)?.concert;
-    const why = found.status === 'expired' ? texts.expiredText : found.status === 'failed' && found.reason ? sentence({ code: found.reason, message: found.reason, problem: { seats: found.seats.map((seat) => seat.number) } }) : null;
+    const why = found.status === 'expired' ? texts.expiredText : ['failed', 'cancelled'].includes(found.status) && found.reason ? sentence({ code: found.reason, message: found.reason, problem: { seats: found.seats.map((seat) => seat.number) } }) : null;
     const back = found.payment?.status === 'refunded' ? texts.refunded(t().points(found.payment.amount)) : null;
     return [
-      (why || back) && h('p.note', { role: 'status' }, back ?? why),
+      (why || back) && h('p.note', { role: 'status' }, found.status === 'cancelled' ? [why, back].filter(Boolean).join(' ') : back ?? why),
       h('p.actions', {}, h('a.button.primary', { href: concert ? `#/concerts/${concert}/line` : '#/' }, texts.again)),
     ];
   };

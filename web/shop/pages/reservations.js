@@ -15,9 +15,10 @@ export async function reservations({ shop }) {
     const page = await shop.client.reservations(cursor);
     put(list, page.items.map((one) => {
       const facts = session.dateFacts(one.performance_id);
+      const date = one.performance ?? facts;
       const numbers = one.seats.map((seat) => seat.number).join(', ');
       return h('li', {}, h('a.row', { href: `#/reservations/${one.id}` },
-        h('span', {}, h('strong', {}, facts?.name ?? t().reservation.unknownDate), h('br'), facts ? shortTime(facts.starts_at) : shortTime(one.created_at), ` · ${one.seats[0]?.section ?? ''} ${numbers}`),
+        h('span', {}, h('strong', {}, facts?.name ?? t().reservation.unknownDate), h('br'), shortTime(date ? date.starts_at : one.created_at), ` · ${one.seats[0]?.section ?? ''} ${numbers}`),
         h('span.end', {}, h(`span.badge${one.status === 'confirmed' ? '.good' : one.status === 'held' ? '.warn' : ''}`, {}, texts.status[one.status]), h('span', {}, t().points(one.amount))),
       ));
     }));

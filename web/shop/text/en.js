@@ -137,7 +137,7 @@ export default {
     production: 'Points are added by the box office’s staff.',
     entries: 'Statement',
     none: 'Nothing has happened yet.',
-    kind: { charge: 'Added', use: 'Payment', refund: 'Returned' },
+    kind: { charge: 'Added', use: 'Payment', refund: 'Returned', goodwill: 'Goodwill' },
     columns: { when: 'When', what: 'What', amount: 'Amount', balance: 'Balance' },
   },
   crowd: {
@@ -180,6 +180,7 @@ export default {
     payload_too_large: () => 'The request was too large.',
     seat_taken: (/** @type {any} */ p) => `Another buyer was faster: ${seats(p.seats ?? [])} ${(p.seats ?? []).length === 1 ? 'is' : 'are'} taken. Choose other seats.`,
     reservation_not_payable: () => 'This reservation cannot be paid any more.',
+    performance_cancelled: () => 'This date was cancelled.',
     reservation_not_cancellable: () => 'This reservation cannot be cancelled any more.',
     request_in_progress: () => 'This is still being worked on. Wait a moment.',
     sold_out: () => 'Every seat is sold.',

@@ -137,7 +137,7 @@ export default {
     production: '포인트 충전은 매표소 직원에게 문의하세요.',
     entries: '이용 내역',
     none: '아직 내역이 없습니다.',
-    kind: { charge: '충전', use: '결제', refund: '환불' },
+    kind: { charge: '충전', use: '결제', refund: '환불', goodwill: '보상' },
     columns: { when: '일시', what: '내용', amount: '금액', balance: '잔액' },
   },
   crowd: {
@@ -180,6 +180,7 @@ export default {
     payload_too_large: () => '요청이 너무 큽니다.',
     seat_taken: (/** @type {any} */ p) => `다른 분이 먼저 선택했습니다: ${seats(p.seats ?? [])} 좌석. 다른 좌석을 골라 주세요.`,
     reservation_not_payable: () => '더 이상 결제할 수 없는 예매입니다.',
+    performance_cancelled: () => '취소된 공연입니다.',
     reservation_not_cancellable: () => '더 이상 취소할 수 없는 예매입니다.',
     request_in_progress: () => '아직 처리 중입니다. 잠시 기다려 주세요.',
     sold_out: () => '모든 좌석이 팔렸습니다.',
