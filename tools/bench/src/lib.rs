@@ -29,6 +29,7 @@ mod redemptions;
 mod attack;
 mod growth;
 pub mod indexes;
+mod refunds;
 mod counter;
 mod admitted;
 mod halls;
@@ -103,6 +104,8 @@ pub enum Scenario {
     Gate,
     /// Different tickets scanned at the entrance at a fixed rate, then one ticket a thousand times at once
     Redemptions,
+    /// A cancelled date is refunded while another one is sold
+    Refunds,
     /// Silent connections, streams and refused bodies of attackers, while others ask for their places
     Attack,
 }
@@ -167,6 +170,7 @@ pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
         Scenario::Growth => growth::run(plan, &progress).await,
         Scenario::Gate => gate::run(plan, &progress).await,
         Scenario::Redemptions => redemptions::run(plan, &progress).await,
+        Scenario::Refunds => refunds::run(plan, &progress).await,
         Scenario::Attack => attack::run(plan, &progress).await,
     };
     progress.done();

@@ -33,7 +33,7 @@ struct Arguments {
     /// How often, where the same is done again and again (stuck: 40, takeover: 5, growth: 5)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
     repeats: Option<u32>,
-    /// Holds that run out together (expiry: 10000, overdue: 20000)
+    /// Holds that run out together (expiry: 10000, overdue: 20000), or reservations that are refunded (refunds: 50000)
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     holds: Option<u32>,
     /// Alarms that wait meanwhile (timers: 100000)

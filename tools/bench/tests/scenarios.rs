@@ -238,3 +238,15 @@ async fn load_rises_on_one_instance_and_on_two() {
         assert!(report[points][0]["p99_ms"].as_f64() > Some(0.0), "{report:#}");
     }
 }
+
+#[tokio::test]
+async fn refunds_are_counted_beside_sales() {
+    let report = measure("refunds --holds 40 --rate 10 --seconds 2").await;
+    assert_eq!(
+        (&report["errors"], &report["refunds"], &report["failed"]),
+        (&0.into(), &40.into(), &0.into()),
+        "{report:#}"
+    );
+    assert_eq!(count(&report, 0), 20, "{report:#}");
+    assert!(count(&report, 1) > 0, "{report:#}");
+}
