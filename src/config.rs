@@ -161,7 +161,7 @@ pub struct Http {
         value_delimiter = ','
     )]
     pub queue_previous_secrets: Vec<String>,
-    /// Secret (32 bytes or more) from which the key that signs ticket codes is derived
+    /// Secret (32 bytes or more) from which the key that signs ticket codes is derived; without it, BOXOFFICE_QUEUE_SECRET
     #[arg(long, env = "BOXOFFICE_TICKET_SECRET", global = true, hide_env_values = true)]
     pub ticket_secret: Option<String>,
     /// Further public keys whose ticket codes count, as `GET /v1/tickets/keys` shows them, separated by commas: earlier ones,

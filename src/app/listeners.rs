@@ -8,7 +8,7 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
-use super::{Announce, App, ticket_keys};
+use super::{Announce, App, secrets};
 use crate::catalog::Catalog;
 use crate::config::{Settings, Switch};
 use crate::crowd::Crowds;
@@ -79,7 +79,7 @@ fn bind(address: SocketAddr, setting: &str) -> anyhow::Result<TcpListener> {
 }
 
 fn redemptions(app: &App, settings: &Settings) -> anyhow::Result<Option<Redemptions>> {
-    let keys = ticket_keys(&settings.http)?;
+    let keys = secrets::ticket_keys(&settings.http)?;
     Ok(keys.map(|keys| Redemptions::new(app.pool.clone(), keys, &settings.gate)))
 }
 
@@ -123,7 +123,7 @@ fn public_state(
     crowds: Crowds,
 ) -> anyhow::Result<AppState> {
     let gate = admin.redemptions.as_ref();
-    let gate = gate.context("BOXOFFICE_TICKET_SECRET is needed, the same on every instance")?;
+    let gate = gate.context("BOXOFFICE_QUEUE_SECRET is needed, the same on every instance")?;
     Ok(AppState {
         admin: Arc::clone(admin),
         pool: app.pool.clone(),

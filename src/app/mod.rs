@@ -24,7 +24,6 @@ use crate::config::Settings;
 use crate::operations::deployments::deploy_texts;
 use crate::orchestrator::{Engine, Pools};
 use crate::steps::{self, BookingCache, Limits};
-use crate::ticket_codes::TicketKeys;
 use crate::waiting_room::{Sessions, Signer, ThrottleLimits, WaitingRoom};
 use crate::{config, ids, store, telemetry, workflows};
 
@@ -219,14 +218,6 @@ fn signer(settings: &config::Http) -> anyhow::Result<Signer> {
     let previous = settings.queue_previous_secrets.iter();
     Ok(previous
         .fold(Signer::new(secret.as_bytes()), |signer, previous| signer.accepting(previous.as_bytes())))
-}
-
-/// Signs and reads ticket codes; none where no secret is given.
-fn ticket_keys(settings: &config::Http) -> anyhow::Result<Option<TicketKeys>> {
-    let Some(secret) = settings.ticket_secret.as_deref() else { return Ok(None) };
-    secrets::check(settings)?;
-    let further = settings.ticket_public_keys.iter().map(String::as_str);
-    Ok(Some(TicketKeys::new(secret, further).context("BOXOFFICE_TICKET_PUBLIC_KEYS")?))
 }
 
 async fn connect(settings: &Settings, url: &str, roles: &BTreeSet<Role>) -> anyhow::Result<Bus> {

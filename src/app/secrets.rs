@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 
 use crate::config;
+use crate::ticket_codes::TicketKeys;
 
 /// A shorter secret can be guessed.
 const SECRET_BYTES: usize = 32;
@@ -35,6 +36,21 @@ fn named(settings: &config::Http) -> Vec<(&'static str, &str)> {
     let previous = previous.map(|secret| ("each of BOXOFFICE_QUEUE_PREVIOUS_SECRETS", secret.as_str()));
     let ticket = settings.ticket_secret.as_deref().map(|secret| ("BOXOFFICE_TICKET_SECRET", secret));
     access.into_iter().chain(queue).chain(previous).chain(ticket).collect()
+}
+
+/// Signs and reads ticket codes; none where no secret is given. Without a secret of their own, codes are signed under a key that is
+/// derived from the current secret of queue tokens, and those under its earlier secrets count too.
+pub(super) fn ticket_keys(settings: &config::Http) -> anyhow::Result<Option<TicketKeys>> {
+    check(settings)?;
+    let own = settings.ticket_secret.as_deref();
+    let Some(secret) = own.or(settings.queue_secret.as_deref()) else { return Ok(None) };
+    let earlier = if own.is_none() { settings.queue_previous_secrets.as_slice() } else { &[] };
+    let mut further = settings.ticket_public_keys.clone();
+    for secret in earlier {
+        further.extend(TicketKeys::new(secret, [])?.public().into_iter().map(|key| key.key));
+    }
+    let further = further.iter().map(String::as_str);
+    Ok(Some(TicketKeys::new(secret, further).context("BOXOFFICE_TICKET_PUBLIC_KEYS")?))
 }
 
 /// Refuses short secrets, and outside local mode those that can be guessed or serve twice.
@@ -97,7 +113,42 @@ fn entropy_bits(bytes: &[u8]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+    use uuid::Uuid;
+
     use super::*;
+    use crate::ticket_codes::SignedTicket;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        http: config::Http,
+    }
+
+    /// The keys of these settings, with the secrets of queue tokens.
+    fn keys(flags: &[&str]) -> TicketKeys {
+        let all = ["boxoffice", "--queue-secret"].iter().chain(flags);
+        ticket_keys(&Flags::parse_from(all).http).unwrap().unwrap()
+    }
+
+    #[test]
+    fn queue_secrets_serve_where_tickets_have_none() {
+        const FIRST: &str = "0b7d41f92c6ea853d1f0947be2c8563a";
+        const NEXT: &str = "7c20b9e5d1f8a6340e5bd7913ac4f862";
+        let ticket =
+            SignedTicket { ticket_id: Uuid::from_u128(1), performance_id: Uuid::from_u128(2), seat: 3 };
+        let code = keys(&[FIRST]).code(ticket);
+        assert_eq!(keys(&[FIRST]).read(&code), Some(ticket));
+        assert_eq!(keys(&[NEXT]).read(&code), None, "the first secret is forgotten");
+        let after = keys(&[NEXT, "--queue-previous-secrets", FIRST]);
+        assert_eq!(after.read(&code), Some(ticket));
+        assert_ne!(after.code(ticket), code, "the next one signs");
+        assert_ne!(
+            keys(&[FIRST, "--ticket-secret", NEXT]).code(ticket),
+            code,
+            "a secret of their own counts"
+        );
+    }
 
     #[test]
     fn secrets_that_can_be_guessed_are_known() {

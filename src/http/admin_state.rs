@@ -88,7 +88,7 @@ impl AdminState {
 
     /// The gate, or 503 in a process that cannot read ticket codes.
     pub fn redemptions(&self) -> Result<&Redemptions> {
-        let detail = "This process was not given BOXOFFICE_TICKET_SECRET, so it cannot read ticket codes. \
+        let detail = "This process was given neither BOXOFFICE_TICKET_SECRET nor BOXOFFICE_QUEUE_SECRET, so it cannot read ticket codes. \
                       Ask a process with the role api.";
         self.redemptions.as_ref().ok_or_else(|| Problem::new(Code::Unavailable, detail))
     }
