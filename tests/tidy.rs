@@ -321,7 +321,7 @@ fn backoff_clocks_and_new_ids_have_their_files() {
     // A worker has no engine's clock: it looks how long a function may take. Spans have times of their own.
     let readers = [
         "crates/saga-engine/src/clock.rs",
-        "crates/saga-worker/src/serve.rs",
+        "crates/saga-worker/src/answer.rs",
         "crates/saga-protocol/src/spans.rs",
     ];
     assert_none("clocks", &uses(&clocks, |path| readers.contains(&path)));

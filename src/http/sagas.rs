@@ -129,8 +129,9 @@ pub async fn start(
         let StartWanted { subject_id, input, attributes } = wanted;
         let waiting = app.engine.waiting(effect.id);
         let new = NewClientSaga { id: effect.id, workflow, subject_id, input, attributes, trace };
-        app.engine.start_saga(new).await?;
-        let view = settled(&app, &waiting, effect.id, wait.unwrap_or(0)).await?;
+        let is_new = app.engine.start_saga(new).await?;
+        let wait = Duration::from_secs(wait.unwrap_or(0).into());
+        let view = settled(&app, &waiting, effect.id, wait, is_new).await?;
         Ok(match view.saga.status {
             Status::Running | Status::Compensating | Status::Stuck => {
                 Answer::accepted(&location(effect.id), &view)
@@ -217,19 +218,34 @@ async fn read(app: &AdminState, id: Uuid) -> Result<ClientSagaView> {
     Ok(ClientSagaView { context, saga: SagaView::from(saga).with_attributes(attributes) })
 }
 
-/// The saga once it has ended, waits or is stuck, or as it stands when the time is over or the service stops.
-async fn settled(app: &AdminState, waiting: &Waiting, id: Uuid, seconds: u32) -> Result<ClientSagaView> {
-    let until = Instant::now() + Duration::from_secs(seconds.into());
-    loop {
+/// The saga once it has ended, waits or is stuck, or as it stands when the time is over or the service stops. A new saga is first
+/// read when it has changed: `waiting` was there before it.
+async fn settled(
+    app: &AdminState,
+    waiting: &Waiting,
+    id: Uuid,
+    wait: Duration,
+    is_new: bool,
+) -> Result<ClientSagaView> {
+    let until = Instant::now() + wait;
+    if !is_new || wait.is_zero() {
         let view = read(app, id).await?;
-        if view.saga.status.is_settled() || Instant::now() >= until {
+        if view.saga.status.is_settled() || wait.is_zero() {
             return Ok(view);
         }
-        let waited = app.stop.run_until_cancelled(timeout_at(until, waiting.changed())).await;
-        if waited.is_none_or(|woken| woken.is_err()) {
-            return read(app, id).await;
+    }
+    while app
+        .stop
+        .run_until_cancelled(timeout_at(until, waiting.changed()))
+        .await
+        .is_some_and(|woken| woken.is_ok())
+    {
+        let view = read(app, id).await?;
+        if view.saga.status.is_settled() {
+            return Ok(view);
         }
     }
+    read(app, id).await
 }
 
 fn location(id: Uuid) -> String {

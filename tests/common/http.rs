@@ -260,11 +260,16 @@ fn path_of(reservation: &Value, act: &str) -> String {
 
 /// Sends a request and reads the answer; what is not JSON is given as a text.
 pub async fn reply(request: reqwest::RequestBuilder) -> Reply {
-    let answer = request.send().await.expect("the entrance answers");
+    try_reply(request).await.expect("the entrance answers")
+}
+
+/// The same for a request whose connection may be closed.
+pub async fn try_reply(request: reqwest::RequestBuilder) -> reqwest::Result<Reply> {
+    let answer = request.send().await?;
     let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
-    let text = answer.text().await.expect("the answer is whole");
+    let text = answer.text().await?;
     let body = serde_json::from_str(&text).unwrap_or(Value::String(text));
-    Reply { status, headers, body }
+    Ok(Reply { status, headers, body })
 }
 
 /// An access token with these claims.

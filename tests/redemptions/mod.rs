@@ -8,10 +8,11 @@ mod scans;
 mod uploads;
 
 use boxoffice::store::api_keys::Role;
+use reqwest::Method;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::common::http::{Caller, Entrance, Reply};
+use crate::common::http::{Caller, Entrance, Reply, try_reply};
 
 const REDEMPTIONS: &str = "/v1/tickets/redemptions";
 /// The test's performance is in a month.
@@ -57,8 +58,12 @@ impl Venue {
     }
 
     async fn scan_at(&self, code: &Value, gate: &str, at: &str) -> Reply {
+        self.try_scan_at(code, gate, at).await.unwrap()
+    }
+
+    async fn try_scan_at(&self, code: &Value, gate: &str, at: &str) -> reqwest::Result<Reply> {
         let scan = json!({ "code": code, "gate": gate, "scanned_at": at });
-        self.entrance.post(REDEMPTIONS, &self.gate, scan).await
+        try_reply(self.entrance.request(Method::POST, REDEMPTIONS, &self.gate).json(&scan)).await
     }
 
     async fn upload(&self, gate: &str, scans: &[(&Value, &str)]) -> Value {
