@@ -135,10 +135,14 @@ async fn each_hot_table_has_at_most_one_check() {
 }
 
 #[tokio::test]
-async fn tickets_have_two_indexes() {
+async fn tickets_have_two_indexes_with_entries() {
     let pool = good_database().await;
-    let sql =
-        "select indexrelid::regclass::text from pg_index where indrelid = 'tickets'::regclass order by 1";
+    // A sale makes no entry in an index over ranges of pages.
+    let sql = "
+        select i.indexrelid::regclass::text from pg_index i
+        join pg_class c on c.oid = i.indexrelid
+        join pg_am a on a.oid = c.relam
+        where i.indrelid = 'tickets'::regclass and a.amname <> 'brin' order by 1";
     let found: Vec<String> = sqlx::query_scalar(sql).fetch_all(&pool).await.unwrap();
     assert_eq!(found, ["tickets_one_valid_per_seat", "tickets_pkey"]);
     let again =

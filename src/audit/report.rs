@@ -89,9 +89,7 @@ impl Invariant {
             Self::SoldSeats => "Sold seats are the valid tickets are the lines of confirmed reservations.",
             Self::DoubledSeats => "No seat is in two live reservations.",
             Self::HeldSeats => "A held seat names the reservation that holds it.",
-            Self::CancelledDates => {
-                "A cancelled date whose job is completed has neither owned seats nor valid tickets."
-            }
+            Self::CancelledDates => "A cancelled date whose job is completed has no seat with an owner.",
             Self::Balances => "Every balance is the sum of its entries and not below zero.",
             Self::PointsTaken => {
                 "Points are taken for what is confirmed or being paid, and for nothing else."
