@@ -23,7 +23,7 @@ use crate::store::operations::{self, ActRow};
 use crate::store::redemptions::{self, Bounds, NewScan, Redemption, RedemptionStatus};
 use crate::ticket_codes::{SignedTicket, TicketKeys};
 
-/// Scans that use the database at once. More of them would only wait for its connections, and keep these from others.
+/// Scans that are worked on at once. More of them would only wait for connections to the database, and keep these from others.
 const SCANS_AT_ONCE: usize = 6;
 /// The name of support's act in the records of acts.
 const UNDO: &str = "undo_redemption";
@@ -100,13 +100,14 @@ impl Redemptions {
     }
 
     async fn decide(&self, scan: GateScan<'_>) -> Result<Redeemed, RedeemError> {
+        // Before the signature is verified: a request that waits too long for its turn has cost nothing.
+        let _turn = self.turns.acquire().await;
         let ticket = self.keys.read(scan.code).ok_or(RedeemError::Unknown)?;
         if scan.performance_id.is_some_and(|date| date != ticket.performance_id) {
             return Err(RedeemError::OtherDate(ticket));
         }
         let GateScan { id, gate, scanned_at, api_key_id, .. } = scan;
         let new = NewScan { id, ticket, gate, scanned_at, api_key_id };
-        let _turn = self.turns.acquire().await;
         let mut conn = self.pool.acquire().await?;
         match redemptions::redeem(&mut *conn, &new, self.bounds).await? {
             Some(redemption) => Ok(Redeemed { redemption, duplicates: Vec::new(), was_known: false }),
