@@ -1,5 +1,6 @@
 //! Every setting, once: a flag, an environment variable and a default each, listed by `--help`.
 
+mod exports;
 mod gate;
 mod queue;
 mod trace_url;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+pub use exports::Exports;
 pub use gate::Gate;
 use ipnet::IpNet;
 pub use queue::Queue;
@@ -33,6 +35,8 @@ pub struct Settings {
     pub gate: Gate,
     #[command(flatten)]
     pub engine: Engine,
+    #[command(flatten)]
+    pub exports: Exports,
     /// How logs are written to standard error; RUST_LOG filters them
     #[arg(long, env = "BOXOFFICE_LOG_FORMAT", global = true, value_enum, default_value_t = LogFormat::Lines)]
     pub log_format: LogFormat,

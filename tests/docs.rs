@@ -5,12 +5,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use boxoffice::bus::topology;
 use boxoffice::saga::{ABANDONED, STUCK};
 use boxoffice::sample_concerts;
 use serde_json::Value;
 
 use crate::common::app::TestApp;
 use crate::common::program::{Program, with_database};
+use crate::pages::section;
 
 /// Set it to write the generated parts instead of comparing them.
 const UPDATE: &str = "UPDATE_DOCS";
@@ -65,6 +67,27 @@ async fn the_schema_is_drawn_as_it_is() {
     };
     let rows: String = drawn["tables"].as_array().unwrap().iter().map(row).collect();
     check_part("erd.md", "tables", &format!("| table | what it is for |\n|---|---|\n{rows}"));
+}
+
+/// The names in the first column of the table under a heading of the page about privacy.
+fn privacy_rows(heading: &str) -> BTreeSet<String> {
+    let text = at_root("docs/privacy.md");
+    let rows = section(&text, heading).lines().filter(|line| line.starts_with("| `"));
+    rows.map(|line| line.split('`').nth(1).unwrap().to_owned()).collect()
+}
+
+/// A new table or stream needs a row that says what it keeps about users, and for how long.
+#[tokio::test]
+async fn privacy_page_lists_every_table_and_stream() {
+    let (program, _pool) = with_database().await;
+    let drawn = program.json(0, "erd").await;
+    let tables = drawn["tables"].as_array().unwrap().iter();
+    let tables: BTreeSet<String> = tables.map(|table| table["name"].as_str().unwrap().to_owned()).collect();
+    assert_eq!(privacy_rows("## Tables"), tables);
+    let own = [topology::health(1), topology::bucket(1, None)];
+    let streams: BTreeSet<String> =
+        topology::streams(1).into_iter().chain(own).map(|stream| stream.name).collect();
+    assert_eq!(privacy_rows("## Streams and buckets"), streams);
 }
 
 #[tokio::test]

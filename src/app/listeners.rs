@@ -21,6 +21,7 @@ use crate::http::state::CHARGES_AT_ONCE;
 use crate::http::stream_limit::StreamLimit;
 use crate::http::{self, AdminState, AppState, JoinLimits, Repeats, Service};
 use crate::operations::batch_jobs::BatchJobs;
+use crate::operations::exports::Exports;
 use crate::operations::gauges::Gauges;
 use crate::operations::overview::Overviews;
 use crate::redemptions::Redemptions;
@@ -103,6 +104,7 @@ async fn admin_state(app: &App, settings: &Settings, is_api: bool) -> anyhow::Re
         goodwill_per_day: settings.booking.goodwill_per_day.into(),
         health: Health::new(app.bus.health.clone(), app.tasks.clone()),
         batches: BatchJobs::new(&app.engine, &app.tasks, &app.stop),
+        exports: Exports::new(app.pool.clone(), settings.exports.time(), &app.tasks, &app.stop),
         overviews: Overviews::default(),
         tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
         checks: Semaphore::new(CHECKS_AT_ONCE),

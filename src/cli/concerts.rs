@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::output::table;
 use super::seat_ranges::{Seats, check};
-use super::{Context, Ending, Misuse, dates};
+use super::{Context, Ending, Misuse, dates, sales_report};
 use crate::ids;
 use crate::store;
 use crate::store::catalog::{self, NewConcert, Performance, SeatRange};
@@ -41,6 +41,11 @@ pub(super) enum Command {
     ChangeDate(dates::Change),
     /// Cancel a date: its sale stops, and what was sold is refunded
     CancelDate(dates::Cancel),
+    /// Show how a date sells: seats, revenue and refunds, by section and by hour
+    Report {
+        /// The date
+        performance: Uuid,
+    },
 }
 
 #[derive(clap::Args, Debug)]
@@ -84,6 +89,7 @@ pub(super) async fn run(context: &Context, command: Command) -> anyhow::Result<E
         Command::Date(date) => add_date(context, date).await,
         Command::ChangeDate(change) => dates::change(context, change).await,
         Command::CancelDate(cancel) => dates::cancel(context, cancel).await,
+        Command::Report { performance } => sales_report::run(context, performance).await,
     }
 }
 

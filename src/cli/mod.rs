@@ -14,6 +14,9 @@ mod queues;
 mod concerts;
 mod dates;
 mod seat_ranges;
+mod sales_report;
+mod exports;
+mod users;
 mod workflows;
 mod worker;
 mod erd;
@@ -64,6 +67,11 @@ enum Command {
     /// List and add concerts and their dates
     #[command(subcommand)]
     Concert(concerts::Command),
+    /// Export all reservations, ledger entries or tickets of one moment
+    Export(exports::Arguments),
+    /// Export all that is kept about a user, or forget the user's name and free texts
+    #[command(subcommand)]
+    User(users::Command),
     /// Check workflow definitions and draw them
     #[command(subcommand)]
     Workflow(workflows::Command),
@@ -150,6 +158,8 @@ async fn run(command: Command, context: &Context) -> anyhow::Result<Ending> {
         Command::Saga(command) => sagas::run(context, command).await,
         Command::Queue(command) => queues::run(context, command).await,
         Command::Concert(command) => concerts::run(context, command).await,
+        Command::Export(arguments) => exports::run(context, &arguments).await,
+        Command::User(command) => users::run(context, command).await,
         Command::Workflow(command) => workflows::run(context, &command).await,
         Command::Worker(command) => worker::run(context, &command).await,
         Command::Keys(command) => keys::run(context, command).await,

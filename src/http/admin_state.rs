@@ -21,6 +21,7 @@ use crate::catalog::{self, Catalog};
 use crate::clock::Clock;
 use crate::config;
 use crate::operations::batch_jobs::BatchJobs;
+use crate::operations::exports::Exports;
 use crate::operations::gauges::Gauges;
 use crate::operations::overview::Overviews;
 use crate::orchestrator::Engine;
@@ -56,6 +57,8 @@ pub struct AdminState {
     pub health: Health,
     /// Acts on many sagas, as jobs.
     pub batches: BatchJobs,
+    /// Exports of all rows of a kind.
+    pub exports: Exports,
     /// The overview, from a moment ago.
     pub overviews: Overviews,
     /// How many may watch sagas move at once; see [`TAILS_AT_ONCE`].

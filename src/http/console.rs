@@ -18,7 +18,7 @@ macro_rules! files {
     };
 }
 
-static FILES: [StaticFile; 24] = files![
+static FILES: [StaticFile; 26] = files![
     "index.html",
     "console.css",
     "icon.svg",
@@ -34,6 +34,7 @@ static FILES: [StaticFile; 24] = files![
     "graph.js",
     "waterfall.js",
     "chart.js",
+    "sales-chart.js",
     "pages/overview.js",
     "pages/sagas.js",
     "pages/saga.js",
@@ -43,6 +44,7 @@ static FILES: [StaticFile; 24] = files![
     "pages/lines.js",
     "pages/workers.js",
     "pages/acts.js",
+    "pages/reports.js",
 ];
 
 /// The console, and a redirect to it from the address without the slash.

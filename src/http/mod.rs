@@ -20,8 +20,11 @@ mod queue_tokens;
 mod queue_streams;
 mod workflows;
 mod sagas;
+mod personal_data;
 mod ops;
 mod queue_settings;
+mod exports;
+mod sales_reports;
 mod users;
 mod crowds;
 mod probes;
@@ -127,6 +130,11 @@ fn admin_routes() -> OpenApiRouter<Arc<AdminState>> {
         .routes(routes!(support::give_points))
         .routes(routes!(support::resend_events))
         .routes(routes!(queue_settings::show, queue_settings::change))
+        .routes(routes!(exports::export))
+        .routes(routes!(sales_reports::list))
+        .routes(routes!(sales_reports::show))
+        .routes(routes!(personal_data::export))
+        .routes(routes!(personal_data::forget))
         .routes(routes!(workflows::deploy))
         .routes(routes!(workflows::retire))
         .routes(routes!(ops::sagas::list))

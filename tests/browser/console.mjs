@@ -99,6 +99,19 @@ pageTest("a workflow shows its text and the verdict of the model checker", {}, a
   await assertAccessible(page);
 });
 
+pageTest("a report shows how a date sells", {}, async (page) => {
+  await signIn(page, input.admin, "#/reports");
+  await page.getByRole("table", { name: /Dates/ }).getByRole("link").first().click();
+  await page.getByRole("img", { name: /^[1-9]\d* seats sold and \d+ returned since/ }).waitFor();
+  const section = page.getByRole("table", { name: "Sales by section" }).locator("tbody tr").first();
+  assert.equal(await section.locator("td").first().textContent(), "A");
+  const hours = page.getByRole("table", { name: /Sales by hour/ }).locator("tbody tr");
+  assert.ok((await hours.count()) >= 1);
+  await assertAccessible(page);
+  await assertNoSidewaysScroll(page);
+  await screenshot(page, "sales-report");
+});
+
 pageTest("a viewer may look and not act, and a wrong key is refused", { expected: /status of 401/ }, async (page) => {
   await page.goto(CONSOLE);
   await page.getByLabel("API key").fill("bo_wrong");

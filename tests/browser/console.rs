@@ -18,6 +18,7 @@ async fn operator_finds_and_repairs_sagas_in_the_console() {
     let entrance = Entrance::with(&["--trace-url", "https://traces.example/trace/{trace_id}"]).await;
     let (test, pool) = (&entrance.test, &entrance.pool);
     let (operator, viewer) = (entrance.key(Role::Operator).await, entrance.key(Role::Viewer).await);
+    let admin = entrance.key(Role::Admin).await;
     let lone = stuck(test, 1).await;
     sqlx::query("update sagas set reason = 'the printer burns' where id = $1")
         .bind(lone)
@@ -49,7 +50,7 @@ async fn operator_finds_and_repairs_sagas_in_the_console() {
         .unwrap();
     let input = json!({
         "url": entrance.url(), "operator": secret(&operator), "viewer": secret(&viewer), "lone": lone, "bought": bought,
-        "waiting": waiting, "script": script, "concert": test.concert, "batch": BATCH_SAGAS,
+        "waiting": waiting, "script": script, "concert": test.concert, "batch": BATCH_SAGAS, "admin": secret(&admin),
     });
     super::run("console.mjs", &input).await;
     let acts: Vec<(String, String)> =

@@ -39,6 +39,8 @@ pub async fn routes(entrance: &Entrance) -> Vec<Route> {
                 .replace("{performance}", &entrance.test.performance.to_string())
                 .replace("{reservation}", &ids::new().to_string())
                 .replace("{saga}", &ids::new().to_string())
+                .replace("{export}", "ledger")
+                .replace("{user}", &ids::new().to_string())
                 .replace("{message}", "1")
                 .replace("{workflow}", "booking")
                 .replace("{signal}", "pay")

@@ -16,6 +16,7 @@ use boxoffice::http::state::CHARGES_AT_ONCE;
 use boxoffice::http::stream_limit::StreamLimit;
 use boxoffice::http::{self, AdminState, AppState, JoinLimits, Repeats, Service};
 use boxoffice::operations::batch_jobs::BatchJobs;
+use boxoffice::operations::exports::Exports;
 use boxoffice::operations::gauges::Gauges;
 use boxoffice::operations::overview::Overviews;
 use boxoffice::redemptions::Redemptions;
@@ -112,6 +113,7 @@ impl Entrance {
             goodwill_per_day: settings.booking.goodwill_per_day.into(),
             health: Health::new(service.bus.health.clone(), Tasks::new(&stop)),
             batches: BatchJobs::new(&service.engine, &Tasks::new(&stop), &stop),
+            exports: Exports::new(service.pool.clone(), settings.exports.time(), &Tasks::new(&stop), &stop),
             overviews: Overviews::default(),
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
             checks: Semaphore::new(CHECKS_AT_ONCE),

@@ -9,6 +9,7 @@ import { batch, batches, newBatch } from "./pages/batches.js";
 import { line, lines } from "./pages/lines.js";
 import { overview } from "./pages/overview.js";
 import { parked, parkedMessage } from "./pages/parked.js";
+import { report, reports } from "./pages/reports.js";
 import { saga } from "./pages/saga.js";
 import { sagas } from "./pages/sagas.js";
 import { workers } from "./pages/workers.js";
@@ -23,6 +24,7 @@ const SECTIONS = [
   ["parked", "Parked", parked, parkedMessage],
   ["workers", "Workers", workers],
   ["lines", "Lines", lines, line],
+  ["reports", "Reports", reports, report],
   ["acts", "Audit", acts],
 ];
 const UUID = /^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$/i;
