@@ -77,10 +77,16 @@ async fn exports_agree_with_what_buyers_see() {
     let reservations = lines(&fetch(&entrance, &admin, "reservations").await);
     let of = |id: &Value| reservations.iter().find(|row| row["id"] == *id).unwrap();
     let row = of(&kept["id"]);
-    assert_eq!((&row["status"], &row["amount"], &row["payment_status"]), (&"confirmed".into(), &200.into(), &"succeeded".into()));
+    assert_eq!(
+        (&row["status"], &row["amount"], &row["payment_status"]),
+        (&"confirmed".into(), &200.into(), &"succeeded".into())
+    );
     assert_eq!(row["lines"], kept["seats"]);
     assert_eq!(row["payment_id"], paid["payment_id"]);
-    assert_eq!((&of(&returned["id"])["status"], &of(&returned["id"])["payment_status"]), (&"cancelled".into(), &"refunded".into()));
+    assert_eq!(
+        (&of(&returned["id"])["status"], &of(&returned["id"])["payment_status"]),
+        (&"cancelled".into(), &"refunded".into())
+    );
     assert_eq!(reservations.len(), 2);
 
     let tickets = lines(&fetch(&entrance, &admin, "tickets?format=ndjson").await);
@@ -88,7 +94,10 @@ async fn exports_agree_with_what_buyers_see() {
         let row = tickets.iter().find(|row| row["id"] == ticket["id"]).unwrap();
         assert_eq!((&row["seat"], &row["status"]), (&ticket["seat"], &"valid".into()));
         assert!(row.get("code").is_none());
-        assert_eq!((&row["user_id"], &row["section"], &row["price"]), (&ada.id.to_string().into(), &"A".into(), &100.into()));
+        assert_eq!(
+            (&row["user_id"], &row["section"], &row["price"]),
+            (&ada.id.to_string().into(), &"A".into(), &100.into())
+        );
     }
     assert_eq!(tickets.iter().filter(|row| row["status"] == "void").count(), 1);
     assert_eq!(tickets.len(), 3);
@@ -105,10 +114,11 @@ async fn exports_agree_with_what_buyers_see() {
             }
         }
     }
-    let acts: Vec<(String, String)> = sqlx::query_as("select actor, target from operator_acts where act = 'export' order by id")
-        .fetch_all(&entrance.pool)
-        .await
-        .unwrap();
+    let acts: Vec<(String, String)> =
+        sqlx::query_as("select actor, target from operator_acts where act = 'export' order by id")
+            .fetch_all(&entrance.pool)
+            .await
+            .unwrap();
     let expected = ["reservations", "tickets", "ledger"].map(|kind| ("admin".to_owned(), kind.to_owned()));
     assert_eq!(acts, expected);
     entrance.test.check_books().await;
@@ -154,7 +164,7 @@ async fn csv_is_quoted_escaped_and_continued() {
 #[tokio::test]
 async fn exports_take_an_admin_and_known_parameters() {
     let entrance = Entrance::start().await;
-    let callers = [Role::Viewer, Role::Operator, Role::Cashier];
+    let callers = [Role::Viewer, Role::Operator, Role::Cashier, Role::Support, Role::Gate];
     for kind in KINDS {
         let path = format!("/v1/admin/exports/{kind}");
         entrance.get(&path, &Caller::anonymous()).await.is(401, "unauthenticated");
@@ -166,7 +176,11 @@ async fn exports_take_an_admin_and_known_parameters() {
     }
     let admin = entrance.key(Role::Admin).await;
     let refused = async |path: &str, pointer: &str| {
-        assert_eq!(entrance.get(&format!("/v1/admin/exports/{path}"), &admin).await.pointers(), [pointer], "{path}");
+        assert_eq!(
+            entrance.get(&format!("/v1/admin/exports/{path}"), &admin).await.pointers(),
+            [pointer],
+            "{path}"
+        );
     };
     refused("ledger?format=xml", "/format").await;
     refused("ledger?cursor=nothing", "/cursor").await;
@@ -185,10 +199,10 @@ async fn exports_take_an_admin_and_known_parameters() {
 #[tokio::test]
 async fn large_export_has_one_snapshot_and_little_memory() {
     let env = Env::start().await;
-    let (database, nats) = (env.database_url.as_str(), env.nats_url.as_str());
     let dir = env.dir.display().to_string();
-    let servers = [("DATABASE_URL", database), ("NATS_URL", nats)];
-    let process = Process::start_with(&["up", "--data-dir", &dir], &servers).await;
+    let roles = ["serve", "--role", "api,orchestrator,worker,scheduler", "--local", "--data-dir", &dir];
+    let servers = [("DATABASE_URL", env.database_url.as_str()), ("NATS_URL", env.nats_url.as_str())];
+    let process = Process::start_with(&roles, &servers).await;
     fill(&env.pool, MANY_ROWS).await;
     let NewKey { secret, hash } = NewKey::generate();
     api_keys::insert(&env.pool, ids::new(), "promoter", Role::Admin, &hash).await.unwrap();
@@ -198,7 +212,8 @@ async fn large_export_has_one_snapshot_and_little_memory() {
     let get = || client.get(&url).bearer_auth(&secret).send();
     // The first pages fill what any export needs.
     drop(get().await.unwrap().chunk().await.unwrap());
-    until(10, "the first export to end", || async { get().await.is_ok_and(|answer| answer.status() == 200) }).await;
+    until(10, "the first export to end", || async { get().await.is_ok_and(|answer| answer.status() == 200) })
+        .await;
     let (before, mut most) = (resident_bytes(pid), 0);
 
     let mut answer = get().await.unwrap();
@@ -237,10 +252,12 @@ async fn exports_are_bounded_in_number_and_time() {
     assert_eq!((first.status().as_u16(), second.status().as_u16()), (200, 200));
     let third = entrance.get("/v1/admin/exports/ledger", &admin).await;
     assert_eq!(third.is(429, "rate_limited")["limit"], 2);
-    entrance.test.until(20, "the time of the exports to be over", || async {
-        entrance.get("/v1/admin/exports/ledger", &admin).await.status == 200
-    })
-    .await;
+    entrance
+        .test
+        .until(20, "the time of the exports to be over", || async {
+            entrance.get("/v1/admin/exports/ledger", &admin).await.status == 200
+        })
+        .await;
     for mut cut_off in [first, second] {
         let mut text = Vec::new();
         let ended = loop {
@@ -259,12 +276,14 @@ async fn exports_are_bounded_in_number_and_time() {
     for _ in 0..2 {
         drop(open(&entrance, &admin, "reservations").await);
     }
-    entrance.test.until(30, "both places to be free", || async {
-        let one = open(&entrance, &admin, "reservations").await;
-        let other = open(&entrance, &admin, "reservations").await;
-        one.status() == 200 && other.status() == 200
-    })
-    .await;
+    entrance
+        .test
+        .until(30, "both places to be free", || async {
+            let one = open(&entrance, &admin, "reservations").await;
+            let other = open(&entrance, &admin, "reservations").await;
+            one.status() == 200 && other.status() == 200
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -295,9 +314,10 @@ async fn command_line_exports_into_a_file() {
     assert_eq!(std::fs::read_to_string(&part).unwrap(), all.out);
     assert_eq!(program.run(&format!("export ledger --cursor {cursor}")).await.code, 2);
     assert_eq!(program.run("export secrets").await.code, 2);
-    let acts: i64 = sqlx::query_scalar("select count(*) from operator_acts where act = 'export' and actor like 'cli:%'")
-        .fetch_one(&pool)
-        .await
-        .unwrap();
+    let acts: i64 =
+        sqlx::query_scalar("select count(*) from operator_acts where act = 'export' and actor like 'cli:%'")
+            .fetch_one(&pool)
+            .await
+            .unwrap();
     assert_eq!(acts, 3, "each export that began");
 }

@@ -10,7 +10,11 @@ use crate::common::program::Program;
 /// A user of local mode with a name, points, a place in line, a purchase, and acts of operators that speak of the user.
 async fn known_user(entrance: &Entrance) -> (Caller, String) {
     let user = entrance.admitted(1_000).await;
-    sqlx::query("insert into users (id, name) values ($1, 'Ada Lovelace')").bind(user.id).execute(&entrance.pool).await.unwrap();
+    sqlx::query("insert into users (id, name) values ($1, 'Ada Lovelace')")
+        .bind(user.id)
+        .execute(&entrance.pool)
+        .await
+        .unwrap();
     let held = entrance.reserve(&user.with("idempotency-key", "mine"), &[7]).await.good(201).clone();
     entrance.pay(&user, &held).await.good(201);
     let reservation = held["id"].as_str().unwrap().to_owned();
@@ -73,9 +77,13 @@ async fn export_has_all_rows_of_a_user_and_no_other() {
     assert_eq!(data["reservations"][0]["id"], reservation.as_str());
     assert_eq!(data["sagas"][0]["input"]["user_id"], user.id.to_string());
     assert!(rows(data, "saga_history") > 3);
-    let acts: Vec<&str> = data["operator_acts"].as_array().unwrap().iter().map(|act| act["act"].as_str().unwrap()).collect();
+    let acts: Vec<&str> =
+        data["operator_acts"].as_array().unwrap().iter().map(|act| act["act"].as_str().unwrap()).collect();
     assert_eq!(&acts[..2], ["pause", "note"]);
-    assert!(acts[2..].iter().all(|act| *act == "user.export") && acts.len() > 2, "each export is an act: {acts:?}");
+    assert!(
+        acts[2..].iter().all(|act| *act == "user.export") && acts.len() > 2,
+        "each export is an act: {acts:?}"
+    );
     assert!(!data.to_string().contains(&stranger.id.to_string()));
 
     let shown = Program::of(&entrance.test.env).json(0, &format!("user export {}", user.id)).await;
@@ -90,14 +98,18 @@ async fn forgetting_removes_texts_and_keeps_the_books() {
     let admin = entrance.key(Role::Admin).await;
     let (user, reservation) = known_user(&entrance).await;
     let path = format!("/v1/admin/users/{}/forgetting", user.id);
-    let done = entrance.post(&path, &admin, json!({ "reason": "asked by letter 17" })).await.good(200).clone();
+    let done =
+        entrance.post(&path, &admin, json!({ "reason": "asked by letter 17" })).await.good(200).clone();
     // The saga of a paid booking has ended, so its attributes go too.
     let expected = json!({ "user_id": user.id, "name_removed": true, "act_reasons_removed": 2, "batch_reasons_removed": 0, "attributes_removed": 1 });
     assert_eq!(done, expected);
     let data = entrance.get(&format!("/v1/admin/users/{}/export", user.id), &admin).await.good(200).clone();
     assert!(!data.to_string().contains("Ada"), "{data:#}");
     assert_eq!((&data["user"], &data["account"]["balance"]), (&Value::Null, &json!(900)));
-    assert_eq!([rows(&data, "tickets"), rows(&data, "ledger_entries"), rows(&data, "reservations")], [1, 2, 1]);
+    assert_eq!(
+        [rows(&data, "tickets"), rows(&data, "ledger_entries"), rows(&data, "reservations")],
+        [1, 2, 1]
+    );
     let reasons: Vec<(String, String)> = sqlx::query_as("select act, reason from operator_acts order by id")
         .fetch_all(&entrance.pool)
         .await
@@ -110,10 +122,12 @@ async fn forgetting_removes_texts_and_keeps_the_books() {
     // The buyer goes on as before, and a second time removes nothing.
     entrance.get(&format!("/v1/reservations/{reservation}"), &user).await.good(200);
     entrance.cancel(&user, &json!({ "id": reservation })).await.good(200);
-    let words = ["user", "forget", &user.id.to_string(), "--reason", "asked again", "--json"].map(str::to_owned);
+    let words =
+        ["user", "forget", &user.id.to_string(), "--reason", "asked again", "--json"].map(str::to_owned);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let again = Program::of(&entrance.test.env).run_words(&words).await;
-    let again: Value = serde_json::from_str(&again.out).unwrap_or_else(|_| panic!("{}{}", again.out, again.err));
+    let again: Value =
+        serde_json::from_str(&again.out).unwrap_or_else(|_| panic!("{}{}", again.out, again.err));
     assert_eq!((&again["name_removed"], &again["act_reasons_removed"]), (&json!(false), &json!(0)));
     entrance.test.check_books().await;
 }
@@ -129,7 +143,7 @@ async fn personal_data_takes_an_admin_and_a_known_user() {
         entrance.get(&export, &caller).await.is(401, "unauthenticated");
         entrance.post(&forget, &caller, why.clone()).await.is(401, "unauthenticated");
     }
-    for role in [Role::Viewer, Role::Operator, Role::Cashier] {
+    for role in [Role::Viewer, Role::Operator, Role::Cashier, Role::Support, Role::Gate] {
         let key = entrance.key(role).await;
         entrance.get(&export, &key).await.is(403, "forbidden");
         entrance.post(&forget, &key, why.clone()).await.is(403, "forbidden");
@@ -139,7 +153,10 @@ async fn personal_data_takes_an_admin_and_a_known_user() {
     assert_eq!(entrance.post(&forget, &admin, json!({ "reason": "" })).await.pointers(), ["/reason"]);
     for id in [ids::new().to_string(), "nothing".to_owned()] {
         entrance.get(&format!("/v1/admin/users/{id}/export"), &admin).await.is(404, "not_found");
-        entrance.post(&format!("/v1/admin/users/{id}/forgetting"), &admin, why.clone()).await.is(404, "not_found");
+        entrance
+            .post(&format!("/v1/admin/users/{id}/forgetting"), &admin, why.clone())
+            .await
+            .is(404, "not_found");
     }
     let program = Program::of(&entrance.test.env);
     let unknown = program.run(&format!("user export {}", ids::new())).await;

@@ -32,6 +32,7 @@ async fn old_rows_are_printed_escaped() {
     let commands = [
         "concert list".to_owned(),
         "keys list".to_owned(),
+        format!("concert report {}", entrance.test.performance),
         "saga list".to_owned(),
         "saga acts".to_owned(),
         "saga parked list".to_owned(),

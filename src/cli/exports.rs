@@ -1,7 +1,7 @@
 //! `export`: all reservations, entries of the ledger or tickets into a file.
 
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
@@ -37,7 +37,9 @@ struct Written {
 pub(super) async fn run(context: &Context, arguments: &Arguments) -> anyhow::Result<Ending> {
     let after = arguments.cursor.as_deref().map(|cursor| {
         let position = Position::of_cursor(cursor, arguments.export);
-        position.ok_or_else(|| Misuse(format!("--cursor is not a cursor of the export {}", arguments.export.name())))
+        position.ok_or_else(|| {
+            Misuse(format!("--cursor is not a cursor of the export {}", arguments.export.name()))
+        })
     });
     let order = ExportOrder { export: arguments.export, format: arguments.format, after: after.transpose()? };
     let pool = context.database().await?;
@@ -88,7 +90,13 @@ fn advice(cursor: Option<&str>) -> String {
 }
 
 fn open(arguments: &Arguments) -> anyhow::Result<Box<dyn Write + Send>> {
-    let Some(path) = &arguments.output else { return Ok(Box::new(io::stdout())) };
+    let Some(path) = &arguments.output else {
+        // Rows are written as they are, and a terminal would take commands from them.
+        if io::stdout().is_terminal() {
+            return Err(Misuse("--output is needed where standard output is a terminal".to_owned()).into());
+        }
+        return Ok(Box::new(io::stdout()));
+    };
     let mut options = OpenOptions::new();
     match arguments.cursor {
         Some(_) => options.append(true),

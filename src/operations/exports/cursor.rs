@@ -30,7 +30,8 @@ impl Position {
         let bytes: [u8; 21] = URL_SAFE_NO_PAD.decode(cursor).ok()?.try_into().ok()?;
         let (head, rest) = bytes.split_first()?;
         let (id, seat) = rest.split_at(16);
-        let position = Self { id: Uuid::from_slice(id).ok()?, seat: i32::from_be_bytes(seat.try_into().ok()?) };
+        let position =
+            Self { id: Uuid::from_slice(id).ok()?, seat: i32::from_be_bytes(seat.try_into().ok()?) };
         (*head == tag(export)).then_some(position)
     }
 }

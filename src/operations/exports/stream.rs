@@ -7,15 +7,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::Stream;
 use futures::stream::unfold;
+use futures::{Stream, StreamExt};
 use sqlx::PgPool;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use super::run::{Chunk, ExportOrder, ExportRun};
 use super::ExportError;
+use super::run::{Chunk, ExportOrder, ExportRun};
 use crate::background::Tasks;
 
 /// Most exports of one instance at a time. Each holds a connection of those that requests use.
@@ -121,20 +121,20 @@ async fn send_all(
 }
 
 fn pieces(receiver: mpsc::Receiver<Piece>) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
-    unfold(Some(receiver), |receiver| async move {
+    let pieces = unfold(Some(receiver), |receiver| async move {
         let mut receiver = receiver?;
         match receiver.recv().await {
             Some(Piece::Text(text)) => Some((Ok(text), Some(receiver))),
             Some(Piece::End) => None,
             None => Some((Err(io::Error::other("the export was cut off")), None)),
         }
-    })
+    });
+    // Compression asks once more after the end.
+    pieces.fuse()
 }
 
 #[cfg(test)]
 mod tests {
-    use futures::StreamExt;
-
     use super::*;
 
     #[tokio::test]
