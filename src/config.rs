@@ -4,6 +4,7 @@ mod exports;
 mod gate;
 mod queue;
 mod trace_url;
+mod webhooks;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ pub use queue::Queue;
 pub use saga_engine::bus::access::INBOX;
 pub use saga_engine::store::Control;
 pub use trace_url::TraceUrl;
+pub use webhooks::Webhooks;
 
 /// The settings that every command takes.
 #[derive(Args, Clone, Debug)]
@@ -37,6 +39,8 @@ pub struct Settings {
     pub engine: Engine,
     #[command(flatten)]
     pub exports: Exports,
+    #[command(flatten)]
+    pub webhooks: Webhooks,
     /// How logs are written to standard error; RUST_LOG filters them
     #[arg(long, env = "BOXOFFICE_LOG_FORMAT", global = true, value_enum, default_value_t = LogFormat::Lines)]
     pub log_format: LogFormat,

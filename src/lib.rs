@@ -17,6 +17,7 @@ pub mod booking;
 pub mod redemptions;
 pub mod catalog;
 pub mod audit;
+pub mod webhooks;
 
 pub mod operations;
 

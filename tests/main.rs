@@ -80,4 +80,5 @@ mod waiting_room;
 mod words;
 mod worker_sdk;
 mod worker_conformance;
+mod webhooks;
 mod workers;

@@ -109,6 +109,7 @@ async fn admin_state(app: &App, settings: &Settings, is_api: bool) -> anyhow::Re
         tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
         checks: Semaphore::new(CHECKS_AT_ONCE),
         check_time: Duration::from_secs(settings.engine.workflow_check_seconds.into()),
+        webhook_rules: super::webhook_rules(settings),
         gauges: Gauges::default(),
         metrics: telemetry::start_metrics(),
         trace_url: settings.http.trace_url.clone(),

@@ -25,6 +25,7 @@ use crate::operations::deployments::deploy_texts;
 use crate::orchestrator::{Engine, Pools};
 use crate::steps::{self, BookingCache, Limits};
 use crate::waiting_room::{Sessions, Signer, ThrottleLimits, WaitingRoom};
+use crate::webhooks::{UrlRules, Webhooks};
 use crate::{config, ids, store, telemetry, workflows};
 
 pub use database::{migrate, migrate_on};
@@ -159,6 +160,10 @@ impl App {
             if let Some(room) = &self.room {
                 room.run_admission(throttle_limits(settings));
             }
+            let rules = webhook_rules(settings);
+            let webhooks = Webhooks::new(self.pool.clone(), self.bus.clone(), self.clock.clone(), rules)
+                .context("webhooks cannot be sent")?;
+            self.tasks.supervise("webhooks", webhooks.run(self.stop.clone()));
             let keep = settings.engine.keep();
             schedule::start(&self.engine, &self.booking, &self.clock, keep, &self.tasks, &self.stop).await?;
         }
@@ -241,6 +246,10 @@ fn throttle_limits(settings: &Settings) -> ThrottleLimits {
         backlog: settings.queue.queue_brake_backlog,
         every: Duration::from_millis(settings.queue.queue_brake_every_ms.into()),
     }
+}
+
+fn webhook_rules(settings: &Settings) -> UrlRules {
+    UrlRules { allows_private: settings.webhooks.webhooks_private }
 }
 
 /// The limits of the booking's steps.

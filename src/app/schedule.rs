@@ -16,7 +16,7 @@ use crate::booking::{BookingError, BookingService};
 use crate::clock::Clock;
 use crate::operations::batch_jobs::{self, BatchJobs};
 use crate::orchestrator::{ActError, Engine};
-use crate::store;
+use crate::{store, webhooks};
 
 const SWEEP: Job = Job { name: "sweep", schedule: "* * * * * *", timeout: Duration::from_secs(30) };
 const CHARGES: Job =
@@ -125,7 +125,8 @@ async fn purge_keys((engine, clock): (Engine, Clock)) -> store::Result<()> {
 
 async fn purge_ended((engine, keep): (Engine, TimeDelta)) -> store::Result<()> {
     engine.purge(keep).await?;
-    batch_jobs::purge(&engine.pool, keep).await
+    batch_jobs::purge(&engine.pool, keep).await?;
+    webhooks::purge(&engine.pool).await
 }
 
 async fn resume_batches(batches: BatchJobs) -> store::Result<()> {

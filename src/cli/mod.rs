@@ -17,6 +17,7 @@ mod seat_ranges;
 mod sales_report;
 mod exports;
 mod users;
+mod webhooks;
 mod workflows;
 mod worker;
 mod erd;
@@ -72,6 +73,9 @@ enum Command {
     /// Export all that is kept about a user, or forget the user's name and free texts
     #[command(subcommand)]
     User(users::Command),
+    /// Look at webhook endpoints, add and repair them
+    #[command(subcommand)]
+    Webhook(webhooks::Command),
     /// Check workflow definitions and draw them
     #[command(subcommand)]
     Workflow(workflows::Command),
@@ -160,6 +164,7 @@ async fn run(command: Command, context: &Context) -> anyhow::Result<Ending> {
         Command::Concert(command) => concerts::run(context, command).await,
         Command::Export(arguments) => exports::run(context, &arguments).await,
         Command::User(command) => users::run(context, command).await,
+        Command::Webhook(command) => webhooks::run(context, command).await,
         Command::Workflow(command) => workflows::run(context, &command).await,
         Command::Worker(command) => worker::run(context, &command).await,
         Command::Keys(command) => keys::run(context, command).await,

@@ -51,7 +51,10 @@ async fn forget(context: &Context, user: Uuid, reason: &str) -> anyhow::Result<E
     context.output.answer(&forgotten, |done| {
         let name = if done.name_removed { "The name was removed" } else { "There was no name" };
         let reasons = done.act_reasons_removed + done.batch_reasons_removed;
-        format!("{name}, {reasons} reasons of acts and {} attributes of sagas were removed.", done.attributes_removed)
+        format!(
+            "{name}, {reasons} reasons of acts and {} attributes of sagas were removed.",
+            done.attributes_removed
+        )
     })?;
     Ok(Ending::Good)
 }

@@ -27,6 +27,7 @@ use crate::operations::overview::Overviews;
 use crate::orchestrator::Engine;
 use crate::redemptions::Redemptions;
 use crate::waiting_room::WaitingRoom;
+use crate::webhooks::UrlRules;
 
 /// Open streams of transitions that one instance serves at most.
 pub const TAILS_AT_ONCE: usize = 32;
@@ -67,6 +68,8 @@ pub struct AdminState {
     pub checks: Semaphore,
     /// How long the check of a definition may take.
     pub check_time: Duration,
+    /// Where webhooks may go.
+    pub webhook_rules: UrlRules,
     /// What is measured when `/metrics` is asked for.
     pub gauges: Gauges,
     /// What `/metrics` shows.

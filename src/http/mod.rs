@@ -25,6 +25,7 @@ mod ops;
 mod queue_settings;
 mod exports;
 mod sales_reports;
+mod webhooks;
 mod users;
 mod crowds;
 mod probes;
@@ -133,6 +134,12 @@ fn admin_routes() -> OpenApiRouter<Arc<AdminState>> {
         .routes(routes!(exports::export))
         .routes(routes!(sales_reports::list))
         .routes(routes!(sales_reports::show))
+        .routes(routes!(webhooks::add, webhooks::list))
+        .routes(routes!(webhooks::show, webhooks::delete))
+        .routes(routes!(webhooks::rotate))
+        .routes(routes!(webhooks::enable))
+        .routes(routes!(webhooks::log))
+        .routes(routes!(webhooks::replay))
         .routes(routes!(personal_data::export))
         .routes(routes!(personal_data::forget))
         .routes(routes!(workflows::deploy))

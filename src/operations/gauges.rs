@@ -73,6 +73,9 @@ async fn of_rows(pool: &PgPool, registry: &WorkflowRegistry) -> store::Result<()
     }
     let parked = store::operations::count_parked(pool).await?;
     metrics::gauge!("boxoffice_parked_messages").set(parked as f64);
+    let (disabled, waiting) = store::webhooks::counts(pool).await?;
+    metrics::gauge!("boxoffice_webhook_endpoints_disabled").set(disabled as f64);
+    metrics::gauge!("boxoffice_webhook_deliveries_waiting").set(waiting as f64);
     Ok(())
 }
 

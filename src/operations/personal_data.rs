@@ -7,10 +7,10 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::queues::By;
+use crate::store;
 use crate::store::audit::snapshot;
 use crate::store::operations::{self, ActRow};
 use crate::store::personal_data::{self as rows, UserIds};
-use crate::store;
 
 /// Most rows of one list of an export.
 pub const LIST_ROWS_MAX: usize = 50_000;
@@ -53,6 +53,9 @@ pub struct UserData {
     pub parked_messages: Vec<Value>,
     #[schema(value_type = Vec<Object>)]
     pub batch_jobs: Vec<Value>,
+    /// Events that were or are to be posted to webhook endpoints.
+    #[schema(value_type = Vec<Object>)]
+    pub webhook_deliveries: Vec<Value>,
 }
 
 /// What was removed.
@@ -112,6 +115,10 @@ async fn read(conn: &mut PgConnection, user: Uuid) -> Result<UserData, PersonalD
         operator_acts: whole("acts", rows::acts(&mut *conn, &ids, limit).await?)?,
         requests: whole("requests", rows::requests(&mut *conn, &caller, limit).await?)?,
         parked_messages: whole("parked messages", rows::parked_messages(&mut *conn, &ids, limit).await?)?,
+        webhook_deliveries: whole(
+            "deliveries to webhook endpoints",
+            rows::webhook_deliveries(&mut *conn, user, &ids.sagas, limit).await?,
+        )?,
         batch_jobs: whole("batches", rows::batches(&mut *conn, &ids, limit).await?)?,
     })
 }

@@ -69,7 +69,9 @@ impl From<sqlx::Error> for ReportError {
 /// The report of a date, as of now. `time` bounds each of its statements.
 pub async fn report(pool: &PgPool, performance: Uuid, time: Duration) -> Result<SalesReport, ReportError> {
     match read(pool, performance, time).await {
-        Err(ReportError::Database(error)) if saga_search::was_cut_off(&error) => Err(ReportError::TooSlow(time)),
+        Err(ReportError::Database(error)) if saga_search::was_cut_off(&error) => {
+            Err(ReportError::TooSlow(time))
+        }
         read => read,
     }
 }

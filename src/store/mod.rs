@@ -28,6 +28,8 @@ pub mod sales_report;
 pub mod seats;
 pub mod tickets;
 pub mod users;
+pub mod webhook_deliveries;
+pub mod webhooks;
 pub mod migrations;
 
 pub use migrations::{fit, migrate};

@@ -205,6 +205,26 @@ pub async fn parked_messages(db: impl PgExecutor<'_>, ids: &UserIds, limit: i64)
     .await
 }
 
+/// Deliveries of events about the user or the user's reservations to webhook endpoints.
+pub async fn webhook_deliveries(
+    db: impl PgExecutor<'_>,
+    user: Uuid,
+    sagas: &[Uuid],
+    limit: i64,
+) -> Result<Vec<Value>> {
+    sqlx::query_scalar!(
+        r#"
+        select to_jsonb(d) as "row!" from webhook_deliveries d
+        where d.subject_id = $1 or d.subject_id = any($2) order by d.id limit $3
+        "#,
+        user,
+        sagas,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
 /// Batches whose filter names the user.
 pub async fn batches(db: impl PgExecutor<'_>, ids: &UserIds, limit: i64) -> Result<Vec<Value>> {
     sqlx::query_scalar!(

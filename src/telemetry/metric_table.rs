@@ -118,6 +118,10 @@ pub const METRICS: &[Metric] = &[
     gauge("boxoffice_jetstream_works", Unit::Count, "1 if JetStream stored a message and gave it back at the last probe, else 0"),
     gauge("boxoffice_stream_messages", Unit::Count, "Messages in a stream: of STEPS, SAGAS and UNDELIVERED those that are not done, of TIMERS those to come and due"),
     gauge("boxoffice_stream_bytes", Unit::Bytes, "Size of a stream"),
+    // Webhooks
+    gauge("boxoffice_webhook_endpoints_disabled", Unit::Count, "Webhook endpoints that get no more deliveries until an admin enables them"),
+    gauge("boxoffice_webhook_deliveries_waiting", Unit::Count, "Deliveries that wait for webhook endpoints that are not disabled"),
+    counter("boxoffice_webhook_attempts_total", Unit::Count, "Attempts to deliver to webhook endpoints, by outcome: delivered or failed").shown_at_zero(&[&[("outcome", "delivered")], &[("outcome", "failed")]]),
     // Postgres and batches
     gauge("boxoffice_database_connections", Unit::Count, "Connections to Postgres, by pool (steps: those of what every saga runs through) and state: used or idle"),
     gauge("boxoffice_database_connections_max", Unit::Count, "Most connections to Postgres, by pool"),

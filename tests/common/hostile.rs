@@ -41,6 +41,8 @@ pub async fn routes(entrance: &Entrance) -> Vec<Route> {
                 .replace("{saga}", &ids::new().to_string())
                 .replace("{export}", "ledger")
                 .replace("{user}", &ids::new().to_string())
+                .replace("{webhook}", &ids::new().to_string())
+                .replace("{delivery}", &ids::new().to_string())
                 .replace("{message}", "1")
                 .replace("{workflow}", "booking")
                 .replace("{signal}", "pay")

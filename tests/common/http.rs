@@ -22,6 +22,7 @@ use boxoffice::operations::overview::Overviews;
 use boxoffice::redemptions::Redemptions;
 use boxoffice::store::api_keys::{self, Role};
 use boxoffice::ticket_codes::TicketKeys;
+use boxoffice::webhooks::UrlRules;
 use boxoffice::{ids, telemetry};
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -118,6 +119,7 @@ impl Entrance {
             tails: Arc::new(Semaphore::new(TAILS_AT_ONCE)),
             checks: Semaphore::new(CHECKS_AT_ONCE),
             check_time: Duration::from_secs(20),
+            webhook_rules: UrlRules { allows_private: false },
             gauges: Gauges::default(),
             metrics: telemetry::start_metrics(),
             trace_url: settings.http.trace_url.clone(),
