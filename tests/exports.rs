@@ -18,7 +18,7 @@ use crate::process::Process;
 const MANY_ROWS: i64 = 50_000;
 /// What a large export may add to the memory of the process.
 const GROWTH_BYTES_MAX: u64 = 15 << 20;
-const KINDS: [&str; 3] = ["reservations", "ledger", "tickets"];
+const KINDS: [&str; 4] = ["reservations", "ledger", "tickets", "redemptions"];
 
 /// Adds reservations with the ids 1, 2, 3, … of a concert whose name a spreadsheet would take for a formula.
 async fn fill(pool: &PgPool, rows: i64) {
@@ -102,6 +102,21 @@ async fn exports_agree_with_what_buyers_see() {
     assert_eq!(tickets.iter().filter(|row| row["status"] == "void").count(), 1);
     assert_eq!(tickets.len(), 3);
 
+    sqlx::query(
+        "insert into redemptions (id, ticket_id, reservation_id, performance_id, seat, gate, scanned_at, api_key_id, status)
+         select gen_random_uuid(), id, reservation_id, performance_id, seat, '=1+1', now(), gen_random_uuid(), 'valid'
+         from tickets where id = $1::uuid",
+    )
+    .bind(paid["tickets"][0]["id"].as_str().unwrap())
+    .execute(&entrance.pool)
+    .await
+    .unwrap();
+    let redemptions = lines(&fetch(&entrance, &admin, "redemptions").await);
+    assert_eq!((redemptions.len(), &redemptions[0]["ticket_id"]), (1, &paid["tickets"][0]["id"]));
+    assert_eq!(redemptions[0]["gate"], "=1+1");
+    let csv = records(&fetch(&entrance, &admin, "redemptions?format=csv").await);
+    assert!(csv[1].iter().any(|cell| cell == "'=1+1"), "{csv:?}");
+
     let ledger = lines(&fetch(&entrance, &admin, "ledger").await);
     for buyer in [&ada, &ben] {
         let seen = entrance.get("/v1/points/entries", buyer).await.good(200)["items"].clone();
@@ -119,7 +134,7 @@ async fn exports_agree_with_what_buyers_see() {
             .fetch_all(&entrance.pool)
             .await
             .unwrap();
-    let expected = ["reservations", "tickets", "ledger"].map(|kind| ("admin".to_owned(), kind.to_owned()));
+    let expected = ["reservations", "tickets", "redemptions", "redemptions", "ledger"].map(|kind| ("admin".to_owned(), kind.to_owned()));
     assert_eq!(acts, expected);
     entrance.test.check_books().await;
 }

@@ -34,6 +34,17 @@ async fn known_user(entrance: &Entrance) -> (Caller, String) {
         .execute(&entrance.pool)
         .await
         .unwrap();
+    sqlx::query(
+        "insert into redemptions (id, ticket_id, reservation_id, performance_id, seat, gate, scanned_at, api_key_id, status,
+                                  undone_at, undone_by, reason)
+         select gen_random_uuid(), id, reservation_id, performance_id, seat, 'north', now(), gen_random_uuid(), 'undone',
+                now(), 'desk', 'Ada went home'
+         from tickets where reservation_id = $1::uuid",
+    )
+    .bind(&reservation)
+    .execute(&entrance.pool)
+    .await
+    .unwrap();
     (user, reservation)
 }
 
@@ -65,6 +76,7 @@ async fn export_has_all_rows_of_a_user_and_no_other() {
         ("payments", 1),
         ("tickets", 1),
         ("ledger_entries", 2),
+        ("redemptions", 1),
         ("sagas", 1),
         ("saga_attributes", 1),
         ("requests", 1),
@@ -101,7 +113,7 @@ async fn forgetting_removes_texts_and_keeps_the_books() {
     let done =
         entrance.post(&path, &admin, json!({ "reason": "asked by letter 17" })).await.good(200).clone();
     // The saga of a paid booking has ended, so its attributes go too.
-    let expected = json!({ "user_id": user.id, "name_removed": true, "act_reasons_removed": 2, "batch_reasons_removed": 0, "attributes_removed": 1 });
+    let expected = json!({ "user_id": user.id, "name_removed": true, "act_reasons_removed": 2, "batch_reasons_removed": 0, "redemption_reasons_removed": 1, "attributes_removed": 1 });
     assert_eq!(done, expected);
     let data = entrance.get(&format!("/v1/admin/users/{}/export", user.id), &admin).await.good(200).clone();
     assert!(!data.to_string().contains("Ada"), "{data:#}");

@@ -1,4 +1,4 @@
-//! `export`: all reservations, entries of the ledger or tickets into a file.
+//! `export`: all reservations, entries of the ledger, tickets or redemptions into a file.
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal, Write};

@@ -68,7 +68,7 @@ enum Command {
     /// List and add concerts and their dates
     #[command(subcommand)]
     Concert(concerts::Command),
-    /// Export all reservations, ledger entries or tickets of one moment
+    /// Export all reservations, ledger entries, tickets or redemptions of one moment
     Export(exports::Arguments),
     /// Export all that is kept about a user, or forget the user's name and free texts
     #[command(subcommand)]

@@ -38,7 +38,7 @@ impl Validate for ExportQuery {
     }
 }
 
-/// All `reservations`, `ledger` entries or `tickets` of one moment, in the order of their keys: ids, and of tickets the ids of their
+/// All `reservations`, `ledger` entries, `tickets` or `redemptions` of one moment, in the order of their keys: ids, and of tickets the ids of their
 /// reservations. Each row has a `cursor`. An answer that breaks off is incomplete; another request with the last cursor goes on, with
 /// the rows of its own moment. Each export is written down as an act.
 #[utoipa::path(get, path = "/v1/admin/exports/{export}", tag = "admin",

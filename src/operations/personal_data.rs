@@ -31,6 +31,9 @@ pub struct UserData {
     pub payments: Vec<Value>,
     #[schema(value_type = Vec<Object>)]
     pub tickets: Vec<Value>,
+    /// Scans of the tickets at the entrance.
+    #[schema(value_type = Vec<Object>)]
+    pub redemptions: Vec<Value>,
     #[schema(value_type = Vec<Object>)]
     pub ledger_entries: Vec<Value>,
     /// Sagas of the user's reservations and cancellations, and those whose subject is the user, with their input.
@@ -67,6 +70,8 @@ pub struct UserForgotten {
     /// Reasons of operators' acts that were removed.
     pub act_reasons_removed: u64,
     pub batch_reasons_removed: u64,
+    /// Reasons why scans of tickets were undone.
+    pub redemption_reasons_removed: u64,
     /// Attributes of ended sagas that were removed.
     pub attributes_removed: u64,
 }
@@ -107,6 +112,7 @@ async fn read(conn: &mut PgConnection, user: Uuid) -> Result<UserData, PersonalD
         reservations: whole("reservations", rows::reservations(&mut *conn, user, limit).await?)?,
         payments: whole("payments", rows::payments(&mut *conn, user, limit).await?)?,
         tickets: whole("tickets", rows::tickets(&mut *conn, user, limit).await?)?,
+        redemptions: whole("redemptions", rows::redemptions(&mut *conn, user, limit).await?)?,
         ledger_entries: whole("ledger entries", rows::ledger_entries(&mut *conn, user, limit).await?)?,
         sagas: whole("sagas", rows::sagas(&mut *conn, &ids.sagas, limit).await?)?,
         saga_history: whole("rows of history", rows::saga_history(&mut *conn, &ids.sagas, limit).await?)?,
@@ -141,6 +147,7 @@ pub async fn forget(pool: &PgPool, user: Uuid, by: By<'_>) -> Result<UserForgott
         name_removed: rows::remove_name(&mut *tx, user).await?,
         act_reasons_removed: rows::remove_act_reasons(&mut *tx, &ids).await?,
         batch_reasons_removed: rows::remove_batch_reasons(&mut *tx, &ids).await?,
+        redemption_reasons_removed: rows::remove_redemption_reasons(&mut *tx, user).await?,
         attributes_removed: rows::remove_attributes(&mut *tx, &ids.sagas).await?,
     };
     record(&mut *tx, user, "user.forget", by, "forgotten", Some(&json!(forgotten))).await?;

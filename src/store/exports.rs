@@ -71,6 +71,27 @@ pub struct TicketRow {
     pub voided_at: Option<DateTime<Utc>>,
 }
 
+/// A scan at the entrance by which a ticket admitted.
+#[derive(Clone, Debug, Serialize)]
+pub struct RedemptionRow {
+    pub id: Uuid,
+    pub ticket_id: Uuid,
+    pub reservation_id: Uuid,
+    pub concert_id: Option<Uuid>,
+    pub concert: Option<String>,
+    pub performance_id: Uuid,
+    pub venue: Option<String>,
+    pub starts_at: Option<DateTime<Utc>>,
+    pub seat: i32,
+    pub gate: String,
+    pub scanned_at: DateTime<Utc>,
+    pub recorded_at: DateTime<Utc>,
+    pub status: String,
+    pub undone_at: Option<DateTime<Utc>>,
+    pub undone_by: Option<String>,
+    pub reason: Option<String>,
+}
+
 /// Bounds each statement of the transaction, and each wait of it for its client. The pool's own bound on waits is shorter than a
 /// slow client needs for one page.
 pub async fn bound(conn: &mut PgConnection, time: Duration) -> Result<()> {
@@ -157,6 +178,30 @@ pub async fn tickets(
         "#,
         reservation,
         seat,
+        limit,
+    )
+    .fetch_all(conn)
+    .await
+}
+
+/// Redemptions after this id.
+pub async fn redemptions(conn: &mut PgConnection, after: Uuid, limit: i64) -> Result<Vec<RedemptionRow>> {
+    sqlx::query_as!(
+        RedemptionRow,
+        r#"
+        select d.id, d.ticket_id, d.reservation_id, p.concert_id as "concert_id?", c.name as "concert?", d.performance_id,
+               p.venue as "venue?", p.starts_at as "starts_at?", d.seat, d.gate, d.scanned_at, d.recorded_at, d.status,
+               d.undone_at, d.undone_by, d.reason
+        from (
+            select id, ticket_id, reservation_id, performance_id, seat, gate, scanned_at, recorded_at, status, undone_at,
+                   undone_by, reason
+            from redemptions where id > $1 order by id limit $2
+        ) as d
+        left join performances p on p.id = d.performance_id
+        left join concerts c on c.id = p.concert_id
+        order by d.id
+        "#,
+        after,
         limit,
     )
     .fetch_all(conn)

@@ -225,6 +225,37 @@ pub async fn webhook_deliveries(
     .await
 }
 
+/// Scans of the user's tickets at the entrance.
+pub async fn redemptions(db: impl PgExecutor<'_>, user: Uuid, limit: i64) -> Result<Vec<Value>> {
+    sqlx::query_scalar!(
+        r#"
+        select to_jsonb(d) as "row!" from reservations r
+        join tickets t on t.reservation_id = r.id join redemptions d on d.ticket_id = t.id
+        where r.user_id = $1 order by d.id limit $2
+        "#,
+        user,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Removes the reasons why scans of the user's tickets were undone.
+pub async fn remove_redemption_reasons(db: impl PgExecutor<'_>, user: Uuid) -> Result<u64> {
+    let removed = sqlx::query!(
+        r#"
+        update redemptions d set reason = $2
+        from reservations r join tickets t on t.reservation_id = r.id
+        where r.user_id = $1 and d.ticket_id = t.id and d.reason <> $2
+        "#,
+        user,
+        REMOVED,
+    )
+    .execute(db)
+    .await?;
+    Ok(removed.rows_affected())
+}
+
 /// Batches whose filter names the user.
 pub async fn batches(db: impl PgExecutor<'_>, ids: &UserIds, limit: i64) -> Result<Vec<Value>> {
     sqlx::query_scalar!(

@@ -42,6 +42,7 @@ fn tag(export: Export) -> u8 {
         Export::Reservations => b'r',
         Export::Ledger => b'l',
         Export::Tickets => b't',
+        Export::Redemptions => b'd',
     }
 }
 

@@ -1,4 +1,4 @@
-//! Exports: all reservations, entries of the ledger or tickets, as CSV or as a JSON object per line.
+//! Exports: all reservations, entries of the ledger, tickets or redemptions, as CSV or as a JSON object per line.
 //!
 //! An export reads one snapshot, page by page, so it needs the same memory however many rows there are. Each row carries a cursor.
 //! A client whose export was cut off has the cursor of the last whole row, and goes on after it with another export.
@@ -22,10 +22,11 @@ pub enum Export {
     Reservations,
     Ledger,
     Tickets,
+    Redemptions,
 }
 
 impl Export {
-    pub const ALL: [Self; 3] = [Self::Reservations, Self::Ledger, Self::Tickets];
+    pub const ALL: [Self; 4] = [Self::Reservations, Self::Ledger, Self::Tickets, Self::Redemptions];
 
     /// Its name in paths, files and records.
     pub fn name(self) -> &'static str {
@@ -33,6 +34,7 @@ impl Export {
             Self::Reservations => "reservations",
             Self::Ledger => "ledger",
             Self::Tickets => "tickets",
+            Self::Redemptions => "redemptions",
         }
     }
 

@@ -10,7 +10,7 @@ use super::format::{self, Columns};
 use super::{Export, ExportError, ExportFormat, Position};
 use crate::store;
 use crate::store::audit::snapshot;
-use crate::store::exports::{self as rows, LedgerRow, ReservationRow, TicketRow};
+use crate::store::exports::{self as rows, LedgerRow, RedemptionRow, ReservationRow, TicketRow};
 use crate::store::operations::{self, ActRow};
 
 /// Rows of one page. A page of the widest rows takes about half a megabyte.
@@ -73,6 +73,27 @@ impl Columns for TicketRow {
     ];
 }
 
+impl Columns for RedemptionRow {
+    const COLUMNS: &'static [&'static str] = &[
+        "id",
+        "ticket_id",
+        "reservation_id",
+        "concert_id",
+        "concert",
+        "performance_id",
+        "venue",
+        "starts_at",
+        "seat",
+        "gate",
+        "scanned_at",
+        "recorded_at",
+        "status",
+        "undone_at",
+        "undone_by",
+        "reason",
+    ];
+}
+
 /// What is to be exported, and after which row.
 #[derive(Clone, Copy, Debug)]
 pub struct ExportOrder {
@@ -129,6 +150,10 @@ impl ExportRun {
             Export::Tickets => {
                 let page = rows::tickets(&mut self.tx, id, seat, PAGE_ROWS).await?;
                 self.chunk(&page, |row| Position { id: row.reservation_id, seat: row.seat })
+            }
+            Export::Redemptions => {
+                let page = rows::redemptions(&mut self.tx, id, PAGE_ROWS).await?;
+                self.chunk(&page, |row| Position { id: row.id, seat: 0 })
             }
         }
     }
@@ -235,6 +260,24 @@ mod tests {
             status: String::new(),
             issued_at: at,
             voided_at: None,
+        });
+        assert_columns(&RedemptionRow {
+            id,
+            ticket_id: id,
+            reservation_id: id,
+            concert_id: None,
+            concert: None,
+            performance_id: id,
+            venue: None,
+            starts_at: None,
+            seat: 1,
+            gate: String::new(),
+            scanned_at: at,
+            recorded_at: at,
+            status: String::new(),
+            undone_at: None,
+            undone_by: None,
+            reason: None,
         });
     }
 }
