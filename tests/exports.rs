@@ -134,7 +134,8 @@ async fn exports_agree_with_what_buyers_see() {
             .fetch_all(&entrance.pool)
             .await
             .unwrap();
-    let expected = ["reservations", "tickets", "redemptions", "redemptions", "ledger"].map(|kind| ("admin".to_owned(), kind.to_owned()));
+    let expected = ["reservations", "tickets", "redemptions", "redemptions", "ledger"]
+        .map(|kind| ("admin".to_owned(), kind.to_owned()));
     assert_eq!(acts, expected);
     entrance.test.check_books().await;
 }

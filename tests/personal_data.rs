@@ -113,7 +113,7 @@ async fn forgetting_removes_texts_and_keeps_the_books() {
     let done =
         entrance.post(&path, &admin, json!({ "reason": "asked by letter 17" })).await.good(200).clone();
     // The saga of a paid booking has ended, so its attributes go too.
-    let expected = json!({ "user_id": user.id, "name_removed": true, "act_reasons_removed": 2, "batch_reasons_removed": 0, "redemption_reasons_removed": 1, "attributes_removed": 1 });
+    let expected = json!({ "user_id": user.id, "name_removed": true, "act_reasons_removed": 2, "batch_reasons_removed": 0, "redemption_reasons_removed": 1, "support_reasons_removed": 0, "attributes_removed": 1 });
     assert_eq!(done, expected);
     let data = entrance.get(&format!("/v1/admin/users/{}/export", user.id), &admin).await.good(200).clone();
     assert!(!data.to_string().contains("Ada"), "{data:#}");

@@ -31,6 +31,15 @@ pub struct UserData {
     pub payments: Vec<Value>,
     #[schema(value_type = Vec<Object>)]
     pub tickets: Vec<Value>,
+    /// Seats that support took off the user's reservations.
+    #[schema(value_type = Vec<Object>)]
+    pub seat_refunds: Vec<Value>,
+    /// Points that support gave as goodwill.
+    #[schema(value_type = Vec<Object>)]
+    pub goodwill_grants: Vec<Value>,
+    /// Events about the user's reservations that no saga announces.
+    #[schema(value_type = Vec<Object>)]
+    pub direct_events: Vec<Value>,
     /// Scans of the tickets at the entrance.
     #[schema(value_type = Vec<Object>)]
     pub redemptions: Vec<Value>,
@@ -70,6 +79,8 @@ pub struct UserForgotten {
     /// Reasons of operators' acts that were removed.
     pub act_reasons_removed: u64,
     pub batch_reasons_removed: u64,
+    /// Reasons of refunds of seats and of goodwill.
+    pub support_reasons_removed: i64,
     /// Reasons why scans of tickets were undone.
     pub redemption_reasons_removed: u64,
     /// Attributes of ended sagas that were removed.
@@ -112,6 +123,9 @@ async fn read(conn: &mut PgConnection, user: Uuid) -> Result<UserData, PersonalD
         reservations: whole("reservations", rows::reservations(&mut *conn, user, limit).await?)?,
         payments: whole("payments", rows::payments(&mut *conn, user, limit).await?)?,
         tickets: whole("tickets", rows::tickets(&mut *conn, user, limit).await?)?,
+        seat_refunds: whole("refunds of seats", rows::seat_refunds(&mut *conn, user, limit).await?)?,
+        goodwill_grants: whole("goodwill grants", rows::goodwill_grants(&mut *conn, user, limit).await?)?,
+        direct_events: whole("events", rows::direct_events(&mut *conn, user, &ids.sagas, limit).await?)?,
         redemptions: whole("redemptions", rows::redemptions(&mut *conn, user, limit).await?)?,
         ledger_entries: whole("ledger entries", rows::ledger_entries(&mut *conn, user, limit).await?)?,
         sagas: whole("sagas", rows::sagas(&mut *conn, &ids.sagas, limit).await?)?,
@@ -147,6 +161,7 @@ pub async fn forget(pool: &PgPool, user: Uuid, by: By<'_>) -> Result<UserForgott
         name_removed: rows::remove_name(&mut *tx, user).await?,
         act_reasons_removed: rows::remove_act_reasons(&mut *tx, &ids).await?,
         batch_reasons_removed: rows::remove_batch_reasons(&mut *tx, &ids).await?,
+        support_reasons_removed: rows::remove_support_reasons(&mut *tx, user).await?,
         redemption_reasons_removed: rows::remove_redemption_reasons(&mut *tx, user).await?,
         attributes_removed: rows::remove_attributes(&mut *tx, &ids.sagas).await?,
     };

@@ -256,6 +256,70 @@ pub async fn remove_redemption_reasons(db: impl PgExecutor<'_>, user: Uuid) -> R
     Ok(removed.rows_affected())
 }
 
+/// Seats that support took off the user's reservations.
+pub async fn seat_refunds(db: impl PgExecutor<'_>, user: Uuid, limit: i64) -> Result<Vec<Value>> {
+    sqlx::query_scalar!(
+        r#"
+        select to_jsonb(s) as "row!" from reservations r join seat_refunds s on s.reservation_id = r.id
+        where r.user_id = $1 order by s.reservation_id, s.seat limit $2
+        "#,
+        user,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Points that support gave the user as goodwill.
+pub async fn goodwill_grants(db: impl PgExecutor<'_>, user: Uuid, limit: i64) -> Result<Vec<Value>> {
+    sqlx::query_scalar!(
+        r#"select to_jsonb(g) as "row!" from goodwill_grants g where g.user_id = $1 order by g.granted_at limit $2"#,
+        user,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Events about the user or the user's reservations that no saga announces.
+pub async fn direct_events(
+    db: impl PgExecutor<'_>,
+    user: Uuid,
+    sagas: &[Uuid],
+    limit: i64,
+) -> Result<Vec<Value>> {
+    sqlx::query_scalar!(
+        r#"
+        select to_jsonb(e) as "row!" from direct_events e
+        where e.subject_id = $1 or e.subject_id = any($2) order by e.id limit $3
+        "#,
+        user,
+        sagas,
+        limit,
+    )
+    .fetch_all(db)
+    .await
+}
+
+/// Removes the reasons of refunds of the user's seats and of points that the user got as goodwill.
+pub async fn remove_support_reasons(db: impl PgExecutor<'_>, user: Uuid) -> Result<i64> {
+    sqlx::query_scalar!(
+        r#"
+        with seats as (
+            update seat_refunds s set reason = $2 from reservations r
+            where r.user_id = $1 and s.reservation_id = r.id and s.reason <> $2 returning 1
+        ), points as (
+            update goodwill_grants set reason = $2 where user_id = $1 and reason <> $2 returning 1
+        )
+        select (select count(*) from seats) + (select count(*) from points) as "removed!"
+        "#,
+        user,
+        REMOVED,
+    )
+    .fetch_one(db)
+    .await
+}
+
 /// Batches whose filter names the user.
 pub async fn batches(db: impl PgExecutor<'_>, ids: &UserIds, limit: i64) -> Result<Vec<Value>> {
     sqlx::query_scalar!(

@@ -117,8 +117,8 @@ pub async fn date(db: impl PgExecutor<'_>, performance: Uuid) -> Result<Option<L
     .await
 }
 
-/// The sections in the order of their first seats. Points are those of the lines that were paid; of a reservation of which only
-/// a part was given back, the lines without a valid ticket.
+/// The sections in the order of their first seats. Points are those of the lines that were paid, and of seats that were refunded
+/// one by one.
 pub async fn sections(
     conn: &mut PgConnection,
     performance: Uuid,
@@ -128,18 +128,22 @@ pub async fn sections(
         SectionSales,
         r#"
         with paid as materialized (
-            select r.id, r.lines, used.amount,
-                (select coalesce(sum(back.amount), 0) from ledger_entries back where back.reverses_id = used.id) as given_back
+            select r.lines, exists (select from ledger_entries back where back.reverses_id = used.id) as is_given_back
             from reservations r
             join ledger_entries used on used.reservation_id = r.id and used.kind = 'use'
             where r.performance_id = $1
-        ), points as (
-            select line ->> 'section' as section, sum((line ->> 'price')::bigint) as revenue,
-                sum((line ->> 'price')::bigint) filter (where paid.given_back >= paid.amount or paid.given_back > 0 and not exists (
-                    select from tickets t where t.reservation_id = paid.id and t.seat = (line ->> 'number')::integer
-                      and t.status = 'valid')) as refunds
+        ), lines (section, price, is_given_back) as (
+            select line ->> 'section', (line ->> 'price')::bigint, paid.is_given_back
             from paid cross join jsonb_array_elements(paid.lines) as line
-            group by 1
+            union all
+            -- Seats that support took off their reservations are in the lines no more.
+            select s.section, taken.amount, true
+            from reservations r
+            join seat_refunds taken on taken.reservation_id = r.id
+            join seats s on s.performance_id = r.performance_id and s.number = taken.seat
+            where r.performance_id = $1
+        ), points as (
+            select section, sum(price) as revenue, sum(price) filter (where is_given_back) as refunds from lines group by section
         ), numbers as (
             select section, min(number) as first, count(*) as total,
                 count(*) filter (where status = 'sold') as sold,
@@ -178,6 +182,8 @@ pub async fn hours(conn: &mut PgConnection, performance: Uuid, limit: i64) -> Re
             select used.created_at, 0, 0, used.amount, 0 from used
             union all
             select back.created_at, 0, 0, 0, back.amount from used join ledger_entries back on back.reverses_id = used.id
+            union all
+            select taken.refunded_at, 0, 0, 0, taken.amount from own join seat_refunds taken on taken.reservation_id = own.id
         )
         select date_trunc('hour', at, 'UTC') as "hour!", sum(sold) as "seats_sold!", sum(returned) as "seats_returned!",
                sum(revenue)::bigint as "revenue!", sum(refunds)::bigint as "refunds!",
