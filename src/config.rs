@@ -5,6 +5,7 @@ mod gate;
 mod queue;
 mod trace_url;
 mod webhooks;
+mod transfers;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use queue::Queue;
 pub use saga_engine::bus::access::INBOX;
 pub use saga_engine::store::Control;
 pub use trace_url::TraceUrl;
+pub use transfers::Transfers;
 pub use webhooks::Webhooks;
 
 /// The settings that every command takes.
@@ -35,6 +37,8 @@ pub struct Settings {
     pub queue: Queue,
     #[command(flatten)]
     pub gate: Gate,
+    #[command(flatten)]
+    pub transfers: Transfers,
     #[command(flatten)]
     pub engine: Engine,
     #[command(flatten)]

@@ -15,6 +15,7 @@ pub mod waiting_room;
 
 pub mod booking;
 pub mod redemptions;
+pub mod transfers;
 pub mod catalog;
 pub mod audit;
 pub mod webhooks;

@@ -83,6 +83,7 @@ async fn redeemed_tickets_are_valid_by_their_earliest_scan() {
     let earlier = "update redemptions set scanned_at = now() - interval '1 s' where gate = 'South'";
     finds(broken, "b1", redeemed(earlier)).await;
     finds(broken, "b1", redeemed("update tickets set id = gen_random_uuid() where seat = 1")).await;
+    finds(broken, "b1", redeemed("update tickets set holder_id = gen_random_uuid() where seat = 1")).await;
     let report =
         audit_after(redeemed("update tickets set status = 'void', voided_at = now() where seat = 1")).await;
     let found: Vec<Invariant> = report.broken.iter().map(|broken| broken.invariant).collect();

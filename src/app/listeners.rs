@@ -26,6 +26,7 @@ use crate::operations::gauges::Gauges;
 use crate::operations::overview::Overviews;
 use crate::redemptions::Redemptions;
 use crate::telemetry;
+use crate::transfers::Transfers;
 
 /// Where a process answers HTTP.
 #[derive(Clone, Copy, Debug, Default)]
@@ -139,6 +140,7 @@ fn public_state(
         access: Access::new(&settings.http, app.clock.clone())?,
         keys: admin.keys.clone(),
         tickets: gate.keys.clone(),
+        transfers: Transfers::new(app.pool.clone(), &settings.transfers),
         joins: JoinLimits::new(&settings.queue),
         trusted_proxies: settings.http.trusted_proxies.clone(),
         cors_origins: settings.http.cors_origins.clone(),

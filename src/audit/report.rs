@@ -99,7 +99,7 @@ impl Invariant {
             Self::SagasAwake => "Every saga is ended, stuck, paused or has an alarm.",
             Self::SagasSwept => "No alarm is overdue for a minute.",
             Self::HoldsEnd => "No hold outlives its end by five seconds.",
-            Self::Redemptions => "A redeemed ticket is valid, by its earliest scan.",
+            Self::Redemptions => "A redeemed ticket is valid by its earliest scan; a holder took it over.",
             Self::TicketsWithoutReservation => "The reservation of every ticket exists.",
             Self::TicketsWithoutSeat => "The seat of every ticket exists.",
             Self::EntriesWithoutAccount => "The account of every ledger entry exists.",

@@ -31,6 +31,7 @@ pub enum Code {
     QueueClosed,
     AlreadyRedeemed,
     TicketVoid,
+    TicketNotTransferable,
     WrongDate,
     IllegalAct,
     NotWaiting,
@@ -39,6 +40,7 @@ pub enum Code {
     PerformanceCancelled,
     PerformanceChanged,
     HoldExpired,
+    TransferOver,
     InvalidRequest,
     SaleNotOpen,
     SeatUnknown,
@@ -57,7 +59,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in the order of their statuses.
-    pub const ALL: [Self; 45] = [
+    pub const ALL: [Self; 47] = [
         Self::MalformedRequest,
         Self::Unauthenticated,
         Self::InsufficientPoints,
@@ -81,6 +83,7 @@ impl Code {
         Self::QueueClosed,
         Self::AlreadyRedeemed,
         Self::TicketVoid,
+        Self::TicketNotTransferable,
         Self::WrongDate,
         Self::IllegalAct,
         Self::NotWaiting,
@@ -89,6 +92,7 @@ impl Code {
         Self::PerformanceCancelled,
         Self::PerformanceChanged,
         Self::HoldExpired,
+        Self::TransferOver,
         Self::InvalidRequest,
         Self::SaleNotOpen,
         Self::SeatUnknown,
@@ -140,6 +144,9 @@ impl Code {
             Self::QueueClosed => (S::CONFLICT, "queue_closed", "The line is closed"),
             Self::AlreadyRedeemed => (S::CONFLICT, "already_redeemed", "The ticket was redeemed before"),
             Self::TicketVoid => (S::CONFLICT, "ticket_void", "The ticket is void"),
+            Self::TicketNotTransferable => {
+                (S::CONFLICT, "ticket_not_transferable", "The ticket cannot be given to another user")
+            }
             Self::WrongDate => (S::CONFLICT, "wrong_date", "The ticket is for another date"),
             Self::IllegalAct => (S::CONFLICT, "illegal_act", "Not possible in this state"),
             Self::NotWaiting => (S::CONFLICT, "not_waiting", "The saga does not wait for this"),
@@ -150,6 +157,7 @@ impl Code {
             }
             Self::PerformanceChanged => (S::CONFLICT, "performance_changed", "It has changed meanwhile"),
             Self::HoldExpired => (S::GONE, "hold_expired", "The hold has run out"),
+            Self::TransferOver => (S::GONE, "transfer_over", "The link of the transfer is over"),
             Self::InvalidRequest => (S::UNPROCESSABLE_ENTITY, "invalid_request", "The request is not valid"),
             Self::SaleNotOpen => (S::UNPROCESSABLE_ENTITY, "sale_not_open", "Not on sale now"),
             Self::SeatUnknown => (S::UNPROCESSABLE_ENTITY, "seat_unknown", "There is no such seat"),

@@ -13,6 +13,7 @@ mod reservations;
 mod reservation_view;
 mod redemptions;
 mod tickets;
+mod transfers;
 mod result_mapping;
 mod concerts;
 mod points;
@@ -109,6 +110,9 @@ fn public_routes(local: bool) -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(reservations::reserve, reservations::list))
         .routes(routes!(reservations::show))
         .routes(routes!(payments::pay))
+        .routes(routes!(transfers::list))
+        .routes(routes!(transfers::offer, transfers::withdraw))
+        .routes(routes!(transfers::accept))
         .routes(routes!(cancellations::cancel))
         .routes(routes!(points::balance))
         .routes(routes!(points::charge))

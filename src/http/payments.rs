@@ -48,7 +48,8 @@ pub struct Receipt {
 pub struct ReceiptTicket {
     id: Uuid,
     seat: i32,
-    code: String,
+    /// Null for a ticket that another user has taken over since.
+    code: Option<String>,
 }
 
 impl Receipt {

@@ -22,6 +22,7 @@ use crate::config;
 use crate::crowd::Crowds;
 use crate::orchestrator::Engine;
 use crate::ticket_codes::TicketKeys;
+use crate::transfers::Transfers;
 use crate::waiting_room::WaitingRoom;
 
 /// Limit of concurrent charges. Charges of one user wait for each other at the user's account, each with a connection.
@@ -52,6 +53,8 @@ pub struct AppState {
     pub keys: Keys,
     /// Signs the codes of tickets.
     pub tickets: TicketKeys,
+    /// Gives tickets to other users.
+    pub transfers: Transfers,
     /// Who may ask for a place in line how often.
     pub joins: JoinLimits,
     /// The networks of proxies whose word on where a request comes from is taken.

@@ -19,8 +19,9 @@ use crate::ticket_codes::{PublicTicketKey, SignedTicket, TicketKeys};
 pub struct TicketView {
     id: Uuid,
     seat: i32,
-    code: String,
-    /// `valid` or `void`.
+    /// Null for a ticket that another user has taken over.
+    code: Option<String>,
+    /// `valid`, `void`, or `transferred` to another user.
     status: String,
 }
 
@@ -28,14 +29,16 @@ impl TicketView {
     /// The ticket with its code.
     pub fn of(ticket: Ticket, performance_id: Uuid, keys: &TicketKeys) -> Self {
         let code = code(&ticket, performance_id, keys);
-        let Ticket { id, seat, status } = ticket;
-        Self { id, seat, code, status }
+        let Ticket { id, seat, status, holder_id } = ticket;
+        let is_transferred = holder_id.is_some() && status == "valid";
+        Self { id, seat, code, status: if is_transferred { "transferred".to_owned() } else { status } }
     }
 }
 
-/// The code of a ticket.
-pub fn code(ticket: &Ticket, performance_id: Uuid, keys: &TicketKeys) -> String {
-    keys.code(SignedTicket { ticket_id: ticket.id, performance_id, seat: ticket.seat })
+/// The code of a ticket for its buyer; none for a ticket that another user has taken over.
+pub fn code(ticket: &Ticket, performance_id: Uuid, keys: &TicketKeys) -> Option<String> {
+    let signed = SignedTicket { ticket_id: ticket.id, performance_id, seat: ticket.seat };
+    ticket.holder_id.is_none().then(|| keys.code(signed))
 }
 
 /// Public keys of ticket codes.

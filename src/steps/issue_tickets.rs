@@ -219,8 +219,12 @@ fn confirmed(mut entry: CachedBooking, issued: &[NewTicket]) -> CachedBooking {
     entry.seats.clear();
     let reservation = &mut entry.reservation;
     reservation.status = ReservationStatus::Confirmed;
-    let tickets =
-        issued.iter().map(|ticket| Ticket { id: ticket.id, seat: ticket.seat, status: "valid".to_owned() });
+    let tickets = issued.iter().map(|ticket| Ticket {
+        id: ticket.id,
+        seat: ticket.seat,
+        status: "valid".to_owned(),
+        holder_id: None,
+    });
     reservation.tickets.0.extend(tickets);
     reservation.tickets.0.sort_by_key(|ticket| ticket.seat);
     entry

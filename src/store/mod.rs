@@ -27,6 +27,7 @@ pub mod saga_search;
 pub mod sales_report;
 pub mod seats;
 pub mod tickets;
+pub mod transfers;
 pub mod users;
 pub mod webhook_deliveries;
 pub mod webhooks;

@@ -22,6 +22,7 @@ use boxoffice::operations::overview::Overviews;
 use boxoffice::redemptions::Redemptions;
 use boxoffice::store::api_keys::{self, Role};
 use boxoffice::ticket_codes::TicketKeys;
+use boxoffice::transfers::Transfers;
 use boxoffice::webhooks::UrlRules;
 use boxoffice::{ids, telemetry};
 use reqwest::Method;
@@ -132,6 +133,7 @@ impl Entrance {
             keys: admin.keys.clone(),
             admin: Arc::new(admin),
             tickets,
+            transfers: Transfers::new(service.pool.clone(), &settings.transfers),
             pool: service.pool.clone(),
             clock: service.clock.clone(),
             catalog,

@@ -5,6 +5,7 @@ mod cancelling;
 mod keys;
 mod rights;
 mod scans;
+mod transfers;
 mod uploads;
 
 use boxoffice::store::api_keys::Role;

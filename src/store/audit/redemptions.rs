@@ -5,7 +5,8 @@ use sqlx::PgConnection;
 use super::super::Result;
 use super::{NAMED, Offender};
 
-/// A redeemed ticket is valid: a refund needs an undo by support first. The valid scan of a ticket is its earliest one.
+/// A redeemed ticket is valid: a refund needs an undo by support first. The valid scan of a ticket is its earliest one. A ticket
+/// whose holder is not its buyer was taken over by this holder.
 pub async fn redemptions(conn: &mut PgConnection) -> Result<Vec<Offender>> {
     sqlx::query_as!(
         Offender,
@@ -26,6 +27,12 @@ pub async fn redemptions(conn: &mut PgConnection) -> Result<Vec<Offender>> {
                 select from redemptions v
                 where v.ticket_id = d.ticket_id and v.status = 'valid'
                   and (v.scanned_at, v.recorded_at, v.id) < (d.scanned_at, d.recorded_at, d.id))
+            union all
+            select t.id::text, 'held by user ' || t.holder_id || ', who has not taken it over'
+            from tickets t
+            where t.holder_id is not null and not exists (
+                select from ticket_transfers x
+                where x.new_ticket_id = t.id and x.taker_id = t.holder_id and x.status = 'accepted')
         )
         select id as "id!", problem as "problem!", count(*) over () as "total!"
         from found

@@ -76,6 +76,9 @@ pub struct Ticket {
     pub seat: i32,
     /// `valid` or `void`.
     pub status: String,
+    /// The user who took it over from the buyer.
+    #[serde(default)]
+    pub holder_id: Option<Uuid>,
 }
 
 /// A reservation with its payment and tickets, and where its saga stands.
@@ -343,7 +346,8 @@ async fn select(db: impl PgExecutor<'_>, ids: &[Uuid]) -> Result<Vec<Reservation
                (select jsonb_build_object('id', p.id, 'status', p.status, 'amount', p.amount, 'paid_at', p.paid_at,
                                           'refunded', nullif(p.refunded, 0))
                 from payments p where p.reservation_id = r.id) as "payment: Json<Payment>",
-               (select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'seat', t.seat, 'status', t.status)
+               (select coalesce(jsonb_agg(jsonb_build_object('id', t.id, 'seat', t.seat, 'status', t.status,
+                                                             'holder_id', t.holder_id)
                                            order by t.seat), '[]')
                 from tickets t where t.reservation_id = r.id) as "tickets!: Json<Vec<Ticket>>",
                case when s.id is not null then saga_status_name(s.status) end as "saga_status!: OptionalName<Status>", s.visit as "saga_visit?",

@@ -123,7 +123,7 @@ export async function reservation({ shop, signal, id }) {
     const texts = t().reservation;
     return [
       h('p.lead', {}, texts.show),
-      h('ul.tickets', {}, found.tickets.filter((ticket) => ticket.status === 'valid').map((ticket) => h('li.ticket', {}, qr(ticket.code, texts.code(ticket.seat)), h('div', {}, h('strong', {}, t().seat(ticket.seat)), h('code', {}, ticket.code))))),
+      h('ul.tickets', {}, found.tickets.filter((ticket) => ticket.status !== 'void').map((ticket) => h('li.ticket', {}, ticket.code && qr(ticket.code, texts.code(ticket.seat)), h('div', {}, h('strong', {}, t().seat(ticket.seat)), h('code', {}, ticket.code ?? texts.transferred))))),
       h('p.actions', {}, h('button.plain', { type: 'button', onclick: () => refund(found.amount) }, texts.refund)),
     ];
   };

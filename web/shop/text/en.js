@@ -118,6 +118,7 @@ export default {
     expiredText: 'Nothing was charged. The seats are on sale again.',
     again: 'Choose again',
     show: 'Show this code at the entrance.',
+    transferred: 'Given to another user',
     code: (/** @type {number} */ seat) => `QR code of the ticket for seat ${seat}`,
     paid: (/** @type {string} */ when) => `Paid ${when}`,
     unknownDate: 'Concert',

@@ -118,6 +118,7 @@ export default {
     expiredText: '결제된 금액은 없습니다. 좌석은 다시 판매됩니다.',
     again: '다시 선택하기',
     show: '입장할 때 이 코드를 보여 주세요.',
+    transferred: '다른 사용자에게 양도됨',
     code: (/** @type {number} */ seat) => `${seat}번 좌석 티켓의 QR 코드`,
     paid: (/** @type {string} */ when) => `결제: ${when}`,
     unknownDate: '공연',
