@@ -27,6 +27,9 @@ async fn on_sale(test: Arc<TestApp>, booking: boxoffice::booking::BookingService
                     concert_id: test.concert,
                     performance_id: test.performance,
                     seats: vec![1 + (buyer * 7 + attempt * 13) % 50],
+                    best: None,
+                    block: None,
+                    access_code: None,
                     pay_now: false,
                     trace: None,
                 };

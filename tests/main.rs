@@ -5,10 +5,12 @@
 
 mod common;
 
+mod access_codes;
 mod asyncapi;
 mod audit;
 mod audited_rows;
 mod badge_printer;
+mod best_seats;
 mod booking;
 mod browser;
 mod browsers;
@@ -66,6 +68,7 @@ mod refused_requests;
 mod replay;
 mod sale_times;
 mod sales_report;
+mod seat_blocks;
 mod shop;
 mod sqlx_data;
 mod support;

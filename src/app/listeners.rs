@@ -19,7 +19,7 @@ use crate::http::health::Health;
 use crate::http::shop::ShopFacts;
 use crate::http::state::CHARGES_AT_ONCE;
 use crate::http::stream_limit::StreamLimit;
-use crate::http::{self, AdminState, AppState, JoinLimits, Repeats, Service};
+use crate::http::{self, AdminState, AppState, CodeLookup, JoinLimits, Repeats, Service};
 use crate::operations::batch_jobs::BatchJobs;
 use crate::operations::exports::Exports;
 use crate::operations::gauges::Gauges;
@@ -100,6 +100,7 @@ async fn admin_state(app: &App, settings: &Settings, is_api: bool) -> anyhow::Re
         repeats: Repeats::open(&app.engine, &app.tasks, &app.stop),
         redemptions: redemptions(app, settings)?,
         room: app.room.clone(),
+        booking: app.booking.clone(),
         catalog,
         queue: settings.queue.clone(),
         goodwill_per_day: settings.booking.goodwill_per_day.into(),
@@ -142,6 +143,7 @@ fn public_state(
         tickets: gate.keys.clone(),
         transfers: Transfers::new(app.pool.clone(), &settings.transfers),
         joins: JoinLimits::new(&settings.queue),
+        codes: CodeLookup::new(app.pool.clone()),
         trusted_proxies: settings.http.trusted_proxies.clone(),
         cors_origins: settings.http.cors_origins.clone(),
         limits: Limits::of(&settings.http),

@@ -187,6 +187,15 @@ pub async fn announce_changed_concerts(bus: &Bus) {
     }
 }
 
+/// Notifies all instances that seats of a date have changed. Without a connection they see it within a second.
+pub async fn announce_changed_seats(bus: &Bus, concert: ConcertId, performance: PerformanceId) {
+    let changed = SeatsChanged { performances: vec![performance], concerts: vec![concert] };
+    let Ok(body) = serde_json::to_vec(&changed) else { return };
+    if let Err(error) = bus.notify(subjects::SEATS_CHANGED, body.into()).await {
+        tracing::debug!(%error, "other instances were not notified of changed seats; they see them within a second");
+    }
+}
+
 /// Applies notices about dates whose seats have changed.
 async fn apply_seat_notices(catalog: Catalog, mut notices: Subscriber, stop: CancellationToken) {
     while let Some(Some(message)) = stop.run_until_cancelled(notices.next()).await {

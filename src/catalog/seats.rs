@@ -49,7 +49,7 @@ pub struct SeatMap {
     number: u64,
     version: Arc<str>,
     /// All seats, then those of each status.
-    documents: [OnceCell<Document>; 4],
+    documents: [OnceCell<Document>; 5],
 }
 
 impl Layout {
@@ -80,13 +80,18 @@ impl Layout {
 impl SeatMap {
     pub(super) fn of(layout: Arc<Layout>, taken: &TakenSeats) -> Self {
         let mut statuses = vec![SeatStatus::Free; layout.numbers.len()];
-        for (numbers, status) in [(&taken.held, SeatStatus::Held), (&taken.sold, SeatStatus::Sold)] {
+        let lists = [
+            (&taken.held, SeatStatus::Held),
+            (&taken.sold, SeatStatus::Sold),
+            (&taken.blocked, SeatStatus::Blocked),
+        ];
+        for (numbers, status) in lists {
             for at in numbers.iter().filter_map(|number| layout.numbers.binary_search(number).ok()) {
                 statuses[at] = status;
             }
         }
         let (number, version, statuses) = layout.history().add(layout.performance, statuses);
-        Self { layout, statuses, number, version, documents: [const { OnceCell::const_new() }; 4] }
+        Self { layout, statuses, number, version, documents: [const { OnceCell::const_new() }; 5] }
     }
 
     /// The map as JSON: all seats, or those with one status.
@@ -96,6 +101,7 @@ impl SeatMap {
             Some(SeatStatus::Free) => 1,
             Some(SeatStatus::Held) => 2,
             Some(SeatStatus::Sold) => 3,
+            Some(SeatStatus::Blocked) => 4,
         };
         let render = async || {
             if self.statuses.len() <= INLINE_SEATS_MAX {
@@ -147,16 +153,33 @@ impl SeatMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::catalog::PlanPlace;
+
+    /// Every second seat has a place on the plan.
+    fn plan(number: i32) -> PlanPlace {
+        match number % 2 {
+            0 => PlanPlace {
+                row: Some("\"K\"".to_owned()),
+                x: Some(-3),
+                accessible: true,
+                ..PlanPlace::default()
+            },
+            _ => PlanPlace::default(),
+        }
+    }
+
+    fn place(number: i32, section: &str) -> SeatPlace {
+        SeatPlace { number, section: section.to_owned(), price: 10, plan: plan(number) }
+    }
 
     fn map(taken: &TakenSeats) -> Arc<SeatMap> {
-        let seats: Vec<SeatPlace> = [(1, "A"), (2, "\"B\"\\"), (7, "C")]
-            .map(|(number, section)| SeatPlace { number, section: section.to_owned(), price: 10 })
-            .to_vec();
+        let seats: Vec<SeatPlace> =
+            [(1, "A"), (2, "\"B\"\\"), (7, "C")].map(|(number, section)| place(number, section)).to_vec();
         Arc::new(SeatMap::of(Arc::new(Layout::of(Uuid::nil(), &seats)), taken))
     }
 
     fn taken(held: &[i32], sold: &[i32]) -> TakenSeats {
-        TakenSeats { layout_version: 1, held: held.to_vec(), sold: sold.to_vec() }
+        TakenSeats { layout_version: 1, held: held.to_vec(), sold: sold.to_vec(), blocked: Vec::new() }
     }
 
     #[tokio::test]
@@ -172,8 +195,13 @@ mod tests {
     #[tokio::test]
     async fn the_body_has_the_documented_shape() {
         let map = map(&taken(&[2], &[7, 99]));
-        let seat =
-            |number, section: &str, status| Seat { number, section: section.to_owned(), price: 10, status };
+        let seat = |number, section: &str, status| Seat {
+            number,
+            section: section.to_owned(),
+            price: 10,
+            plan: plan(number),
+            status,
+        };
         let all = [
             seat(1, "A", SeatStatus::Free),
             seat(2, "\"B\"\\", SeatStatus::Held),
@@ -198,12 +226,12 @@ mod tests {
 
     #[test]
     fn changes_have_the_shape_of_a_map() {
-        let seats: Vec<SeatPlace> =
-            (1..=8).map(|number| SeatPlace { number, section: "A".to_owned(), price: 10 }).collect();
+        let seats: Vec<SeatPlace> = (1..=8).map(|number| place(number, "A")).collect();
         let layout = Arc::new(Layout::of(Uuid::nil(), &seats));
         let before = SeatMap::of(Arc::clone(&layout), &taken(&[], &[]));
         let after = SeatMap::of(layout, &taken(&[3], &[7]));
-        let seat = |number, status| Seat { number, section: "A".to_owned(), price: 10, status };
+        let seat =
+            |number, status| Seat { number, section: "A".to_owned(), price: 10, plan: plan(number), status };
         let body = SeatMapBody {
             performance_id: Uuid::nil(),
             version: &after.version,

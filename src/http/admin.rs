@@ -1,6 +1,5 @@
 //! What is sold: adding concerts, and their dates with all their seats.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -16,20 +15,14 @@ use super::auth::{Admin, Staff};
 use super::idempotency::once;
 use super::problem::{Problem, Result};
 use super::request::{Bodied, Command, PathId};
+use super::seat_ranges::{SeatsWanted, check_seats, placed};
 use super::validation::{Validate, Validation};
 use crate::store;
 use crate::store::catalog::{NewConcert, Performance, SeatRange, past_faults, window_faults};
 use crate::store::queue::{FASTEST, MOST_ACTIVE};
-use crate::text;
 
-/// The most seats of one date.
-const SEATS_MAX: i64 = 100_000;
-/// The dearest seat, in points.
-const PRICE_MAX: i64 = 10_000_000;
 /// The longest concert, in minutes.
 pub(super) const DURATION_MAX: i32 = 1_440;
-/// How long the name of a section may be, in characters.
-const SECTION_CHARS: RangeInclusive<usize> = 1..=100;
 
 /// A concert to be added.
 #[derive(Clone, Debug, Deserialize, ToSchema)]
@@ -131,23 +124,12 @@ pub struct PerformanceWanted {
     duration_minutes: i32,
     sale_opens_at: DateTime<Utc>,
     sale_closes_at: DateTime<Utc>,
+    /// From then until the sale opens, seats are held for buyers with an access code.
+    #[serde(default)]
+    presale_opens_at: Option<DateTime<Utc>>,
     /// 1 to 100,000 seats; no number may be in two ranges.
     #[schema(min_items = 1, max_items = 100_000)]
     seats: Vec<SeatsWanted>,
-}
-
-/// The seats `from` to `to`, both included.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-pub struct SeatsWanted {
-    #[schema(minimum = 1)]
-    from: i32,
-    #[schema(minimum = 1)]
-    to: i32,
-    #[schema(format = "line", min_length = 1, max_length = 100)]
-    section: String,
-    /// In points.
-    #[schema(minimum = 0, maximum = 10_000_000)]
-    price: i64,
 }
 
 impl Bodied for PerformanceWanted {}
@@ -169,47 +151,12 @@ impl Validate for PerformanceWanted {
         contradictions
             .into_iter()
             .for_each(|(field, reason)| faults.expect(false, format!("/{field}"), reason));
-        check_seats(&self.seats, faults);
-    }
-}
-
-/// Checks how many seats there are, then each range, as long as faults are still noted.
-pub(super) fn check_seats(ranges: &[SeatsWanted], faults: &mut Validation) {
-    // A range may have its ends the wrong way round.
-    let total: i64 = ranges.iter().map(|range| range.count().max(0)).sum();
-    let good = (1..=SEATS_MAX).contains(&total) && ranges.len() as i64 <= SEATS_MAX;
-    faults.expect(good, "/seats", format!("must add up to between 1 and {SEATS_MAX} seats"));
-    if total > SEATS_MAX {
-        return;
-    }
-    for (at, range) in ranges.iter().enumerate().filter(|(_, range)| !range.is_good()) {
-        if faults.is_full() {
-            return;
+        if let Some(presale) = self.presale_opens_at {
+            faults.expect_time(presale, "/presale_opens_at");
+            let is_before = presale < self.sale_opens_at;
+            faults.expect(is_before, "/presale_opens_at", "must be earlier than sale_opens_at");
         }
-        range.check(faults, &format!("/seats/{at}"));
-    }
-    for (at, number) in overlaps(ranges) {
-        let reason = format!("has seat {number}, which is in another range as well");
-        faults.expect(false, format!("/seats/{at}"), reason);
-    }
-}
-
-impl SeatsWanted {
-    fn count(&self) -> i64 {
-        i64::from(self.to) - i64::from(self.from) + 1
-    }
-
-    fn is_good(&self) -> bool {
-        let section = text::line_problem(&self.section, &SECTION_CHARS).is_none();
-        self.from >= 1 && self.to >= self.from && (0..=PRICE_MAX).contains(&self.price) && section
-    }
-
-    fn check(&self, faults: &mut Validation, at: &str) {
-        faults.expect(self.from >= 1, format!("{at}/from"), "must be 1 or more");
-        faults.expect(self.to >= self.from, format!("{at}/to"), "must not be less than from");
-        faults.expect_line(&self.section, SECTION_CHARS, &format!("{at}/section"));
-        let price = format!("must be between 0 and {PRICE_MAX}");
-        faults.expect((0..=PRICE_MAX).contains(&self.price), format!("{at}/price"), price);
+        check_seats(&self.seats, faults);
     }
 }
 
@@ -219,28 +166,19 @@ impl PerformanceWanted {
     }
 }
 
-/// Ranges that begin within another one: where in the list, and with which number; the first twenty are enough.
-fn overlaps(ranges: &[SeatsWanted]) -> Vec<(usize, i32)> {
-    let mut sorted: Vec<(usize, &SeatsWanted)> = ranges.iter().enumerate().collect();
-    sorted.sort_by_key(|(_, range)| range.from);
-    let mut last = i32::MIN;
-    let mut found = Vec::new();
-    for (at, range) in sorted {
-        if range.from <= last {
-            found.push((at, range.from));
-            if found.len() == 20 {
-                break;
-            }
-        }
-        last = last.max(range.to);
-    }
-    found
+/// A date that was added.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct PerformanceAdded {
+    #[serde(flatten)]
+    performance: Performance,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    presale_opens_at: Option<DateTime<Utc>>,
 }
 
 /// Adds a date of a concert with its seats.
 #[utoipa::path(post, path = "/v1/admin/concerts/{concert}/performances", tag = "admin",
     request_body = PerformanceWanted, params(("concert" = Uuid, Path)), security(("key" = [])),
-    responses((status = 201, body = Performance)),
+    responses((status = 201, body = PerformanceAdded)),
     extensions(("x-problems" = json!(["forbidden", "not_found", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn add_performance(
     State(app): State<Arc<AdminState>>,
@@ -267,22 +205,23 @@ pub async fn add_performance(
             sale_closes_at: wanted.sale_closes_at,
             seats_total,
         };
+        let places = placed(&wanted.seats);
         let ranges: Vec<SeatRange> = wanted.seats.into_iter().map(SeatRange::from).collect();
-        let answer = Answer::created(&performance);
+        let presale_opens_at = wanted.presale_opens_at;
+        let answer =
+            Answer::created(&PerformanceAdded { performance: performance.clone(), presale_opens_at });
         let mut tx = app.pool.begin().await?;
         store::catalog::insert_performance(&mut tx, &performance, &ranges).await?;
+        store::seat_places::insert(&mut tx, performance.id, &places).await?;
+        if let Some(presale) = presale_opens_at {
+            store::access_codes::set_presale(&mut *tx, performance.id, presale).await?;
+        }
         effect.save(&mut *tx, &answer).await?;
         tx.commit().await?;
         app.concerts_changed().await;
         Ok(answer)
     })
     .await
-}
-
-impl From<SeatsWanted> for SeatRange {
-    fn from(SeatsWanted { from, to, section, price }: SeatsWanted) -> Self {
-        Self { from, to, section, price }
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::error::Code;
 use super::health::Health;
 use super::idempotency::Repeats;
 use super::problem::{Problem, Result};
+use crate::booking::BookingService;
 use crate::bus::Bus;
 use crate::catalog::{self, Catalog};
 use crate::clock::Clock;
@@ -48,6 +49,8 @@ pub struct AdminState {
     pub redemptions: Option<Redemptions>,
     /// The lines, in a process with the role api or scheduler.
     pub room: Option<Arc<WaitingRoom>>,
+    /// Sales to guests.
+    pub booking: BookingService,
     /// Cached reads, in a process with the role api.
     pub catalog: Option<Catalog>,
     /// Defaults of new concerts' lines.

@@ -25,7 +25,7 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::error::Code;
 use super::operation_ids;
-use super::problem::ProblemBody;
+use super::problem_body::ProblemBody;
 use super::request::{KEY_CHARS_MAX, KEY_PATTERN};
 use crate::text;
 

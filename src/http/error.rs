@@ -24,6 +24,8 @@ pub enum Code {
     RequestTimeout,
     PayloadTooLarge,
     SeatTaken,
+    NoSeatsTogether,
+    AccessCodeUsedUp,
     ReservationNotPayable,
     ReservationNotCancellable,
     RequestInProgress,
@@ -43,6 +45,7 @@ pub enum Code {
     TransferOver,
     InvalidRequest,
     SaleNotOpen,
+    AccessCodeInvalid,
     SeatUnknown,
     TooManySeats,
     BalanceLimit,
@@ -59,7 +62,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in the order of their statuses.
-    pub const ALL: [Self; 47] = [
+    pub const ALL: [Self; 50] = [
         Self::MalformedRequest,
         Self::Unauthenticated,
         Self::InsufficientPoints,
@@ -76,6 +79,8 @@ impl Code {
         Self::RequestTimeout,
         Self::PayloadTooLarge,
         Self::SeatTaken,
+        Self::NoSeatsTogether,
+        Self::AccessCodeUsedUp,
         Self::ReservationNotPayable,
         Self::ReservationNotCancellable,
         Self::RequestInProgress,
@@ -95,6 +100,7 @@ impl Code {
         Self::TransferOver,
         Self::InvalidRequest,
         Self::SaleNotOpen,
+        Self::AccessCodeInvalid,
         Self::SeatUnknown,
         Self::TooManySeats,
         Self::BalanceLimit,
@@ -133,6 +139,8 @@ impl Code {
             Self::RequestTimeout => (S::REQUEST_TIMEOUT, "request_timeout", "The request came too slowly"),
             Self::PayloadTooLarge => (S::PAYLOAD_TOO_LARGE, "payload_too_large", "The body is too large"),
             Self::SeatTaken => (S::CONFLICT, "seat_taken", "Already reserved"),
+            Self::AccessCodeUsedUp => (S::CONFLICT, "access_code_used_up", "The access code is used up"),
+            Self::NoSeatsTogether => (S::CONFLICT, "no_seats_together", "No such seats are free"),
             Self::ReservationNotPayable => {
                 (S::CONFLICT, "reservation_not_payable", "The reservation cannot be paid")
             }
@@ -160,6 +168,9 @@ impl Code {
             Self::TransferOver => (S::GONE, "transfer_over", "The link of the transfer is over"),
             Self::InvalidRequest => (S::UNPROCESSABLE_ENTITY, "invalid_request", "The request is not valid"),
             Self::SaleNotOpen => (S::UNPROCESSABLE_ENTITY, "sale_not_open", "Not on sale now"),
+            Self::AccessCodeInvalid => {
+                (S::UNPROCESSABLE_ENTITY, "access_code_invalid", "There is no such access code")
+            }
             Self::SeatUnknown => (S::UNPROCESSABLE_ENTITY, "seat_unknown", "There is no such seat"),
             Self::TooManySeats => (S::UNPROCESSABLE_ENTITY, "too_many_seats", "Too many seats"),
             Self::BalanceLimit => (S::UNPROCESSABLE_ENTITY, "balance_limit", "The balance would be too high"),

@@ -7,10 +7,14 @@
 mod support;
 mod performances;
 mod admin;
+mod seat_ranges;
+mod seat_blocks;
+mod access_codes;
 mod cancellations;
 mod payments;
 mod reservations;
 mod reservation_view;
+mod new_reservation;
 mod redemptions;
 mod tickets;
 mod transfers;
@@ -63,8 +67,10 @@ mod passing_body;
 mod etag;
 mod answer;
 pub mod auth;
+mod code_lookup;
 mod rate_limit;
 mod origin;
+mod problem_body;
 pub mod problem;
 pub mod error;
 
@@ -84,6 +90,7 @@ use utoipa_axum::routes;
 use utoipa_swagger_ui::SwaggerUi;
 
 pub use admin_state::AdminState;
+pub use code_lookup::CodeLookup;
 pub use idempotency::Repeats;
 pub use rate_limit::JoinLimits;
 pub use state::AppState;
@@ -134,6 +141,11 @@ fn admin_routes() -> OpenApiRouter<Arc<AdminState>> {
         .routes(routes!(support::cancel))
         .routes(routes!(support::give_points))
         .routes(routes!(support::resend_events))
+        .routes(routes!(access_codes::add, access_codes::list))
+        .routes(routes!(access_codes::revoke))
+        .routes(routes!(seat_blocks::add, seat_blocks::list))
+        .routes(routes!(seat_blocks::release))
+        .routes(routes!(seat_blocks::sell))
         .routes(routes!(queue_settings::show, queue_settings::change))
         .routes(routes!(exports::export))
         .routes(routes!(sales_reports::list))
@@ -338,5 +350,6 @@ async fn tidy_up(app: &AppState) {
         app.access.refresh_keys();
         app.access.remove_idle();
         app.joins.remove_idle();
+        app.codes.remove_idle();
     }
 }

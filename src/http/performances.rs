@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::admin::{DURATION_MAX, SeatsWanted, check_seats};
+use super::admin::DURATION_MAX;
 use super::admin_state::AdminState;
 use super::answer::Answer;
 use super::auth::{Admin, Staff};
@@ -18,6 +18,7 @@ use super::idempotency::once;
 use super::ops::saga_acts::check_reason;
 use super::problem::{Fault, Problem, Result, sentence};
 use super::request::{Bodied, Command, Json, PathId};
+use super::seat_ranges::{SeatsWanted, check_seats, refuse_places};
 use super::validation::{Validate, Validation};
 use crate::operations::batch::RATE_MAX;
 use crate::operations::batch_jobs::BatchJob;
@@ -74,6 +75,7 @@ impl Validate for PerformanceChange {
         }
         if !self.seats.is_empty() {
             check_seats(&self.seats, faults);
+            refuse_places(&self.seats, faults);
         }
         faults.expect_line(self.reason.as_deref().unwrap_or_default(), 0..=1_000, "/reason");
         let is_something = self.venue.is_some()

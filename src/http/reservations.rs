@@ -1,16 +1,11 @@
 //! Reservations: making one, and reading one's own.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::State;
 use axum::response::Response;
 use chrono::TimeDelta;
-use serde::Deserialize;
-use utoipa::ToSchema;
-use utoipa::openapi::schema::{Array, ArrayBuilder};
-use utoipa::openapi::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
 use uuid::Uuid;
 
 use super::answer::Answer;
@@ -18,16 +13,16 @@ use super::auth::{AuthUser, Buyer};
 use super::error::Code;
 use super::gate::QueuePass;
 use super::keyed::{self, Earlier, Effect};
+use super::new_reservation::NewReservation;
 use super::observe::TraceId;
 use super::page::{ListQuery, Page};
 use super::problem::{Problem, Result};
-use super::request::{Bodied, Command, Params, PathId, whose};
+use super::request::{Command, Params, PathId, whose};
 use super::reservation_view::ReservationView;
 use super::result_mapping::{Wanted, is_fulfilled, refusal, was_fulfilled};
 use super::state::AppState;
-use super::validation::{Validate, Validation};
 use crate::booking::{self, BookingError, Order};
-use crate::ids::{ReservationId, UserId};
+use crate::ids::{ConcertId, ReservationId, UserId};
 use crate::store;
 use crate::store::reservations::{Reservation, ReservationStatus};
 use crate::waiting_room::Claims;
@@ -52,50 +47,14 @@ pub async fn own(app: &AppState, id: ReservationId, user: UserId) -> Result<Rese
     }
 }
 
-/// Seats to be held.
-#[derive(Clone, Debug, Deserialize, ToSchema)]
-pub struct NewReservation {
-    performance_id: Uuid,
-    #[schema(schema_with = seat_numbers)]
-    seats: Vec<i64>,
-    /// Pay for them at once, with the buyer's points.
-    #[serde(default)]
-    pay: bool,
-    /// Who buys: with a cashier's key only, and then needed.
-    #[serde(default)]
-    user_id: Option<Uuid>,
-}
-
-/// Seats as a body names them.
-fn seat_numbers() -> Array {
-    let number = ObjectBuilder::new()
-        .schema_type(Type::Integer)
-        .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
-        .minimum(Some(1));
-    ArrayBuilder::new()
-        .items(number)
-        .min_items(Some(1))
-        .unique_items(true)
-        .description(Some("Numbers of seats, all or none"))
-        .build()
-}
-
-impl Bodied for NewReservation {}
-
-impl Validate for NewReservation {
-    fn check(&self, faults: &mut Validation) {
-        faults.expect(!self.seats.is_empty(), "/seats", "must name one seat or more");
-    }
-}
-
-/// Holds seats: all of them, or none; with `pay` they are paid in the same request. A cashier sells at the counter to whom
-/// they name, past the line.
+/// Holds seats: all of them, or none; with `pay` they are paid in the same request. The seats are named, or with `best` the
+/// best free ones are chosen. A cashier sells at the counter to whom they name, past the line.
 #[utoipa::path(post, path = "/v1/reservations", tag = "reservations", request_body = NewReservation,
     security(("user" = [], "queue_token" = []), ("key" = [])),
     responses((status = 201, body = ReservationView, description = "Held, or with `pay` confirmed"),
               (status = 200, body = ReservationView, description = "The caller holds exactly these seats already"),
               (status = 202, body = ReservationView, description = "Not settled yet: see Location and Retry-After")),
-    extensions(("x-problems" = json!(["not_found", "queue_token", "seat_taken", "seat_unknown", "too_many_seats",
+    extensions(("x-problems" = json!(["not_found", "queue_token", "seat_taken", "no_seats_together", "access_code_invalid", "access_code_used_up", "seat_unknown", "too_many_seats",
         "sale_not_open", "insufficient_points", "hold_expired", "reservation_not_payable", "forbidden", "rate_limited", "request_in_progress", "idempotency_key_reused"]))))]
 pub async fn reserve(
     State(app): State<Arc<AppState>>,
@@ -145,10 +104,22 @@ impl keyed::Request for Reserve<'_> {
             }
         }
         let place = place.transpose()?;
-        let seats = wanted.clone().numbers(app.booking_settings.max_seats)?;
-        let (pay_now, trace) = (wanted.pay, self.trace);
+        let access_code = self.access_code(concert_id).await?;
+        let (seats, best) = wanted.clone().seats(app.booking_settings.max_seats)?;
+        let (pay_now, trace, block) = (wanted.pay, self.trace, None);
         let user_id = *user_id;
-        let order = Order { id: effect.id, user_id, concert_id, performance_id, seats, pay_now, trace };
+        let order = Order {
+            id: effect.id,
+            user_id,
+            concert_id,
+            performance_id,
+            seats,
+            best,
+            block,
+            access_code,
+            pay_now,
+            trace,
+        };
         let began = Instant::now();
         let sold = app.booking.reserve_under(order, effect.key()).await;
         app.room.record_hold(began.elapsed());
@@ -177,48 +148,18 @@ impl keyed::Request for Reserve<'_> {
 }
 
 impl Reserve<'_> {
+    /// The access code that was sent, if the date is not sold to all yet.
+    async fn access_code(&self, concert: ConcertId) -> Result<Option<Uuid>> {
+        let Some(code) = &self.wanted.access_code else { return Ok(None) };
+        let date = self.app.catalog.date(self.wanted.performance_id).await?;
+        if self.app.clock.now() >= date.sale_opens_at {
+            return Ok(None);
+        }
+        self.app.codes.find(self.user_id, concert, code).await.map(Some)
+    }
+
     fn wanted_state(&self) -> Wanted {
         if self.wanted.pay { Wanted::Paid } else { Wanted::Held }
-    }
-}
-
-impl NewReservation {
-    /// Looks at each seat, unless there are more than one reservation may have: that is for [`Self::numbers`] to refuse,
-    /// however many there are.
-    fn check_each(&self, most: u32) -> Result<()> {
-        if self.is_over(most) {
-            return Ok(());
-        }
-        let (mut faults, mut seen) = (Validation::default(), HashSet::new());
-        for (at, number) in self.seats.iter().enumerate() {
-            faults.expect(*number > 0, format!("/seats/{at}"), "must be 1 or more");
-            faults.expect(seen.insert(number), format!("/seats/{at}"), "is there twice");
-        }
-        faults.finish()
-    }
-
-    fn is_over(&self, most: u32) -> bool {
-        self.seats.len() > usize::try_from(most).unwrap_or(usize::MAX)
-    }
-
-    /// The seats in order; 422 for more than one reservation may have, and for numbers that no seat can have.
-    fn numbers(self, most: u32) -> Result<Vec<i32>> {
-        if self.is_over(most) {
-            let detail = format!("A reservation may have {most} seats at most.");
-            return Err(Problem::new(Code::TooManySeats, detail).with("limit", most));
-        }
-        let (mut known, mut unknown) = (Vec::new(), Vec::new());
-        for number in self.seats {
-            match i32::try_from(number) {
-                Ok(number) => known.push(number),
-                Err(_) => unknown.push(number),
-            }
-        }
-        if !unknown.is_empty() {
-            return Err(Problem::new(Code::SeatUnknown, "There are no such seats.").with("seats", unknown));
-        }
-        known.sort_unstable();
-        Ok(known)
     }
 }
 
@@ -300,49 +241,4 @@ pub async fn show(
 ) -> Result<Answer> {
     let reservation = own(&app, reservation, user.id).await?;
     Ok(Answer::ok(&view(&app, reservation).with_date(&app).await?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn wanted(seats: &[i64]) -> NewReservation {
-        NewReservation { performance_id: Uuid::nil(), seats: seats.to_vec(), pay: false, user_id: None }
-    }
-
-    fn check(seats: &[i64], pointers: &[&str]) {
-        let mut faults = Validation::default();
-        wanted(seats).check(&mut faults);
-        let found = faults
-            .finish()
-            .and_then(|()| wanted(seats).check_each(4))
-            .err()
-            .map(|problem| problem.body()["errors"].clone());
-        let expected: Vec<_> = pointers.iter().map(|pointer| serde_json::json!(pointer)).collect();
-        let found: Vec<_> = found
-            .iter()
-            .flat_map(|errors| errors.as_array().unwrap())
-            .map(|e| e["pointer"].clone())
-            .collect();
-        assert_eq!(found, expected, "{seats:?}");
-    }
-
-    #[test]
-    fn seats_are_positive_and_named_once() {
-        check(&[1, 2, 50], &[]);
-        check(&[], &["/seats"]);
-        check(&[1, 0, -3], &["/seats/1", "/seats/2"]);
-        check(&[7, 8, 7], &["/seats/2"]);
-        check(&[3_000_000_000], &[]);
-        // One too many: none of them is looked at.
-        check(&[0, 0, 0, 0, 0], &[]);
-    }
-
-    #[test]
-    fn unknown_and_too_many_seats_are_refused() {
-        let numbers = |seats: &[i64]| wanted(seats).numbers(3);
-        assert_eq!(numbers(&[3, 1, 2]).unwrap(), [1, 2, 3]);
-        assert_eq!(numbers(&[3_000_000_000]).unwrap_err().code(), Code::SeatUnknown);
-        assert_eq!(numbers(&[1, 2, 3, 4]).unwrap_err().code(), Code::TooManySeats);
-    }
 }

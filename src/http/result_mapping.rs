@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::error::Code;
 use super::problem::{Problem, Result};
 use crate::store::reservations::{Reservation, ReservationStatus};
@@ -41,7 +43,7 @@ pub fn was_fulfilled(reservation: &Reservation, wanted: Wanted) -> bool {
 }
 
 /// The addition for seats that this user gave back a moment ago, which others may take first.
-fn cancelled(about: Option<&serde_json::Value>) -> &'static str {
+fn cancelled(about: Option<&Value>) -> &'static str {
     match about.and_then(|about| about.get("just_cancelled")) {
         Some(_) => " Seats of a hold that you cancelled are open to others first, for 5 s.",
         None => "",
@@ -60,7 +62,18 @@ pub fn refusal(reservation: &Reservation) -> Problem {
         Code::SeatTaken => {
             format!("Already reserved: {named}. None of the seats is held for you.{}", cancelled(about))
         }
-        Code::SeatUnknown => format!("There are no such seats: {named}."),
+        Code::SeatUnknown => match about.and_then(|about| about.get("section")).and_then(Value::as_str) {
+            Some(section) => format!("There is no section {section:?}."),
+            None => format!("There are no such seats: {named}."),
+        },
+        Code::NoSeatsTogether => {
+            match about.and_then(|about| about.get("largest_group")).and_then(Value::as_u64) {
+                Some(largest @ 1..) => {
+                    format!("So many such seats are not free; the same request for {largest} would succeed.")
+                }
+                _ => "No such seat is free.".to_owned(),
+            }
+        }
         Code::TooManySeats => {
             let number =
                 |name| about.and_then(|about| about.get(name)).map_or("some".to_owned(), ToString::to_string);
@@ -78,6 +91,9 @@ pub fn refusal(reservation: &Reservation) -> Problem {
                 "{limit} of your holds for this concert ended within the last hour, run out, cancelled or failed; the limit is {limit}. Wait until {until}, and try again."
             )
         }
+        Code::AccessCodeUsedUp => {
+            "Other reservations use the access code up; their ends give uses back.".to_owned()
+        }
         Code::SaleNotOpen => "This performance is not on sale now.".to_owned(),
         _ => "The seats could not be held in time; none is held. Try again.".to_owned(),
     };
@@ -85,7 +101,7 @@ pub fn refusal(reservation: &Reservation) -> Problem {
     for (name, value) in about.and_then(|about| about.as_object()).into_iter().flatten() {
         problem = problem.with(name, value.clone());
     }
-    let wait = about.and_then(|about| about.get("retry_after_seconds")).and_then(serde_json::Value::as_u64);
+    let wait = about.and_then(|about| about.get("retry_after_seconds")).and_then(Value::as_u64);
     match wait {
         Some(seconds) => problem.after(Duration::from_secs(seconds)),
         None => problem,

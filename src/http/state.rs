@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::admin_state::AdminState;
 use super::auth::{Access, Keys};
+use super::code_lookup::CodeLookup;
 use super::connections::Limits;
 use super::idempotency::Repeats;
 use super::rate_limit::JoinLimits;
@@ -57,6 +58,8 @@ pub struct AppState {
     pub transfers: Transfers,
     /// Who may ask for a place in line how often.
     pub joins: JoinLimits,
+    /// Access codes that buyers send.
+    pub codes: CodeLookup,
     /// The networks of proxies whose word on where a request comes from is taken.
     pub trusted_proxies: Vec<IpNet>,
     /// Origins of web pages that browsers may call from.

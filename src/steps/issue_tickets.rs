@@ -173,7 +173,8 @@ impl Decisions {
         // What would be paid from the start on could not be given back.
         let can_be_sold = |seat: &Seat| is_held(seat) && now < seat.starts_at;
         let lost = booking.numbers(&self.seats, |seat| !seat.is_some_and(can_be_sold));
-        if !lost.is_empty() {
+        // Seats that were to be chosen and never were: an operator has completed the hold by hand.
+        if !lost.is_empty() || booking.input.seats.is_empty() {
             self.updates.set(job, None);
             return rejected("hold_expired", json!({ "seats": lost }));
         }
@@ -271,6 +272,14 @@ mod tests {
         assert!(
             work.tickets.is_empty() && work.seats.changed().next().is_none() && work.confirmed.is_empty()
         );
+    }
+
+    #[test]
+    fn booking_without_seats_sells_nothing() {
+        let mut work = held_by([7, 7]);
+        let refused = rejection(work.issue(&job(ISSUE, Direction::Do, booking(7, &[])), None, now()));
+        assert_eq!(refused, ("hold_expired".to_owned(), json!({ "seats": [] })));
+        assert!(work.confirmed.is_empty());
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A message only names the saga and the step. What is done, for which user and seats and for how many points, comes from the
 //! saga's row: anything that can publish to NATS can write a message.
 //!
-//! Tables are locked in one order everywhere: dates, sagas, buyers, seats, accounts. A batch that repeats under locks finds its
+//! Tables are locked in one order everywhere: dates, sagas, buyers, access codes, seats,
+//! accounts. A batch that repeats under locks finds its
 //! sagas locked already; who changes a date locks no saga.
 
 mod hold_seats;
@@ -174,6 +175,9 @@ mod tests {
             concert_id: Uuid::from_u128(4),
             performance_id: Uuid::from_u128(2),
             seats: seats.to_vec(),
+            best: None,
+            block: None,
+            access_code: None,
             pay_now: false,
             amount: None,
         };

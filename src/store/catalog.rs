@@ -1,6 +1,6 @@
 //! Concerts, their dates and their seats: adding them, and the reads that every buyer makes.
 //!
-//! A seat counts as free when it is, or when its hold has run out so long ago that another user may claim it,
+//! A seat counts as free when it is, or when its hold or its block has run out so long ago that another user may claim it,
 //! tidied up or not. Writing seats is the business of the services, not of this file.
 
 use chrono::{DateTime, Utc};
@@ -34,6 +34,9 @@ pub struct NewConcert<'a> {
 /// A date inside its sale window, with seats left.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct OpenPerformance {
+    /// From then until the sale opens, it is sold to buyers with an access code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presale_opens_at: Option<DateTime<Utc>>,
     pub id: Uuid,
     pub starts_at: DateTime<Utc>,
     pub duration_minutes: i32,
@@ -102,6 +105,8 @@ pub enum SeatStatus {
     Free,
     Held,
     Sold,
+    /// Kept from sale by staff.
+    Blocked,
 }
 
 impl SeatStatus {
@@ -111,6 +116,7 @@ impl SeatStatus {
             Self::Free => "free",
             Self::Held => "held",
             Self::Sold => "sold",
+            Self::Blocked => "blocked",
         }
     }
 }
@@ -121,6 +127,28 @@ pub struct SeatPlace {
     pub number: i32,
     pub section: String,
     pub price: i64,
+    #[serde(flatten)]
+    pub plan: PlanPlace,
+}
+
+/// Where a seat is on the plan of the hall, if there is one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct PlanPlace {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub row: Option<String>,
+    /// What stands on the seat.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub x: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub y: Option<i32>,
+    /// For who needs an accessible seat; others are offered it last.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub accessible: bool,
+    /// For who comes along with them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub companion: bool,
 }
 
 /// The numbers of the seats of a date that are not free.
@@ -130,6 +158,7 @@ pub struct TakenSeats {
     pub layout_version: i64,
     pub held: Vec<i32>,
     pub sold: Vec<i32>,
+    pub blocked: Vec<i32>,
 }
 
 /// A seat on the map.
@@ -138,6 +167,8 @@ pub struct Seat {
     pub number: i32,
     pub section: String,
     pub price: i64,
+    #[serde(flatten)]
+    pub plan: PlanPlace,
     pub status: SeatStatus,
 }
 
@@ -270,7 +301,7 @@ pub async fn concert(db: impl PgExecutor<'_>, id: Uuid, now: DateTime<Utc>) -> R
     .await
 }
 
-/// A concert's dates that are inside their window, have not started and have free seats, by when they start, ties by id.
+/// A concert's dates that are inside their window or their presale, have not started and have free seats, by when they start, ties by id.
 pub async fn open_performances(
     db: impl PgExecutor<'_>,
     concert_id: Uuid,
@@ -280,14 +311,14 @@ pub async fn open_performances(
         OpenPerformance,
         r#"
         select p.id, p.starts_at, p.duration_minutes, p.venue, free.seats as "seats_free!", p.seats_total,
-            p.sale_opens_at, p.sale_closes_at
+            p.sale_opens_at, p.sale_closes_at, p.presale_opens_at
         from performances p
         cross join lateral (
             select count(*) from seats s
-            where s.performance_id = p.id and (s.status = 'free' or s.status = 'held' and s.claimable_at <= $2)
+            where s.performance_id = p.id and (s.status = 'free' or s.status in ('held', 'blocked') and s.claimable_at <= $2)
         ) as free (seats)
-        where p.concert_id = $1 and p.sale_opens_at <= $2 and least(p.sale_closes_at, p.starts_at, p.cancelled_at) > $2
-          and free.seats > 0
+        where p.concert_id = $1 and least(p.presale_opens_at, p.sale_opens_at) <= $2
+          and least(p.sale_closes_at, p.starts_at, p.cancelled_at) > $2 and free.seats > 0
         order by p.starts_at, p.id
         "#,
         concert_id,
@@ -306,16 +337,36 @@ pub async fn concert_of(db: impl PgExecutor<'_>, performance: Uuid) -> Result<Op
 
 /// The seats of a date by number, without their state.
 pub async fn seat_places(db: impl PgExecutor<'_>, performance_id: Uuid) -> Result<Vec<SeatPlace>> {
-    sqlx::query_as!(
-        SeatPlace,
-        "select number, section, price from seats where performance_id = $1 order by number",
+    let rows = sqlx::query!(
+        r#"
+        select s.number, s.section, s.price, g.row_label as "row_label?", g.label as "label?", g.x as "x?", g.y as "y?",
+               coalesce(g.accessible, false) as "accessible!", coalesce(g.companion, false) as "companion!"
+        from seats s
+        left join seat_places g on g.performance_id = s.performance_id and g.number = s.number
+        where s.performance_id = $1
+        order by s.number
+        "#,
         performance_id,
     )
     .fetch_all(db)
-    .await
+    .await?;
+    let places = rows.into_iter().map(|row| SeatPlace {
+        number: row.number,
+        section: row.section,
+        price: row.price,
+        plan: PlanPlace {
+            row: row.row_label,
+            label: row.label,
+            x: row.x,
+            y: row.y,
+            accessible: row.accessible,
+            companion: row.companion,
+        },
+    });
+    Ok(places.collect())
 }
 
-/// Which seats of a date are held and which are sold.
+/// Which seats of a date are held, sold or blocked.
 pub async fn taken_seats(
     db: impl PgExecutor<'_>,
     performance_id: Uuid,
@@ -326,6 +377,8 @@ pub async fn taken_seats(
         r#"
         select coalesce(array_agg(number) filter (where status = 'held' and claimable_at > $2), '{}') as "held!",
                coalesce(array_agg(number) filter (where status = 'sold'), '{}') as "sold!",
+               coalesce(array_agg(number) filter (where status = 'blocked'
+                   and (claimable_at is null or claimable_at > $2)), '{}') as "blocked!",
                (select coalesce(max(layout_version), 0) from performances where id = $1) as "layout_version!"
         from seats where performance_id = $1 and status <> 'free'
         "#,

@@ -5,6 +5,7 @@
 //! the one statement that writes all that was decided together. Times are parameters: the one
 //! clock that decides is read by [`now`] inside the transaction.
 
+pub mod access_codes;
 pub mod api_keys;
 pub mod audit;
 pub mod batch_jobs;
@@ -13,6 +14,7 @@ pub mod catalog;
 pub mod date_refunds;
 pub mod direct_events;
 pub mod exports;
+pub mod free_seats;
 pub mod payments;
 pub mod personal_data;
 pub mod points;
@@ -25,7 +27,9 @@ pub mod redemptions;
 pub mod reservations;
 pub mod saga_search;
 pub mod sales_report;
+pub mod seat_blocks;
 pub mod seats;
+pub mod seat_places;
 pub mod tickets;
 pub mod transfers;
 pub mod users;

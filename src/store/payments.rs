@@ -10,7 +10,7 @@ use super::tracked_rows::TrackedRows;
 use super::write_batch::{LockOrder, Part, WriteBatch};
 use crate::config::Control;
 
-const ACCOUNTS: LockOrder = LockOrder::after_sagas(2);
+const ACCOUNTS: LockOrder = LockOrder::after_sagas(3);
 
 const SAVE_BALANCES: Part = Part::new("saved_accounts", include_str!("../../sql/save_balances.sql"));
 const _: fn(DateTime<Utc>, &[Uuid], &[i64]) =

@@ -240,7 +240,7 @@ pub async fn stock(
                   count(*) as "dates!",
                   sum(p.seats_total) as "seats!",
                   bool_or((select true from seats s
-                           where s.performance_id = p.id and s.status <> 'sold'
+                           where s.performance_id = p.id and s.status not in ('sold', 'blocked')
                            order by s.number desc limit 1) is not null) as "unsold!",
                   sum((select count(*) from (select from seats s
                                              where s.performance_id = p.id and s.status = 'free'

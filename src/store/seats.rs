@@ -67,7 +67,7 @@ const _: fn(&[Uuid], &[i64], DateTime<Utc>) =
 
 const PERFORMANCES: LockOrder = LockOrder::before_sagas(0);
 const BUYERS: LockOrder = LockOrder::after_sagas(0);
-const SEATS: LockOrder = LockOrder::after_sagas(1);
+const SEATS: LockOrder = LockOrder::after_sagas(2);
 
 /// Whether a seat can be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
@@ -76,14 +76,26 @@ pub enum SeatStatus {
     Free,
     Held,
     Sold,
+    /// Kept from sale by staff; the block is its holder.
+    Blocked,
 }
 
 impl SeatStatus {
+    /// Whether a seat is free for every buyer: never taken, or held or blocked until a time that has come.
+    pub fn is_free(self, claimable_at: Option<DateTime<Utc>>, now: DateTime<Utc>) -> bool {
+        match self {
+            Self::Free => true,
+            Self::Held | Self::Blocked => claimable_at.is_some_and(|at| at <= now),
+            Self::Sold => false,
+        }
+    }
+
     fn name(self) -> &'static str {
         match self {
             Self::Free => "free",
             Self::Held => "held",
             Self::Sold => "sold",
+            Self::Blocked => "blocked",
         }
     }
 }

@@ -132,6 +132,18 @@ pageTest("without EventSource the line is asked for", { ...PHONE, expected: REFU
   assert.ok(!asked.some((url) => url.includes("/current/events")), "no stream was opened");
 });
 
+pageTest("the best seats are held without choosing on the map", { ...PHONE, expected: REFUSED }, async (page) => {
+  await getInLine(page);
+  await openMap(page);
+  await page.locator(".buy .best select").selectOption("3");
+  await lookAt(page, "best");
+  await page.getByRole("button", { name: "Hold the best seats" }).dblclick();
+  await page.locator(".pay").waitFor();
+  await page.goto(`${input.url}/#/reservations`);
+  await page.locator("ul.rows .row").first().waitFor();
+  assert.equal(await page.locator("ul.rows .row").count(), 1, "two clicks hold once");
+});
+
 pageTest("two browsers race for a seat, and the map of the loser shows it taken", { expected: REFUSED }, async (page, visitor) => {
   const other = await visitor();
   for (const one of [page, other]) {

@@ -94,6 +94,9 @@ impl TestApp {
             concert_id: self.concert,
             performance_id: self.performance,
             seats: seats.to_vec(),
+            best: None,
+            block: None,
+            access_code: None,
             pay_now: false,
             trace: None,
         }

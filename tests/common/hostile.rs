@@ -27,6 +27,7 @@ pub struct Route {
 pub async fn routes(entrance: &Entrance) -> Vec<Route> {
     let api = serde_json::to_value(boxoffice::http::description()).unwrap();
     let (admin, user) = (entrance.key(Role::Admin).await, entrance.admitted(1_000).await);
+    let (support, gate) = (entrance.key(Role::Support).await, entrance.key(Role::Gate).await);
     let mut routes = Vec::new();
     for (template, item) in api["paths"].as_object().unwrap() {
         for (method, operation) in item.as_object().unwrap() {
@@ -43,18 +44,27 @@ pub async fn routes(entrance: &Entrance) -> Vec<Route> {
                 .replace("{user}", &ids::new().to_string())
                 .replace("{webhook}", &ids::new().to_string())
                 .replace("{delivery}", &ids::new().to_string())
+                .replace("{block}", &ids::new().to_string())
+                .replace("{code}", &ids::new().to_string())
+                .replace("{ticket}", &ids::new().to_string())
+                .replace("{token}", &ids::new().simple().to_string())
                 .replace("{message}", "1")
                 .replace("{workflow}", "booking")
                 .replace("{signal}", "pay")
                 .replace("{command}", "points.deduct");
             let of_staff = ["/v1/admin", "/v1/ops", "/v1/workflows", "/v1/sagas"];
-            let staff = of_staff.iter().any(|path| template.starts_with(path));
+            let caller = match template.as_str() {
+                path if of_staff.iter().any(|part| path.starts_with(part)) => &admin,
+                path if path.starts_with("/v1/support") || path.ends_with("/undo") => &support,
+                path if path.starts_with("/v1/tickets/redemptions") => &gate,
+                _ => &user,
+            };
             routes.push(Route {
                 method: method.to_uppercase().parse().unwrap(),
                 path,
                 fields: fields(&api, &operation["requestBody"]),
                 takes_body: ["post", "patch"].contains(&method.as_str()),
-                caller: if staff { admin.clone() } else { user.clone() },
+                caller: caller.clone(),
             });
         }
     }

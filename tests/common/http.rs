@@ -14,7 +14,7 @@ use boxoffice::http::connections::Limits as ClientLimits;
 use boxoffice::http::health::Health;
 use boxoffice::http::state::CHARGES_AT_ONCE;
 use boxoffice::http::stream_limit::StreamLimit;
-use boxoffice::http::{self, AdminState, AppState, JoinLimits, Repeats, Service};
+use boxoffice::http::{self, AdminState, AppState, CodeLookup, JoinLimits, Repeats, Service};
 use boxoffice::operations::batch_jobs::BatchJobs;
 use boxoffice::operations::exports::Exports;
 use boxoffice::operations::gauges::Gauges;
@@ -110,6 +110,7 @@ impl Entrance {
             repeats: Repeats::open(&service.engine, &Tasks::new(&stop), &stop),
             redemptions: Some(Redemptions::new(service.pool.clone(), tickets.clone(), &settings.gate)),
             room: service.room.clone(),
+            booking: service.booking.clone(),
             catalog: Some(catalog.clone()),
             queue: settings.queue.clone(),
             goodwill_per_day: settings.booking.goodwill_per_day.into(),
@@ -142,6 +143,7 @@ impl Entrance {
             engine: service.engine.clone(),
             access: Access::new(&settings.http, service.clock.clone()).expect("the secret is good"),
             joins: JoinLimits::new(&settings.queue),
+            codes: CodeLookup::new(service.pool.clone()),
             limits: ClientLimits::of(&settings.http),
             trusted_proxies: settings.http.trusted_proxies,
             cors_origins: settings.http.cors_origins,

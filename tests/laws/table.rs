@@ -89,6 +89,9 @@ async fn order(harness: &Harness, id: Uuid, user: Uuid, seat: i32) {
         concert_id,
         performance_id,
         seats: vec![seat],
+        best: None,
+        block: None,
+        access_code: None,
         pay_now: false,
         trace: None,
     };

@@ -38,6 +38,9 @@ async fn book_until(app: &App, concert_id: Uuid, performance_id: Uuid, end: Inst
             concert_id,
             performance_id,
             seats: vec![seat],
+            best: None,
+            block: None,
+            access_code: None,
             pay_now: false,
             trace: None,
         };

@@ -11,7 +11,7 @@ export class ShopError extends Error {
         code: string;
     }, retryAfterSeconds?: number | null);
     status: number;
-    code: "malformed_request" | "unauthenticated" | "insufficient_points" | "queue_token_required" | "queue_token_invalid" | "queue_token_waiting" | "queue_token_expired" | "queue_token_wrong_user" | "queue_token_wrong_concert" | "forbidden" | "local_mode_only" | "not_found" | "method_not_allowed" | "request_timeout" | "payload_too_large" | "seat_taken" | "reservation_not_payable" | "reservation_not_cancellable" | "request_in_progress" | "sold_out" | "queue_closed" | "already_redeemed" | "ticket_void" | "ticket_not_transferable" | "wrong_date" | "illegal_act" | "not_waiting" | "version_exists" | "workflow_retired" | "performance_cancelled" | "performance_changed" | "hold_expired" | "transfer_over" | "invalid_request" | "sale_not_open" | "seat_unknown" | "too_many_seats" | "balance_limit" | "goodwill_limit" | "invalid_definition" | "unsafe_definition" | "check_unfinished" | "idempotency_key_required" | "idempotency_key_reused" | "rate_limited" | "unavailable" | "internal";
+    code: "malformed_request" | "unauthenticated" | "insufficient_points" | "queue_token_required" | "queue_token_invalid" | "queue_token_waiting" | "queue_token_expired" | "queue_token_wrong_user" | "queue_token_wrong_concert" | "forbidden" | "local_mode_only" | "not_found" | "method_not_allowed" | "request_timeout" | "payload_too_large" | "seat_taken" | "no_seats_together" | "access_code_used_up" | "reservation_not_payable" | "reservation_not_cancellable" | "request_in_progress" | "sold_out" | "queue_closed" | "already_redeemed" | "ticket_void" | "ticket_not_transferable" | "wrong_date" | "illegal_act" | "not_waiting" | "version_exists" | "workflow_retired" | "performance_cancelled" | "performance_changed" | "hold_expired" | "transfer_over" | "invalid_request" | "sale_not_open" | "access_code_invalid" | "seat_unknown" | "too_many_seats" | "balance_limit" | "goodwill_limit" | "invalid_definition" | "unsafe_definition" | "check_unfinished" | "idempotency_key_required" | "idempotency_key_reused" | "rate_limited" | "unavailable" | "internal";
     problem: Partial<{
         allowed?: string[] | null;
         balance?: number | null;
@@ -20,6 +20,7 @@ export class ShopError extends Error {
         detail: string;
         errors?: import("./schema").components["schemas"]["Fault"][] | null;
         just_cancelled?: number[] | null;
+        largest_group?: number | null;
         limit?: number | null;
         line?: number | null;
         outcome?: unknown;
@@ -29,10 +30,13 @@ export class ShopError extends Error {
         retry_after_seconds?: number | null;
         saga_status?: string | null;
         seats?: number[] | null;
+        seats_left?: number | null;
+        section?: string | null;
         status: number;
         title: string;
         type: string;
         until?: string | null;
+        uses_left?: number | null;
     }> & {
         code: string;
     };
@@ -92,6 +96,18 @@ export class ShopClient {
     } | null>;
     /** Holds seats, all or none. @param {string} performance @param {number[]} seats @param {string} place @param {string} key @returns {Promise<Reservation>} */
     hold(performance: string, seats: number[], place: string, key: string): Promise<Reservation>;
+    /**
+     * Holds the best free seats, all or none.
+     * @param {string} performance
+     * @param {{ count: number, section?: string, together?: boolean, accessible?: boolean }} best
+     * @param {string} place @param {string} key @returns {Promise<Reservation>}
+     */
+    holdBest(performance: string, best: {
+        count: number;
+        section?: string;
+        together?: boolean;
+        accessible?: boolean;
+    }, place: string, key: string): Promise<Reservation>;
     /** @param {string} reservation @returns {Promise<Reservation>} */
     reservation(reservation: string): Promise<Reservation>;
     /** @param {string} [cursor] @returns {Promise<Page<Reservation>>} */

@@ -151,6 +151,16 @@ export class ShopClient {
     return this.#json('POST', '/v1/reservations', { body: { performance_id: performance, seats }, place, key });
   }
 
+  /**
+   * Holds the best free seats, all or none.
+   * @param {string} performance
+   * @param {{ count: number, section?: string, together?: boolean, accessible?: boolean }} best
+   * @param {string} place @param {string} key @returns {Promise<Reservation>}
+   */
+  holdBest(performance, best, place, key) {
+    return this.#json('POST', '/v1/reservations', { body: { performance_id: performance, best }, place, key });
+  }
+
   /** @param {string} reservation @returns {Promise<Reservation>} */
   reservation(reservation) {
     return this.#json('GET', `/v1/reservations/${reservation}`);

@@ -1,5 +1,11 @@
 //! Hold seats, and beside it release them. A hold is all or nothing.
 
+mod free_lists;
+mod access;
+mod rules;
+mod choose;
+
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -9,6 +15,9 @@ use serde_json::{Value, json};
 use sqlx::types::Json;
 use uuid::Uuid;
 
+use self::access::AccessCodes;
+use self::free_lists::FreeLists;
+use self::rules::Refusal;
 use super::booking_cache::{BookingCache, CachedBooking, Updates};
 use super::seat_notices::SeatNotice;
 use super::{Booking, DATE_CANCELLED, Job, Jobs, Limits, done, rejected, unknown_command};
@@ -19,7 +28,7 @@ use crate::saga::{Direction, Outcome};
 use crate::store;
 use crate::store::batch_tx::BatchTx;
 use crate::store::reservations::{Line, Reservation, ReservationStatus};
-use crate::store::seats::{ENDED_HOLDS_WINDOW, Key, Owned, Seat, SeatStatus, Wanted};
+use crate::store::seats::{Key, Owned, Seat, SeatStatus, Wanted};
 use crate::store::tracked_rows::TrackedRows;
 use crate::store::write_batch::WriteBatch;
 
@@ -77,6 +86,10 @@ struct Work {
 struct Decisions {
     limits: Limits,
     seats: TrackedRows<Key, Seat>,
+    /// Where seats are to be chosen.
+    free: FreeLists,
+    /// For dates whose sale has not opened.
+    access: AccessCodes,
     /// What users have of performances.
     owned: TrackedRows<(Uuid, Uuid), Owned>,
     /// The versions of the performances whose seats are held.
@@ -106,13 +119,15 @@ impl Unit for Work {
 
     fn write(self: Box<Self>, changes: &mut WriteBatch, sagas: &Batch) -> BoxFuture<'static, ()> {
         let Self { cache, bus, control, decisions, .. } = *self;
-        let Decisions { seats, owned, dates, holds, ends, updates, notice, .. } = decisions;
+        let Decisions { seats, access, owned, dates, holds, ends, updates, notice, .. } = decisions;
         store::seats::compare_dates(changes, &dates);
         store::seats::save(changes, &seats);
         if control == Control::Optimistic {
-            let own = holds.iter().map(|hold| hold.id).collect();
+            let own: Vec<Uuid> = holds.iter().map(|hold| hold.id).collect();
+            store::access_codes::compare(changes, &access.used, sagas.now, &own);
             store::seats::compare_buyers(changes, &owned, sagas.now, own);
         }
+        store::access_codes::insert_uses(changes, &access.uses);
         store::reservations::insert_holds(changes, &holds, sagas.now);
         store::reservations::end_open(changes, &ends, sagas.now);
         let updates = updates.follow(sagas);
@@ -132,6 +147,9 @@ impl Work {
             let mut buyer = (job.command == HOLD).then_some(job.booking.input.user_id);
             buyers.extend(buyer);
             on_sale.extend(buyer.map(|_| job.booking.input.performance_id));
+            if job.chooses() {
+                continue;
+            }
             // What the buyer has is read once, with the first of the seats.
             wanted.extend(job.booking.keys().map(|(performance_id, number)| Wanted {
                 performance_id,
@@ -144,6 +162,12 @@ impl Work {
             store::seats::lock_dates(attempt.conn(), &on_sale).await?;
             store::seats::lock_buyers(attempt.conn(), &buyers).await?;
         }
+        self.read_access(attempt).await?;
+        let lists = self.wanted_lists();
+        if self.control == Control::Pessimistic && !lists.is_empty() {
+            let named: Vec<Key> = wanted.iter().map(|one| (one.performance_id, one.number)).collect();
+            store::free_seats::lock(attempt.conn(), &named, &lists).await?;
+        }
         let Decisions { limits, seats, owned, dates, balances, .. } = &mut self.decisions;
         for found in store::seats::read(attempt, &wanted, limits.ended_holds).await? {
             if let Some(buyer) = found.buyer {
@@ -153,41 +177,50 @@ impl Work {
             }
             seats.insert(found.seat.key(), found.seat);
         }
-        Ok(())
+        // The free seats are read last: a seat that was taken since then is compared with its row as it was free.
+        self.read_free(attempt, lists).await
     }
 }
 
 impl Decisions {
     fn new(limits: Limits) -> Self {
-        let (seats, owned, dates, balances, holds, ends, updates, notice) = Default::default();
-        Self { limits, seats, owned, dates, balances, holds, ends, updates, notice }
+        let (seats, free, access, owned, dates, balances, holds, ends, updates, notice) = Default::default();
+        Self { limits, seats, free, access, owned, dates, balances, holds, ends, updates, notice }
     }
 
     /// Holds all the seats, or none and says why.
     fn hold(&mut self, job: &Job, now: DateTime<Utc>) -> Outcome {
-        let booking = &job.booking;
-        if let Err((code, detail)) = self.may_hold(booking, now) {
-            self.updates.set(job, None);
-            self.holds.push(Reservation {
-                status: ReservationStatus::Failed,
-                reason: Some(code.to_owned()),
-                detail: Some(detail.clone()),
-                ..Reservation::begun(&booking.input, booking.placed_at)
-            });
-            return rejected(code, detail);
+        let booking = match self.granted(job, now) {
+            Ok(booking) => booking,
+            Err(Outcome::Rejected { code, detail }) => {
+                self.updates.set(job, None);
+                self.holds.push(Reservation {
+                    status: ReservationStatus::Failed,
+                    reason: Some(code.clone()),
+                    detail: Some(detail.clone()),
+                    ..Reservation::begun(&job.booking.input, job.booking.placed_at)
+                });
+                return Outcome::Rejected { code, detail };
+            }
+            Err(undecided) => return undecided,
+        };
+        let (expires_at, claimable_at) = self.hold_ends(&booking, now);
+        let (lines, seats) = self.take_seats(&booking, expires_at, claimable_at);
+        if let Some(seat) = seats.first() {
+            self.access.note(&booking, seat.sale_opens_at, now);
         }
-        let (expires_at, claimable_at) = self.hold_ends(booking, now);
-        let (lines, seats) = self.take_seats(booking, expires_at, claimable_at);
         let amount = lines.iter().filter_map(|line| line.price).sum();
         if let Some(owned) = self.owned.change(&(booking.input.user_id, booking.input.performance_id)) {
             owned.seats += booking.input.seats.len() as i64;
         }
-        let output = done([
+        // Later steps take the seats that were chosen from here.
+        let chosen = booking.input.best.is_some().then(|| ("seats", json!(booking.input.seats)));
+        let output = done(chosen.into_iter().chain([
             ("amount", json!(amount)),
             ("lines", json!(lines)),
             ("expires_at", time(expires_at)),
             ("claimable_at", time(claimable_at)),
-        ]);
+        ]));
         let reservation = Reservation {
             status: ReservationStatus::Held,
             lines: Json(lines),
@@ -199,8 +232,20 @@ impl Decisions {
         self.holds.push(reservation.clone());
         let balance = self.balances.get(&booking.input.user_id).copied();
         self.updates.set(job, Some(CachedBooking { seq: job.seq, seats, reservation, balance }));
-        self.notice.add(booking);
+        self.notice.add(&booking);
         output
+    }
+
+    /// The booking with its seats, which are those that it names or those that are chosen for it; or why it gets none.
+    fn granted<'a>(&self, job: &'a Job, now: DateTime<Utc>) -> Result<Cow<'a, Booking>, Outcome> {
+        let booking = &job.booking;
+        match &booking.input.best {
+            Some(best) => self.chosen(booking, best, now).map(Cow::Owned),
+            None => match self.may_hold(booking, now) {
+                Ok(()) => Ok(Cow::Borrowed(booking)),
+                Err(Refusal { code, detail }) => Err(rejected(code, detail)),
+            },
+        }
     }
 
     /// The lines of the reservation, and the seats as they are held.
@@ -226,6 +271,9 @@ impl Decisions {
             });
             seats.push(seat.clone());
         }
+        if !self.free.is_empty() {
+            self.free.take(booking.input.performance_id, &booking.input.seats);
+        }
         (lines, seats)
     }
 
@@ -238,53 +286,6 @@ impl Decisions {
             Some(seat) => (expires_at.min(seat.starts_at), claimable_at.min(seat.starts_at)),
             None => (expires_at, claimable_at),
         }
-    }
-
-    fn may_hold(&self, booking: &Booking, now: DateTime<Utc>) -> Result<(), (&'static str, Value)> {
-        let unknown: Vec<i32> = booking.numbers(&self.seats, |seat| seat.is_none());
-        let first = booking.keys().next().and_then(|key| self.seats.get(&key));
-        let Some(first) = first.filter(|_| unknown.is_empty()) else {
-            return Err(("seat_unknown", json!({ "seats": unknown })));
-        };
-        if now < first.sale_opens_at || now >= first.sale_ends_at() {
-            return Err((
-                "sale_not_open",
-                json!({
-                    "opens_at": first.sale_opens_at,
-                    "closes_at": first.sale_ends_at(),
-                    "cancelled_at": first.cancelled_at,
-                }),
-            ));
-        }
-        let account = self.owned.get(&(booking.input.user_id, booking.input.performance_id));
-        let released = account.and_then(|account| account.released.as_ref());
-        let released: Vec<i32> = released.iter().flat_map(|lists| lists.iter().flatten()).copied().collect();
-        let mut taken = booking.numbers(&self.seats, |seat| seat.is_some_and(|seat| !seat.is_free(now)));
-        let mine =
-            booking.input.seats.iter().filter(|number| released.contains(number) && !taken.contains(number));
-        let just_cancelled: Vec<i32> = mine.copied().collect();
-        taken.extend(&just_cancelled);
-        taken.sort_unstable();
-        if !just_cancelled.is_empty() {
-            return Err(("seat_taken", json!({ "seats": taken, "just_cancelled": just_cancelled })));
-        }
-        if !taken.is_empty() {
-            return Err(("seat_taken", json!({ "seats": taken })));
-        }
-        if let Some(since) = account.and_then(|account| account.limited_since) {
-            let until = since + ENDED_HOLDS_WINDOW;
-            let seconds = (until - now).num_seconds().max(0) + 1;
-            let limit = self.limits.ended_holds;
-            return Err((
-                "rate_limited",
-                json!({ "limit": limit, "retry_after_seconds": seconds, "until": time(until) }),
-            ));
-        }
-        let (owned, limit) = (account.map_or(0, |account| account.seats), self.limits.seats_per_user);
-        if owned + booking.input.seats.len() as i64 > limit {
-            return Err(("too_many_seats", json!({ "limit": limit, "owned": owned })));
-        }
-        Ok(())
     }
 
     /// Frees the seats that the reservation still has. Those that it lost or never had stay as they are.
@@ -317,14 +318,10 @@ impl Decisions {
     }
 }
 
-impl Seat {
-    /// Free for every buyer: never taken, or held beyond the time that even a payment under way may take.
-    fn is_free(&self, now: DateTime<Utc>) -> bool {
-        match self.status {
-            SeatStatus::Free => true,
-            SeatStatus::Held => self.claimable_at.is_some_and(|at| at <= now),
-            SeatStatus::Sold => false,
-        }
+impl Job {
+    /// Whether its seats are to be chosen.
+    fn chooses(&self) -> bool {
+        self.command == HOLD && self.booking.input.best.is_some()
     }
 }
 

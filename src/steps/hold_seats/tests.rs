@@ -4,6 +4,7 @@ use chrono::TimeDelta;
 
 use super::*;
 use crate::steps::tests::{booking, job, limits, now, output, rejection, seat};
+use crate::store::reservations::BookingInput;
 
 /// Seats 1 to 3 at 10 points each, free and on sale; a buyer may have three.
 fn work() -> Decisions {
@@ -99,6 +100,33 @@ fn sale_and_hold_end_when_the_performance_starts() {
     assert_eq!(output["claimable_at"], time(starts_at));
     let (code, detail) = rejection(hold(&mut work, booking(8, &[2]), starts_at));
     assert_eq!((code.as_str(), &detail["closes_at"]), ("sale_not_open", &json!(starts_at)));
+}
+
+#[test]
+fn blocked_seats_are_for_their_guest_alone() {
+    let mut work = work();
+    let (block, ends_at) = (Uuid::from_u128(9), now() + TimeDelta::seconds(60));
+    for number in [1, 2] {
+        let seat = work.seats.change(&seat(number).key()).unwrap();
+        (seat.status, seat.holder, seat.claimable_at) = (SeatStatus::Blocked, Some(block), Some(ends_at));
+    }
+    let sold_from = |block, booking: Booking| {
+        let input = BookingInput { block: Some(block), ..booking.input };
+        Booking { input, ..booking }
+    };
+    assert_eq!(rejection(hold(&mut work, booking(7, &[1, 3]), now())).1, json!({ "seats": [1] }));
+    let strange = sold_from(Uuid::from_u128(10), booking(7, &[1]));
+    assert_eq!(rejection(hold(&mut work, strange, now())).0, "seat_taken");
+    // The sale has not opened, and the guest gets more seats than a buyer may have.
+    work.limits.seats_per_user = 0;
+    let early = now() - TimeDelta::days(1);
+    output(hold(&mut work, sold_from(block, booking(8, &[1])), early));
+    assert_eq!(holders(&work), [Some(8), Some(9), None]);
+    work.limits.seats_per_user = 3;
+    output(hold(&mut work, booking(7, &[2]), ends_at));
+    assert_eq!(holders(&work)[1], Some(7), "a block ends by itself");
+    let late = sold_from(block, booking(8, &[3]));
+    assert_eq!(rejection(hold(&mut work, late, now() + TimeDelta::hours(2))).0, "sale_not_open");
 }
 
 #[test]

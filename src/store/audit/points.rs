@@ -107,7 +107,9 @@ pub async fn payments(conn: &mut PgConnection) -> Result<Vec<Offender>> {
             and r.id not in (select id from by_hand)
         ), ordered as materialized (
             select (input ->> 'reservation_id')::uuid as id, input ->> 'user_id' as user_id,
-                input ->> 'performance_id' as performance_id, input -> 'seats' as seats
+                input ->> 'performance_id' as performance_id,
+                -- Seats that were chosen are among the outputs of the hold.
+                case when input ? 'best' then context -> 'seats' else input -> 'seats' end as seats
             from saga_view where workflow in ('booking', 'cancellation')
         ), found (id, problem) as (
             select p.id::text, 'the payment is ' || p.status || ', and another one took points for the same reservation'

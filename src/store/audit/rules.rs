@@ -36,9 +36,11 @@ pub async fn row_rules(conn: &mut PgConnection) -> Result<Vec<Offender>> {
             cross join lateral (select concat_ws(', ',
                 case when s.number <= 0 then 'seats_number' end,
                 case when s.price not between 0 and 10000000 then 'seats_price' end,
-                case when s.status not in ('free', 'held', 'sold') then 'seats_status_known' end,
+                case when s.status not in ('free', 'held', 'sold', 'blocked') then 'seats_status_known' end,
                 case when (s.status = 'held') <> (s.expires_at is not null)
-                    or (s.status = 'held') <> (s.claimable_at is not null) then 'seats_hold_timed' end
+                    -- A block may have an end.
+                    or s.status <> 'blocked' and (s.status = 'held') <> (s.claimable_at is not null)
+                    then 'seats_hold_timed' end
             ) as rules) as broken
             where broken.rules <> ''
             union all
@@ -47,7 +49,8 @@ pub async fn row_rules(conn: &mut PgConnection) -> Result<Vec<Offender>> {
             cross join lateral (select concat_ws(', ',
                 case when r.status not in ('pending', 'held', 'confirmed', 'expired', 'cancelled', 'failed')
                     then 'reservations_status_known' end,
-                case when cardinality(r.seats) = 0 then 'reservations_has_seats' end,
+                -- Where seats were to be chosen and there were none, the reservation has failed without seats.
+                case when cardinality(r.seats) = 0 and r.status <> 'failed' then 'reservations_has_seats' end,
                 case when r.status = 'held' and (r.expires_at is null or r.claimable_at is null)
                     then 'reservations_hold_timed' end,
                 case when r.expires_at not between '1970-01-01 00:00:00+00' and '9999-12-31 23:59:59.999999+00'

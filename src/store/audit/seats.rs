@@ -93,8 +93,8 @@ pub async fn doubled_seats(conn: &mut PgConnection, moment: Moment) -> Result<Ve
     .await
 }
 
-/// A held seat names the reservation that holds it, and a live hold has its seats. Holds that another user may claim are
-/// left out.
+/// A held seat names the reservation that holds it, a blocked one its block, and a live hold has its seats. Holds and blocks that
+/// are over are left out.
 pub async fn held_seats(conn: &mut PgConnection, moment: Moment) -> Result<Vec<Offender>> {
     sqlx::query_as!(
         Offender,
@@ -106,6 +106,13 @@ pub async fn held_seats(conn: &mut PgConnection, moment: Moment) -> Result<Vec<O
                 select from reservations r
                 where r.id = s.holder and r.status = 'held'
                     and r.performance_id = s.performance_id and s.number = any (r.seats))
+            union all
+            select s.performance_id || '/' || s.number, 'blocked for ' || s.holder || ', which does not block it'
+            from seats s
+            where s.status = 'blocked' and (s.claimable_at is null or s.claimable_at > $1) and not exists (
+                select from seat_blocks b
+                where b.id = s.holder and b.released_at is null and b.until is not distinct from s.claimable_at
+                    and b.performance_id = s.performance_id and s.number = any (b.seats))
             union all
             select r.id::text, 'held, but seat ' || line.seat || ' is not held for it'
             from reservations r

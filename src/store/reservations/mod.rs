@@ -13,8 +13,10 @@ use super::names::OptionalName;
 use super::{Result, sagas};
 use crate::saga::{Saga, Status};
 
+mod best;
 mod write;
 
+pub use best::BestSeats;
 pub use write::{cancel, confirm, end_open, insert_holds};
 
 /// What a buyer sees a reservation as.
@@ -156,6 +158,15 @@ pub struct BookingInput {
     pub concert_id: Uuid,
     pub performance_id: Uuid,
     pub seats: Vec<i32>,
+    /// The seats are chosen when they are held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best: Option<BestSeats>,
+    /// The seats are sold to a guest from this block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub block: Option<Uuid>,
+    /// What the buyer has for the presale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access_code: Option<Uuid>,
     /// It is paid as soon as the seats are held.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub pay_now: bool,
@@ -165,9 +176,15 @@ pub struct BookingInput {
 }
 
 impl BookingInput {
-    /// The input of this saga.
+    /// The input of this saga. Seats that were chosen by its hold are in the output of that step.
     pub fn of(saga: &Saga) -> serde_json::Result<Self> {
-        Self::deserialize(&*saga.input)
+        let mut input = Self::deserialize(&*saga.input)?;
+        if input.best.is_some()
+            && let Some(chosen) = saga.context.get("seats")
+        {
+            input.seats = Vec::deserialize(chosen)?;
+        }
+        Ok(input)
     }
 }
 
@@ -178,7 +195,13 @@ pub struct NewReservation {
     pub user_id: Uuid,
     pub concert_id: Uuid,
     pub performance_id: Uuid,
+    /// None, if they are to be chosen.
     pub seats: Vec<i32>,
+    pub best: Option<BestSeats>,
+    /// The block from which staff sell the seats.
+    pub block: Option<Uuid>,
+    /// The buyer's access code.
+    pub access_code: Option<Uuid>,
     /// It is paid as soon as the seats are held.
     pub pay_now: bool,
     /// The trace of the request; the saga goes on with it.
@@ -194,6 +217,9 @@ impl NewReservation {
             concert_id: self.concert_id,
             performance_id: self.performance_id,
             seats: self.seats.clone(),
+            best: self.best.clone(),
+            block: self.block,
+            access_code: self.access_code,
             pay_now: self.pay_now,
             amount: None,
         }
@@ -255,6 +281,9 @@ pub async fn claim_cancellations(
             concert_id: row.concert_id,
             performance_id: row.performance_id,
             seats: row.seats,
+            best: None,
+            block: None,
+            access_code: None,
             pay_now: false,
             amount: Some(row.amount),
         },

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{Line, Reservation};
 use crate::store::write_batch::{LockOrder, Part, WriteBatch};
 
-const RESERVATIONS: LockOrder = LockOrder::after_sagas(3);
+const RESERVATIONS: LockOrder = LockOrder::after_sagas(4);
 
 const INSERT_HOLDS: Part = Part::new("held_reservations", include_str!("../../../sql/insert_holds.sql"));
 const _: () = {

@@ -30,6 +30,7 @@ const ADMISSION: Duration = Duration::from_secs(60);
 /// What is sold, and to whom.
 #[derive(Debug)]
 pub(super) struct Crowd {
+    pub concert: Uuid,
     pub performance: Uuid,
     pub buyers: Vec<Caller>,
 }
@@ -51,7 +52,7 @@ pub(super) async fn gather(
         anyhow::Ok(buyer)
     });
     let buyers = ready.buffer_unordered(AT_ONCE).try_collect().await?;
-    Ok(Crowd { performance, buyers })
+    Ok(Crowd { concert, performance, buyers })
 }
 
 /// A concert with a line and one date with so many seats.

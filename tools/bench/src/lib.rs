@@ -11,6 +11,7 @@ mod sagas;
 mod booking;
 mod journey;
 mod hot_seat;
+mod best_available;
 mod rising;
 mod outside;
 pub mod outside_worker;
@@ -74,6 +75,8 @@ pub enum Scenario {
     Journey,
     /// A thousand callers for one seat at the same moment
     HotSeat,
+    /// A thousand buyers want two good seats together: chosen on the seat map, and by the service
+    BestAvailable,
     /// Sales at a rising rate with people who ask for their places, on one instance and on two
     Load,
     /// Sagas whose steps are done by a service elsewhere, with a database of its own
@@ -155,6 +158,7 @@ pub async fn run(scenario: Scenario, plan: &Plan) -> anyhow::Result<Report> {
         Scenario::Booking => booking::run(plan, &progress).await,
         Scenario::Journey => journey::run(plan, &progress).await,
         Scenario::HotSeat => hot_seat::run(plan, &progress).await,
+        Scenario::BestAvailable => best_available::run(plan, &progress).await,
         Scenario::Load => rising::run(plan, &progress).await,
         Scenario::Outside => outside::run(plan, &progress).await,
         Scenario::Undo => undo::run(plan, &progress).await,

@@ -230,6 +230,13 @@ async fn hot_seat_sells_once_and_refuses_the_others() {
 }
 
 #[tokio::test]
+async fn best_seats_are_held_without_a_refusal() {
+    let report = measure("best-available --concurrency 30").await;
+    assert_eq!((&report["errors"], &report["refused_best"]), (&0.into(), &0.into()), "{report:#}");
+    assert_eq!((count(&report, 0), count(&report, 1)), (30, 30), "{report:#}");
+}
+
+#[tokio::test]
 async fn load_rises_on_one_instance_and_on_two() {
     let report = measure("load --rate 20 --seconds 2 --waiting 50").await;
     assert_eq!(report["errors"], 0, "{report:#}");

@@ -197,7 +197,7 @@ export class BoxSeats extends HTMLElement {
     const texts = t().map;
     cell.classList.toggle('chosen', isChosen);
     cell.classList.toggle('held', seat.status === 'held');
-    cell.classList.toggle('sold', seat.status === 'sold');
+    cell.classList.toggle('sold', seat.status === 'sold' || seat.status === 'blocked');
     cell.textContent = String(number);
     cell.setAttribute('aria-selected', String(isChosen));
     cell.setAttribute('aria-disabled', String(seat.status !== 'free'));

@@ -40,12 +40,12 @@ export async function seats({ shop, signal, id }) {
 
   // One key for each choice: two clicks, or a click after a lost answer, hold these seats once.
   let intent = { seats: '', key: '' };
-  const hold = async (/** @type {number[]} */ chosen, /** @type {any} */ button) => {
+  const order = async (/** @type {string} */ wish, /** @type {(key: string) => Promise<any>} */ send, /** @type {any} */ button) => {
     if (button.getAttribute('aria-disabled') === 'true') return;
     button.setAttribute('aria-disabled', 'true');
-    if (intent.seats !== chosen.join()) intent = { seats: chosen.join(), key: newKey() };
+    if (intent.seats !== wish) intent = { seats: wish, key: newKey() };
     try {
-      const held = await shop.client.hold(id, chosen, token(), intent.key);
+      const held = await send(intent.key);
       shop.go(`reservations/${held.id}`);
       return;
     } catch (error) {
@@ -67,6 +67,16 @@ export async function seats({ shop, signal, id }) {
     button.removeAttribute('aria-disabled');
   };
 
+  const hold = (/** @type {number[]} */ chosen, /** @type {any} */ button) =>
+    order(chosen.join(), (key) => shop.client.hold(id, chosen, token(), key), button);
+  const holdBest = (/** @type {number} */ count, /** @type {any} */ button) =>
+    order(`best ${count}`, (key) => shop.client.holdBest(id, { count }, token(), key), button);
+
+  const counts = Array.from({ length: map.max }, (_, at) => h('option', { value: String(at + 1) }, String(at + 1)));
+  const count = /** @type {HTMLSelectElement} */ (h('select', { 'aria-label': texts.bestCount }, counts));
+  count.value = '2';
+  const best = h('button.plain', { type: 'button', onclick: () => holdBest(Number(count.value), best) }, texts.best);
+
   const showChoice = (/** @type {import('../client.js').Seat[]} */ chosen) => {
     const total = chosen.reduce((sum, seat) => sum + seat.price, 0);
     const numbers = chosen.map((seat) => seat.number);
@@ -74,6 +84,7 @@ export async function seats({ shop, signal, id }) {
     fill(
       bar,
       h('p', { 'aria-live': 'polite' }, chosen.length === 0 ? texts.choose : [h('strong', {}, `${chosen[0].section} ${numbers.join(', ')}`), h('br'), texts.total(t().points(total))]),
+      chosen.length === 0 && h('p.actions.best', {}, count, best),
       chosen.length > 0 && h('p.actions', {}, h('button.plain', { type: 'button', onclick: () => map.clear() }, texts.clear), button),
     );
   };
