@@ -60,6 +60,9 @@ pub enum Code {
     Internal,
 }
 
+/// The status of requests that are understood and refused.
+const INVALID: StatusCode = StatusCode::UNPROCESSABLE_ENTITY;
+
 impl Code {
     /// All codes, in the order of their statuses.
     pub const ALL: [Self; 50] = [
@@ -166,31 +169,21 @@ impl Code {
             Self::PerformanceChanged => (S::CONFLICT, "performance_changed", "It has changed meanwhile"),
             Self::HoldExpired => (S::GONE, "hold_expired", "The hold has run out"),
             Self::TransferOver => (S::GONE, "transfer_over", "The link of the transfer is over"),
-            Self::InvalidRequest => (S::UNPROCESSABLE_ENTITY, "invalid_request", "The request is not valid"),
-            Self::SaleNotOpen => (S::UNPROCESSABLE_ENTITY, "sale_not_open", "Not on sale now"),
-            Self::AccessCodeInvalid => {
-                (S::UNPROCESSABLE_ENTITY, "access_code_invalid", "There is no such access code")
-            }
-            Self::SeatUnknown => (S::UNPROCESSABLE_ENTITY, "seat_unknown", "There is no such seat"),
-            Self::TooManySeats => (S::UNPROCESSABLE_ENTITY, "too_many_seats", "Too many seats"),
-            Self::BalanceLimit => (S::UNPROCESSABLE_ENTITY, "balance_limit", "The balance would be too high"),
-            Self::GoodwillLimit => {
-                (S::UNPROCESSABLE_ENTITY, "goodwill_limit", "The key has given enough for today")
-            }
-            Self::InvalidDefinition => {
-                (S::UNPROCESSABLE_ENTITY, "invalid_definition", "The definition is not valid")
-            }
-            Self::UnsafeDefinition => {
-                (S::UNPROCESSABLE_ENTITY, "unsafe_definition", "The model checker found a fault")
-            }
-            Self::CheckUnfinished => {
-                (S::UNPROCESSABLE_ENTITY, "check_unfinished", "The model checker did not finish in time")
-            }
+            Self::InvalidRequest => (INVALID, "invalid_request", "The request is not valid"),
+            Self::SaleNotOpen => (INVALID, "sale_not_open", "Not on sale now"),
+            Self::AccessCodeInvalid => (INVALID, "access_code_invalid", "No such access code"),
+            Self::SeatUnknown => (INVALID, "seat_unknown", "There is no such seat"),
+            Self::TooManySeats => (INVALID, "too_many_seats", "Too many seats"),
+            Self::BalanceLimit => (INVALID, "balance_limit", "The balance would be too high"),
+            Self::GoodwillLimit => (INVALID, "goodwill_limit", "The key has given enough for today"),
+            Self::InvalidDefinition => (INVALID, "invalid_definition", "The definition is not valid"),
+            Self::UnsafeDefinition => (INVALID, "unsafe_definition", "The model checker found a fault"),
+            Self::CheckUnfinished => (INVALID, "check_unfinished", "The model checker did not finish"),
             Self::IdempotencyKeyRequired => {
-                (S::UNPROCESSABLE_ENTITY, "idempotency_key_required", "An Idempotency-Key is needed")
+                (INVALID, "idempotency_key_required", "An Idempotency-Key is needed")
             }
             Self::IdempotencyKeyReused => {
-                (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused", "The key belongs to another request")
+                (INVALID, "idempotency_key_reused", "The key belongs to another request")
             }
             Self::RateLimited => (S::TOO_MANY_REQUESTS, "rate_limited", "Too many requests"),
             Self::Unavailable => (S::SERVICE_UNAVAILABLE, "unavailable", "Not available at the moment"),
