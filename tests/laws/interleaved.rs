@@ -114,8 +114,13 @@ async fn do_meets_undo(case: &Case, link: &Link, here: bool, step: &str, before:
         until_a_lock_wait(pool_of(case, here)).await;
     }
     tokio::time::sleep(OVERLAP).await;
-    let saga = case.saga().await;
-    assert_eq!((saga.status, saga.step.as_str()), (Status::Compensating, step), "it did not wait");
+    // Before its first statement an external undo holds no lock. The engine may have asked again meanwhile, and a worker
+    // handles several commands at once.
+    if here || before > 0 {
+        let saga = case.saga().await;
+        let stands = (saga.status, saga.step.as_str());
+        assert_eq!(stands, (Status::Compensating, step), "it did not wait at statement {before}");
+    }
     stop.released.notify_one();
     let saga = case.run_to_end().await;
     assert_eq!(saga.status, Status::Compensated);
