@@ -211,7 +211,7 @@ pub async fn cancel(pool: &PgPool, id: Uuid, order: CancelOrder<'_>) -> Result<B
     Ok(row)
 }
 
-/// The job of a cancelled date, and the owners of its seats that wait for an operator, at most [`FAILED_NAMED`].
+/// The job of a cancelled date, and the owners of its seats that wait for an operator, at most 100.
 pub async fn cancellation(pool: &PgPool, id: Uuid) -> Result<(BatchJobRow, Vec<SeatOwner>), DateError> {
     let date = dates::get(pool, id).await?.ok_or(DateError::Unknown)?;
     let job = date.cancellation_id.ok_or(DateError::NotCancelled)?;
